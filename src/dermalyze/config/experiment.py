@@ -1,0 +1,96 @@
+"""The experiment: one YAML file, validated, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dermalyze.config.base import Spec, merge, parse_set, parse_yaml, validation_message
+from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
+from dermalyze.config.model import ModelSpec
+from dermalyze.config.train import TrainSpec
+from dermalyze.core.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+
+class InferenceSpec(Spec):
+    """How an answer is made from the network. A recipe is measured, exported and served as one thing."""
+
+    recipe: Literal["plain", "flips"] = Field(
+        "plain", description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn"
+    )
+    batch_size: int = Field(64, ge=1)
+
+
+class EvaluateSpec(Spec):
+    """How results are summed up."""
+
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples over lesions (or patients)")
+    level: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
+    ece_bins: int = Field(15, ge=2, le=100, description="equal-width bins of the expected calibration error")
+    seed: int = Field(0, ge=0)
+
+
+class ExperimentSpec(Spec):
+    """Everything that defines a run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field("dermalyze", pattern=r"^[\w .-]{1,80}$")
+    seed: int = Field(42, ge=0, lt=2**31)
+    data: DataSpec = DataSpec()
+    preprocess: PreprocessSpec = PreprocessSpec()
+    split: SplitSpec = SplitSpec()
+    model: ModelSpec = ModelSpec()
+    train: TrainSpec = TrainSpec()
+    inference: InferenceSpec = InferenceSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+
+def build_experiment(values: dict[str, Any], name: str = "configuration", sets: Iterable[str] = ()) -> ExperimentSpec:
+    """Validate a mapping, after merging `--set` assignments into it.
+
+    Raises:
+        ConfigError: with every problem, its place and the nearest key.
+
+    >>> build_experiment({"train": {"epochs": 3}}, sets=["train.optimizer.lr=1e-3"]).train.optimizer.lr
+    0.001
+    """
+    for assignment in sets:
+        values = merge(values, parse_set(assignment))
+    try:
+        return ExperimentSpec.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(validation_message(error, ExperimentSpec, name)) from None
+
+
+def load_experiment(path: Path, sets: Iterable[str] = ()) -> ExperimentSpec:
+    """Read and validate an experiment's YAML file.
+
+    Raises:
+        ConfigError: unreadable, not YAML, not a mapping, or invalid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: cannot be read: {error}") from error
+    values = parse_yaml(text, path.name)
+    if values is None:
+        values = {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path.name}: holds {type(values).__name__}, must be a mapping of keys")
+    return build_experiment(values, path.name, sets)
+
+
+def dump_experiment(spec: ExperimentSpec) -> str:
+    """The whole experiment as YAML, every default written out; reads back to an equal spec."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of an experiment's file."""
+    return ExperimentSpec.model_json_schema()

@@ -1,0 +1,196 @@
+"""Specs of training: loss, optimizer, schedule, imbalance, augmentation, stopping. Defaults are the Dermalyze document's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dermalyze.config.base import Spec
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class CrossEntropyLoss(Spec):
+    """Plain cross-entropy."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class FocalLoss(Spec):
+    """Cross-entropy that discounts easy examples (Lin et al. 2017)."""
+
+    kind: Literal["focal"] = "focal"
+    gamma: float = Field(2.0, ge=0, le=10)
+    alpha: float | list[float] | None = Field(None, description="a number for all classes, or one a class in class order")
+
+
+class LabelSmoothingLoss(Spec):
+    """Cross-entropy against softened targets."""
+
+    kind: Literal["label_smoothing"] = "label_smoothing"
+    smoothing: float = Field(0.05, ge=0, lt=1)
+    convention: Literal["others", "all"] = Field(
+        "others", description="others: eps/(C-1) on the other classes (Dermalyze); all: eps/C on every class (torch)"
+    )
+
+
+LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss, Field(discriminator="kind")]
+
+
+class AdamWOptimizer(Spec):
+    """AdamW with decoupled decay; biases and normalisation layers are not decayed."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    backbone_lr: float | None = Field(None, gt=0, description="learning rate of the backbone; default: lr")
+
+
+class SgdOptimizer(Spec):
+    """SGD with Nesterov momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    backbone_lr: float | None = Field(None, gt=0, description="learning rate of the backbone; default: lr")
+
+
+OptimizerSpec = Annotated[AdamWOptimizer | SgdOptimizer, Field(discriminator="kind")]
+
+
+class _Warmup(Spec):
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps with a linear warm-up")
+    warmup_epochs: float | None = Field(None, ge=0, description="the same in epochs; takes precedence")
+    eta_min: float = Field(1e-5, ge=0, description="lowest learning rate")
+
+
+class CosineRestartsSchedule(_Warmup):
+    """Cosine annealing with warm restarts (Loshchilov & Hutter 2017); T_0 5, T_mult 2 restarts at epochs 5, 15, 35."""
+
+    kind: Literal["cosine_restarts"] = "cosine_restarts"
+    t_0: float = Field(20, gt=0, description="epochs of the first cycle")
+    t_mult: int = Field(1, ge=1, description="each cycle is this many times as long as the one before")
+
+
+class CosineSchedule(_Warmup):
+    """One cosine from lr to eta_min."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class OneCycleSchedule(Spec):
+    """Up to lr and down to almost nothing, by cosine (Smith 2018; torch's OneCycleLR)."""
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    pct_start: float = Field(0.3, gt=0, lt=1, description="share of all steps that rise")
+    div_factor: float = Field(25.0, gt=1, description="lr / first lr")
+    final_div_factor: float = Field(1e4, gt=1, description="first lr / last lr")
+
+
+class ConstantSchedule(_Warmup):
+    """The same learning rate throughout, after the warm-up."""
+
+    kind: Literal["constant"] = "constant"
+    eta_min: float = Field(0.0, ge=0, description="learning rate at the start of the warm-up")
+
+
+ScheduleSpec = Annotated[
+    CosineRestartsSchedule | CosineSchedule | OneCycleSchedule | ConstantSchedule, Field(discriminator="kind")
+]
+
+
+class NoImbalance(Spec):
+    """Take the classes as they come."""
+
+    kind: Literal["none"] = "none"
+
+
+class WeightsImbalance(Spec):
+    """Class weights in the loss: N / (C n_c), raised to `power` (0.5: square-root weights), or given by hand."""
+
+    kind: Literal["weights"] = "weights"
+    power: float = Field(1.0, gt=0, le=1)
+    values: dict[str, float] | None = Field(None, description="class name to weight, given by hand; then power is unused")
+
+
+class SamplingImbalance(Spec):
+    """Draw with replacement, each class equally often."""
+
+    kind: Literal["sampling"] = "sampling"
+
+
+class BothImbalance(Spec):
+    """Weighted sampling and class weights together: a double correction, only for those who ask in so many words."""
+
+    kind: Literal["sampling_and_weights"] = "sampling_and_weights"
+    power: float = Field(1.0, gt=0, le=1)
+
+
+ImbalanceSpec = Annotated[
+    NoImbalance | WeightsImbalance | SamplingImbalance | BothImbalance, Field(discriminator="kind")
+]
+
+
+class AugmentSpec(Spec):
+    """Random changes of a training batch. A policy sets every number; a number given beside it wins."""
+
+    policy: Literal["none", "conservative", "standard", "strong"] = "standard"
+    hflip: Unit | None = Field(None, description="probability")
+    vflip: Unit | None = Field(None, description="probability")
+    rotate_deg: float | None = Field(None, ge=0, le=180, description="rotation uniform in ± this")
+    translate: float | None = Field(None, ge=0, le=0.5, description="shift uniform in ± this share of the edge")
+    scale: tuple[float, float] | None = Field(None, description="zoom drawn uniform from this range")
+    brightness: Unit | None = None
+    contrast: Unit | None = None
+    saturation: Unit | None = None
+    hue: float | None = Field(None, ge=0, le=0.5, description="turns")
+    blur: Unit | None = Field(None, description="probability of a Gaussian blur")
+    cutout: Unit | None = Field(None, description="probability of masking a rectangle")
+    mixup: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Zhang et al. 2018)")
+    cutmix: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Yun et al. 2019)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scale is not None and not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise ValueError(f"scale {self.scale} must be (low, high) within 0.1..10")
+        return self
+
+
+class EarlyStoppingSpec(Spec):
+    """Stop when the metric has not improved for `patience` epochs, counted from the best of the current cycle."""
+
+    patience: int = Field(6, ge=1)
+    min_delta: float = Field(0.0, ge=0)
+
+
+class TrainSpec(Spec):
+    """The training loop."""
+
+    epochs: int = Field(40, ge=1, le=10_000)
+    batch_size: int = Field(32, ge=2)
+    accumulate: int = Field(1, ge=1, description="micro-batches of batch_size an optimizer step")
+    optimizer: OptimizerSpec = AdamWOptimizer()
+    schedule: ScheduleSpec = CosineRestartsSchedule()
+    loss: LossSpec = CrossEntropyLoss()
+    imbalance: ImbalanceSpec = WeightsImbalance()
+    augment: AugmentSpec = AugmentSpec()
+    monitor: str = Field("val_loss", description="metric that picks the best epoch and stops early; see metrics.jsonl")
+    early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average a step; validated and exported")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
+    amp: bool = Field(False, description="autocast: fp16 with scaling on CUDA, bf16 elsewhere")
+    compile: bool = Field(False, description="torch.compile")
+    mode: Literal["fast", "deterministic"] = "deterministic"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
+    channels_last: bool = True
+    cache: Literal["auto", "memory_map", "stream"] = Field(
+        "auto", description="memory_map: decoded once to disk; stream: worker processes decode; auto: whichever fits"
+    )
+    cache_limit_gib: float = Field(16.0, gt=0, description="auto: larger caches than this stream instead")
+    num_workers: int = Field(2, ge=0, description="stream: decoding processes")
+    prefetch_factor: int = Field(2, ge=1, description="stream: batches ready a worker")
+    persistent_workers: bool = Field(True, description="stream: keep workers between epochs")
+    checkpoint_minutes: float = Field(3.0, gt=0, description="longest time between checkpoints within an epoch")

@@ -1,0 +1,1 @@
+"""Run folder, artefact, runtime, errors and progress: what every other room stands on."""

@@ -1,0 +1,255 @@
+"""The run folder: the only place that knows file names inside a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
+from dermalyze.core.atomic import resource_errors, sha256_file, write_json, write_text
+from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
+
+MANIFEST_COLUMNS = (
+    "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
+    "mask_path", "age", "sex", "site", "source", "split", "quarantine_reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment's folder. Stages read it and write to it; nothing else passes between them."""
+
+    root: Path
+
+    # -- names -------------------------------------------------------------------------------------------------
+    @property
+    def config_path(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def environment_path(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.root / "manifest.parquet"
+
+    @property
+    def labels_path(self) -> Path:
+        return self.root / "labels.csv"
+
+    @property
+    def summary_path(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def audit_path(self) -> Path:
+        return self.root / "audit.json"
+
+    @property
+    def splits_dir(self) -> Path:
+        return self.root / "splits"
+
+    def split_path(self, part: str) -> Path:
+        return self.splits_dir / f"{part}_split.csv"
+
+    @property
+    def certificate_path(self) -> Path:
+        return self.splits_dir / "certificate.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def history_path(self) -> Path:
+        return self.root / "training_history.json"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def artefact_dir(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def predictions_dir(self) -> Path:
+        return self.root / "predictions"
+
+    def predictions_path(self, name: str, recipe: str) -> Path:
+        return self.predictions_dir / f"{name}-{recipe}.parquet"
+
+    @property
+    def report_dir(self) -> Path:
+        return self.root / "report"
+
+    def external_report_dir(self, name: str) -> Path:
+        return self.root / "report" / f"on-{name}"
+
+    # -- life --------------------------------------------------------------------------------------------------
+    @classmethod
+    def create(cls, root: Path, spec: ExperimentSpec) -> Run:
+        """Make the folder and freeze the configuration; the same configuration again is no change.
+
+        Raises:
+            ConfigError: the run exists with another configuration.
+            ResourceError: the folder cannot be written.
+        """
+        run = cls(root)
+        text = dump_experiment(spec)
+        if run.config_path.exists():
+            if run.config() != spec:
+                changed = ", ".join(differences(run.config(), spec))
+                raise ConfigError(f"{root.name}: the run's configuration is frozen and differs in {changed}; use another run folder")
+            return run
+        run.probe_write()
+        write_text(run.config_path, text)
+        return run
+
+    @classmethod
+    def open(cls, root: Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            UsageError: the folder is not a run.
+        """
+        run = cls(root)
+        if not run.config_path.is_file():
+            raise UsageError(f"{root}: not a run folder (no config.yaml); make one with: dermalyze init {root}")
+        return run
+
+    def fill_data_path(self, paths: list[str]) -> ExperimentSpec:
+        """Set `data.path` where the configuration left it open; the same paths again are no change.
+
+        Raises:
+            ConfigError: the configuration names other data.
+        """
+        spec = self.config()
+        if spec.data.path is not None:
+            known = [spec.data.path] if isinstance(spec.data.path, str) else spec.data.path
+            if known != paths:
+                raise ConfigError(f"{self.root.name}: the run is frozen on other data (data.path); use another run folder")
+            return spec
+        filled = spec.model_copy(update={"data": spec.data.model_copy(update={"path": paths})})
+        write_text(self.config_path, dump_experiment(filled))
+        return filled
+
+    def config(self) -> ExperimentSpec:
+        """The frozen experiment."""
+        return load_experiment(self.config_path)
+
+    def probe_write(self) -> None:
+        """Fail before the work, not after it, where the folder cannot be written.
+
+        Raises:
+            ResourceError: read-only, no permission, no space.
+        """
+        write_text(self.root / ".probe", "ok")
+        (self.root / ".probe").unlink()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run alone; the lock goes with the process, however it ends.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        with resource_errors(".lock"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if os.name == "posix":
+                import fcntl
+
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise UsageError(
+                        f"{self.root.name}: another process is working in this run; wait for it or use another run folder"
+                    ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    # -- what stages ask ---------------------------------------------------------------------------------------
+    def require(self, path: Path, command: str) -> Path:
+        """`path` if it exists, else say which command makes it.
+
+        Raises:
+            UsageError: the step before has not run.
+        """
+        if not path.exists():
+            raise UsageError(f"{self.root.name}: {path.name} is missing; run first: dermalyze {command} {self.root}")
+        return path
+
+    def manifest_hash(self) -> str:
+        """SHA-256 of the manifest file."""
+        return sha256_file(self.require(self.manifest_path, "prepare"))
+
+    def certificate(self) -> dict[str, Any]:
+        """The split certificate, checked against the manifest it was made from.
+
+        Raises:
+            DataError: the manifest changed after the split.
+        """
+        certificate = read_json(self.require(self.certificate_path, "split"))
+        if certificate.get("manifest_sha256") != self.manifest_hash():
+            raise DataError(
+                f"{self.root.name}: manifest.parquet is not the one that was split (its SHA-256 differs); "
+                "run prepare and split again in a new run folder"
+            )
+        return certificate
+
+    def describe(self) -> dict[str, bool]:
+        """Which steps have left their result, in order."""
+        return {
+            "prepare": self.manifest_path.exists(),
+            "audit": self.audit_path.exists(),
+            "split": self.certificate_path.exists(),
+            "train": (self.checkpoints_dir / "best.json").exists(),
+            "export": (self.artefact_dir / "artefact.json").exists(),
+            "evaluate": (self.report_dir / "evaluation_metrics.json").exists(),
+        }
+
+
+def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:
+    """Dotted names of the settings in which two experiments differ."""
+
+    def flat(value: Any, prefix: str) -> dict[str, Any]:
+        if isinstance(value, dict) and value:
+            return {k: v for key, child in value.items() for k, v in flat(child, f"{prefix}.{key}".strip(".")).items()}
+        return {prefix: value}
+
+    before, after = flat(old.model_dump(mode="json"), ""), flat(new.model_dump(mode="json"), "")
+    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: not a JSON object.
+        ResourceError: unreadable.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path.name}: not valid JSON: {error}; make it again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path.name}: holds {type(value).__name__}, must be an object; make it again")
+    return value
+
+
+__all__ = ["MANIFEST_COLUMNS", "Run", "differences", "read_json", "write_json"]
