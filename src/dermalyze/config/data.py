@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from dermalyze.config.base import Spec
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-PARTS = ("train", "val", "cal", "test")
+Part = Literal["train", "val", "cal", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "cal", "test")
+DEFAULT_FRACTIONS: dict[Part, float] = {"train": 0.65, "val": 0.10, "cal": 0.10, "test": 0.15}
 
 
 class Ham10000Source(Spec):
@@ -55,7 +57,8 @@ class PreprocessSpec(Spec):
     """How a decoded RGB image becomes the network's input. The same numbers in training, export and serving."""
 
     kind: Literal["squash", "resize_crop", "pad"] = Field(
-        "squash", description="squash: whole frame to size; resize_crop: shorter edge then centre crop; pad: whole frame, black bars"
+        "squash",
+        description="squash: whole frame to size; resize_crop: shorter edge then centre crop; pad: whole frame, black bars",
     )
     size: int | tuple[int, int] | None = Field(None, description="pixels, edge or (height, width); default: the backbone's own")
     crop_ratio: float = Field(0.875, gt=0, le=1, description="resize_crop: crop edge / resized edge (224/256)")
@@ -76,8 +79,8 @@ class SplitSpec(Spec):
     """Stratified by class, grouped by patient, lesion and near-duplicate cluster together."""
 
     kind: Literal["holdout", "kfold"] = "holdout"
-    fractions: dict[Literal["train", "val", "cal", "test"], Fraction] = Field(
-        default_factory=lambda: {"train": 0.65, "val": 0.10, "cal": 0.10, "test": 0.15},
+    fractions: dict[Part, Fraction] = Field(
+        default_factory=DEFAULT_FRACTIONS.copy,
         description="holdout: share of each part; without `cal`, calibration is cross-fitted on val",
     )
     folds: int = Field(5, ge=2, le=50, description="kfold: number of folds; test is one fold")

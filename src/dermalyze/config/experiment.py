@@ -9,13 +9,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from dermalyze.config.base import Spec, merge, parse_set, parse_yaml, validation_message
+from dermalyze.config.base import Spec, merge, parse_set, parse_yaml
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
+from dermalyze.config.messages import validation_message
 from dermalyze.config.model import ModelSpec
 from dermalyze.config.train import TrainSpec
 from dermalyze.core.errors import ConfigError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class InferenceSpec(Spec):
@@ -81,8 +82,8 @@ def load_experiment(path: Path, sets: Iterable[str] = ()) -> ExperimentSpec:
     values = parse_yaml(text, path.name)
     if values is None:
         values = {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"{path.name}: holds {type(values).__name__}, must be a mapping of keys")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name}: holds a {type(values).__name__}, must be a mapping of keys (data, model, train, ...)")
     return build_experiment(values, path.name, sets)
 
 

@@ -128,9 +128,7 @@ class BothImbalance(Spec):
     power: float = Field(1.0, gt=0, le=1)
 
 
-ImbalanceSpec = Annotated[
-    NoImbalance | WeightsImbalance | SamplingImbalance | BothImbalance, Field(discriminator="kind")
-]
+ImbalanceSpec = Annotated[NoImbalance | WeightsImbalance | SamplingImbalance | BothImbalance, Field(discriminator="kind")]
 
 
 class AugmentSpec(Spec):
@@ -178,7 +176,9 @@ class TrainSpec(Spec):
     augment: AugmentSpec = AugmentSpec()
     monitor: str = Field("val_loss", description="metric that picks the best epoch and stops early; see metrics.jsonl")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average a step; validated and exported")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the weights' moving average a step; validated and exported"
+    )
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
     amp: bool = Field(False, description="autocast: fp16 with scaling on CUDA, bf16 elsewhere")
     compile: bool = Field(False, description="torch.compile")

@@ -79,6 +79,26 @@ class Run:
         return self.root / "checkpoints"
 
     @property
+    def best_weights_path(self) -> Path:
+        return self.checkpoints_dir / "best.safetensors"
+
+    @property
+    def best_record_path(self) -> Path:
+        return self.checkpoints_dir / "best.json"
+
+    def state_paths(self, step: int) -> tuple[Path, Path]:
+        """Tensors and record of the resumable state after `step` optimizer steps."""
+        return self.checkpoints_dir / f"last-{step:08d}.safetensors", self.checkpoints_dir / f"last-{step:08d}.json"
+
+    def state_records(self) -> list[Path]:
+        """Records of the resumable states there are, newest first."""
+        return sorted(self.checkpoints_dir.glob("last-*.json"), reverse=True)
+
+    @property
+    def diverged_path(self) -> Path:
+        return self.checkpoints_dir / "diverged.json"
+
+    @property
     def artefact_dir(self) -> Path:
         return self.root / "export"
 
@@ -216,7 +236,7 @@ class Run:
             "prepare": self.manifest_path.exists(),
             "audit": self.audit_path.exists(),
             "split": self.certificate_path.exists(),
-            "train": (self.checkpoints_dir / "best.json").exists(),
+            "train": self.history_path.exists(),
             "export": (self.artefact_dir / "artefact.json").exists(),
             "evaluate": (self.report_dir / "evaluation_metrics.json").exists(),
         }

@@ -1,0 +1,126 @@
+"""Train, judge and serve classifiers of medical images, skin lesions first. For research and education, not for diagnosis.
+
+Every command of the command line is one function here, and nothing heavy is imported before it is asked for.
+
+>>> import dermalyze
+>>> dermalyze.load_experiment is dermalyze.load_experiment
+True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dermalyze.config.experiment import ExperimentSpec, load_experiment
+    from dermalyze.config.experiment import json_schema as schema
+    from dermalyze.core.errors import (
+        ConfigError,
+        DataError,
+        DermalyzeError,
+        InterruptedRunError,
+        LeakError,
+        MissingExtraError,
+        ModelError,
+        ResourceError,
+        UsageError,
+    )
+    from dermalyze.core.run import Run
+    from dermalyze.data.synth import synthesize as synth
+    from dermalyze.fleet.pipeline import run_experiment as run
+    from dermalyze.serve.answers import predict
+    from dermalyze.serve.predictor import Predictor
+    from dermalyze.stages.audit import audit
+    from dermalyze.stages.evaluate import evaluate
+    from dermalyze.stages.export import export
+    from dermalyze.stages.fit_check import fit_check
+    from dermalyze.stages.init import init
+    from dermalyze.stages.plot import plot
+    from dermalyze.stages.prepare import prepare
+    from dermalyze.stages.probe import probe
+    from dermalyze.stages.split import split
+    from dermalyze.stages.train import train
+
+    __version__: str
+
+_SOURCES = {
+    "ConfigError": "core.errors:ConfigError",
+    "DataError": "core.errors:DataError",
+    "DermalyzeError": "core.errors:DermalyzeError",
+    "ExperimentSpec": "config.experiment:ExperimentSpec",
+    "InterruptedRunError": "core.errors:InterruptedRunError",
+    "LeakError": "core.errors:LeakError",
+    "MissingExtraError": "core.errors:MissingExtraError",
+    "ModelError": "core.errors:ModelError",
+    "Predictor": "serve.predictor:Predictor",
+    "ResourceError": "core.errors:ResourceError",
+    "Run": "core.run:Run",
+    "UsageError": "core.errors:UsageError",
+    "audit": "stages.audit:audit",
+    "evaluate": "stages.evaluate:evaluate",
+    "export": "stages.export:export",
+    "fit_check": "stages.fit_check:fit_check",
+    "init": "stages.init:init",
+    "load_experiment": "config.experiment:load_experiment",
+    "plot": "stages.plot:plot",
+    "predict": "serve.answers:predict",
+    "prepare": "stages.prepare:prepare",
+    "probe": "stages.probe:probe",
+    "run": "fleet.pipeline:run_experiment",
+    "schema": "config.experiment:json_schema",
+    "split": "stages.split:split",
+    "synth": "data.synth:synthesize",
+    "train": "stages.train:train",
+}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DermalyzeError",
+    "ExperimentSpec",
+    "InterruptedRunError",
+    "LeakError",
+    "MissingExtraError",
+    "ModelError",
+    "Predictor",
+    "ResourceError",
+    "Run",
+    "UsageError",
+    "__version__",
+    "audit",
+    "evaluate",
+    "export",
+    "fit_check",
+    "init",
+    "load_experiment",
+    "plot",
+    "predict",
+    "prepare",
+    "probe",
+    "run",
+    "schema",
+    "split",
+    "synth",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("dermalyze")
+    elif name in _SOURCES:
+        from importlib import import_module
+
+        module, attribute = _SOURCES[name].split(":")
+        value = getattr(import_module(f"dermalyze.{module}"), attribute)
+    else:
+        raise AttributeError(f"module 'dermalyze' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

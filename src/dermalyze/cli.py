@@ -1,0 +1,395 @@
+"""The command line: a table of commands, each a thin shell over the library function of the same name.
+
+Nothing heavy is imported before a command needs it, so that `dermalyze --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import dermalyze
+from dermalyze.core.errors import DermalyzeError, MissingExtraError, one_line
+
+if TYPE_CHECKING:
+    from dermalyze.core.result import Result
+
+# One command, one public function of the package.
+COMMANDS = {
+    "init": "init",
+    "prepare": "prepare",
+    "audit": "audit",
+    "split": "split",
+    "train": "train",
+    "export": "export",
+    "probe": "probe",
+    "evaluate": "evaluate",
+    "run": "run",
+    "synth": "synth",
+    "predict": "predict",
+    "plot": "plot",
+    "fit-check": "fit_check",
+    "schema": "schema",
+}
+
+EXTRAS = {
+    "train": "torch torchvision timm safetensors sklearn pandas pyarrow matplotlib tensorboard onnx onnxscript jinja2",
+}
+"""Modules that each optional part of the installation brings."""
+
+
+def examples(*lines: str) -> str:
+    """The end of a help page, unwrapped."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+app = typer.Typer(
+    name="dermalyze",
+    help="Train, judge and serve classifiers of medical images, skin lesions first. Not for diagnosis.",
+    epilog=examples("dermalyze run experiment.yaml outputs/first", "dermalyze predict outputs/first photo.jpg"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with its exit code."""
+    app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
+
+
+def spread(words: list[str]) -> list[str]:
+    """Give each of several values its option: `--data a.zip b.zip`, `--set a=1 b=2`.
+
+    >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
+    ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
+    >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
+    ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
+    """
+    spread_words: list[str] = []
+    option: str | None = None
+    taken = 0
+    for word in words:
+        if word.startswith("-"):
+            option, taken = (word, 0) if word in ("--data", "--set") else (None, 0)
+        elif option is not None:
+            # --data comes after RUN (the run folder is always first); an assignment is known by its shape.
+            more = option == "--data" or re.match(r"[A-Za-z_][\w.]*=", word)
+            if taken and more:
+                spread_words.append(option)
+            elif taken:
+                option = None
+            taken += 1
+        spread_words.append(word)
+    return spread_words
+
+
+def command(name: str, *lines: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command with its examples, and turn every expected failure into one line and an exit code."""
+
+    def register(body: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(body)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                body(*args, **kwargs)
+            except (DermalyzeError, OSError, MemoryError, ImportError) as error:
+                line, code = explain(error, name)
+                if line is None:
+                    raise
+                typer.echo(f"error: {line}", err=True)
+                raise typer.Exit(code) from None
+
+        app.command(name, epilog=examples(*lines))(guarded)
+        return guarded
+
+    return register
+
+
+def explain(error: BaseException, doing: str) -> tuple[str | None, int]:
+    """The line and exit code of a failure; no line for one that nobody foresaw.
+
+    >>> explain(MemoryError(), "train")
+    ('train: out of memory; close other programs, or make the images, the batch or the cache smaller', 5)
+    """
+    import errno
+
+    if isinstance(error, DermalyzeError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"{doing}: out of memory; close other programs, or make the images, the batch or the cache smaller", 5
+    if isinstance(error, ImportError):
+        root = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if root in modules.split()), None)
+        if extra is None or sys.modules.get(root) is not None:
+            return None, 1
+        missing = MissingExtraError(f"dermalyze {doing}", extra)
+        return str(missing), missing.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        place = f" ({Path(str(error.filename)).name})" if error.filename else ""
+        return one_line(f"{doing}: {error.strerror}{place}; check the permission and the free space of the folder"), 5
+    return None, 1
+
+
+def call(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Call the library function of a command, imported now."""
+    return getattr(dermalyze, COMMANDS[name])(*args, **kwargs)
+
+
+def show(result: Result, as_json: bool) -> None:
+    """Print a result for a machine or for a person."""
+    if as_json:
+        typer.echo(json.dumps(result.as_dict(), ensure_ascii=False, allow_nan=False))
+    else:
+        for line in result.lines():
+            typer.echo(line)
+
+
+def stage(name: str, root: Path, as_json: bool, **kwargs: Any) -> None:
+    """Run one stage on a run folder."""
+    run = dermalyze.Run.open(root)
+    show(call(name, run, run.config(), **kwargs), as_json)
+
+
+class Counted:
+    """Iterate over rows and count them."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self.source, self.rows = rows, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self.source:
+            self.rows += 1
+            yield row
+
+
+class Format(StrEnum):
+    """Forms of answers."""
+
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+class Balance(StrEnum):
+    """Class balance of a synthetic set."""
+
+    ham10000 = "ham10000"
+    even = "even"
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example train.epochs=20; as often as needed."),
+]
+LeakOption = Annotated[
+    str | None,
+    typer.Option("--accept-leak", metavar="REASON", help="Go on although data leaks; the reason then stands on every result."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(dermalyze.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+@command(
+    "init",
+    "dermalyze init outputs/first --config experiments/dermalyze.yaml",
+    "dermalyze init outputs/second --config experiments/dermalyze.yaml --set train.epochs=20 seed=7",
+    "dermalyze init outputs/third --from config.yaml",
+)
+def init(
+    run: RunArgument,
+    config: Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file; default: every default.")] = None,
+    legacy: Annotated[Path | None, typer.Option("--from", help="An older config.yaml (the Dermalyze document's keys).")] = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run folder and freeze its configuration."""
+    show(call("init", run, config=config, legacy=legacy, sets=sets or ()), as_json)
+
+
+@command(
+    "prepare",
+    "dermalyze prepare outputs/first",
+    "dermalyze prepare outputs/first --data ham10000",
+    "dermalyze prepare outputs/first --data images_part_1.zip images_part_2.zip HAM10000_metadata.csv",
+)
+def prepare(
+    run: RunArgument,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="FOLDER|ZIP...", help="The images, where the configuration names none."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode, hash and list every image: the manifest."""
+    if data:
+        for path in data:
+            if not path.exists():
+                raise dermalyze.UsageError(f"--data {path}: not there; relative paths start from the working folder")
+        dermalyze.Run.open(run).fill_data_path([str(path.absolute()) for path in data])
+    stage("prepare", run, as_json)
+
+
+@command("audit", "dermalyze audit outputs/first", "dermalyze audit outputs/first --json")
+def audit(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Find duplicates, contradictions, and columns that tell the label."""
+    stage("audit", run, as_json)
+
+
+@command("split", "dermalyze split outputs/first")
+def split(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Split without a leak, and certify it."""
+    stage("split", run, as_json)
+
+
+@command(
+    "train",
+    "dermalyze train outputs/first",
+    "dermalyze train outputs/second --resume outputs/first",
+    "dermalyze train outputs/first --accept-leak 'the split of the paper'",
+)
+def train(
+    run: RunArgument,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="PATH", help="Go on from this checkpoint.")] = None,
+    accept_leak: LeakOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train; goes on by itself where it was stopped."""
+    stage("train", run, as_json, resume=resume, accept_leak=accept_leak)
+
+
+@command("export", "dermalyze export outputs/first")
+def export(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Write the artefact, checked against PyTorch."""
+    stage("export", run, as_json)
+
+
+@command("probe", "dermalyze probe outputs/first")
+def probe(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Store the exported model's scores of every part."""
+    stage("probe", run, as_json)
+
+
+@command(
+    "evaluate",
+    "dermalyze evaluate outputs/first",
+    "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
+)
+def evaluate(
+    run: RunArgument,
+    on: Annotated[Path | None, typer.Option("--on", metavar="FOLDER|CSV", help="Another labelled set.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--label-map", metavar="FILE", help="Labels of that set to classes.")
+    ] = None,
+    accept_leak: LeakOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure with intervals, and write the report."""
+    stage("evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak)
+
+
+@command(
+    "run",
+    "dermalyze run experiments/dermalyze.yaml",
+    "dermalyze run experiments/dermalyze.yaml outputs/first --set data.path=ham10000",
+)
+def run(
+    config: Annotated[Path, typer.Argument(metavar="EXPERIMENT.YAML", help="The experiment.")],
+    root: Annotated[Path | None, typer.Argument(metavar="RUN", help="The run folder; default: outputs/run_DATE_TIME.")] = None,
+    sets: SetOption = None,
+    accept_leak: LeakOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do all of the above; given again, go on where it stopped."""
+    show(call("run", config, root, sets=sets or (), accept_leak=accept_leak), as_json)
+
+
+@command(
+    "synth",
+    "dermalyze synth synthetic --lesions 400 --seed 7",
+    "dermalyze synth easy --size 64 --difficulty 0.2 --balance even",
+)
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    lesions: Annotated[int, typer.Option("--lesions", help="Number of lesions; each has one to several photographs.")] = 400,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same bytes.")] = 7,
+    size: Annotated[str, typer.Option("--size", metavar="PX|HxW", help="Edge of a square, or height x width.")] = "150x200",
+    difficulty: Annotated[float, typer.Option("--difficulty", min=0, max=1, help="0 (classes far apart) to 1 (hard).")] = 0.3,
+    balance: Annotated[Balance, typer.Option("--balance", help="Skewed as in HAM10000, or even.")] = Balance.ham10000,
+    as_json: JsonOption = False,
+) -> None:
+    """Paint synthetic dermoscopy in the layout of HAM10000."""
+    edges = re.fullmatch(r"(\d+)(?:x(\d+))?", size)
+    if edges is None:
+        raise dermalyze.UsageError(f"--size {size}: write one edge in pixels (96) or height x width (150x200)")
+    size_px = (int(edges[1]), int(edges[2] or edges[1]))
+    show(call("synth", out, lesions=lesions, seed=seed, size_px=size_px, difficulty=difficulty, balance=balance.value), as_json)
+
+
+@command(
+    "predict",
+    "dermalyze predict outputs/first photo.jpg",
+    "dermalyze predict outputs/first/export photos more.zip --format csv --names",
+    "dermalyze predict outputs/first - --format jsonl < photo.jpg",
+)
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artefact (its export folder).")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, CSV, zip, or - for standard input.")],
+    form: Annotated[Format, typer.Option("--format", help="How answers are written.")] = Format.table,
+    names: Annotated[bool, typer.Option("--names", help="Show file names, which may identify a person.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in memory at a time.")] = 32,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: one a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+) -> None:
+    """Answer for pictures; a bad one has its own line."""
+    from dermalyze.core.progress import say
+    from dermalyze.serve.output import write
+
+    answers = call("predict", model, images, batch_size=batch_size, threads=threads)
+    counted = Counted(answers.rows)
+    errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
+    if errors == counted.rows:
+        raise dermalyze.DataError(
+            f"no image was answered ({errors} of {counted.rows} could not be read); give JPEG, PNG, WebP or BMP"
+        )
+    if errors:
+        say(f"{errors} of {counted.rows} images could not be read; their lines say why")
+
+
+@command("plot", "dermalyze plot outputs/first")
+def plot(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Draw the training curves."""
+    stage("plot", run, as_json)
+
+
+@command("fit-check", "dermalyze fit-check outputs/first")
+def fit_check(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Say whether it over-fitted, under-fitted or fitted well."""
+    stage("fit-check", run, as_json)
+
+
+@command("schema", "dermalyze schema", "dermalyze schema > experiment.schema.json")
+def schema(as_json: JsonOption = True) -> None:
+    """Print the JSON Schema of an experiment's YAML file."""
+    typer.echo(json.dumps(call("schema"), indent=2, ensure_ascii=False))

@@ -1,0 +1,289 @@
+"""Checks of a data set before anything is learnt from it: pure functions from manifest rows to findings.
+
+Shapes: N images, V values of a column, C classes, F folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.data import SplitSpec
+from dermalyze.core.errors import DataError
+from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.data.manifest import is_giveaway
+from dermalyze.data.splitting import conflicts, describe_leaks, divide, groups, keys, leaks
+
+GIVEAWAY_AUROC = 0.95
+"""A column that ranks one class above the others this well, on groups it has not seen, gives the label away."""
+
+PURE_GROUPS, PURE_CHANCE = 10, 1e-4
+"""A value is called one-class from this many groups on, where chance alone would make them so less often than this."""
+
+FOLDS = 5
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that an audit noticed.
+
+    Attributes:
+        kind: what it is, a word for machines.
+        severity: refuse (the set cannot be used so), warn (look at it), info (noted; the split takes care of it).
+        count: how many images, groups or columns.
+        detail: one line for a person: what, why it matters, what to do.
+        examples: a few ids.
+    """
+
+    kind: str
+    severity: Literal["refuse", "warn", "info"]
+    count: int
+    detail: str
+    examples: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**asdict(self), "examples": list(self.examples)}
+
+
+def audit_frame(frame: pd.DataFrame, spec: SplitSpec) -> list[Finding]:
+    """Every check on one set, the worst findings first.
+
+    Args:
+        frame: usable manifest rows, with any columns of the user.
+        spec: only read where the set has its own split column with parts missing.
+    """
+    frame = frame.reset_index(drop=True)
+    if len(frame) == 0:
+        return [Finding("empty", "refuse", 0, "no usable image; run prepare on a filled folder")]
+    frame = frame.assign(group=groups(frame))
+    found = [
+        *label_conflicts(frame),
+        *crossing_groups(frame, spec),
+        *giveaway_columns(frame),
+        *telling_files(frame),
+        *one_class_values(frame),
+        *mixed_lesions(frame),
+        *giant_groups(frame),
+        *exact_duplicates(frame),
+    ]
+    return sorted(found, key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
+
+
+def label_conflicts(frame: pd.DataFrame) -> list[Finding]:
+    """The same image (file bytes or pixels) under two labels.
+
+    >>> twice = pd.DataFrame({"image_id": ["a", "b"], "sha256": ["1", "1"], "label": ["mel", "nv"]})
+    >>> [finding.examples for finding in label_conflicts(twice)]
+    [('a', 'b')]
+    """
+    found = conflicts(frame)
+    if not found:
+        return []
+    label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
+    first = ", ".join(f"{i} is '{label[i]}'" for i in found[0][:4])
+    detail = (
+        f"{len(found)} image(s) stand under two labels; first: {first}; keep one label, or remove both, and run prepare again"
+    )
+    return [Finding("label_conflict", "refuse", len(found), detail, tuple(i for ids in found for i in ids)[: 2 * EXAMPLES])]
+
+
+def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
+    """The same file, or the same pixels in different files, more than once. The split keeps them together."""
+    found = []
+    by_file, by_pixels = keys(frame, "sha256"), keys(frame, "pixel_sha256")
+    for kind, what, key in (
+        ("duplicate_file", "file bytes", by_file),
+        ("duplicate_pixels", "pixels (the files differ)", by_pixels),
+    ):
+        sets = [rows for _, rows in frame[key.notna() & key.duplicated(keep=False)].groupby(key)]
+        if kind == "duplicate_pixels":  # those with one file hash are listed already
+            sets = [rows for rows in sets if by_file[rows.index].nunique(dropna=False) > 1]
+        if sets:
+            detail = f"{len(sets)} set(s) of images with the same {what}; each set stays in one part"
+            ids = [str(i) for rows in sets for i in sorted(rows["image_id"])]
+            found.append(Finding(kind, "info", sum(len(rows) - 1 for rows in sets), detail, tuple(ids[: 2 * EXAMPLES])))
+    return found
+
+
+def crossing_groups(frame: pd.DataFrame, spec: SplitSpec) -> list[Finding]:
+    """Groups that cross the set's own split column, or a column that `split` would refuse."""
+    if keys(frame, "split").isna().all():
+        return []
+    try:
+        found = leaks(frame, divide(frame, spec).parts)
+    except DataError as error:
+        return [Finding("split_column", "refuse", 1, str(error))]
+    if not found:
+        return []
+    detail = f"the set's own split leaks: {describe_leaks(found)}; correct the column, or train with --accept-leak"
+    return [
+        Finding(
+            "split_leak",
+            "refuse",
+            len(found),
+            detail,
+            tuple(", ".join(f["lesion_ids"]) or f["group"] for f in found[:EXAMPLES]),
+        )
+    ]
+
+
+def mixed_lesions(frame: pd.DataFrame) -> list[Finding]:
+    """Lesions whose photographs carry different labels."""
+    lesion = keys(frame, "lesion_id")
+    labels = frame["label"].groupby(lesion.dropna()).nunique()
+    mixed = sorted(labels.index[labels > 1].astype(str))
+    if not mixed:
+        return []
+    detail = f"{len(mixed)} lesion(s) carry more than one label; a lesion has one diagnosis at a time: check them"
+    return [Finding("mixed_lesion", "warn", len(mixed), detail, tuple(mixed[:EXAMPLES]))]
+
+
+def giant_groups(frame: pd.DataFrame) -> list[Finding]:
+    """One group that holds more than a tenth of a set: often a placeholder such as 'unknown' in an id column."""
+    size = frame["group"].value_counts()
+    if len(frame) < 50 or size.iloc[0] <= len(frame) / 10:
+        return []
+    rows = frame[frame["group"] == size.index[0]]
+    shared = [c for c in ("patient_id", "lesion_id", "cluster_id") if (keys(rows, c).value_counts() > len(frame) / 10).any()]
+    by = f" by one value of {' and '.join(shared)} (a placeholder? leave such cells empty)" if shared else ""
+    detail = f"one group holds {size.iloc[0]} of {len(frame)} images, joined{by}; no split can divide it"
+    return [Finding("giant_group", "warn", int(size.iloc[0]), detail, (str(size.index[0]),))]
+
+
+def giveaway_columns(frame: pd.DataFrame) -> list[Finding]:
+    """Columns that give the label away: known by name, or because they tell a class on groups they have not seen."""
+    skipped = {*MANIFEST_COLUMNS, "group"} - {"age", "sex", "site", "source"}
+    found = []
+    for column in [c for c in frame.columns if c not in skipped]:
+        named = is_giveaway(str(column))
+        area, name = association(binned(frame[column]), frame["label"], frame["group"])
+        if named or area >= GIVEAWAY_AUROC:
+            why = "follows from the diagnosis" if named else "tells the class"
+            how = f" (AUROC {area:.2f} for '{name}' against the rest, on groups it has not seen)" if name else ""
+            detail = f"column '{column}' {why}{how}; it is never a model input"
+            found.append(Finding("giveaway_column", "warn", 1, detail, (str(column),)))
+    return found
+
+
+def telling_files(frame: pd.DataFrame) -> list[Finding]:
+    """Properties of the files that tell the class: size, stored mode, file type, prefix and number of the ids."""
+    names = frame["image_id"].astype(str).map(lambda text: PurePosixPath(text).stem)
+    size = frame["width"].astype(str) + "x" + frame["height"].astype(str) if {"width", "height"} <= set(frame) else None
+    properties = {
+        "image size": size,
+        "stored mode": keys(frame, "mode"),
+        "file type": frame["path"].astype(str).map(lambda p: PurePosixPath(p).suffix.lower()) if "path" in frame else None,
+        "prefix of image_id": names.str.extract(r"^([^\d]*)", expand=False),
+        "number in image_id": binned(names.str.extract(r"(\d{1,15})(?!.*\d)", expand=False)),
+        "prefix of lesion_id": keys(frame, "lesion_id").astype("string").str.extract(r"^([^\d]*)", expand=False),
+    }
+    found = []
+    for what, values in properties.items():
+        if values is None or values.nunique() < 2:
+            continue
+        area, name = association(values, frame["label"], frame["group"])
+        if area >= GIVEAWAY_AUROC:
+            detail = (
+                f"{what} tells the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set was "
+                "made instead of the lesion; mix the origins, or measure on another set"
+            )
+            found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
+    return found
+
+
+def one_class_values(frame: pd.DataFrame) -> list[Finding]:
+    """Values of a source, site, size, mode or column of the user that hold one class only, more often than by chance."""
+    extra = [c for c in frame.columns if c not in (*MANIFEST_COLUMNS, "group")]
+    columns = {str(c): keys(frame, c) for c in ("source", "site", "sex", "mode", *extra)}
+    if {"width", "height"} <= set(frame):
+        columns["size"] = frame["width"].astype(str) + "x" + frame["height"].astype(str)
+    prior = frame.drop_duplicates("group")["label"].value_counts(normalize=True)
+    found = []
+    for column, values in columns.items():
+        table = frame.groupby(values).agg(
+            n=("label", "size"), label=("label", "first"), labels=("label", "nunique"), groups=("group", "nunique")
+        )
+        chance = table["label"].map(prior).fillna(0.0).astype(float) ** table["groups"]
+        pure = table[(table["labels"] == 1) & (table["groups"] >= PURE_GROUPS) & (chance < PURE_CHANCE)]
+        if len(table) > 1 and len(pure):
+            name, row = pure.index[0], pure.iloc[0]
+            detail = (
+                f"{len(pure)} value(s) of '{column}' hold one class only; first: '{name}', {row['n']} images, "
+                f"all '{row['label']}'; a network can learn the origin instead of the lesion"
+            )
+            found.append(Finding("one_class_value", "warn", len(pure), detail, tuple(str(v) for v in pure.index[:EXAMPLES])))
+    return found
+
+
+def binned(values: pd.Series, bins: int = 20) -> pd.Series:
+    """Numbers (as text too) with more than `bins` different values in `bins` quantile bins, anything else as it is.
+
+    >>> binned(pd.Series([str(n) for n in range(100)])).nunique()
+    20
+    """
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.nunique() <= bins or numbers.notna().sum() < 0.9 * values.notna().sum():
+        return values
+    return pd.qcut(numbers, bins, labels=False, duplicates="drop")
+
+
+def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple[float, str]:
+    """How well a column alone tells one class from the rest: the best one-vs-rest AUROC, cross-validated over groups.
+
+    An image's score for a class is the share of that class among the other folds' images with the same value (null
+    is a value), shrunk to the class's share in the whole; so ids that each stand for one lesion tell nothing.
+
+    Args:
+        values: a column, any type; labels: class of each image; group: group of each image.
+
+    Returns:
+        (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated (fewer than 5 images in 5 groups).
+
+    >>> label = pd.Series(["mel", "nv"] * 20)
+    >>> association(label.str.upper(), label, pd.Series(range(40)))
+    (1.0, 'mel')
+    """
+    code_N, _ = pd.factorize(values.astype(object).where(values.notna(), None), use_na_sentinel=False)
+    class_N, names = pd.factorize(labels.astype(str), sort=True)
+    group_N, group_names = pd.factorize(group.astype(str), sort=True)
+    # By rank of a hash: even folds that no order of rows and no pattern in the names can bend.
+    digests = np.array([sha256(str(name).encode()).hexdigest() for name in group_names])
+    fold_N = (np.argsort(np.argsort(digests)) % FOLDS)[group_N]
+    score_NC = _held_out_shares(code_N, class_N, fold_N, len(names))
+    best = (0.5, "")
+    for c, name in enumerate(names):
+        mine = class_N == c
+        if mine.sum() < 5 or (~mine).sum() < 5 or len(set(group_N[mine])) < 5:
+            continue
+        rank = pd.Series(score_NC[:, c]).rank().to_numpy()
+        n = int(mine.sum())
+        area = float((rank[mine].sum() - n * (n + 1) / 2) / (n * (len(rank) - n)))
+        best = max(best, (area, str(name)), key=lambda pair: pair[0])
+    return best
+
+
+def _held_out_shares(
+    code_N: NDArray[np.int64], class_N: NDArray[np.int64], fold_N: NDArray[np.int64], classes: int
+) -> NDArray[np.float64]:
+    """(N, C) share of each class among images of the same value in the other folds, with one prior image's weight."""
+    count_FVC = np.zeros((FOLDS, int(code_N.max()) + 1, classes))
+    np.add.at(count_FVC, (fold_N, code_N, class_N), 1.0)
+    other_FVC = count_FVC.sum(axis=0) - count_FVC
+    prior_FC = other_FVC.sum(axis=1) / np.maximum(other_FVC.sum(axis=(1, 2)), 1)[:, None]
+    share_FVC = (other_FVC + prior_FC[:, None]) / (other_FVC.sum(axis=2, keepdims=True) + 1)
+    shares: NDArray[np.float64] = share_FVC[fold_N, code_N]
+    return shares
+
+
+def summary(found: Sequence[Finding]) -> dict[str, int]:
+    """How many findings of each severity."""
+    return {severity: sum(f.severity == severity for f in found) for severity in ("refuse", "warn", "info")}

@@ -1,0 +1,176 @@
+"""Stored predictions: one Parquet file a (set, recipe). What `probe` writes and everything that judges reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dermalyze.core.atomic import replacing
+from dermalyze.core.errors import ModelError
+
+# Shapes: N images, C classes, D width of the embedding.
+
+FORMAT_VERSION = 1
+META_KEYS = ("classes", "set", "recipe")
+_FORMAT_KEY, _META_KEY = b"dermalyze.predictions", b"dermalyze.meta"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits of one inference recipe on one set of labelled images, checked when made.
+
+    Args:
+        ids: image_id of each row, unique.
+        groups: what must never be torn apart (patient, lesion), one a row.
+        labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`.
+        logits: (N, C) float32, finite; their softmax is the probability.
+        embedding: (N, D) float32, finite, or None.
+        meta: JSON values; at least `classes` (list of names), `set` and `recipe`; also `model_sha256`,
+            `manifest_sha256` and `accepted_leak` (a reason, or None).
+
+    Raises:
+        ModelError: lengths differ, a logit is NaN or infinite, a label is outside the classes, an id is given twice.
+
+    >>> meta = {"classes": ["mel", "nv"], "set": "test", "recipe": "plain"}
+    >>> one = Predictions(["a"], ["L1"], np.array([1]), np.zeros((1, 2)), None, meta)
+    >>> one.classes, len(one), one.probs()
+    (['mel', 'nv'], 1, array([[0.5, 0.5]]))
+    """
+
+    ids: list[str]
+    groups: list[str]
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32] | None
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "logits", np.ascontiguousarray(self.logits, dtype=np.float32))
+        if self.embedding is not None:
+            object.__setattr__(self, "embedding", np.ascontiguousarray(self.embedding, dtype=np.float32))
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the logits."""
+        return list(self.meta["classes"])
+
+    def probs(self) -> npt.NDArray[np.float64]:
+        """(N, C) probabilities: the softmax of the logits, in float64, so that each row sums to 1."""
+        logits = self.logits.astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True)) if len(self) else logits
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write one file, durably and all at once; the same predictions give the same bytes.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "image_id": pa.array(predictions.ids, pa.string()),
+        "group": pa.array(predictions.groups, pa.string()),
+        "label": pa.array(predictions.labels, pa.int64()),
+        "logits": _rows(predictions.logits),
+    }
+    if predictions.embedding is not None:
+        columns["embedding"] = _rows(predictions.embedding)
+    meta = json.dumps(predictions.meta, sort_keys=True, allow_nan=False)
+    table = pa.table(columns).replace_schema_metadata({_FORMAT_KEY: str(FORMAT_VERSION).encode(), _META_KEY: meta.encode()})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read and check one file.
+
+    Raises:
+        ModelError: damaged, not a file of predictions, NaN or infinite logits, labels outside the classes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    remedy = "run probe again"
+    try:
+        table = pq.read_table(path, use_threads=False, page_checksum_verification=True)
+        stored = table.schema.metadata or {}
+        version, meta = int(stored[_FORMAT_KEY]), json.loads(stored[_META_KEY])
+    except KeyError:
+        raise ModelError(f"{path.name}: not a file of predictions (its header is missing); {remedy}") from None
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path.name}: damaged or not a Parquet file: {type(error).__name__}; {remedy}") from error
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{path.name}: format version {version}; this dermalyze reads {FORMAT_VERSION}; {remedy}")
+    missing = [name for name in ("image_id", "group", "label", "logits") if name not in table.column_names]
+    if missing or not isinstance(meta, dict):
+        raise ModelError(f"{path.name}: columns {missing} or the header's meta are missing; {remedy}")
+    try:
+        return Predictions(
+            ids=_texts(table["image_id"]),
+            groups=_texts(table["group"]),
+            labels=table["label"].combine_chunks().to_numpy(zero_copy_only=False),
+            logits=_matrix(table["logits"]),
+            embedding=_matrix(table["embedding"]) if "embedding" in table.column_names else None,
+            meta=meta,
+        )
+    except ModelError as error:
+        raise ModelError(f"{path.name}: {error}") from None
+    except (pa.ArrowException, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path.name}: a column has the wrong type or holds nulls ({type(error).__name__}); {remedy}"
+        ) from error
+
+
+def _check(p: Predictions) -> None:
+    missing = [key for key in META_KEYS if key not in p.meta]
+    if missing:
+        raise ModelError(f"predictions: meta lacks {missing}; it must name {list(META_KEYS)}")
+    classes = p.meta["classes"]
+    named = isinstance(classes, list) and len(classes) >= 2 and all(isinstance(name, str) for name in classes)
+    if not named or len(set(classes)) != len(classes):
+        raise ModelError(f"predictions: classes {classes!r} must be two or more different names")
+    n = len(p.ids)
+    if p.logits.shape != (n, len(classes)):
+        raise ModelError(f"predictions: logits have shape {p.logits.shape}, must be ({n}, {len(classes)}) for {n} images")
+    if len(p.groups) != n or p.labels.shape != (n,):
+        raise ModelError(f"predictions: {n} ids, {len(p.groups)} groups and {p.labels.shape} labels; the numbers must be equal")
+    if p.embedding is not None and (p.embedding.ndim != 2 or len(p.embedding) != n):
+        raise ModelError(f"predictions: embedding has shape {p.embedding.shape}, must be ({n}, D)")
+    for name, values in (("logits", p.logits), ("embedding", p.embedding)):
+        if values is not None and not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).any(axis=1).sum())
+            raise ModelError(f"predictions: {bad} of {n} rows have NaN or infinite {name}; the model or its export is faulty")
+    if n and not (p.labels.min() >= 0 and p.labels.max() < len(classes)):
+        raise ModelError(f"predictions: labels reach from {p.labels.min()} to {p.labels.max()}, must be 0..{len(classes) - 1}")
+    if len(set(p.ids)) != n:
+        raise ModelError(f"predictions: {n - len(set(p.ids))} image ids are given more than once; each may stand once")
+
+
+def _rows(values_ND: npt.NDArray[np.float32]) -> Any:
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1), pa.float32()), values_ND.shape[1])
+
+
+def _matrix(column: Any) -> npt.NDArray[np.float32]:
+    rows = column.combine_chunks()
+    return np.asarray(rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), rows.type.list_size), dtype=np.float32)
+
+
+def _texts(column: Any) -> list[str]:
+    if column.null_count:
+        raise ValueError("null")
+    return [str(value) for value in column.to_pylist()]

@@ -1,0 +1,434 @@
+"""Stratified, grouped splits: groups as connected components, a seeded apportionment, and what reads and re-checks them.
+
+Shapes: G groups, C classes, P parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.data import PARTS, SplitSpec
+from dermalyze.core.atomic import sha256_bytes
+from dermalyze.core.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
+from dermalyze.core.run import Run
+from dermalyze.data.manifest import read_manifest, usable
+
+LINKS = ("patient_id", "lesion_id", "cluster_id", "sha256", "pixel_sha256")
+"""Columns whose equal values join two images; a null joins nothing."""
+
+ALIASES = {
+    "train": "train", "training": "train",
+    "val": "val", "validation": "val", "valid": "val", "dev": "val",
+    "cal": "cal", "calib": "cal", "calibration": "cal",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+RESTARTS = 20
+"""Orders tried where groups hold several classes at once; with one class a group the first always succeeds."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which part each image is in, and how that came about.
+
+    Attributes:
+        parts: part of each image, indexed like the frame.
+        kind: holdout, kfold, or own (the set's own split column).
+        asked: share asked of each part, of images; None for an own split.
+        notes: what a person should know, one line each.
+    """
+
+    parts: pd.Series
+    kind: str
+    asked: dict[str, float] | None
+    notes: tuple[str, ...] = ()
+
+
+def keys(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Values of a column as text, null where missing or blank; all null where the column is absent.
+
+    >>> keys(pd.DataFrame({"a": ["x", " ", None]}), "a").notna().tolist()
+    [True, False, False]
+    """
+    if column not in frame:
+        return pd.Series(None, index=frame.index, dtype=object)
+    text = frame[column].astype(object).where(frame[column].notna(), "").map(lambda value: str(value).strip())
+    return text.where(text != "", None)
+
+
+def groups(frame: pd.DataFrame) -> pd.Series:
+    """The group of each image: connected components over patient, lesion, near-duplicate cluster and identical content.
+
+    Args:
+        frame: manifest rows with unique `image_id` and any of the columns in `LINKS`.
+
+    Returns:
+        the smallest image_id of each image's component, indexed like `frame`; no order of rows changes it.
+
+    >>> groups(pd.DataFrame({"image_id": list("abcd"), "lesion_id": ["1", "1", "2", None],
+    ...                      "patient_id": [None, "p", "p", None]})).tolist()
+    ['a', 'a', 'a', 'd']
+    """
+    parent = list(range(len(frame)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for column in LINKS:
+        first: dict[str, int] = {}
+        for i, key in enumerate(keys(frame, column)):
+            if isinstance(key, str):
+                a, b = root(first.setdefault(key, i)), root(i)
+                parent[max(a, b)] = min(a, b)
+    roots = np.array([root(i) for i in range(len(frame))], dtype=np.int64)
+    names = pd.Series(frame["image_id"].astype(str).to_numpy(dtype=object), index=frame.index, dtype=object)
+    return names.groupby(roots).transform("min").rename("group")
+
+
+def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None) -> pd.Series:
+    """The part of each image: stratified by class, groups whole, the same for any order of rows.
+
+    Each group goes, rarest class and largest first, to the part whose share of its classes is least filled
+    (Webster's apportionment, so that large and small groups spread alike); ties by a seeded hash of the group's name.
+    k-fold: the folds are apportioned alike, one is the test part, the others are divided by the remaining fractions.
+
+    Args:
+        frame: rows with `image_id`, `label` and, if it is there, `group`.
+        spec: fractions or folds, and the seed.
+        classes: classes that must stand in every part; default: those in `frame`.
+
+    Raises:
+        DataError: no image, one class, or a class with too few groups for the parts.
+
+    >>> frame = pd.DataFrame({"image_id": [f"i{n:02}" for n in range(40)], "label": ["mel", "nv"] * 20})
+    >>> assign(frame, SplitSpec()).value_counts().to_dict()
+    {'train': 26, 'test': 6, 'val': 4, 'cal': 4}
+    """
+    names = list(classes) if classes is not None else sorted(set(frame["label"].dropna().astype(str)))
+    group = frame["group"] if "group" in frame else groups(frame)
+    _require_labels(frame, names)
+    parts = [part for part in PARTS if part in spec.fractions]
+    counts = pd.crosstab(group, frame["label"].astype(str)).reindex(columns=names, fill_value=0).sort_index()
+    _require_groups(counts, parts, spec)
+    table, ids = counts.to_numpy(dtype=np.int64), [str(name) for name in counts.index]
+    shares = np.array([spec.fractions[part] for part in parts])
+    for salt in range(RESTARTS):
+        seed = f"{spec.seed}:{salt}"
+        if spec.kind == "holdout":
+            chosen = apportion(table, ids, shares, seed)
+        else:
+            chosen = np.full(len(ids), parts.index("test"))
+            rest = apportion(table, ids, np.full(spec.folds, 1 / spec.folds), seed) != spec.fold
+            inner = apportion(table[rest], [name for name, kept in zip(ids, rest, strict=True) if kept], shares[:-1], seed)
+            chosen[rest] = inner
+        present = np.array([(table[chosen == p] > 0).any(axis=0) for p in range(len(parts))])
+        if present.all():
+            break
+    else:
+        p, c = np.argwhere(~present)[0]
+        raise DataError(
+            f"no split found that keeps groups whole and puts every class in every part: part '{parts[p]}' lacks '{names[c]}' "
+            f"({int((table[:, c] > 0).sum())} groups, some with several classes); add patients, leave the class out with "
+            "data.classes, or ask for fewer parts"
+        )
+    return group.map(dict(zip(counts.index, np.array(parts, dtype=object)[chosen], strict=True))).rename("split")
+
+
+def apportion(
+    counts_GC: NDArray[np.int64], names: Sequence[str], shares_P: NDArray[np.float64], seed: str
+) -> NDArray[np.int64]:
+    """The part of each group, so that every part comes close to its share of every class and holds at least one group of it.
+
+    Args:
+        counts_GC: images of each class in each group.
+        names: the groups' names; with `seed` they decide ties, whatever their order.
+        shares_P: share of each part, above 0; scaled to sum to 1.
+
+    Returns:
+        (G,) index of a part. A class may be missing from a part only where groups hold several classes or are too few.
+
+    >>> apportion(np.ones((4, 1), dtype=np.int64), list("abcd"), np.array([0.5, 0.5]), "0").tolist().count(0)
+    2
+    """
+    shares = shares_P / shares_P.sum()
+    total_C = counts_GC.sum(axis=0).clip(min=1)
+    left_C = (counts_GC > 0).sum(axis=0)
+    rarity = np.where(counts_GC > 0, left_C, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
+    ties = [sha256(f"{seed}:{name}".encode()).digest() for name in names]
+    order = sorted(range(len(names)), key=lambda g: (rarity[g], -counts_GC[g].sum(), ties[g]))
+    have_PC = np.zeros((len(shares), counts_GC.shape[1]))
+    chosen = np.zeros(len(names), dtype=np.int64)
+    for g in order:
+        held = np.flatnonzero(counts_GC[g])
+        row = counts_GC[g, held]
+        weight = row / total_C[held]
+        fill_P = ((have_PC[:, held] + row / 2) / (shares[:, None] * total_C[held])) @ (weight / weight.sum())
+        whole_P = (have_PC.sum(axis=1) + row.sum() / 2) / (shares * total_C.sum())
+        cost_P = fill_P + 0.05 * whole_P  # the second term evens the sizes where the first is indifferent
+        for c in sorted(held, key=lambda c: int(left_C[c]), reverse=True):  # the rarest class speaks last, so loudest
+            lacking = have_PC[:, c] == 0
+            if 0 < lacking.sum() >= left_C[c]:
+                cost_P = np.where(lacking, cost_P - 1e6, cost_P)
+        chosen[g] = np.argmin(cost_P)
+        have_PC[chosen[g], held] += row
+        left_C[held] -= 1
+    return chosen
+
+
+def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None) -> Division:
+    """The set's own `split` column where it has one, else `assign`.
+
+    An own split is kept as it is; where it has only train and test, the missing parts are taken out of its train part.
+
+    Raises:
+        DataError: as `assign`; unknown or missing values in the column; a part or a class missing from it.
+    """
+    own = keys(frame, "split")
+    if own.isna().all():
+        return Division(
+            assign(frame, spec, classes=classes), spec.kind, {p: spec.fractions[p] for p in PARTS if p in spec.fractions}
+        )
+    if own.isna().any():
+        first = frame.loc[own.isna(), "image_id"].iloc[0]
+        raise DataError(
+            f"split column: {int(own.isna().sum())} of {len(own)} images have no value (first: {first}); fill it for "
+            "every image, or leave the column out"
+        )
+    known = own.str.lower().map(ALIASES)
+    for value in sorted(set(own[known.isna()])):
+        raise DataError(
+            f"split column: unknown value '{value}' on {int((own == value).sum())} images; allowed: {', '.join(ALIASES)}"
+            f"{nearest(value, list(ALIASES))}"
+        )
+    read = sorted({f"{value} as {part}" for value, part in zip(own, known, strict=True) if value != part})
+    notes = ["the set's own split column is kept" + (f"; read {', '.join(read)}" if read else "")]
+    missing = [part for part in ("train", "test") if part not in set(known)]
+    if missing:
+        raise DataError(
+            f"split column: no image in {' and '.join(missing)}; train and test are needed, or leave the column out"
+        )
+    if "val" not in set(known):
+        wanted = [part for part in ("train", "val", "cal") if part in spec.fractions and part not in (set(known) - {"train"})]
+        inside = known == "train"
+        names = sorted(set(frame["label"].dropna().astype(str))) if classes is None else list(classes)
+        _require_labels(frame, names)
+        group = (frame["group"] if "group" in frame else groups(frame))[inside]
+        counts = pd.crosstab(group, frame.loc[inside, "label"].astype(str)).reindex(columns=names, fill_value=0).sort_index()
+        shares = np.array([spec.fractions[part] for part in wanted])
+        chosen = apportion(counts.to_numpy(dtype=np.int64), list(counts.index), shares, str(spec.seed))
+        known = known.where(~inside, group.map(dict(zip(counts.index, np.array(wanted, dtype=object)[chosen], strict=True))))
+        notes.append(
+            f"it has no validation part: {' and '.join(wanted[1:])} taken out of its train part, whole groups, stratified"
+        )
+    table = pd.crosstab(known, frame["label"].astype(str))
+    for name in classes if classes is not None else table.columns:
+        absent = [part for part in table.index if name not in table.columns or table.loc[part, name] == 0]
+        if absent:
+            raise DataError(
+                f"split column: class '{name}' has no image in {' and '.join(absent)}; every part needs every class: "
+                "correct the column, leave it out, or leave the class out with data.classes"
+            )
+    return Division(known.rename("split"), "own", None, tuple(notes))
+
+
+def _require_labels(frame: pd.DataFrame, names: Sequence[str]) -> None:
+    if len(frame) == 0:
+        raise DataError(
+            "no usable image; at least one group a part of at least 2 classes is needed: run prepare on a filled folder"
+        )
+    if frame["label"].isna().any():
+        raise DataError(f"image {frame.loc[frame['label'].isna(), 'image_id'].iloc[0]} has no label; label it or leave it out")
+    unknown = sorted(set(frame["label"].astype(str)) - set(names))
+    if unknown:
+        raise DataError(f"label '{unknown[0]}' is not one of the classes {', '.join(names)}{nearest(unknown[0], list(names))}")
+    if len(names) < 2:
+        raise DataError(f"only one class, '{names[0]}', on {len(frame)} images; at least 2 classes are needed")
+
+
+def _require_groups(counts: pd.DataFrame, parts: Sequence[str], spec: SplitSpec) -> None:
+    """Refuse classes with fewer groups than the parts need."""
+    needed = len(parts)
+    if spec.kind == "kfold":  # one fold is the test part, and what is left must still fill the other parts
+        needed = max(spec.folds, next(n for n in range(1, 200) if n - -(-n // spec.folds) >= len(parts) - 1))
+    held = (counts > 0).sum()
+    short = [f"'{name}' has {n}" for name, n in held.items() if n < needed]
+    if short:
+        what = f"{spec.folds} folds with the parts" if spec.kind == "kfold" else f"{len(parts)} parts:"
+        raise DataError(
+            f"too few groups (images joined by patient, lesion, cluster or content) for {what} {', '.join(parts)}: "
+            f"{', '.join(short)}, at least {needed} of each class are needed; add lesions, leave the class out with "
+            "data.classes, or ask for fewer parts (split.fractions without cal, fewer split.folds)"
+        )
+
+
+# -- what must hold -------------------------------------------------------------------------------------------------------
+
+
+def crossings(values: pd.Series, parts: pd.Series) -> list[str]:
+    """The values (nulls left out) that stand in more than one part, sorted.
+
+    >>> crossings(pd.Series(["a", "a", None, None]), pd.Series(["train", "test", "train", "test"]))
+    ['a']
+    """
+    spread = parts[values.notna()].groupby(values[values.notna()].astype(str)).nunique()
+    return sorted(spread.index[spread > 1])
+
+
+def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
+    """Groups in more than one part, each with what joins it, its lesions and images (never a patient's own number).
+
+    Args:
+        frame: rows with `image_id` and `group`.
+        parts: part of each row.
+    """
+    crossed = {column: set(crossings(keys(frame, column), parts)) for column in LINKS}
+    found = []
+    for name in crossings(frame["group"], parts):
+        rows = frame[frame["group"] == name]
+        found.append(
+            {
+                "group": name,
+                "joined_by": [c for c in LINKS if crossed[c] & set(keys(rows, c).dropna())],
+                "lesion_ids": sorted(set(keys(rows, "lesion_id").dropna())),
+                "image_ids": sorted(rows["image_id"].astype(str)),
+                "parts": {part: int((parts[rows.index] == part).sum()) for part in PARTS if (parts[rows.index] == part).any()},
+            }
+        )
+    return found
+
+
+def describe_leaks(found: Sequence[dict[str, Any]]) -> str:
+    """One clause: how many groups cross, and the first of them."""
+    first = found[0]
+    name = f"lesion {', '.join(first['lesion_ids'][:3])}" if first["lesion_ids"] else f"group {first['group']}"
+    where = " and ".join(f"{part} ({n})" for part, n in first["parts"].items())
+    images = sum(len(leak["image_ids"]) for leak in found)
+    return f"{len(found)} group(s) with {images} images stand in more than one part; first: {name} in {where}"
+
+
+def conflicts(frame: pd.DataFrame) -> list[list[str]]:
+    """Images with the same file bytes or the same pixels that stand under two labels: their image_ids, sorted."""
+    found = set()
+    for column in ("sha256", "pixel_sha256"):
+        key = keys(frame, column)
+        for _, rows in frame[key.notna() & key.duplicated(keep=False)].groupby(key):
+            if rows["label"].nunique() > 1:
+                found.add(tuple(sorted(rows["image_id"].astype(str))))
+    return [list(ids) for ids in sorted(found)]
+
+
+# -- files ----------------------------------------------------------------------------------------------------------------
+
+
+def part_csv(frame: pd.DataFrame) -> bytes:
+    """The bytes of a part's CSV: image_id, label, group; cells that a spreadsheet would run get a leading quote."""
+    columns = {name: frame[name].astype(str).map(_as_text) for name in ("image_id", "label", "group")}
+    text: str = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8")
+
+
+def _as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula; undone by `_from_text`.
+
+    >>> _as_text("=1+1"), _as_text("mel")
+    ("'=1+1", 'mel')
+    """
+    return "'" + cell if cell[:1] in tuple("=+-@'\t\r") and cell else cell
+
+
+def _from_text(cell: str) -> str:
+    return cell.removeprefix("'")
+
+
+def read_part(run: Run, part: str) -> pd.DataFrame:
+    """The manifest rows of one part, in manifest order, with their `group`.
+
+    Raises:
+        UsageError: the split has no such part, or has not been made.
+        DataError: manifest or split files changed since the split.
+    """
+    frame, parts = read_division(run)
+    if part not in set(parts):
+        raise UsageError(
+            f"{run.root.name}: the split has no part '{part}'; it has {', '.join(p for p in PARTS if p in set(parts))}"
+        )
+    return frame[parts == part].reset_index(drop=True)
+
+
+def read_division(run: Run) -> tuple[pd.DataFrame, pd.Series]:
+    """Usable manifest rows with `group`, and the part of each, from the split files, checked against manifest and certificate.
+
+    Raises:
+        UsageError: the split has not been made.
+        DataError: manifest or split files changed since the split.
+    """
+    certificate = run.certificate()
+    again = f"put it back, or run again: dermalyze split {run.root}"
+    files = certificate.get("files")
+    if not isinstance(files, dict) or not set(files) <= set(PARTS):
+        raise DataError(f"{run.certificate_path.name}: names no split files; {again}")
+    frame = usable(read_manifest(run)).reset_index(drop=True)
+    frame["group"] = groups(frame)
+    part_of: dict[str, str] = {}
+    for part, digest in files.items():
+        path = run.split_path(part)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{path.name} is missing; {again}") from None
+        except OSError as error:
+            raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
+        if sha256_bytes(data) != digest:
+            raise DataError(f"{path.name} is not the one that was certified (its SHA-256 differs); {again}")
+        rows = pd.read_csv(BytesIO(data), dtype=str, keep_default_na=False)
+        for image_id in rows["image_id"].map(_from_text):
+            if part_of.setdefault(image_id, part) != part:
+                raise DataError(f"{path.name}: image {image_id} stands in {part_of[image_id]} too; {again}")
+        if data != part_csv(frame[frame["image_id"].isin(set(rows["image_id"].map(_from_text)))]):
+            raise DataError(f"{path.name}: its images, labels or groups are not the manifest's; {again}")
+    parts = frame["image_id"].map(part_of)
+    if parts.isna().any():
+        raise DataError(f"splits: image {frame.loc[parts.isna(), 'image_id'].iloc[0]} of the manifest is in no part; {again}")
+    return frame, parts.rename("split")
+
+
+def require_no_leak(run: Run, accept_leak: str | None) -> str | None:
+    """Refuse a split whose groups cross parts, checked anew from manifest and split files; the certificate is not believed.
+
+    Args:
+        accept_leak: the reason to go on all the same, or None.
+
+    Returns:
+        the reason, if the split leaks and one was given: it must stand on every result. None for a split without leaks.
+
+    Raises:
+        LeakError: it leaks and no reason was given.
+        UsageError: an empty reason, or no split yet.
+        DataError: manifest, split files or certificate changed.
+    """
+    if accept_leak is not None and not accept_leak.strip():
+        raise UsageError('--accept-leak needs a reason, for example: --accept-leak "the published split, for comparison only"')
+    found = leaks(*read_division(run))
+    if bool(found) == bool(run.certificate().get("passed")):
+        raise DataError(
+            f"{run.certificate_path.name}: does not say what its split files show; run again: dermalyze split {run.root}"
+        )
+    if not found:
+        return None
+    if accept_leak is None:
+        raise LeakError(
+            f"{run.root.name}: the split leaks: {describe_leaks(found)}; correct the split column, or go on with "
+            '--accept-leak "reason", which then stands on every result'
+        )
+    return one_line(accept_leak)

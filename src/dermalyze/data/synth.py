@@ -1,0 +1,410 @@
+"""An invented set in the exact layout of HAM10000, so that everything can be taught, tried and tested with no download.
+
+    OUT/HAM10000_metadata.csv                                  one row an image
+    OUT/HAM10000_images_part_1/ISIC_9000001.jpg                the first half of the images
+    OUT/HAM10000_images_part_2/ISIC_9000271.jpg                the others
+    OUT/HAM10000_segmentations_lesion_tschandl/ISIC_9000001_segmentation.png
+
+A class shows only in the lesion (`synth_looks`, `synth_lesion`); skin, hair, light, scale and instrument (`synth_photo`)
+are drawn without knowing it. `dx_type` and, weakly, age and site do depend on the class, as in the real set. The numbers
+of images and lesions begin with 9, which no real HAM10000 image has.
+
+The layout: Tschandl, Rosendahl, Kittler 2018, "The HAM10000 dataset", Sci Data 5:180161, doi 10.1038/sdata.2018.161.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import operator
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dermalyze.core.atomic import resource_errors, sync_folder
+from dermalyze.core.errors import DataError, ResourceError, UsageError
+from dermalyze.data.synth_lesion import paint_lesion
+from dermalyze.data.synth_looks import CLASSES, draw_look
+from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
+
+Balance = Literal["ham10000", "even"]
+
+METADATA = "HAM10000_metadata.csv"
+IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
+
+FIRST_NUMBER = 9_000_001
+LESIONS = (7, 200_000)
+EDGE_PX = (32, 1024)
+
+# Counted in HAM10000_metadata.csv, one row a lesion (7470).
+HAM10000_LESIONS = {"akiec": 228, "bcc": 327, "bkl": 727, "df": 73, "mel": 614, "nv": 5403, "vasc": 98}
+MEAN_AGE = {"akiec": 66.6, "bcc": 66.9, "bkl": 64.4, "df": 52.7, "mel": 61.3, "nv": 47.3, "vasc": 52.5}
+DX_TYPES = {
+    "akiec": {"histo": 1.0},
+    "bcc": {"histo": 1.0},
+    "bkl": {"histo": 0.67, "consensus": 0.28, "confocal": 0.05},
+    "df": {"consensus": 0.6, "histo": 0.4},
+    "mel": {"histo": 1.0},
+    "nv": {"follow_up": 0.69, "histo": 0.25, "consensus": 0.06},
+    "vasc": {"consensus": 0.66, "histo": 0.34},
+}
+# Shares of the sites over all lesions, and the sites that come twice as often in a class.
+SITES = {
+    "back": 0.22,
+    "lower extremity": 0.21,
+    "trunk": 0.14,
+    "upper extremity": 0.11,
+    "abdomen": 0.10,
+    "face": 0.08,
+    "chest": 0.04,
+    "foot": 0.03,
+    "neck": 0.02,
+    "scalp": 0.013,
+    "hand": 0.01,
+    "ear": 0.006,
+    "genital": 0.005,
+    "acral": 0.001,
+    "unknown": 0.025,
+}
+FREQUENT_SITES = {
+    "akiec": ("face", "scalp", "hand"),
+    "bcc": ("face", "back", "ear"),
+    "bkl": ("face", "back", "scalp"),
+    "df": ("lower extremity", "upper extremity"),
+    "mel": ("back", "upper extremity"),
+    "nv": ("trunk", "abdomen", "foot"),
+    "vasc": ("trunk", "abdomen"),
+}
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """What was written.
+
+    Attributes:
+        root: the folder of the set.
+        images: number of images.
+        lesions: number of lesions.
+        counts: images of each class, in the order of `CLASSES`.
+    """
+
+    root: Path
+    images: int
+    lesions: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the metadata; the fields are HAM10000's columns, in their order."""
+
+    lesion_id: str
+    image_id: str
+    dx: str
+    dx_type: str
+    age: str
+    sex: str
+    localization: str
+
+
+@dataclass(frozen=True)
+class LesionPlan:
+    """All that painting one lesion needs: its number, its class, and for each photograph (image, mask) below the root."""
+
+    index: int
+    dx: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all lesions of a set share."""
+
+    root: Path
+    seed: int
+    size_px: tuple[int, int]
+    difficulty: float
+
+
+def synthesize(
+    out: Path,
+    *,
+    lesions: int = 400,
+    seed: int = 7,
+    size_px: int | tuple[int, int] = (150, 200),
+    difficulty: float = 0.3,
+    balance: Balance = "ham10000",
+    images_per_lesion: float = 1.34,
+    workers: int | None = None,
+) -> SynthResult:
+    """Write an invented set to `out`.
+
+    The same arguments give the same bytes, whatever the number of workers (on one machine and one version of numpy and
+    Pillow). The set is made in a hidden folder beside `out` and renamed at the end.
+
+    Args:
+        out: the folder to make; it may exist when it is empty.
+        lesions: number of lesions, 7..200000.
+        seed: any whole number >= 0.
+        size_px: (height, width), or one edge of a square, each 32..1024.
+        difficulty: 0 (classes easy to tell) .. 1 (next to nothing tells them apart).
+        balance: "ham10000" (its shares of lesions, but 5 of each class where the number allows) or "even".
+        images_per_lesion: mean number of photographs of one lesion, 1..4; 1.34 in HAM10000.
+        workers: processes; by default one a core. A script that is run itself must have an `if __name__ == "__main__":`
+            guard around this call, or give `workers=1`.
+
+    Raises:
+        UsageError: a value is not allowed, or `out` exists and is not an empty folder. Nothing has been written.
+        ResourceError: the disk is full, permission is lacking, or a worker process died. Nothing is left.
+
+    >>> import tempfile
+    >>> result = synthesize(Path(tempfile.mkdtemp()), lesions=7, size_px=32, balance="even", workers=1)
+    >>> result.lesions, sorted(p.name for p in result.root.iterdir())[0]
+    (7, 'HAM10000_images_part_1')
+    """
+    size_px = (size_px, size_px) if isinstance(size_px, int) else size_px
+    check(lesions, seed, size_px, difficulty, balance, images_per_lesion, workers)
+    out = out.resolve()
+    check_free(out)
+    rows, plans = plan_set(lesions, seed, balance, images_per_lesion)
+    with resource_errors(str(out.name)), folder_beside(out) as root:
+        for folder in (*IMAGE_FOLDERS, MASK_FOLDER):
+            (root / folder).mkdir()
+        with (root / METADATA).open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow([field.name for field in fields(Row)])
+            writer.writerows([[getattr(row, field.name) for field in fields(Row)] for row in rows])
+        paint_all(Recipe(root, seed, size_px, difficulty), plans, workers)
+    counts = Counter(row.dx for row in rows)
+    return SynthResult(out, len(rows), lesions, {dx: counts[dx] for dx in CLASSES})
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check(
+    lesions: int,
+    seed: int,
+    size_px: tuple[int, int],
+    difficulty: float,
+    balance: str,
+    images_per_lesion: float,
+    workers: int | None,
+) -> None:
+    """Refuse arguments that make no sense; see `synthesize`."""
+    check_whole("lesions", lesions, *LESIONS)
+    check_whole("seed", seed, 0, 2**63 - 1)
+    if not isinstance(size_px, tuple) or len(size_px) != 2:
+        raise UsageError(f"synth: size_px is {size_px!r}; allowed are (height, width) or one edge; give for example 150,200")
+    for edge in size_px:
+        check_whole("an edge of size_px", edge, *EDGE_PX)
+    if workers is not None:
+        check_whole("workers", workers, 1, 256)
+    for name, value, low, high in (("difficulty", difficulty, 0, 1), ("images_per_lesion", images_per_lesion, 1, 4)):
+        if not low <= value <= high:
+            raise UsageError(f"synth: {name} is {value}; allowed is a number from {low} to {high}; change {name}")
+    if balance not in get_args(Balance):
+        raise UsageError(f"synth: balance is '{balance}'; allowed are {', '.join(get_args(Balance))}; choose one of them")
+
+
+def check_whole(name: str, value: int, low: int, high: int) -> None:
+    """Refuse what is no whole number from `low` to `high`."""
+    try:
+        good = not isinstance(value, bool) and low <= operator.index(value) <= high
+    except TypeError:
+        good = False
+    if not good:
+        raise UsageError(f"synth: {name} is {value!r}; allowed is a whole number from {low} to {high}; change it")
+
+
+def check_free(out: Path) -> None:
+    """Refuse a place that is taken."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists():
+        what = "is a folder that holds files" if out.is_dir() else "is a file"
+        raise UsageError(f"synth: {out.name} {what}; allowed is a new name or an empty folder; choose another or empty it")
+
+
+@contextmanager
+def folder_beside(out: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `out`; on success it becomes `out`, on failure it is removed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        yield root
+        root.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        root.rename(out)
+        sync_folder(out.parent)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def share_out(lesions: int, balance: Balance) -> dict[str, int]:
+    """Lesions of each class: even, or by HAM10000's shares with at least 5 (fewer in a set under 35) of each.
+
+    >>> share_out(400, "ham10000")
+    {'akiec': 12, 'bcc': 17, 'bkl': 38, 'df': 5, 'mel': 32, 'nv': 291, 'vasc': 5}
+    """
+    least = min(5, lesions // len(CLASSES))
+    weights = HAM10000_LESIONS if balance == "ham10000" else dict.fromkeys(CLASSES, 1)
+    total = sum(weights.values())
+    counts = {dx: max(least, lesions * weights[dx] // total) for dx in CLASSES}
+    while (missing := lesions - sum(counts.values())) != 0:
+        gap = {dx: lesions * weights[dx] / total - counts[dx] for dx in CLASSES}
+        dx = max(gap, key=lambda name: gap[name]) if missing > 0 else min(gap, key=lambda name: gap[name])
+        counts[dx] += 1 if missing > 0 else -1
+    return counts
+
+
+def plan_set(lesions: int, seed: int, balance: Balance, images_per_lesion: float) -> tuple[list[Row], list[LesionPlan]]:
+    """Draw classes, patients and numbers, so that neither the number of an image nor its place tells the class."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+    labels = [dx for dx, count in share_out(lesions, balance).items() for _ in range(count)]
+    labels = [labels[i] for i in rng.permutation(lesions)]
+    shots = 1 + rng.binomial(3, (images_per_lesion - 1) / 3, lesions)
+    numbers = iter(rng.permutation(int(shots.sum())))
+    rows, plans = [], []
+    for index, dx in enumerate(labels):
+        patient = draw_patient(rng, dx)
+        files = []
+        for number in sorted(int(next(numbers)) for _ in range(shots[index])):
+            name = f"ISIC_{FIRST_NUMBER + number:07d}"
+            rows.append(Row(f"HAM_{FIRST_NUMBER + index:07d}", name, dx, *patient))
+            part = IMAGE_FOLDERS[0 if 2 * number < shots.sum() else 1]
+            files.append((f"{part}/{name}.jpg", f"{MASK_FOLDER}/{name}_segmentation.png"))
+        plans.append(LesionPlan(index, dx, tuple(files)))
+    return rows, plans
+
+
+def draw_patient(rng: np.random.Generator, dx: str) -> tuple[str, str, str, str]:
+    """Draw dx_type, age, sex and localization, the last three leaning only a little towards what the class has."""
+    age = 5 * round(float(np.clip(rng.normal(0.5 * (52 + MEAN_AGE[dx]), 16), 0, 85)) / 5)
+    known = rng.random() >= 0.03
+    sex = str(rng.choice(["male", "female", "unknown"], p=[0.53, 0.45, 0.02]))
+    weights = np.array([share * (2 if site in FREQUENT_SITES[dx] else 1) for site, share in SITES.items()])
+    site = str(rng.choice(list(SITES), p=weights / weights.sum()))
+    how = str(rng.choice(list(DX_TYPES[dx]), p=list(DX_TYPES[dx].values())))
+    return how, f"{age:.1f}" if known else "", sex, site
+
+
+# --- painting --------------------------------------------------------------------------------------------------------
+
+
+def paint_all(recipe: Recipe, plans: Sequence[LesionPlan], workers: int | None) -> None:
+    """Paint and write every lesion, in this process when one worker is enough."""
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(cores, 1 + len(plans) // 40)
+    if workers == 1:
+        for plan in plans:
+            write_lesion(recipe, plan)
+        return
+    chunks = [plans[start : start + 16] for start in range(0, len(plans), 16)]
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context)
+    try:
+        for _ in pool.map(write_lesions, [recipe] * len(chunks), chunks):
+            pass
+    except BrokenProcessPool as error:
+        remedy = 'put the call under `if __name__ == "__main__":` if a script makes it, or give workers=1'
+        raise ResourceError(f"synth: a worker process died; {remedy}") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_lesions(recipe: Recipe, plans: Sequence[LesionPlan]) -> None:
+    """Paint and write some lesions (the work of one process)."""
+    for plan in plans:
+        write_lesion(recipe, plan)
+
+
+def write_lesion(recipe: Recipe, plan: LesionPlan) -> None:
+    """Paint one lesion on its skin and write each of its photographs and masks."""
+
+    def stream(*purpose: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(1, plan.index, *purpose)))
+
+    canvas = canvas_for(recipe.size_px)
+    skin = paint_skin(stream(0), canvas)
+    look = draw_look(stream(1), plan.dx, recipe.difficulty)
+    size = float(np.clip(stream(2).lognormal(np.log(0.26), 0.38), 0.12, 0.50))
+    mask = paint_lesion(stream(3), skin, canvas, look, size)
+    session, colour = draw_session(stream(4)), skin.colour()
+    for shot, (image_file, mask_file) in enumerate(plan.files):
+        image, lesion = photograph(stream(5, shot), canvas, colour, mask, session, recipe.size_px)
+        image.save(recipe.root / image_file, quality=92)
+        lesion.save(recipe.root / mask_file, optimize=False)
+
+
+# --- looking at it ---------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(root: Path, *, columns: int = 8, rows_per_class: int = 1) -> Image.Image:
+    """A picture of a HAM10000-like folder: for each class, labelled, the first images of different lesions.
+
+    Args:
+        root: a folder in HAM10000's layout, invented or real, images unpacked.
+        columns: images in a row, >= 1.
+        rows_per_class: rows a class, >= 1.
+
+    Returns:
+        An RGB image of 7 * rows_per_class rows of tiles, each at most 200 x 150 pixels.
+
+    Raises:
+        DataError: the metadata or an image is not there.
+    """
+    check_whole("columns", columns, 1, 64)
+    check_whole("rows_per_class", rows_per_class, 1, 64)
+    width, height, margin = 200, 150, 64
+    sheet = Image.new("RGB", (margin + columns * width, len(CLASSES) * rows_per_class * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
+    chosen = first_of_each_lesion(root, columns * rows_per_class)
+    for line, dx in enumerate(CLASSES):
+        top = line * rows_per_class * height
+        draw.text((8, top + rows_per_class * height // 2 - 10), dx, fill="black", font=font)
+        for place, path in enumerate(chosen[dx]):
+            with Image.open(path, formats=["JPEG"]) as image:
+                tile = image.convert("RGB")
+            tile.thumbnail((width, height))
+            row, column = divmod(place, columns)
+            sheet.paste(tile, (margin + column * width, top + row * height))
+    return sheet
+
+
+def first_of_each_lesion(root: Path, count: int) -> Mapping[str, list[Path]]:
+    """Up to `count` image paths of each class, one a lesion, in the order of the metadata."""
+    table = root / METADATA
+    if not table.is_file():
+        raise DataError(f"{root.name}: {METADATA} is not there; give the folder that holds it")
+    chosen: dict[str, list[Path]] = {dx: [] for dx in CLASSES}
+    seen: set[str] = set()
+    with table.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            paths = chosen.get(row["dx"], [])
+            if row["lesion_id"] in seen or row["dx"] not in chosen or len(paths) >= count:
+                continue
+            places = [root / folder / f"{row['image_id']}.jpg" for folder in IMAGE_FOLDERS]
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                raise DataError(f"{table.name}: image {row['image_id']} is in none of {', '.join(IMAGE_FOLDERS)}; unpack them")
+            seen.add(row["lesion_id"])
+            paths.append(path)
+    return chosen

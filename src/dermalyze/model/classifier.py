@@ -1,0 +1,113 @@
+"""The network: a backbone and a head.
+
+Shapes: B images, C classes, D features, h x w feature map.
+"""
+
+from __future__ import annotations
+
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from dermalyze.config.model import ModelSpec
+from dermalyze.core.errors import ModelError
+from dermalyze.model.backbones import Backbone, create_backbone
+from dermalyze.model.heads import Head, build_head
+
+
+class Classifier(nn.Module):
+    """Normalised images (B, 3, H, W) to logits (B, C).
+
+    Attributes:
+        backbone: images to features.
+        head: features to logits.
+        classes: C.
+        frozen: the backbone is not trained: its parameters take no gradient, and its BatchNorm and dropout stay in
+            evaluation mode after `.train()`.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head, *, classes: int, frozen: bool = False) -> None:
+        super().__init__()
+        self.backbone, self.head, self.classes, self.frozen = backbone, head, classes, frozen
+        if frozen:
+            backbone.requires_grad_(False)
+            backbone.eval()
+
+    @property
+    def width(self) -> int:
+        """Features of an embedding."""
+        return self.backbone.width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        if self.head.takes == "map":
+            return cast(Tensor, self.head(self.backbone(images)))
+        return cast(Tensor, self.head(self.backbone.embed(images)))
+
+    def forward_with_embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and the backbone's pooled features (B, D), whatever the head takes."""
+        if self.head.takes == "map":
+            map_BDhw, embedding = self.backbone.both(images)
+            return self.head(map_BDhw), embedding
+        embedding = self.backbone.embed(images)
+        return self.head(embedding), embedding
+
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone's feature map (B, D, h, w)."""
+        return cast(Tensor, self.backbone(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The backbone's pooled features (B, D)."""
+        return self.backbone.embed(images)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+
+def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool) -> Classifier:
+    """The network of a spec; what is not loaded is drawn from torch's global generator.
+
+    Args:
+        spec: backbone, head, weights.
+        classes: number of classes, 2 or more.
+        load_weights: load what `pretrained` or `weights` names; False for a network whose checkpoint follows.
+
+    Raises:
+        ConfigError: unknown backbone or kwargs.
+        ModelError: fewer than two classes, or weights that are refused or out of reach.
+
+    >>> model = build_classifier(ModelSpec(backbone="tiny_cnn"), 7, load_weights=False).eval()
+    >>> model(torch.zeros(2, 3, 96, 96)).shape
+    torch.Size([2, 7])
+    """
+    if classes < 2:
+        raise ModelError(f"a classifier of {classes} class(es) makes no sense; 2 or more are needed")
+    backbone = create_backbone(spec, load_weights=load_weights)
+    head = build_head(spec.head, pooled_width=backbone.width, map_width=backbone.map_width, classes=classes)
+    return Classifier(backbone, head, classes=classes, frozen=spec.freeze_backbone)
+
+
+def check_input(model: Classifier, height: int, width: int) -> None:
+    """Try one black image, so that a size the network cannot take is refused before anything long begins.
+
+    Raises:
+        ModelError: the network refuses (height, width) pixels.
+    """
+    parameter = next(model.parameters())
+    images = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model.forward_with_embedding(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        own = "x".join(map(str, model.backbone.default_size))
+        raise ModelError(
+            f"this network does not take {height}x{width} px: {error}; set preprocess.size (its own size is {own})"
+        ) from error
+    finally:
+        model.train(training)

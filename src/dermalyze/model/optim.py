@@ -1,0 +1,190 @@
+"""Optimizers, their parameter groups, and the moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from dermalyze.config.train import OptimizerSpec
+from dermalyze.core.errors import ConfigError, ModelError
+
+
+def parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
+    """Every trainable parameter in exactly one group.
+
+    Decay leaves out biases, normalisation layers and whatever else has one dimension or none, and the names that a sub-module
+    lists in `no_weight_decay()` (timm: position embeddings, class tokens). Where `backbone_lr` is given, `model.backbone` has groups
+    of its own. Frozen parameters are left out.
+
+    Returns:
+        Groups for a torch optimizer. Each also carries `name` and `lr_scale`, its rate relative to `spec.lr`.
+
+    Raises:
+        ConfigError: nothing is trainable.
+
+    >>> from dermalyze.config.train import AdamWOptimizer
+    >>> groups = parameter_groups(nn.Linear(2, 3), AdamWOptimizer())
+    >>> [(group["name"], group["weight_decay"], len(group["params"])) for group in groups]
+    [('decay', 0.02, 1), ('no_decay', 0.0, 1)]
+    """
+    return _groups(model, lr=spec.lr, weight_decay=spec.weight_decay, backbone_lr=spec.backbone_lr)
+
+
+def _groups(model: nn.Module, *, lr: float, weight_decay: float, backbone_lr: float | None) -> list[dict[str, Any]]:
+    exempt = {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if callable(listed := getattr(module, "no_weight_decay", None))
+        for name in listed()
+    }
+    backbone: set[int] = set()
+    if backbone_lr is not None:
+        if not isinstance(getattr(model, "backbone", None), nn.Module):
+            raise ConfigError("optimizer.backbone_lr is given, and the model has no backbone; leave it out")
+        backbone = {id(parameter) for parameter in model.backbone.parameters()}  # type: ignore[union-attr]
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decayed = parameter.ndim > 1 and name not in exempt
+        slow = id(parameter) in backbone
+        key = ("backbone_" if slow else "") + ("decay" if decayed else "no_decay")
+        scale = backbone_lr / lr if slow and backbone_lr is not None else 1.0
+        empty = {
+            "name": key,
+            "params": [],
+            "lr": lr * scale,
+            "lr_scale": scale,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        groups.setdefault(key, empty)["params"].append(parameter)
+    if not groups:
+        raise ConfigError("the model has no trainable parameter: everything is frozen")
+    return [groups[key] for key in sorted(groups)]
+
+
+def adamw(model: nn.Module, *, lr: float, weight_decay: float, backbone_lr: float | None) -> Optimizer:
+    """AdamW: Adam whose decay does not pass through the moments.
+
+    Loshchilov & Hutter 2019, arXiv:1711.05101
+    """
+    groups = _groups(model, lr=lr, weight_decay=weight_decay, backbone_lr=backbone_lr)
+    return AdamW(groups, lr=lr, weight_decay=weight_decay, fused=_fusable(groups))
+
+
+def sgd(model: nn.Module, *, lr: float, momentum: float, weight_decay: float, backbone_lr: float | None) -> Optimizer:
+    """SGD with Nesterov momentum (plain where momentum is 0); the decay is an L2 term of the gradient."""
+    groups = _groups(model, lr=lr, weight_decay=weight_decay, backbone_lr=backbone_lr)
+    return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0, fused=_fusable(groups))
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adamw": adamw, "sgd": sgd}
+
+
+def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> Optimizer:
+    """The optimizer of a spec over `parameter_groups(model, spec)`.
+
+    Move the model to its device first: the fused kernels are chosen by it.
+    """
+    return OPTIMIZERS[spec.kind](model, **spec.model_dump(exclude={"kind"}))
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Set the rate of each group to `lr` times its `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def _fusable(groups: list[dict[str, Any]]) -> bool:
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for group in groups for p in group["params"])
+
+
+class Ema:
+    """Exponential moving average of a model's parameters and buffers.
+
+        shadow = d shadow + (1 - d) model,   d = min(decay, (1 + n) / (10 + n)) at update n = 1, 2, ...
+
+    The growing decay lets the average forget the random start. Integer buffers (BatchNorm's counter) are copied.
+
+    Args:
+        model: the trained one, on its device; not wrapped by torch.compile (its names would differ).
+        decay: 0 < decay < 1.
+
+    >>> model = nn.Linear(1, 1, bias=False).requires_grad_(False)
+    >>> _ = model.weight.fill_(0.0)
+    >>> ema = Ema(model, decay=0.5)
+    >>> _ = model.weight.fill_(11.0)
+    >>> ema.update(model)
+    >>> with ema.swapped(model):
+    ...     model.weight.item()
+    9.0
+    >>> model.weight.item()
+    11.0
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.shadow: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step towards the model; call it after each optimizer step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        live = model.state_dict()
+        floats = [name for name, tensor in self.shadow.items() if tensor.is_floating_point()]
+        others = [name for name in self.shadow if name not in set(floats)]
+        torch._foreach_lerp_([self.shadow[name] for name in floats], [live[name] for name in floats], 1 - decay)
+        if others:
+            torch._foreach_copy_([self.shadow[name] for name in others], [live[name] for name in others])
+
+    @contextmanager
+    def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
+        """The model with the average in it, for validation and saving; leaves the trained values as they were, also after an error.
+
+        Whatever is written to the model inside is lost.
+        """
+        with torch.no_grad():
+            live = model.state_dict()
+            kept = {name: tensor.clone() for name, tensor in live.items()}
+            _copy(live, self.shadow)
+        try:
+            yield model
+        finally:
+            with torch.no_grad():
+                _copy(live, kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors only, ready for safetensors: `updates` and `shadow.<name>`."""
+        return {"updates": torch.tensor(self.updates), **{f"shadow.{name}": tensor for name, tensor in self.shadow.items()}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a saved average.
+
+        Raises:
+            ModelError: names or shapes that are not this model's.
+        """
+        expected = {"updates", *(f"shadow.{name}" for name in self.shadow)}
+        if expected != set(state):
+            odd = sorted(expected ^ set(state))
+            raise ModelError(f"the saved weight average does not fit the model: {len(odd)} names differ, first '{odd[0]}'")
+        for name, tensor in self.shadow.items():
+            saved = state[f"shadow.{name}"]
+            if saved.shape != tensor.shape:
+                raise ModelError(
+                    f"the saved weight average does not fit the model: '{name}' is {list(saved.shape)}, not {list(tensor.shape)}"
+                )
+        self.updates = int(state["updates"])
+        _copy(self.shadow, {name: state[f"shadow.{name}"] for name in self.shadow})
+
+
+def _copy(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> None:
+    for name, target in targets.items():
+        target.copy_(sources[name])

@@ -1,0 +1,146 @@
+"""What to do about rare classes: nothing, weights in the loss, or drawing them more often."""
+
+# Shapes: N training images, C classes, M draws an epoch.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dermalyze.config.train import ImbalanceSpec
+from dermalyze.core.errors import ConfigError, DataError, nearest
+from dermalyze.ops.counter import ORDER, Floats, Ints, permutation, uniforms
+
+_MEMBER = 16 + ORDER  # stream of the draw within a class
+
+
+def no_weights(counts_C: Ints, classes: Sequence[str]) -> None:
+    """All classes weigh the same."""
+
+
+def power_weights(counts_C: Ints, classes: Sequence[str], *, power: float) -> Floats:
+    """Weights against class frequency.
+
+        w_c = (N / (C n_c)) ^ power
+
+    Args:
+        counts_C: training images a class, all > 0.
+        classes: their names, for the message.
+        power: 1 balances the classes in full, 0.5 gives square-root weights.
+
+    Raises:
+        DataError: a class has no training image.
+
+    >>> power_weights(np.array([90, 10]), ["nv", "mel"], power=1.0).round(3)
+    array([0.556, 5.   ])
+    """
+    _refuse_empty(counts_C, classes)
+    return np.asarray((counts_C.sum() / (len(counts_C) * counts_C.astype(np.float64))) ** power)
+
+
+def chosen_weights(counts_C: Ints, classes: Sequence[str], *, power: float, values: Mapping[str, float] | None) -> Floats:
+    """Weights given by hand in `values` (class name to weight), else `power_weights`.
+
+    Raises:
+        ConfigError: a class without a weight, a name that is no class, or a weight that is not above 0.
+        DataError: a class has no training image (weights from counts only).
+
+    >>> chosen_weights(np.array([90, 10]), ["nv", "mel"], power=1.0, values={"mel": 3.0, "nv": 1.0})
+    array([1., 3.])
+    """
+    if values is None:
+        return power_weights(counts_C, classes, power=power)
+    for name, value in values.items():
+        if name not in classes:
+            hint = nearest(name, list(classes))
+            raise ConfigError(f"imbalance.values: '{name}' is no class; the classes are {', '.join(classes)}{hint}")
+        if not value > 0:
+            raise ConfigError(f"imbalance.values: the weight of '{name}' is {value}; it must be above 0")
+    if missing := [name for name in classes if name not in values]:
+        raise ConfigError(f"imbalance.values: no weight for {', '.join(missing)}; give one for each class")
+    return np.array([values[name] for name in classes], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A row of `IMBALANCE`."""
+
+    weights: Callable[..., Floats | None]
+    """(counts_C, classes, **fields of the spec) -> weights in the loss"""
+    balanced_draws: bool
+    """draw each class equally often, with replacement"""
+
+
+IMBALANCE: dict[str, Correction] = {
+    "none": Correction(no_weights, balanced_draws=False),
+    "weights": Correction(chosen_weights, balanced_draws=False),
+    "sampling": Correction(no_weights, balanced_draws=True),
+    "sampling_and_weights": Correction(power_weights, balanced_draws=True),
+}
+
+
+def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequence[str]) -> Floats | None:
+    """Weights for the loss, or None where all classes weigh the same.
+
+    Args:
+        spec: `train.imbalance`.
+        counts_C: training images a class, in class order.
+        classes: class names, in class order.
+
+    Raises:
+        DataError: a class has no training image, and its weight would be infinite.
+        ConfigError: weights by hand that do not fit the classes.
+    """
+    fields: dict[str, Any] = spec.model_dump(exclude={"kind"})
+    return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.int64), classes, **fields)
+
+
+def draw_order(spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch: int, classes: int | None = None) -> Ints:
+    """Which row each draw of the epoch takes.
+
+    Without sampling: every row once, in random order. With it: as many draws as there are rows, with replacement, each class
+    equally often (to within one draw; which class gets the odd one changes with the epoch), in random order.
+
+    Args:
+        spec: `train.imbalance`.
+        labels_N: class index of each row, 0..C-1.
+        seed, epoch: the address of the random numbers.
+        classes: C; default: the largest label + 1.
+
+    Returns:
+        (M,) int64 row indices, M = N.
+
+    Raises:
+        DataError: sampling, and a class has no row.
+
+    >>> from dermalyze.config.train import SamplingImbalance
+    >>> labels = np.array([0] * 8 + [1] * 2)
+    >>> np.bincount(labels[draw_order(SamplingImbalance(), labels, seed=42, epoch=0)])
+    array([5, 5])
+    """
+    labels = np.asarray(labels_N, dtype=np.int64)
+    order = permutation(seed, epoch, len(labels))
+    if not IMBALANCE[spec.kind].balanced_draws:
+        return order
+    counts = np.bincount(labels, minlength=classes or 0)
+    _refuse_empty(counts, [str(index) for index in range(len(counts))])
+    rows_by_class, first = np.argsort(labels, kind="stable"), np.cumsum(counts) - counts
+    drawn = (order + epoch) % len(counts)
+    share = uniforms(seed, epoch, np.arange(len(labels)), 1, stream=_MEMBER)[:, 0]
+    # share < 1 - 2**-53, so the floor stays below the count (counts are far below 2**53)
+    member = np.minimum((share * counts[drawn]).astype(np.int64), counts[drawn] - 1)
+    return rows_by_class[first[drawn] + member].astype(np.int64, copy=False)
+
+
+def _refuse_empty(counts_C: Ints, classes: Sequence[str]) -> None:
+    if len(counts_C) and counts_C.min() > 0:
+        return
+    empty = [name for name, count in zip(classes, counts_C, strict=True) if count <= 0]
+    raise DataError(
+        f"the training part has no image of class {', '.join(empty) or '(no classes at all)'}; each class needs at least one: "
+        "split again, drop the class, or set train.imbalance to none"
+    )

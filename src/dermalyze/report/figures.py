@@ -1,0 +1,254 @@
+"""Figures of a report, drawn through matplotlib's objects (no global state) and returned as PNG bytes."""
+
+# Shapes: C classes.
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles
+
+Floats = npt.NDArray[np.float64]
+EstimateDict = Mapping[str, Any]  # {value, low, high, n, note} as in evaluation_metrics.json
+_BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "#6aa9d6", "#0072B2", "#003f66"])
+
+
+def _draw(width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None]) -> bytes:
+    """Paint on a new figure, with its title and, where a leak was accepted, the reason in red above all; return PNG bytes."""
+    with mpl.rc_context(RC):
+        stamp = textwrap.wrap(f"LEAK ACCEPTED, NOT A FAIR RESULT: {leak}", int(width_in * 11)) if leak else []
+        head_in = 0.42 + 0.21 * len(stamp)
+        figure = Figure(figsize=(width_in, height_in + head_in), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        total = height_in + head_in
+        figure.get_layout_engine().set(rect=(0, 0, 1, height_in / total))  # type: ignore[union-attr, call-arg]
+        for number, line in enumerate(stamp):
+            y = 1 - (0.1 + 0.21 * number) / total
+            figure.text(0.01, y, line, color=ALARM, fontsize=10.5, fontweight="bold", va="top")
+        figure.text(0.01, 1 - (head_in - 0.3) / total, title, fontsize=12.5, fontweight="bold", va="top")
+        paint(figure)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def interval_text(estimate: EstimateDict, digits: int = 3) -> str:
+    """'0.912 (0.890–0.931)', the value alone where there is no interval, or why there is no value.
+
+    >>> interval_text({"value": 0.5, "low": 0.4, "high": 0.61, "n": 9, "note": ""}, 2)
+    '0.50 (0.40–0.61)'
+    """
+    if estimate["value"] is None:
+        return str(estimate["note"] or f"not estimable (n = {estimate['n']})")
+    value = f"{estimate['value']:.{digits}f}"
+    if estimate["low"] is None:
+        return value
+    return f"{value} ({estimate['low']:.{digits}f}–{estimate['high']:.{digits}f})"
+
+
+def confusion_matrix(
+    counts_CC: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, leak: str | None = None
+) -> bytes:
+    """Two panels: shares of each true class (rows sum to 1), and counts. Both are coloured by share."""
+    counts = np.asarray(counts_CC, dtype=float).reshape(len(classes), len(classes))
+    rows = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    size, font = max(4.4, 0.5 * len(classes) + 1.3), 9.5 if len(classes) <= 8 else 7.0
+
+    def panel(axes: Axes, text: Callable[[int, int], str], name: str) -> AxesImage:
+        image = axes.imshow(share, cmap=_BLUES, vmin=0, vmax=1)
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel("predicted class")
+        axes.set_title(name, loc="left")
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color=GRID, linewidth=0.8)
+        axes.tick_params(which="both", length=0)
+        for i in range(len(classes)):
+            for j in range(len(classes)):
+                colour = "white" if share[i, j] > 0.55 else QUIET if counts[i, j] == 0 else INK
+                axes.text(j, i, text(i, j), ha="center", va="center", fontsize=font, color=colour)
+        return image
+
+    def paint(figure: Figure) -> None:
+        grid = figure.add_gridspec(1, 3, width_ratios=[1, 1, 0.045])
+        left, right, bar = (figure.add_subplot(grid[0, k]) for k in range(3))
+        image = panel(left, lambda i, j: f"{share[i, j]:.2f}" if rows[i, 0] else "–", "share of the true class")
+        panel(right, lambda i, j: f"{int(counts[i, j])}", "number of images")
+        left.set_ylabel("true class")
+        colours = figure.colorbar(image, cax=bar, label="share of the true class")
+        colours.outline.set_visible(False)  # type: ignore[operator]
+
+    return _draw(2 * size + 0.6, size, title, leak, paint)
+
+
+def roc_curves(
+    curves: Sequence[tuple[Floats, Floats] | None],
+    classes: Sequence[str],
+    aurocs: Sequence[EstimateDict],
+    macro: EstimateDict,
+    *,
+    title: str,
+    leak: str | None = None,
+) -> bytes:
+    """One curve a class against the rest, with its AUROC and interval beside it; a class without a curve is named too."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.text(0.63, 0.585, "chance", color=QUIET, rotation=45, rotation_mode="anchor", ha="center", fontsize=9)
+        for curve, name, style, auroc in zip(curves, classes, class_styles(classes), aurocs, strict=True):
+            label = (
+                f"{name}  {interval_text(auroc)}  n = {auroc['n']}"
+                if auroc["value"] is not None
+                else f"{name}  {interval_text(auroc)}"
+            )
+            false, true = curve if curve is not None else (np.array([np.nan]), np.array([np.nan]))
+            axes.plot(false, true, color=style.colour, linestyle=style.dash, linewidth=1.8, label=label)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.set_xlabel("share of the others called so (1 − specificity)")
+        axes.set_ylabel("share of the class found (sensitivity)")
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        legend = axes.legend(
+            loc="upper left", bbox_to_anchor=(1.02, 1.0), title=f"AUROC with interval\nmean  {interval_text(macro)}",
+            alignment="left", handlelength=3.2, labelspacing=0.8, borderaxespad=0,
+        )  # fmt: skip
+        legend.get_title().set_fontsize(9.5)
+
+    return _draw(9.2, 5.6, title, leak, paint)
+
+
+PER_CLASS_PANELS = {"recall": "sensitivity (recall)", "precision": "precision", "f1": "F1", "auroc": "AUROC"}
+
+
+def per_class_metrics(
+    per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *, title: str, leak: str | None = None
+) -> bytes:
+    """Four panels of bars, one bar a class, with intervals; where there is no value it says so in place of the bar."""
+    styles = class_styles(classes)
+    rows = np.arange(len(classes))
+
+    def paint(figure: Figure) -> None:
+        panels = figure.subplots(1, len(PER_CLASS_PANELS), sharey=True)
+        for axes, (key, name) in zip(panels, PER_CLASS_PANELS.items(), strict=True):
+            for row, label, style in zip(rows, classes, styles, strict=True):
+                estimate = per_class[label][key]
+                if estimate["value"] is None:
+                    axes.text(0.02, row, "not estimable", va="center", fontsize=8.5, color=QUIET, style="italic")
+                    continue
+                axes.barh(row, estimate["value"], color=style.colour, height=0.62, alpha=0.85)
+                if estimate["low"] is not None:
+                    axes.plot([estimate["low"], estimate["high"]], [row, row], color=INK, linewidth=1.4, solid_capstyle="butt")
+                    axes.plot([estimate["low"], estimate["high"]], [row, row], "|", color=INK, markersize=7)
+                axes.text(1.04, row, f"{estimate['value']:.2f}", va="center", fontsize=9, clip_on=False)
+            axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
+            axes.set_title(name, loc="left")
+            axes.grid(axis="x", color=GRID, linewidth=0.7)
+            axes.set_axisbelow(True)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+        labels = [f"{name}  (n = {per_class[name]['support']})" for name in classes]
+        panels[0].set_yticks(rows, labels)
+        panels[0].invert_yaxis()
+        figure.get_layout_engine().set(wspace=0.09)  # type: ignore[union-attr, call-arg]
+
+    return _draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)
+
+
+def calibration_curve(bins: Sequence[Mapping[str, Any]], ece: EstimateDict, *, title: str, leak: str | None = None) -> bytes:
+    """Accuracy against confidence in equal-width bins with Wilson intervals, and below how many images stand in each bin."""
+    filled = [b for b in bins if b["n"]]
+    middle = [(b["lower"] + b["upper"]) / 2 for b in bins]
+
+    def paint(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+        upper.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle=(0, (2, 3)), label="perfectly calibrated")
+        if filled:
+            x, y = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
+            upper.fill_between(x, x, y, color=ACCENT, alpha=0.12, linewidth=0, label="gap")
+            upper.vlines(x, [b["low"] for b in filled], [b["high"] for b in filled], color=ACCENT, linewidth=1.5)
+            upper.plot(x, y, color=ACCENT, marker="o", markersize=5, linewidth=1.4, label="this model, with interval")
+        else:
+            upper.text(0.5, 0.5, "not estimable (n = 0)", ha="center", color=QUIET)
+        upper.text(0.97, 0.1, "overconfident", ha="right", color=QUIET, fontsize=9, style="italic")
+        upper.text(0.03, 0.94, "underconfident", va="top", color=QUIET, fontsize=9, style="italic")
+        upper.set(xlim=(0, 1), ylim=(0, 1.02))
+        upper.set_ylabel("share that is right")
+        upper.set_title(f"ECE {interval_text(ece)}, {len(bins)} equal-width bins", loc="left", fontsize=10)
+        upper.legend(loc="lower right", bbox_to_anchor=(1.0, 0.14))
+        lower.bar(middle, [b["n"] for b in bins], width=0.86 / len(bins), color=ACCENT, alpha=0.85)
+        lower.set_ylabel("images")
+        lower.set_xlabel("confidence: probability of the predicted class")
+        for axes in (upper, lower):
+            axes.grid(color=GRID, linewidth=0.7)
+            axes.set_axisbelow(True)
+
+    return _draw(7.2, 6.2, title, leak, paint)
+
+
+def training_curves(
+    history: Mapping[str, Sequence[float | None]], best_epoch: int, monitor: str, *, title: str, leak: str | None = None
+) -> bytes:
+    """Loss, accuracies, macro AUROC and learning rate by epoch; the epoch whose weights were kept is marked.
+
+    Args:
+        history: `epoch` and any of train_loss, val_loss, train_accuracy, val_accuracy, val_balanced_accuracy,
+            val_macro_auroc, lr; one value an epoch, None where undefined.
+        best_epoch: counted from 1.
+        monitor: the metric that chose it.
+    """
+    epochs = list(history["epoch"])
+    train, val, other = (QUIET, (0, (4, 1.5))), (ACCENT, "-"), ("#D55E00", (0, (1.2, 1)))
+    panels: list[tuple[str, list[tuple[str, str, tuple[str, Any]]]]] = [
+        ("loss", [("train_loss", "train (augmented)", train), ("val_loss", "validation", val)]),
+        ("accuracy", [("train_accuracy", "train (augmented)", train), ("val_accuracy", "validation", val),
+                      ("val_balanced_accuracy", "validation, balanced", other)]),
+        ("macro AUROC", [("val_macro_auroc", "validation", val)]),
+        ("learning rate", [("lr", "at the epoch's end", ("#4D4D4D", "-"))]),
+    ]  # fmt: skip
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(2, 2, sharex=True)
+        for axes, (name, lines) in zip(grid.flat, panels, strict=True):
+            axes.axvline(best_epoch, color="#009E73", linewidth=1.2, zorder=1)
+            drawn = 0
+            for key, label, (colour, dash) in lines:
+                values = [np.nan if v is None else float(v) for v in history.get(key, [])]
+                if len(values) == len(epochs) and not np.isnan(values).all():
+                    mark = "o" if len(epochs) <= 3 else None
+                    axes.plot(
+                        epochs, values, color=colour, linestyle=dash, linewidth=1.7, label=label, marker=mark, markersize=4
+                    )
+                    drawn += 1
+            if not drawn:
+                axes.text(0.5, 0.5, "not recorded", ha="center", color=QUIET, transform=axes.transAxes)
+            axes.set_title(name, loc="left")
+            axes.grid(color=GRID, linewidth=0.7)
+            axes.set_axisbelow(True)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if drawn > 1:
+                axes.legend(loc="best")
+        grid[0, 0].annotate(
+            f"kept: epoch {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"), xytext=(4, -3),
+            textcoords="offset points", va="top", fontsize=9, color="#00684d",
+        )  # fmt: skip
+        for axes in grid[1]:
+            axes.set_xlabel("epoch")
+        figure.supxlabel(f"green line: the epoch kept, chosen by {monitor}", fontsize=9, color=QUIET)
+
+    return _draw(9.6, 6.4, title, leak, paint)

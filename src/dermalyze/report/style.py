@@ -1,0 +1,74 @@
+"""How figures look: one colour a class everywhere, told apart by the colour-blind and in grey (dash and marker differ too)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INK, QUIET, GRID, ALARM, ACCENT = "#1a1a1a", "#5f6368", "#e3e5e8", "#b00020", "#0072B2"
+DPI = 150
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # a class name may hold a dollar sign
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class ClassStyle:
+    """Colour, dash and marker of one class."""
+
+    colour: str
+    dash: Any
+    marker: str
+
+
+# Okabe & Ito 2008 (jfly.uni-koeln.de/color) without yellow, which is lost on white, and with dark grey for black.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#4D4D4D")
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.2, 1)),
+    (0, (5, 1.5, 1.2, 1.5)),
+    "-",
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_HAM10000 = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+
+
+def class_styles(classes: Sequence[str]) -> list[ClassStyle]:
+    """One style a class. The seven of HAM10000 keep theirs in any company; others take the free ones in order, then repeat.
+
+    >>> class_styles(["nv", "mel"])[1] == class_styles(["mel"])[0]
+    True
+    """
+    taken = {_HAM10000.index(name) for name in classes if name in _HAM10000}
+    free = [slot for slot in range(len(_COLOURS)) if slot not in taken] or list(range(len(_COLOURS)))
+    others = 0
+    styles = []
+    for name in classes:
+        if name in _HAM10000:
+            slot = shift = _HAM10000.index(name)
+        else:
+            slot, shift = free[others % len(free)], others
+            others += 1
+        styles.append(ClassStyle(_COLOURS[slot], _DASHES[shift % len(_DASHES)], _MARKERS[shift % len(_MARKERS)]))
+    return styles

@@ -1,0 +1,47 @@
+"""The function behind `dermalyze predict`: a model and whatever a person names become a stream of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermalyze.serve.inputs import read_inputs
+from dermalyze.serve.predictor import Prediction, Predictor
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers in the order of the images, made as they are asked for; iterate once.
+
+    Attributes:
+        classes: of the model, in its order.
+        rows: an answer or an error an image.
+    """
+
+    classes: list[str]
+    rows: Iterator[Prediction]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return self.rows
+
+
+def predict(model: str | Path, images: Iterable[str | Path], *, batch_size: int = 32, threads: int | None = None) -> Answers:
+    """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
+
+    Args:
+        model: a run folder, or the folder of an artefact.
+        images: what to answer for; see `dermalyze.serve.inputs.read_inputs`.
+        batch_size: images in memory at a time, 1 or more.
+        threads: CPU threads of one pass; default: one a core.
+
+    Raises:
+        UsageError: neither a run nor an artefact, or a wrong batch size.
+        ModelError: the artefact is refused.
+
+    Example:
+        for answer in predict("outputs/first", ["photos", "more.zip"]):
+            print(answer.error or answer.predicted_class)
+    """
+    predictor = Predictor(model, threads=threads)
+    return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size))

@@ -1,0 +1,220 @@
+"""Answers for images: the ONNX graph of an artefact behind one class. Loads neither torch, timm nor pandas."""
+
+# Shapes: B images, H height, W width, C classes.
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.core.artefact import RECORD_NAME, Artefact
+from dermalyze.core.atomic import sha256_bytes
+from dermalyze.core.errors import DataError, UsageError
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.data.images import Preprocessing, decode, to_size
+from dermalyze.ops.recipes import predict_probabilities
+from dermalyze.serve.inputs import Item, read_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
+
+
+@dataclass(frozen=True)
+class Prediction(Mapping[str, Any]):
+    """An answer, or the reason why there is none; reads like a dict of `as_dict()` as well.
+
+    Attributes:
+        index: position in what was asked, from 0.
+        sha256: of the image's bytes, by which an answer finds its file; None where there were none.
+        predicted_class: the most probable class; None on an error.
+        predicted_class_description: what that name stands for.
+        confidence: its probability, 0..1.
+        probabilities: class name to probability, summing to 1.
+        notes: what was done to the image that its owner should know.
+        error: why there is no answer, one line without a path.
+        image_id: the user's own key, from a CSV.
+        name: what the user called it (a path, perhaps); in no output unless asked for.
+        accepted_leak: the reason with which training on leaking data was accepted; stands on every answer.
+
+    >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
+    >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
+    ('mel', '75%', None)
+    """
+
+    index: int
+    sha256: str | None
+    predicted_class: str | None = None
+    predicted_class_description: str | None = None
+    confidence: float | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    image_id: str | None = None
+    name: str | None = None
+    accepted_leak: str | None = None
+
+    def as_dict(self, *, names: bool = False) -> dict[str, Any]:
+        """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
+        values: dict[str, Any] = {"index": self.index, "image": self.sha256[:12] if self.sha256 else None}
+        values |= {"image_id": self.image_id} if self.image_id is not None else {}
+        values |= {"name": self.name} if names else {}
+        if self.error is not None:
+            values["error"] = self.error
+        else:
+            values |= {
+                "predicted_class": self.predicted_class,
+                "predicted_class_description": self.predicted_class_description,
+                "confidence": self.confidence,
+                "probabilities": dict(self.probabilities),
+            }
+        values |= {"notes": list(self.notes)} if self.notes else {}
+        values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
+        return {**values, "disclaimer": DISCLAIMER}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.as_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.as_dict())
+
+    def __len__(self) -> int:
+        return len(self.as_dict())
+
+
+class Predictor:
+    """A model ready to answer.
+
+    Args:
+        model: a run folder, or the folder of an artefact.
+        threads: CPU threads of one pass; None: one a core.
+
+    Raises:
+        UsageError: neither a run nor an artefact.
+        ModelError: the artefact is refused; see `Artefact.open`.
+
+    Example:
+        result = Predictor("outputs/my_run").predict("image.jpg")
+        print(result["predicted_class"], result["confidence"])
+    """
+
+    def __init__(self, model: str | Path, *, threads: int | None = None) -> None:
+        self.artefact = Artefact.open(_artefact_folder(Path(model)), threads=threads)
+        self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the model's order."""
+        return self.artefact.classes
+
+    def predict(self, image: str | Path | bytes | Image | NDArray[np.uint8]) -> Prediction:
+        """The answer for one image.
+
+        Args:
+            image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
+
+        Raises:
+            DataError: not an image that is read; the message says why.
+        """
+        answer = next(self.predict_batch([image]))
+        if answer.error is not None:
+            raise DataError(f"image: {answer.error}")
+        return answer
+
+    def predict_batch(self, images: Iterable[Any], batch_size: int = 32) -> Iterator[Prediction]:
+        """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
+
+        Args:
+            images: as for `predict`, or items of `read_inputs`; taken as they are needed, so it may be endless.
+            batch_size: images in memory at a time.
+
+        Raises:
+            UsageError: batch_size below 1.
+            ModelError: the model itself fails.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}, must be 1 or more")
+        numbered = enumerate(images)
+        with ThreadPoolExecutor(DECODERS) as pool:
+            while chunk := list(itertools.islice(numbered, batch_size)):
+                yield from self._answer(list(pool.map(self._prepare, chunk)))
+
+    def _answer(self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]]) -> Iterator[Prediction]:
+        pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
+        rows = iter(predict_probabilities(self.artefact, np.stack(pixels)) if pixels else np.zeros((0, len(self.classes))))
+        for blank, pixels_HW3 in prepared:
+            if pixels_HW3 is None:
+                yield blank
+                continue
+            probabilities_C = next(rows)
+            best = self.classes[int(probabilities_C.argmax())]
+            yield Prediction(
+                **{k: getattr(blank, k) for k in ("index", "sha256", "notes", "image_id", "name", "accepted_leak")},
+                predicted_class=best,
+                predicted_class_description=self.artefact.descriptions[best],
+                confidence=float(probabilities_C.max()),
+                probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
+            )
+
+    def _prepare(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
+        """An answer still to be filled in and the network's pixels, or a finished error and None."""
+        index, image = numbered
+        known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artefact.record.accepted_leak}
+        try:
+            if isinstance(image, str | Path):
+                image = read_file(image)
+            if isinstance(image, Item):
+                known |= {"name": image.name, "image_id": image.image_id}
+                if image.data is None:
+                    return Prediction(**known, error=image.error), None
+                image = image.data
+            if isinstance(image, np.ndarray):
+                pixels_HW3 = _from_array(image)
+                known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
+            else:
+                data = image if isinstance(image, bytes) else _encode(image)
+                known["sha256"] = sha256_bytes(data)
+                decoded = decode(data)
+                pixels_HW3, known["notes"] = decoded.pixels, decoded.notes
+            return Prediction(**known), to_size(pixels_HW3, self.preprocessing)
+        except DataError as error:
+            return Prediction(**known, error=str(error)), None
+
+
+def _artefact_folder(model: Path) -> Path:
+    if (model / RECORD_NAME).exists():
+        return model
+    from dermalyze.core.run import Run  # here, not above: an artefact alone doesn't need it
+
+    run = Run(model)
+    if not run.config_path.exists():
+        raise UsageError(f"{model.name}: neither a run (config.yaml) nor an artefact ({RECORD_NAME}); give one of them")
+    return run.require(run.artefact_dir, "export")
+
+
+def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
+        raise DataError(f"an array of {pixels.dtype} {pixels.shape}; must be uint8 RGB (H, W, 3) or grey (H, W)")
+    return pixels if colour else np.repeat(pixels[:, :, None], 3, axis=2)
+
+
+def _encode(image: Any) -> bytes:
+    """A Pillow image as PNG bytes, orientation kept, so that it takes the same way as a file."""
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format="PNG", exif=image.getexif())
+    except AttributeError:
+        raise DataError(f"{type(image).__name__} is not an image; give a path, bytes, a Pillow image or an array") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"a Pillow image of mode {image.mode} that is not read; convert it to RGB") from error
+    return buffer.getvalue()

@@ -1,0 +1,300 @@
+"""From the best checkpoint to the artefact: one ONNX graph, its weights, and a record with the hash of each; parity checked."""
+
+# Shapes: B images, H height, W width, C classes, D width of the embedding.
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dermalyze.config.classes import describe
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph
+from dermalyze.core.atomic import resource_errors, sha256_bytes, sha256_file, sync_folder
+from dermalyze.core.errors import MissingExtraError, ModelError
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run
+from dermalyze.data.images import Preprocessing
+from dermalyze.model.checkpoint import load_best
+from dermalyze.ops.recipes import RECIPES, apply_recipe, softmax
+
+OPSET = 18
+TOLERANCE = 1e-4  # largest difference of a probability between PyTorch and the graph
+PARITY_BATCHES = (1, 3)
+LICENCE_NOTE = (
+    "The licence of the training images governs what this model may be used for; "
+    "HAM10000 is CC BY-NC 4.0: with attribution (Tschandl et al. 2018, doi:10.1038/sdata.2018.161), not commercially."
+)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported.
+
+    Attributes:
+        folder: of the artefact.
+        sha256: of `artefact.json`, the identity of the whole model.
+        files: name to SHA-256.
+        graph_bytes: size of the ONNX graph.
+        parity: largest differences from PyTorch; see `measure_parity`.
+    """
+
+    folder: Path
+    sha256: str
+    files: dict[str, str]
+    graph_bytes: int
+    parity: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"folder": str(self.folder), **{k: v for k, v in self.__dict__.items() if k != "folder"}}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        difference = self.parity["max_probability_difference"]
+        return [
+            f"exported {GRAPH_NAME} ({self.graph_bytes / 2**20:.1f} MiB) and {WEIGHTS_NAME} to {self.folder}",
+            f"parity with PyTorch: probabilities differ by at most {difference:.1e} (allowed {TOLERANCE:.0e})",
+        ]
+
+
+class Deployed(nn.Module):
+    """What goes into the graph: pixels as they are stored, to logits and embedding; normalisation is inside.
+
+    Args:
+        network: has `forward_with_embedding(images (B, 3, H, W)) -> (logits (B, C), embedding (B, D))`.
+        mean: of RGB in 0..1.
+        std: of RGB in 0..1.
+    """
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, H, W, 3) uint8 RGB to logits (B, C) and embedding (B, D)."""
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+        normalised = (pixels - self.get_buffer("mean")) / self.get_buffer("std")
+        forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.network.forward_with_embedding  # type: ignore[assignment]
+        logits, embedding = forward(normalised)
+        return logits, embedding
+
+
+def export(run: Run, spec: ExperimentSpec) -> ExportResult:
+    """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
+
+    Raises:
+        UsageError: nothing has been trained, or another process works in the run.
+        ModelError: the checkpoint is damaged or another run's, the network can't be exported, or its numbers differ.
+        ResourceError: the folder can't be written.
+    """
+    with run.lock():
+        run.probe_write()
+        for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        classifier, best = load_best(run)
+        if best.get("manifest_sha256") != run.manifest_hash():
+            raise ModelError(
+                f"{run.root.name}: the checkpoint was trained on another manifest; train again: dermalyze train RUN"
+            )
+        preprocessing = Preprocessing.from_dict(best["preprocessing"])
+        network = Deployed(classifier, preprocessing.mean, preprocessing.std).eval()
+        graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width)
+        with resource_errors("the export"):
+            weights = run.best_weights_path.read_bytes()
+        if sha256_bytes(weights) != best["weights_sha256"]:
+            raise ModelError(f"{run.best_weights_path.name}: changed while it was exported; export again")
+        graph = Graph(graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width)
+        parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
+        files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
+        hashes = {name: sha256_bytes(data) for name, data in files.items()}
+        record = make_record(run, spec, best, hashes, parity)
+        text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        publish({**files, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
+        return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
+
+
+def to_onnx(network: Deployed, height: int, width: int) -> bytes:
+    """The network as a self-contained ONNX graph with a free batch size; the same network gives the same bytes.
+
+    Raises:
+        ModelError: an operation has no ONNX form, or the graph would be 2 GiB or more.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > MAX_GRAPH_BYTES - 2**24:
+        raise ModelError(
+            f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds under 2 GiB: use a smaller one"
+        )
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # two: a batch of one would be taken for a constant
+    level = logging.root.manager.disable
+    try:
+        logging.disable(logging.CRITICAL)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")  # the exporter warns of its own internals
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["logits", "embedding"],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model_proto
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("export", "train") from error
+    except Exception as error:  # the exporter raises whatever its passes raise
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"the network cannot be exported to ONNX: {cause[:300]}; choose another backbone or head") from error
+    finally:
+        logging.disable(level)
+    _strip(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip(message: Any) -> None:
+    """Take out what the exporter notes about its own work: stack traces with the paths of this machine, and docs."""
+    for field, value in list(message.ListFields()):
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None and field.message_type.name != "TensorProto":
+            try:
+                for child in value:
+                    _strip(child)
+            except TypeError:  # not repeated
+                _strip(value)
+
+
+def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> dict[str, Any]:
+    """Largest differences between PyTorch and the graph, over noise and smooth pictures, batch sizes and recipes.
+
+    Raises:
+        ModelError: a probability differs by more than `TOLERANCE`, or is not finite.
+    """
+
+    def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode():
+            logits, embedding = network(torch.from_numpy(images_BHW3))
+        return logits.numpy(), embedding.numpy()
+
+    worst_probability = worst_embedding = 0.0
+    for images in parity_images(max(PARITY_BATCHES), height, width):
+        for batch in PARITY_BATCHES:
+            for recipe in RECIPES:
+                ours, theirs = (apply_recipe(recipe, run, images[:batch]) for run in (forward, graph.run))
+                probability = float(np.abs(softmax(ours[0]) - softmax(theirs[0])).max())
+                scale = 1.0 + float(np.abs(ours[1]).max())
+                embedding = float(np.abs(ours[1] - theirs[1]).max()) / scale
+                if not (probability <= TOLERANCE and embedding <= 10 * TOLERANCE):
+                    raise ModelError(
+                        f"export: the graph's numbers are not PyTorch's: probabilities differ by {probability:.2g} (allowed "
+                        f"{TOLERANCE:g}; recipe {recipe}, batch {batch}), embedding by {embedding:.2g}; nothing was exported"
+                    )
+                worst_probability, worst_embedding = max(worst_probability, probability), max(worst_embedding, embedding)
+    return {
+        "max_probability_difference": worst_probability,
+        "max_relative_embedding_difference": worst_embedding,
+        "tolerance": TOLERANCE,
+        "batches": list(PARITY_BATCHES),
+        "recipes": list(RECIPES),
+        "opset": OPSET,
+        "torch": torch.__version__,
+    }
+
+
+def parity_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+    """Two batches (count, height, width, 3) of pictures, always the same: noise, and smooth colours with a dark disc."""
+    noise = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    skin = np.stack([200 + 40 * x, 150 + 30 * y, 130 + 20 * x * y], axis=-1)
+    smooth = np.stack([skin * np.where(x**2 + y**2 < (0.2 + 0.2 * i) ** 2, 0.4, 1.0)[..., None] for i in range(count)])
+    return [noise, smooth.clip(0, 255).astype(np.uint8)]
+
+
+def make_record(
+    run: Run, spec: ExperimentSpec, best: dict[str, Any], hashes: dict[str, str], parity: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of `artefact.json`: no time, no path, so that the same checkpoint gives the same bytes."""
+    model = dict(best["model"])
+    if model.get("weights"):
+        model["weights"] = Path(model["weights"]).name
+    return {
+        "schema_version": 1,
+        "name": spec.name,
+        "created_from": {
+            "manifest_sha256": best["manifest_sha256"],
+            "config_sha256": best.get("config_sha256") or sha256_file(run.config_path),
+            "weights_sha256": best["weights_sha256"],
+            "seed": best.get("seed", spec.seed),
+        },
+        "classes": [{"name": name, "description": describe(name)} for name in best["classes"]],
+        "preprocessing": best["preprocessing"],
+        "model": model,
+        "recipe": spec.inference.recipe,
+        "training": {
+            "source": spec.data.source.kind,
+            "images": run.certificate().get("counts", {}),
+            **{key: best.get(key) for key in ("epoch", "metric", "value")},
+        },
+        "accepted_leak": best.get("accepted_leak"),
+        "disclaimer": DISCLAIMER,
+        "licence_note": LICENCE_NOTE,
+        "files": hashes,
+        "parity": parity,
+    }
+
+
+def publish(files: dict[str, bytes], target: Path, *, check: Callable[[Path], object]) -> None:
+    """Write a folder durably and all at once, beside its place first.
+
+    Args:
+        files: name to content.
+        target: the folder to make or replace.
+        check: raises where the new folder is not good; then the old one stays.
+
+    Raises:
+        ResourceError: no space, no permission.
+    """
+    with resource_errors(target.name):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
+        try:
+            for name, data in files.items():
+                with (staging / name).open("xb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            staging.chmod(0o755)
+            sync_folder(staging)
+            check(staging)
+            if target.exists():
+                before = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
+                target.rename(before / target.name)
+                staging.rename(target)
+                shutil.rmtree(before, ignore_errors=True)
+            else:
+                staging.rename(target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,223 @@
+"""What needs the model: logits and embedding of every image of every part, by the graph that is served."""
+
+# Shapes: B images, H height, W width, N rows.
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.data import PARTS
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.artefact import Artefact
+from dermalyze.core.errors import ModelError
+from dermalyze.core.progress import progress, say
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.cache import cache_bytes, open_cache, read_image
+from dermalyze.data.images import Preprocessing
+from dermalyze.data.manifest import read_manifest, usable
+from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.splitting import read_part
+from dermalyze.data.store import ImageStore
+from dermalyze.ops.recipes import apply_recipe
+
+AHEAD = 2  # batches decoded before the graph asks for them
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What was stored.
+
+    Attributes:
+        recipe: the inference recipe.
+        images: images of each part.
+        skipped: parts whose predictions were there already, from the same model and manifest.
+        seconds: time spent on the others.
+    """
+
+    recipe: str
+    images: dict[str, int]
+    skipped: list[str]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return dict(self.__dict__)
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        counts = ", ".join(f"{part} {n}" + (" (kept)" if part in self.skipped else "") for part, n in self.images.items())
+        return [f"predictions by recipe {self.recipe}: {counts}; {self.seconds:.1f} s"]
+
+
+def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
+    """Run the artefact over every part of the split; a part that is done for this model and manifest is left as it is.
+
+    Raises:
+        UsageError: no export or no split yet, or another process works in the run.
+        DataError: an image or the manifest changed since it was prepared.
+        ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.
+    """
+    with run.lock():
+        run.probe_write()
+        artefact = open_artefact(run, spec)
+        preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+        recipe = spec.inference.recipe
+        frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
+        meta = {
+            "classes": artefact.classes,
+            "recipe": recipe,
+            "model_sha256": artefact.model_sha256,
+            "artefact_sha256": artefact.sha256,
+            "manifest_sha256": run.manifest_hash(),
+            "accepted_leak": artefact.record.accepted_leak,
+        }
+        todo = {p: frame for p, frame in frames.items() if not is_done(run, frame, {**meta, "set": p})}
+        total = sum(map(len, todo.values()))
+        started = time.monotonic()
+        if todo:
+            source = Source(run, spec, preprocessing)
+            say(f"probe: {total} images by recipe {recipe}")
+            with progress(f"probe ({recipe})", total) as advance:
+                for part, frame in todo.items():
+                    batches = source.batches(frame, spec.inference.batch_size)
+                    stored = run_part(artefact, frame, batches, {**meta, "set": part}, total, advance)
+                    write_predictions(run.predictions_path(part, recipe), stored)
+                    total = 0  # the cost is said once
+        images = {str(part): len(frame) for part, frame in frames.items()}
+        return ProbeResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
+
+
+def run_part(
+    artefact: Artefact,
+    frame: pd.DataFrame,
+    batches: Iterable[NDArray[np.uint8]],
+    meta: dict[str, Any],
+    total: int,
+    advance: Callable[[int], None],
+) -> Predictions:
+    """One part's predictions.
+
+    Args:
+        artefact: the model.
+        frame: N rows with image_id, group and label.
+        batches: their images (B, H, W, 3) uint8, in order.
+        meta: with `recipe` and `set`.
+        total: images of all parts, to say what that costs after the first batch; 0: say nothing.
+        advance: is told how many images are done.
+    """
+    logits: list[NDArray[np.float32]] = []
+    embeddings: list[NDArray[np.float32]] = []
+    for batch in batches:
+        begun = time.monotonic()
+        logits_BC, embedding_BD = apply_recipe(meta["recipe"], artefact.run, batch)
+        if total and not logits:
+            say(f"probe: about {(time.monotonic() - begun) / len(batch) * total:.0f} s for the model")
+        logits.append(logits_BC)
+        embeddings.append(embedding_BD)
+        advance(len(batch))
+    return Predictions(
+        ids=frame["image_id"].astype(str).tolist(),
+        groups=frame["group"].astype(str).tolist(),
+        labels=label_indices(frame, artefact.classes),
+        logits=np.concatenate(logits),
+        embedding=np.concatenate(embeddings),
+        meta=meta,
+    )
+
+
+def open_artefact(run: Run, spec: ExperimentSpec) -> Artefact:
+    """The run's artefact, checked to be the one of its best checkpoint and of the experiment's recipe.
+
+    Raises:
+        UsageError: nothing has been exported.
+        ModelError: it is another one's, or damaged.
+    """
+    artefact = Artefact.open(run.require(run.artefact_dir, "export"), threads=spec.train.threads)
+    best = read_json(run.require(run.best_record_path, "train"))
+    if artefact.record.created_from.get("weights_sha256") != best.get("weights_sha256"):
+        raise ModelError(f"{run.root.name}: the export is not of the best checkpoint; run again: dermalyze export {run.root}")
+    if artefact.recipe != spec.inference.recipe:
+        raise ModelError(
+            f"{run.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{spec.inference.recipe}'; "
+            f"run again: dermalyze export {run.root}"
+        )
+    return artefact
+
+
+def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) class index of each row.
+
+    Raises:
+        ModelError: a label that the model doesn't know.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    if unknown := sorted(set(frame["label"]) - set(index)):
+        raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
+    return np.array([index[name] for name in frame["label"]], dtype=np.int64)
+
+
+def is_done(run: Run, frame: pd.DataFrame, meta: dict[str, Any]) -> bool:
+    """Whether the part's file is there, undamaged, and of this model, manifest, recipe and these images."""
+    path = run.predictions_path(meta["set"], meta["recipe"])
+    if not path.exists():
+        return False
+    try:
+        known = read_predictions(path)
+    except ModelError as error:
+        say(f"{error}: doing so")
+        return False
+    return known.meta == meta and known.ids == frame["image_id"].astype(str).tolist()
+
+
+class Source:
+    """Pixels at the network's size: from the training's memory map where it is used, else decoded on the way.
+
+    Args:
+        run: for its manifest, in whose order the map is made.
+        spec: for `data` and the `train.cache` settings.
+        preprocessing: the artefact's.
+    """
+
+    def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing) -> None:
+        self.store, self.preprocessing = ImageStore.open(spec.data), preprocessing
+        self.workers = max(1, spec.data.workers or 2)
+        self.map: NDArray[np.uint8] | None = None
+        frame = usable(read_manifest(run)).reset_index(drop=True)
+        settings = spec.train
+        fits = cache_bytes(len(frame), preprocessing) <= settings.cache_limit_gib * 2**30
+        if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
+            self.row_of = {image_id: row for row, image_id in enumerate(frame["image_id"])}
+            paths, hashes = frame["path"].tolist(), frame["sha256"].tolist()
+            self.map = open_cache(self.store, paths, hashes, preprocessing, workers=spec.data.workers)
+
+    def batches(self, frame: pd.DataFrame, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Batches (B, H, W, 3) uint8 of the frame's images, in order.
+
+        Raises:
+            DataError: an image is gone or changed; named by its hash.
+        """
+        if self.map is not None:
+            rows = np.array([self.row_of[image_id] for image_id in frame["image_id"]], dtype=np.int64)
+            for start in range(0, len(rows), size):
+                yield self.map[rows[start : start + size]]
+            return
+        jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting = [pool.submit(self._read, *job) for job in islice(jobs, AHEAD * size)]
+            while waiting:
+                ready, waiting = waiting[:size], waiting[size:]
+                pixels = np.stack([future.result() for future in ready])
+                waiting += [pool.submit(self._read, *job) for job in islice(jobs, len(ready))]
+                yield pixels
+
+    def _read(self, path: str, sha256: str) -> NDArray[np.uint8]:
+        return read_image(self.store, path, sha256, self.preprocessing)

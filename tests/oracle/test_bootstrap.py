@@ -1,0 +1,190 @@
+"""The vectorised cluster bootstrap against a plain loop over scikit-learn, and what it does where nothing can be said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
+
+from dermalyze.core.errors import ModelError
+from dermalyze.ops import bootstrap
+from dermalyze.ops.bootstrap import estimate, estimates, group_index, group_weights, resample
+from dermalyze.ops.metrics import METRICS, PER_CLASS_METRICS, Scores, Tally, tally
+
+
+def lesions(n=240, classes=4, seed=0, skill=1.0, decimals=None):
+    """Probabilities with some skill on images grouped 1 to 4 a lesion; rounded, they tie."""
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n), generator.integers(1, 5, size=n))[:n]
+    labels = generator.integers(classes, size=n)[groups]
+    logits = generator.normal(size=(n, classes)) + skill * np.eye(classes)[labels]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if decimals is not None:
+        probs = probs.round(decimals) + 1e-3
+        probs /= probs.sum(axis=1, keepdims=True)
+    return Scores(labels, probs), groups
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_each_resample_equals_scikit_learn_on_the_rows_drawn(decimals):
+    scores, groups = lesions(decimals=decimals)
+    index, number = group_index(groups)
+    found = resample(scores, groups, {k: METRICS[k] for k in ("macro_auroc", "macro_f1")}, resamples=60, seed=5)
+    weights = np.concatenate(list(group_weights(index, number, 60, 5)), axis=1)
+    for r in range(60):
+        rows = np.repeat(np.arange(len(groups)), weights[:, r].astype(int))
+        y, p = scores.labels[rows], scores.probs[rows]
+        expected = np.mean([roc_auc_score(y == c, p[:, c]) for c in range(4)])
+        assert found["macro_auroc"][r] == pytest.approx(expected, abs=1e-9)
+        assert found["macro_f1"][r] == pytest.approx(f1_score(y, p.argmax(1), average="macro"), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 99))
+def test_weights_are_the_same_within_a_group_and_draw_as_many_groups_as_there_are(n, groups, seed):
+    index, number = group_index(np.random.default_rng(seed).integers(groups, size=n))
+    weights = np.concatenate(list(group_weights(index, number, 20, seed)), axis=1)
+    assert weights.shape == (n, 20)
+    first = np.array([np.flatnonzero(index == g)[0] for g in range(number)])
+    assert (weights == weights[first][index]).all()
+    assert (weights[first].sum(axis=0) == number).all()
+
+
+def test_chunks_change_neither_draws_nor_results(monkeypatch):
+    scores, groups = lesions(100)
+    names = {"macro_auroc": METRICS["macro_auroc"], "recall": PER_CLASS_METRICS["recall"]}
+    whole = resample(scores, groups, names, resamples=64, seed=1)
+    monkeypatch.setattr(bootstrap, "CHUNK_NUMBERS", 700)
+    small = resample(scores, groups, names, resamples=64, seed=1)
+    for name in names:
+        np.testing.assert_array_equal(whole[name], small[name])
+
+
+def test_same_seed_same_interval_other_seed_another():
+    scores, groups = lesions()
+
+    def low(seed):
+        return estimates(scores, groups, {"a": METRICS["accuracy"]}, resamples=300, level=0.95, seed=seed)["a"].low
+
+    assert low(1) == low(1)
+    assert low(1) != low(2)
+
+
+def test_interval_is_wider_over_lesions_than_over_images():
+    """Three equal photographs a lesion say no more than one: the interval must not shrink by the square root of 3."""
+    scores, _ = lesions(120, skill=1.0)
+    thrice = Scores(np.repeat(scores.labels, 3), np.repeat(scores.probs, 3, axis=0))
+
+    def width(s, groups):
+        found = estimates(s, groups, {"a": METRICS["accuracy"]}, resamples=2000, level=0.95, seed=0)["a"]
+        return found.high - found.low
+
+    single = width(scores, np.arange(120))
+    assert width(thrice, np.repeat(np.arange(120), 3)) == pytest.approx(single, rel=0.08)
+    assert width(thrice, np.arange(360)) == pytest.approx(single / np.sqrt(3), rel=0.12)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    """Accuracy of a coin with bias 0.7, seen in 200 sets of 150 lesions: binomial slack on 90 % is 4 standard errors."""
+    generator, covered = np.random.default_rng(9), 0
+    for _ in range(200):
+        right = generator.random(150) < 0.7
+        labels = generator.integers(2, size=150)
+        called = np.where(right, labels, 1 - labels)
+        scores = Scores(labels, np.eye(2)[called] * 0.8 + 0.1)
+        found = estimates(scores, np.arange(150), {"a": METRICS["accuracy"]}, resamples=400, level=0.90, seed=0)["a"]
+        covered += found.low <= 0.7 <= found.high
+    assert abs(covered / 200 - 0.90) < 4 * np.sqrt(0.9 * 0.1 / 200)
+
+
+def test_shuffled_labels_have_an_auroc_interval_around_one_half():
+    scores, groups = lesions(300, skill=3.0)
+    order = np.random.default_rng(0).permutation(300)
+    shuffled = Scores(scores.labels[order], scores.probs)
+    found = estimates(shuffled, np.arange(300), {"a": METRICS["macro_auroc"]}, resamples=500, level=0.95, seed=0)["a"]
+    assert found.low < 0.5 < found.high
+    real = estimates(scores, groups, {"a": METRICS["macro_auroc"]}, resamples=500, level=0.95, seed=0)["a"]
+    assert real.low > 0.9  # and the control can fail
+
+
+def test_absent_class_is_not_estimable_and_named():
+    scores, groups = lesions(120, classes=3)
+    wider = Scores(scores.labels, np.hstack([scores.probs * 0.9, np.full((120, 1), 0.1)]))
+    table = {"macro_auroc": METRICS["macro_auroc"], "accuracy": METRICS["accuracy"], "recall": PER_CLASS_METRICS["recall"]}
+    found = estimates(wider, groups, table, resamples=200, level=0.95, seed=0, names=["a", "b", "c", "vasc"])
+    macro = found["macro_auroc"]
+    assert (macro.value, macro.low, macro.high) == (None, None, None)
+    assert macro.note == "not estimable (n = 120): no image of vasc"
+    assert found["accuracy"].low is not None
+    assert found["recall"][3].note == "not estimable (n = 0)"
+    assert found["recall"][0].value is not None
+
+
+def test_three_lesions_have_values_but_no_interval():
+    scores, _ = lesions(9, classes=2)
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1])
+    found = estimates(
+        Scores(labels, scores.probs), labels + np.repeat([0, 0, 1], 3), {**METRICS, **PER_CLASS_METRICS}, resamples=100, level=0.95, seed=0
+    )
+    assert found["accuracy"].value is not None
+    assert found["accuracy"].low is None
+    assert found["accuracy"].note == "interval not estimable: 3 groups, at least 10 needed"
+    assert all(e.low is None for e in found["recall"])
+
+
+def test_a_class_of_two_lesions_has_no_interval_for_its_own_metrics():
+    scores, groups = lesions(200, classes=3)
+    rare = np.isin(groups, groups[scores.labels == 2][:1]) | np.isin(groups, groups[scores.labels == 2][-1:])
+    keep = (scores.labels != 2) | rare
+    found = estimates(
+        Scores(scores.labels[keep], scores.probs[keep]), groups[keep],
+        {"recall": PER_CLASS_METRICS["recall"], "macro_auroc": METRICS["macro_auroc"]}, resamples=400, level=0.95, seed=0,
+    )  # fmt: skip
+    assert found["recall"][2].groups == 2
+    assert found["recall"][2].low is None
+    assert found["recall"][1].low is not None
+    assert found["macro_auroc"].value is not None
+    assert found["macro_auroc"].low is None  # two lesions are missed by more than 5 % of resamples
+    assert found["macro_auroc"].undefined > 20
+    assert "undefined in" in found["macro_auroc"].note
+
+
+def test_five_percent_undefined_is_allowed_and_more_is_not():
+    values = np.linspace(0, 1, 100)
+    values[:5] = np.nan
+    assert estimate(0.5, values, n=50, groups=50, level=0.95).low is not None
+    values[5] = np.nan
+    assert estimate(0.5, values, n=50, groups=50, level=0.95).low is None
+
+
+def test_basic_interval_reflects_and_stays_above_zero():
+    found = estimate(0.03, np.linspace(0.04, 0.08, 101), n=50, groups=50, level=0.95, interval="basic")
+    assert found.low == 0.0
+    assert found.high == pytest.approx(0.06 - 0.041)
+
+
+def test_empty_set_is_not_estimable():
+    found = estimates(Scores(np.zeros(0, int), np.zeros((0, 3))), [], {**METRICS, **PER_CLASS_METRICS}, resamples=100, level=0.95, seed=0)
+    assert found["accuracy"].note == "not estimable (n = 0)"
+    assert all(e.value is None for e in found["auroc"])
+
+
+def test_groups_must_be_one_an_image():
+    with pytest.raises(ModelError, match="3 groups for 4 images"):
+        resample(tally([0, 1, 0, 1], np.full((4, 2), 0.5)).scores, ["a", "b", "c"], METRICS, resamples=10, seed=0)
+
+
+def test_memory_is_bounded(monkeypatch):
+    """No weighting wider than the chunk ever reaches a metric."""
+    scores, groups = lesions(1000)
+    seen = []
+
+    def spy(t: Tally):
+        seen.append(t.weights.size)
+        return METRICS["accuracy"](t)
+
+    resample(scores, groups, {"a": spy}, resamples=1000, seed=0)
+    assert len(seen) > 5
+    assert max(seen) <= bootstrap.CHUNK_NUMBERS
