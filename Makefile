@@ -9,8 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
+# The bytes of one picture that the network has not seen.
+PICTURE := import sys; from dermalyze import Run; from dermalyze.data.splitting import read_part; \
+	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
+	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install demo demo-synthetic demo-data check test test-slow bench clean
+.PHONY: help install demo demo-synthetic demo-data check test test-slow bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +24,7 @@ help:
 	@echo "make check                ruff and mypy"
 	@echo "make test-slow            the slow tests"
 	@echo "make bench                benchmarks"
+	@echo "make pictures             the picture of the README again"
 	@echo "make clean                remove what make demo made (make clean VENV_TOO=1: the virtual environment as well)"
 
 install: $(INSTALLED)
@@ -37,7 +42,13 @@ demo-synthetic: $(INSTALLED)
 	@rm -rf $(DEMO) $(DEMO)-data
 	$(BIN)/dermalyze synth $(DEMO)-data --lesions 420 --seed 7 --size 96 --balance even
 	$(BIN)/dermalyze run experiments/demo.yaml $(DEMO)
-	$(BIN)/dermalyze predict $(DEMO) --part test --limit 1
+	@$(BIN)/python -c "$(PICTURE)" $(DEMO) | $(BIN)/dermalyze predict $(DEMO) -
+
+demo-data: $(INSTALLED)
+	@echo "About $(MINUTES) minutes of training on two cores, and some before it to decode the images. Stop it and give the command again:"
+	@echo "it goes on where it was. MINUTES=n sets another budget (and DEMO=folder another run)."
+	$(BIN)/dermalyze run experiments/demo-ham10000.yaml $(DEMO)-ham10000 --set data.path="$(DATA)" train.epochs=$(MINUTES)
+	@$(BIN)/python -c "$(PICTURE)" $(DEMO)-ham10000 | $(BIN)/dermalyze predict $(DEMO)-ham10000 -
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -52,6 +63,12 @@ test-slow: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+pictures: $(INSTALLED)
+	@rm -rf outputs/pictures
+	$(BIN)/dermalyze synth outputs/pictures --lesions 70 --seed 7 --balance even
+	$(BIN)/python -c "from pathlib import Path; from dermalyze.data.synth import contact_sheet; \
+		contact_sheet(Path('outputs/pictures'), columns=8).convert('RGB').save('docs/images/contact_sheet.jpg', quality=82)"
 
 clean:
 	rm -rf $(DEMO) $(DEMO)-data outputs/demo-ham10000 $(if $(VENV_TOO),$(VENV))

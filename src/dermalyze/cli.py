@@ -253,7 +253,7 @@ def prepare(
 
 @command("audit", "dermalyze audit outputs/first", "dermalyze audit outputs/first --json")
 def audit(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Find duplicates, contradictions, and columns that tell the label."""
+    """Find duplicates, contradictions and give-away columns."""
     stage("audit", run, as_json)
 
 

@@ -95,8 +95,11 @@ def parse_yaml(text: str, name: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
+        raise ConfigError(f"{name}: {line}{error.problem}; only plain YAML is read: no tags, no aliases") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: the 13th month, 5,000 digits
-        raise ConfigError(f"{name}: not a YAML file that dermalyze reads: {error}; no tags, no aliases") from error
+        raise ConfigError(f"{name}: not a YAML file that dermalyze reads: {error}; only plain YAML is read") from error
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,18 @@ class Run:
     def report_dir(self) -> Path:
         return self.root / "report"
 
+    @property
+    def evaluation_path(self) -> Path:
+        return self.report_dir / "evaluation_metrics.json"
+
+    @property
+    def report_page_path(self) -> Path:
+        return self.report_dir / "report.html"
+
+    @property
+    def artefact_record_path(self) -> Path:
+        return self.artefact_dir / "artefact.json"
+
     def external_report_dir(self, name: str) -> Path:
         return self.root / "report" / f"on-{name}"
 
@@ -137,13 +149,13 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, root: Path) -> Run:
+    def open(cls, root: Path | str) -> Run:
         """Open an existing run.
 
         Raises:
             UsageError: the folder is not a run.
         """
-        run = cls(root)
+        run = cls(Path(root))
         if not run.config_path.is_file():
             raise UsageError(f"{root}: not a run folder (no config.yaml); make one with: dermalyze init {root}")
         return run
@@ -237,8 +249,8 @@ class Run:
             "audit": self.audit_path.exists(),
             "split": self.certificate_path.exists(),
             "train": self.history_path.exists(),
-            "export": (self.artefact_dir / "artefact.json").exists(),
-            "evaluate": (self.report_dir / "evaluation_metrics.json").exists(),
+            "export": self.artefact_record_path.exists(),
+            "evaluate": self.evaluation_path.exists(),
         }
 
 

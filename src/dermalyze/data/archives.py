@@ -22,6 +22,10 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst
 _REMEDY = "make the archive again from a trusted copy, or unpack it and give the folder"
 
 
+class BadMemberError(Exception):
+    """A file cannot be read; the message is a reason without a name."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an archive may hold.
@@ -127,8 +131,10 @@ def name_problem(name: str) -> str | None:
     except UnicodeEncodeError:
         return "has a name that is not UTF-8"
     parts = name.split("/")
-    if name[0] == "/" or ".." in parts or "\\" in name or (len(name) > 1 and name[1] == ":"):
+    if name[0] == "/" or ".." in parts or (len(name) > 1 and name[1] == ":"):
         return "leaves its folder"
+    if "\\" in name:
+        return "has a backslash in it; folders are divided by /"
     if any(len(part.encode()) > 255 for part in parts):
         return "has a name of more than 255 bytes"
     return None
@@ -138,22 +144,18 @@ def read_member(path: Path, member: str) -> bytes:
     """The bytes of one member; the archive stays open for the next one in this process.
 
     Raises:
-        DataError: no such member, damaged, or an archive that `open_archive` refuses.
-        ResourceError: unreadable.
+        BadMemberError: no such archive or member, or a damaged one.
+        DataError: an archive that `open_archive` refuses.
+        OSError: the disk.
     """
     try:
         status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path.name}: the archive is missing ({error.strerror}); put it back") from error
-    archive = _opened(path, status.st_size, status.st_mtime_ns, os.getpid())
-    try:
+        archive = _opened(path, status.st_size, status.st_mtime_ns, os.getpid())
         return archive.read(member)
-    except KeyError:
-        raise DataError(f"{path.name}: has no such member; run prepare again in a new run folder") from None
+    except (FileNotFoundError, KeyError):
+        raise BadMemberError("file is missing") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
-        raise DataError(f"{path.name}: a member is damaged ({type(error).__name__}); fetch the archive again") from error
-    except OSError as error:
-        raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
+        raise BadMemberError("damaged in its archive") from error
 
 
 @lru_cache(maxsize=16)

@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.data.images import PREPARE_FORMATS, Preprocessing, decode, to_size
 from dermalyze.data.store import ImageStore
 
-CHUNK = 64
+CHUNK, AHEAD = 64, 16  # images a block, blocks a round
 
 
 def cache_folder() -> Path:
@@ -61,7 +60,7 @@ def open_cache(
         paths: N manifest paths.
         hashes: N SHA-256 of the images' bytes, same order.
         preprocessing: how pixels become the network's size.
-        workers: decoding processes; None: one a core; 0: in this process.
+        workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock); None: one a core.
 
     Raises:
         ResourceError: not enough disk.
@@ -125,16 +124,11 @@ def _decoded(
     store: ImageStore, paths: Sequence[str], hashes: Sequence[str], preprocessing: Preprocessing, workers: int | None
 ) -> Iterator[NDArray[np.uint8]]:
     """Blocks of images in order."""
-    jobs = [
-        (store, list(paths[i : i + CHUNK]), list(hashes[i : i + CHUNK]), preprocessing) for i in range(0, len(paths), CHUNK)
-    ]
-    if workers == 0 or len(jobs) < 4:
-        yield from map(_decode_block, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_decode_block, jobs)
+    jobs = [(list(paths[i : i + CHUNK]), list(hashes[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
 
+    def block(job: tuple[list[str], list[str]]) -> NDArray[np.uint8]:
+        return np.stack([read_image(store, path, sha, preprocessing) for path, sha in zip(*job, strict=True)])
 
-def _decode_block(job: tuple[ImageStore, list[str], list[str], Preprocessing]) -> NDArray[np.uint8]:
-    store, paths, hashes, preprocessing = job
-    return np.stack([read_image(store, path, sha, preprocessing) for path, sha in zip(paths, hashes, strict=True)])
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for start in range(0, len(jobs), AHEAD):  # in rounds, so that decoded blocks never pile up in memory
+            yield from pool.map(block, jobs[start : start + AHEAD])

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from dermalyze.config.data import SplitSpec
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
 from dermalyze.data.manifest import is_giveaway
-from dermalyze.data.splitting import conflicts, describe_leaks, divide, groups, keys, leaks
+from dermalyze.data.splitting import divide
 
 GIVEAWAY_AUROC = 0.95
 """A column that ranks one class above the others this well, on groups it has not seen, gives the label away."""
@@ -181,7 +182,7 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
     properties = {
         "image size": size,
         "stored mode": keys(frame, "mode"),
-        "file type": frame["path"].astype(str).map(lambda p: PurePosixPath(p).suffix.lower()) if "path" in frame else None,
+        "file type": keys(frame, "path").map(lambda path: PurePosixPath(path).suffix.lower(), na_action="ignore"),
         "prefix of image_id": names.str.extract(r"^([^\d]*)", expand=False),
         "number in image_id": binned(names.str.extract(r"(\d{1,15})(?!.*\d)", expand=False)),
         "prefix of lesion_id": keys(frame, "lesion_id").astype("string").str.extract(r"^([^\d]*)", expand=False),

@@ -171,7 +171,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if head[:4] == b"VP8 ":
         return int.from_bytes(head[14:16], "little") & 0x3FFF, int.from_bytes(head[16:18], "little") & 0x3FFF
-    raise ImageError("damaged file (not a WebP header)")
+    raise ImageError("damaged file")
 
 
 def _damage(error: Exception) -> str:
@@ -179,7 +179,7 @@ def _damage(error: Exception) -> str:
     text = str(error).lower()
     if "truncated" in text or "eof" in text or isinstance(error, EOFError):
         return "truncated file"
-    return f"damaged file ({type(error).__name__})"
+    return "damaged file"
 
 
 def _to_rgb(image: Any, kind: str) -> Decoded:

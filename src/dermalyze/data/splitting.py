@@ -1,4 +1,4 @@
-"""Stratified, grouped splits: groups as connected components, a seeded apportionment, and what reads and re-checks them.
+"""Stratified, grouped splits: a seeded apportionment, and what reads and re-checks its files.
 
 Shapes: G groups, C classes, P parts.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +18,8 @@ from dermalyze.config.data import PARTS, SplitSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
 from dermalyze.core.run import Run
+from dermalyze.data.grouping import describe_leaks, groups, keys, leaks
 from dermalyze.data.manifest import read_manifest, usable
-
-LINKS = ("patient_id", "lesion_id", "cluster_id", "sha256", "pixel_sha256")
-"""Columns whose equal values join two images; a null joins nothing."""
 
 ALIASES = {
     "train": "train", "training": "train",
@@ -52,50 +49,6 @@ class Division:
     notes: tuple[str, ...] = ()
 
 
-def keys(frame: pd.DataFrame, column: str) -> pd.Series:
-    """Values of a column as text, null where missing or blank; all null where the column is absent.
-
-    >>> keys(pd.DataFrame({"a": ["x", " ", None]}), "a").notna().tolist()
-    [True, False, False]
-    """
-    if column not in frame:
-        return pd.Series(None, index=frame.index, dtype=object)
-    text = frame[column].astype(object).where(frame[column].notna(), "").map(lambda value: str(value).strip())
-    return text.where(text != "", None)
-
-
-def groups(frame: pd.DataFrame) -> pd.Series:
-    """The group of each image: connected components over patient, lesion, near-duplicate cluster and identical content.
-
-    Args:
-        frame: manifest rows with unique `image_id` and any of the columns in `LINKS`.
-
-    Returns:
-        the smallest image_id of each image's component, indexed like `frame`; no order of rows changes it.
-
-    >>> groups(pd.DataFrame({"image_id": list("abcd"), "lesion_id": ["1", "1", "2", None],
-    ...                      "patient_id": [None, "p", "p", None]})).tolist()
-    ['a', 'a', 'a', 'd']
-    """
-    parent = list(range(len(frame)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for column in LINKS:
-        first: dict[str, int] = {}
-        for i, key in enumerate(keys(frame, column)):
-            if isinstance(key, str):
-                a, b = root(first.setdefault(key, i)), root(i)
-                parent[max(a, b)] = min(a, b)
-    roots = np.array([root(i) for i in range(len(frame))], dtype=np.int64)
-    names = pd.Series(frame["image_id"].astype(str).to_numpy(dtype=object), index=frame.index, dtype=object)
-    return names.groupby(roots).transform("min").rename("group")
-
-
 def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None) -> pd.Series:
     """The part of each image: stratified by class, groups whole, the same for any order of rows.
 
@@ -112,8 +65,8 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
         DataError: no image, one class, or a class with too few groups for the parts.
 
     >>> frame = pd.DataFrame({"image_id": [f"i{n:02}" for n in range(40)], "label": ["mel", "nv"] * 20})
-    >>> assign(frame, SplitSpec()).value_counts().to_dict()
-    {'train': 26, 'test': 6, 'val': 4, 'cal': 4}
+    >>> assign(frame, SplitSpec()).value_counts().sort_index().to_dict()
+    {'cal': 4, 'test': 6, 'train': 26, 'val': 4}
     """
     names = list(classes) if classes is not None else sorted(set(frame["label"].dropna().astype(str)))
     group = frame["group"] if "group" in frame else groups(frame)
@@ -121,32 +74,44 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
     parts = [part for part in PARTS if part in spec.fractions]
     counts = pd.crosstab(group, frame["label"].astype(str)).reindex(columns=names, fill_value=0).sort_index()
     _require_groups(counts, parts, spec)
-    table, ids = counts.to_numpy(dtype=np.int64), [str(name) for name in counts.index]
     shares = np.array([spec.fractions[part] for part in parts])
+    seed = str(spec.seed)
+    if spec.kind == "holdout":
+        chosen = fill(counts, parts, shares, seed)
+    else:
+        folds = [f"fold {k}" for k in range(spec.folds)]
+        mine = fill(counts, folds, np.full(spec.folds, 1 / spec.folds), seed) == folds[spec.fold]
+        rest = fill(counts[~mine], parts[:-1], shares[:-1], seed)
+        chosen = pd.Series("test", index=counts.index).where(mine, rest.reindex(counts.index))
+    return group.map(chosen).rename("split")
+
+
+def fill(counts: pd.DataFrame, parts: Sequence[str], shares_P: NDArray[np.float64], seed: str) -> pd.Series:
+    """The part of each group, with every class in every part; `apportion` in other orders where the first leaves one out.
+
+    Args:
+        counts: images of each class (columns) in each group (index, sorted).
+        parts: names of the parts.
+
+    Raises:
+        DataError: no order did it.
+    """
+    table, names = counts.to_numpy(dtype=np.int64), [str(name) for name in counts.index]
     for salt in range(RESTARTS):
-        seed = f"{spec.seed}:{salt}"
-        if spec.kind == "holdout":
-            chosen = apportion(table, ids, shares, seed)
-        else:
-            chosen = np.full(len(ids), parts.index("test"))
-            rest = apportion(table, ids, np.full(spec.folds, 1 / spec.folds), seed) != spec.fold
-            inner = apportion(table[rest], [name for name, kept in zip(ids, rest, strict=True) if kept], shares[:-1], seed)
-            chosen[rest] = inner
+        chosen = apportion(table, names, shares_P, f"{seed}:{salt}", shuffled=salt > 0)
         present = np.array([(table[chosen == p] > 0).any(axis=0) for p in range(len(parts))])
         if present.all():
-            break
-    else:
-        p, c = np.argwhere(~present)[0]
-        raise DataError(
-            f"no split found that keeps groups whole and puts every class in every part: part '{parts[p]}' lacks '{names[c]}' "
-            f"({int((table[:, c] > 0).sum())} groups, some with several classes); add patients, leave the class out with "
-            "data.classes, or ask for fewer parts"
-        )
-    return group.map(dict(zip(counts.index, np.array(parts, dtype=object)[chosen], strict=True))).rename("split")
+            return pd.Series(np.array(parts, dtype=object)[chosen], index=counts.index)
+    p, c = np.argwhere(~present)[0]
+    raise DataError(
+        f"no split found that keeps groups whole and puts every class in every part: '{parts[p]}' lacks '{counts.columns[c]}' "
+        f"({int((table[:, c] > 0).sum())} groups, some with several classes); add patients, leave the class out with "
+        "data.classes, or ask for fewer parts"
+    )
 
 
 def apportion(
-    counts_GC: NDArray[np.int64], names: Sequence[str], shares_P: NDArray[np.float64], seed: str
+    counts_GC: NDArray[np.int64], names: Sequence[str], shares_P: NDArray[np.float64], seed: str, *, shuffled: bool = False
 ) -> NDArray[np.int64]:
     """The part of each group, so that every part comes close to its share of every class and holds at least one group of it.
 
@@ -154,6 +119,7 @@ def apportion(
         counts_GC: images of each class in each group.
         names: the groups' names; with `seed` they decide ties, whatever their order.
         shares_P: share of each part, above 0; scaled to sum to 1.
+        shuffled: take the groups in the order of the hash alone: less even, but another chance where the other order fails.
 
     Returns:
         (G,) index of a part. A class may be missing from a part only where groups hold several classes or are too few.
@@ -166,7 +132,7 @@ def apportion(
     left_C = (counts_GC > 0).sum(axis=0)
     rarity = np.where(counts_GC > 0, left_C, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
     ties = [sha256(f"{seed}:{name}".encode()).digest() for name in names]
-    order = sorted(range(len(names)), key=lambda g: (rarity[g], -counts_GC[g].sum(), ties[g]))
+    order = sorted(range(len(names)), key=lambda g: ties[g] if shuffled else (rarity[g], -counts_GC[g].sum(), ties[g]))
     have_PC = np.zeros((len(shares), counts_GC.shape[1]))
     chosen = np.zeros(len(names), dtype=np.int64)
     for g in order:
@@ -226,8 +192,7 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
         group = (frame["group"] if "group" in frame else groups(frame))[inside]
         counts = pd.crosstab(group, frame.loc[inside, "label"].astype(str)).reindex(columns=names, fill_value=0).sort_index()
         shares = np.array([spec.fractions[part] for part in wanted])
-        chosen = apportion(counts.to_numpy(dtype=np.int64), list(counts.index), shares, str(spec.seed))
-        known = known.where(~inside, group.map(dict(zip(counts.index, np.array(wanted, dtype=object)[chosen], strict=True))))
+        known = known.where(~inside, group.map(fill(counts, wanted, shares, str(spec.seed))))
         notes.append(
             f"it has no validation part: {' and '.join(wanted[1:])} taken out of its train part, whole groups, stratified"
         )
@@ -270,62 +235,6 @@ def _require_groups(counts: pd.DataFrame, parts: Sequence[str], spec: SplitSpec)
             f"{', '.join(short)}, at least {needed} of each class are needed; add lesions, leave the class out with "
             "data.classes, or ask for fewer parts (split.fractions without cal, fewer split.folds)"
         )
-
-
-# -- what must hold -------------------------------------------------------------------------------------------------------
-
-
-def crossings(values: pd.Series, parts: pd.Series) -> list[str]:
-    """The values (nulls left out) that stand in more than one part, sorted.
-
-    >>> crossings(pd.Series(["a", "a", None, None]), pd.Series(["train", "test", "train", "test"]))
-    ['a']
-    """
-    spread = parts[values.notna()].groupby(values[values.notna()].astype(str)).nunique()
-    return sorted(spread.index[spread > 1])
-
-
-def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
-    """Groups in more than one part, each with what joins it, its lesions and images (never a patient's own number).
-
-    Args:
-        frame: rows with `image_id` and `group`.
-        parts: part of each row.
-    """
-    crossed = {column: set(crossings(keys(frame, column), parts)) for column in LINKS}
-    found = []
-    for name in crossings(frame["group"], parts):
-        rows = frame[frame["group"] == name]
-        found.append(
-            {
-                "group": name,
-                "joined_by": [c for c in LINKS if crossed[c] & set(keys(rows, c).dropna())],
-                "lesion_ids": sorted(set(keys(rows, "lesion_id").dropna())),
-                "image_ids": sorted(rows["image_id"].astype(str)),
-                "parts": {part: int((parts[rows.index] == part).sum()) for part in PARTS if (parts[rows.index] == part).any()},
-            }
-        )
-    return found
-
-
-def describe_leaks(found: Sequence[dict[str, Any]]) -> str:
-    """One clause: how many groups cross, and the first of them."""
-    first = found[0]
-    name = f"lesion {', '.join(first['lesion_ids'][:3])}" if first["lesion_ids"] else f"group {first['group']}"
-    where = " and ".join(f"{part} ({n})" for part, n in first["parts"].items())
-    images = sum(len(leak["image_ids"]) for leak in found)
-    return f"{len(found)} group(s) with {images} images stand in more than one part; first: {name} in {where}"
-
-
-def conflicts(frame: pd.DataFrame) -> list[list[str]]:
-    """Images with the same file bytes or the same pixels that stand under two labels: their image_ids, sorted."""
-    found = set()
-    for column in ("sha256", "pixel_sha256"):
-        key = keys(frame, column)
-        for _, rows in frame[key.notna() & key.duplicated(keep=False)].groupby(key):
-            if rows["label"].nunique() > 1:
-                found.add(tuple(sorted(rows["image_id"].astype(str))))
-    return [list(ids) for ids in sorted(found)]
 
 
 # -- files ----------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,18 @@ from pathlib import Path
 
 from dermalyze.config.data import DataSpec
 from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.data.archives import MAX_MEMBER_BYTES, name_problem, open_archive, read_member
+from dermalyze.data.archives import MAX_MEMBER_BYTES, BadMemberError, name_problem, open_archive, read_member
 
 _SKIPPED = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
+
+
+class ReadError(DataError):
+    """One file cannot be read; `reason` says why without naming it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; put the file back as it was")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -87,19 +95,21 @@ class ImageStore:
         """The bytes of one file, at most 256 MiB.
 
         Raises:
-            DataError: missing, not a regular file, too large, damaged in its archive, or outside the data folder.
+            ReadError: missing, not a regular file, too large, or damaged in its archive.
+            DataError: outside the data folder, or in an archive that is refused.
         """
         outer, member = split_path(path)
         file = self._locate(outer)
-        if member:
-            return read_member(file, member)
-        return _read_file(file)
+        try:
+            return read_member(file, member) if member else _read_file(file)
+        except (BadMemberError, OSError) as error:
+            raise ReadError(path, (isinstance(error, OSError) and error.strerror) or str(error)) from error
 
     def entries(self) -> list[Entry]:
         """Every file and every member of every zip, by path; hidden ones are left out.
 
         Raises:
-            DataError: an unsafe zip, a symbolic link that leaves the folder, a name that is not UTF-8 or has control characters.
+            DataError: an unsafe zip, a link that leaves the folder, a name that is not UTF-8 or has control characters.
         """
         found: list[Entry] = []
         for mount, root in self.mounts:
@@ -134,12 +144,12 @@ class ImageStore:
             )
 
     def _walk(self, root: Path, mount: str) -> list[tuple[str, Path]]:
-        """(path, file) of every regular file below `root`; links to folders are followed, each real folder once."""
+        """(path, file) of every regular file below `root`; of links to folders only those that leave, each once."""
         found: list[tuple[str, Path]] = []
         todo, seen = [(mount, root)], {os.path.realpath(root)}
         while todo:
             prefix, folder = todo.pop()
-            for entry in _scan(folder):
+            for entry in sorted(_scan(folder), key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name in _SKIPPED:
                     continue
                 path = f"{prefix}/{entry.name}".lstrip("/")
@@ -150,7 +160,7 @@ class ImageStore:
                     self._require_inside(file, root, path)
                 if entry.is_dir():
                     real = os.path.realpath(file)
-                    if real not in seen:
+                    if real not in seen and not (entry.is_symlink() and _inside(Path(real), root)):
                         seen.add(real)
                         todo.append((path, file))
                 elif entry.is_file():
@@ -199,12 +209,10 @@ def _inside(path: Path, root: Path) -> bool:
 def _read_file(file: Path) -> bytes:
     try:
         status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
-            raise DataError("not a regular file; put the image itself there")
-        if status.st_size > MAX_MEMBER_BYTES:
-            raise DataError(f"larger than {MAX_MEMBER_BYTES // 2**20} MiB; make it smaller")
-        return file.read_bytes()
     except FileNotFoundError:
-        raise DataError("the file is missing; put it back") from None
-    except OSError as error:
-        raise DataError(f"the file cannot be read: {error.strerror}") from error
+        raise BadMemberError("file is missing") from None
+    if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+        raise BadMemberError("not a regular file")
+    if status.st_size > MAX_MEMBER_BYTES:
+        raise BadMemberError(f"file of more than {MAX_MEMBER_BYTES // 2**20} MiB")
+    return file.read_bytes()

@@ -27,7 +27,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -37,56 +37,11 @@ from dermalyze.core.errors import DataError, ResourceError, UsageError
 from dermalyze.data.synth_lesion import paint_lesion
 from dermalyze.data.synth_looks import CLASSES, draw_look
 from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
+from dermalyze.data.synth_plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Balance, LesionPlan, Row, plan_set
 
-Balance = Literal["ham10000", "even"]
-
-METADATA = "HAM10000_metadata.csv"
-IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
-MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
-
-FIRST_NUMBER = 9_000_001
 LESIONS = (7, 200_000)
 EDGE_PX = (32, 1024)
-
-# Counted in HAM10000_metadata.csv, one row a lesion (7470).
-HAM10000_LESIONS = {"akiec": 228, "bcc": 327, "bkl": 727, "df": 73, "mel": 614, "nv": 5403, "vasc": 98}
-MEAN_AGE = {"akiec": 66.6, "bcc": 66.9, "bkl": 64.4, "df": 52.7, "mel": 61.3, "nv": 47.3, "vasc": 52.5}
-DX_TYPES = {
-    "akiec": {"histo": 1.0},
-    "bcc": {"histo": 1.0},
-    "bkl": {"histo": 0.67, "consensus": 0.28, "confocal": 0.05},
-    "df": {"consensus": 0.6, "histo": 0.4},
-    "mel": {"histo": 1.0},
-    "nv": {"follow_up": 0.69, "histo": 0.25, "consensus": 0.06},
-    "vasc": {"consensus": 0.66, "histo": 0.34},
-}
-# Shares of the sites over all lesions, and the sites that come twice as often in a class.
-SITES = {
-    "back": 0.22,
-    "lower extremity": 0.21,
-    "trunk": 0.14,
-    "upper extremity": 0.11,
-    "abdomen": 0.10,
-    "face": 0.08,
-    "chest": 0.04,
-    "foot": 0.03,
-    "neck": 0.02,
-    "scalp": 0.013,
-    "hand": 0.01,
-    "ear": 0.006,
-    "genital": 0.005,
-    "acral": 0.001,
-    "unknown": 0.025,
-}
-FREQUENT_SITES = {
-    "akiec": ("face", "scalp", "hand"),
-    "bcc": ("face", "back", "ear"),
-    "bkl": ("face", "back", "scalp"),
-    "df": ("lower extremity", "upper extremity"),
-    "mel": ("back", "upper extremity"),
-    "nv": ("trunk", "abdomen", "foot"),
-    "vasc": ("trunk", "abdomen"),
-}
+ONE_WORKER_PX = 1_200_000  # up to this many pixels (a few seconds) a second process costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -105,27 +60,14 @@ class SynthResult:
     lesions: int
     counts: dict[str, int]
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"root": str(self.root), "images": self.images, "lesions": self.lesions, "counts": self.counts}
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the metadata; the fields are HAM10000's columns, in their order."""
-
-    lesion_id: str
-    image_id: str
-    dx: str
-    dx_type: str
-    age: str
-    sex: str
-    localization: str
-
-
-@dataclass(frozen=True)
-class LesionPlan:
-    """All that painting one lesion needs: its number, its class, and for each photograph (image, mask) below the root."""
-
-    index: int
-    dx: str
-    files: tuple[tuple[str, str], ...]
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.counts.items())
+        return [f"{self.images} synthetic images of {self.lesions} lesions in {self.root}: {counts}"]
 
 
 @dataclass(frozen=True)
@@ -177,9 +119,8 @@ def synthesize(
     size_px = (size_px, size_px) if isinstance(size_px, int) else size_px
     check(lesions, seed, size_px, difficulty, balance, images_per_lesion, workers)
     out = out.resolve()
-    check_free(out)
-    rows, plans = plan_set(lesions, seed, balance, images_per_lesion)
-    with resource_errors(str(out.name)), folder_beside(out) as root:
+    with resource_errors(out.name), folder_beside(out) as root:
+        rows, plans = plan_set(lesions, seed, balance, images_per_lesion)
         for folder in (*IMAGE_FOLDERS, MASK_FOLDER):
             (root / folder).mkdir()
         with (root / METADATA).open("w", encoding="utf-8", newline="") as stream:
@@ -231,78 +172,29 @@ def check_whole(name: str, value: int, low: int, high: int) -> None:
 
 def check_free(out: Path) -> None:
     """Refuse a place that is taken."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists():
-        what = "is a folder that holds files" if out.is_dir() else "is a file"
-        raise UsageError(f"synth: {out.name} {what}; allowed is a new name or an empty folder; choose another or empty it")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"synth: {out.name} is a folder that holds files; allowed is a new or empty one; choose another")
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"synth: {nearest.name} is a file; allowed is a new or empty folder; choose another name")
 
 
 @contextmanager
 def folder_beside(out: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `out`; on success it becomes `out`, on failure it is removed."""
+    check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     try:
         yield root
         root.chmod(0o755)
+        check_free(out)
         if out.exists():
             out.rmdir()
         root.rename(out)
         sync_folder(out.parent)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-# --- the plan --------------------------------------------------------------------------------------------------------
-
-
-def share_out(lesions: int, balance: Balance) -> dict[str, int]:
-    """Lesions of each class: even, or by HAM10000's shares with at least 5 (fewer in a set under 35) of each.
-
-    >>> share_out(400, "ham10000")
-    {'akiec': 12, 'bcc': 17, 'bkl': 38, 'df': 5, 'mel': 32, 'nv': 291, 'vasc': 5}
-    """
-    least = min(5, lesions // len(CLASSES))
-    weights = HAM10000_LESIONS if balance == "ham10000" else dict.fromkeys(CLASSES, 1)
-    total = sum(weights.values())
-    counts = {dx: max(least, lesions * weights[dx] // total) for dx in CLASSES}
-    while (missing := lesions - sum(counts.values())) != 0:
-        gap = {dx: lesions * weights[dx] / total - counts[dx] for dx in CLASSES}
-        dx = max(gap, key=lambda name: gap[name]) if missing > 0 else min(gap, key=lambda name: gap[name])
-        counts[dx] += 1 if missing > 0 else -1
-    return counts
-
-
-def plan_set(lesions: int, seed: int, balance: Balance, images_per_lesion: float) -> tuple[list[Row], list[LesionPlan]]:
-    """Draw classes, patients and numbers, so that neither the number of an image nor its place tells the class."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
-    labels = [dx for dx, count in share_out(lesions, balance).items() for _ in range(count)]
-    labels = [labels[i] for i in rng.permutation(lesions)]
-    shots = 1 + rng.binomial(3, (images_per_lesion - 1) / 3, lesions)
-    numbers = iter(rng.permutation(int(shots.sum())))
-    rows, plans = [], []
-    for index, dx in enumerate(labels):
-        patient = draw_patient(rng, dx)
-        files = []
-        for number in sorted(int(next(numbers)) for _ in range(shots[index])):
-            name = f"ISIC_{FIRST_NUMBER + number:07d}"
-            rows.append(Row(f"HAM_{FIRST_NUMBER + index:07d}", name, dx, *patient))
-            part = IMAGE_FOLDERS[0 if 2 * number < shots.sum() else 1]
-            files.append((f"{part}/{name}.jpg", f"{MASK_FOLDER}/{name}_segmentation.png"))
-        plans.append(LesionPlan(index, dx, tuple(files)))
-    return rows, plans
-
-
-def draw_patient(rng: np.random.Generator, dx: str) -> tuple[str, str, str, str]:
-    """Draw dx_type, age, sex and localization, the last three leaning only a little towards what the class has."""
-    age = 5 * round(float(np.clip(rng.normal(0.5 * (52 + MEAN_AGE[dx]), 16), 0, 85)) / 5)
-    known = rng.random() >= 0.03
-    sex = str(rng.choice(["male", "female", "unknown"], p=[0.53, 0.45, 0.02]))
-    weights = np.array([share * (2 if site in FREQUENT_SITES[dx] else 1) for site, share in SITES.items()])
-    site = str(rng.choice(list(SITES), p=weights / weights.sum()))
-    how = str(rng.choice(list(DX_TYPES[dx]), p=list(DX_TYPES[dx].values())))
-    return how, f"{age:.1f}" if known else "", sex, site
 
 
 # --- painting --------------------------------------------------------------------------------------------------------
@@ -312,12 +204,14 @@ def paint_all(recipe: Recipe, plans: Sequence[LesionPlan], workers: int | None) 
     """Paint and write every lesion, in this process when one worker is enough."""
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(cores, 1 + len(plans) // 40)
+        height, width = recipe.size_px
+        workers = min(cores, 1 + len(plans) * height * width // ONE_WORKER_PX)
     if workers == 1:
         for plan in plans:
             write_lesion(recipe, plan)
         return
-    chunks = [plans[start : start + 16] for start in range(0, len(plans), 16)]
+    step = max(1, min(16, len(plans) // (4 * workers)))
+    chunks = [plans[start : start + step] for start in range(0, len(plans), step)]
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context)
     try:
@@ -369,7 +263,7 @@ def contact_sheet(root: Path, *, columns: int = 8, rows_per_class: int = 1) -> I
         An RGB image of 7 * rows_per_class rows of tiles, each at most 200 x 150 pixels.
 
     Raises:
-        DataError: the metadata or an image is not there.
+        DataError: the metadata or an image is not there, or cannot be read.
     """
     check_whole("columns", columns, 1, 64)
     check_whole("rows_per_class", rows_per_class, 1, 64)
@@ -381,8 +275,11 @@ def contact_sheet(root: Path, *, columns: int = 8, rows_per_class: int = 1) -> I
         top = line * rows_per_class * height
         draw.text((8, top + rows_per_class * height // 2 - 10), dx, fill="black", font=font)
         for place, path in enumerate(chosen[dx]):
-            with Image.open(path, formats=["JPEG"]) as image:
-                tile = image.convert("RGB")
+            try:
+                with Image.open(path, formats=["JPEG"]) as image:
+                    tile = image.convert("RGB")
+            except OSError as error:
+                raise DataError(f"{path.name}: no readable JPEG ({type(error).__name__}); restore the file") from error
             tile.thumbnail((width, height))
             row, column = divmod(place, columns)
             sheet.paste(tile, (margin + column * width, top + row * height))
@@ -397,11 +294,14 @@ def first_of_each_lesion(root: Path, count: int) -> Mapping[str, list[Path]]:
     chosen: dict[str, list[Path]] = {dx: [] for dx in CLASSES}
     seen: set[str] = set()
     with table.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
+        reader = csv.DictReader(stream)
+        if missing := {"lesion_id", "image_id", "dx"} - set(reader.fieldnames or ()):
+            raise DataError(f"{table.name}: column {', '.join(sorted(missing))} is missing; give HAM10000's own table")
+        for row in reader:
             paths = chosen.get(row["dx"], [])
             if row["lesion_id"] in seen or row["dx"] not in chosen or len(paths) >= count:
                 continue
-            places = [root / folder / f"{row['image_id']}.jpg" for folder in IMAGE_FOLDERS]
+            places = [root / folder / f"{Path(row['image_id']).name}.jpg" for folder in IMAGE_FOLDERS]
             path = next((place for place in places if place.is_file()), None)
             if path is None:
                 raise DataError(f"{table.name}: image {row['image_id']} is in none of {', '.join(IMAGE_FOLDERS)}; unpack them")

@@ -80,10 +80,10 @@ def network(skin: Pigments, site: Site, rng: np.random.Generator, amount: float)
 
 def atypical_network(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) -> None:
     """Atypical network: thick, bent, broken lines of uneven darkness."""
-    lines = meshwork(rng, site, rng.uniform(0.055, 0.08), 0.35)
-    where = rise(noise(rng, site.canvas, site.size), -0.6, 0.8) * site.cover
-    skin.melanin *= 1 + np.float32(0.8 * amount) * where * (lines - 0.4)
-    skin.melanin += np.float32(0.7 * amount) * lines * where
+    lines = meshwork(rng, site, rng.uniform(0.045, 0.07), 0.30)
+    where = rise(noise(rng, site.canvas, site.size, 3), -0.4, 1.2) * site.cover
+    skin.melanin *= 1 + np.float32(0.6 * amount) * where * (lines - 0.4)
+    skin.melanin += np.float32(0.5 * amount) * lines * where
 
 
 def ring_network(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def noise(rng: np.random.Generator, canvas: Canvas, wavelength: float, octaves: 
 
 def rise(field: Field, low: float, high: float) -> Field:
     """Smooth step from 0 where `field` <= `low` to 1 where it is >= `high`."""
-    t = np.clip((field - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    t: Field = np.clip((field - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
@@ -106,7 +107,7 @@ def strokes(canvas: Canvas, paths: Sequence[tuple[NDArray[np.float64], float]], 
     draw = ImageDraw.Draw(image)
     for xy, width in paths:
         place = (xy * canvas.unit_px + canvas.edge_px / 2) * 2
-        for step, (start, end) in enumerate(zip(place[:-1], place[1:], strict=True)):
+        for step, (start, end) in enumerate(pairwise(place)):
             width_px = 2 * canvas.unit_px * width * (1 - 0.7 * step / len(place) if taper else 1)
             level = round(255 * min(1.0, 0.35 + 0.65 * width_px / 2))
             draw.line([tuple(start), tuple(end)], fill=level, width=max(1, round(width_px)))

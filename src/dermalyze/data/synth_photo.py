@@ -57,7 +57,7 @@ def draw_session(rng: np.random.Generator) -> Session:
         hairs=hairs,
         hair_colour=HAIR_COLOURS[int(rng.choice(4, p=[0.4, 0.3, 0.15, 0.15]))],
         ruler=bool(rng.random() < 0.12),
-        tube=float(rng.uniform(0.80, 0.97)) if rng.random() < 0.16 else 2.0,
+        tube=float(rng.uniform(0.80, 0.97)) if rng.random() < 0.11 else 2.0,
         vignette=float(rng.uniform(0.0, 0.32)),
         warmth=float(rng.normal(0.0, 0.07)),
         pink=float(rng.uniform(-0.05, 0.09)),
@@ -175,7 +175,7 @@ def lay_hairs(rng: np.random.Generator, scene: Field, frame: Canvas, session: Se
         heading = lie + rng.normal(0, 0.55) + np.cumsum(np.full(12, rng.normal(0, 0.08)))
         pace = rng.uniform(0.25, 1.3) / 12
         walk = np.cumsum(pace * np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0)
-        paths.append((walk - walk[6] + rng.uniform(-half, half, 2), rng.uniform(0.005, 0.011)))
+        paths.append((walk - walk[6] + rng.uniform(-half, half, 2), rng.uniform(0.004, 0.010)))
     cover = np.float32(rng.uniform(0.6, 0.95)) * crop(strokes(frame, paths), scene)[..., None]
     return scene + cover * (np.array(session.hair_colour, np.float32) - scene)
 

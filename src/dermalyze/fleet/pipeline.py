@@ -9,10 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
+from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import ConfigError
 from dermalyze.core.progress import say
-from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, read_json
 from dermalyze.stages.init import freeze
 
@@ -41,12 +42,14 @@ class PipelineResult:
 
     def lines(self) -> list[str]:
         """The summary for a person."""
-        return [*summary(self.metrics), f"report               {Run(self.root).report_dir / 'report.html'}", DISCLAIMER]
+        from dermalyze.stages.evaluate import EvaluateResult
+
+        return EvaluateResult(self.metrics, (Run(self.root).report_page_path,)).lines()
 
 
 def run_experiment(
     config: Path | str | ExperimentSpec,
-    root: Path | None = None,
+    root: Path | str | None = None,
     *,
     sets: Sequence[str] = (),
     accept_leak: str | None = None,
@@ -66,7 +69,7 @@ def run_experiment(
     spec = config if isinstance(config, ExperimentSpec) else load_experiment(Path(config), sets)
     if spec.data.path is None:
         raise ConfigError("data.path is not set; name the folder or the archives with --set data.path=FOLDER")
-    root = root if root is not None else Path("outputs") / time.strftime("run_%Y%m%d_%H%M%S")
+    root = Path(root if root is not None else time.strftime("outputs/run_%Y%m%d_%H%M%S"))
     run = freeze(root, spec)
     spec = run.config()
     say(f"run folder {root}")
@@ -81,36 +84,45 @@ def run_experiment(
         stage(run, spec, **options)
         seconds[step] = time.monotonic() - started
         say(f"[{number}/{len(STEPS)}] {step}: {duration(seconds[step])}")
-    return PipelineResult(root, seconds, read_json(run.report_dir / "evaluation_metrics.json"))
+    return PipelineResult(root, seconds, read_json(run.evaluation_path))
 
 
 def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool:
-    """Whether a step's result is there and belongs to the results before it (by their hashes).
+    """Whether a step's result is there and belongs to the results before it, by their hashes.
 
     Args:
-        redone: an earlier step has just been done anew; then what is cheap and carries no hash is done anew as well.
+        redone: an earlier step has just been done anew; the audit carries no hash, and is then done anew as well.
 
     Raises:
         DataError: the manifest is not the one that was split.
+        ModelError: a result is damaged.
     """
-    there = run.describe()
-    if step == "probe":
-        return not redone and all(run.predictions_path(part, spec.inference.recipe).exists() for part in parts(run))
-    if not there[step]:
+    if step != "probe" and not run.describe()[step]:
         return False
+    if step == "audit":
+        return not redone
     if step == "split":
         run.certificate()
     if step == "train":
         return bool(read_json(run.best_record_path).get("manifest_sha256") == run.manifest_hash())
     if step == "export":
-        made_from = read_json(run.artefact_dir / "artefact.json").get("created_from", {})
+        made_from = read_json(run.artefact_record_path).get("created_from", {})
         return bool(made_from.get("weights_sha256") == read_json(run.best_record_path).get("weights_sha256"))
-    return not (redone and step in ("audit", "evaluate"))
+    if step == "probe":
+        return _probed(run, spec.inference.recipe)
+    if step == "evaluate":
+        judged = read_json(run.evaluation_path).get("provenance", {}).get("predictions_sha256")
+        return bool(judged == sha256_file(run.predictions_path("test", spec.inference.recipe)))
+    return True
 
 
-def parts(run: Run) -> list[str]:
-    """Parts that the split made."""
-    return [part for part in ("train", "val", "cal", "test") if run.split_path(part).exists()]
+def _probed(run: Run, recipe: str) -> bool:
+    """Whether every part has its predictions, of this artefact."""
+    from dermalyze.data.predictions import read_predictions
+
+    artefact = sha256_file(run.artefact_record_path)
+    paths = [run.predictions_path(part, recipe) for part in PARTS if run.split_path(part).exists()]
+    return all(path.exists() and read_predictions(path).meta.get("artefact_sha256") == artefact for path in paths)
 
 
 def duration(seconds: float) -> str:

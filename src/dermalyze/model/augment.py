@@ -1,8 +1,8 @@
 """Random changes of training images, a batch at a time, on whatever device the batch is on.
 
-Every random number comes from (seed, epoch, draw position), so an image's augmentation depends on neither the batch it is in
-nor the number of workers. Flip, rotation, shift and zoom are one affine map and one resampling; brightness, contrast, saturation
-and hue are one 3x4 colour matrix; what is switched off costs nothing.
+Every random number comes from (seed, epoch, draw position), so an image's augmentation depends on neither the batch it is
+in nor the number of workers. Flip, rotation, shift and zoom are one affine map and one resampling; brightness, contrast,
+saturation and hue are one 3x4 colour matrix; what is switched off costs nothing.
 """
 
 # Shapes: B images, H x W pixels, C classes.
@@ -61,7 +61,7 @@ POLICIES: dict[str, Policy] = {
         blur=0.1,
         cutout=0.1,
     ),
-    # A lesion has no upright: any angle. Colour goes further than the document's, hue does not, since it carries the diagnosis.
+    # A lesion has no upright: any angle. Light goes further than the document's; hue less far, since it carries the diagnosis.
     "strong": Policy(
         hflip=0.5,
         vflip=0.5,
@@ -71,7 +71,7 @@ POLICIES: dict[str, Policy] = {
         brightness=0.3,
         contrast=0.3,
         saturation=0.3,
-        hue=0.1,
+        hue=0.05,
         blur=0.2,
         cutout=0.25,
     ),
@@ -107,9 +107,9 @@ def resolve(spec: AugmentSpec) -> Policy:
 def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: npt.ArrayLike) -> Tensor:
     """Randomly changed images.
 
-    Colour jitter draws factors uniform in 1 ± brightness, contrast and saturation and a hue turn uniform in ± hue, and clips once
-    at the end. A corner that the affine map uncovers is filled by reflection. Blur draws its sigma from 0.1 to 2 pixels at a short edge
-    of 224, cutout a rectangle of 2 to 15 % of the area, filled with the image's mean colour.
+    Colour jitter draws factors uniform in 1 ± brightness, contrast and saturation and a hue turn uniform in ± hue, and clips
+    once at the end. What the affine map uncovers is filled by reflection. Blur draws its sigma from 0.1 to 2 pixels at a short
+    edge of 224, cutout a rectangle of 2 to 15 % of the area, filled with the image's mean colour.
 
     Args:
         images_BHW3: uint8 RGB, any device; not changed.
@@ -141,16 +141,18 @@ def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, po
 
 def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> Tensor:
     height, width = images_BHW3.shape[1:3]
-    mean_B3 = _mean_colours(images_BHW3) if policy.contrast or policy.cutout else np.zeros((len(images_BHW3), 3))
+    fill_B3 = mean_B3 = _mean_colours(images_BHW3) if policy.contrast or policy.cutout else np.zeros((len(images_BHW3), 3))
     flip_x, flip_y = random["hflip"] < policy.hflip, random["vflip"] < policy.vflip
     if policy.rotate_deg or policy.affine_deg or policy.translate or policy.scale != (1.0, 1.0):
         images = _warp(images_BHW3, _affine(policy, random, flip_x, flip_y, height / width))
     else:
         images = _flip(images_BHW3, flip_x, flip_y).permute(0, 3, 1, 2).float()
     if policy.brightness or policy.contrast or policy.saturation or policy.hue:
-        images = _recolour(images, *_colour(policy, random, mean_B3))
+        matrix_B33, offset_B = _colour(policy, random, mean_B3)
+        images = _recolour(images, matrix_B33, offset_B)
+        fill_B3 = (matrix_B33 @ mean_B3[:, :, None])[:, :, 0] + offset_B[:, None]
     else:
-        images.div_(255.0)
+        images, fill_B3 = images.div_(255.0), mean_B3 / 255
     if len(chosen := np.flatnonzero(random["blur"] < policy.blur)):
         sigma_K = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * random["sigma"][chosen]) * min(height, width) / 224
         rows = torch.from_numpy(chosen).to(images.device)
@@ -161,7 +163,7 @@ def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> 
         edge_y = min(height, max(1, round(math.sqrt(area * aspect))))
         edge_x = min(width, max(1, round(math.sqrt(area / aspect))))
         top, left = int(random["top"][row] * (height - edge_y + 1)), int(random["left"][row] * (width - edge_x + 1))
-        fill = images.new_tensor(mean_B3[row] / 255)[:, None, None]
+        fill = images.new_tensor(fill_B3[row].clip(0, 1))[:, None, None]
         images[row, :, top : top + edge_y, left : left + edge_x] = fill
     return images
 
@@ -217,7 +219,7 @@ def _flip(images_BHW3: Tensor, flip_x: npt.NDArray[np.bool_], flip_y: npt.NDArra
 
 
 def _colour(policy: Policy, random: dict[str, Floats], mean_B3: Floats) -> tuple[Floats, Floats]:
-    """(B, 3, 3) matrices and (B, 3) offsets from 0..255 to 0..1.
+    """(B, 3, 3) matrices and (B,) offsets of all channels, from 0..255 to 0..1.
 
     Brightness scales; contrast scales about the mean grey; saturation scales, and hue turns, the plane of chroma (YIQ), which
     leaves greys alone. All are linear, so they compose.
@@ -231,15 +233,15 @@ def _colour(policy: Policy, random: dict[str, Floats], mean_B3: Floats) -> tuple
     turn = np.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).reshape(-1, 3, 3)
     matrix = (bright * contrast)[:, None, None] * (_FROM_YIQ @ turn @ _TO_YIQ) / 255
     offset = (1 - contrast) * bright * (mean_B3 @ _LUMA) / 255
-    return matrix, np.repeat(offset[:, None], 3, axis=1)
+    return matrix, np.asarray(offset)
 
 
-def _recolour(images: Tensor, matrix_B33: Floats, offset_B3: Floats) -> Tensor:
+def _recolour(images: Tensor, matrix_B33: Floats, offset_B: Floats) -> Tensor:
     batch, _, height, width = images.shape
     matrix = torch.from_numpy(matrix_B33.astype(np.float32)).to(images.device)
-    offset = torch.from_numpy(offset_B3.astype(np.float32)).to(images.device)
+    offset = torch.from_numpy(offset_B.astype(np.float32)).to(images.device)
     flat = torch.bmm(matrix, images.reshape(batch, 3, height * width))
-    return flat.add_(offset[:, :, None]).clamp_(0.0, 1.0).view(batch, 3, height, width)
+    return flat.add_(offset[:, None, None]).clamp_(0.0, 1.0).view(batch, 3, height, width)
 
 
 def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:

@@ -37,19 +37,21 @@ class Classifier(nn.Module):
     @property
     def width(self) -> int:
         """Features of an embedding."""
-        return self.backbone.width
+        return self.backbone.map_width if self.head.takes == "map" else self.backbone.width
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C)."""
-        if self.head.takes == "map":
-            return cast(Tensor, self.head(self.backbone(images)))
-        return cast(Tensor, self.head(self.backbone.embed(images)))
+        return self.forward_with_embedding(images)[0]
 
     def forward_with_embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the backbone's pooled features (B, D), whatever the head takes."""
+        """Logits (B, C) and the backbone's pooled features (B, D).
+
+        Pooled by the backbone where the head takes that; the mean of the map where the head takes the map (layers that
+        some backbones have after pooling are then neither trained nor used).
+        """
         if self.head.takes == "map":
-            map_BDhw, embedding = self.backbone.both(images)
-            return self.head(map_BDhw), embedding
+            map_BDhw = self.backbone(images)
+            return self.head(map_BDhw), map_BDhw.mean(dim=(2, 3))
         embedding = self.backbone.embed(images)
         return self.head(embedding), embedding
 
@@ -58,8 +60,8 @@ class Classifier(nn.Module):
         return cast(Tensor, self.backbone(images))
 
     def embed(self, images: Tensor) -> Tensor:
-        """The backbone's pooled features (B, D)."""
-        return self.backbone.embed(images)
+        """The backbone's pooled features (B, D), as in `forward_with_embedding`."""
+        return self.features(images).mean(dim=(2, 3)) if self.head.takes == "map" else self.backbone.embed(images)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

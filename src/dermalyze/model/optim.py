@@ -18,8 +18,8 @@ def parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, An
     """Every trainable parameter in exactly one group.
 
     Decay leaves out biases, normalisation layers and whatever else has one dimension or none, and the names that a sub-module
-    lists in `no_weight_decay()` (timm: position embeddings, class tokens). Where `backbone_lr` is given, `model.backbone` has groups
-    of its own. Frozen parameters are left out.
+    lists in `no_weight_decay()` (timm: position embeddings, class tokens). Where `backbone_lr` is given, `model.backbone` has
+    groups of its own. Frozen parameters are left out.
 
     Returns:
         Groups for a torch optimizer. Each also carries `name` and `lr_scale`, its rate relative to `spec.lr`.
@@ -146,9 +146,9 @@ class Ema:
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The model with the average in it, for validation and saving; leaves the trained values as they were, also after an error.
+        """The model with the average in it, for validation and saving.
 
-        Whatever is written to the model inside is lost.
+        Afterwards, also after an error, it has its trained values again; whatever was written to it inside is lost.
         """
         with torch.no_grad():
             live = model.state_dict()
@@ -174,13 +174,11 @@ class Ema:
         expected = {"updates", *(f"shadow.{name}" for name in self.shadow)}
         if expected != set(state):
             odd = sorted(expected ^ set(state))
-            raise ModelError(f"the saved weight average does not fit the model: {len(odd)} names differ, first '{odd[0]}'")
+            raise ModelError(f"the saved weight average does not fit: {len(odd)} names differ, first '{odd[0]}'")
         for name, tensor in self.shadow.items():
             saved = state[f"shadow.{name}"]
             if saved.shape != tensor.shape:
-                raise ModelError(
-                    f"the saved weight average does not fit the model: '{name}' is {list(saved.shape)}, not {list(tensor.shape)}"
-                )
+                raise ModelError(f"the saved weight average does not fit: '{name}' is {[*saved.shape]}, not {[*tensor.shape]}")
         self.updates = int(state["updates"])
         _copy(self.shadow, {name: state[f"shadow.{name}"] for name in self.shadow})
 

@@ -83,8 +83,8 @@ def one_cycle(
 
     The same numbers as torch's OneCycleLR.
 
-    >>> one_cycle(0, steps_per_epoch=10, total_steps=100, lr=1.0, pct_start=0.3, div_factor=25.0, final_div_factor=1e4)
-    0.04
+    >>> one_cycle(29, steps_per_epoch=10, total_steps=100, lr=1.0, pct_start=0.3, div_factor=25.0, final_div_factor=1e4)
+    1.0
 
     Smith & Topin 2018, arXiv:1708.07120
     """

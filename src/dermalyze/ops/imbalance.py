@@ -99,7 +99,9 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
     return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.int64), classes, **fields)
 
 
-def draw_order(spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch: int, classes: int | None = None) -> Ints:
+def draw_order(
+    spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch: int, classes: Sequence[str] | None = None
+) -> Ints:
     """Which row each draw of the epoch takes.
 
     Without sampling: every row once, in random order. With it: as many draws as there are rows, with replacement, each class
@@ -109,7 +111,7 @@ def draw_order(spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch
         spec: `train.imbalance`.
         labels_N: class index of each row, 0..C-1.
         seed, epoch: the address of the random numbers.
-        classes: C; default: the largest label + 1.
+        classes: class names in class order, so that one without any row is noticed; default: as many as the largest label says.
 
     Returns:
         (M,) int64 row indices, M = N.
@@ -126,14 +128,14 @@ def draw_order(spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch
     order = permutation(seed, epoch, len(labels))
     if not IMBALANCE[spec.kind].balanced_draws:
         return order
-    counts = np.bincount(labels, minlength=classes or 0)
-    _refuse_empty(counts, [str(index) for index in range(len(counts))])
+    counts = np.bincount(labels, minlength=len(classes or ()))
+    _refuse_empty(counts, classes or [f"number {index}" for index in range(len(counts))])
     rows_by_class, first = np.argsort(labels, kind="stable"), np.cumsum(counts) - counts
     drawn = (order + epoch) % len(counts)
     share = uniforms(seed, epoch, np.arange(len(labels)), 1, stream=_MEMBER)[:, 0]
-    # share < 1 - 2**-53, so the floor stays below the count (counts are far below 2**53)
-    member = np.minimum((share * counts[drawn]).astype(np.int64), counts[drawn] - 1)
-    return rows_by_class[first[drawn] + member].astype(np.int64, copy=False)
+    member = (share * counts[drawn]).astype(np.int64)  # below the count: share <= 1 - 2**-53 and counts are far below 2**53
+    rows: Ints = rows_by_class[first[drawn] + member]
+    return rows
 
 
 def _refuse_empty(counts_C: Ints, classes: Sequence[str]) -> None:

@@ -133,6 +133,16 @@ class Tally:
         """(R, C) weight of each class's images."""
         return np.asarray(self.confusion.sum(axis=2), dtype=np.float64)
 
+    @cached_property
+    def auroc(self) -> Floats:
+        """(R, C), see the function of that name."""
+        return np.stack([_auroc_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
+
+    @cached_property
+    def average_precision(self) -> Floats:
+        """(R, C), see the function of that name."""
+        return np.stack([_average_precision_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
+
 
 def tally(labels_N: npt.ArrayLike, probs_NC: npt.ArrayLike, weights_NR: npt.ArrayLike | None = None) -> Tally:
     """Scores under one weighting of ones, or under the given ones.
@@ -242,8 +252,7 @@ def auroc(t: Tally) -> Floats:
 
     Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747
     """
-    columns = [_auroc_of(ranking, t.weights) for ranking in t.scores.rankings]
-    return np.stack(columns, axis=1)
+    return t.auroc
 
 
 def _auroc_of(ranking: Ranking, weights_NR: Floats) -> Floats:
@@ -270,8 +279,7 @@ def average_precision(t: Tally) -> Floats:
     >>> average_precision(tally([1, 0, 1], [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]))[:, 1].round(3)
     array([0.833])
     """
-    columns = [_average_precision_of(ranking, t.weights) for ranking in t.scores.rankings]
-    return np.stack(columns, axis=1)
+    return t.average_precision
 
 
 def _average_precision_of(ranking: Ranking, weights_NR: Floats) -> Floats:

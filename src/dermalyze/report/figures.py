@@ -33,7 +33,7 @@ def _draw(width_in: float, height_in: float, title: str, leak: str | None, paint
         figure = Figure(figsize=(width_in, height_in + head_in), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         total = height_in + head_in
-        figure.get_layout_engine().set(rect=(0, 0, 1, height_in / total))  # type: ignore[union-attr, call-arg]
+        figure.get_layout_engine().set(rect=(0, 0, 1, height_in / total), w_pad=0.09, h_pad=0.07)  # type: ignore[union-attr, call-arg]
         for number, line in enumerate(stamp):
             y = 1 - (0.1 + 0.21 * number) / total
             figure.text(0.01, y, line, color=ALARM, fontsize=10.5, fontweight="bold", va="top")
@@ -91,9 +91,9 @@ def confusion_matrix(
         panel(right, lambda i, j: f"{int(counts[i, j])}", "number of images")
         left.set_ylabel("true class")
         colours = figure.colorbar(image, cax=bar, label="share of the true class")
-        colours.outline.set_visible(False)  # type: ignore[operator]
+        colours.outline.set_visible(False)
 
-    return _draw(2 * size + 0.6, size, title, leak, paint)
+    return _draw(2 * size + 0.6, size + 0.1, title, leak, paint)
 
 
 def roc_curves(
@@ -133,6 +133,10 @@ def roc_curves(
     return _draw(9.2, 5.6, title, leak, paint)
 
 
+PER_CLASS_TITLES = {
+    "recall": "sensitivity", "specificity": "specificity", "precision": "precision", "f1": "F1", "auroc": "AUROC",
+    "average_precision": "average precision",
+}  # fmt: skip
 PER_CLASS_PANELS = {"recall": "sensitivity (recall)", "precision": "precision", "f1": "F1", "auroc": "AUROC"}
 
 
@@ -151,10 +155,12 @@ def per_class_metrics(
                 if estimate["value"] is None:
                     axes.text(0.02, row, "not estimable", va="center", fontsize=8.5, color=QUIET, style="italic")
                     continue
-                axes.barh(row, estimate["value"], color=style.colour, height=0.62, alpha=0.85)
+                axes.barh(row, estimate["value"], color=style.colour, height=0.62)
                 if estimate["low"] is not None:
-                    axes.plot([estimate["low"], estimate["high"]], [row, row], color=INK, linewidth=1.4, solid_capstyle="butt")
-                    axes.plot([estimate["low"], estimate["high"]], [row, row], "|", color=INK, markersize=7)
+                    ends = [estimate["low"], estimate["high"]]
+                    for colour, width in (("white", 3.6), (INK, 1.4)):  # a white rim, to be seen on dark bars
+                        axes.plot(ends, [row, row], "-", color=colour, linewidth=width, clip_on=False)
+                        axes.plot(ends, [row, row], "|", color=colour, markersize=7, markeredgewidth=width, clip_on=False)
                 axes.text(1.04, row, f"{estimate['value']:.2f}", va="center", fontsize=9, clip_on=False)
             axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
             axes.set_title(name, loc="left")
@@ -181,8 +187,10 @@ def calibration_curve(bins: Sequence[Mapping[str, Any]], ece: EstimateDict, *, t
         if filled:
             x, y = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
             upper.fill_between(x, x, y, color=ACCENT, alpha=0.12, linewidth=0, label="gap")
-            upper.vlines(x, [b["low"] for b in filled], [b["high"] for b in filled], color=ACCENT, linewidth=1.5)
-            upper.plot(x, y, color=ACCENT, marker="o", markersize=5, linewidth=1.4, label="this model, with interval")
+            upper.vlines(x, [b["low"] for b in filled], [b["high"] for b in filled], color=ACCENT, linewidth=1.5, clip_on=False)
+            upper.plot(
+                x, y, color=ACCENT, marker="o", markersize=5, linewidth=1.4, label="this model, with interval", clip_on=False
+            )
         else:
             upper.text(0.5, 0.5, "not estimable (n = 0)", ha="center", color=QUIET)
         upper.text(0.97, 0.1, "overconfident", ha="right", color=QUIET, fontsize=9, style="italic")
@@ -241,6 +249,7 @@ def training_curves(
             axes.grid(color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
             axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
             if drawn > 1:
                 axes.legend(loc="best")
         grid[0, 0].annotate(

@@ -5,7 +5,6 @@ Nothing is unpacked to disk and no address is fetched. One bad file becomes one 
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import stat
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from dermalyze.core.errors import DataError
+from dermalyze.data.tables import read_table
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_ARCHIVE_MEMBERS = 1_000_000
@@ -118,20 +118,14 @@ def _from_folder(root: Path) -> Iterator[Item]:
 
 
 def _from_csv(path: Path) -> Iterator[Item]:
-    """Rows of a CSV; a row that cannot be read is an item with an error."""
+    """Rows of a CSV; a row whose file cannot be read is an item with an error."""
     root = path.parent.resolve()
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, strict=True)
-        try:
-            columns = [name.strip() if name else "" for name in rows.fieldnames or []]
-            if "path" not in columns:
-                raise DataError(f"the CSV has columns {columns}; it needs one named 'path' (and may have 'image_id')")
-            rows.fieldnames = columns
-            for row in rows:
-                name, key = (row.get("path") or "").strip(), (row.get("image_id") or "").strip() or None
-                yield _item(name, lambda name=name: _read_file(_below(root, name)), key)  # type: ignore[misc]
-        except (csv.Error, UnicodeError) as error:
-            raise DataError(f"not a UTF-8 CSV from line {rows.line_num + 1} on ({error})") from error
+    table = read_table(_read_file(path), "the CSV")
+    names = table.column(table.require(["path"], "give each image's file, relative to the CSV")["path"])
+    column = table.find("image_id")
+    keys = table.column(column) if column is not None else [""] * len(names)
+    for name, key in zip(names, keys, strict=True):
+        yield _item(name, lambda name=name: _read_file(_below(root, name.strip())), key.strip() or None)  # type: ignore[misc]
 
 
 def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:
@@ -143,7 +137,7 @@ def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:
         raise DataError(f"a damaged zip archive ({error})") from error
     with archive:
         for member in archive.infolist():
-            path = PurePosixPath(member.filename)
+            path = PurePosixPath(member.filename.replace("\\", "/"))
             if member.is_dir() or path.name.startswith(".") or path.parts[:1] == ("__MACOSX",):
                 continue
             label = f"{name}!{member.filename}"
@@ -163,8 +157,8 @@ def _check_directory(stream: BinaryIO) -> None:
     if len(record) < 22:
         raise DataError("a damaged zip archive (its end is missing)")
     members, length = int.from_bytes(record[10:12], "little"), int.from_bytes(record[12:16], "little")
-    if (locator := tail.rfind(b"PK\x06\x07", 0, at)) >= 0:  # zip64: the real numbers stand in another record
-        stream.seek(min(int.from_bytes(tail[locator + 8 : locator + 16], "little"), size))
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # zip64: the real numbers stand in another record
+        stream.seek(min(int.from_bytes(tail[at - 12 : at - 4], "little"), size))
         record = stream.read(56)
         members, length = int.from_bytes(record[32:40], "little"), int.from_bytes(record[40:48], "little")
     stream.seek(0)

@@ -9,6 +9,7 @@ from typing import Literal, TextIO
 
 from dermalyze.core.errors import UsageError, one_line
 from dermalyze.core.result import DISCLAIMER
+from dermalyze.data.tables import neutralise
 from dermalyze.serve.predictor import Prediction
 
 Format = Literal["table", "jsonl", "csv"]
@@ -53,8 +54,7 @@ def safe_cell(text: str | None) -> str:
     >>> safe_cell('=HYPERLINK("http://x")'), safe_cell("ISIC_0024306"), safe_cell(None)
     ('\\'=HYPERLINK("http://x")', 'ISIC_0024306', '')
     """
-    line = one_line(text or "")
-    return f"'{line}" if line[:1] in ("=", "+", "-", "@", "|", "%") and line else line
+    return neutralise(one_line(text or ""))
 
 
 def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool) -> int:

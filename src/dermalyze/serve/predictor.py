@@ -26,6 +26,7 @@ from dermalyze.serve.inputs import Item, read_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
 DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
 
 
@@ -185,6 +186,9 @@ class Predictor:
                 known["sha256"] = sha256_bytes(data)
                 decoded = decode(data)
                 pixels_HW3, known["notes"] = decoded.pixels, decoded.notes
+            height, width = pixels_HW3.shape[:2]
+            if max(height, width) > MAX_ASPECT * min(height, width):
+                raise DataError(f"{height} x {width} px is no photograph; edges may differ by {MAX_ASPECT} times")
             return Prediction(**known), to_size(pixels_HW3, self.preprocessing)
         except DataError as error:
             return Prediction(**known, error=str(error)), None

@@ -43,7 +43,7 @@ class InitResult:
         return [*self.notes, f"{self.root}: configuration frozen in config.yaml; next: dermalyze prepare {self.root}"]
 
 
-def init(root: Path, *, config: Path | None = None, legacy: Path | None = None, sets: Sequence[str] = ()) -> InitResult:
+def init(root: Path | str, *, config: Path | None = None, legacy: Path | None = None, sets: Sequence[str] = ()) -> InitResult:
     """Make a run folder with a frozen configuration.
 
     Args:
@@ -66,8 +66,7 @@ def init(root: Path, *, config: Path | None = None, legacy: Path | None = None, 
         spec = build_experiment(values, legacy.name, sets)
     else:
         spec = load_experiment(config, sets) if config is not None else build_experiment({}, "--set", sets)
-    freeze(root, spec)
-    return InitResult(root, notes)
+    return InitResult(freeze(Path(root), spec).root, notes)
 
 
 def freeze(root: Path, spec: ExperimentSpec) -> Run:

@@ -12,19 +12,9 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import Run
+from dermalyze.data.grouping import LINKS, conflicts, crossings, describe_leaks, groups, keys, leaks
 from dermalyze.data.manifest import read_classes, read_manifest, usable
-from dermalyze.data.splitting import (
-    LINKS,
-    Division,
-    conflicts,
-    crossings,
-    describe_leaks,
-    divide,
-    groups,
-    keys,
-    leaks,
-    part_csv,
-)
+from dermalyze.data.splitting import Division, divide, part_csv
 
 USED_FOR = {
     "train": "weights",

@@ -106,7 +106,8 @@ def test_named_pipe_does_not_hang(make_artefact: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../model.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "C:\\x.onnx", "a\0.onnx", "a\n.onnx", "", "artefact.json", "CON"]
+    "name",
+    ["../model.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "C:\\x.onnx", "a\0.onnx", "a\n.onnx", "", "artefact.json", "CON"],
 )
 def test_path_tricks_in_files(make_artefact: Any, name: str) -> None:
     folder = make_artefact()

@@ -1,0 +1,220 @@
+"""Another labelled set, for external validation: found, mapped to the model's classes, decoded, compared with training."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.base import parse_yaml
+from dermalyze.config.data import PARTS, CsvSource, DataSpec, FolderSource, Ham10000Source, SourceSpec
+from dermalyze.core.errors import ConfigError, DataError, UsageError, nearest
+from dermalyze.core.run import Run
+from dermalyze.data.cache import read_image
+from dermalyze.data.grouping import conflicts, groups, keys
+from dermalyze.data.images import Preprocessing
+from dermalyze.data.inspection import inspect_images
+from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
+from dermalyze.data.splitting import read_division
+from dermalyze.data.store import ImageStore
+
+# Shapes: B images of a batch, H height, W width.
+
+MADE_WITH = ("train", "val", "cal")
+"""Parts that the model was made with: weights, choices, calibration."""
+
+
+@dataclass(frozen=True)
+class ExternalSet:
+    """A labelled set, ready to be judged.
+
+    Attributes:
+        name: from the folder's or file's name, safe as a file name.
+        kind: which source it was read as.
+        store: reads its images.
+        frame: one row a usable image: image_id, path, sha256, pixel_sha256, label (a class of the model), group, and lesion_id
+            and patient_id where known.
+        labels: {label, class (None: left out), images} for each label in the set.
+        notes: what a person should know, without file names.
+    """
+
+    name: str
+    kind: str
+    store: ImageStore
+    frame: pd.DataFrame
+    labels: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+
+def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: Mapping[str, str | None]) -> ExternalSet:
+    """Find, map and decode a labelled set.
+
+    A file that ends in .csv, .tsv or .tab is a table beside its images (`data.source.columns` holds for it where the run's own
+    source is a CSV); a folder or zip with HAM10000_metadata is in that layout; any other holds one folder a class.
+
+    Args:
+        on: folder, zip or table.
+        spec: the run's `data`: limits, links, workers, columns.
+        classes: of the model.
+        label_map: label in the set to class of the model; None leaves the label's images out.
+
+    Raises:
+        UsageError: it is not there.
+        ConfigError: the map leads to no class of the model.
+        DataError: labels that are no classes, too many unreadable images, an image under two labels, no image at all.
+    """
+    if not on.exists():
+        raise UsageError(f"{on.name}: is not there; give a folder with one folder a class, a HAM10000 folder, or a CSV")
+    strangers = sorted({str(name) for name in label_map.values() if name is not None} - set(classes))
+    if strangers:
+        raise ConfigError(
+            f"label map: leads to {strangers}; the model's classes are {list(classes)}{nearest(strangers[0], list(classes))}"
+        )
+    root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
+    store = ImageStore.open(spec.model_copy(update={"path": str(root)}))
+    source = _source(on, store, spec.source)
+    listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
+    rows, labels = _mapped(listing.rows, classes, label_map)
+    frame, notes = _decoded(rows, store, spec)
+    unused = sorted(set(label_map) - {row["label"] for row in labels})
+    if unused:
+        notes.append(f"labels of the map that the set does not have: {', '.join(unused)}")
+    twice = conflicts(frame)
+    if twice:
+        raise DataError(
+            f"{on.name}: {len(twice)} image(s) stand under two labels; first: {', '.join(twice[0][:4])}; keep one label"
+        )
+    frame["group"] = groups(frame)
+    return ExternalSet(set_name(on), source.kind, store, frame, labels, (*listing.notes, *notes))
+
+
+def set_name(on: Path) -> str:
+    """A short name for a set, safe as a file name and never a part's.
+
+    >>> set_name(Path("data/PH2 (2013)")), set_name(Path("test"))
+    ('ph2-2013', 'set-test')
+    """
+    stem = on.resolve().stem if on.is_file() else on.resolve().name
+    name = re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-_")[:40].strip("-_") or "set"
+    return f"set-{name}" if name in PARTS else name
+
+
+def read_label_map(path: Path) -> dict[str, str | None]:
+    """A YAML or JSON file {label of the set: class of the model, or null to leave its images out}.
+
+    Raises:
+        ConfigError: unreadable, or anything but a flat mapping of texts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, path.name)
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name}: cannot be read as a label map: {error}") from error
+    if not isinstance(values, dict) or not all(value is None or isinstance(value, str) for value in values.values()):
+        raise ConfigError(f"{path.name}: must be a mapping such as 'melanoma: mel', one line a label (null leaves a label out)")
+    return {str(label): name for label, name in values.items()}
+
+
+def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int]:
+    """How many images of the set were used to make the model, by part; found by file bytes, by pixels and, where both sets are
+    HAM10000, by lesion, so that a re-encoded copy or another photograph of a lesion counts too."""
+    frame, parts = read_division(run)
+    columns = ["sha256", "pixel_sha256"]
+    if external.kind == spec.source.kind == "ham10000":
+        columns += ["lesion_id", "image_id"]
+    found = {}
+    seen = pd.Series(False, index=external.frame.index)
+    for part in MADE_WITH:
+        inside = frame[parts == part]
+        known = pd.Series(False, index=external.frame.index)
+        for column in columns:
+            known |= keys(external.frame, column).isin(set(keys(inside, column).dropna()))
+        count = int((known & ~seen).sum())
+        seen |= known
+        if count:
+            found[part] = count
+    return found
+
+
+def read_batches(
+    store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
+) -> Iterator[NDArray[np.uint8]]:
+    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses."""
+    paths, hashes = frame["path"].tolist(), frame["sha256"].tolist()
+
+    def read(row: int) -> NDArray[np.uint8]:
+        return read_image(store, paths[row], hashes[row], preprocessing)
+
+    with ThreadPoolExecutor(max(1, workers or 2)) as pool:
+        for start in range(0, len(paths), size):
+            yield np.stack(list(pool.map(read, range(start, min(start + size, len(paths))))))
+
+
+def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:
+    if on.suffix.lower() in TABLE_SUFFIXES:
+        settings = own if isinstance(own, CsvSource) else CsvSource(file=None)
+        return settings.model_copy(update={"file": on.name})
+    names = {entry.name.lower().partition(".")[0] for entry in store.entries()}
+    return Ham10000Source() if "ham10000_metadata" in names else FolderSource()
+
+
+def _mapped(
+    rows: Sequence[Row], classes: Sequence[str], label_map: Mapping[str, str | None]
+) -> tuple[list[tuple[Row, str]], list[dict[str, Any]]]:
+    """The rows that are kept, each with its class, and the table of labels."""
+    counts = Counter(row.label for row in rows)
+    table = [{"label": label, "class": label_map.get(label, label), "images": n} for label, n in sorted(counts.items())]
+    unknown = [row for row in table if row["class"] is not None and row["class"] not in classes]
+    if unknown:
+        shown = ", ".join(
+            f"{row['label']!r} ({row['images']} images{nearest(str(row['label']), list(classes))})" for row in unknown[:5]
+        )
+        raise DataError(
+            f"labels {shown} are no classes of the model, which has {list(classes)}; map them with --label-map FILE "
+            "('their label: our class', or null to leave a label out)"
+        )
+    kept = [(row, name) for row in rows if (name := label_map.get(row.label, row.label)) is not None]
+    return kept, table
+
+
+def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
+    """The usable rows as a frame, and notes on the others."""
+    there = [(row, name) for row, name in rows if row.path is not None]
+    inspected = inspect_images(store, [str(row.path) for row, _ in there], workers=spec.workers)
+    bad = Counter(found.reason for found in inspected if found.reason is not None)
+    if len(rows) > len(there):
+        bad[MISSING_FILE] = len(rows) - len(there)
+    reasons = ", ".join(f"{reason} ({n})" for reason, n in bad.most_common(5))
+    if not rows or bad.total() == len(rows):
+        raise DataError(f"the set has no usable image{f': {reasons}' if reasons else ''}; at least 1 labelled image is needed")
+    if bad.total() > spec.max_bad_fraction * len(rows):
+        raise DataError(
+            f"{bad.total()} of {len(rows)} images are unusable, more than data.max_bad_fraction "
+            f"{spec.max_bad_fraction:g}: {reasons}; "
+            "mend or remove them"
+        )
+    frame = pd.DataFrame(
+        [
+            {
+                "image_id": row.image_id, "path": row.path, "sha256": found.sha256, "pixel_sha256": found.pixel_sha256,
+                "label": name, "lesion_id": row.known.get("lesion_id"), "patient_id": row.known.get("patient_id"),
+            }
+            for (row, name), found in zip(there, inspected, strict=True)
+            if found.reason is None
+        ]
+    )  # fmt: skip
+    repeated = sorted(set(frame.loc[frame["image_id"].duplicated(), "image_id"]))
+    if repeated:
+        raise DataError(
+            f"image_id {repeated[0]!r} and {len(repeated) - 1} others stand in more than one row; each image has its own"
+        )
+    return frame, [f"{bad.total()} of {len(rows)} images are left out: {reasons}"] if bad else []

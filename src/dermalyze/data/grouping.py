@@ -1,0 +1,111 @@
+"""What must stay together: groups as connected components, and the checks that nothing crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dermalyze.config.data import PARTS
+
+LINKS = ("patient_id", "lesion_id", "cluster_id", "sha256", "pixel_sha256")
+"""Columns whose equal values join two images; a null joins nothing."""
+
+
+def keys(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Values of a column as text, null where missing or blank; all null where the column is absent.
+
+    >>> keys(pd.DataFrame({"a": ["x", " ", None]}), "a").notna().tolist()
+    [True, False, False]
+    """
+    if column not in frame:
+        return pd.Series(None, index=frame.index, dtype=object)
+    text = frame[column].astype(object).where(frame[column].notna(), "").map(lambda value: str(value).strip())
+    return text.where(text != "", None)
+
+
+def groups(frame: pd.DataFrame) -> pd.Series:
+    """The group of each image: connected components over patient, lesion, near-duplicate cluster and identical content.
+
+    Args:
+        frame: manifest rows with unique `image_id` and any of the columns in `LINKS`.
+
+    Returns:
+        the smallest image_id of each image's component, indexed like `frame`; no order of rows changes it.
+
+    >>> groups(pd.DataFrame({"image_id": list("abcd"), "lesion_id": ["1", "1", "2", None],
+    ...                      "patient_id": [None, "p", "p", None]})).tolist()
+    ['a', 'a', 'a', 'd']
+    """
+    parent = list(range(len(frame)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for column in LINKS:
+        first: dict[str, int] = {}
+        for i, key in enumerate(keys(frame, column)):
+            if isinstance(key, str):
+                a, b = root(first.setdefault(key, i)), root(i)
+                parent[max(a, b)] = min(a, b)
+    roots = np.array([root(i) for i in range(len(frame))], dtype=np.int64)
+    names = pd.Series(frame["image_id"].astype(str).to_numpy(dtype=object), index=frame.index, dtype=object)
+    return names.groupby(roots).transform("min").rename("group")
+
+
+def crossings(values: pd.Series, parts: pd.Series) -> list[str]:
+    """The values (nulls left out) that stand in more than one part, sorted.
+
+    >>> crossings(pd.Series(["a", "a", None, None]), pd.Series(["train", "test", "train", "test"]))
+    ['a']
+    """
+    spread = parts[values.notna()].groupby(values[values.notna()].astype(str)).nunique()
+    return sorted(spread.index[spread > 1])
+
+
+def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
+    """Groups in more than one part, each with what joins it, its lesions and images (never a patient's own number).
+
+    Args:
+        frame: rows with `image_id` and `group`.
+        parts: part of each row.
+    """
+    crossed = {column: set(crossings(keys(frame, column), parts)) for column in LINKS}
+    found = []
+    for name in crossings(frame["group"], parts):
+        rows = frame[frame["group"] == name]
+        found.append(
+            {
+                "group": name,
+                "joined_by": [c for c in LINKS if crossed[c] & set(keys(rows, c).dropna())],
+                "lesion_ids": sorted(set(keys(rows, "lesion_id").dropna())),
+                "image_ids": sorted(rows["image_id"].astype(str)),
+                "parts": {part: int((parts[rows.index] == part).sum()) for part in PARTS if (parts[rows.index] == part).any()},
+            }
+        )
+    return found
+
+
+def describe_leaks(found: Sequence[dict[str, Any]]) -> str:
+    """One clause: how many groups cross, and the first of them."""
+    first = found[0]
+    name = f"lesion {', '.join(first['lesion_ids'][:3])}" if first["lesion_ids"] else f"group {first['group']}"
+    where = " and ".join(f"{part} ({n})" for part, n in first["parts"].items())
+    images = sum(len(leak["image_ids"]) for leak in found)
+    return f"{len(found)} group(s) with {images} images stand in more than one part; first: {name} in {where}"
+
+
+def conflicts(frame: pd.DataFrame) -> list[list[str]]:
+    """Images with the same file bytes or the same pixels that stand under two labels: their image_ids, sorted."""
+    found = set()
+    for column in ("sha256", "pixel_sha256"):
+        key = keys(frame, column)
+        for _, rows in frame[key.notna() & key.duplicated(keep=False)].groupby(key):
+            if rows["label"].nunique() > 1:
+                found.add(tuple(sorted(rows["image_id"].astype(str))))
+    return [list(ids) for ids in sorted(found)]

@@ -1,0 +1,117 @@
+"""From the labels of a source to the classes of a model: nothing is trimmed, guessed or added."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from dermalyze.core.errors import ConfigError, DataError, nearest
+
+_NO_LABEL = ("", "nan", "na", "n/a", "none", "null", "unknown")
+_SHOWN = 5
+
+
+def settle_labels(
+    labels: Sequence[str],
+    *,
+    label_map: Mapping[str, str],
+    chosen: Sequence[str] | None,
+    own: Sequence[str] | None,
+    splits: Sequence[str | None] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Map each label and settle the classes.
+
+    Args:
+        labels: as in the source, one an image.
+        label_map: label in the source to class name.
+        chosen: class names from the configuration; they win.
+        own: class names the source defines; None: whatever names there are, sorted.
+        splits: the user's own part of each image, or None; without chosen or own classes a class that is in no training
+            image is unknown.
+
+    Returns:
+        the class of each image, and the classes in order.
+
+    Raises:
+        ConfigError: fewer than 2 classes, one named twice, or a label is mapped to none of them.
+        DataError: labels that are none of the classes, with their counts and the nearest class.
+
+    >>> settle_labels(["nv", "mole"], label_map={"mole": "nv"}, chosen=["mel", "nv"], own=None)
+    (['nv', 'nv'], ['mel', 'nv'])
+    """
+    known = list(chosen) if chosen is not None else list(own) if own is not None else None
+    if known is not None and (len(set(known)) != len(known) or len(known) < 2 or any(not name.strip() for name in known)):
+        raise ConfigError(f"data.classes: {known} must be two or more different names")
+    mapped = [label_map.get(label, label) for label in labels]
+    if known is None:
+        classes = _derive(mapped, splits)
+    else:
+        classes = known
+        strangers = sorted(set(label_map.values()) - set(known))
+        if strangers:
+            raise ConfigError(f"data.label_map: leads to {strangers}, which are none of the classes {known}")
+    unknown = Counter(label for label in mapped if label not in set(classes))
+    if unknown:
+        shown = [
+            f"{label!r} ({count} {'image' if count == 1 else 'images'}{nearest(label, classes)})"
+            for label, count in unknown.most_common(_SHOWN)
+        ]
+        more = f" and {len(unknown) - _SHOWN} others" if len(unknown) > _SHOWN else ""
+        raise DataError(
+            f"labels {', '.join(shown)}{more} are none of the classes {classes}; "
+            "correct them, or map them with data.label_map, or set data.classes"
+        )
+    return mapped, classes
+
+
+def _derive(labels: Sequence[str], splits: Sequence[str | None] | None) -> list[str]:
+    """The labels that can be names of classes: those of training images, no blanks, and one spelling of each."""
+    counts = Counter(labels)
+    if splits is not None and "train" in splits:
+        trained = {label for label, split in zip(labels, splits, strict=True) if split in ("train", None)}
+        counts = Counter({label: count for label, count in counts.items() if label in trained})
+    names = [
+        label for label in counts if label.strip().lower() not in _NO_LABEL and label == label.strip() and label.isprintable()
+    ]
+    words = [name for name in names if not _is_number(name)]
+    if words and len(words) != len(names):  # a number among words is a slip; numbers alone are classes
+        names = words if len(words) > 1 else names
+    best: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (-counts[name], name)):
+        best.setdefault(name.lower(), name)
+    return sorted(best.values(), key=lambda name: (float(name), name) if _all_numbers(best) else (0.0, name))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _all_numbers(names: Mapping[str, str]) -> bool:
+    return all(map(_is_number, names))
+
+
+def require_classes(classes: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Refuse a set that cannot train a classifier.
+
+    Args:
+        classes: in order.
+        counts: usable images a class.
+
+    Raises:
+        DataError: fewer than two classes, or a class without an image.
+    """
+    if len(classes) < 2:
+        raise DataError(
+            f"{sum(counts.values())} usable images of {len(classes)} class {list(classes)}; at least 2 classes are needed"
+        )
+    empty = [name for name in classes if not counts.get(name)]
+    if empty:
+        present = ", ".join(name for name in classes if counts.get(name))
+        raise DataError(
+            f"classes {empty} have 0 usable images; each class needs at least 1: add images, "
+            f"or leave the classes out with data.classes: [{present}]"
+        )

@@ -1,0 +1,1 @@
+"""Many steps or many runs together."""

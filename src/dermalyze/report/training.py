@@ -1,0 +1,152 @@
+"""A training's history, read back and judged: the curves' numbers, and what they say about the fit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dermalyze.core.errors import ModelError, ResourceError
+from dermalyze.core.run import Run, read_json
+
+Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"]
+History = Mapping[str, Sequence[float | None]]
+
+LEAST_EPOCHS = 5  # fewer say nothing about a trend
+LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learnt next to nothing
+LARGEST_GAP = 0.15  # train accuracy minus validation accuracy at the epoch kept
+LARGEST_RISE = 0.10  # of the validation loss above its lowest, at the end, relative
+LARGEST_FALL = 0.05  # of the validation loss between the last two eighths of the epochs, relative: it is still falling
+
+
+def read_history(run: Run) -> dict[str, list[float | None]]:
+    """`metrics.jsonl` as one list a key, an entry an epoch; null where a value was undefined.
+
+    Raises:
+        UsageError: nothing has been trained.
+        ModelError: a damaged line, or epochs that are not 1, 2, 3 ..
+    """
+    path = run.require(run.metrics_path, "train")
+    lines: list[dict[str, Any]] = []
+    try:
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            line = json.loads(text)
+            if not isinstance(line, dict) or line.get("epoch") != number:
+                raise ValueError(f"line {number} is not epoch {number}")
+            lines.append(line)
+    except OSError as error:
+        raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path.name}: damaged ({error}); it is written again by: dermalyze train {run.root}") from None
+    if not lines:
+        raise ModelError(f"{path.name}: holds no epoch yet; go on with: dermalyze train {run.root}")
+    keys = dict.fromkeys(key for line in lines for key in line)
+    return {key: [_number(line.get(key)) for line in lines] for key in keys}
+
+
+def kept_epoch(run: Run) -> tuple[int, str]:
+    """The epoch whose weights were kept (from 1), and the metric that chose it.
+
+    Raises:
+        UsageError: nothing has been trained.
+    """
+    record = read_json(run.require(run.best_record_path, "train"))
+    return int(record["epoch"]), str(record["metric"])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the numbers say.
+
+    Attributes:
+        verdict: of the training as a whole.
+        reasons: one sentence each, with its numbers; the first decided.
+        numbers: everything the verdict rests on.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    numbers: dict[str, float | int | None]
+
+
+def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> Fit:
+    """Over-, under- or good fit.
+
+    In this order: no skill is underfitting; a large gap between train and validation accuracy at the epoch kept, or a
+    validation loss that rose well above its lowest while the training loss fell, is overfitting; a validation loss that
+    still falls is underfitting (more epochs would help); anything else is a good fit.
+
+    Args:
+        history: lists by key, as `read_history` gives them.
+        kept: epoch whose weights were kept, from 1.
+        classes: C.
+        majority: share of the commonest class in the validation part, the accuracy of always saying it.
+
+    >>> flat = {"train_loss": [1.0] * 6, "val_loss": [1.0] * 6, "train_accuracy": [0.7] * 6, "val_accuracy": [0.7] * 6,
+    ...         "val_balanced_accuracy": [0.6] * 6}
+    >>> judge_fit(flat, 3, classes=2, majority=0.5).verdict
+    'good fit'
+    """
+    val, train = _column(history, "val_loss"), _column(history, "train_loss")
+    epochs, at = len(val), kept - 1
+
+    def value(key: str) -> float:
+        column = _column(history, key)
+        return column[at] if 0 <= at < len(column) else math.nan
+
+    balanced, accuracy, train_accuracy = value("val_balanced_accuracy"), value("val_accuracy"), value("train_accuracy")
+    skill = (balanced - 1 / classes) / (1 - 1 / classes)
+    gap = train_accuracy - accuracy
+    tail = max(2, round(epochs / 8))
+    lowest = min((v for v in val if not math.isnan(v)), default=math.nan)
+    last = _mean(val[-min(3, epochs) :])
+    rise = last / lowest - 1 if lowest > 0 else math.nan
+    before = _mean(val[-2 * tail : -tail]) if epochs >= 2 * tail else val[0]
+    fall = 1 - _mean(val[-tail:]) / before if before > 0 else math.nan
+    train_fall = train[at] - _mean(train[-min(3, epochs) :]) if 0 <= at < len(train) else math.nan
+    numbers: dict[str, float | int | None] = {
+        "epochs": epochs, "kept_epoch": kept, "train_loss": _known(value("train_loss")), "val_loss": _known(value("val_loss")),
+        "loss_gap": _known(value("val_loss") - value("train_loss")), "uniform_guess_loss": math.log(classes),
+        "train_accuracy": _known(train_accuracy), "val_accuracy": _known(accuracy), "accuracy_gap": _known(gap),
+        "majority_accuracy": majority, "val_balanced_accuracy": _known(balanced), "chance_balanced_accuracy": 1 / classes,
+        "skill": _known(skill), "val_loss_rise_from_lowest": _known(rise), "val_loss_fall_at_the_end": _known(fall),
+        "train_loss_fall_since_kept": _known(train_fall),
+    }  # fmt: skip
+    if epochs < LEAST_EPOCHS:
+        return Fit("too short to tell", (f"{epochs} epochs; at least {LEAST_EPOCHS} are needed to see a trend",), numbers)
+    learnt = (
+        f"validation accuracy {accuracy:.3f} (always saying the commonest class: {majority:.3f}), balanced {balanced:.3f} "
+        f"(chance: {1 / classes:.3f})"
+    )
+    spread = f"train accuracy {train_accuracy:.3f}, validation {accuracy:.3f} at epoch {kept}: a gap of {gap:+.3f}"
+    risen = f"the validation loss ended {100 * rise:.0f} % above its lowest"
+    falling = f"the validation loss of the last {tail} epochs is {100 * fall:.1f} % below that of the {tail} before"
+    if skill < LEAST_SKILL:
+        return Fit("underfitting", (f"hardly better than chance: {learnt}", spread), numbers)
+    if gap > LARGEST_GAP:
+        return Fit("overfitting", (f"{spread}, more than {LARGEST_GAP}", risen, learnt), numbers)
+    if rise > LARGEST_RISE and train_fall > 0:
+        kept_text = f"the weights kept are those of epoch {kept} of {epochs}"
+        return Fit("overfitting", (f"{risen} while the training loss went on falling; {kept_text}", spread, learnt), numbers)
+    if fall > LARGEST_FALL:
+        return Fit("underfitting", (f"still improving: {falling}; train for more epochs", spread, learnt), numbers)
+    return Fit("good fit", (spread, risen, learnt), numbers)
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def _column(history: History, key: str) -> list[float]:
+    return [math.nan if v is None else float(v) for v in history.get(key, [])]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,259 @@
+"""Judge stored predictions: metrics with intervals, figures, one page. Pure; a CPU does it in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermalyze.config.data import PARTS
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.artefact import Artefact
+from dermalyze.core.atomic import sha256_file
+from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
+from dermalyze.core.progress import progress
+from dermalyze.core.run import Run
+from dermalyze.data.external import open_external, read_batches, read_label_map, trained_on
+from dermalyze.data.images import Preprocessing
+from dermalyze.data.manifest import read_classes
+from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.ops.recipes import apply_recipe
+from dermalyze.report.evaluation import HAM10000_BIASES, judge, point_values, versions, write_report
+from dermalyze.report.html import headline, interval_or_note, value_text
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What `evaluate` found.
+
+    Attributes:
+        metrics: the content of evaluation_metrics.json.
+        files: what was written; the page is among them.
+    """
+
+    metrics: dict[str, Any]
+    files: tuple[Path, ...]
+
+    @property
+    def page(self) -> Path:
+        """The report to open."""
+        return next(path for path in self.files if path.suffix == ".html")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values: the metrics, and where the report is."""
+        return {**self.metrics, "report": str(self.page)}
+
+    def lines(self) -> list[str]:
+        """Lines for a person: the headline figures with their intervals, where the report is, and what this is not."""
+        m = self.metrics
+        lines = [f"{m['title']}: {m['n_images']} images of {m['n_groups']} groups, recipe {m['recipe']}"]
+        if m["accepted_leak"]:
+            lines.append(f"LEAK ACCEPTED, NOT A FAIR RESULT: {m['accepted_leak']}")
+        for name, estimate in headline(m):
+            lines.append(f"{name:<26} {value_text(estimate)}  {interval_or_note(estimate)}".rstrip())
+        return [*lines, f"intervals: {100 * m['level']:g} %, over groups", f"report: {self.page}", m["disclaimer"]]
+
+
+def evaluate(
+    run: Run,
+    spec: ExperimentSpec,
+    *,
+    on: Path | None = None,
+    label_map: Path | None = None,
+    accept_leak: str | None = None,
+) -> EvaluateResult:
+    """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
+
+    Args:
+        run: a run whose predictions `probe` has stored; with `on`, one that has been exported.
+        spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
+        on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
+        label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
+        accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
+
+    Raises:
+        UsageError: no predictions yet, an empty reason, or a label map without a set.
+        DataError: manifest or split changed; predictions are of other images or of another manifest.
+        LeakError: images stand in a part that the model was made with, and no reason was given.
+        ModelError: damaged predictions, NaN, other classes than the run's.
+    """
+    if accept_leak is not None and not accept_leak.strip():
+        raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
+    if on is not None:
+        return _evaluate_external(run, spec, on, label_map, accept_leak)
+    if label_map is not None:
+        raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
+    run.probe_write()
+    recipe = spec.inference.recipe
+    path = run.require(run.predictions_path("test", recipe), "probe")
+    predictions = read_predictions(path)
+    leak = check_test(run, predictions, recipe, accept_leak)
+    certificate = run.certificate()
+    metrics = {
+        **_head(spec, "test part", predictions, leak),
+        **judge(predictions, spec.evaluate),
+        "validation": validation_values(run, spec, predictions),
+        "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
+        "external": None,
+        "known_biases": _biases(spec),
+        "provenance": provenance(run, spec, predictions, path),
+    }
+    return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, predictions)))
+
+
+def _evaluate_external(
+    run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None
+) -> EvaluateResult:
+    run.probe_write()
+    artefact = Artefact.open(run.require(run.artefact_dir, "export"), threads=spec.train.threads)
+    if artefact.record.created_from.get("manifest_sha256") != run.manifest_hash():
+        raise ModelError(
+            f"{run.root.name}: the artefact was made from another manifest; run again: dermalyze export {run.root}"
+        )
+    recipe = spec.inference.recipe
+    if artefact.recipe != recipe:
+        raise ModelError(
+            f"{run.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; "
+            f"run again: dermalyze export {run.root}"
+        )
+    external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})
+    used = trained_on(run, external, spec.data)
+    if used and accept_leak is None:
+        raise LeakError(
+            f"{external.name}: {sum(used.values())} of {len(external.frame)} images were used to make this model "
+            f"({_counts(used)}); "
+            'take them out, or go on with --accept-leak "reason", which is stamped on every figure'
+        )
+    here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
+    leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
+    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    logits, embeddings = [], []
+    with progress(f"evaluate on {external.name}", len(external.frame)) as advance:
+        size = spec.inference.batch_size
+        for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
+            logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)
+            logits.append(logits_BC)
+            embeddings.append(embedding_BD)
+            advance(len(batch))
+    predictions = Predictions(
+        ids=external.frame["image_id"].astype(str).tolist(),
+        groups=external.frame["group"].astype(str).tolist(),
+        labels=np.array([artefact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
+        logits=np.concatenate(logits),
+        embedding=np.concatenate(embeddings),
+        meta={
+            "classes": artefact.classes,
+            "set": external.name,
+            "recipe": recipe,
+            "model_sha256": artefact.model_sha256,
+            "artefact_sha256": artefact.sha256,
+            "manifest_sha256": run.manifest_hash(),
+            "accepted_leak": leak,
+        },
+    )
+    path = run.predictions_path(external.name, recipe)
+    write_predictions(path, predictions)
+    compared = "file bytes and pixels" + (" and lesions" if external.kind == spec.data.source.kind == "ham10000" else "")
+    told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
+    metrics = {
+        **_head(spec, f"external validation on {external.name}", predictions, leak),
+        **judge(predictions, spec.evaluate),
+        "validation": None,
+        "split": None,
+        "external": {
+            "sentence": f"Read as {external.kind}; {len(external.frame)} labelled images. {told} ({compared} compared).",
+            "labels": external.labels,
+            "notes": list(external.notes),
+        },
+        "known_biases": _biases(spec),
+        "provenance": provenance(run, spec, predictions, path),
+    }
+    folder = run.external_report_dir(external.name)
+    return EvaluateResult(metrics, tuple(write_report(folder, metrics, predictions)))
+
+
+def _head(spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "title": f"{spec.name}: {what}",
+        "set": p.meta["set"],
+        "recipe": p.meta["recipe"],
+        "accepted_leak": leak,
+    }
+
+
+def _biases(spec: ExperimentSpec) -> list[str]:
+    return list(HAM10000_BIASES) if spec.data.source.kind == "ham10000" else []
+
+
+def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:
+    """Refuse predictions that are not those of the run's test part, each image once, under its label and group.
+
+    Returns:
+        the reasons for which a leak was accepted, in training or here; None where nothing leaks.
+
+    Raises:
+        DataError, LeakError, ModelError: see `evaluate`.
+    """
+    again = f"run again: dermalyze probe {run.root}"
+    if p.meta.get("manifest_sha256") != run.manifest_hash():
+        raise DataError(f"{run.root.name}: the predictions belong to another manifest.parquet (its SHA-256 differs); {again}")
+    if p.meta["set"] != "test" or p.meta["recipe"] != recipe:
+        got = f"set {p.meta['set']}, recipe {p.meta['recipe']}"
+        raise DataError(f"{run.root.name}: the predictions are of {got}, not of set test, recipe {recipe}; {again}")
+    classes = read_classes(run)
+    if p.classes != classes:
+        raise ModelError(f"{run.root.name}: the predictions have classes {p.classes}, the run {classes}; {again}")
+    reasons = [reason for reason in (p.meta.get("accepted_leak"), accept_leak) if reason]
+    crossing = require_no_leak(run, reasons[0] if reasons else None)
+    frame, parts = read_division(run)
+    part_of = dict(zip(frame["image_id"], parts, strict=True))
+    found = [part_of.get(image_id) for image_id in p.ids]
+    unknown = found.count(None)
+    if unknown:
+        raise DataError(f"{run.root.name}: {unknown} of {len(p)} predictions are of images that no part holds; {again}")
+    used: dict[str, int] = {part: found.count(part) for part in PARTS if part != "test" and part in found}
+    if used and accept_leak is None:
+        raise LeakError(
+            f"{run.root.name}: the test predictions hold images of other parts: {_counts(used)}; {again}, or go on with "
+            '--accept-leak "reason", which is stamped on every figure'
+        )
+    test = frame[parts == "test"].set_index("image_id")
+    if not used:
+        if len(p) != len(test):
+            raise DataError(f"{run.root.name}: {len(p)} predictions for {len(test)} images of the test part; {again}")
+        expected = [classes.index(label) for label in test.loc[p.ids, "label"]]
+        if expected != p.labels.tolist() or test.loc[p.ids, "group"].tolist() != p.groups:
+            raise DataError(f"{run.root.name}: labels or groups of the predictions are not the manifest's; {again}")
+    stamped = [p.meta.get("accepted_leak"), crossing, one_line(accept_leak) if accept_leak and used else None]
+    return "; ".join(dict.fromkeys(reason for reason in stamped if reason)) or None
+
+
+def validation_values(run: Run, spec: ExperimentSpec, test: Predictions) -> dict[str, float | None] | None:
+    """The same metrics on the validation part, for reference; None where its predictions are not of the same model."""
+    path = run.predictions_path("val", spec.inference.recipe)
+    if not path.exists():
+        return None
+    p = read_predictions(path)
+    same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
+    return point_values(p, spec.evaluate) if same and p.meta["set"] == "val" else None
+
+
+def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:
+    """What the numbers hang on."""
+    return {
+        "seed": spec.seed,
+        "bootstrap_seed": spec.evaluate.seed,
+        "config_sha256": sha256_file(run.config_path),
+        "manifest_sha256": p.meta.get("manifest_sha256"),
+        "predictions_sha256": sha256_file(path),
+        "model_sha256": p.meta.get("model_sha256"),
+        "versions": versions(),
+    }
+
+
+def _counts(parts: dict[str, int]) -> str:
+    return ", ".join(f"{n} of {part}" for part, n in parts.items())

@@ -1,0 +1,82 @@
+"""Say whether a training over- or underfits, with the numbers that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.run import Run
+from dermalyze.report.training import Fit, judge_fit, kept_epoch, read_history
+
+
+@dataclass(frozen=True)
+class FitCheckResult:
+    """The verdict, the numbers it rests on, and what limits it."""
+
+    fit: Fit
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """overfitting, underfitting, good fit, or too short to tell."""
+        return self.fit.verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.fit.reasons),
+            "numbers": self.fit.numbers,
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        return [
+            f"verdict: {self.verdict}",
+            *(f"- {reason}" for reason in self.fit.reasons),
+            *(f"note: {note}" for note in self.notes),
+        ]
+
+
+def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
+    """Judge the history of a run's training; looks at train and validation only, never at the test part.
+
+    Raises:
+        UsageError: nothing has been trained, or no split.
+        ModelError: metrics.jsonl or best.json is damaged.
+    """
+    history = read_history(run)
+    kept, _ = kept_epoch(run)
+    counts: dict[str, int] = run.certificate()["counts"]["val"]["classes"]
+    images = sum(counts.values())
+    majority = max(counts.values()) / images if images else float("nan")
+    return FitCheckResult(judge_fit(history, kept, classes=len(counts), majority=majority), limits(spec))
+
+
+def limits(spec: ExperimentSpec) -> tuple[str, ...]:
+    """What makes train and validation figures of this experiment less comparable."""
+    settings = spec.train
+    notes = []
+    if settings.augment.policy != "none" or settings.augment.mixup or settings.augment.cutmix:
+        notes.append("train figures are measured under augmentation and dropout, so the true gap is larger than the one shown")
+    else:
+        notes.append("train figures are measured while the weights change and with dropout, so the true gap is larger")
+    if settings.augment.mixup or settings.augment.cutmix:
+        notes.append("with mixup or cutmix, train accuracy counts blended images and says little")
+    different = [
+        name
+        for name, on in (
+            ("class weights", "weights" in settings.imbalance.kind),
+            (f"the {settings.loss.kind} loss", settings.loss.kind != "cross_entropy"),
+        )
+        if on
+    ]
+    if different:
+        notes.append(
+            f"the training loss has {' and '.join(different)}, the validation loss is plain: their difference is no gap"
+        )
+    if "sampling" in settings.imbalance.kind:
+        notes.append("train figures are of a class-balanced draw, validation figures of the classes as they come")
+    return tuple(notes)

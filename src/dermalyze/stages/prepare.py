@@ -1,0 +1,273 @@
+"""From a folder of photographs to a manifest: every image read, judged and named once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
+from dermalyze.core.errors import DataError
+from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
+from dermalyze.data.inspection import Inspected, inspect_images
+from dermalyze.data.labels import require_classes, settle_labels
+from dermalyze.data.manifest import is_giveaway, manifest_bytes, usable, write_manifest
+from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
+from dermalyze.data.store import ImageStore
+from dermalyze.data.tables import csv_text
+
+VERSION = 1  # of what is written; another one decodes again
+_ASKED = ("patient_id", "lesion_id", "mask_path", "age", "sex", "site", "source", "split")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What a data set holds.
+
+    Attributes:
+        summary: the content of summary.json.
+        fresh: False where the run was prepared from the same input before and nothing had to be done.
+    """
+
+    summary: Mapping[str, Any]
+    fresh: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.summary, "fresh": self.fresh}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        s = self.summary
+        per_class = ", ".join(f"{name} {n}" for name, n in s["class_counts"].items())
+        said = [f"{s['images']} usable images: {per_class}"]
+        if s["lesions"] is not None:
+            images = ", ".join(f"{n} with {k}" for k, n in s["images_per_lesion"].items())
+            said.append(f"{s['lesions']} lesions by number of images: {images}")
+        if s["quarantined"]["images"]:
+            said.append(f"{s['quarantined']['images']} images quarantined: {_pairs(s['quarantined']['by_reason'])}")
+        twice = s["duplicates"]
+        if twice["images"]:
+            said.append(
+                f"{twice['images']} images are {twice['pictures']} pictures under several ids, "
+                f"{twice['conflicting']} of them under two labels; dermalyze audit lists them"
+            )
+        if s["personal_metadata"]:
+            said.append(f"metadata that can identify a person (never copied): {_pairs(s['personal_metadata'])}")
+        missing = {name: n for name, n in s["missing"].items() if 0 < n < s["images"]}
+        if missing:
+            said.append(f"missing values: {_pairs(missing)}")
+        return [*said, *s["notes"], *([] if self.fresh else ["the same input as before; nothing was decoded again"])]
+
+
+def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
+    """Read the source, decode every image once, and write manifest, labels and summary.
+
+    The same input again returns at once. Nothing is written before everything is known to be good; the manifest comes last.
+
+    Args:
+        run: gets manifest.parquet, labels.csv and summary.json.
+        spec: its data section; paths are relative to the working folder.
+
+    Raises:
+        ConfigError: no data path, or classes and label map that do not fit together.
+        DataError: an unsafe or unreadable source, unknown labels, an image_id given twice, too many bad images, fewer than
+            two classes, a class without images, a manifest that was edited, or data that changed after the split.
+        ResourceError: the run cannot be written, or a worker process was killed.
+    """
+    store = ImageStore.open(spec.data)
+    listing = _list(store, spec)
+    labels, classes = settle_labels(
+        [row.label for row in listing.rows],
+        label_map=spec.data.label_map,
+        chosen=spec.data.classes,
+        own=listing.classes,
+        splits=[_text(row.known.get("split")) for row in listing.rows],
+    )
+    _refuse_repeats(listing, labels)
+    fingerprint = _fingerprint(listing, labels, classes, spec)
+    before = _prepared(run)
+    if before is not None and before["fingerprint"] == fingerprint:
+        return PrepareResult(before, fresh=False)
+    with run.lock():
+        run.probe_write()
+        images = _inspect(store, listing, spec.data.workers)
+        _refuse_bad(listing, images, spec.data.max_bad_fraction)
+        frame = _frame(listing, labels, images)
+        require_classes(classes, usable(frame)["label"].value_counts().to_dict())
+        summary = _summary(frame, classes, images, listing, spec.data.source.kind)
+        return PrepareResult(_write(run, frame, {**summary, "fingerprint": fingerprint}, before), fresh=True)
+
+
+def _list(store: ImageStore, spec: ExperimentSpec) -> Listing:
+    source = spec.data.source
+    listing = SOURCES[source.kind](
+        store, **{name: getattr(source, name) for name in type(source).model_fields if name != "kind"}
+    )
+    if not listing.rows:
+        raise DataError(
+            f"data.path: 0 images found for source '{source.kind}'; at least one image of each of 2 classes is needed"
+        )
+    return listing
+
+
+def _inspect(store: ImageStore, listing: Listing, workers: int | None) -> list[Inspected]:
+    paths = [row.path for row in listing.rows if row.path is not None]
+    found = iter(inspect_images(store, paths, workers=workers))
+    return [Inspected(MISSING_FILE) if row.path is None else next(found) for row in listing.rows]
+
+
+def _write(run: Run, frame: pd.DataFrame, summary: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Write the three files, the manifest last: without it the run counts as not prepared."""
+    digest = sha256_bytes(manifest_bytes(frame))
+    if before is not None and before["manifest_sha256"] != digest and run.certificate_path.exists():
+        raise DataError(f"{run.root.name}: the data changed after it was split; prepare it in a new run folder")
+    columns = ["image_id", "label", "lesion_id"]
+    table = csv_text(columns, usable(frame).sort_values("image_id")[columns].to_numpy().tolist())
+    summary = {**summary, "labels_sha256": sha256_bytes(table.encode()), "manifest_sha256": digest}
+    run.manifest_path.unlink(missing_ok=True)
+    try:
+        write_text(run.labels_path, table)
+        write_json(run.summary_path, summary)
+        write_manifest(run, frame)
+    except BaseException:
+        for path in (run.labels_path, run.summary_path):
+            path.unlink(missing_ok=True)
+        raise
+    return summary
+
+
+def _prepared(run: Run) -> dict[str, Any] | None:
+    """The summary of a finished preparation, its files unchanged; None where there is none."""
+    if not (run.manifest_path.exists() and run.labels_path.exists() and run.summary_path.exists()):
+        return None
+    summary = read_json(run.summary_path)
+    for path, key in ((run.manifest_path, "manifest_sha256"), (run.labels_path, "labels_sha256")):
+        if sha256_file(path) != summary.get(key):
+            raise DataError(
+                f"{path.name}: was changed after prepare (its SHA-256 is not the one of {run.summary_path.name}); "
+                "correct the source and run prepare in a new run folder"
+            )
+    return summary
+
+
+def _refuse_repeats(listing: Listing, labels: Sequence[str]) -> None:
+    """Refuse an image_id that stands twice, with one label or with two."""
+    first: dict[str, int] = {}
+    for i, row in enumerate(listing.rows):
+        j = first.setdefault(row.image_id, i)
+        if j == i:
+            continue
+        told = "the same label" if labels[i] == labels[j] else f"labels '{labels[j]}' and '{labels[i]}'"
+        total = len(listing.rows) - len({row.image_id for row in listing.rows})
+        raise DataError(
+            f"{row.where}: image_id '{row.image_id}' stands there again, first at {listing.rows[j].where}, with {told} "
+            f"({total} repeated rows); keep one row an image"
+        )
+
+
+def _refuse_bad(listing: Listing, images: Sequence[Inspected], limit: float) -> None:
+    bad = [(row, image.reason) for row, image in zip(listing.rows, images, strict=True) if image.reason is not None]
+    if len(bad) <= limit * len(images):
+        return
+    reasons = _pairs(Counter(str(reason) for _, reason in bad))
+    raise DataError(
+        f"{len(bad)} of {len(images)} images are unusable ({len(bad) / len(images):.1%}, at most {limit:.1%}): {reasons}; "
+        f"the first is {bad[0][0].where}; repair them, or raise data.max_bad_fraction"
+    )
+
+
+def _frame(listing: Listing, labels: Sequence[str], images: Sequence[Inspected]) -> pd.DataFrame:
+    """Manifest rows in the source's order; a missing file keeps an empty path."""
+    extra = list(dict.fromkeys(name for row in listing.rows for name in row.extra))
+    rows = [
+        {
+            **dict.fromkeys((*MANIFEST_COLUMNS, *extra)),
+            **row.extra,
+            **row.known,
+            "image_id": row.image_id,
+            "path": row.path,
+            "label": label,
+            **{name: getattr(image, name) for name in ("sha256", "pixel_sha256", "width", "height", "mode")},
+            "quarantine_reason": image.reason,
+        }
+        for row, label, image in zip(listing.rows, labels, images, strict=True)
+    ]
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _summary(
+    frame: pd.DataFrame, classes: Sequence[str], images: Sequence[Inspected], listing: Listing, kind: str
+) -> dict[str, Any]:
+    good = usable(frame)
+    done = [image for image in images if image.reason is None]
+    lesions = good["lesion_id"].dropna()
+    pictures = good.groupby("pixel_sha256")["label"].agg(["size", "nunique"])
+    twice = pictures[pictures["size"] > 1]
+    counts = good["label"].value_counts()
+    extra = [name for name in frame.columns if name not in MANIFEST_COLUMNS]
+    return {
+        "schema_version": VERSION,
+        "source": kind,
+        "classes": list(classes),
+        "rows": len(frame),
+        "images": len(good),
+        "class_counts": {name: int(counts[name]) for name in classes},
+        "class_lesions": {name: int(good.loc[good["label"] == name, "lesion_id"].nunique()) for name in classes}
+        if len(lesions)
+        else None,
+        "lesions": int(lesions.nunique()) if len(lesions) else None,
+        "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
+        "patients": int(good["patient_id"].nunique()) if good["patient_id"].notna().any() else None,
+        "missing": {name: int(good[name].isna().sum()) for name in (*_ASKED, *extra)},
+        "user_columns": extra,
+        "giveaway_columns": [name for name in extra if is_giveaway(name)],
+        "sizes": _counted(f"{image.width}x{image.height}" for image in done),
+        "modes": _counted(image.mode for image in done),
+        "formats": _counted(image.format for image in done),
+        "decoding": _counted(note for image in done for note in image.notes),
+        "personal_metadata": _counted(kind for image in done for kind in image.personal),
+        "duplicates": {
+            "pictures": len(twice),
+            "images": int(twice["size"].sum()),
+            "conflicting": int((twice["nunique"] > 1).sum()),
+        },
+        "quarantined": {
+            "images": len(frame) - len(good),
+            "by_reason": _counted(i.reason for i in images if i.reason is not None),
+        },
+        "notes": list(listing.notes),
+    }
+
+
+def _fingerprint(listing: Listing, labels: Sequence[str], classes: Sequence[str], spec: ExperimentSpec) -> str:
+    """SHA-256 of all that the manifest depends on, without opening an image: rows, settings, each file's size and stamp."""
+    stamps = {entry.path: (entry.size, entry.stamp) for entry in listing.files}
+    rows = [
+        (row.image_id, label, row.path, stamps.get(row.path or ""), sorted(row.known.items()), sorted(row.extra.items()))
+        for row, label in zip(listing.rows, labels, strict=True)
+    ]
+    settings = spec.data.model_dump(mode="json", exclude={"workers", "path"})
+    return sha256_bytes(json.dumps([VERSION, settings, list(classes), rows]).encode())
+
+
+def _counted(values: Any, *, by_value: bool = False) -> dict[str, int]:
+    """Value to count, most frequent first (or by value); the rarest together as "other"."""
+    counts = Counter(values)
+    ordered = sorted(counts.items(), key=lambda item: item[0] if by_value else (-item[1], str(item[0])))
+    rest = sum(n for _, n in ordered[_SHOWN:])
+    return {**{str(value): n for value, n in ordered[:_SHOWN]}, **({"other": rest} if rest else {})}
+
+
+def _pairs(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name}: {n}" for name, n in counts.items())
+
+
+def _text(value: str | float | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,226 @@
+"""Rooms import downward only, heavy libraries stay where they belong, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "dermalyze"
+
+MAY_IMPORT = {
+    "config": {"config"},
+    "core": {"core", "config"},
+    "ops": {"ops", "core", "config"},
+    "data": {"data", "ops", "core", "config"},
+    "model": {"model", "ops", "core", "config"},
+    "report": {"report", "data", "model", "ops", "core", "config"},
+    "stages": {"report", "data", "model", "ops", "core", "config"},
+    "serve": {"serve", "stages", "report", "data", "model", "ops", "core", "config"},
+    "fleet": {"fleet", "serve", "stages", "report", "data", "model", "ops", "core", "config"},
+    "cli": {"fleet", "serve", "stages", "report", "data", "model", "ops", "core", "config", ""},
+    "": {"fleet", "serve", "stages", "report", "data", "model", "ops", "core", "config"},
+}
+"""Room to the rooms it may import; "" is the package's own `__init__`. Stages are missing from their own row."""
+
+EXCEPTIONS = {("config", "dermalyze.core.errors")}
+
+ONLY_IN = {
+    "timm": {"model/backbones.py"},
+    "transformers": {"model/backbones.py"},
+    "torchxrayvision": {"model/backbones.py"},
+    "torch.distributed": {"core/runtime.py"},
+}
+
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+LIGHT = ("serve/*.py", "ops/*.py", "core/run.py", "core/artefact.py", "config/*.py", "data/images.py", "cli.py", "__init__.py")
+HEAVY = ("torch", "torchvision", "timm", "pandas")
+
+
+def room_of(path: Path) -> str:
+    """The room of a file, relative to the package: a folder, `cli`, or "" for `__init__`."""
+    return path.parts[0] if len(path.parts) > 1 else path.stem.replace("__init__", "")
+
+
+def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import in a file, wherever it stands; `from a import b` gives `a.b`."""
+    package = ["dermalyze", *path.relative_to(root).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def breaches(root: Path) -> list[str]:
+    """Every import that the design forbids."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        room = room_of(relative)
+        assert room in MAY_IMPORT, f"{relative}: '{room}' is no room of the design"
+        for line, name in imports(path, root):
+            where = f"{relative}:{line} imports {name}"
+            for library, homes in ONLY_IN.items():
+                if (name == library or name.startswith(library + ".")) and relative.as_posix() not in homes:
+                    found.append(f"{where}; only {', '.join(homes)} may")
+            if name.partition(".")[0] in UNPICKLERS:
+                found.append(f"{where}; nothing is unpickled")
+            if name.partition(".")[0] == "dermalyze" and not any(
+                room == r and name.startswith(prefix) for r, prefix in EXCEPTIONS
+            ):
+                steps = name.split(".")
+                target = steps[1] if len(steps) > 1 else ""
+                target = target if (root / target).is_dir() or (root / f"{target}.py").is_file() else ""
+                if target not in MAY_IMPORT[room]:
+                    found.append(f"{where}; {room or '__init__'} may not import {target or 'the package itself'}")
+    return found
+
+
+def unpickling_calls(root: Path) -> list[str]:
+    """`torch.load`, `allow_pickle=True`, `weights_only=False`, and YAML loaders that are not safe."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            bad = [
+                k.arg
+                for k in node.keywords
+                if (k.arg, ast.unparse(k.value)) in {("allow_pickle", "True"), ("weights_only", "False")}
+            ]
+            loose_yaml = name in ("yaml.load", "yaml.load_all") and not any(
+                ast.unparse(k.value) == "_Loader" for k in node.keywords
+            )
+            if bad or loose_yaml or name in ("torch.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"):
+                found.append(f"{path.relative_to(root)}:{node.lineno}: {name}")
+    return found
+
+
+def run_paths(root: Path) -> list[str]:
+    """Places outside core/run.py that put a file name to a run's root themselves."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).as_posix() == "core/run.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and ast.unparse(node.left) == "run.root":
+                found.append(f"{path.relative_to(root)}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_rooms_import_downward_only() -> None:
+    assert breaches(SOURCE) == []
+
+
+def test_nothing_is_unpickled() -> None:
+    assert unpickling_calls(SOURCE) == []
+
+
+def test_only_the_run_knows_its_file_names() -> None:
+    assert run_paths(SOURCE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("config/a.py", "from dermalyze.core.run import Run"),
+        ("core/a.py", "from dermalyze.ops import metrics"),
+        ("ops/a.py", "import dermalyze.data.images"),
+        ("data/a.py", "from dermalyze.model import heads"),
+        ("model/a.py", "def f():\n    from dermalyze.data.images import decode"),
+        ("stages/a.py", "from dermalyze.stages.split import split"),
+        ("stages/a.py", "from . import split"),
+        ("stages/a.py", "from ..fleet import pipeline"),
+        ("serve/a.py", "from dermalyze.fleet import pipeline"),
+        ("report/a.py", "from dermalyze import train"),
+        ("data/a.py", "from dermalyze import cli"),
+        ("model/heads.py", "import timm"),
+        ("model/heads.py", "from torch import distributed"),
+        ("core/runtime.py", "from timm.layers import x"),
+        ("stages/a.py", "import pickle"),
+    ],
+)
+def test_the_check_finds_what_it_is_for(file: str, line: str, tmp_path: Path) -> None:
+    for room in MAY_IMPORT:
+        (tmp_path / room).mkdir(exist_ok=True)
+    (tmp_path / "cli.py").write_text("")
+    (tmp_path / file).write_text(line)
+    assert len(breaches(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("config/a.py", "from dermalyze.core.errors import ConfigError"),
+        ("model/backbones.py", "import timm"),
+        ("core/runtime.py", "import torch.distributed as dist"),
+        ("data/a.py", "from .images import decode"),
+        ("fleet/a.py", "from dermalyze.stages.split import split"),
+        ("cli.py", "from dermalyze import train"),
+    ],
+)
+def test_the_check_allows_what_the_design_allows(file: str, line: str, tmp_path: Path) -> None:
+    for room in MAY_IMPORT:
+        (tmp_path / room).mkdir(exist_ok=True)
+    (tmp_path / "cli.py").write_text("")
+    (tmp_path / file).write_text(line)
+    assert breaches(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["torch.load(p)", "np.load(p, allow_pickle=True)", "f(p, weights_only=False)", "yaml.load(t, Loader=yaml.Loader)"]
+)
+def test_the_check_finds_unpickling(line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(line)
+    assert len(unpickling_calls(tmp_path)) == 1
+    (tmp_path / "a.py").write_text("np.load(p, allow_pickle=False)\nyaml.load(t, Loader=_Loader)")
+    assert unpickling_calls(tmp_path) == []
+
+
+def test_the_check_finds_file_names(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = run.root / 'manifest.parquet'")
+    assert len(run_paths(tmp_path)) == 1
+
+
+def loaded_by(modules: list[str]) -> dict[str, list[str]]:
+    """Import each module in turn in one fresh interpreter; the heavy libraries that each newly brought in."""
+    code = (
+        "import importlib, json, sys\n"
+        "heavy, seen, out = set(sys.argv[1].split(',')), set(), {}\n"
+        "for name in sys.argv[2:]:\n"
+        "    importlib.import_module(name)\n"
+        "    now = heavy & set(sys.modules)\n"
+        "    out[name], seen = sorted(now - seen), now\n"
+        "print(json.dumps(out))\n"
+    )
+    words = [sys.executable, "-c", code, ",".join(HEAVY), *modules]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(["dermalyze", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def test_light_modules_load_no_heavy_library() -> None:
+    modules = sorted({module_name(path) for pattern in LIGHT for path in SOURCE.glob(pattern)})
+    assert len(modules) > 8
+    assert {name: heavy for name, heavy in loaded_by(modules).items() if heavy} == {}
+
+
+def test_the_subprocess_check_sees_a_heavy_library() -> None:
+    assert loaded_by(["dermalyze.core.errors", "dermalyze.data.splitting"]) == {
+        "dermalyze.core.errors": [],
+        "dermalyze.data.splitting": ["pandas"],
+    }

@@ -1,0 +1,136 @@
+"""Each table of the training room against its specs: same kinds, same fields, and every row works from its defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dermalyze.config.base import Spec
+from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, TrainSpec
+from dermalyze.model.augment import POLICIES, Policy, augment
+from dermalyze.model.losses import LOSSES, build_loss
+from dermalyze.model.optim import OPTIMIZERS, build_optimizer, set_lr
+from dermalyze.model.schedules import SCHEDULES, cycle_start, lr_at
+from dermalyze.ops.imbalance import IMBALANCE, class_weights, draw_order
+
+torch.set_num_threads(1)
+
+
+def members(union: Any) -> list[type[Spec]]:
+    """The spec classes of Annotated[A | B | ..., discriminator]."""
+    return list(get_args(get_args(union)[0]))
+
+
+TABLES: dict[str, tuple[dict[str, Callable[..., Any]], Any, set[str]]] = {
+    "LOSSES": (LOSSES, LossSpec, {"weight_C"}),
+    "SCHEDULES": (SCHEDULES, ScheduleSpec, {"steps_per_epoch", "total_steps", "lr"}),
+    "OPTIMIZERS": (OPTIMIZERS, OptimizerSpec, set()),
+    "IMBALANCE": ({kind: row.weights for kind, row in IMBALANCE.items()}, ImbalanceSpec, set()),
+}
+ROWS = [
+    pytest.param(table[spec().kind], spec, given, id=f"{name}-{spec().kind}")  # type: ignore[attr-defined]
+    for name, (table, union, given) in TABLES.items()
+    for spec in members(union)
+]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_keys_are_the_kinds(name: str) -> None:
+    table, union, _ = TABLES[name]
+    assert list(table) == [spec().kind for spec in members(union)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("function", "spec", "given"), ROWS)
+def test_keyword_arguments_are_the_fields(function: Callable[..., Any], spec: type[Spec], given: set[str]) -> None:
+    """All keyword-only and without defaults: defaults stand in specs only."""
+    keywords = {p.name: p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert set(keywords) - given == set(spec.model_fields) - {"kind"}
+    assert given <= set(keywords)
+    assert all(p.default is p.empty for p in keywords.values())
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Policy) if f.name != "affine_deg"])
+def test_policy_fields_are_the_specs(name: str) -> None:
+    assert AugmentSpec.model_fields[name].default is None, "None leaves it to the policy"
+
+
+def test_policies_are_the_specs() -> None:
+    assert list(POLICIES) == list(get_args(AugmentSpec.model_fields["policy"].annotation))
+    own = {"policy", "mixup", "cutmix"}
+    assert set(AugmentSpec.model_fields) - own == {f.name for f in dataclasses.fields(Policy)} - {"affine_deg"}
+    for policy in POLICIES.values():  # every number of a policy could be given by hand
+        numbers = dataclasses.asdict(policy)
+        del numbers["affine_deg"]
+        AugmentSpec(**numbers)
+
+
+def test_standard_is_the_documents_list() -> None:
+    assert POLICIES["standard"] == Policy(
+        hflip=0.5, vflip=0.3, rotate_deg=25, affine_deg=15, translate=0.1, scale=(0.9, 1.1),
+        brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, blur=0.1, cutout=0.1,
+    )  # fmt: skip
+    assert TrainSpec().augment == AugmentSpec(policy="standard")
+
+
+@pytest.mark.parametrize("spec", [spec() for spec in members(LossSpec)], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_loss(spec: LossSpec, weighted: bool) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 3, requires_grad=True)
+    target = torch.softmax(torch.randn(6, 3), 1)
+    loss = build_loss(spec, torch.tensor([1.0, 2.0, 3.0]) if weighted else None)(logits, target)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad != 0).all()
+
+
+@pytest.mark.parametrize("spec", [spec() for spec in members(ScheduleSpec)], ids=lambda spec: spec.kind)
+def test_every_schedule(spec: ScheduleSpec) -> None:
+    rates = [lr_at(spec, step, steps_per_epoch=10, total_steps=400, lr=0.1) for step in range(400)]
+    assert all(isinstance(rate, float) and 0 < rate <= 0.1 for rate in rates)
+    assert max(rates) == 0.1
+    assert all(0 <= cycle_start(spec, epoch) <= epoch for epoch in range(40))
+
+
+@pytest.mark.parametrize("spec", [spec() for spec in members(OptimizerSpec)], ids=lambda spec: spec.kind)
+def test_every_optimizer(spec: OptimizerSpec) -> None:
+    model = nn.Linear(3, 2)
+    optimizer, before = build_optimizer(model, spec), model.weight.detach().clone()
+    assert {group["lr"] for group in optimizer.param_groups} == {spec.lr}
+    set_lr(optimizer, 0.5)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.5}
+    model(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("spec", [spec() for spec in members(ImbalanceSpec)], ids=lambda spec: spec.kind)
+def test_every_correction(spec: ImbalanceSpec) -> None:
+    weights = class_weights(spec, [6, 2], ["nv", "mel"])
+    assert weights is None or (weights.shape == (2,) and weights[1] > weights[0])
+    order = draw_order(spec, np.array([0] * 6 + [1] * 2), seed=1, epoch=0)
+    assert order.shape == (8,)
+    assert (weights is not None) == ("weights" in spec.kind)
+    assert ((order >= 6).sum() == 4) == ("sampling" in spec.kind)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy(policy: Any) -> None:
+    images = torch.randint(0, 256, (5, 24, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    out = augment(images, AugmentSpec(policy=policy), seed=1, epoch=0, positions_B=np.arange(5))
+    assert out.shape == (5, 3, 24, 32)
+    assert out.dtype == torch.float32
+    assert out.min() >= 0
+    assert out.max() <= 1
+    unchanged = torch.equal(out, images.permute(0, 3, 1, 2) / 255)
+    assert unchanged == (policy == "none")

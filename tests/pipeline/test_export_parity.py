@@ -1,0 +1,177 @@
+"""PyTorch, the ONNX graph and the predictor give the same probabilities; the probe stores what the predictor answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dermalyze.core.artefact import Artefact
+from dermalyze.core.atomic import sha256_file
+from dermalyze.core.errors import DataError, ModelError, UsageError
+from dermalyze.core.run import Run
+from dermalyze.data.images import Preprocessing, decode, normalise, to_size
+from dermalyze.data.manifest import read_manifest
+from dermalyze.data.predictions import read_predictions
+from dermalyze.model.checkpoint import load_best
+from dermalyze.ops.recipes import apply_recipe, softmax
+from dermalyze.serve.predictor import Predictor
+from dermalyze.stages.export import export
+from dermalyze.stages.probe import probe
+
+TOLERANCE = 1e-4
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "simple, plain, squash": {},
+    "acrnn, flips, pad": {
+        "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 8, 16]}, "head": {"kind": "acrnn"}},
+        "inference": {"recipe": "flips", "batch_size": 7},
+        "preprocess": {"kind": "pad", "size": [48, 40]},
+        "train": {"threads": 1, "cache": "stream"},
+    },
+}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def world(request: pytest.FixtureRequest, new_world: Any) -> Any:
+    made = new_world(**CASES[request.param])
+    export(made.run, made.spec)
+    return made
+
+
+def torch_probabilities(world: Any, data: bytes) -> np.ndarray:
+    """The long way round, from the checkpoint: decode, resize, normalise outside the graph, forward, recipe."""
+    model, best = load_best(world.run)
+    p = Preprocessing.from_dict(best["preprocessing"])
+
+    def forward(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            logits, embedding = model.forward_with_embedding(torch.from_numpy(normalise(images, p)))
+        return logits.numpy(), embedding.numpy()
+
+    pixels = to_size(decode(data).pixels, p)[None]
+    return softmax(apply_recipe(world.spec.inference.recipe, forward, pixels)[0])[0]
+
+
+def test_torch_graph_and_predictor_agree(world: Any) -> None:
+    predictor = Predictor(world.run.root, threads=1)
+    answers = list(predictor.predict_batch(world.images, batch_size=4))
+    ours = np.array([list(answer["probabilities"].values()) for answer in answers])
+    theirs = np.array([torch_probabilities(world, path.read_bytes()) for path in world.images])
+    assert np.abs(ours - theirs).max() < TOLERANCE
+    assert ours.std(axis=0).max() > 0.01, "the network must tell these pictures apart, or agreement means nothing"
+    one = predictor.predict(world.images[0])
+    assert np.abs(np.array(list(one["probabilities"].values())) - theirs[0]).max() < TOLERANCE
+    assert predictor.classes == ["mel", "my class", "nv"]
+
+
+def test_any_batch_size(world: Any) -> None:
+    artefact = Artefact.open(world.run.artefact_dir, threads=1)
+    images = np.random.default_rng(5).integers(0, 256, (6, 48, 40, 3), dtype=np.uint8)
+    whole = artefact.run(images)[0]
+    for size in (1, 2, 3, 5):
+        assert np.allclose(artefact.run(images[:size])[0], whole[:size], atol=1e-4)
+    assert artefact.run(images[:0])[0].shape == (0, 3)
+
+
+def test_probe_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> None:
+    result = probe(world.run, world.spec)
+    assert sum(result.images.values()) == len(world.images)
+    predictor = Predictor(world.run.artefact_dir, threads=1)
+    root = world.run.root.parent / "data"
+    path_of = {row.image_id: root / row.path for row in read_manifest(world.run).itertuples()}
+    recipe = world.spec.inference.recipe
+    for part in ("train", "val", "cal", "test"):
+        stored = read_predictions(world.run.predictions_path(part, recipe))
+        assert stored.meta["set"] == part
+        assert stored.meta["model_sha256"] == sha256_file(world.run.artefact_dir / "model.onnx")
+        assert stored.meta["manifest_sha256"] == world.run.manifest_hash()
+        paths = [path_of[image_id] for image_id in stored.ids]
+        answered = [list(a["probabilities"].values()) for a in predictor.predict_batch(paths)]
+        assert np.abs(stored.probs() - np.array(answered)).max() < 1e-6
+        assert [stored.classes[label] for label in stored.labels] == [path.parent.name for path in paths]
+        assert stored.embedding is not None
+        assert stored.embedding.shape == (len(paths), 16)
+    again = probe(world.run, world.spec)
+    assert sorted(again.skipped) == ["cal", "test", "train", "val"]
+
+
+def test_the_artefact_says_where_it_comes_from(world: Any) -> None:
+    record = json.loads((world.run.artefact_dir / "artefact.json").read_text())
+    best = json.loads(world.run.best_record_path.read_text())
+    assert record["created_from"]["weights_sha256"] == best["weights_sha256"] == record["files"]["model.safetensors"]
+    assert record["created_from"]["manifest_sha256"] == world.run.manifest_hash()
+    assert {"name": "mel", "description": "Melanoma"} in record["classes"]
+    assert {"name": "my class", "description": "my class"} in record["classes"]
+    assert record["parity"]["max_probability_difference"] <= TOLERANCE
+    assert (world.run.artefact_dir / "model.safetensors").read_bytes() == world.run.best_weights_path.read_bytes()
+    assert sorted(p.name for p in world.run.artefact_dir.iterdir()) == ["artefact.json", "model.onnx", "model.safetensors"]
+    for path in world.run.artefact_dir.iterdir():
+        assert str(world.run.root.parent).encode() not in path.read_bytes(), "no path of this machine"
+        assert b"site-packages" not in path.read_bytes(), "no stack trace of the exporter"
+
+
+def test_export_again_gives_the_same_bytes(world: Any, tmp_path: Path) -> None:
+    copy = Run(Path(shutil.copytree(world.run.root, tmp_path / "run")))
+    before = {path.name: sha256_file(path) for path in copy.artefact_dir.iterdir()}
+    export(copy, world.spec)
+    assert {path.name: sha256_file(path) for path in copy.artefact_dir.iterdir()} == before
+
+
+# -- the probe's refusals --------------------------------------------------------------------------------------
+
+
+def test_probe_does_a_damaged_or_foreign_part_again(copy_of: Callable[[], Any]) -> None:
+    world = copy_of()
+    probe(world.run, world.spec)
+    path = world.run.predictions_path("val", "plain")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    shutil.copy(world.run.predictions_path("test", "plain"), world.run.predictions_path("cal", "plain"))
+    result = probe(world.run, world.spec)
+    assert sorted(result.skipped) == ["test", "train"]
+    assert path.read_bytes() == whole
+
+
+def test_probe_refuses_a_changed_image(copy_of: Callable[[], Any]) -> None:
+    world = copy_of()
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 40)).save(buffer, "PNG")
+    world.images[0].write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match="changed"):
+        probe(world.run, world.spec)
+
+
+def test_probe_refuses_an_export_older_than_the_checkpoint(copy_of: Callable[[], Any], save_checkpoint: Any) -> None:
+    world = copy_of()
+    save_checkpoint(world.run, world.spec, seed=1)
+    with pytest.raises(ModelError, match="not of the best checkpoint"):
+        probe(world.run, world.spec)
+
+
+def test_probe_needs_an_export(copy_of: Callable[[], Any]) -> None:
+    world = copy_of()
+    shutil.rmtree(world.run.artefact_dir)
+    with pytest.raises(UsageError, match="dermalyze export"):
+        probe(world.run, world.spec)
+
+
+def test_probe_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    world = copy_of()
+
+    def nan(self: Artefact, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((len(images), 3), np.nan, np.float32), np.zeros((len(images), 16), np.float32)
+
+    monkeypatch.setattr(Artefact, "run", nan)
+    with pytest.raises(ModelError, match="NaN"):
+        probe(world.run, world.spec)
+    assert not list(world.run.predictions_dir.glob("*")) if world.run.predictions_dir.exists() else True

@@ -1,0 +1,76 @@
+"""Labels to classes: FAULTS.md 5. Nothing becomes an eighth class."""
+
+import pytest
+
+from dermalyze.core.errors import ConfigError, DataError
+from dermalyze.data.labels import require_classes, settle_labels
+
+SEVEN = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+
+
+def settle(labels, *, own=SEVEN, label_map=None, chosen=None, splits=None):
+    return settle_labels(labels, label_map=label_map or {}, chosen=chosen, own=own, splits=splits)
+
+
+@pytest.mark.parametrize("label", [" Mel ", "Mel", "NaN", "", "7", "melanoma", "mel\n"])
+def test_an_unknown_label_is_refused_with_its_count(label):
+    with pytest.raises(DataError, match="are none of the classes") as caught:
+        settle(["mel", "nv", label, label])
+    assert f"{label!r} (2 images" in str(caught.value)
+    assert "data.label_map" in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_the_nearest_class_is_named():
+    with pytest.raises(DataError, match=r"' Mel ' \(1 image; did you mean 'mel'\?\)"):
+        settle(["nv", " Mel "])
+
+
+def test_the_label_map_is_the_remedy():
+    labels, classes = settle(["nv", " Mel ", "NaN"], label_map={" Mel ": "mel", "NaN": "nv"})
+    assert labels == ["nv", "mel", "nv"]
+    assert classes == list(SEVEN)
+
+
+@pytest.mark.parametrize("label", [" mel ", "Mel", "NaN", "", "unknown", "7", "None"])
+def test_without_own_classes_the_same_labels_are_refused(label):
+    with pytest.raises(DataError, match=r"are none of the classes \['mel', 'nv'\]"):
+        settle(["mel", "mel", "nv", "nv", label], own=None)
+
+
+def test_own_names_are_sorted_and_numbers_are_numbers():
+    assert settle(["nv", "mel", "nv"], own=None)[1] == ["mel", "nv"]
+    assert settle(["10", "9", "0"], own=None)[1] == ["0", "9", "10"]
+    assert settle(["b", "a"], own=None, chosen=["b", "a"])[1] == ["b", "a"]
+
+
+def test_a_class_in_the_test_part_only_is_unknown():
+    labels = ["mel", "nv", "df", "nv"]
+    assert settle(labels, own=None, splits=[None] * 4)[1] == ["df", "mel", "nv"]
+    with pytest.raises(DataError, match=r"'df' \(1 image\) are none of the classes \['mel', 'nv'\]"):
+        settle(labels, own=None, splits=["train", "train", "test", "val"])
+
+
+@pytest.mark.parametrize("chosen", [["mel"], ["mel", "mel"], [], ["mel", " "]])
+def test_classes_must_be_two_different_names(chosen):
+    with pytest.raises(ConfigError, match=r"data\.classes"):
+        settle(["mel"], chosen=chosen)
+
+
+def test_a_map_to_no_class_is_a_configuration_error():
+    with pytest.raises(ConfigError, match=r"data\.label_map: leads to \['melanoma'\]"):
+        settle(["mel"], label_map={"mel": "melanoma"})
+
+
+def test_many_unknown_labels_are_cut_short():
+    with pytest.raises(DataError, match="and 15 others") as caught:
+        settle([f"class {i}" for i in range(20)])
+    assert len(str(caught.value)) < 600
+
+
+def test_each_class_needs_an_image():
+    require_classes(["mel", "nv"], {"mel": 1, "nv": 9})
+    with pytest.raises(DataError, match=r"\['df'\] have 0 usable images; each class needs at least 1.*\[mel, nv\]"):
+        require_classes(["df", "mel", "nv"], {"mel": 1, "nv": 9})
+    with pytest.raises(DataError, match="at least 2 classes are needed"):
+        require_classes(["mel"], {"mel": 5})

@@ -1,0 +1,183 @@
+"""The order of the steps, what is skipped, and going on after a failure; the steps are fakes that leave their files."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermalyze.config.experiment import ExperimentSpec, build_experiment
+from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
+from dermalyze.core.errors import ConfigError, DataError
+from dermalyze.core.run import Run
+from dermalyze.data.predictions import Predictions, write_predictions
+from dermalyze.fleet.pipeline import STEPS, run_experiment
+
+
+class World:
+    """Fake stages and what was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.options: dict[str, dict[str, Any]] = {}
+        self.fail: str | None = None
+        self.weights = "w1"
+
+    def stage(self, name: str) -> Callable[..., None]:
+        def stage(run: Run, spec: ExperimentSpec, **options: Any) -> None:
+            if self.fail == name:
+                raise DataError(f"{name} fails")
+            self.calls.append(name)
+            self.options[name] = options
+            getattr(self, name)(run)
+
+        return stage
+
+    def prepare(self, run: Run) -> None:
+        write_bytes(run.manifest_path, b"manifest")
+
+    def audit(self, run: Run) -> None:
+        write_json(run.audit_path, {})
+
+    def split(self, run: Run) -> None:
+        for part in ("train", "val", "test"):
+            write_bytes(run.split_path(part), b"")
+        write_json(run.certificate_path, {"manifest_sha256": run.manifest_hash()})
+
+    def train(self, run: Run) -> None:
+        weights = sha256_bytes(self.weights.encode())
+        write_json(run.best_record_path, {"weights_sha256": weights, "manifest_sha256": run.manifest_hash()})
+        write_json(run.history_path, {})
+
+    def export(self, run: Run) -> None:
+        weights = sha256_bytes(self.weights.encode())
+        write_json(run.artefact_record_path, {"created_from": {"weights_sha256": weights}})
+
+    def probe(self, run: Run) -> None:
+        meta = {"classes": ["a", "b"], "recipe": "plain", "artefact_sha256": sha256_file(run.artefact_record_path)}
+        for part in ("train", "val", "test"):
+            one = Predictions(["a"], ["a"], np.zeros(1, np.int64), np.zeros((1, 2), np.float32), None, {**meta, "set": part})
+            write_predictions(run.predictions_path(part, "plain"), one)
+
+    def evaluate(self, run: Run) -> None:
+        write_json(
+            run.evaluation_path, {"provenance": {"predictions_sha256": sha256_file(run.predictions_path("test", "plain"))}}
+        )
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    world = World()
+    for name in STEPS:
+        monkeypatch.setitem(sys.modules, f"dermalyze.stages.{name}", SimpleNamespace(**{name: world.stage(name)}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    return world
+
+
+SPEC = build_experiment({"data": {"path": "data"}})
+
+
+def test_all_steps_in_order_then_none(world: World) -> None:
+    first = run_experiment(SPEC, Path("run"))
+    assert world.calls == list(STEPS)
+    assert list(first.seconds) == list(STEPS)
+    again = run_experiment(SPEC, Path("run"))
+    assert world.calls == list(STEPS)
+    assert again.seconds == {}
+    assert again.metrics == first.metrics
+
+
+def test_one_line_a_step_on_standard_error(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    run_experiment(SPEC, Path("run"))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [re.sub(r" [\d.]+ s$", "", line) for line in told.err.splitlines()[1:]] == [
+        f"[{number}/{len(STEPS)}] {step}:" for number, step in enumerate(STEPS, start=1)
+    ]
+
+
+@pytest.mark.parametrize("broken", STEPS)
+def test_a_failure_keeps_what_was_done_and_the_next_call_goes_on(world: World, broken: str) -> None:
+    world.fail = broken
+    with pytest.raises(DataError, match=broken):
+        run_experiment(SPEC, Path("run"))
+    assert world.calls == list(STEPS[: STEPS.index(broken)])
+    world.fail = None
+    run_experiment(SPEC, Path("run"))
+    assert world.calls == list(STEPS)
+
+
+def test_new_weights_are_exported_probed_and_measured_again(world: World) -> None:
+    run_experiment(SPEC, Path("run"))
+    world.calls.clear()
+    world.weights = "w2"
+    world.train(Run(Path("run")))
+    run_experiment(SPEC, Path("run"))
+    assert world.calls == ["export", "probe", "evaluate"]
+
+
+def test_a_new_export_is_probed_and_measured_again(world: World) -> None:
+    run_experiment(SPEC, Path("run"))
+    world.calls.clear()
+    record = Run(Path("run")).artefact_record_path
+    record.write_bytes(record.read_bytes() + b" ")
+    run_experiment(SPEC, Path("run"))
+    assert world.calls == ["probe", "evaluate"]
+
+
+def test_an_unfinished_training_goes_on(world: World) -> None:
+    run_experiment(SPEC, Path("run"))
+    world.calls.clear()
+    Run(Path("run")).history_path.unlink()
+    run_experiment(SPEC, Path("run"))
+    assert world.calls == ["train"]
+
+
+def test_a_manifest_changed_after_the_split_is_refused(world: World) -> None:
+    run_experiment(SPEC, Path("run"))
+    world.calls.clear()
+    Run(Path("run")).manifest_path.write_bytes(b"edited")
+    with pytest.raises(DataError, match="not the one that was split"):
+        run_experiment(SPEC, Path("run"))
+    assert world.calls == []
+
+
+def test_an_accepted_leak_reaches_training_and_evaluation(world: World) -> None:
+    run_experiment(SPEC, Path("run"), accept_leak="to show what it does")
+    assert {name: options for name, options in world.options.items() if options} == {
+        "train": {"accept_leak": "to show what it does"},
+        "evaluate": {"accept_leak": "to show what it does"},
+    }
+
+
+def test_without_a_folder_it_makes_one_with_the_time(world: World) -> None:
+    root = run_experiment(SPEC).root
+    assert re.fullmatch(r"outputs/run_\d{8}_\d{6}", root.as_posix())
+    assert Run(root).config_path.exists()
+
+
+def test_the_run_works_from_any_folder(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_experiment(SPEC, Path("run"))
+    assert Run(tmp_path / "run").config().data.path == str(tmp_path / "data")
+    monkeypatch.chdir("/")
+    run_experiment(Run(tmp_path / "run").config(), tmp_path / "run")
+    assert world.calls == list(STEPS)
+
+
+def test_a_file_and_settings_on_top(world: World, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("train: {epochs: 3}\n", encoding="utf-8")
+    run_experiment("x.yaml", Path("run"), sets=["data.path=data", "train.epochs=4"])
+    assert Run(tmp_path / "run").config().train.epochs == 4
+
+
+def test_no_data_is_refused_before_anything_is_made(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--set data\.path"):
+        run_experiment(build_experiment({}), Path("run"))
+    assert not (tmp_path / "run").exists()

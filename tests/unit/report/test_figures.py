@@ -1,0 +1,102 @@
+"""Figures are PNGs that hold what they should, whatever is missing, and leave no global state."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from dermalyze.report import figures
+from dermalyze.report.style import class_styles
+
+NONE = {"value": None, "low": None, "high": None, "n": 0, "note": "not estimable (n = 0)"}
+SOME = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 12, "note": ""}
+BARE = {"value": 1.0, "low": None, "high": None, "n": 2, "note": "interval not estimable: 2 groups"}
+EMPTY_BIN = {"lower": 0.0, "upper": 0.5, "n": 0, "groups": 0, "confidence": None, "accuracy": None, "low": None, "high": None}
+FULL_BIN = {"lower": 0.5, "upper": 1.0, "n": 9, "groups": 5, "confidence": 0.8, "accuracy": 0.7, "low": 0.5, "high": 0.9}
+STEP = (np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))
+
+
+def per_class(*rows):
+    return {name: {**dict.fromkeys(figures.PER_CLASS_TITLES, row), "support": row["n"]} for name, row in rows}
+
+
+def draw(kind, leak=None, names=("a", "b")):
+    a, b = names
+    if kind == "confusion":
+        return figures.confusion_matrix([[3, 1], [0, 0]], names, title="t", leak=leak)
+    if kind == "roc":
+        return figures.roc_curves([STEP, None], names, [SOME, NONE], NONE, title="t", leak=leak)
+    if kind == "classes":
+        return figures.per_class_metrics(per_class((a, SOME), (b, NONE)), names, title="t", leak=leak)
+    if kind == "calibration":
+        return figures.calibration_curve([EMPTY_BIN, FULL_BIN], BARE, title="t", leak=leak)
+    history = {"epoch": [1, 2], "train_loss": [1.0, None], "val_loss": [1.0, 0.9], "lr": [0.1, 0.01]}
+    return figures.training_curves(history, 2, "val_loss", title="t", leak=leak)
+
+
+KINDS = ("confusion", "roc", "classes", "calibration", "training")
+
+
+def pixels(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def red(data):
+    image = pixels(data)
+    return int(((image[..., 0] > 150) & (image[..., 1] < 60) & (image[..., 2] < 80)).sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_figure_draws_gaps_and_is_repeatable(kind):
+    data = draw(kind)
+    assert data == draw(kind)
+    image = pixels(data)
+    assert 900 <= image.shape[1] <= 1700
+    assert (image[0] == 255).all(), "something is cut off at the top"
+    assert (image[-1] == 255).all(), "something is cut off at the bottom"
+    assert (image[:, 0] == 255).all(), "something is cut off at the left"
+    assert (image[:, -1] == 255).all(), "something is cut off at the right"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_accepted_leak_is_stamped_in_red(kind):
+    long = "the published split crosses lesions; kept for comparison with earlier work only " * 3
+    assert red(draw(kind)) == 0
+    assert red(draw(kind, leak="because")) > 500
+    assert pixels(draw(kind, leak=long)).shape[0] > pixels(draw(kind, leak="because")).shape[0] > pixels(draw(kind)).shape[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_class_names_are_drawn_as_they_are(kind):
+    """A dollar sign would start mathematics, an underscore would hide a line from the legend."""
+    draw(kind, names=("$\\frac{", "_hidden <b>"))
+
+
+def test_class_with_leading_underscore_stands_in_the_legend():
+    plain = pixels(draw("roc", names=("xhidden", "b")))
+    hidden = pixels(draw("roc", names=("_hidden", "b")))
+    legend = slice(int(plain.shape[1] * 0.7), None)
+    assert (hidden[:, legend] < 128).sum() > 0.8 * (plain[:, legend] < 128).sum()
+
+
+def test_no_global_state_is_left():
+    before = dict(mpl.rcParams)
+    draw("roc")
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_class_keeps_its_colour_in_any_company_and_seven_differ():
+    seven = class_styles(["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"])
+    assert len({style.colour for style in seven}) == 7
+    assert len({str(style.dash) for style in seven}) == 7
+    assert class_styles(["zebra", "mel"])[1] == seven[4]
+    other = class_styles([f"class {k}" for k in range(20)])
+    assert len({(style.colour, str(style.dash)) for style in other}) >= 7
+
+
+def test_calibration_of_nothing_says_so():
+    assert figures.calibration_curve([EMPTY_BIN, EMPTY_BIN], NONE, title="t") != draw("calibration")

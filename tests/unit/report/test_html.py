@@ -1,0 +1,146 @@
+"""The page: its numbers are the file's, nothing is loaded from elsewhere, and nobody's text becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.data.predictions import Predictions
+from dermalyze.report.evaluation import draw, judge, write_report
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(len(classes), size=n) if labels is None else np.asarray(labels, dtype=int)
+    n = len(labels)
+    logits = generator.normal(size=(n, len(classes))) + 2 * np.eye(len(classes))[labels]
+    meta = {"classes": list(classes), "set": "test", "recipe": "plain"}
+    p = Predictions([f"secret-{k}" for k in range(n)], [f"patient-{k // 2}" for k in range(n)], labels, logits, None, meta)
+    m = {
+        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, **judge(p, EvaluateSpec(resamples=100)),
+        "validation": None, "split": None, "external": None, "known_biases": [],
+        "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
+    }  # fmt: skip
+    return m, p
+
+
+def written(folder, *args, **kwargs):
+    m, p = report(*args, **kwargs)
+    write_report(folder, m, p)
+    return json.loads((folder / "evaluation_metrics.json").read_text()), (folder / "report.html").read_text()
+
+
+class Text(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.words, self.tags, self.skip = [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.skip = tag in ("style", "title")
+
+    def handle_endtag(self, tag):
+        self.skip = False
+
+    def handle_data(self, data):
+        if not self.skip:
+            self.words.append(data)
+
+
+def read(page):
+    parser = Text()
+    parser.feed(page)
+    return " ".join(parser.words), parser.tags
+
+
+def test_every_number_with_three_decimals_stands_in_the_metrics_file(tmp_path):
+    m, page = written(tmp_path)
+    known = set()
+
+    def collect(value):
+        if isinstance(value, dict):
+            [collect(v) for v in value.values()]
+        elif isinstance(value, list):
+            [collect(v) for v in value]
+        elif isinstance(value, float):
+            known.add(f"{value:.3f}")
+
+    collect(m)
+    text, _ = read(page)
+    shown = re.findall(r"\d\.\d{3}", text)
+    assert len(shown) > 60
+    assert set(shown) <= known
+
+
+def test_page_is_self_contained(tmp_path):
+    _, page = written(tmp_path)
+    _, tags = read(page)
+    sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in tags)
+    assert not any("href" in attrs for _, attrs in tags)
+    assert all(attrs.get("alt") for tag, attrs in tags if tag == "img")
+
+
+def test_disclaimer_stands_on_the_page_and_in_the_file(tmp_path):
+    m, page = written(tmp_path)
+    assert m["disclaimer"] == DISCLAIMER
+    assert page.count(DISCLAIMER) == 2
+
+
+def test_no_image_or_patient_is_named(tmp_path):
+    m, page = written(tmp_path)
+    assert "secret" not in page + json.dumps(m)
+    assert "patient-" not in page + json.dumps(m)
+
+
+def test_hostile_names_are_escaped(tmp_path):
+    _, page = written(tmp_path, classes=(HOSTILE, "nv"), leak=HOSTILE, title=HOSTILE)
+    assert "<img src=x" not in page
+    _, tags = read(page)
+    assert not any("onerror" in attrs for _, attrs in tags)
+
+
+def test_leak_reason_is_stamped_on_page_and_figures(tmp_path):
+    m, page = written(tmp_path, leak="the published split")
+    assert m["accepted_leak"] == "the published split"
+    assert "LEAK ACCEPTED, NOT A FAIR RESULT: the published split" in page
+    stamped = draw(*report(leak="the published split"))
+    clean = draw(*report())
+    assert all(stamped[name] != clean[name] for name in clean)
+    assert "LEAK ACCEPTED" not in written(tmp_path)[1]
+
+
+@pytest.mark.parametrize("labels", [[], [0] * 40, [0, 1, 0]])
+def test_what_cannot_be_said_is_not_said(tmp_path, labels):
+    """Empty, one class absent, three images: no zero, no NaN, and a reason instead."""
+    m, page = written(tmp_path, classes=("mel", "nv", "vasc"), labels=labels)
+    text, _ = read(page)
+    assert "nan" not in text.lower()
+    assert m["metrics"]["macro_auroc"] == {
+        "value": None, "low": None, "high": None, "n": len(labels), "groups": m["n_groups"],
+        "undefined": 200 - 100, "note": m["metrics"]["macro_auroc"]["note"],
+    }  # fmt: skip
+    assert m["metrics"]["macro_auroc"]["note"].startswith(f"not estimable (n = {len(labels)})")
+    assert m["per_class"]["vasc"]["recall"]["value"] is None
+    assert f"not estimable (n = {len(labels)})" in text
+    if len(labels) == 3:
+        assert m["metrics"]["accuracy"]["value"] is not None
+        assert m["metrics"]["accuracy"]["low"] is None
+        assert "interval not estimable: 2 groups, at least 10 needed" in text
+
+
+def test_the_same_predictions_give_the_same_bytes(tmp_path):
+    written(tmp_path / "a")
+    written(tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name

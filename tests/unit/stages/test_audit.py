@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dermalyze.core.errors import DataError
+from dermalyze.stages.audit import audit
+
+
+def frame(n: int = 60) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{(7 * k) % n:02}" for k in range(n)],
+            "label": ["mel", "nv", "nv"] * (n // 3),
+            "sha256": [f"s{k}" for k in range(n)],
+            "dx_type": ["histo", "follow_up", "histo"] * (n // 3),
+        }
+    )
+
+
+def test_findings_are_written_and_read_as_lines(prepared: Any) -> None:
+    run, spec = prepared(frame())
+    result = audit(run, spec)
+    written = json.loads(run.audit_path.read_text())
+    assert written["manifest_sha256"] == run.manifest_hash()
+    assert written["findings"] == result.as_dict()["findings"]
+    assert written["findings"][0] == {
+        "kind": "giveaway_column",
+        "severity": "warn",
+        "count": 1,
+        "detail": written["findings"][0]["detail"],
+        "examples": ["dx_type"],
+    }
+    assert result.lines()[0].startswith("warn   column 'dx_type' follows from the diagnosis")
+    assert result.lines()[-1] == "60 images looked at, 0 in quarantine; findings: 0 refuse, 1 warn, 0 info"
+
+
+def test_a_conflict_is_refused_after_everything_is_written(prepared: Any) -> None:
+    rows = frame()
+    rows.loc[1, "sha256"] = "s0"
+    run, spec = prepared(rows)
+    with pytest.raises(
+        DataError, match=r"run: 1 image\(s\) stand under two labels; first: i00 is 'mel', i07 is 'nv'.*audit.json"
+    ) as caught:
+        audit(run, spec)
+    assert caught.value.exit_code == 3
+    assert json.loads(run.audit_path.read_text())["summary"]["refuse"] == 1
+
+
+def test_a_leaking_own_split_is_listed_but_left_to_train_to_refuse(prepared: Any) -> None:
+    rows = frame().assign(lesion_id=[f"L{k // 2}" for k in range(60)], split=["train", "test"] * 30)
+    rows["label"] = ["mel" if (k // 2) % 3 == 0 else "nv" for k in range(60)]
+    run, spec = prepared(rows)
+    assert audit(run, spec).findings[0].kind == "split_leak"
+
+
+def test_no_usable_image_is_refused(prepared: Any) -> None:
+    run, spec = prepared(frame().assign(quarantine_reason="zero bytes"))
+    with pytest.raises(DataError, match="no usable image"):
+        audit(run, spec)
+    assert json.loads(run.audit_path.read_text())["quarantined"] == 60

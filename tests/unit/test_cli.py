@@ -1,0 +1,247 @@
+"""The shell over the library: exit codes, one-line refusals, standard output for results only."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import dermalyze
+from dermalyze import cli
+from dermalyze.core.run import Run
+
+RUNNER = CliRunner()
+
+
+def invoke(*words: str | Path) -> Any:
+    return RUNNER.invoke(cli.app, cli.spread([str(word) for word in words]))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    root = tmp_path / "run"
+    dermalyze.init(root, sets=["train.epochs=2"])
+    return root
+
+
+class Told:
+    """A result that a fake stage gives."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"images": 3, "name": "ä"}
+
+    def lines(self) -> list[str]:
+        return ["3 images"]
+
+
+# -- failures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (dermalyze.UsageError("wrong call"), 2, "wrong call"),
+        (dermalyze.ConfigError("wrong key"), 2, "wrong key"),
+        (dermalyze.LeakError("leaks"), 3, "leaks"),
+        (dermalyze.ModelError("damaged"), 4, "damaged"),
+        (dermalyze.ResourceError("disk full"), 5, "disk full"),
+        (dermalyze.InterruptedRunError("saved; the same command goes on"), 75, "saved"),
+        (MemoryError(), 5, "out of memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "/secret/place/x.csv"), 5, "x.csv"),
+        (OSError(errno.ENOSPC, "No space left on device"), 5, "No space left"),
+        (ModuleNotFoundError("No module named 'timm'", name="timm.layers"), 2, "pip install 'dermalyze[train]'"),
+    ],
+)
+def test_expected_failures_are_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, run: Path, error: Exception, code: int, text: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(dermalyze, "audit", fail)
+    if isinstance(error, ImportError):
+        monkeypatch.delitem(sys.modules, "timm", raising=False)
+    result = invoke("audit", run)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert text in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "/secret" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), ImportError("no name"), FileNotFoundError(errno.ENOENT, "gone"), KeyError("x")]
+)
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, run: Path, error: Exception) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(dermalyze, "audit", fail)
+    result = invoke("audit", run)
+    assert result.exception is error
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    def fail(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dermalyze, "audit", fail)
+    assert invoke("audit", run).exit_code == 130
+
+
+def test_a_missing_extra_is_named(run: Path) -> None:
+    code = f"import sys\nsys.modules['pandas'] = None\nimport dermalyze.cli\ndermalyze.cli.main(['split', {str(run)!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: dermalyze split needs an optional part: pip install 'dermalyze[train]'\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["tarin", "x"], ["train"], ["train", "x", "--what"], ["synth", "x", "--lesions", "many"]]
+)
+def test_usage_errors_are_2(words: list[str]) -> None:
+    assert invoke(*words).exit_code == 2
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    result = invoke("train", tmp_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "not a run folder" in result.stderr
+
+
+# -- results -----------------------------------------------------------------------------------------------------
+
+
+def test_results_for_people_and_machines(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    seen: list[Any] = []
+
+    def audit(*args: Any) -> Told:
+        seen.append(args)
+        return Told()
+
+    monkeypatch.setattr(dermalyze, "audit", audit)
+    assert invoke("audit", run).stdout == "3 images\n"
+    assert json.loads(invoke("audit", run, "--json").stdout) == {"images": 3, "name": "ä"}
+    assert seen[0] == (Run(run), Run(run).config())
+
+
+def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def take(name: str) -> Any:
+        def stage(*args: Any, **options: Any) -> Told:
+            seen[name] = options
+            return Told()
+
+        return stage
+
+    for name in ("train", "evaluate", "synth"):
+        monkeypatch.setattr(dermalyze, name, take(name))
+    assert invoke("train", run, "--resume", "a", "--accept-leak", "why").exit_code == 0
+    assert invoke("evaluate", run, "--on", "b", "--label-map", "c").exit_code == 0
+    assert invoke("synth", "out", "--size", "64x80", "--balance", "even", "--seed", "3").exit_code == 0
+    assert seen["train"] == {"resume": Path("a"), "accept_leak": "why"}
+    assert seen["evaluate"] == {"on": Path("b"), "label_map": Path("c"), "accept_leak": None}
+    assert seen["synth"]["size_px"] == (64, 80)
+    assert (seen["synth"]["balance"], seen["synth"]["seed"]) == ("even", 3)
+
+
+@pytest.mark.parametrize("size", ["0x", "large", "96x96x3", "-5"])
+def test_a_wrong_size_is_refused(tmp_path: Path, size: str) -> None:
+    assert invoke("synth", tmp_path / "out", f"--size={size}").exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_version_and_schema() -> None:
+    assert invoke("--version").stdout == f"{dermalyze.__version__}\n"
+    assert json.loads(invoke("schema").stdout)["title"] == "ExperimentSpec"
+
+
+# -- init and prepare --------------------------------------------------------------------------------------------
+
+
+def test_init_freezes_and_tells_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "pictures"
+    data.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/dermalyze", "init", "run", "--set", f"data.path={data}"])
+    result = invoke("init", "run", "--set", "data.path=pictures", "train.epochs=3", "seed=5")
+    assert result.exit_code == 0, result.output
+    spec = Run(tmp_path / "run").config()
+    assert (spec.data.path, spec.train.epochs, spec.seed) == (str(data), 3, 5)
+    text = (tmp_path / "run" / "environment.json").read_text(encoding="utf-8")
+    environment = json.loads(text)
+    assert str(tmp_path) not in text
+    assert environment["command"] == [".../dermalyze", "init", "run", "--set", "data.path=.../pictures"]
+    assert environment["versions"]["dermalyze"] == dermalyze.__version__
+    assert environment["seed"] == 5
+    assert os.uname().nodename not in text.replace(environment["platform"]["release"], "")
+
+
+def test_init_again_is_no_change_and_another_is_refused(run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert invoke("init", run, "--set", "train.epochs=2").exit_code == 0
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    refused = invoke("init", run, "--set", "train.epochs=4")
+    assert refused.exit_code == 2
+    assert "train.epochs" in refused.stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--set", "train.epocs=4"], "train.epochs"),
+        (["--set", "data.path=nowhere"], "data.path"),
+        (["--set", "model.weights=nowhere.safetensors"], "model.weights"),
+        (["--set", "epochs"], "key=value"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config", "a.yaml", "--from", "b.yaml"], "keep one"),
+    ],
+)
+def test_init_refuses_and_leaves_nothing(tmp_path: Path, words: list[str], text: str) -> None:
+    result = invoke("init", tmp_path / "run", *words)
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_prepare_fills_the_data_in(monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(dermalyze, "prepare", lambda run, spec: Told())
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.zip", "two.zip"):
+        (tmp_path / name).touch()
+    assert invoke("prepare", run, "--data", "one.zip", "two.zip").exit_code == 0
+    assert Run(run).config().data.path == [str(tmp_path / "one.zip"), str(tmp_path / "two.zip")]
+    assert invoke("prepare", run).exit_code == 0
+    other = invoke("prepare", run, "--data", "one.zip")
+    assert (other.exit_code, other.stderr.count("\n")) == (2, 1)
+    assert "other data" in other.stderr
+
+
+def test_prepare_refuses_data_that_is_not_there(run: Path) -> None:
+    result = invoke("prepare", run, "--data", "nowhere.zip")
+    assert result.exit_code == 2
+    assert Run(run).config().data.path is None
+
+
+@pytest.mark.parametrize(
+    ("words", "spread"),
+    [
+        (["--data", "a", "b", "-h"], ["--data", "a", "--data", "b", "-h"]),
+        (["--set", "a=1", "b.c=2", "RUN"], ["--set", "a=1", "--set", "b.c=2", "RUN"]),
+        (["--set", "a=1", "--set", "b=2"], ["--set", "a=1", "--set", "b=2"]),
+        (["--on", "a", "b"], ["--on", "a", "b"]),
+        (["--set", "a=1", "RUN", "b=2"], ["--set", "a=1", "RUN", "b=2"]),
+    ],
+)
+def test_several_values_of_one_option(words: list[str], spread: list[str]) -> None:
+    assert cli.spread(words) == spread
