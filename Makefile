@@ -62,7 +62,7 @@ test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
 
 bench: $(INSTALLED)
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 pictures: $(INSTALLED)
 	@rm -rf outputs/pictures

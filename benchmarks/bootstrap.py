@@ -46,7 +46,9 @@ def main() -> None:
     for r in range(resamples):
         rows = np.repeat(np.arange(n), weights[:, r])
         if len(np.unique(labels[rows])) == classes:
-            reference[r] = roc_auc_score(labels[rows], probs[rows], multi_class="ovr", average="macro") if classes > 2 else np.nan
+            reference[r] = (
+                roc_auc_score(labels[rows], probs[rows], multi_class="ovr", average="macro") if classes > 2 else np.nan
+            )
     loop_s = time.perf_counter() - start
     difference = np.nanmax(np.abs(found - reference))
     print(f"{resamples} resamples of macro AUROC, {n} images, {number} lesions, {classes} classes")

@@ -1,11 +1,21 @@
-"""For all tests: torchvision importable, one torch thread, and no network by accident."""
+"""For all tests: torchvision importable, one torch thread, no network by accident; a small artefact to serve or to damage."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 if importlib.util.find_spec("torch") is not None:
     import torch
@@ -15,6 +25,9 @@ if importlib.util.find_spec("torch") is not None:
     torch_guard.install()
     torch.set_num_threads(1)
 
+sys.path.append(str(Path(__file__).parent / "support"))
+from judged import judged  # noqa: F401 - a fixture
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -22,3 +35,92 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def shared() -> Path:
     """The folder beside the repository that holds real data and weights; a test skips where what it needs is missing."""
     return SHARED
+
+
+@pytest.fixture
+def make_artefact(tmp_path: Path) -> Callable[..., Path]:
+    """Write a small artefact without torch: the embedding is the mean colour, the logits a fixed linear map of it."""
+    return lambda name="artefact", **changes: write_artefact(tmp_path / name, **changes)
+
+
+def write_artefact(
+    folder: Path,
+    *,
+    classes: tuple[str, ...] = ("mel", "nv", "vasc"),
+    height: int = 12,
+    width: int = 16,
+    recipe: str = "plain",
+    graph: bytes | None = None,
+    weights: bytes | None = None,
+    more_files: dict[str, bytes] | None = None,
+    **record_changes: Any,
+) -> Path:
+    folder.mkdir()
+    files = {
+        "model.onnx": graph if graph is not None else stand_in_graph(len(classes), height, width),
+        "model.safetensors": weights if weights is not None else struct.pack("<Q", 2) + b"{}",
+        **(more_files or {}),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    record = {
+        "schema_version": 1,
+        "name": "stand-in",
+        "created_from": {"manifest_sha256": "0" * 64, "config_sha256": "0" * 64, "weights_sha256": "0" * 64, "seed": 1},
+        "classes": [{"name": name, "description": name.upper()} for name in classes],
+        "preprocessing": {
+            "kind": "squash", "height": height, "width": width, "crop_ratio": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3,
+        },
+        "model": {"backbone": "stand-in"},
+        "recipe": recipe,
+        "training": {},
+        "accepted_leak": None,
+        "disclaimer": "not a diagnosis",
+        "licence_note": "",
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "parity": {},
+        **record_changes,
+    }  # fmt: skip
+    (folder / "artefact.json").write_text(json.dumps(record))
+    return folder
+
+
+def stand_in_graph(
+    classes: int, height: int, width: int, *, scale: float = 1.0, change: Callable[[Any], None] | None = None
+) -> bytes:
+    """Bytes of an ONNX graph: left half brighter than right raises the first class, so that mirroring matters."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    ramp = np.linspace(1, 0, width, dtype=np.float32)[None, None, :, None] * np.ones((1, height, 1, 1), np.float32)
+    maps = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32) * np.float32(scale)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["pixels", "full"], ["unit"]),
+        helper.make_node("Mul", ["unit", "ramp"], ["weighted"]),
+        helper.make_node("ReduceMean", ["weighted", "axes"], ["embedding"], keepdims=0),
+        helper.make_node("MatMul", ["embedding", "maps"], ["logits"]),
+    ]
+    constants = {"full": np.float32(255), "ramp": ramp, "axes": np.array([1, 2]), "maps": maps}
+    graph = helper.make_graph(
+        nodes,
+        "stand_in",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", height, width, 3])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if change is None:
+        onnx.checker.check_model(model)
+    else:
+        change(model)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def graph_bytes() -> Callable[..., bytes]:
+    """`stand_in_graph`, for tests that damage it."""
+    return stand_in_graph

@@ -266,12 +266,12 @@ def split(run: RunArgument, as_json: JsonOption = False) -> None:
 @command(
     "train",
     "dermalyze train outputs/first",
-    "dermalyze train outputs/second --resume outputs/first",
+    "dermalyze train outputs/first --resume outputs/first",
     "dermalyze train outputs/first --accept-leak 'the split of the paper'",
 )
 def train(
     run: RunArgument,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="PATH", help="Go on from this checkpoint.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="PATH", help="Of this run; default: the newest.")] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -13,7 +13,7 @@ import typer
 import dermalyze
 from dermalyze import cli
 from dermalyze.config.base import parse_yaml
-from dermalyze.config.experiment import build_experiment, load_experiment
+from dermalyze.config.experiment import build_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -80,11 +80,6 @@ def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
     for target in re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.M):
         assert target in targets, f"{page.name}: make {target}"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=ident)
-def test_experiments_load(path: Path) -> None:
-    load_experiment(path)
 
 
 def test_every_command_has_its_line_on_the_command_page() -> None:

@@ -12,8 +12,8 @@ import pytest
 import dermalyze
 
 HEAVY = {
-    "torch", "torchvision", "timm", "pandas", "pyarrow", "sklearn", "matplotlib", "onnx", "onnxruntime", "numpy", "PIL", "pydantic",
-    "yaml", "rich", "asyncio",
+    "PIL", "asyncio", "matplotlib", "numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "pydantic", "rich", "sklearn", "timm",
+    "torch", "torchvision", "yaml",
 }  # fmt: skip
 
 

@@ -126,7 +126,12 @@ def test_three_lesions_have_values_but_no_interval():
     scores, _ = lesions(9, classes=2)
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1])
     found = estimates(
-        Scores(labels, scores.probs), labels + np.repeat([0, 0, 1], 3), {**METRICS, **PER_CLASS_METRICS}, resamples=100, level=0.95, seed=0
+        Scores(labels, scores.probs),
+        labels + np.repeat([0, 0, 1], 3),
+        {**METRICS, **PER_CLASS_METRICS},
+        resamples=100,
+        level=0.95,
+        seed=0,
     )
     assert found["accuracy"].value is not None
     assert found["accuracy"].low is None
@@ -166,7 +171,9 @@ def test_basic_interval_reflects_and_stays_above_zero():
 
 
 def test_empty_set_is_not_estimable():
-    found = estimates(Scores(np.zeros(0, int), np.zeros((0, 3))), [], {**METRICS, **PER_CLASS_METRICS}, resamples=100, level=0.95, seed=0)
+    found = estimates(
+        Scores(np.zeros(0, int), np.zeros((0, 3))), [], {**METRICS, **PER_CLASS_METRICS}, resamples=100, level=0.95, seed=0
+    )
     assert found["accuracy"].note == "not estimable (n = 0)"
     assert all(e.value is None for e in found["auroc"])
 

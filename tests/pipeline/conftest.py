@@ -54,10 +54,11 @@ def checkpoint(run: Run, spec: ExperimentSpec, seed: int = 0, **changes: Any) ->
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.bias)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
-    with torch.no_grad():
-        for parameter in model.head.parameters():
-            parameter.mul_(2.0)
+            torch.nn.init.uniform_(module.running_var, 0.05, 0.2)  # type: ignore[arg-type]
+    if spec.model.head.kind == "acrnn":
+        with torch.no_grad():
+            for parameter in model.head.parameters():
+                parameter.mul_(2.0)
     preprocessing = Preprocessing.resolve(spec.preprocess, size=(48, 40), mean=(0.7, 0.5, 0.4), std=(0.2, 0.25, 0.3))
     record = {
         "classes": sorted(CLASSES),

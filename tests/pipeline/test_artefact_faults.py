@@ -42,7 +42,7 @@ def world(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("again", [True, False], ids=["over an old export", "first export"])
 @pytest.mark.parametrize("fault", ["other numbers", "not a number"])
 def test_parity_failure_leaves_no_new_export(
-    world: Any, save_checkpoint: Any, graph_bytes: Any, monkeypatch: pytest.MonkeyPatch, fault: str, again: bool
+    world: Any, save_checkpoint: Any, monkeypatch: pytest.MonkeyPatch, fault: str, again: bool
 ) -> None:
     save_checkpoint(world.run, world.spec, seed=3)  # the graph is now another network's
     if fault == "not a number":

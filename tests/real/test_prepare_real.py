@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def test_some_hundred_images_from_the_official_zips(tmp_path):
     (tmp_path / "HAM10000_metadata.csv").write_text(sink.getvalue())
     archives = sorted(FOLDER.glob("HAM10000_*.zip"))
     spec = build_experiment({"data": {"path": [str(p) for p in (*archives, tmp_path / "HAM10000_metadata.csv")]}})
-    before = {path: os.stat(path).st_mtime_ns for path in archives}
+    before = {path: path.stat().st_mtime_ns for path in archives}
 
     run = Run(tmp_path / "run")
     result = prepare(run, spec)
@@ -59,4 +58,4 @@ def test_some_hundred_images_from_the_official_zips(tmp_path):
     assert frame["image_id"].tolist() == [row[1] for row in chosen]
     assert frame["label"].tolist() == [row[2] for row in chosen]
     assert not prepare(run, spec).fresh
-    assert {path: os.stat(path).st_mtime_ns for path in archives} == before
+    assert {path: path.stat().st_mtime_ns for path in archives} == before

@@ -25,7 +25,15 @@ def resource_errors(what: str) -> Iterator[None]:
             remedy = "free space on that disk and run the same command again"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             remedy = "give write permission or choose another folder"
-        elif error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+        elif error.errno in (
+            errno.EIO,
+            errno.EEXIST,
+            errno.EMFILE,
+            errno.ENFILE,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.ENAMETOOLONG,
+        ):
             remedy = "check the disk and the path"
         else:
             raise

@@ -142,7 +142,9 @@ class Run:
         if run.config_path.exists():
             if run.config() != spec:
                 changed = ", ".join(differences(run.config(), spec))
-                raise ConfigError(f"{root.name}: the run's configuration is frozen and differs in {changed}; use another run folder")
+                raise ConfigError(
+                    f"{root.name}: the run's configuration is frozen and differs in {changed}; use another run folder"
+                )
             return run
         run.probe_write()
         write_text(run.config_path, text)

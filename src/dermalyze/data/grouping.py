@@ -75,20 +75,20 @@ def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
         frame: rows with `image_id` and `group`.
         parts: part of each row.
     """
-    crossed = {column: set(crossings(keys(frame, column), parts)) for column in LINKS}
-    found = []
-    for name in crossings(frame["group"], parts):
-        rows = frame[frame["group"] == name]
-        found.append(
-            {
-                "group": name,
-                "joined_by": [c for c in LINKS if crossed[c] & set(keys(rows, c).dropna())],
-                "lesion_ids": sorted(set(keys(rows, "lesion_id").dropna())),
-                "image_ids": sorted(rows["image_id"].astype(str)),
-                "parts": {part: int((parts[rows.index] == part).sum()) for part in PARTS if (parts[rows.index] == part).any()},
-            }
-        )
-    return found
+    rows = frame[frame["group"].isin(crossings(frame["group"], parts))]
+    values = {column: keys(rows, column) for column in LINKS}
+    crossed = {column: values[column].isin(crossings(values[column], parts[rows.index])) for column in LINKS}
+    found: dict[str, dict[str, Any]] = {}
+    columns = [rows["group"], rows["image_id"].astype(str), parts[rows.index], values["lesion_id"], *crossed.values()]
+    for name, image_id, part, lesion, *by in sorted(zip(*columns, strict=True), key=lambda row: row[:2]):
+        leak = found.setdefault(name, {"group": name, "joined_by": [], "lesion_ids": [], "image_ids": [], "parts": {}})
+        leak["joined_by"] = [c for c, crosses in zip(LINKS, by, strict=True) if crosses or c in leak["joined_by"]]
+        leak["lesion_ids"] = sorted({*leak["lesion_ids"], *([lesion] if isinstance(lesion, str) else [])})
+        leak["image_ids"].append(image_id)
+        leak["parts"][part] = leak["parts"].get(part, 0) + 1
+    for leak in found.values():
+        leak["parts"] = {part: leak["parts"][part] for part in PARTS if part in leak["parts"]}
+    return list(found.values())
 
 
 def describe_leaks(found: Sequence[dict[str, Any]]) -> str:

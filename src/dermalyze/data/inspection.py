@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import ResourceError
@@ -76,8 +78,21 @@ def _blocks(jobs: Sequence[tuple[ImageStore, tuple[str, ...]]], images: int, wor
     if count == 0 or (workers is None and (images < _ALONE or count == 1)):
         yield from map(_inspect_block, jobs)
         return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
         yield from pool.map(_inspect_block, jobs)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when it does: a pool's process would else wait for ever for its next job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _inspect_block(job: tuple[ImageStore, tuple[str, ...]]) -> list[Inspected]:

@@ -69,7 +69,7 @@ class _Images(Dataset[Tensor]):
         self.store, self.paths, self.hashes, self.preprocessing = store, paths, hashes, preprocessing
 
     def __getitem__(self, row: int) -> Tensor:
-        return torch.from_numpy(read_image(self.store, self.paths[row], self.hashes[row], self.preprocessing))
+        return torch.tensor(read_image(self.store, self.paths[row], self.hashes[row], self.preprocessing))
 
 
 class StreamLoader:

@@ -121,7 +121,7 @@ def read_predictions(path: Path) -> Predictions:
         return Predictions(
             ids=_texts(table["image_id"]),
             groups=_texts(table["group"]),
-            labels=table["label"].combine_chunks().to_numpy(zero_copy_only=False),
+            labels=_whole_numbers(table["label"]),
             logits=_matrix(table["logits"]),
             embedding=_matrix(table["embedding"]) if "embedding" in table.column_names else None,
             meta=meta,
@@ -167,10 +167,18 @@ def _rows(values_ND: npt.NDArray[np.float32]) -> Any:
 
 def _matrix(column: Any) -> npt.NDArray[np.float32]:
     rows = column.combine_chunks()
+    if column.null_count or str(rows.type.value_type) != "float":
+        raise ValueError("null or not float32")
     return np.asarray(rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), rows.type.list_size), dtype=np.float32)
 
 
+def _whole_numbers(column: Any) -> npt.NDArray[np.int64]:
+    if column.null_count or str(column.type) != "int64":
+        raise ValueError("null or not int64")
+    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
 def _texts(column: Any) -> list[str]:
-    if column.null_count:
-        raise ValueError("null")
+    if column.null_count or str(column.type) != "string":
+        raise ValueError("null or not text")
     return [str(value) for value in column.to_pylist()]

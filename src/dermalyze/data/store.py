@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +175,8 @@ def split_path(path: str) -> tuple[str, str]:
     >>> split_path("part_1.zip!a/b.jpg"), split_path("a/b!.jpg")
     (('part_1.zip', 'a/b.jpg'), ('a/b!.jpg', ''))
     """
-    at = path.lower().find(".zip!")
-    return (path, "") if at < 0 else (path[: at + 4], path[at + 5 :])
+    found = re.search(r"\.zip!", path, re.IGNORECASE)
+    return (path, "") if found is None else (path[: found.end() - 1], path[found.end() :])
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

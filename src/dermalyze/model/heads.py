@@ -104,6 +104,7 @@ def acrnn(width: int, classes: int, *, dropout: float, channels: int, hidden: in
 
 
 HEADS: dict[str, Callable[..., Head]] = {"linear": linear, "simple": simple, "acrnn": acrnn}
+ON_MAP = frozenset({"acrnn"})  # kinds whose width is the map's
 
 
 def build_head(spec: HeadSpec, *, pooled_width: int, map_width: int, classes: int) -> Head:
@@ -116,5 +117,5 @@ def build_head(spec: HeadSpec, *, pooled_width: int, map_width: int, classes: in
         classes: number of classes, 2 or more.
     """
     fields = spec.model_dump(exclude={"kind"})
-    width = map_width if spec.kind == "acrnn" else pooled_width
+    width = map_width if spec.kind in ON_MAP else pooled_width
     return HEADS[spec.kind](width, classes, **fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,10 @@ def read_sidecar(weights: Path) -> Sidecar:
     """Read and check `weights` with its suffix replaced by `.json`.
 
     Raises:
-        ModelError: missing, not JSON, a key missing or of a wrong kind, or about another file.
+        ModelError: missing, not JSON, a key missing or of a wrong kind, or about another file; or `weights` is missing or
+            no safetensors file (a pickle has no sidecar, and that is not what its owner should hear).
     """
+    check_container(weights)
     path = weights.with_suffix(".json")
     try:
         if path.stat().st_size > MAX_SIDECAR_BYTES:
@@ -111,6 +114,8 @@ def read_sidecar(weights: Path) -> Sidecar:
             f"{path.name}: key missing or wrong ({type(error).__name__}: {error}); "
             "file, sha256, create_name, create_kwargs, input_size, mean, std are needed"
         ) from error
+    if re.fullmatch("[0-9a-f]{64}", sha256) is None:
+        raise ModelError(f"{path.name}: sha256 is not 64 hexadecimal digits; get the sidecar again")
     if channels != 3 or min(height, width) < 1 or min(std) <= 0 or not all(map(math.isfinite, (*mean, *std))):
         raise ModelError(f"{path.name}: input_size, mean or std make no sense; 3 channels, finite, std above 0")
     return Sidecar(path.name, sha256, backbone, kwargs, (height, width), mean, std)

@@ -42,14 +42,9 @@ class ClassStyle:
 # Okabe & Ito 2008 (jfly.uni-koeln.de/color) without yellow, which is lost on white, and with dark grey for black.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#4D4D4D")
 _DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 1.5)),
-    (0, (1.2, 1)),
-    (0, (5, 1.5, 1.2, 1.5)),
-    "-",
-    (0, (8, 2)),
+    (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)), (0, (5, 1.5)), (0, (1.2, 1)), (0, (5, 1.5, 1.2, 1.5)), "-", (0, (8, 2)),
     (0, (3, 1, 1, 1, 1, 1)),
-)
+)  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HAM10000 = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 

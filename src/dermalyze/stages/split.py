@@ -153,7 +153,7 @@ def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: i
             "every class in every part",
             bool((table > 0).all(axis=None)),
             len(classes),
-            f"fewest: {int(table.min(axis=None))} images",
+            f"fewest images: {int(table.min(axis=None))}",
         ),
     ]
     passed = all(c["passed"] for c in checks)

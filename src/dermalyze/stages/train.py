@@ -196,7 +196,7 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> None:
         settings, state = self.settings, self.progress
-        order = draw_order(settings.imbalance, self.labels["train"], seed=self.spec.seed, epoch=epoch)
+        order = draw_order(settings.imbalance, self.labels["train"], seed=self.spec.seed, epoch=epoch, classes=self.classes)
         positions = balanced_batches(np.arange(len(order)), settings.batch_size)
         steps_per_epoch = -(-len(positions) // settings.accumulate)
         total_steps = steps_per_epoch * settings.epochs
@@ -279,7 +279,9 @@ class Training:
                 inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
                 outputs.append(self.model(inputs).float().cpu())
                 if self.request.signal:
-                    self._stop()
+                    break
+        if self.request.signal:  # only here: inside the block above the model holds the averaged weights
+            self._stop()
         logits = torch.cat(outputs).double()
         if not torch.isfinite(logits).all():
             raise DataError(
@@ -428,8 +430,9 @@ class Training:
         minutes = seconds / steps * steps_per_epoch * self.settings.epochs / 60
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         say(
-            f"{len(self.rows['train'])} training and {len(self.rows['val'])} validation images, {parameters / 1e6:.2f} M parameters"
-            f" on {self.runtime.device} ({self.runtime.precision}): at most {minutes:.1f} min for {self.settings.epochs} epochs"
+            f"{len(self.rows['train'])} training and {len(self.rows['val'])} validation images, "
+            f"{parameters / 1e6:.2f} M parameters on {self.runtime.device} ({self.runtime.precision}): "
+            f"at most {minutes:.1f} min for {self.settings.epochs} epochs"
         )
 
     def _tell(self, record: dict[str, Any]) -> None:

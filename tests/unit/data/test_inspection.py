@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +60,44 @@ def test_memory_is_a_resource(store, monkeypatch):
     with pytest.raises(ResourceError, match=r"stopped after 0 of 1 images.*data\.workers") as caught:
         inspect_images(store, ["001.png"], workers=0)
     assert caught.value.exit_code == 5
+
+
+SCRIPT = """
+import multiprocessing, threading, time
+from pathlib import Path
+from dermalyze.config.data import DataSpec
+from dermalyze.data.inspection import inspect_images
+from dermalyze.data.store import ImageStore
+
+if __name__ == "__main__":
+    store = ImageStore.open(DataSpec(path={folder!r}))
+    work = threading.Thread(target=inspect_images, args=(store, ["001.png"] * 500_000), kwargs={{"workers": 2}}, daemon=True)
+    work.start()
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.05)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(120)
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_end_with_a_killed_parent(store, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(folder=str(store.mounts[0][1])))
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        children = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(children) == 2
+        assert all(lives(pid) for pid in children)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while any(lives(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in children if lives(pid)]

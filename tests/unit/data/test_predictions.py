@@ -122,7 +122,11 @@ def test_null_and_wrong_types_are_refused(tmp_path):
     path = tmp_path / "a.parquet"
     write_predictions(path, some(2, 0))
     table = pq.read_table(path)
-    for column, values in (("image_id", pa.array(["a", None])), ("logits", pa.array(["x", "y"])), ("label", pa.array(["0", "1"]))):
+    for column, values in (
+        ("image_id", pa.array(["a", None])),
+        ("logits", pa.array(["x", "y"])),
+        ("label", pa.array(["0", "1"])),
+    ):
         at = table.column_names.index(column)
         pq.write_table(table.set_column(at, column, values), path)
         with pytest.raises(ModelError, match="a column has the wrong type or holds nulls"):

@@ -61,7 +61,7 @@ def tangled(draw: st.DrawFn) -> tuple[pd.DataFrame, SplitSpec]:
     return frame, SplitSpec(seed=draw(st.integers(0, 3)), **kwargs)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tangled(), st.randoms())
 def test_whatever_the_set_a_split_holds_its_promises_or_is_refused(case: tuple[pd.DataFrame, SplitSpec], random: Any) -> None:
     frame, spec = case

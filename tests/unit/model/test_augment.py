@@ -205,6 +205,18 @@ def test_colour_jitter_is_torchvisions(name: str, draw: float, monkeypatch: pyte
     torch.testing.assert_close(out, expected, rtol=0, atol=2e-3)
 
 
+def test_colour_jitter_composes_brightness_contrast_saturation_in_that_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dermalyze.core import torch_guard
+
+    torch_guard.install()
+    from torchvision.transforms.v2 import functional as V
+
+    fixed(monkeypatch, brightness=0.0, contrast=0.1, saturation=1.0)
+    images = (smooth(3, 40, 40) // 3 + 80).byte()
+    expected = V.adjust_saturation(V.adjust_contrast(V.adjust_brightness(plain(images), 0.7), 0.76), 1.3)
+    torch.testing.assert_close(run(images, only(brightness=0.3, contrast=0.3, saturation=0.3)), expected, rtol=0, atol=2e-3)
+
+
 def test_greys_have_no_hue_and_luma_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed(monkeypatch, hue=0.9, saturation=0.1)
     grey = noise(2)[..., :1].repeat(1, 1, 1, 3)
@@ -245,9 +257,9 @@ def test_blur_smooths_keeps_the_mean_and_leaves_the_rest() -> None:
 def test_blur_is_a_gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     fixed(monkeypatch, blur=0.0, sigma=1.0)
-    images = noise(1, 224, 224)
+    images = noise(1, 112, 150)  # half of 224 at the short edge: half of the largest sigma
     out = run(images, only(blur=0.5))
-    expected = ndimage.gaussian_filter(plain(images)[0].numpy(), sigma=2.0, axes=(1, 2), mode="nearest", radius=6)
+    expected = ndimage.gaussian_filter(plain(images)[0].numpy(), sigma=1.0, axes=(1, 2), mode="nearest", radius=3)
     np.testing.assert_allclose(out[0].numpy(), expected, atol=1e-5)
 
 

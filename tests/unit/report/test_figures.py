@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import matplotlib as mpl
 import numpy as np
@@ -24,6 +25,7 @@ def per_class(*rows):
     return {name: {**dict.fromkeys(figures.PER_CLASS_TITLES, row), "support": row["n"]} for name, row in rows}
 
 
+@cache
 def draw(kind, leak=None, names=("a", "b")):
     a, b = names
     if kind == "confusion":
@@ -53,7 +55,7 @@ def red(data):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_figure_draws_gaps_and_is_repeatable(kind):
     data = draw(kind)
-    assert data == draw(kind)
+    assert data == draw.__wrapped__(kind)
     image = pixels(data)
     assert 900 <= image.shape[1] <= 1700
     assert (image[0] == 255).all(), "something is cut off at the top"
@@ -73,7 +75,7 @@ def test_an_accepted_leak_is_stamped_in_red(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_class_names_are_drawn_as_they_are(kind):
     """A dollar sign would start mathematics, an underscore would hide a line from the legend."""
-    draw(kind, names=("$\\frac{", "_hidden <b>"))
+    assert draw(kind, names=("$\\frac{", "_hidden <b>")) != draw(kind) or kind in ("calibration", "training")
 
 
 def test_class_with_leading_underscore_stands_in_the_legend():
@@ -85,7 +87,7 @@ def test_class_with_leading_underscore_stands_in_the_legend():
 
 def test_no_global_state_is_left():
     before = dict(mpl.rcParams)
-    draw("roc")
+    draw.__wrapped__("roc")
     assert dict(mpl.rcParams) == before
 
 

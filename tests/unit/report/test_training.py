@@ -22,7 +22,8 @@ def history(epochs=24, *, floor=0.5, speed=4.0, rise=0.0, gap=0.03, skill=0.6):
     accuracy = 0.4 + 0.5 * (1 - fall)
     return {
         "epoch": (e + 1).tolist(), "train_loss": train.tolist(), "val_loss": val.tolist(),
-        "train_accuracy": (accuracy + gap).tolist(), "val_accuracy": accuracy.tolist(), "val_balanced_accuracy": balanced.tolist(),
+        "train_accuracy": (accuracy + gap).tolist(), "val_accuracy": accuracy.tolist(),
+        "val_balanced_accuracy": balanced.tolist(),
     }  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+"""The report of a sound run: what is written, that it can be repeated, and that the numbers are the metrics'."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.data.predictions import read_predictions
+from dermalyze.ops.metrics import measure
+from dermalyze.stages.evaluate import evaluate
+
+COUNTS = {"df": 26, "mel": 30, "nv": 80}
+FILES = {
+    "evaluation_metrics.json", "report.html", "confusion_matrix.png", "roc_curves.png", "per_class_metrics.png",
+    "calibration_curve.png",
+}  # fmt: skip
+
+
+def test_everything_is_written_and_the_file_is_the_result(judged):
+    run, spec = judged(COUNTS)
+    result = evaluate(run, spec)
+    assert {path.name for path in run.report_dir.iterdir()} == FILES
+    stored = json.loads((run.report_dir / "evaluation_metrics.json").read_text(), parse_constant=pytest.fail)
+    assert stored == result.metrics
+    assert {**stored, "report": str(result.page)} == result.as_dict()
+
+
+def test_metrics_are_those_of_the_stored_predictions(judged):
+    run, spec = judged(COUNTS)
+    m = evaluate(run, spec).metrics
+    p = read_predictions(run.predictions_path("test", "plain"))
+    for name, value in measure(p.labels, p.probs()).items():
+        assert m["metrics"][name]["value"] == value, name
+    assert np.array(m["confusion_matrix"]["counts"]).sum() == m["n_images"] == len(p)
+    assert np.trace(m["confusion_matrix"]["counts"]) / len(p) == pytest.approx(m["metrics"]["accuracy"]["value"])
+    assert [row["support"] for row in m["per_class"].values()] == np.bincount(p.labels).tolist()
+    assert sum(b["n"] for b in m["calibration"]["bins"]) == len(p)
+    assert m["n_groups"] == len(set(p.groups)) < len(p)
+    for estimate in m["metrics"].values():
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+        assert (estimate["n"], estimate["groups"]) == (len(p), m["n_groups"])
+
+
+def test_the_same_run_gives_the_same_bytes(judged):
+    run, spec = judged(COUNTS)
+    evaluate(run, spec)
+    first = {path.name: path.read_bytes() for path in run.report_dir.iterdir()}
+    evaluate(run, spec)
+    assert {path.name: path.read_bytes() for path in run.report_dir.iterdir()} == first
+
+
+def test_validation_stands_beside_it_only_if_it_is_of_the_same_model(judged):
+    run, spec = judged(COUNTS)
+    p = read_predictions(run.predictions_path("val", "plain"))
+    assert evaluate(run, spec).metrics["validation"]["accuracy"] == measure(p.labels, p.probs())["accuracy"]
+    from dataclasses import replace
+
+    from dermalyze.data.predictions import write_predictions
+
+    write_predictions(run.predictions_path("val", "plain"), replace(p, meta={**p.meta, "model_sha256": "b" * 64}))
+    assert evaluate(run, spec).metrics["validation"] is None
+
+
+def test_page_tells_split_biases_hashes_and_what_it_is_not(judged):
+    run, spec = judged(COUNTS)
+    result = evaluate(run, spec)
+    page = result.page.read_text()
+    assert "Certified: nothing crosses the parts." in page
+    assert "few dark skins" in page
+    assert run.manifest_hash() in page
+    assert DISCLAIMER in page
+    assert "melanoma sensitivity" in page
+    lines = "\n".join(result.lines())
+    assert DISCLAIMER in lines
+    assert "melanoma sensitivity" in lines
+    assert f"{result.metrics['metrics']['accuracy']['value']:.3f}" in lines
+
+
+def test_another_source_has_no_biases_of_ham10000(judged):
+    run, spec = judged(COUNTS, config={"data": {"source": {"kind": "folder"}}})
+    result = evaluate(run, spec)
+    assert result.metrics["known_biases"] == []
+    assert "Known biases" not in result.page.read_text()
+
+
+def test_settings_of_the_experiment_are_used(judged):
+    run, spec = judged(COUNTS, config={"evaluate": {"resamples": 150, "level": 0.8, "ece_bins": 7, "seed": 5}})
+    m = evaluate(run, spec).metrics
+    assert (m["resamples"], m["level"], len(m["calibration"]["bins"]), m["provenance"]["bootstrap_seed"]) == (150, 0.8, 7, 5)
+    wide = evaluate(run, spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"level": 0.99})})).metrics
+    assert wide["metrics"]["accuracy"]["low"] < m["metrics"]["accuracy"]["low"]
+
+
+def test_evaluation_needs_no_torch(judged):
+    """Pure: from stored predictions, on any machine."""
+    run, _ = judged(COUNTS)
+    code = (
+        "import sys, pathlib; from dermalyze.core.run import Run; from dermalyze.stages.evaluate import evaluate;"
+        f"run = Run.open(pathlib.Path({str(run.root)!r})); evaluate(run, run.config());"
+        "assert not {'torch', 'timm', 'sklearn'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
