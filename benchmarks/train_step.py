@@ -25,8 +25,8 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import StopRequest, applied, choose_runtime
 from dermalyze.data.synth import synthesize
-from dermalyze.model.classifier import build_classifier
 from dermalyze.model.augment import augment
+from dermalyze.model.classifier import build_classifier
 from dermalyze.ops.counter import permutation
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split

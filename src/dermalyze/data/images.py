@@ -22,6 +22,7 @@ from dermalyze.core.errors import DataError, ModelError
 SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF")
 MAX_PIXELS = 64_000_000
+MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
 
 # Plugins are called by name, never by Pillow's search, which also knows formats that start other programs (EPS).
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -104,10 +105,10 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
     if kind not in formats:
         raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it")
     if kind == "WEBP":  # Pillow allocates the whole canvas on opening
-        _check_size(_webp_size(data), max_pixels)
+        check_size(*_webp_size(data), max_pixels)
     try:
         with _OPENERS[kind](io.BytesIO(data), "") as image:
-            _check_size(image.size, max_pixels)
+            check_size(*image.size, max_pixels)
             return _to_rgb(image, str(image.format))
     except (ImageError, MemoryError):
         raise
@@ -153,12 +154,20 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Judge an image's edges, in pixels, before anything is allocated for it.
+
+    Raises:
+        ImageError: an edge of 0, too many pixels, or a strip that is no photograph.
+
+    >>> check_size(200, 150)
+    """
     if width < 1 or height < 1:
         raise ImageError("no pixels (an edge of 0)")
     if width * height > max_pixels:
         raise ImageError(f"more than {max_pixels} pixels; make it smaller")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} px is no photograph; one edge may be {MAX_ASPECT} times the other at most")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

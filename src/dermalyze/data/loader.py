@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -56,12 +56,13 @@ class MappedLoader:
 
     def batches(self, rows: Sequence[Rows]) -> Iterator[Tensor]:
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._gather, rows[0]) if rows else None
-            for following in [*rows[1:], None]:
-                assert ahead is not None
-                ready = ahead.result()
-                ahead = pool.submit(self._gather, following) if following is not None else None
-                yield ready
+            ahead: Future[Tensor] | None = None
+            for batch in rows:
+                ready, ahead = ahead, pool.submit(self._gather, batch)
+                if ready is not None:
+                    yield ready.result()
+            if ahead is not None:
+                yield ahead.result()
 
 
 class _Images(Dataset[Tensor]):

@@ -7,7 +7,8 @@
 
 A class shows only in the lesion (`synth_looks`, `synth_lesion`); skin, hair, light, scale and instrument (`synth_photo`)
 are drawn without knowing it. `dx_type` and, weakly, age and site do depend on the class, as in the real set. The numbers
-of images and lesions begin with 9, which no real HAM10000 image has.
+of images and lesions begin with 9, which no real HAM10000 image has; the seed chooses them, so that sets of two seeds
+share neither an image nor a lesion.
 
 The layout: Tschandl, Rosendahl, Kittler 2018, "The HAM10000 dataset", Sci Data 5:180161, doi 10.1038/sdata.2018.161.
 """

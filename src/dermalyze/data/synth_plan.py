@@ -15,7 +15,7 @@ METADATA = "HAM10000_metadata.csv"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
 
-FIRST_NUMBER = 9_000_001
+FIRST_NUMBER, NUMBERS = 9_000_000, 1_000_000  # a set's numbers are a stretch of these, which its seed chooses
 
 # Counted in HAM10000_metadata.csv, one row a lesion (7470).
 HAM10000_LESIONS = {"akiec": 228, "bcc": 327, "bkl": 727, "df": 73, "mel": 614, "nv": 5403, "vasc": 98}
@@ -103,12 +103,15 @@ def plan_set(lesions: int, seed: int, balance: Balance, images_per_lesion: float
     shots = 1 + rng.binomial(3, (images_per_lesion - 1) / 3, lesions)
     numbers = iter(rng.permutation(int(shots.sum())))
     rows, plans = [], []
+    # Sets of two seeds hold different lesions and must not share ids: `evaluate --on` would take them for the same.
+    drawn = int(np.random.SeedSequence(seed, spawn_key=(9,)).generate_state(1)[0])
+    first = FIRST_NUMBER + drawn % (NUMBERS - int(shots.sum()))
     for index, dx in enumerate(labels):
         patient = draw_patient(rng, dx)
         files = []
         for number in sorted(int(next(numbers)) for _ in range(shots[index])):
-            name = f"ISIC_{FIRST_NUMBER + number:07d}"
-            rows.append(Row(f"HAM_{FIRST_NUMBER + index:07d}", name, dx, *patient))
+            name = f"ISIC_{first + number}"
+            rows.append(Row(f"HAM_{first + index}", name, dx, *patient))
             part = IMAGE_FOLDERS[0 if 2 * number < shots.sum() else 1]
             files.append((f"{part}/{name}.jpg", f"{MASK_FOLDER}/{name}_segmentation.png"))
         plans.append(LesionPlan(index, dx, tuple(files)))

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dermalyze.core.errors import ModelError
-from dermalyze.ops.metrics import Floats, Ints, Scores, Tally, defined
+from dermalyze.ops.metrics import Scores, Tally, defined
+from dermalyze.ops.ranking import Floats, Ints
 
 MIN_GROUPS = 10  # fewer lesions than this in the set: no interval
 MIN_CLASS_GROUPS = 5  # fewer lesions of a class: no interval for that class's metrics

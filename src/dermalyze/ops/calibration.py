@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.ops.metrics import Floats, Ints, Scores, Tally, defined
+from dermalyze.ops.metrics import Scores, Tally, defined
+from dermalyze.ops.ranking import Floats, Ints
 
 ECE_BINS = 15
 

@@ -5,7 +5,7 @@ the plain metric, R = 1,000 a whole bootstrap. Undefined values (a class that is
 these arrays and None for people; they are never 0.
 """
 
-# Shapes: N images, C classes, R weightings (resamples), K knots of a ranking.
+# Shapes: N images, C classes, R weightings (resamples).
 
 from __future__ import annotations
 
@@ -17,25 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dermalyze.core.errors import ModelError
+from dermalyze.ops.ranking import Floats, Ints, Ranking, auroc_of, average_precision_of, rank, ratio
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)  # log loss clips here, as scikit-learn does for float64
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Images in order of one class's probability, and where its positives fall among ties.
-
-    `order`: image indices, ascending; `positives`: their places in `order`; `knots`: places where a tie group that holds a
-    positive begins or ends, from 0; `low`, `high`: for each positive, which knot begins and which ends its tie group.
-    """
-
-    order: Ints
-    positives: Ints
-    knots: Ints
-    low: Ints
-    high: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +74,7 @@ class Scores:
     @cached_property
     def rankings(self) -> list[Ranking]:
         """One a class; the only sort that a whole bootstrap needs."""
-        return [_rank(self.labels == c, self.probs[:, c]) for c in range(self.classes)]
+        return [rank(self.labels == c, self.probs[:, c]) for c in range(self.classes)]
 
     @cached_property
     def cells(self) -> tuple[Ints, Ints, Ints]:
@@ -136,12 +120,12 @@ class Tally:
     @cached_property
     def auroc(self) -> Floats:
         """(R, C), see the function of that name."""
-        return np.stack([_auroc_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
+        return np.stack([auroc_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
 
     @cached_property
     def average_precision(self) -> Floats:
         """(R, C), see the function of that name."""
-        return np.stack([_average_precision_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
+        return np.stack([average_precision_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
 
 
 def tally(labels_N: npt.ArrayLike, probs_NC: npt.ArrayLike, weights_NR: npt.ArrayLike | None = None) -> Tally:
@@ -162,28 +146,28 @@ def tally(labels_N: npt.ArrayLike, probs_NC: npt.ArrayLike, weights_NR: npt.Arra
 
 def accuracy(t: Tally) -> Floats:
     """(R,) share of images whose largest probability is their label's."""
-    return _ratio(np.trace(t.confusion, axis1=1, axis2=2), t.total)
+    return ratio(np.trace(t.confusion, axis1=1, axis2=2), t.total)
 
 
 def recall(t: Tally) -> Floats:
     """(R, C) sensitivity: share of a class's images that are called so; undefined for an absent class."""
-    return _ratio(_hits(t), t.support)
+    return ratio(_hits(t), t.support)
 
 
 def precision(t: Tally) -> Floats:
     """(R, C) share of the images called a class that are of it; undefined for a class never predicted, or absent."""
-    return np.where(t.support > 0, _ratio(_hits(t), t.confusion.sum(axis=1)), np.nan)
+    return np.where(t.support > 0, ratio(_hits(t), t.confusion.sum(axis=1)), np.nan)
 
 
 def specificity(t: Tally) -> Floats:
     """(R, C) share of the other classes' images that are not called so; undefined where there are no others."""
     others = t.total[:, None] - t.support
-    return _ratio(others - (t.confusion.sum(axis=1) - _hits(t)), others)
+    return ratio(others - (t.confusion.sum(axis=1) - _hits(t)), others)
 
 
 def f1(t: Tally) -> Floats:
     """(R, C) 2 TP / (2 TP + FP + FN); 0 for a class never predicted, undefined for an absent class."""
-    return np.where(t.support > 0, _ratio(2 * _hits(t), t.support + t.confusion.sum(axis=1)), np.nan)
+    return np.where(t.support > 0, ratio(2 * _hits(t), t.support + t.confusion.sum(axis=1)), np.nan)
 
 
 def balanced_accuracy(t: Tally) -> Floats:
@@ -201,7 +185,7 @@ def _macro(metric: Callable[[Tally], Floats], t: Tally) -> Floats:
 
 def _weighted(metric: Callable[[Tally], Floats], t: Tally) -> Floats:
     present = t.scores.support > 0  # a class with no image in the set has no weight; one that a resample lost has weight 0
-    share = _ratio(t.support, t.total[:, None])[:, present]
+    share = ratio(t.support, t.total[:, None])[:, present]
     values = metric(t)[:, present]
     return np.asarray(np.where(share > 0, share * values, 0.0).sum(axis=1) + np.where(t.total > 0, 0.0, np.nan))
 
@@ -244,26 +228,12 @@ def auroc(t: Tally) -> Floats:
 
         AUROC_c = P(p_c of a positive > p_c of a negative) + P(equal) / 2
 
-    One sort a class serves all weightings: with the negatives' weights summed up in that order, a positive counts the
-    negatives below its tie group and half of those within it.
-
     >>> auroc(tally([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.2, 0.8]]))
     array([[0.875, 0.875]])
 
     Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747
     """
     return t.auroc
-
-
-def _auroc_of(ranking: Ranking, weights_NR: Floats) -> Floats:
-    if len(ranking.positives) == 0:
-        return np.full(weights_NR.shape[1], np.nan)
-    sorted_NR = weights_NR[ranking.order]
-    positive = sorted_NR[ranking.positives]
-    sorted_NR[ranking.positives] = 0
-    below = _sums_before_knots(sorted_NR, ranking.knots)
-    pairs = np.einsum("pr,pr->r", positive, below[ranking.low]) + np.einsum("pr,pr->r", positive, below[ranking.high])
-    return _ratio(pairs / 2, positive.sum(axis=0) * below[-1])
 
 
 def macro_auroc(t: Tally) -> Floats:
@@ -282,20 +252,6 @@ def average_precision(t: Tally) -> Floats:
     return t.average_precision
 
 
-def _average_precision_of(ranking: Ranking, weights_NR: Floats) -> Floats:
-    if len(ranking.positives) == 0:
-        return np.full(weights_NR.shape[1], np.nan)
-    sorted_NR = weights_NR[ranking.order]
-    positive = sorted_NR[ranking.positives]
-    below_all = _sums_before_knots(sorted_NR, ranking.knots)
-    sorted_NR[ranking.positives] = 0
-    below_negative = _sums_before_knots(sorted_NR, ranking.knots)
-    called = below_all[-1] - below_all[ranking.low]
-    true = called - (below_negative[-1] - below_negative[ranking.low])
-    steps = np.divide(positive * true, called, out=np.zeros_like(called), where=called > 0)
-    return _ratio(steps.sum(axis=0), positive.sum(axis=0))
-
-
 def macro_average_precision(t: Tally) -> Floats:
     """(R,) mean average precision of the classes; undefined where one is absent."""
     return _macro(average_precision, t)
@@ -307,7 +263,7 @@ def macro_average_precision(t: Tally) -> Floats:
 def log_loss(t: Tally) -> Floats:
     """(R,) mean of -log p(label), natural logarithm, p clipped at 2.2e-16; 0 is best, log C is a uniform guess."""
     own = t.scores.probs[np.arange(len(t.scores.labels)), t.scores.labels]
-    return _ratio(-np.log(np.maximum(own, SMALLEST_PROBABILITY)) @ t.weights, t.total)
+    return ratio(-np.log(np.maximum(own, SMALLEST_PROBABILITY)) @ t.weights, t.total)
 
 
 def brier(t: Tally) -> Floats:
@@ -317,7 +273,7 @@ def brier(t: Tally) -> Floats:
     """
     error = t.scores.probs.copy()
     error[np.arange(len(error)), t.scores.labels] -= 1
-    return _ratio(np.square(error).sum(axis=1) @ t.weights, t.total)
+    return ratio(np.square(error).sum(axis=1) @ t.weights, t.total)
 
 
 METRICS: Mapping[str, Callable[[Tally], Floats]] = {
@@ -388,25 +344,3 @@ def defined(value: float) -> float | None:
 
 def _hits(t: Tally) -> Floats:
     return np.asarray(np.diagonal(t.confusion, axis1=1, axis2=2))
-
-
-def _ratio(over: Floats, under: Floats) -> Floats:
-    """over / under, NaN where under is 0."""
-    over, under = np.broadcast_arrays(np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64))
-    return np.asarray(np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0))
-
-
-def _rank(positive_N: npt.NDArray[np.bool_], score_N: Floats) -> Ranking:
-    order = np.argsort(score_N, kind="stable")
-    score = score_N[order]
-    places = np.flatnonzero(positive_N[order])
-    begins, ends = np.searchsorted(score, score[places], side="left"), np.searchsorted(score, score[places], side="right")
-    knots = np.unique(np.concatenate([[0], begins, ends[ends < len(score)]])).astype(np.int64)
-    return Ranking(order, places, knots, np.searchsorted(knots, begins), np.searchsorted(knots, ends))
-
-
-def _sums_before_knots(values_NR: Floats, knots_K: Ints) -> Floats:
-    """(K + 1, R): sums of the rows before each knot (the first is 0), and last the sum of all."""
-    sums = np.zeros((len(knots_K) + 1, values_NR.shape[1]))
-    np.cumsum(np.add.reduceat(values_NR, knots_K, axis=0), axis=0, out=sums[1:])
-    return sums

@@ -124,8 +124,9 @@ def roc_curves(
         axes.set_ylabel("share of the class found (sensitivity)")
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
+        mean = interval_text(macro) if macro["value"] is not None else "not estimable"
         legend = axes.legend(
-            loc="upper left", bbox_to_anchor=(1.02, 1.0), title=f"AUROC with interval\nmean  {interval_text(macro)}",
+            loc="upper left", bbox_to_anchor=(1.02, 1.0), title=f"AUROC with interval\nmean  {mean}",
             alignment="left", handlelength=3.2, labelspacing=0.8, borderaxespad=0,
         )  # fmt: skip
         legend.get_title().set_fontsize(9.5)
@@ -170,7 +171,7 @@ def per_class_metrics(
             axes.spines["left"].set_visible(False)
         labels = [f"{name}  (n = {per_class[name]['support']})" for name in classes]
         panels[0].set_yticks(rows, labels)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(classes) - 0.5, -0.5)
         figure.get_layout_engine().set(wspace=0.09)  # type: ignore[union-attr, call-arg]
 
     return _draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)

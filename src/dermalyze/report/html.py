@@ -151,7 +151,10 @@ def _metric_row(name: str, m: Json) -> dict[str, str]:
 def _class_rows(m: Json) -> list[dict[str, Any]]:
     rows = []
     for (name, values), style in zip(m["per_class"].items(), class_styles(m["classes"]), strict=True):
-        cells = [{"value": value_text(values[key]), "interval": interval_or_note(values[key])} for key in PER_CLASS_TITLES]
+        cells = [
+            {"value": value_text(e), "interval": interval_or_note(e), "note": e["low"] is None}
+            for e in (values[key] for key in PER_CLASS_TITLES)
+        ]
         rows.append(
             {
                 "name": name,

@@ -19,14 +19,13 @@ from dermalyze.core.artefact import RECORD_NAME, Artefact
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.images import Preprocessing, decode, to_size
+from dermalyze.data.images import Preprocessing, check_size, decode, to_size
 from dermalyze.ops.recipes import predict_probabilities
 from dermalyze.serve.inputs import Item, read_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
 DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
 
 
@@ -180,15 +179,13 @@ class Predictor:
                 image = image.data
             if isinstance(image, np.ndarray):
                 pixels_HW3 = _from_array(image)
+                check_size(pixels_HW3.shape[1], pixels_HW3.shape[0])
                 known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
             else:
                 data = image if isinstance(image, bytes) else _encode(image)
                 known["sha256"] = sha256_bytes(data)
                 decoded = decode(data)
                 pixels_HW3, known["notes"] = decoded.pixels, decoded.notes
-            height, width = pixels_HW3.shape[:2]
-            if max(height, width) > MAX_ASPECT * min(height, width):
-                raise DataError(f"{height} x {width} px is no photograph; edges may differ by {MAX_ASPECT} times")
             return Prediction(**known), to_size(pixels_HW3, self.preprocessing)
         except DataError as error:
             return Prediction(**known, error=str(error)), None

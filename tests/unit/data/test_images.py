@@ -395,3 +395,9 @@ def test_preprocessing_round_trip_and_refusals():
 def test_nothing_heavy_is_imported():
     code = "import sys, dermalyze.data.images; print(sorted({'torch', 'timm', 'pandas', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("size", [(1, 51), (2000, 20)])
+def test_a_strip_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="is no photograph; one edge may be 50 times the other at most"):
+        decode(saved(picture(*size)))

@@ -75,8 +75,14 @@ def test_another_seed_gives_other_pictures_and_another_table(tmp_path: Path) -> 
         fingerprint(synthesize(tmp_path / str(seed), lesions=7, seed=seed, size_px=32, images_per_lesion=1, workers=1).root)
         for seed in (5, 6)
     ]
-    assert prints[0].keys() == prints[1].keys()
-    assert all(prints[0][name] != prints[1][name] for name in prints[0])
+    assert prints[0].keys() & prints[1].keys() == {"HAM10000_metadata.csv"}, "sets of two seeds share no image"
+    assert not set(prints[0].values()) & set(prints[1].values())
+
+
+def test_sets_of_two_seeds_share_no_lesion(tmp_path: Path) -> None:
+    sets = [rows_of(synthesize(tmp_path / str(seed), lesions=7, seed=seed, size_px=32, workers=1).root) for seed in (5, 6)]
+    for column in ("lesion_id", "image_id"):
+        assert not {row[column] for row in sets[0]} & {row[column] for row in sets[1]}
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
@@ -90,7 +96,10 @@ def test_layout_is_that_of_ham10000(small: Path) -> None:
     assert table.endswith(b"\n")
     rows = rows_of(small)
     ids = sorted(row["image_id"] for row in rows)
-    assert ids == [f"ISIC_{9_000_001 + i}" for i in range(len(rows))]
+    first = int(ids[0].removeprefix("ISIC_"))
+    assert first >= 9_000_000
+    assert first + len(rows) <= 10_000_000
+    assert ids == [f"ISIC_{first + i}" for i in range(len(rows))]
     parts = [sorted(path.stem for path in (small / folder).iterdir()) for folder in IMAGES]
     assert parts[0] + parts[1] == ids
     assert abs(len(parts[0]) - len(parts[1])) <= 1

@@ -45,6 +45,6 @@ def test_one_epoch_is_enough_and_a_leak_is_stamped(tmp_path):
 
 
 def test_before_training(tmp_path):
-    with pytest.raises(UsageError, match="metrics.jsonl is missing; run first: dermalyze train"):
+    with pytest.raises(UsageError, match=r"metrics\.jsonl is missing; run first: dermalyze train"):
         plot(Run(tmp_path), ExperimentSpec())
     assert not list(tmp_path.iterdir())

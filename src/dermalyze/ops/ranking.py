@@ -1,0 +1,92 @@
+"""One class's ranking of the images: one sort serves every weighting. What AUROC and average precision stand on."""
+
+# Shapes: N images, R weightings (resamples), P positives, K knots.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Images in order of one class's probability, and where its positives fall among ties.
+
+    `order`: image indices, ascending; `positives`: their places in `order`; `knots`: places where a tie group that holds a
+    positive begins or ends, from 0; `low`, `high`: for each positive, which knot begins and which ends its tie group.
+    """
+
+    order: Ints
+    positives: Ints
+    knots: Ints
+    low: Ints
+    high: Ints
+
+
+def rank(positive_N: npt.NDArray[np.bool_], score_N: Floats) -> Ranking:
+    """Sort by score and find the tie groups that hold positives.
+
+    >>> rank(np.array([True, False, False]), np.array([0.5, 0.5, 0.1])).knots
+    array([0, 1])
+    """
+    order = np.argsort(score_N, kind="stable")
+    score = score_N[order]
+    places = np.flatnonzero(positive_N[order])
+    begins, ends = np.searchsorted(score, score[places], side="left"), np.searchsorted(score, score[places], side="right")
+    knots = np.unique(np.concatenate([[0], begins, ends[ends < len(score)]])).astype(np.int64)
+    return Ranking(order, places, knots, np.searchsorted(knots, begins), np.searchsorted(knots, ends))
+
+
+def auroc_of(ranking: Ranking, weights_NR: Floats) -> Floats:
+    """(R,) area under the ROC curve, ties by midranks; NaN without positives or without negatives.
+
+    A positive counts the negatives' weight below its tie group, and half of that within it.
+
+    >>> auroc_of(rank(np.array([True, False, False]), np.array([0.5, 0.5, 0.1])), np.ones((3, 1)))
+    array([0.75])
+    """
+    if len(ranking.positives) == 0:
+        return np.full(weights_NR.shape[1], np.nan)
+    sorted_NR = weights_NR[ranking.order]
+    positive = sorted_NR[ranking.positives]
+    sorted_NR[ranking.positives] = 0
+    below = _sums_before_knots(sorted_NR, ranking.knots)
+    pairs = np.einsum("pr,pr->r", positive, below[ranking.low]) + np.einsum("pr,pr->r", positive, below[ranking.high])
+    return ratio(pairs / 2, positive.sum(axis=0) * below[-1])
+
+
+def average_precision_of(ranking: Ranking, weights_NR: Floats) -> Floats:
+    """(R,) sum over positives of the precision at their score, weighted; equal scores are one step. NaN without positives.
+
+    >>> average_precision_of(rank(np.array([True, False]), np.array([0.1, 0.9])), np.ones((2, 1)))
+    array([0.5])
+    """
+    if len(ranking.positives) == 0:
+        return np.full(weights_NR.shape[1], np.nan)
+    sorted_NR = weights_NR[ranking.order]
+    positive = sorted_NR[ranking.positives]
+    below_all = _sums_before_knots(sorted_NR, ranking.knots)
+    sorted_NR[ranking.positives] = 0
+    below_negative = _sums_before_knots(sorted_NR, ranking.knots)
+    called = below_all[-1] - below_all[ranking.low]
+    true = called - (below_negative[-1] - below_negative[ranking.low])
+    steps = np.divide(positive * true, called, out=np.zeros_like(called), where=called > 0)
+    return ratio(steps.sum(axis=0), positive.sum(axis=0))
+
+
+def ratio(over: Floats, under: Floats) -> Floats:
+    """over / under, NaN where under is 0."""
+    over, under = np.broadcast_arrays(np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64))
+    return np.asarray(np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0))
+
+
+def _sums_before_knots(values_NR: Floats, knots_K: Ints) -> Floats:
+    """(K + 1, R): sums of the rows before each knot (the first is 0), and last the sum of all."""
+    sums = np.zeros((len(knots_K) + 1, values_NR.shape[1]))
+    np.cumsum(np.add.reduceat(values_NR, knots_K, axis=0), axis=0, out=sums[1:])
+    return sums
