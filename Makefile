@@ -40,7 +40,7 @@ demo: $(if $(strip $(DATA)),demo-data,demo-synthetic)
 
 demo-synthetic: $(INSTALLED)
 	@rm -rf $(DEMO) $(DEMO)-data
-	$(BIN)/dermalyze synth $(DEMO)-data --lesions 700 --seed 7 --size 96 --balance even
+	$(BIN)/dermalyze synth $(DEMO)-data --lesions 1000 --seed 7 --size 96 --balance even
 	$(BIN)/dermalyze run experiments/demo.yaml $(DEMO)
 	@$(BIN)/python -c "$(PICTURE)" $(DEMO) | $(BIN)/dermalyze predict $(DEMO) -
 

@@ -112,11 +112,8 @@ def roc_curves(
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
         axes.text(0.63, 0.585, "chance", color=QUIET, rotation=45, rotation_mode="anchor", ha="center", fontsize=9)
         for curve, name, style, auroc in zip(curves, classes, class_styles(classes), aurocs, strict=True):
-            label = (
-                f"{name}  {interval_text(auroc)}  n = {auroc['n']}"
-                if auroc["value"] is not None
-                else f"{name}  {interval_text(auroc)}"
-            )
+            shown = f" {name}" if name.startswith("_") else name  # matplotlib hides labels with a leading underscore
+            label = f"{shown}  {interval_text(auroc)}" + (f"  n = {auroc['n']}" if auroc["value"] is not None else "")
             false, true = curve if curve is not None else (np.array([np.nan]), np.array([np.nan]))
             axes.plot(false, true, color=style.colour, linestyle=style.dash, linewidth=1.8, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")

@@ -82,7 +82,7 @@ def test_class_with_leading_underscore_stands_in_the_legend():
     plain = pixels(draw("roc", names=("xhidden", "b")))
     hidden = pixels(draw("roc", names=("_hidden", "b")))
     legend = slice(int(plain.shape[1] * 0.7), None)
-    assert (hidden[:, legend] < 128).sum() > 0.8 * (plain[:, legend] < 128).sum()
+    assert (hidden[:, legend] < 128).sum() > 0.95 * (plain[:, legend] < 128).sum()  # without the line: 0.8
 
 
 def test_no_global_state_is_left():
