@@ -151,7 +151,7 @@ class TestResume:
         assert again.epochs == 3
         assert state_bytes(uninterrupted) == before
 
-    @pytest.mark.parametrize("how", ["cut", "flip", "json"])
+    @pytest.mark.parametrize("how", ["cut", "flip", "json", "key"])
     def test_damaged_last_falls_back_to_the_one_before(
         self, how: str, uninterrupted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -165,8 +165,10 @@ class TestResume:
         elif how == "flip":
             data[-5] ^= 1
             tensors.write_bytes(data)
-        else:
+        elif how == "json":
             record.write_text("{")
+        else:
+            record.write_text(record.read_text().replace('"progress"', '"progres"'))
         train(run, run.config())
         assert "falling back to the one before" in capsys.readouterr().err
         assert state_bytes(run) == state_bytes(uninterrupted)
@@ -212,6 +214,17 @@ class TestSignals:
         _, record = load_state(run)
         assert record["progress"]["step"] > 0
         assert not list(run.root.rglob("*.tmp"))
+
+    def test_before_the_first_step(self, base: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DERMALYZE_CACHE", str(tmp_path / "cache"))
+        spec = make_spec(images)
+        run = fresh(base, tmp_path / "run", spec)
+        runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
+        request = StopRequest()
+        request.signal = "SIGTERM"
+        with pytest.raises(InterruptedRunError, match="stopped before the first step"):
+            Training(run, spec, runtime, None, request)
+        assert not list((tmp_path / "cache").iterdir())
 
     def test_two_trainings_of_one_run(self, base: Path, images: Path, tmp_path: Path) -> None:
         spec = make_spec(images)

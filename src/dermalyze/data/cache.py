@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,7 +48,13 @@ def read_image(store: ImageStore, path: str, sha256: str, preprocessing: Preproc
 
 
 def open_cache(
-    store: ImageStore, paths: Sequence[str], hashes: Sequence[str], preprocessing: Preprocessing, *, workers: int | None
+    store: ImageStore,
+    paths: Sequence[str],
+    hashes: Sequence[str],
+    preprocessing: Preprocessing,
+    *,
+    workers: int | None,
+    check: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint8]:
     """The images (N, height, width, 3) uint8 as a read-only memory map; made on first use, checked on every later one.
 
@@ -61,6 +67,7 @@ def open_cache(
         hashes: N SHA-256 of the images' bytes, same order.
         preprocessing: how pixels become the network's size.
         workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock); None: one a core.
+        check: called often while the cache is made; what it raises ends the work and leaves nothing behind.
 
     Raises:
         ResourceError: not enough disk.
@@ -72,7 +79,7 @@ def open_cache(
     target, record = cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
     shape = (len(paths), preprocessing.height, preprocessing.width, 3)
     if not _is_whole(target, record, shape):
-        _build(target, record, shape, store, paths, hashes, preprocessing, workers)
+        _build(target, record, shape, store, paths, hashes, preprocessing, workers, check)
     return np.memmap(target, np.uint8, "r", shape=shape)
 
 
@@ -98,6 +105,7 @@ def _build(
     hashes: Sequence[str],
     preprocessing: Preprocessing,
     workers: int | None,
+    check: Callable[[], None],
 ) -> None:
     needed = int(np.prod(shape))
     with replacing(target) as temporary:
@@ -115,6 +123,7 @@ def _build(
                 images[done : done + len(block)] = block
                 done += len(block)
                 advance(len(block))
+                check()
         images.flush()
         del images
     write_json(record, {"shape": list(shape), "sha256": sha256_file(target)})

@@ -108,7 +108,7 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
         check_size(*_webp_size(data), max_pixels)
     try:
         with _OPENERS[kind](io.BytesIO(data), "") as image:
-            check_size(*image.size, max_pixels)
+            check_size(image.width, image.height, max_pixels)
             return _to_rgb(image, str(image.format))
     except (ImageError, MemoryError):
         raise

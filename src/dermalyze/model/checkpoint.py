@@ -17,6 +17,7 @@ from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.weights import load_state, read_tensors, save_state
 
 Tensors = dict[str, Tensor]
+STATE_KEYS = {"circumstances", "optimizer_scalars", "progress", "scaler", "tensors_sha256"}
 
 
 def save_best(run: Run, model: nn.Module, record: dict[str, Any]) -> None:
@@ -63,7 +64,9 @@ def load_state_pair(run: Run) -> tuple[Tensors, dict[str, Any]] | None:
     for path in records:
         try:
             record = read_json(path)
-            tensors = read_tensors(path.with_suffix(".safetensors"), expected_sha256=str(record.get("tensors_sha256")))
+            if not record.keys() >= STATE_KEYS:
+                raise ModelError(f"{path.name}: {', '.join(sorted(STATE_KEYS - record.keys()))} is missing")
+            tensors = read_tensors(path.with_suffix(".safetensors"), expected_sha256=str(record["tensors_sha256"]))
         except DermalyzeError as error:
             say(f"checkpoint {path.stem} is damaged ({error}); falling back to the one before")
             continue

@@ -386,6 +386,12 @@ class Training:
         if self.progress["stopped"] is None:
             say(f"resuming at epoch {self.progress['epoch'] + 1}, step {self.progress['step']}")
 
+    def _check_before_start(self) -> None:
+        if self.request.signal:
+            raise InterruptedRunError(
+                f"{self.request.signal}: stopped before the first step; start again with: dermalyze train {self.run.root.name}"
+            )
+
     def _stop(self, *, save: bool = True) -> None:
         if save:
             self._save()
@@ -418,7 +424,9 @@ class Training:
         pin = self.runtime.device == "cuda"
         fits = cache_bytes(len(paths), self.preprocessing) <= settings.cache_limit_gib * 2**30
         if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
-            images = open_cache(store, paths, hashes, self.preprocessing, workers=self.spec.data.workers)
+            images = open_cache(
+                store, paths, hashes, self.preprocessing, workers=self.spec.data.workers, check=self._check_before_start
+            )
             return MappedLoader(images, pin=pin)
         return StreamLoader(
             store, paths, hashes, self.preprocessing, workers=settings.num_workers, prefetch=settings.prefetch_factor,

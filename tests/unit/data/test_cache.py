@@ -117,5 +117,23 @@ def test_too_little_disk_is_said_before_work(
     assert not list(folder.iterdir())
 
 
+def test_an_interruption_leaves_nothing(pictures: Path, folder: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise StopError
+
+    paths = sorted(path.name for path in pictures.glob("*.png"))
+    hashes = [hashlib.sha256((pictures / path).read_bytes()).hexdigest() for path in paths]
+    with pytest.raises(StopError):
+        open_cache(ImageStore.open(DataSpec(path=str(pictures))), paths, hashes, SIZE, workers=2, check=check)
+    assert not list(folder.iterdir())
+
+
 def test_cache_bytes() -> None:
     assert cache_bytes(10, SIZE) == 10 * 12 * 16 * 3
