@@ -105,13 +105,14 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
         ("duplicate_file", "file bytes", by_file),
         ("duplicate_pixels", "pixels (the files differ)", by_pixels),
     ):
-        sets = [rows for _, rows in frame[key.notna() & key.duplicated(keep=False)].groupby(key)]
+        rows = frame[key.notna() & key.duplicated(keep=False)].assign(key=key, file=by_file.fillna("")).sort_values("image_id")
         if kind == "duplicate_pixels":  # those with one file hash are listed already
-            sets = [rows for rows in sets if by_file[rows.index].nunique(dropna=False) > 1]
-        if sets:
-            detail = f"{len(sets)} set(s) of images with the same {what}; each set stays in one part"
-            ids = [str(i) for rows in sets for i in sorted(rows["image_id"])]
-            found.append(Finding(kind, "info", sum(len(rows) - 1 for rows in sets), detail, tuple(ids[: 2 * EXAMPLES])))
+            rows = rows[rows.groupby("key")["file"].transform("nunique") > 1]
+        if len(rows):
+            sets = int(rows["key"].nunique())
+            detail = f"{sets} set(s) of images with the same {what}; each set stays in one part"
+            ids = rows.sort_values("key", kind="stable")["image_id"].astype(str)[: 2 * EXAMPLES]
+            found.append(Finding(kind, "info", len(rows) - sets, detail, tuple(ids)))
     return found
 
 

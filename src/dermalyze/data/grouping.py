@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dermalyze.config.data import PARTS
@@ -53,9 +52,11 @@ def groups(frame: pd.DataFrame) -> pd.Series:
             if isinstance(key, str):
                 a, b = root(first.setdefault(key, i)), root(i)
                 parent[max(a, b)] = min(a, b)
-    roots = np.array([root(i) for i in range(len(frame))], dtype=np.int64)
-    names = pd.Series(frame["image_id"].astype(str).to_numpy(dtype=object), index=frame.index, dtype=object)
-    return names.groupby(roots).transform("min").rename("group")
+    names = frame["image_id"].astype(str).tolist()
+    smallest: dict[int, str] = {}
+    for i, name in enumerate(names):
+        smallest[root(i)] = min(name, smallest.get(root(i), name))
+    return pd.Series([smallest[root(i)] for i in range(len(names))], index=frame.index, dtype=object, name="group")
 
 
 def crossings(values: pd.Series, parts: pd.Series) -> list[str]:
@@ -83,10 +84,11 @@ def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
     for name, image_id, part, lesion, *by in sorted(zip(*columns, strict=True), key=lambda row: row[:2]):
         leak = found.setdefault(name, {"group": name, "joined_by": [], "lesion_ids": [], "image_ids": [], "parts": {}})
         leak["joined_by"] = [c for c, crosses in zip(LINKS, by, strict=True) if crosses or c in leak["joined_by"]]
-        leak["lesion_ids"] = sorted({*leak["lesion_ids"], *([lesion] if isinstance(lesion, str) else [])})
+        leak["lesion_ids"] += [lesion] if isinstance(lesion, str) else []
         leak["image_ids"].append(image_id)
         leak["parts"][part] = leak["parts"].get(part, 0) + 1
     for leak in found.values():
+        leak["lesion_ids"] = sorted(set(leak["lesion_ids"]))
         leak["parts"] = {part: leak["parts"][part] for part in PARTS if part in leak["parts"]}
     return list(found.values())
 
@@ -105,7 +107,8 @@ def conflicts(frame: pd.DataFrame) -> list[list[str]]:
     found = set()
     for column in ("sha256", "pixel_sha256"):
         key = keys(frame, column)
-        for _, rows in frame[key.notna() & key.duplicated(keep=False)].groupby(key):
-            if rows["label"].nunique() > 1:
-                found.add(tuple(sorted(rows["image_id"].astype(str))))
+        twice = frame[key.notna() & key.duplicated(keep=False)]
+        labels = twice["label"].groupby(key).nunique()  # first the few that matter: a frame a key takes a millisecond
+        for _, rows in twice[key[twice.index].isin(labels.index[labels > 1])].groupby(key):
+            found.add(tuple(sorted(rows["image_id"].astype(str))))
     return [list(ids) for ids in sorted(found)]
