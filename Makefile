@@ -45,10 +45,10 @@ demo-synthetic: $(INSTALLED)
 	@$(BIN)/python -c "$(PICTURE)" $(DEMO) | $(BIN)/dermalyze predict $(DEMO) -
 
 demo-data: $(INSTALLED)
-	@echo "About $(MINUTES) minutes of training on two cores, and some before it to decode the images. Stop it and give the command again:"
-	@echo "it goes on where it was. MINUTES=n sets another budget (and DEMO=folder another run)."
-	$(BIN)/dermalyze run experiments/demo-ham10000.yaml $(DEMO)-ham10000 --set data.path="$(DATA)" train.epochs=$(MINUTES)
-	@$(BIN)/python -c "$(PICTURE)" $(DEMO)-ham10000 | $(BIN)/dermalyze predict $(DEMO)-ham10000 -
+	@echo "About $(MINUTES) minutes of training on two free cores, and two more to decode, export and measure; MINUTES=n is another budget."
+	@echo "Stopped, the same command goes on where it was."
+	$(BIN)/dermalyze run experiments/demo-ham10000.yaml $(DEMO)-$(MINUTES)min --set data.path="$(DATA)" train.epochs=$$((4 * $(MINUTES)))
+	@$(BIN)/python -c "$(PICTURE)" $(DEMO)-$(MINUTES)min | $(BIN)/dermalyze predict $(DEMO)-$(MINUTES)min -
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -71,4 +71,4 @@ pictures: $(INSTALLED)
 		contact_sheet(Path('outputs/pictures'), columns=8).convert('RGB').save('docs/images/contact_sheet.jpg', quality=82)"
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-data outputs/demo-ham10000 $(if $(VENV_TOO),$(VENV))
+	rm -rf $(DEMO) $(DEMO)-data $(DEMO)-*min $(if $(VENV_TOO),$(VENV))

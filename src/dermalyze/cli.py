@@ -41,7 +41,7 @@ COMMANDS = {
 }
 
 EXTRAS = {
-    "train": "torch torchvision timm safetensors sklearn pandas pyarrow matplotlib tensorboard onnx onnxscript jinja2",
+    "train": "torch torchvision timm safetensors sklearn scipy pandas pyarrow matplotlib tensorboard onnx onnxscript jinja2",
 }
 """Modules that each optional part of the installation brings."""
 

@@ -8,11 +8,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
 from dermalyze.core.atomic import resource_errors, sha256_file, write_json, write_text
 from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from dermalyze.core.artefact import Artefact
 
 MANIFEST_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
@@ -243,6 +246,33 @@ class Run:
                 "run prepare and split again in a new run folder"
             )
         return certificate
+
+    def artefact(self, recipe: str, *, threads: int | None = None) -> Artefact:
+        """The exported model, checked to be of this manifest, of the best checkpoint and for `recipe`.
+
+        Args:
+            recipe: the experiment's inference recipe.
+            threads: CPU threads of one pass; None: one a core.
+
+        Raises:
+            UsageError: nothing has been exported.
+            DataError: the manifest changed after the split.
+            ModelError: it is another one's, or damaged.
+        """
+        from dermalyze.core.artefact import Artefact
+
+        artefact = Artefact.open(self.require(self.artefact_dir, "export"), threads=threads)
+        best = read_json(self.require(self.best_record_path, "train"))
+        made_from, again = artefact.record.created_from, f"run again: dermalyze export {self.root}"
+        if made_from.get("weights_sha256") != best.get("weights_sha256"):
+            raise ModelError(f"{self.root.name}: the export is not of the best checkpoint; {again}")
+        if made_from.get("manifest_sha256") != self.certificate()["manifest_sha256"]:
+            raise ModelError(f"{self.root.name}: the artefact was made from another manifest; {again}")
+        if artefact.recipe != recipe:
+            raise ModelError(
+                f"{self.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; {again}"
+            )
+        return artefact
 
     def describe(self) -> dict[str, bool]:
         """Which steps have left their result, in order."""

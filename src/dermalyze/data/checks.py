@@ -105,7 +105,7 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
         ("duplicate_file", "file bytes", by_file),
         ("duplicate_pixels", "pixels (the files differ)", by_pixels),
     ):
-        rows = frame[key.notna() & key.duplicated(keep=False)].assign(key=key, file=by_file.fillna("")).sort_values("image_id")
+        rows = frame.assign(key=key, file=by_file.fillna(""))[key.notna() & key.duplicated(keep=False)].sort_values("image_id")
         if kind == "duplicate_pixels":  # those with one file hash are listed already
             rows = rows[rows.groupby("key")["file"].transform("nunique") > 1]
         if len(rows):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from dermalyze.data.store import ImageStore
 
 # Shapes: B images of a batch, H height, W width.
 
+AHEAD = 2  # batches decoded before they are asked for
 MADE_WITH = ("train", "val", "cal")
 """Parts that the model was made with: weights, choices, calibration."""
 
@@ -148,15 +150,30 @@ def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int
 def read_batches(
     store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses."""
-    paths, hashes = frame["path"].tolist(), frame["sha256"].tolist()
+    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses.
 
-    def read(row: int) -> NDArray[np.uint8]:
-        return read_image(store, paths[row], hashes[row], preprocessing)
+    Args:
+        store: reads an image's bytes.
+        frame: rows with `path` and `sha256`.
+        preprocessing: the model's.
+        size: images a batch.
+        workers: decoding threads, which work ahead of the caller; None: 2.
+
+    Raises:
+        DataError: an image is gone or changed; named by its hash.
+    """
+    jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
+
+    def read(path: str, sha256: str) -> NDArray[np.uint8]:
+        return read_image(store, path, sha256, preprocessing)
 
     with ThreadPoolExecutor(max(1, workers or 2)) as pool:
-        for start in range(0, len(paths), size):
-            yield np.stack(list(pool.map(read, range(start, min(start + size, len(paths))))))
+        waiting = [pool.submit(read, *job) for job in islice(jobs, AHEAD * size)]
+        while waiting:
+            ready, waiting = waiting[:size], waiting[size:]
+            pixels = np.stack([future.result() for future in ready])
+            waiting += [pool.submit(read, *job) for job in islice(jobs, len(ready))]
+            yield pixels
 
 
 def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:

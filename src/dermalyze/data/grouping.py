@@ -56,7 +56,7 @@ def groups(frame: pd.DataFrame) -> pd.Series:
     smallest: dict[int, str] = {}
     for i, name in enumerate(names):
         smallest[root(i)] = min(name, smallest.get(root(i), name))
-    return pd.Series([smallest[root(i)] for i in range(len(names))], index=frame.index, dtype=object, name="group")
+    return pd.Series([smallest[root(i)] for i in range(len(names))], index=frame.index, name="group")
 
 
 def crossings(values: pd.Series, parts: pd.Series) -> list[str]:

@@ -247,12 +247,13 @@ def training_curves(
             axes.grid(color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
+            axes.yaxis.set_major_formatter("{x:g}")
             if drawn > 1:
                 axes.legend(loc="best")
-        grid[0, 0].annotate(
-            f"kept: epoch {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"), xytext=(4, -3),
-            textcoords="offset points", va="top", fontsize=9, color="#00684d",
+        late = best_epoch > (epochs[0] + epochs[-1]) / 2
+        grid[1, 0].annotate(
+            f"kept: epoch {best_epoch}", (best_epoch, 0), xycoords=("data", "axes fraction"), xytext=(-4 if late else 4, 4),
+            textcoords="offset points", ha="right" if late else "left", va="bottom", fontsize=9, color="#00684d",
         )  # fmt: skip
         for axes in grid[1]:
             axes.set_xlabel("epoch")

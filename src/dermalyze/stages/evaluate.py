@@ -10,7 +10,6 @@ import numpy as np
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import Artefact
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress
@@ -108,17 +107,8 @@ def _evaluate_external(
     run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None
 ) -> EvaluateResult:
     run.probe_write()
-    artefact = Artefact.open(run.require(run.artefact_dir, "export"), threads=spec.train.threads)
-    if artefact.record.created_from.get("manifest_sha256") != run.manifest_hash():
-        raise ModelError(
-            f"{run.root.name}: the artefact was made from another manifest; run again: dermalyze export {run.root}"
-        )
     recipe = spec.inference.recipe
-    if artefact.recipe != recipe:
-        raise ModelError(
-            f"{run.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; "
-            f"run again: dermalyze export {run.root}"
-        )
+    artefact = run.artefact(recipe, threads=spec.train.threads)
     external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})
     used = trained_on(run, external, spec.data)
     if used and accept_leak is None:

@@ -65,18 +65,6 @@ def limits(spec: ExperimentSpec) -> tuple[str, ...]:
         notes.append("train figures are measured while the weights change and with dropout, so the true gap is larger")
     if settings.augment.mixup or settings.augment.cutmix:
         notes.append("with mixup or cutmix, train accuracy counts blended images and says little")
-    different = [
-        name
-        for name, on in (
-            ("class weights", "weights" in settings.imbalance.kind),
-            (f"the {settings.loss.kind} loss", settings.loss.kind != "cross_entropy"),
-        )
-        if on
-    ]
-    if different:
-        notes.append(
-            f"the training loss has {' and '.join(different)}, the validation loss is plain: their difference is no gap"
-        )
     if "sampling" in settings.imbalance.kind:
         notes.append("train figures are of a class-balanced draw, validation figures of the classes as they come")
     return tuple(notes)

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,15 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.artefact import Artefact
 from dermalyze.core.errors import ModelError
 from dermalyze.core.progress import progress, say
-from dermalyze.core.run import Run, read_json
-from dermalyze.data.cache import cache_bytes, open_cache, read_image
+from dermalyze.core.run import Run
+from dermalyze.data.cache import cache_bytes, open_cache
+from dermalyze.data.external import read_batches
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
 from dermalyze.ops.recipes import apply_recipe
-
-AHEAD = 2  # batches decoded before the graph asks for them
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,9 @@ def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
     """
     with run.lock():
         run.probe_write()
-        artefact = open_artefact(run, spec)
-        preprocessing = Preprocessing.from_dict(artefact.preprocessing)
         recipe = spec.inference.recipe
+        artefact = run.artefact(recipe, threads=spec.train.threads)
+        preprocessing = Preprocessing.from_dict(artefact.preprocessing)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         meta = {
             "classes": artefact.classes,
@@ -134,25 +131,6 @@ def run_part(
     )
 
 
-def open_artefact(run: Run, spec: ExperimentSpec) -> Artefact:
-    """The run's artefact, checked to be the one of its best checkpoint and of the experiment's recipe.
-
-    Raises:
-        UsageError: nothing has been exported.
-        ModelError: it is another one's, or damaged.
-    """
-    artefact = Artefact.open(run.require(run.artefact_dir, "export"), threads=spec.train.threads)
-    best = read_json(run.require(run.best_record_path, "train"))
-    if artefact.record.created_from.get("weights_sha256") != best.get("weights_sha256"):
-        raise ModelError(f"{run.root.name}: the export is not of the best checkpoint; run again: dermalyze export {run.root}")
-    if artefact.recipe != spec.inference.recipe:
-        raise ModelError(
-            f"{run.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{spec.inference.recipe}'; "
-            f"run again: dermalyze export {run.root}"
-        )
-    return artefact
-
-
 def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
     """(N,) class index of each row.
 
@@ -189,7 +167,7 @@ class Source:
 
     def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing) -> None:
         self.store, self.preprocessing = ImageStore.open(spec.data), preprocessing
-        self.workers = max(1, spec.data.workers or 2)
+        self.workers = spec.data.workers
         self.map: NDArray[np.uint8] | None = None
         frame = usable(read_manifest(run)).reset_index(drop=True)
         settings = spec.train
@@ -210,14 +188,4 @@ class Source:
             for start in range(0, len(rows), size):
                 yield self.map[rows[start : start + size]]
             return
-        jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
-        with ThreadPoolExecutor(self.workers) as pool:
-            waiting = [pool.submit(self._read, *job) for job in islice(jobs, AHEAD * size)]
-            while waiting:
-                ready, waiting = waiting[:size], waiting[size:]
-                pixels = np.stack([future.result() for future in ready])
-                waiting += [pool.submit(self._read, *job) for job in islice(jobs, len(ready))]
-                yield pixels
-
-    def _read(self, path: str, sha256: str) -> NDArray[np.uint8]:
-        return read_image(self.store, path, sha256, self.preprocessing)
+        yield from read_batches(self.store, frame, self.preprocessing, size=size, workers=self.workers)

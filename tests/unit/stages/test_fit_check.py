@@ -39,10 +39,10 @@ def test_verdict_of_a_run(judged, rise, verdict):
     assert "train figures are measured under augmentation" in found["notes"][0]
 
 
-def test_limits_name_what_makes_losses_incomparable():
-    spec = build_experiment({"train": {"loss": {"kind": "focal"}, "imbalance": {"kind": "sampling_and_weights"}}})
+def test_limits_name_what_makes_figures_incomparable():
+    spec = build_experiment({"train": {"augment": {"mixup": 0.2}, "imbalance": {"kind": "sampling"}}})
     notes = " ".join(limits(spec))
-    assert "class weights and the focal loss" in notes
+    assert "counts blended images" in notes
     assert "class-balanced draw" in notes
     plain = build_experiment({"train": {"imbalance": {"kind": "none"}, "augment": {"policy": "none"}}})
     assert len(limits(plain)) == 1
