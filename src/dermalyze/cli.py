@@ -136,6 +136,15 @@ def explain(error: BaseException, doing: str) -> tuple[str | None, int]:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
         place = f" ({Path(str(error.filename)).name})" if error.filename else ""
         return one_line(f"{doing}: {error.strerror}{place}; check the permission and the free space of the folder"), 5
+    if isinstance(error, OSError) and error.errno in (
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    ):
+        place = f" ({Path(str(error.filename)).name})" if error.filename else ""
+        return one_line(f"{doing}: {error.strerror}{place}; something else stands where a file of the run belongs: move it"), 5
     return None, 1
 
 
@@ -247,8 +256,10 @@ def prepare(
         for path in data:
             if not path.exists():
                 raise dermalyze.UsageError(f"--data {path}: not there; relative paths start from the working folder")
-        dermalyze.Run.open(run).fill_data_path([str(path.absolute()) for path in data])
-    stage("prepare", run, as_json)
+        with dermalyze.Run.open(run).filled_data_path([str(path.absolute()) for path in data]):
+            stage("prepare", run, as_json)
+    else:
+        stage("prepare", run, as_json)
 
 
 @command("audit", "dermalyze audit outputs/first", "dermalyze audit outputs/first --json")
@@ -369,6 +380,8 @@ def predict(
     answers = call("predict", model, images, batch_size=batch_size, threads=threads)
     counted = Counted(answers.rows)
     errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
+    if counted.rows == 0:
+        raise dermalyze.DataError("no image found; name image files, or a folder, zip or CSV that holds some")
     if errors == counted.rows:
         raise dermalyze.DataError(
             f"no image was answered ({errors} of {counted.rows} could not be read); give JPEG, PNG, WebP or BMP"

@@ -17,7 +17,7 @@ import pytest
 
 from dermalyze.core.artefact import Artefact
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import ModelError, ResourceError, UsageError
+from dermalyze.core.errors import DataError, ModelError, ResourceError, UsageError
 from dermalyze.stages import export as stage
 from dermalyze.stages.export import export, publish
 
@@ -201,3 +201,44 @@ def test_command_line_ends_with_one_line(world: Any, damage: Callable[[Path], An
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": ["nv", "my class", "mel"]}, "or in another order"),
+        ({"preprocessing": None}, "not a checkpoint record"),
+        ({"classes": 3}, "not a checkpoint record"),
+    ],
+)
+def test_an_edited_checkpoint_record_is_refused(world: Any, change: dict[str, Any], said: str) -> None:
+    """Class names in another order would be the wrong answers, silently."""
+    before = snapshot(world.run.artefact_dir)
+    record = json.loads(world.run.best_record_path.read_text())
+    world.run.best_record_path.write_text(json.dumps({**record, **change}))
+    with pytest.raises(ModelError, match=said) as caught:
+        export(world.run, world.spec)
+    assert (caught.value.exit_code, snapshot(world.run.artefact_dir), leftovers(world.run)) == (4, before, [])
+
+
+def test_classes_swapped_in_the_artefact_are_not_measured(world: Any) -> None:
+    path = world.run.artefact_record_path
+    record = json.loads(path.read_text())
+    record["classes"].reverse()
+    path.write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=r"classes .* are not the checkpoint's"):
+        world.run.artefact(world.spec.inference.recipe)
+
+
+def test_a_manifest_changed_after_the_split_is_data_refused(world: Any) -> None:
+    world.run.manifest_path.write_bytes(world.run.manifest_path.read_bytes() + b"x")
+    with pytest.raises(DataError, match="not the one that was split"):
+        export(world.run, world.spec)
+
+
+@pytest.mark.parametrize(("name", "said"), [(".DS_Store", "remove them"), ("model.onnx", "are missing")])
+def test_strangers_and_gaps_have_their_remedy(world: Any, name: str, said: str) -> None:
+    path = world.run.artefact_dir / name
+    path.unlink() if path.exists() else path.write_text("")
+    with pytest.raises(ModelError, match=said):
+        Artefact.open(world.run.artefact_dir)

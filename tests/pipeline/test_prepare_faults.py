@@ -483,3 +483,13 @@ def test_two_at_once_are_one_too_many(place):
         place.prepare()
     assert caught.value.exit_code == 2
     assert place.prepare().fresh
+
+
+def test_18_a_summary_without_its_fingerprint_prepares_again(place):
+    place.prepare()
+    before = place.files()
+    summary = place.summary()
+    del summary["fingerprint"]
+    place.run.summary_path.write_text(json.dumps(summary))
+    assert place.prepare().fresh
+    assert place.files() == before

@@ -173,6 +173,17 @@ class TestResume:
         assert "falling back to the one before" in capsys.readouterr().err
         assert state_bytes(run) == state_bytes(uninterrupted)
 
+    @pytest.mark.parametrize("name", ["best.safetensors", "best.json"])
+    def test_finished_run_without_its_best_says_what_to_do(self, uninterrupted: Run, tmp_path: Path, name: str) -> None:
+        run = Run(Path(shutil.copytree(uninterrupted.root, tmp_path / "copy")))
+        (run.checkpoints_dir / name).write_bytes(b"{}")
+        with pytest.raises(ModelError, match="delete the checkpoints folder to train from the start"):
+            train(run, run.config())
+
+    def test_resume_that_is_not_there(self, uninterrupted: Run, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="--resume nowhere: is not there"):
+            train(uninterrupted, uninterrupted.config(), resume=tmp_path / "nowhere")
+
     def test_changed_configuration_is_refused(self, uninterrupted: Run, tmp_path: Path) -> None:
         shutil.copytree(uninterrupted.root, tmp_path / "run")
         run = Run(tmp_path / "run")
@@ -305,6 +316,16 @@ class TestRefusals:
         run.root.chmod(0o755)
         assert done.returncode == 5, done.stderr
         assert "Permission denied; give write permission" in done.stdout
+
+    def test_checkpoints_that_cannot_be_written_are_refused_before_the_first_epoch(
+        self, base: Path, images: Path, tmp_path: Path
+    ) -> None:
+        spec = make_spec(images)
+        run = fresh(base, tmp_path / "run", spec)
+        run.checkpoints_dir.write_text("a file")
+        with pytest.raises(ResourceError, match="cannot write"):
+            train(run, spec)
+        assert not run.metrics_path.exists()
 
     def test_a_checkpoint_that_cannot_be_written(self, base: Path, images: Path, tmp_path: Path) -> None:
         spec = make_spec(images)

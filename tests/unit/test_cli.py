@@ -55,6 +55,8 @@ class Told:
         (dermalyze.InterruptedRunError("saved; the same command goes on"), 75, "saved"),
         (MemoryError(), 5, "out of memory"),
         (PermissionError(errno.EACCES, "Permission denied", "/secret/place/x.csv"), 5, "x.csv"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/secret/place/manifest.parquet"), 5, "manifest.parquet"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/secret/splits/certificate.json"), 5, "certificate.json"),
         (OSError(errno.ENOSPC, "No space left on device"), 5, "No space left"),
         (ModuleNotFoundError("No module named 'timm'", name="timm.layers"), 2, "pip install 'dermalyze[train]'"),
     ],
@@ -245,3 +247,46 @@ def test_prepare_refuses_data_that_is_not_there(run: Path) -> None:
 )
 def test_several_values_of_one_option(words: list[str], spread: list[str]) -> None:
     assert cli.spread(words) == spread
+
+
+def test_prepare_refused_leaves_the_data_open(monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path) -> None:
+    """The wrong folder given once must not freeze the run on it."""
+    before = Run(run).config_path.read_bytes()
+
+    def refuse(run: Run, spec: Any) -> None:
+        assert spec.data.path == [str(tmp_path / "wrong")]
+        raise dermalyze.DataError("no images")
+
+    monkeypatch.setattr(dermalyze, "prepare", refuse)
+    for name in ("wrong", "right"):
+        (tmp_path / name).mkdir()
+    assert invoke("prepare", run, "--data", tmp_path / "wrong").exit_code == 3
+    assert Run(run).config_path.read_bytes() == before
+    monkeypatch.setattr(dermalyze, "prepare", lambda run, spec: Told())
+    assert invoke("prepare", run, "--data", tmp_path / "right").exit_code == 0
+    assert Run(run).config().data.path == [str(tmp_path / "right")]
+
+
+@pytest.mark.parametrize("words", [["--config", "nowhere.yaml"], ["--config", "."], ["--from", "nowhere.yaml"]])
+def test_an_unreadable_configuration_says_what_to_give(tmp_path: Path, words: list[str]) -> None:
+    result = invoke("init", tmp_path / "new", words[0], tmp_path / words[1])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "give a YAML file in UTF-8" in result.stderr
+    assert str(tmp_path) not in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("value", ["''", "[a, '']"])
+def test_an_empty_data_path_is_not_the_working_folder(tmp_path: Path, value: str) -> None:
+    result = invoke("init", tmp_path / "new", "--set", f"data.path={value}")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "names no folder" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_predict_of_nothing_says_so(make_artefact: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = invoke("predict", make_artefact(), tmp_path / "empty")
+    assert result.exit_code == 3
+    assert "no image found" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -102,6 +102,15 @@ def parse_yaml(text: str, name: str) -> Any:
         raise ConfigError(f"{name}: not a YAML file that dermalyze reads: {error}; only plain YAML is read") from error
 
 
+def why_unreadable(error: Exception) -> str:
+    """What the system says of a file, without its path.
+
+    >>> why_unreadable(FileNotFoundError(2, "No such file or directory", "/home/ann/x.yaml"))
+    'No such file or directory'
+    """
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Deep merge of mappings; a mapping with another `kind` replaces instead of merging.
 

@@ -11,6 +11,13 @@ from dermalyze.config.base import Spec
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Part = Literal["train", "val", "cal", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "cal", "test")
+PART_WORDS: dict[str, Part] = {
+    "train": "train", "training": "train",
+    "val": "val", "validation": "val", "valid": "val", "dev": "val",
+    "cal": "cal", "calib": "cal", "calibration": "cal",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""What a user's own split column may say, in lower case, and the part it means."""
 DEFAULT_FRACTIONS: dict[Part, float] = {"train": 0.65, "val": 0.10, "cal": 0.10, "test": 0.15}
 
 

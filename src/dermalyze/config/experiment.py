@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from dermalyze.config.base import Spec, merge, parse_set, parse_yaml
+from dermalyze.config.base import Spec, merge, parse_set, parse_yaml, why_unreadable
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
 from dermalyze.config.messages import validation_message
 from dermalyze.config.model import ModelSpec
@@ -78,7 +78,7 @@ def load_experiment(path: Path, sets: Iterable[str] = ()) -> ExperimentSpec:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: cannot be read: {error}") from error
+        raise ConfigError(f"{path.name}: cannot be read: {why_unreadable(error)}; give a YAML file in UTF-8") from error
     values = parse_yaml(text, path.name)
     if values is None:
         values = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dermalyze.config.base import merge, parse_yaml
+from dermalyze.config.base import merge, parse_yaml, why_unreadable
 from dermalyze.config.messages import closest
 from dermalyze.core.errors import ConfigError, nearest
 
@@ -85,7 +85,7 @@ def read_legacy(path: Path) -> tuple[Values, tuple[str, ...]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: cannot be read: {error}") from error
+        raise ConfigError(f"{path.name}: cannot be read: {why_unreadable(error)}; give a YAML file in UTF-8") from error
     values, lines = from_legacy(text, path.name)
     return values, tuple(lines)
 

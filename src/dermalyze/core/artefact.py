@@ -166,10 +166,10 @@ class Artefact:
             text = stream.read()
         record = parse_record(text)
         strangers, missing = sorted(present - {RECORD_NAME, *record.files}), sorted(record.files.keys() - present)
-        if strangers or missing:
-            raise ModelError(
-                f"{folder.name}: files {strangers} are not named in {RECORD_NAME} and {missing} are missing; {_REMEDY}"
-            )
+        if missing:
+            raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {_REMEDY}")
+        if strangers:
+            raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {_REMEDY}")
         graph = b""
         for name, expected in record.files.items():
             with _reading(folder / name, MAX_GRAPH_BYTES if name == GRAPH_NAME else None) as stream:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable, Iterator
 
 
 def say(message: str) -> None:
@@ -38,11 +35,3 @@ def progress(description: str, total: int, unit: str = "images") -> Iterator[Cal
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda n: bar.advance(task, n)
-
-
-def track(items: Iterable[T], description: str, total: int, unit: str = "images") -> Iterator[T]:
-    """Iterate over `items` with a progress bar."""
-    with progress(description, total, unit) as advance:
-        for item in items:
-            yield item
-            advance(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
-from dermalyze.core.atomic import resource_errors, sha256_file, write_json, write_text
+from dermalyze.core.atomic import resource_errors, sha256_file, write_bytes, write_json, write_text
 from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -137,10 +137,13 @@ class Run:
         """Make the folder and freeze the configuration; the same configuration again is no change.
 
         Raises:
+            UsageError: a file stands there.
             ConfigError: the run exists with another configuration.
             ResourceError: the folder cannot be written.
         """
         run = cls(root)
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"{root}: is a file, a run is a folder; choose another name")
         text = dump_experiment(spec)
         if run.config_path.exists():
             if run.config() != spec:
@@ -181,18 +184,30 @@ class Run:
         write_text(self.config_path, dump_experiment(filled))
         return filled
 
+    @contextlib.contextmanager
+    def filled_data_path(self, paths: list[str]) -> Iterator[ExperimentSpec]:
+        """`fill_data_path` for as long as what is done with it succeeds; a refusal leaves the configuration as it was."""
+        before = self.config_path.read_bytes()
+        try:
+            yield self.fill_data_path(paths)
+        except BaseException:
+            if self.config_path.read_bytes() != before:
+                write_bytes(self.config_path, before)
+            raise
+
     def config(self) -> ExperimentSpec:
         """The frozen experiment."""
         return load_experiment(self.config_path)
 
-    def probe_write(self) -> None:
-        """Fail before the work, not after it, where the folder cannot be written.
+    def probe_write(self, folder: Path | None = None) -> None:
+        """Fail before the work, not after it, where the run's folder, or one in it, cannot be written.
 
         Raises:
             ResourceError: read-only, no permission, no space.
         """
-        write_text(self.root / ".probe", "ok")
-        (self.root / ".probe").unlink()
+        probe = (folder or self.root) / ".probe"
+        write_text(probe, "ok")
+        probe.unlink()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -237,7 +252,7 @@ class Run:
         """The split certificate, checked against the manifest it was made from.
 
         Raises:
-            DataError: the manifest changed after the split.
+            DataError: the manifest changed after the split, or the certificate was edited.
         """
         certificate = read_json(self.require(self.certificate_path, "split"))
         if certificate.get("manifest_sha256") != self.manifest_hash():
@@ -245,10 +260,12 @@ class Run:
                 f"{self.root.name}: manifest.parquet is not the one that was split (its SHA-256 differs); "
                 "run prepare and split again in a new run folder"
             )
+        if not _is_whole(certificate):
+            raise DataError(f"{self.certificate_path.name}: is not what split wrote; run again: dermalyze split {self.root}")
         return certificate
 
     def artefact(self, recipe: str, *, threads: int | None = None) -> Artefact:
-        """The exported model, checked to be of this manifest, of the best checkpoint and for `recipe`.
+        """The exported model, checked to be of this manifest, of the best checkpoint (where that is kept) and for `recipe`.
 
         Args:
             recipe: the experiment's inference recipe.
@@ -262,10 +279,13 @@ class Run:
         from dermalyze.core.artefact import Artefact
 
         artefact = Artefact.open(self.require(self.artefact_dir, "export"), threads=threads)
-        best = read_json(self.require(self.best_record_path, "train"))
         made_from, again = artefact.record.created_from, f"run again: dermalyze export {self.root}"
-        if made_from.get("weights_sha256") != best.get("weights_sha256"):
-            raise ModelError(f"{self.root.name}: the export is not of the best checkpoint; {again}")
+        if self.best_record_path.exists():  # it may be gone where checkpoints were deleted to save space
+            best = read_json(self.best_record_path)
+            if made_from.get("weights_sha256") != best.get("weights_sha256"):
+                raise ModelError(f"{self.root.name}: the export is not of the best checkpoint; {again}")
+            if artefact.classes != best.get("classes"):
+                raise ModelError(f"{self.root.name}: the export's classes {artefact.classes} are not the checkpoint's; {again}")
         if made_from.get("manifest_sha256") != self.certificate()["manifest_sha256"]:
             raise ModelError(f"{self.root.name}: the artefact was made from another manifest; {again}")
         if artefact.recipe != recipe:
@@ -298,6 +318,23 @@ def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
+def _is_whole(certificate: dict[str, Any]) -> bool:
+    """Whether a certificate has what reports are made from."""
+    kinds = {"passed": bool, "seed": int, "counts": dict, "used_for": dict, "checks": list}
+    if not all(isinstance(certificate.get(key), kind) for key, kind in kinds.items()):
+        return False
+    parts = list(certificate["counts"].values())
+    counted = all(isinstance(part, dict) and {"images", "groups", "classes"} <= part.keys() for part in parts)
+    return (
+        counted
+        and {"train", "val", "test"} <= certificate["counts"].keys()
+        and all(
+            isinstance(part["classes"], dict) and all(isinstance(n, int) for n in part["classes"].values()) for part in parts
+        )
+        and all(isinstance(check, dict) and {"name", "passed", "detail"} <= check.keys() for check in certificate["checks"])
+    )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -310,9 +347,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name}: not valid JSON: {error}; make it again") from error
+        raise ModelError(f"{path.name}: not valid JSON: {error}; delete it and run the command that makes it again") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path.name}: holds {type(value).__name__}, must be an object; make it again")
+        raise ModelError(
+            f"{path.name}: holds {type(value).__name__}, must be an object; delete it and run the command that makes it again"
+        )
     return value
 
 

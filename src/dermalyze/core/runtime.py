@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from dermalyze.core.errors import ResourceError
+from dermalyze.core.machine import available_cores
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,6 @@ def choose_runtime(*, device: str, threads: int | None, amp: bool, channels_last
     if amp:
         precision = {"cuda": "fp16", "cpu": "bf16"}.get(chosen, "fp32")  # type: ignore[assignment]
     return Runtime(chosen, threads or available_cores(), precision, channels_last, deterministic)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

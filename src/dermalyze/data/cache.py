@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dermalyze.core.atomic import replacing, sha256_bytes, sha256_file, write_json
 from dermalyze.core.errors import DataError, ResourceError
+from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress, say
 from dermalyze.data.images import PREPARE_FORMATS, Preprocessing, decode, to_size
 from dermalyze.data.store import ImageStore
@@ -138,6 +139,6 @@ def _decoded(
     def block(job: tuple[list[str], list[str]]) -> NDArray[np.uint8]:
         return np.stack([read_image(store, path, sha, preprocessing) for path, sha in zip(*job, strict=True)])
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
         for start in range(0, len(jobs), AHEAD):  # in rounds, so that decoded blocks never pile up in memory
             yield from pool.map(block, jobs[start : start + AHEAD])

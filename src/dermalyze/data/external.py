@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.config.base import parse_yaml
+from dermalyze.config.base import parse_yaml, why_unreadable
 from dermalyze.config.data import PARTS, CsvSource, DataSpec, FolderSource, Ham10000Source, SourceSpec
 from dermalyze.core.errors import ConfigError, DataError, UsageError, nearest
 from dermalyze.core.run import Run
@@ -120,7 +120,9 @@ def read_label_map(path: Path) -> dict[str, str | None]:
         text = path.read_text(encoding="utf-8-sig")
         values = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, path.name)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: cannot be read as a label map: {error}") from error
+        raise ConfigError(
+            f"{path.name}: cannot be read as a label map: {why_unreadable(error)}; write lines such as 'melanoma: mel'"
+        ) from error
     if not isinstance(values, dict) or not all(value is None or isinstance(value, str) for value in values.values()):
         raise ConfigError(f"{path.name}: must be a mapping such as 'melanoma: mel', one line a label (null leaves a label out)")
     return {str(label): name for label, name in values.items()}

@@ -101,7 +101,7 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
     >>> image.pixels.tolist(), image.mode, image.notes
     ([[[255, 255, 255], [255, 255, 255]]], 'RGBA', ('alpha composited on white',))
     """
-    kind = sniff(data)
+    kind = sniff(data, formats)
     if kind not in formats:
         raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it")
     if kind == "WEBP":  # Pillow allocates the whole canvas on opening
@@ -116,8 +116,8 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
         raise ImageError(_damage(error)) from error
 
 
-def sniff(data: bytes) -> str:
-    """The kind of an image file by its first bytes, one of `PREPARE_FORMATS`.
+def sniff(data: bytes, formats: tuple[str, ...] = PREPARE_FORMATS) -> str:
+    """The kind of an image file by its first bytes, one of `PREPARE_FORMATS`; `formats` are those a refusal names.
 
     Raises:
         ImageError: empty, or not such a file; says what it is where that can be told.
@@ -140,7 +140,7 @@ def sniff(data: bytes) -> str:
     if data[128:132] == b"DICM":
         raise ImageError("a DICOM file; convert it to PNG")
     what = next((name for magic, name in _STRANGERS.items() if data.startswith(magic)), "not an image")
-    raise ImageError(f"{what}; accepted are {', '.join(PREPARE_FORMATS)}")
+    raise ImageError(f"{what}; accepted are {', '.join(formats)}")
 
 
 def pixel_sha256(pixels: NDArray[np.uint8]) -> str:

@@ -14,6 +14,7 @@ from multiprocessing import get_context, parent_process
 
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import ResourceError
+from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress
 from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode, pixel_sha256
 from dermalyze.data.store import ImageStore, ReadError
@@ -73,8 +74,7 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
 
 
 def _blocks(jobs: Sequence[tuple[ImageStore, tuple[str, ...]]], images: int, workers: int | None) -> Iterator[list[Inspected]]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(cores if workers is None else workers, len(jobs))
+    count = min(available_cores() if workers is None else workers, len(jobs))
     if count == 0 or (workers is None and (images < _ALONE or count == 1)):
         yield from map(_inspect_block, jobs)
         return

@@ -112,8 +112,15 @@ def read_manifest(run: Run) -> pd.DataFrame:
     absent = [name for name in MANIFEST_COLUMNS if name not in table.column_names]
     if absent:
         raise DataError(f"{path.name}: columns {absent} are missing; run prepare in a new run folder")
-    frame = table.to_pandas()
-    return frame.astype(dict.fromkeys(_INTEGERS, "Int32"))
+    try:
+        frame = table.to_pandas().astype({**dict.fromkeys(_INTEGERS, "Int32"), **dict.fromkeys(_FLOATS, "float64")})
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path.name}: a column is of another type ({type(error).__name__}); run prepare in a new run folder"
+        ) from error
+    if frame["image_id"].isna().any() or frame["image_id"].duplicated().any():
+        raise DataError(f"{path.name}: rows without an image_id, or with one twice; run prepare in a new run folder")
+    return frame
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dermalyze.core.atomic import replacing
 from dermalyze.core.errors import ModelError
+from dermalyze.ops.recipes import softmax
 
 # Shapes: N images, C classes, D width of the embedding.
 
@@ -66,9 +67,7 @@ class Predictions:
 
     def probs(self) -> npt.NDArray[np.float64]:
         """(N, C) probabilities: the softmax of the logits, in float64, so that each row sums to 1."""
-        logits = self.logits.astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True)) if len(self) else logits
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
+        return softmax(self.logits)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

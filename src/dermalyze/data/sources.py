@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dermalyze.config.classes import HAM10000_CLASSES
-from dermalyze.config.data import PARTS
+from dermalyze.config.data import PART_WORDS, PARTS
 from dermalyze.core.errors import ConfigError, DataError, nearest
 from dermalyze.core.run import MANIFEST_COLUMNS
 from dermalyze.data.archives import name_problem
@@ -23,15 +23,6 @@ OUR_NAMES = (
 )  # fmt: skip
 MISSING_FILE = "image file is missing"
 _UNKNOWN = ("", "unknown", "nan", "na", "n/a", "none", "null")
-_SPLITS: dict[str, str] = {
-    **{part: part for part in PARTS},
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "calibration": "cal",
-    "testing": "test",
-}
 _MAX_AGE_YEARS = 130.0
 
 
@@ -127,7 +118,7 @@ def folder(store: ImageStore) -> Listing:
     depth = _common(list(parts.values()))
     parts = {path: folders[depth:] for path, folders in parts.items()}
     tops = {folders[0].lower() if folders else "" for folders in parts.values()}
-    split = "train" in {_SPLITS.get(top) for top in tops} and all(top in _SPLITS for top in tops)
+    split = "train" in {PART_WORDS.get(top) for top in tops} and all(top in PART_WORDS for top in tops)
     rows = []
     for entry in images:
         folders = parts[entry.path]
@@ -137,7 +128,7 @@ def folder(store: ImageStore) -> Listing:
                 if depth == 0 or tops != {""}
                 else f"all {len(images)} images lie in one folder; at least 2 class folders are needed"
             )
-        known = {"split": _SPLITS[folders[0].lower()]} if split else {}
+        known = {"split": PART_WORDS[folders[0].lower()]} if split else {}
         rows.append(Row(entry.path, pseudonym(entry.path), folders[split], entry.path, known))
     notes = ("the top folders are taken as the split",) if split else ()
     others = len(files.entries) - len(images)
@@ -326,9 +317,9 @@ def _known(values: Mapping[str, str], place: str) -> dict[str, str | float | Non
         known["age"] = _age(values["age"].strip(), place)
     if "split" in values:
         text = values["split"].strip().lower()
-        if text and text not in _SPLITS:
+        if text and text not in PART_WORDS:
             raise DataError(f"{place}: split '{text}' is none of {', '.join(PARTS)}{nearest(text, PARTS)}; or leave it empty")
-        known["split"] = _SPLITS[text] if text else None
+        known["split"] = PART_WORDS[text] if text else None
     return known
 
 

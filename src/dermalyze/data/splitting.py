@@ -14,19 +14,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.config.data import PARTS, SplitSpec
+from dermalyze.config.data import PART_WORDS, PARTS, SplitSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
 from dermalyze.core.run import Run
 from dermalyze.data.grouping import describe_leaks, groups, keys, leaks
-from dermalyze.data.manifest import read_manifest, usable
-
-ALIASES = {
-    "train": "train", "training": "train",
-    "val": "val", "validation": "val", "valid": "val", "dev": "val",
-    "cal": "cal", "calib": "cal", "calibration": "cal",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+from dermalyze.data.manifest import read_classes, read_manifest, usable
 
 RESTARTS = 20
 """Orders tried where groups hold several classes at once; with one class a group the first always succeeds."""
@@ -171,11 +164,11 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
             f"split column: {int(own.isna().sum())} of {len(own)} images have no value (first: {first}); fill it for "
             "every image, or leave the column out"
         )
-    known = own.str.lower().map(ALIASES)
+    known = own.str.lower().map(PART_WORDS)
     for value in sorted(set(own[known.isna()])):
         raise DataError(
-            f"split column: unknown value '{value}' on {int((own == value).sum())} images; allowed: {', '.join(ALIASES)}"
-            f"{nearest(value, list(ALIASES))}"
+            f"split column: unknown value '{value}' on {int((own == value).sum())} images; allowed: {', '.join(PART_WORDS)}"
+            f"{nearest(value, list(PART_WORDS))}"
         )
     read = sorted({f"{value} as {part}" for value, part in zip(own, known, strict=True) if value != part})
     notes = ["the set's own split column is kept" + (f"; read {', '.join(read)}" if read else "")]
@@ -306,6 +299,7 @@ def read_division(run: Run) -> tuple[pd.DataFrame, pd.Series]:
                 raise DataError(f"{path.name}: image {image_id} stands in {part_of[image_id]} too; {again}")
         if data != part_csv(frame[frame["image_id"].isin(set(rows["image_id"].map(_from_text)))]):
             raise DataError(f"{path.name}: its images, labels or groups are not the manifest's; {again}")
+    _require_labels(frame, read_classes(run))
     parts = frame["image_id"].map(part_of)
     if parts.isna().any():
         raise DataError(f"splits: image {frame.loc[parts.isna(), 'image_id'].iloc[0]} of the manifest is in no part; {again}")

@@ -7,8 +7,8 @@
 
 A class shows only in the lesion (`synth_looks`, `synth_lesion`); skin, hair, light, scale and instrument (`synth_photo`)
 are drawn without knowing it. `dx_type` and, weakly, age and site do depend on the class, as in the real set. The numbers
-of images and lesions begin with 9, which no real HAM10000 image has; the seed chooses them, so that sets of two seeds
-share neither an image nor a lesion.
+of images and lesions begin with 9, which no real HAM10000 image has; the seed chooses where among a million they start,
+so that two small sets of different seeds hardly ever share one.
 
 The layout: Tschandl, Rosendahl, Kittler 2018, "The HAM10000 dataset", Sci Data 5:180161, doi 10.1038/sdata.2018.161.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import operator
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -35,6 +34,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dermalyze.core.atomic import resource_errors, sync_folder
 from dermalyze.core.errors import DataError, ResourceError, UsageError
+from dermalyze.core.machine import available_cores
 from dermalyze.data.synth_lesion import paint_lesion
 from dermalyze.data.synth_looks import CLASSES, draw_look
 from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
@@ -204,9 +204,8 @@ def folder_beside(out: Path) -> Iterator[Path]:
 def paint_all(recipe: Recipe, plans: Sequence[LesionPlan], workers: int | None) -> None:
     """Paint and write every lesion, in this process when one worker is enough."""
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         height, width = recipe.size_px
-        workers = min(cores, 1 + len(plans) * height * width // ONE_WORKER_PX)
+        workers = min(available_cores(), 1 + len(plans) * height * width // ONE_WORKER_PX)
     if workers == 1:
         for plan in plans:
             write_lesion(recipe, plan)

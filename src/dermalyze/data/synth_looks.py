@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+from dermalyze.config.classes import HAM10000_CLASSES
+
+CLASSES = tuple(HAM10000_CLASSES)
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "shape": ("asymmetry", "irregularity", "softness"),

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.core.atomic import write_json
+from dermalyze.core.atomic import sha256_file, write_json
 from dermalyze.core.errors import DermalyzeError, ModelError
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
@@ -36,12 +36,29 @@ def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
     record = read_json(run.require(run.best_record_path, "train"))
     try:
         spec = TypeAdapter(ModelSpec).validate_python(record["model"])
-        classes, expected = list(record["classes"]), str(record["weights_sha256"])
-    except (KeyError, TypeError, ValidationError) as error:
+        classes, expected, _ = list(record["classes"]), str(record["weights_sha256"]), dict(record["preprocessing"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise ModelError(f"best.json: not a checkpoint record ({type(error).__name__}); train again") from error
     model = build_classifier(spec, len(classes), load_weights=False)
     load_state(run.best_weights_path, model, expected_sha256=expected)
     return model.eval(), record
+
+
+def require_best(run: Run) -> None:
+    """Refuse a finished training whose best checkpoint is no longer whole: nothing would make it again.
+
+    Raises:
+        ModelError: it is gone or damaged.
+    """
+    try:
+        whole = sha256_file(run.best_weights_path) == read_json(run.best_record_path).get("weights_sha256")
+    except (DermalyzeError, OSError):
+        whole = False
+    if not whole:
+        raise ModelError(
+            f"{run.root.name}: trained to the end, but {run.best_weights_path.name} or its record is gone or damaged; put them "
+            "back, or delete the checkpoints folder to train from the start"
+        )
 
 
 def save_state_pair(run: Run, step: int, tensors: Tensors, record: dict[str, Any]) -> None:

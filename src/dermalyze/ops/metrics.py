@@ -91,7 +91,7 @@ class Tally:
 
     Args:
         scores: labels and probabilities.
-        weights: (N, R), at least 0; None means one weighting of ones.
+        weights: (N, R), at least 0; R weightings.
     """
 
     scores: Scores

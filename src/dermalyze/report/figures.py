@@ -250,7 +250,7 @@ def training_curves(
             axes.yaxis.set_major_formatter("{x:g}")
             if drawn > 1:
                 axes.legend(loc="best")
-        late = best_epoch > (epochs[0] + epochs[-1]) / 2
+        late = 2 * best_epoch > len(epochs)
         grid[1, 0].annotate(
             f"kept: epoch {best_epoch}", (best_epoch, 0), xycoords=("data", "axes fraction"), xytext=(-4 if late else 4, 4),
             textcoords="offset points", ha="right" if late else "left", va="bottom", fontsize=9, color="#00684d",

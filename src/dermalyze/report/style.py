@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dermalyze.config.classes import HAM10000_CLASSES
+
 INK, QUIET, GRID, ALARM, ACCENT = "#1a1a1a", "#5f6368", "#e3e5e8", "#b00020", "#0072B2"
 DPI = 150
 RC: Any = {
@@ -46,7 +48,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
 )  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_HAM10000 = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+_HAM10000 = tuple(HAM10000_CLASSES)
 
 
 def class_styles(classes: Sequence[str]) -> list[ClassStyle]:

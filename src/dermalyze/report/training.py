@@ -14,6 +14,7 @@ from dermalyze.core.run import Run, read_json
 Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"]
 History = Mapping[str, Sequence[float | None]]
 
+JUDGED_BY = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_balanced_accuracy")
 LEAST_EPOCHS = 5  # fewer say nothing about a trend
 LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learnt next to nothing
 LARGEST_GAP = 0.15  # train accuracy minus validation accuracy at the epoch kept
@@ -51,9 +52,13 @@ def kept_epoch(run: Run) -> tuple[int, str]:
 
     Raises:
         UsageError: nothing has been trained.
+        ModelError: best.json is damaged.
     """
-    record = read_json(run.require(run.best_record_path, "train"))
-    return int(record["epoch"]), str(record["metric"])
+    path = run.require(run.best_record_path, "train")
+    epoch, metric = (read_json(path).get(key) for key in ("epoch", "metric"))
+    if not isinstance(epoch, int) or not isinstance(metric, str):
+        raise ModelError(f"{path.name}: names no epoch and metric; train again in a new run folder")
+    return epoch, metric
 
 
 @dataclass(frozen=True)

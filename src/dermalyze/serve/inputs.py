@@ -84,6 +84,8 @@ def looks_like_image(head: bytes) -> bool:
 
 def _from_argument(argument: str) -> Iterator[Item]:
     try:
+        if not argument:  # pathlib takes it for the working folder
+            raise DataError("an empty name")
         path = Path(argument)
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

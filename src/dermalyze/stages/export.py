@@ -30,6 +30,7 @@ from dermalyze.core.errors import MissingExtraError, ModelError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.manifest import read_classes
 from dermalyze.model.checkpoint import load_best
 from dermalyze.ops.recipes import RECIPES, apply_recipe, softmax
 
@@ -110,9 +111,12 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
         for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         classifier, best = load_best(run)
-        if best.get("manifest_sha256") != run.manifest_hash():
+        if best.get("manifest_sha256") != run.certificate()["manifest_sha256"]:
+            raise ModelError(f"{run.root.name}: the checkpoint was trained on another manifest; train in a new run folder")
+        if best["classes"] != (classes := read_classes(run)):
             raise ModelError(
-                f"{run.root.name}: the checkpoint was trained on another manifest; train again: dermalyze train RUN"
+                f"{run.best_record_path.name}: its classes {best['classes']} are not the run's {classes}, or in another order; "
+                "train in a new run folder"
             )
         preprocessing = Preprocessing.from_dict(best["preprocessing"])
         network = Deployed(classifier, preprocessing.mean, preprocessing.std).eval()

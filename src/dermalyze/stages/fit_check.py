@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
-from dermalyze.report.training import Fit, judge_fit, kept_epoch, read_history
+from dermalyze.report.training import JUDGED_BY, Fit, judge_fit, kept_epoch, read_history
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
         ModelError: metrics.jsonl or best.json is damaged.
     """
     history = read_history(run)
+    if absent := [key for key in JUDGED_BY if key not in history]:
+        raise ModelError(f"{run.metrics_path.name}: lacks {', '.join(absent)}; train in a new run folder")
     kept, _ = kept_epoch(run)
     counts: dict[str, int] = run.certificate()["counts"]["val"]["classes"]
     images = sum(counts.values())

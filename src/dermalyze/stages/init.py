@@ -75,12 +75,14 @@ def freeze(root: Path, spec: ExperimentSpec) -> Run:
     Raises:
         ConfigError: a path that is not there, or a run frozen on another configuration.
     """
+    if spec.data.path is not None and "" in (spec.data.path, *spec.data.path):
+        raise ConfigError("data.path: an empty text names no folder; write null, or name it with --set data.path=FOLDER")
     spec = with_absolute_paths(spec)
     fresh = not Run(root).config_path.exists()
     if fresh:
         _require_paths(spec)
     run = Run.create(root, spec)
-    if fresh:
+    if not run.environment_path.exists():  # also after a stop between the two files
         write_json(run.environment_path, environment(spec))
     return run
 

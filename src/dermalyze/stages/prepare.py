@@ -93,7 +93,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
     _refuse_repeats(listing, labels)
     fingerprint = _fingerprint(listing, labels, classes, spec)
     before = _prepared(run)
-    if before is not None and before["fingerprint"] == fingerprint:
+    if before is not None and before.get("fingerprint") == fingerprint:
         return PrepareResult(before, fresh=False)
     with run.lock():
         run.probe_write()
@@ -126,7 +126,7 @@ def _inspect(store: ImageStore, listing: Listing, workers: int | None) -> list[I
 def _write(run: Run, frame: pd.DataFrame, summary: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Write the three files, the manifest last: without it the run counts as not prepared."""
     digest = sha256_bytes(manifest_bytes(frame))
-    if before is not None and before["manifest_sha256"] != digest and run.certificate_path.exists():
+    if before is not None and before.get("manifest_sha256") != digest and run.certificate_path.exists():
         raise DataError(f"{run.root.name}: the data changed after it was split; prepare it in a new run folder")
     columns = ["image_id", "label", "lesion_id"]
     table = csv_text(columns, usable(frame).sort_values("image_id")[columns].to_numpy().tolist())

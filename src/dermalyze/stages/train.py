@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
-from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, nearest
+from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import Runtime, StopRequest, applied, choose_runtime, stop_on_signals
@@ -36,6 +36,7 @@ from dermalyze.model.checkpoint import (
     load_state_pair,
     pack_optimizer,
     prefixed,
+    require_best,
     save_best,
     save_state_pair,
     unpack_optimizer,
@@ -102,6 +103,7 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
 
     Raises:
         LeakError: the split leaks and no reason is given.
+        UsageError: `resume` is not there, or another process works in the run.
         ConfigError: unknown metric to monitor.
         DataError: the loss or a gradient is not finite, or the data changed.
         ModelError: weights or checkpoints are refused.
@@ -112,8 +114,10 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
         hint = nearest(spec.train.monitor, list(MONITORS))
         raise ConfigError(f"train.monitor: '{spec.train.monitor}' is not one of {', '.join(MONITORS)}{hint}")
     with run.lock():
-        run.probe_write()
+        run.probe_write(run.checkpoints_dir)
         reason = require_no_leak(run, accept_leak)
+        if resume is not None and not resume.exists():
+            raise UsageError(f"--resume {resume.name}: is not there; leave the option out to go on with the newest state")
         if resume is not None and run.root.resolve() not in (resume.resolve(), *resume.resolve().parents):
             raise ModelError(f"--resume {resume.name}: belongs to another run; continue it with: dermalyze train ITS_RUN")
         settings = spec.train
@@ -183,6 +187,8 @@ class Training:
     def fit(self) -> TrainResult:
         self._restore()
         state = self.progress
+        if state["stopped"] is not None:
+            require_best(self.run)
         while state["stopped"] is None:
             self._train_epoch(state["epoch"])
             record = self._validate(state["epoch"])

@@ -21,7 +21,17 @@ def test_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
     atomic.write_json(target, [])
     assert json.loads(target.read_text()) == []
     assert list(target.parent.iterdir()) == [target]
-    assert target.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.name != "posix", reason="umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_users_umask_holds(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        atomic.write_text(tmp_path / "a", "patients")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
 
 
 def test_a_failure_inside_keeps_the_old_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,10 +62,17 @@ def test_a_missing_step_is_named(tmp_path: Path) -> None:
         run.certificate()
 
 
+PART = {"images": 1, "groups": 1, "classes": {"mel": 1}}
+CERTIFICATE: dict[str, Any] = {
+    "passed": True, "seed": 1, "counts": dict.fromkeys(("train", "val", "test"), PART), "used_for": {},
+    "checks": [{"name": "a", "passed": True, "detail": ""}],
+}  # fmt: skip
+
+
 def test_a_certificate_of_another_manifest_is_refused(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", ExperimentSpec())
     run.manifest_path.write_bytes(b"one")
-    write_json(run.certificate_path, {"manifest_sha256": run.manifest_hash()})
+    write_json(run.certificate_path, {"manifest_sha256": run.manifest_hash(), **CERTIFICATE})
     assert run.certificate()
     run.manifest_path.write_bytes(b"two")
     with pytest.raises(DataError, match="not the one that was split"):
@@ -111,3 +119,42 @@ def test_states_are_newest_first(tmp_path: Path) -> None:
     for step in (2, 30, 1000):
         write_json(run.state_paths(step)[1], {"step": step})
     assert [json.loads(path.read_text())["step"] for path in run.state_records()] == [1000, 30, 2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": None},
+        {"counts": [1]},
+        {"counts": {"train": PART, "test": PART}},
+        {"counts": {part: {"images": 1} for part in ("train", "val", "test")}},
+        {"counts": {part: {**PART, "classes": {"mel": "many"}} for part in ("train", "val", "test")}},
+        {"checks": [{}]},
+        {"used_for": []},
+        {"passed": "yes"},
+    ],
+)
+def test_an_edited_certificate_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    run = Run.create(tmp_path / "run", ExperimentSpec())
+    run.manifest_path.write_bytes(b"one")
+    write_json(run.certificate_path, {"manifest_sha256": run.manifest_hash(), **CERTIFICATE, **change})
+    with pytest.raises(DataError, match="is not what split wrote; run again: dermalyze split"):
+        run.certificate()
+
+
+def test_a_file_in_the_place_of_the_run_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UsageError, match="is a file, a run is a folder"):
+        Run.create(tmp_path / "run", ExperimentSpec())
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_folder_in_the_run_is_probed_as_well(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", ExperimentSpec())
+    run.probe_write(run.checkpoints_dir)
+    assert list(run.checkpoints_dir.iterdir()) == []
+    run.checkpoints_dir.rmdir()
+    run.checkpoints_dir.write_text("a file")
+    run.probe_write()
+    with pytest.raises(ResourceError, match="check the disk and the path"):
+        run.probe_write(run.checkpoints_dir)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dermalyze.core.errors import ResourceError
-from dermalyze.core.runtime import applied, available_cores, choose_runtime, stop_on_signals
+from dermalyze.core.machine import available_cores
+from dermalyze.core.runtime import applied, choose_runtime, stop_on_signals
 
 
 def runtime(**changes: object):  # type: ignore[no-untyped-def]

@@ -401,3 +401,10 @@ def test_nothing_heavy_is_imported():
 def test_a_strip_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="is no photograph; one edge may be 50 times the other at most"):
         decode(saved(picture(*size)))
+
+
+def test_a_refusal_names_what_is_accepted_here() -> None:
+    with pytest.raises(ImageError, match=r"not an image; accepted are JPEG, PNG, WEBP, BMP$"):
+        decode(b"hello there")
+    with pytest.raises(ImageError, match=r"BMP, TIFF$"):
+        decode(b"hello there", formats=PREPARE_FORMATS)

@@ -140,3 +140,12 @@ def test_giveaways():
     assert [c for c in ("dx_type", "DX_TYPE", "mel_class", "age", "melanin", "biopsed") if is_giveaway(c)] == [
         "dx_type", "DX_TYPE", "mel_class", "biopsed",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{"width": "wide"}, {"age": "old"}, {"image_id": None}, {"image_id": "same"}])
+def test_columns_of_another_kind_are_refused(run, change):
+    write_manifest(run, frame())
+    run.summary_path.unlink()
+    pd.read_parquet(run.manifest_path).assign(**change).to_parquet(run.manifest_path)
+    with pytest.raises(DataError, match=r"manifest\.parquet: (a column is of another type|rows without an image_id)"):
+        read_manifest(run)

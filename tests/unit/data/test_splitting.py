@@ -364,3 +364,12 @@ def test_a_manifest_edited_after_the_split_is_refused(prepared: Any) -> None:
     for call in (lambda: read_part(run, "train"), lambda: require_no_leak(run, "x")):
         with pytest.raises(DataError, match=r"manifest\.parquet"):
             call()
+
+
+def test_classes_edited_after_the_split_are_refused(prepared: Any) -> None:
+    run, spec = prepared(lesions({"nv": 30, "mel": 12}))
+    split(run, spec)
+    summary = json.loads(run.summary_path.read_text())
+    run.summary_path.write_text(json.dumps({**summary, "classes": ["nv", "bcc"]}))
+    with pytest.raises(DataError, match="label 'mel' is not one of the classes nv, bcc"):
+        read_part(run, "train")

@@ -48,7 +48,10 @@ class World:
     def split(self, run: Run) -> None:
         for part in ("train", "val", "test"):
             write_bytes(run.split_path(part), b"")
-        write_json(run.certificate_path, {"manifest_sha256": run.manifest_hash()})
+        part = {"images": 1, "groups": 1, "classes": {"mel": 1}}
+        counts = dict.fromkeys(("train", "val", "test"), part)
+        known = {"passed": True, "seed": 1, "counts": counts, "used_for": {}, "checks": []}
+        write_json(run.certificate_path, {"manifest_sha256": run.manifest_hash(), **known})
 
     def train(self, run: Run) -> None:
         weights = sha256_bytes(self.weights.encode())

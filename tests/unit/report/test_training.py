@@ -85,3 +85,12 @@ def test_no_training_yet(tmp_path):
         read_history(Run(tmp_path))
     with pytest.raises(UsageError, match="run first: dermalyze train"):
         kept_epoch(Run(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{}", '{"epoch": "x", "metric": "val_loss"}', '{"epoch": 1}'])
+def test_a_damaged_best_record_is_refused(tmp_path, text):
+    run = Run(tmp_path)
+    run.checkpoints_dir.mkdir()
+    run.best_record_path.write_text(text)
+    with pytest.raises(ModelError, match=r"best\.json: names no epoch and metric"):
+        kept_epoch(run)

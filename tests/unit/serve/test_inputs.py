@@ -287,3 +287,9 @@ def test_streaming_reads_only_what_is_asked_for(tmp_path: Path) -> None:
 
     stream = read_inputs(endless())
     assert [next(stream).data for _ in range(3)] == [png(1)] * 3
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    monkeypatch.chdir(tmp_path)
+    assert [item.error for item in read("")] == ["an empty name"]

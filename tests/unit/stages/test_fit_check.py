@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import UsageError
+from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.stages.fit_check import fit_check, limits
 
 
@@ -51,4 +51,11 @@ def test_limits_name_what_makes_figures_incomparable():
 def test_before_training(judged):
     run, spec = judged({"mel": 20, "nv": 60})
     with pytest.raises(UsageError, match="run first: dermalyze train"):
+        fit_check(run, spec)
+
+
+def test_a_history_without_its_figures_is_refused(judged):
+    run, spec = judged({"mel": 20, "nv": 60})
+    run.metrics_path.write_text('{"epoch": 1}\n')
+    with pytest.raises(ModelError, match=r"metrics\.jsonl: lacks train_loss, val_loss"):
         fit_check(run, spec)
