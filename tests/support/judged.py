@@ -23,7 +23,13 @@ def judged(tmp_path: Path) -> MakeJudged:
 
 
 def make_judged(
-    root: Path, counts: dict[str, int], *, skill: float = 2.0, seed: int = 0, config: dict[str, Any] | None = None
+    root: Path,
+    counts: dict[str, int],
+    *,
+    skill: float = 2.0,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+    ids: str = "I{:05}",
 ) -> Any:
     import pandas as pd
 
@@ -42,7 +48,7 @@ def make_judged(
             for _ in range(generator.integers(1, 4)):
                 number = len(rows)
                 sha = [hashlib.sha256(f"{kind}{number}".encode()).hexdigest() for kind in "fp"]
-                rows.append((f"I{number:05}", f"{number}.jpg", *sha, f"{name}-{lesion}", name))
+                rows.append((ids.format(number), f"{number}.jpg", *sha, f"{name}-{lesion}", name))
     frame = pd.DataFrame(rows, columns=["image_id", "path", "sha256", "pixel_sha256", "lesion_id", "label"])
     write_json(run.summary_path, {"classes": classes})
     write_manifest(run, frame)

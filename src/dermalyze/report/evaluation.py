@@ -21,6 +21,8 @@ from dermalyze.report import figures
 from dermalyze.report.html import page
 
 METRICS_NAME, PAGE_NAME = "evaluation_metrics.json", "report.html"
+HAM10000_IDS = ("ISIC_0024306", "ISIC_0034320")
+"""Its first and last image_id; all between are its own."""
 HAM10000_BIASES = (
     "Limited diversity of skin tones: mostly patients of European and Australian clinics, few dark skins.",
     "Dermoscopic images taken by professionals; clinical and phone photographs look different.",

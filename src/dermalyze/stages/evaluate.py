@@ -16,11 +16,11 @@ from dermalyze.core.progress import progress
 from dermalyze.core.run import Run
 from dermalyze.data.external import open_external, read_batches, read_label_map, trained_on
 from dermalyze.data.images import Preprocessing
-from dermalyze.data.manifest import read_classes
+from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.evaluation import HAM10000_BIASES, judge, point_values, versions, write_report
+from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, versions, write_report
 from dermalyze.report.html import headline, interval_or_note, value_text
 
 
@@ -97,7 +97,7 @@ def evaluate(
         "validation": validation_values(run, spec, predictions),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
-        "known_biases": _biases(spec),
+        "known_biases": _biases(run),
         "provenance": provenance(run, spec, predictions, path),
     }
     return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, predictions)))
@@ -158,7 +158,7 @@ def _evaluate_external(
             "labels": external.labels,
             "notes": list(external.notes),
         },
-        "known_biases": _biases(spec),
+        "known_biases": _biases(run),
         "provenance": provenance(run, spec, predictions, path),
     }
     folder = run.external_report_dir(external.name)
@@ -175,8 +175,10 @@ def _head(spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> 
     }
 
 
-def _biases(spec: ExperimentSpec) -> list[str]:
-    return list(HAM10000_BIASES) if spec.data.source.kind == "ham10000" else []
+def _biases(run: Run) -> list[str]:
+    """HAM10000's, where images of it are in the manifest; synthetic sets have the same layout, but other ids."""
+    of_ham10000 = read_manifest(run)["image_id"].between(*HAM10000_IDS).any()
+    return list(HAM10000_BIASES) if of_ham10000 else []
 
 
 def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:

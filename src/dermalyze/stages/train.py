@@ -395,15 +395,14 @@ class Training:
     def _check_before_start(self) -> None:
         if self.request.signal:
             raise InterruptedRunError(
-                f"{self.request.signal}: stopped before the first step; start again with: dermalyze train {self.run.root.name}"
+                f"{self.request.signal}: stopped before the first step; start again with: dermalyze train {self.run.root}"
             )
 
     def _stop(self, *, save: bool = True) -> None:
         if save:
             self._save()
-        name = self.run.root.name
         raise InterruptedRunError(
-            f"{self.request.signal}: state saved at step {self.progress['step']}; go on with: dermalyze train {name}"
+            f"{self.request.signal}: state saved at step {self.progress['step']}; go on with: dermalyze train {self.run.root}"
         )
 
     def _diverged(
