@@ -63,13 +63,15 @@ def run_experiment(
         accept_leak: go on although the data leaks, for this reason, which then stands on every result.
 
     Raises:
-        ConfigError: the configuration is wrong, names no data, or differs from the one the run is frozen on.
+        ConfigError: the configuration is wrong, names no data or no backbone, or differs from the one the run is frozen on.
         DermalyzeError: whatever a step refuses; what was finished before it stays.
     """
     spec = config if isinstance(config, ExperimentSpec) else load_experiment(Path(config), sets)
     if spec.data.path is None:
         raise ConfigError("data.path is not set; name the folder or the archives with --set data.path=FOLDER")
     root = Path(root if root is not None else time.strftime("outputs/run_%Y%m%d_%H%M%S"))
+    if not Run(root).describe()["train"]:
+        _check_backbone(spec)
     run = freeze(root, spec)
     spec = run.config()
     say(f"run folder {root}")
@@ -85,6 +87,13 @@ def run_experiment(
         seconds[step] = time.monotonic() - started
         say(f"[{number}/{len(STEPS)}] {step}: {duration(seconds[step])}")
     return PipelineResult(root, seconds, read_json(run.evaluation_path))
+
+
+def _check_backbone(spec: ExperimentSpec) -> None:
+    """Refuse a backbone or weight file that is not there now, and not when the data has been prepared."""
+    from dermalyze.model.backbones import pretrained_cfg_of
+
+    pretrained_cfg_of(spec.model)
 
 
 def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool:

@@ -84,7 +84,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     return world
 
 
-SPEC = build_experiment({"data": {"path": "data"}})
+SPEC = build_experiment({"data": {"path": "data"}, "model": {"backbone": "tiny_cnn", "pretrained": False}})
 
 
 def test_all_steps_in_order_then_none(world: World) -> None:
@@ -175,7 +175,7 @@ def test_the_run_works_from_any_folder(world: World, tmp_path: Path, monkeypatch
 
 
 def test_a_file_and_settings_on_top(world: World, tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("train: {epochs: 3}\n", encoding="utf-8")
+    (tmp_path / "x.yaml").write_text("train: {epochs: 3}\nmodel: {backbone: tiny_cnn, pretrained: false}\n", encoding="utf-8")
     run_experiment("x.yaml", Path("run"), sets=["data.path=data", "train.epochs=4"])
     assert Run(tmp_path / "run").config().train.epochs == 4
 
@@ -184,3 +184,10 @@ def test_no_data_is_refused_before_anything_is_made(world: World, tmp_path: Path
     with pytest.raises(ConfigError, match=r"--set data\.path"):
         run_experiment(build_experiment({}), Path("run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_backbone_is_refused_before_anything_is_made(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nearest: .*resnet18"):
+        run_experiment(build_experiment({"data": {"path": "data"}, "model": {"backbone": "resnet18x"}}), Path("run"))
+    assert not (tmp_path / "run").exists()
+    assert world.calls == []
