@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
+    from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.evaluate import evaluate
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
@@ -57,6 +58,7 @@ _SOURCES = {
     "Run": "core.run:Run",
     "UsageError": "core.errors:UsageError",
     "audit": "stages.audit:audit",
+    "calibrate": "stages.calibrate:calibrate",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fit_check": "stages.fit_check:fit_check",
@@ -88,6 +90,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "audit",
+    "calibrate",
     "evaluate",
     "export",
     "fit_check",

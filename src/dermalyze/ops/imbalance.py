@@ -99,6 +99,20 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
     return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.int64), classes, **fields)
 
 
+def effective_shares(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequence[str]) -> Floats:
+    """(C,) shares of the classes as training weighs them: what its probabilities believe of the population.
+
+    >>> from dermalyze.config.train import WeightsImbalance
+    >>> effective_shares(WeightsImbalance(power=0.5), [90, 10], ["nv", "mel"])
+    array([0.75, 0.25])
+    """
+    counts = np.asarray(counts_C, dtype=np.float64)
+    seen = np.ones(len(counts)) if IMBALANCE[spec.kind].balanced_draws else counts
+    weights = class_weights(spec, np.asarray(counts_C), classes)
+    shares = seen * (1.0 if weights is None else weights)
+    return np.asarray(shares / shares.sum())
+
+
 def draw_order(
     spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch: int, classes: Sequence[str] | None = None
 ) -> Ints:

@@ -174,14 +174,30 @@ def per_class_metrics(
     return _draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)
 
 
-def calibration_curve(bins: Sequence[Mapping[str, Any]], ece: EstimateDict, *, title: str, leak: str | None = None) -> bytes:
-    """Accuracy against confidence in equal-width bins with Wilson intervals, and below how many images stand in each bin."""
+def calibration_curve(
+    bins: Sequence[Mapping[str, Any]],
+    ece: EstimateDict,
+    *,
+    title: str,
+    before: Sequence[Mapping[str, Any]] | None = None,
+    leak: str | None = None,
+) -> bytes:
+    """Accuracy against confidence in equal-width bins with Wilson intervals, and below how many images stand in each bin.
+
+    Args:
+        before: the bins of the same answers without a calibrator, drawn thinly behind.
+    """
     filled = [b for b in bins if b["n"]]
     middle = [(b["lower"] + b["upper"]) / 2 for b in bins]
 
     def paint(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle=(0, (2, 3)), label="perfectly calibrated")
+        if before is not None:
+            points = [(b["confidence"], b["accuracy"]) for b in before if b["n"]]
+            upper.plot(
+                *zip(*points, strict=True), color=QUIET, marker="o", markersize=3, linewidth=0.9, label="before calibration"
+            )
         if filled:
             x, y = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
             upper.fill_between(x, x, y, color=ACCENT, alpha=0.12, linewidth=0, label="gap")

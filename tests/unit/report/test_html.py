@@ -12,12 +12,17 @@ import pytest
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.predictions import Predictions
+from dermalyze.ops.calibrators import Calibrator
 from dermalyze.report.evaluation import judge, write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0):
+PLAIN, WARM = Calibrator("none", {}), Calibrator("temperature", {"temperature": 1.5})
+FITTED = {"part": "val", "images": 40, "groups": 30, "trials": [{"kind": "temperature", "log_loss": 0.5}], "sha256": "a" * 64}
+
+
+def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0, calibrator=PLAIN):
     generator = np.random.default_rng(seed)
     labels = generator.integers(len(classes), size=n) if labels is None else np.asarray(labels, dtype=int)
     n = len(labels)
@@ -25,16 +30,17 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     meta = {"classes": list(classes), "set": "test", "recipe": "plain"}
     p = Predictions([f"secret-{k}" for k in range(n)], [f"patient-{k // 2}" for k in range(n)], labels, logits, None, meta)
     m = {
-        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, **judge(p, EvaluateSpec(resamples=100)),
+        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak,
+        **judge(p, EvaluateSpec(resamples=100), calibrator),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip
-    return m, p
+    m["calibration"] |= {"fitted": FITTED if calibrator is WARM else None}
+    return m, p, calibrator
 
 
 def written(folder, *args, **kwargs):
-    m, p = report(*args, **kwargs)
-    write_report(folder, m, p)
+    write_report(folder, *report(*args, **kwargs))
     return json.loads((folder / "evaluation_metrics.json").read_text()), (folder / "report.html").read_text()
 
 
@@ -61,8 +67,9 @@ def read(page):
     return " ".join(parser.words), parser.tags
 
 
-def test_every_number_with_three_decimals_stands_in_the_metrics_file(tmp_path):
-    m, page = written(tmp_path)
+@pytest.mark.parametrize("calibrator", [PLAIN, WARM], ids=lambda c: c.kind)
+def test_every_number_with_three_decimals_stands_in_the_metrics_file(tmp_path, calibrator):
+    m, page = written(tmp_path, calibrator=calibrator)
     known = set()
 
     def collect(value):
@@ -144,3 +151,16 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path):
     written(tmp_path / "b")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
+    m, page = written(tmp_path, calibrator=WARM)
+    words, _ = read(page)
+    assert "calibrator of kind temperature, fitted on 40 images (30 groups) of the part val" in words
+    assert "early stopping" in words
+    before, after = m["calibration"]["before"]["metrics"]["log_loss"], m["metrics"]["log_loss"]["value"]
+    assert before != after
+    assert re.search(rf"log loss\s+{before:.3f}\s+{after:.3f}", words)
+    assert len(m["calibration"]["errors"]) == 4
+    plain, _ = read(written(tmp_path)[1])
+    assert "no calibrator stands between them" in plain
