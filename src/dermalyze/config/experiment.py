@@ -31,6 +31,9 @@ class InferenceSpec(Spec):
         description="from scores to probabilities, chosen by cross-validation: auto: of those that change no answer, only how "
         "sure it is (none, temperature); any: of all",
     )
+    coverage: float | None = Field(
+        None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
+    )
 
 
 class EvaluateSpec(Spec):

@@ -64,6 +64,7 @@ def page(m: Json, images: Mapping[str, bytes]) -> str:
         ),
         metrics=[_metric_row(name, m) for name in m["metrics"]],
         calibration=calibration_section(m),
+        selective=selective_section(m),
         class_columns=[PER_CLASS_TITLES[key] for key in PER_CLASS_TITLES],
         classes=_class_rows(m),
         class_note=(
@@ -211,6 +212,32 @@ def calibration_section(m: Json) -> dict[str, Any]:
     }
 
 
+def selective_section(m: Json) -> dict[str, Any]:
+    """What is said of keeping silent."""
+    s = m["selective"]
+    focus = s["focus"] is not None
+    columns = ["share answered", "accuracy of the answered"]
+    columns += ["melanoma: found among the answered", "melanoma: answered as something else"] if focus else []
+    keys = ["coverage", "accuracy", *(["sensitivity", "missed"] if focus else [])]
+    names = {"max_probability": "largest probability", "margin": "lead over the second", "neg_entropy": "entropy (negative)"}
+    return {
+        "columns": columns,
+        "part": s["part"],
+        "rows": [
+            {
+                "asked": f"{100 * row['asked']:g} %",
+                "threshold": f"{row['threshold']:.3f}",
+                "cells": [(value_text(row[key]), interval_or_note(row[key])) for key in keys],
+            }
+            for row in s["coverages"]
+        ],
+        "quality": [
+            (names[name], ["–" if q[key] is None else f"{q[key]:.3f}" for key in ("error_auroc", "aurc", "e_aurc", "augrc")])
+            for name, q in s["quality"].items()
+        ],
+    }
+
+
 def captions(m: Json) -> dict[str, str]:
     """What to see in each figure, by file name."""
     panels = ", ".join(PER_CLASS_PANELS.values())
@@ -229,6 +256,11 @@ def captions(m: Json) -> dict[str, str]:
             f"Class by class: {panels}. Black lines are intervals; where one is long, the set has too few lesions of "
             "the class to say more. "
             "Look for classes with high AUROC and low sensitivity: the model ranks them well, but calls them something else."
+        ),
+        "risk_coverage.png": (
+            "Keeping silent: when only the surest cases are answered, how many of those answers are wrong. The further the "
+            "curve lies below the dotted line, the better the model knows when it is wrong; the dashed line is the best that "
+            "the same answers allow. Points: thresholds taken from the calibration part, as they turn out here."
         ),
         "calibration_curve.png": (
             "Reliability diagram: of the answers given with some confidence, the share that is right. On the dotted "

@@ -22,6 +22,7 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
 from dermalyze.ops.calibrators import Calibrator, reprior
 from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.selective import Referral
 from dermalyze.serve.inputs import Item, read_file
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Prediction(Mapping[str, Any]):
         name: what the user called it (a path, perhaps); in no output unless asked for.
         accepted_leak: the reason with which training on leaking data was accepted; stands on every answer.
         calibrated: whether a calibrator stands between the scores and the probabilities.
+        abstain: the model is not sure enough to be asked; the rest of the answer is there to be seen, not to be used.
+        reason: why it abstains, or None.
 
     >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
@@ -65,6 +68,8 @@ class Prediction(Mapping[str, Any]):
     name: str | None = None
     accepted_leak: str | None = None
     calibrated: bool = False
+    abstain: bool = False
+    reason: str | None = None
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -80,7 +85,9 @@ class Prediction(Mapping[str, Any]):
                 "confidence": self.confidence,
                 "probabilities": dict(self.probabilities),
                 "calibrated": self.calibrated,
+                "abstain": self.abstain,
             }
+            values |= {"reason": self.reason} if self.reason else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
         return {**values, "disclaimer": DISCLAIMER}
@@ -118,6 +125,7 @@ class Predictor:
         known = self.artefact.record.calibration
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
+        self.referral = Referral.from_dict((known or {}).get("referral"))
 
     @property
     def classes(self) -> list[str]:
@@ -171,10 +179,13 @@ class Predictor:
                 continue
             probabilities_C = next(rows)
             best = self.classes[int(probabilities_C.argmax())]
+            reason = self.referral.reason(probabilities_C) if self.referral is not None else None
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "notes", "image_id", "name", "accepted_leak")},
                 predicted_class=best,
                 calibrated=self.calibrator.kind != "none",
+                abstain=reason is not None,
+                reason=reason,
                 predicted_class_description=self.artefact.descriptions[best],
                 confidence=float(probabilities_C.max()),
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},

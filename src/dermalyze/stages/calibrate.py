@@ -17,6 +17,7 @@ from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
 from dermalyze.ops.imbalance import effective_shares
+from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
 
 CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
 """What `inference.calibration` may leave open, and the calibrators that are then chosen from."""
@@ -32,6 +33,7 @@ class CalibrateResult:
         images: of that part; groups: of them.
         kind: the calibrator.
         parameters: its numbers.
+        referral: from which confidence on it answers, or None where it always does.
         trials: log loss of each calibrator on images that its fit had not seen.
     """
 
@@ -41,6 +43,7 @@ class CalibrateResult:
     groups: int
     kind: str
     parameters: dict[str, Any]
+    referral: dict[str, Any] | None
     trials: tuple[Trial, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,7 +56,12 @@ class CalibrateResult:
         said = f"{self.kind.replace('_', ' ')}" + (f" {number:.3f}" if number else "")
         lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {said}"]
         lines += [f"  {t.kind:<18} log loss {t.log_loss:.4f}" + ("  *" if t.kind == self.kind else "") for t in self.trials]
-        return [*lines, "log loss by cross-validation within that part; * is the one taken"]
+        lines.append("log loss by cross-validation within that part; * is the one taken")
+        if self.referral is not None:
+            lines.append(
+                f"refers what is less sure than {self.referral['threshold']:.3f}: all but {self.referral['coverage']:.0%}"
+            )
+        return lines
 
 
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
@@ -90,6 +98,7 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
             "images": len(p),
             "groups": groups,
             "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+            "referral": _referral(fitted(logits), spec.inference.coverage),
         }
         write_json(
             run.calibration_path(recipe),
@@ -104,7 +113,15 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
             },
         )
         write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
-        return CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, tuple(trials))
+        return CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], trials)
+
+
+def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:
+    """From which confidence on the model answers; None where it always does."""
+    if coverage is None:
+        return None
+    threshold = threshold_for(CONFIDENCES[CONFIDENCE](probs_NC), coverage)
+    return {"confidence": CONFIDENCE, "coverage": coverage, "threshold": threshold}
 
 
 def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:

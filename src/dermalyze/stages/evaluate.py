@@ -21,7 +21,7 @@ from dermalyze.data.predictions import Predictions, read_predictions, write_pred
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, versions, write_report
+from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, selective, versions, write_report
 from dermalyze.report.html import headline, interval_or_note, value_text
 
 
@@ -96,6 +96,7 @@ def evaluate(
     metrics = {
         **_head(spec, "test part", predictions, leak),
         **judge(predictions, spec.evaluate, calibrator),
+        "selective": selective(predictions, spec.evaluate, calibrator, read_reference(run, predictions)),
         "validation": validation_values(run, spec, predictions, calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
@@ -155,6 +156,7 @@ def _evaluate_external(
     metrics = {
         **_head(spec, f"external validation on {external.name}", predictions, leak),
         **judge(predictions, spec.evaluate, calibrator),
+        "selective": selective(predictions, spec.evaluate, calibrator, read_reference(run, predictions)),
         "validation": None,
         "split": None,
         "external": {
@@ -251,6 +253,16 @@ def read_calibration(run: Run, p: Predictions) -> tuple[Calibrator, dict[str, An
         "trials": known.get("trials"),
         "sha256": sha256_file(path),
     }
+
+
+def read_reference(run: Run, p: Predictions) -> Predictions | None:
+    """Predictions of the part from which thresholds come, if they are of the same scores."""
+    part = "cal" if run.split_path("cal").exists() else "val"
+    path = run.predictions_path(part, p.meta["recipe"])
+    if not path.exists():
+        return None
+    known = read_predictions(path)
+    return known if known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
 
 
 def validation_values(

@@ -13,7 +13,7 @@ from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.report.evaluation import judge, write_report
+from dermalyze.report.evaluation import judge, selective, write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -22,7 +22,7 @@ PLAIN, WARM = Calibrator("none", {}), Calibrator("temperature", {"temperature": 
 FITTED = {"part": "val", "images": 40, "groups": 30, "trials": [{"kind": "temperature", "log_loss": 0.5}], "sha256": "a" * 64}
 
 
-def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0, calibrator=PLAIN):
+def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0, calibrator=PLAIN, reference=True):
     generator = np.random.default_rng(seed)
     labels = generator.integers(len(classes), size=n) if labels is None else np.asarray(labels, dtype=int)
     n = len(labels)
@@ -32,6 +32,7 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     m = {
         "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak,
         **judge(p, EvaluateSpec(resamples=100), calibrator),
+        "selective": selective(p, EvaluateSpec(resamples=100), calibrator, p if reference else None),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip
@@ -91,7 +92,7 @@ def test_page_is_self_contained(tmp_path):
     _, page = written(tmp_path)
     _, tags = read(page)
     sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in tags)
     assert not any("href" in attrs for _, attrs in tags)
@@ -123,7 +124,7 @@ def test_leak_reason_is_stamped_on_page_and_figures(tmp_path):
     assert "LEAK ACCEPTED, NOT A FAIR RESULT: the published split" in page
     stamped = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert "LEAK ACCEPTED" not in written(tmp_path)[1]
-    assert len(stamped) == 4
+    assert len(stamped) == 5
     assert all(path.read_bytes() != stamped[path.name] for path in tmp_path.glob("*.png"))
 
 
@@ -164,3 +165,20 @@ def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
     assert len(m["calibration"]["errors"]) == 4
     plain, _ = read(written(tmp_path)[1])
     assert "no calibrator stands between them" in plain
+
+
+def test_silence_has_its_table_and_its_figure(tmp_path):
+    m, page = written(tmp_path)
+    words, _ = read(page)
+    assert (tmp_path / "risk_coverage.png").stat().st_size > 5000
+    for row in m["selective"]["coverages"]:
+        assert f"{row['threshold']:.3f}" in words
+    assert "melanoma: answered as something else" in words
+    assert "melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
+
+
+def test_without_a_calibration_part_there_are_no_thresholds(tmp_path):
+    m, page = written(tmp_path, reference=False)
+    assert m["selective"]["coverages"] == []
+    assert "asked to answer" not in read(page)[0]
+    assert "AUROC, right above wrong answers" in read(page)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -13,6 +15,7 @@ from dermalyze.core.artefact import parse_record
 from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.data.predictions import read_predictions, write_predictions
 from dermalyze.ops.calibrators import Calibrator, fit
+from dermalyze.serve.output import write
 from dermalyze.serve.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate, prior_shift
 from dermalyze.stages.evaluate import evaluate
@@ -208,3 +211,69 @@ class TestPrevalence:
     def test_without_calibration(self, make_artefact):
         with pytest.raises(UsageError, match="not calibrated"):
             Predictor(make_artefact(), prevalence=SHARES)
+
+
+class TestReferral:
+    CONFIG = {"inference": {"coverage": 0.7}}  # noqa: RUF012 - never changed
+
+    def test_threshold_comes_from_the_calibration_part_and_stands_in_the_artefact(self, exported):
+        run, spec = exported(config=self.CONFIG, skill=1.0)
+        result = calibrate(run, spec)
+        p = read_predictions(run.predictions_path("cal", "plain"))
+        predictor = Predictor(run.root, threads=1)
+        confidence = predictor.calibrator(p.logits.astype(float)).max(axis=1)
+        assert result.referral == {"confidence": "max_probability", "coverage": 0.7, "threshold": predictor.referral.threshold}
+        assert np.mean(confidence >= predictor.referral.threshold) == pytest.approx(0.7, abs=1 / len(p))
+        assert "refers what is less sure" in "\n".join(result.lines())
+
+    def test_answers_below_it_abstain_with_the_reason(self, make_artefact):
+        pictures = list(np.random.default_rng(0).integers(0, 256, (40, 12, 16, 3), dtype=np.uint8))
+        sure = [answer.confidence for answer in Predictor(make_artefact(), threads=1).predict_batch(pictures)]
+        referral = {"confidence": "max_probability", "coverage": 0.5, "threshold": float(np.median(sure))}
+        calibration = {**Calibrator("none", {}).as_dict(), "referral": referral}
+        answers = list(Predictor(make_artefact("two", calibration=calibration), threads=1).predict_batch(pictures))
+        assert sum(answer.abstain for answer in answers) == 20
+        for answer in answers:
+            assert answer.abstain is (answer.confidence < referral["threshold"]) is answer["abstain"]
+            assert ("reason" in answer) is answer.abstain
+        assert "not sure enough: confidence" in next(answer.reason for answer in answers if answer.abstain)
+        table, cells = io.StringIO(), io.StringIO()
+        write(answers, table, classes=["mel", "nv", "vasc"])
+        assert table.getvalue().count("  refer  ") == 20
+        write(answers, cells, classes=["mel", "nv", "vasc"], format="csv")
+        rows = list(csv.DictReader(io.StringIO(cells.getvalue())))
+        assert [row["abstain"] == "true" for row in rows] == [answer.abstain for answer in answers]
+        assert [bool(row["reason"]) for row in rows] == [answer.abstain for answer in answers]
+
+    def test_by_default_everything_is_answered(self, exported):
+        run, spec = exported(skill=1.0)
+        assert calibrate(run, spec).referral is None
+        pixels = np.zeros((12, 16, 3), np.uint8)
+        assert Predictor(run.root, threads=1).predict(pixels)["abstain"] is False
+
+    def test_a_damaged_one_is_refused(self, make_artefact):
+        calibration = {
+            **Calibrator("none", {}).as_dict(),
+            "referral": {"confidence": "max_probability", "threshold": "x", "coverage": 1},
+        }
+        with pytest.raises(ModelError, match="referral is damaged"):
+            Predictor(make_artefact(calibration=calibration))
+
+    def test_the_report_says_what_the_thresholds_do_on_the_test_part(self, exported):
+        run, spec = exported(skill=1.0)
+        calibrate(run, spec)
+        m = evaluate(run, spec).metrics
+        served = Predictor(run.root, threads=1).calibrator
+        known = served(read_predictions(run.predictions_path("cal", "plain")).logits.astype(float)).max(axis=1)
+        p = read_predictions(run.predictions_path("test", "plain"))
+        probs = served(p.logits.astype(float))
+        assert [row["asked"] for row in m["selective"]["coverages"]] == [0.95, 0.9, 0.8, 0.5]
+        for row in m["selective"]["coverages"]:
+            threshold = np.sort(known)[::-1][int(np.ceil(row["asked"] * len(known) - 1e-9)) - 1]
+            given = probs.max(axis=1) >= threshold
+            right, mel = probs.argmax(axis=1) == p.labels, p.labels == p.classes.index("mel")
+            assert row["threshold"] == pytest.approx(threshold)
+            assert row["coverage"]["value"] == pytest.approx(given.mean())
+            assert row["accuracy"]["value"] == pytest.approx(right[given].mean())
+            assert row["sensitivity"]["value"] == pytest.approx(right[given & mel].mean())
+            assert row["missed"]["value"] == pytest.approx((given & mel & ~right).sum() / mel.sum())
