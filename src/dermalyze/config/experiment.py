@@ -31,6 +31,12 @@ class InferenceSpec(Spec):
         description="from scores to probabilities, chosen by cross-validation: auto: of those that change no answer, only how "
         "sure it is (none, temperature); any: of all",
     )
+    set_level: float | None = Field(
+        None,
+        gt=0.5,
+        lt=1,
+        description="answers also name a set that holds the right class in this share of cases; null: none",
+    )
     coverage: float | None = Field(
         None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
     )
@@ -41,6 +47,7 @@ class EvaluateSpec(Spec):
 
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over lesions (or patients)")
     level: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
+    set_level: float = Field(0.9, gt=0.5, lt=1, description="share of cases that the conformal sets of the report are to cover")
     ece_bins: int = Field(15, ge=2, le=100, description="equal-width bins of the expected calibration error")
     seed: int = Field(0, ge=0)
 

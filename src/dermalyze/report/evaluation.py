@@ -102,37 +102,6 @@ def judge(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator) -> dict[st
     }
 
 
-def selective(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator, reference: Predictions | None) -> dict[str, Any]:
-    """What silence would gain: quality of each confidence, and the answers that remain at several coverages.
-
-    Args:
-        p: predictions to judge.
-        spec: resamples, level and seed.
-        calibrator: of both.
-        reference: predictions of the calibration part, from which the thresholds come; None: no thresholds.
-    """
-    scores = scores_of(p, calibrator)
-    wrong = (scores.predicted != scores.labels).astype(np.float64)
-    focus = p.classes.index("mel") if "mel" in p.classes else None
-    rows = []
-    if reference is not None and len(reference):
-        confidence, known = (silence.CONFIDENCES[silence.CONFIDENCE](scores_of(q, calibrator).probs) for q in (p, reference))
-        for asked in silence.COVERAGES:
-            threshold = silence.threshold_for(known, asked)
-            wanted = silence.answered_metrics((confidence >= threshold).astype(np.float64), scores, focus)
-            found = bootstrap.estimates(
-                scores, p.groups, wanted, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=p.classes
-            )
-            rows.append({"asked": asked, "threshold": threshold, **{k: e.as_dict() for k, e in found.items()}})  # type: ignore[union-attr]
-    return {
-        "confidence": silence.CONFIDENCE,
-        "part": reference.meta["set"] if reference is not None else None,
-        "focus": None if focus is None else "mel",
-        "quality": {name: silence.quality(of(scores.probs), wrong) for name, of in silence.CONFIDENCES.items()},
-        "coverages": rows,
-    }
-
-
 def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
     """What calibration started from: the same figures of the plain softmax."""
     plain = Calibrator("none", {})

@@ -65,6 +65,7 @@ def page(m: Json, images: Mapping[str, bytes]) -> str:
         metrics=[_metric_row(name, m) for name in m["metrics"]],
         calibration=calibration_section(m),
         selective=selective_section(m),
+        conformal=conformal_section(m),
         class_columns=[PER_CLASS_TITLES[key] for key in PER_CLASS_TITLES],
         classes=_class_rows(m),
         class_note=(
@@ -234,6 +235,48 @@ def selective_section(m: Json) -> dict[str, Any]:
         "quality": [
             (names[name], ["–" if q[key] is None else f"{q[key]:.3f}" for key in ("error_auroc", "aurc", "e_aurc", "augrc")])
             for name, q in s["quality"].items()
+        ],
+    }
+
+
+SET_NAMES = {
+    "lac": "least ambiguous (LAC)",
+    "aps": "adaptive (APS)",
+    "aps_randomised": "adaptive, randomised",
+    "raps": "adaptive, regularised (RAPS)",
+}
+
+
+def conformal_section(m: Json) -> dict[str, Any] | None:
+    """What is said of answering with a set of classes."""
+    c = m["conformal"]
+    if c is None:
+        return None
+    marginal, own = "lac marginal", "lac by class"
+
+    def cell(estimate: Json) -> tuple[str, str]:
+        return value_text(estimate), interval_or_note(estimate)
+
+    return {
+        "level": f"{100 * c['level']:g} %",
+        "part": c["part"],
+        "rules": [
+            (
+                SET_NAMES[name.split()[0]] + (", a threshold a class" if name.endswith("by class") else ""),
+                [cell(rule[key]) for key in ("coverage", "size", "single", "empty")],
+            )
+            for name, rule in c["rules"].items()
+        ],
+        "classes": [
+            {
+                "name": name,
+                "lesions": c["rules"][own]["by_class"][name]["lesions"],
+                "marginal": cell(c["rules"][marginal]["by_class"][name]),
+                "own": cell(c["rules"][own]["by_class"][name])
+                if c["rules"][own]["by_class"][name]["estimable"]
+                else ("not estimable", "too few lesions for this level; the class is in every set"),
+            }
+            for name in m["classes"]
         ],
     }
 

@@ -21,6 +21,7 @@ from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
 from dermalyze.ops.calibrators import Calibrator, reprior
+from dermalyze.ops.conformal import Sets
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.ops.selective import Referral
 from dermalyze.serve.inputs import Item, read_file
@@ -48,6 +49,8 @@ class Prediction(Mapping[str, Any]):
         name: what the user called it (a path, perhaps); in no output unless asked for.
         accepted_leak: the reason with which training on leaking data was accepted; stands on every answer.
         calibrated: whether a calibrator stands between the scores and the probabilities.
+        prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
+            sets were calibrated.
         abstain: the model is not sure enough to be asked; the rest of the answer is there to be seen, not to be used.
         reason: why it abstains, or None.
 
@@ -68,6 +71,7 @@ class Prediction(Mapping[str, Any]):
     name: str | None = None
     accepted_leak: str | None = None
     calibrated: bool = False
+    prediction_set: tuple[str, ...] | None = None
     abstain: bool = False
     reason: str | None = None
 
@@ -87,6 +91,7 @@ class Prediction(Mapping[str, Any]):
                 "calibrated": self.calibrated,
                 "abstain": self.abstain,
             }
+            values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
@@ -126,6 +131,11 @@ class Predictor:
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.referral = Referral.from_dict((known or {}).get("referral"))
+        self.sets = Sets.from_dict((known or {}).get("sets"), self.classes)
+        if self.shares is not None and (self.sets is not None or self.referral is not None):
+            raise UsageError(
+                "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
+            )
 
     @property
     def classes(self) -> list[str]:
@@ -179,17 +189,26 @@ class Predictor:
                 continue
             probabilities_C = next(rows)
             best = self.classes[int(probabilities_C.argmax())]
+            chosen = self._set(probabilities_C) if self.sets is not None else None
             reason = self.referral.reason(probabilities_C) if self.referral is not None else None
+            if chosen == ():
+                reason = reason or "no class fits: the picture is unlike those of every class in the calibration part"
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "notes", "image_id", "name", "accepted_leak")},
                 predicted_class=best,
                 calibrated=self.calibrator.kind != "none",
+                prediction_set=chosen,
                 abstain=reason is not None,
                 reason=reason,
                 predicted_class_description=self.artefact.descriptions[best],
                 confidence=float(probabilities_C.max()),
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
             )
+
+    def _set(self, probs_C: NDArray[np.float64]) -> tuple[str, ...]:
+        assert self.sets is not None
+        inside_C = self.sets.of(probs_C[None], self.classes)[0]
+        return tuple(self.classes[c] for c in np.argsort(-probs_C, kind="stable") if inside_C[c])
 
     def _prepare(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """An answer still to be filled in and the network's pixels, or a finished error and None."""

@@ -16,6 +16,7 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
+from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
 from dermalyze.ops.imbalance import effective_shares
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
 
@@ -99,6 +100,7 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
             "groups": groups,
             "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
             "referral": _referral(fitted(logits), spec.inference.coverage),
+            "sets": _sets(fitted(logits), p, spec.inference.set_level),
         }
         write_json(
             run.calibration_path(recipe),
@@ -122,6 +124,13 @@ def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str
         return None
     threshold = threshold_for(CONFIDENCES[CONFIDENCE](probs_NC), coverage)
     return {"confidence": CONFIDENCE, "coverage": coverage, "threshold": threshold}
+
+
+def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) -> dict[str, Any] | None:
+    """The rule that gives each answer its set; None where none is asked for."""
+    if level is None:
+        return None
+    return calibrate_sets(probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True).as_dict()
 
 
 def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:

@@ -21,7 +21,15 @@ from dermalyze.data.predictions import Predictions, read_predictions, write_pred
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, selective, versions, write_report
+from dermalyze.report.abstention import conformal, selective
+from dermalyze.report.evaluation import (
+    HAM10000_BIASES,
+    HAM10000_IDS,
+    judge,
+    point_values,
+    versions,
+    write_report,
+)
 from dermalyze.report.html import headline, interval_or_note, value_text
 
 
@@ -93,10 +101,12 @@ def evaluate(
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
     calibrator, fitted = read_calibration(run, predictions)
+    reference = read_reference(run, predictions)
     metrics = {
         **_head(spec, "test part", predictions, leak),
         **judge(predictions, spec.evaluate, calibrator),
-        "selective": selective(predictions, spec.evaluate, calibrator, read_reference(run, predictions)),
+        "selective": selective(predictions, spec.evaluate, calibrator, reference),
+        "conformal": conformal(predictions, spec.evaluate, calibrator, reference),
         "validation": validation_values(run, spec, predictions, calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
@@ -151,12 +161,14 @@ def _evaluate_external(
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
     calibrator, fitted = read_calibration(run, predictions)
+    reference = read_reference(run, predictions)
     compared = "file bytes and pixels" + (" and lesions" if external.kind == spec.data.source.kind == "ham10000" else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
     metrics = {
         **_head(spec, f"external validation on {external.name}", predictions, leak),
         **judge(predictions, spec.evaluate, calibrator),
-        "selective": selective(predictions, spec.evaluate, calibrator, read_reference(run, predictions)),
+        "selective": selective(predictions, spec.evaluate, calibrator, reference),
+        "conformal": conformal(predictions, spec.evaluate, calibrator, reference),
         "validation": None,
         "split": None,
         "external": {

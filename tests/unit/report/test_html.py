@@ -13,7 +13,8 @@ from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.report.evaluation import judge, selective, write_report
+from dermalyze.report.abstention import conformal, selective
+from dermalyze.report.evaluation import judge, write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -33,6 +34,7 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
         "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak,
         **judge(p, EvaluateSpec(resamples=100), calibrator),
         "selective": selective(p, EvaluateSpec(resamples=100), calibrator, p if reference else None),
+        "conformal": conformal(p, EvaluateSpec(resamples=100), calibrator, p if reference else None),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip

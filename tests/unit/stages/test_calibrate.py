@@ -15,6 +15,7 @@ from dermalyze.core.artefact import parse_record
 from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.data.predictions import read_predictions, write_predictions
 from dermalyze.ops.calibrators import Calibrator, fit
+from dermalyze.ops.conformal import one_each
 from dermalyze.serve.output import write
 from dermalyze.serve.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate, prior_shift
@@ -277,3 +278,57 @@ class TestReferral:
             assert row["accuracy"]["value"] == pytest.approx(right[given].mean())
             assert row["sensitivity"]["value"] == pytest.approx(right[given & mel].mean())
             assert row["missed"]["value"] == pytest.approx((given & mel & ~right).sum() / mel.sum())
+
+
+class TestSets:
+    CONFIG = {"inference": {"set_level": 0.8}}  # noqa: RUF012 - never changed
+
+    def test_answers_carry_the_set_that_calibrate_made(self, exported):
+        run, spec = exported(config=self.CONFIG, skill=1.0)
+        calibrate(run, spec)
+        predictor = Predictor(run.root, threads=1)
+        assert (predictor.sets.level, predictor.sets.score) == (0.8, "lac")
+        assert set(predictor.sets.thresholds) == {"mel", "nv", "vasc"}
+        pictures = np.random.default_rng(0).integers(0, 256, (30, 12, 16, 3), dtype=np.uint8)
+        inside = predictor.sets.of(predictor.probabilities(pictures), predictor.classes)
+        for answer, row in zip(predictor.predict_batch(list(pictures)), inside, strict=True):
+            assert set(answer["prediction_set"]) == {name for name, one in zip(predictor.classes, row, strict=True) if one}
+            probabilities = [answer.probabilities[name] for name in answer.prediction_set]
+            assert probabilities == sorted(probabilities, reverse=True)
+
+    def test_an_empty_set_abstains(self, make_artefact):
+        sets = {"score": "lac", "level": 0.9, "thresholds": {"marginal": -1.0}, "lesions": {"marginal": 40}}
+        calibration = {**Calibrator("none", {}).as_dict(), "sets": sets}
+        answer = Predictor(make_artefact(calibration=calibration), threads=1).predict(np.zeros((12, 16, 3), np.uint8))
+        assert answer.prediction_set == ()
+        assert answer.abstain
+        assert "no class fits" in answer.reason
+
+    def test_by_default_there_is_none(self, exported):
+        run, spec = exported()
+        calibrate(run, spec)
+        assert "prediction_set" not in Predictor(run.root, threads=1).predict(np.zeros((12, 16, 3), np.uint8))
+
+    def test_other_shares_do_not_go_with_it(self, exported):
+        run, spec = exported(config=self.CONFIG)
+        calibrate(run, spec)
+        with pytest.raises(UsageError, match="belong to its calibration part"):
+            Predictor(run.root, prevalence=SHARES)
+
+    def test_the_report_has_coverage_of_every_rule_on_the_test_part(self, exported):
+        run, spec = exported(skill=1.0)
+        calibrate(run, spec)
+        c = evaluate(run, spec).metrics["conformal"]
+        assert len(c["rules"]) == 8
+        p, q = (read_predictions(run.predictions_path(part, "plain")) for part in ("test", "cal"))
+        served = Predictor(run.root, threads=1).calibrator
+        known, probs = served(q.logits.astype(float)), served(p.logits.astype(float))
+        one = one_each(q.groups)
+        own = np.sort(1 - known[one, q.labels[one]])
+        threshold = own[int(np.ceil((len(own) + 1) * 0.9 - 1e-9)) - 1]
+        inside = 1 - probs <= threshold
+        found = c["rules"]["lac marginal"]
+        assert found["coverage"]["value"] == pytest.approx(inside[np.arange(len(p)), p.labels].mean())
+        assert found["size"]["value"] == pytest.approx(inside.sum(axis=1).mean())
+        mel = p.labels == p.classes.index("mel")
+        assert found["by_class"]["mel"]["value"] == pytest.approx(inside[mel, p.classes.index("mel")].mean())
