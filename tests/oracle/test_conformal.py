@@ -148,8 +148,8 @@ def test_calibrating_on_training_rows_is_caught():
     """The control: scores of rows that the model knows by heart are too good, and the promise breaks on others."""
     generator = np.random.default_rng(2)
     labels = generator.integers(0, 4, 1200)
-    logits = generator.normal(size=(1200, 4)) + 1.2 * np.eye(4)[labels]
-    logits[:600] += 6 * np.eye(4)[labels[:600]]  # learnt by heart
+    logits = 4 * (generator.normal(size=(1200, 4)) + 1.2 * np.eye(4)[labels])  # too sure, as a model that was overfitted is
+    logits[:600] += 30 * np.eye(4)[labels[:600]]  # learnt by heart
     probs = softmax(logits)
     groups = [str(i) for i in range(600)]
     for score in ("lac", "aps_randomised"):  # the exact ones
