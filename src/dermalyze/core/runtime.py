@@ -100,6 +100,20 @@ def _switch(threads: int, deterministic: bool, benchmark: bool, cudnn_tf32: bool
     torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or beside it.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    True
+    >>> out_of_memory(RuntimeError("shapes differ"))
+    False
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 class StopRequest:
     """Remembers that a signal asked the process to stop; a second Ctrl-C interrupts at once."""
 
