@@ -34,26 +34,18 @@ from dermalyze.core import torch_guard
 torch_guard.install()
 torch.set_num_threads(1)
 
-import torch.utils.tensorboard  # here and not in every fork
+import torch.utils.tensorboard
 
 import dermalyze.stages.prepare
 import dermalyze.stages.split
-import dermalyze.stages.train
-from dermalyze import Run
+import dermalyze.stages.train  # noqa: F401 - all of them here and not in every fork
 from dermalyze.cli import main as command_line
-from dermalyze.config.experiment import build_experiment
-from dermalyze.data.synth import synthesize
+from dermalyze.core.run import Run
+
+sys.path.append(str(Path(__file__).parent))
+from training import outcome, tiny_run, tiny_set
 
 KILLS_A_RUN = 8
-CONFIG: dict[str, Any] = {  # everything that carries state from step to step
-    "data": {"workers": 0},
-    "preprocess": {"size": [16, 16]},
-    "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [4, 8]}, "head": {"kind": "simple", "dropout": 0.3}},
-    "train": {
-        "epochs": 4, "batch_size": 4, "accumulate": 2, "ema": 0.9, "imbalance": {"kind": "sampling"}, "threads": 1,
-        "augment": {"policy": "conservative", "mixup": 0.2}, "checkpoint_minutes": 1e-6,
-    },
-}  # fmt: skip
 
 
 def fork(body: Callable[[], None], log: Path) -> int:
@@ -109,15 +101,11 @@ class Trials:
         self.changes: dict[str, list[int]] = {}
         for number, name in enumerate(json.loads((root / "changes.json").read_text()), 1):
             self.changes.setdefault(place(name), []).append(number)
-        self.expected = outcome(reference)
+        self.expected = result(reference)
         self.places: Counter[str] = Counter()
 
     def _prepare(self) -> None:
-        synthesize(self.root / "set", lesions=42, seed=3, size_px=(32, 32), balance="even", images_per_lesion=1.0)
-        spec = build_experiment({**CONFIG, "data": {**CONFIG["data"], "path": str(self.root / "set")}})
-        run = Run.create(self.root / "base", spec)
-        dermalyze.stages.prepare.prepare(run, spec)
-        dermalyze.stages.split.split(run, spec)
+        tiny_run(self.root / "base", tiny_set(self.root / "set"))
 
     def fresh(self, name: str) -> Path:
         return Path(shutil.copytree(self.root / "base", self.root / name / "run"))
@@ -184,8 +172,7 @@ class Trials:
             faults += said(self.log)
         if code != 0:
             faults.append(f"lost: ended with {code}: {self.log.read_text()[-300:]}")
-        elif outcome(run) != self.expected:
-            found = outcome(run)
+        elif (found := result(run)) != self.expected:
             faults.append(f"differs: {', '.join(key for key in found if found[key] != self.expected[key])}")
         shutil.rmtree(run.parent)
         return kills, faults
@@ -206,23 +193,10 @@ def newest_step(run: Path) -> int:
     return max((json.loads(path.read_text())["step"] for path in Run(run).state_records()[:1]), default=-1)
 
 
-def outcome(root: Path) -> dict[str, Any]:
-    """What may not depend on kills: the bytes of the weights and of the last state, the numbers, and which files there are."""
-    run = Run(root)
-    lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
-    times = ("seconds", "images_per_s")
-    history = json.loads(run.history_path.read_text())
-    best = json.loads(run.best_record_path.read_text())
-    return {
-        "best weights": run.best_weights_path.read_bytes(),
-        "best record": {key: value for key, value in best.items() if key != "run_id"},
-        "last state": run.state_records()[0].with_suffix(".safetensors").read_bytes(),
-        "metrics": [{key: value for key, value in line.items() if key not in times} for line in lines],
-        "history": {key: value for key, value in history.items() if key not in times},
-        "files": sorted(
-            str(path.relative_to(root.parent)) for path in root.parent.rglob("*") if "tensorboard" not in path.parts
-        ),
-    }
+def result(root: Path) -> dict[str, Any]:
+    """`outcome`, and which files there are."""
+    files = [path.relative_to(root.parent) for path in root.parent.rglob("*") if "tensorboard" not in path.parts]
+    return {**outcome(Run(root)), "files": sorted(map(str, files))}
 
 
 def main() -> int:

@@ -68,8 +68,10 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(stream.fileno())
             temporary.replace(path)
             sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong first is what has to be said
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,10 +85,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder`; only for who holds the folder alone."""
+def sweep(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Remove what writers that were killed left in `folder`; only for who alone writes such files."""
     with resource_errors(folder.name):
-        for stub in folder.glob(".*.tmp"):
+        for stub in folder.glob(pattern):
             if stub.is_file():
                 stub.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from dermalyze.core.atomic import (
     sha256_bytes,
     sha256_file,
     size_text,
+    sweep,
     sync_folder,
     try_lock,
     write_json,
@@ -192,6 +193,7 @@ def _build(
     """Write the blocks to `part`, then the record, then rename: the cache is whole at once."""
     if target.exists():
         say("the image cache is damaged; making it again")
+    sweep(record.parent, f".{record.name}.*.tmp")
     needed = int(np.prod(shape))
     say(f"image cache: {shape[0]} images, {size_text(needed)} in {target.parent} (safe to delete)")
     remedy = "free space, set DERMALYZE_CACHE to another disk, or train with --set train.cache=stream"
