@@ -14,7 +14,7 @@ RICH: dict[str, Any] = {  # everything that carries state from step to step
     "epochs": 3, "batch_size": 4, "accumulate": 2, "ema": 0.9, "imbalance": {"kind": "sampling"}, "threads": 1,
     "augment": {"policy": "conservative", "mixup": 0.2}, "checkpoint_minutes": 1e-6,
 }  # fmt: skip
-HEAD = {"kind": "simple", "dropout": 0.3}
+HEAD = {"kind": "simple", "dropout": 0.3, "hidden": [16, 8]}
 
 
 def tiny_spec(images: Path, **changes: Any) -> ExperimentSpec:

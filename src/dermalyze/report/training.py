@@ -61,13 +61,15 @@ def cost_line(images: int, val_images: int, parameters: int, device: str, precis
 
 
 def epoch_line(record: Mapping[str, Any], *, epochs: int, best: bool) -> str:
-    """One epoch for a person; `record` is its line of `metrics.jsonl`, a star marks the best so far."""
+    """One epoch for a person; `record` is its line of `metrics.jsonl`; a star marks the best so far, a dash the undefined."""
     left = (epochs - record["epoch"]) * record["seconds"] / 60
-    auroc = record["val_macro_auroc"]
+    balanced, auroc = (
+        "-" if record[key] is None else f"{record[key]:.3f}" for key in ("val_balanced_accuracy", "val_macro_auroc")
+    )
     return (
         f"epoch {record['epoch']:3d}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  "
-        f"balanced accuracy {record['val_balanced_accuracy']:.3f}  AUROC {'-' if auroc is None else f'{auroc:.3f}'}  "
+        f"balanced accuracy {balanced}  AUROC {auroc}  "
         f"{record['images_per_s']:.0f} images/s  {left:.1f} min left" + ("  *" if best else "")
     )
 
