@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import traceback
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from deadly import DeadlyStore
 from mounts import own_mounts
 from training import another, outcome, stubs, tiny_run, tiny_set, tiny_spec
 
+from dermalyze.cli import main
 from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, ResourceError
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import StopRequest, applied, choose_runtime
@@ -323,6 +326,37 @@ class TestMemory:
         monkeypatch.setattr(torch.optim.AdamW, "step", grow)
         with pytest.raises(ResourceError, match=r"out of memory: .*; the last checkpoint is kept, the same command goes on"):
             train(run, run.config())
+
+    @pytest.mark.slow
+    def test_under_a_real_limit(self, base: Run, images: Path, tmp_path: Path) -> None:
+        """`ulimit -v` ever tighter: it goes on in smaller passes, or ends with 5 and one line; never with a traceback."""
+        spec = tiny_spec(images, epochs=1, batch_size=24, accumulate=1, model={"kwargs": {"channels": [16, 32]}})
+        spec = spec.model_copy(update={"preprocess": spec.preprocess.model_copy(update={"size": (192, 192)})})
+        told = ""
+        for more_mib in (300, 150, 60, 20, 5):
+            run, log = another(base, tmp_path / f"run{more_mib}", spec), tmp_path / "log"
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    sys.stderr = log.open("w")
+                    pages = int(Path("/proc/self/statm").read_text().split()[0])
+                    limit = pages * resource.getpagesize() + more_mib * 2**20
+                    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+                    main(["train", str(run.root)])
+                except SystemExit as ended:
+                    sys.stderr.flush()
+                    os._exit(int(ended.code or 0))
+                except BaseException:
+                    traceback.print_exc()
+                    sys.stderr.flush()
+                finally:
+                    os._exit(99)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            told += log.read_text()
+            assert code in (0, 5), log.read_text()
+            assert not stubs(run)
+        assert "micro-batches of 12 instead of 24 images" in told
+        assert "error: out of memory" in told
 
     def test_other_errors_are_not_taken_for_it(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         hungry(0, monkeypatch, lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -108,9 +109,12 @@ def out_of_memory(error: BaseException) -> bool:
     >>> out_of_memory(RuntimeError("shapes differ"))
     False
     """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED")
+    words = (
+        "can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED", "can't start new thread",
+        "could not create a primitive",  # all that oneDNN says of it
+    )  # fmt: skip
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

@@ -168,7 +168,7 @@ def _claimed(target: Path) -> Iterator[tuple[Path, BinaryIO] | None]:
     with resource_errors(target.name):
         part.parent.mkdir(parents=True, exist_ok=True)
         stream = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-    with stream:
+    with resource_errors(target.name), stream:  # closing flushes, which can fail as well
         # who held the lock before may have renamed the file after it was opened here
         if not (try_lock(stream.fileno()) and part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat())):
             yield None

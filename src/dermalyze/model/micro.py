@@ -63,16 +63,17 @@ class MicroBatches:
         while True:
             try:
                 return compute()
-            except (MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError, OSError) as error:
                 if not out_of_memory(error):
                     raise
-            self._halve()  # not in the block above: there the error still holds the failed attempt's tensors
+                reason = str(error)[:120]
+            self._halve(reason)  # not in the block above: there the error still holds the failed attempt's tensors
             halved()
 
-    def _halve(self) -> None:
+    def _halve(self, reason: str) -> None:
         before = self.size
         if before // 2 < self.least:
-            raise ResourceError(f"out of memory with {before} images a pass, and fewer cannot be; {OUT_OF_MEMORY}")
+            raise ResourceError(f"out of memory with {before} images a pass, and fewer cannot be: {reason}; {OUT_OF_MEMORY}")
         self.halvings += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -138,7 +138,7 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
         with applied(runtime), stop_on_signals() as request:
             try:
                 return Training(run, spec, runtime, reason, request).fit()
-            except (MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError, OSError) as error:
                 if not out_of_memory(error):
                     raise
                 raise ResourceError(f"out of memory: {str(error)[:200]}; {OUT_OF_MEMORY}") from error

@@ -76,15 +76,16 @@ SIZE = Preprocessing("squash", 12, 16, 0.875, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 ROWS = [np.array([3, 3, 1]), np.array([0, 2]), np.array([5, 4]), np.array([6]), np.array([7, 1])]
 
 
-class TestStream:
-    @pytest.fixture(scope="class")
-    def pictures(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        root = tmp_path_factory.mktemp("pictures")
-        rng = np.random.default_rng(0)
-        for i in range(8):
-            Image.fromarray(rng.integers(0, 256, (9 + i % 3, 11, 3), dtype=np.uint8)).save(root / f"JOHN_DOE_{i}.png")
-        return root
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 256, (9 + i % 3, 11, 3), dtype=np.uint8)).save(root / f"JOHN_DOE_{i}.png")
+    return root
 
+
+class TestStream:
     def loader(self, root: Path, *, store: ImageStore | None = None, **options: Any) -> StreamLoader:
         files = sorted(root.iterdir())
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
