@@ -14,7 +14,7 @@ PICTURE := import sys; from dermalyze import Run; from dermalyze.data.splitting 
 	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
 	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install demo demo-synthetic demo-data check test test-slow bench pictures clean
+.PHONY: help install demo demo-synthetic demo-data check test test-slow test-kill bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test                 check, then every test that is not slow"
 	@echo "make check                ruff and mypy"
 	@echo "make test-slow            the slow tests"
+	@echo "make test-kill            500 trainings killed with SIGKILL and continued: how many were lost, how many differed"
 	@echo "make bench                benchmarks"
 	@echo "make pictures             the picture of the README again"
 	@echo "make clean                remove what make demo made (make clean VENV_TOO=1: the virtual environment as well)"
@@ -60,6 +61,9 @@ test: check
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+test-kill: $(INSTALLED)
+	$(BIN)/python tests/support/kill.py --kills 500
 
 bench: $(INSTALLED)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

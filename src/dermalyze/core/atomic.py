@@ -8,11 +8,14 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dermalyze.core.errors import ResourceError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the largest file allowed
 
 
 @contextlib.contextmanager
@@ -21,7 +24,7 @@ def resource_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             remedy = "free space on that disk and run the same command again"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             remedy = "give write permission or choose another folder"
@@ -65,8 +68,10 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(stream.fileno())
             temporary.replace(path)
             sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong first is what has to be said
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -78,6 +83,47 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Remove what writers that were killed left in `folder`; only for who alone writes such files."""
+    with resource_errors(folder.name):
+        for stub in folder.glob(pattern):
+            if stub.is_file():
+                stub.unlink(missing_ok=True)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process alone, until it is closed; False where another holds it (POSIX; elsewhere True)."""
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def size_text(count: float) -> str:
+    """Bytes as people say them.
+
+    >>> size_text(307_200), size_text(45 * 2**20)
+    ('0.3 MiB', '45 MiB')
+    """
+    return f"{count / 2**20:.{1 if count < 10 * 2**20 else 0}f} MiB"
+
+
+def require_space(folder: Path, needed: int, what: str, remedy: str) -> None:
+    """Refuse before the work what the disk cannot hold.
+
+    Raises:
+        ResourceError: fewer than `needed` bytes are free where `folder` is.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ResourceError(f"{what} need {size_text(needed)}, {size_text(free)} are free; {remedy}")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
-from dermalyze.core.atomic import resource_errors, sha256_file, write_bytes, write_json, write_text
+from dermalyze.core.atomic import resource_errors, sha256_file, sweep, try_lock, write_bytes, write_json, write_text
 from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class Run:
     @property
     def manifest_path(self) -> Path:
         return self.root / "manifest.parquet"
+
+    @property
+    def id_path(self) -> Path:
+        return self.root / "run_id.txt"
 
     @property
     def labels_path(self) -> Path:
@@ -88,6 +93,11 @@ class Run:
     @property
     def best_record_path(self) -> Path:
         return self.checkpoints_dir / "best.json"
+
+    @property
+    def next_best_path(self) -> Path:
+        """New best weights until `best.json` is theirs."""
+        return self.checkpoints_dir / "best-next.safetensors"
 
     def state_paths(self, step: int) -> tuple[Path, Path]:
         """Tensors and record of the resumable state after `step` optimizer steps."""
@@ -223,18 +233,27 @@ class Run:
             self.root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if os.name == "posix":
-                import fcntl
-
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    raise UsageError(
-                        f"{self.root.name}: another process is working in this run; wait for it or use another run folder"
-                    ) from None
+            if not try_lock(descriptor):
+                raise UsageError(
+                    f"{self.root.name}: another process is working in this run; wait for it or use another run folder"
+                )
             yield
         finally:
             os.close(descriptor)
+
+    def sweep(self) -> None:
+        """Remove what a killed training left half-written; for who holds the lock."""
+        for folder in (self.root, self.checkpoints_dir):
+            sweep(folder)
+        for tensors in self.checkpoints_dir.glob("last-*.safetensors"):
+            if not tensors.with_suffix(".json").exists():
+                tensors.unlink()
+
+    def own_id(self) -> str:
+        """A random name of this run, made when first asked for, so that another run's checkpoints are known."""
+        if not self.id_path.exists():
+            write_text(self.id_path, secrets.token_hex(8) + "\n")
+        return self.id_path.read_text(encoding="utf-8", errors="replace").strip()
 
     # -- what stages ask ---------------------------------------------------------------------------------------
     def require(self, path: Path, command: str) -> Path:
@@ -309,15 +328,20 @@ class Run:
         }
 
 
-def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:
-    """Dotted names of the settings in which two experiments differ."""
+def differences(old: ExperimentSpec | Mapping[str, Any], new: ExperimentSpec | Mapping[str, Any]) -> list[str]:
+    """Dotted names of the settings in which two experiments, or their JSON, differ.
+
+    >>> differences({"seed": 1, "train": {"epochs": 2}}, {"seed": 1, "train": {"epochs": 3}})
+    ['train.epochs']
+    """
 
     def flat(value: Any, prefix: str) -> dict[str, Any]:
-        if isinstance(value, dict) and value:
+        if isinstance(value, Mapping) and value:
             return {k: v for key, child in value.items() for k, v in flat(child, f"{prefix}.{key}".strip(".")).items()}
         return {prefix: value}
 
-    before, after = flat(old.model_dump(mode="json"), ""), flat(new.model_dump(mode="json"), "")
+    old, new = (spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else spec for spec in (old, new))
+    before, after = flat(old, ""), flat(new, "")
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -98,6 +99,23 @@ def _switch(threads: int, deterministic: bool, benchmark: bool, cudnn_tf32: bool
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.allow_tf32 = cudnn_tf32
     torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or beside it.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    True
+    >>> out_of_memory(RuntimeError("shapes differ"))
+    False
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    words = (
+        "can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED", "can't start new thread",
+        "could not create a primitive",  # all that oneDNN says of it
+    )  # fmt: skip
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 class StopRequest:

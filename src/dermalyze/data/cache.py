@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
-import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.core.atomic import replacing, sha256_bytes, sha256_file, write_json
-from dermalyze.core.errors import DataError, ResourceError
+from dermalyze.core.atomic import (
+    require_space,
+    resource_errors,
+    sha256_bytes,
+    sha256_file,
+    size_text,
+    sweep,
+    sync_folder,
+    try_lock,
+    write_json,
+)
+from dermalyze.core.errors import DataError
 from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress, say
-from dermalyze.data.images import PREPARE_FORMATS, Preprocessing, decode, to_size
-from dermalyze.data.store import ImageStore
+from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
+from dermalyze.data.store import ImageStore, ReadError
 
 CHUNK, AHEAD = 64, 16  # images a block, blocks a round
 
@@ -36,16 +49,52 @@ def cache_bytes(images: int, preprocessing: Preprocessing) -> int:
     return images * preprocessing.height * preprocessing.width * 3
 
 
-def read_image(store: ImageStore, path: str, sha256: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+class UnusableImageError(DataError):
+    """An image that was good when it was prepared is no longer; `reason` says why and names nothing."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"image {name}: {reason}; put the file back as it was, or run prepare again in a new run folder")
+        self.reason = reason
+
+
+def read_image(
+    store: ImageStore, path: str, sha256: str, preprocessing: Preprocessing, *, name: str | None = None
+) -> NDArray[np.uint8]:
     """One image as the network sees it, before normalisation: (height, width, 3) uint8.
 
+    Args:
+        store, path: where its bytes are.
+        sha256: of the bytes that were prepared.
+        preprocessing: how pixels become the network's size.
+        name: for messages, its image_id; by default the start of its hash. A path may name a patient.
+
     Raises:
-        DataError: the file is gone, damaged, or not the one that was prepared.
+        UnusableImageError: the file is gone, damaged, or not the one that was prepared.
     """
-    data = store.read(path)
-    if sha256_bytes(data) != sha256:
-        raise DataError(f"image {sha256[:12]}: its bytes changed since prepare; run prepare again in a new run folder")
-    return to_size(decode(data, formats=PREPARE_FORMATS).pixels, preprocessing)
+    name = name or sha256[:12]
+    try:
+        data = store.read(path)
+        if sha256_bytes(data) != sha256:
+            raise UnusableImageError(name, "its bytes changed since prepare")
+        return to_size(decode(data, formats=PREPARE_FORMATS).pixels, preprocessing)
+    except ReadError as error:
+        raise UnusableImageError(name, error.reason) from None
+    except ImageError as error:
+        raise UnusableImageError(name, str(error)) from None
+
+
+def read_block(
+    store: ImageStore, jobs: Sequence[tuple[str, str]], preprocessing: Preprocessing
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """The images (B, height, width, 3) uint8 of (path, sha256) pairs, and why some are unusable, by place; those are black."""
+    pixels = np.zeros((len(jobs), preprocessing.height, preprocessing.width, 3), np.uint8)
+    bad: dict[int, str] = {}
+    for place, (path, sha256) in enumerate(jobs):
+        try:
+            pixels[place] = read_image(store, path, sha256, preprocessing)
+        except UnusableImageError as error:
+            bad[place] = error.reason
+    return pixels, bad
 
 
 def open_cache(
@@ -56,11 +105,12 @@ def open_cache(
     *,
     workers: int | None,
     check: Callable[[], None] = lambda: None,
+    names: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """The images (N, height, width, 3) uint8 as a read-only memory map; made on first use, checked on every later one.
 
     The file's name is the hash of the images' hashes, the size and the preprocessing, so it can be deleted at any time
-    and never goes stale.
+    and never goes stale. One process makes it, others wait for it; a file that a killed process left is written again.
 
     Args:
         store: reads an image's bytes.
@@ -69,6 +119,7 @@ def open_cache(
         preprocessing: how pixels become the network's size.
         workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock); None: one a core.
         check: called often while the cache is made; what it raises ends the work and leaves nothing behind.
+        names: N image_ids, for messages; by default the start of each hash.
 
     Raises:
         ResourceError: not enough disk.
@@ -79,8 +130,24 @@ def open_cache(
     key = sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:32]
     target, record = cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
     shape = (len(paths), preprocessing.height, preprocessing.width, 3)
-    if not _is_whole(target, record, shape):
-        _build(target, record, shape, store, paths, hashes, preprocessing, workers, check)
+    waiting = False
+    while not _is_whole(target, record, shape):
+        with _claimed(target) as part:
+            if part is not None:
+                _build(
+                    *part,
+                    target,
+                    record,
+                    shape,
+                    _decoded(store, paths, hashes, names or [sha[:12] for sha in hashes], preprocessing, workers),
+                    check,
+                )
+            elif not waiting:
+                say("image cache: another process is making the same one; waiting for it")
+                waiting = True
+        if part is None:
+            check()
+            time.sleep(0.2)
     return np.memmap(target, np.uint8, "r", shape=shape)
 
 
@@ -89,55 +156,76 @@ def _is_whole(target: Path, record: Path, shape: tuple[int, ...]) -> bool:
         return False
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        whole = bool(known["shape"] == list(shape) and known["sha256"] == sha256_file(target))
+        return bool(known["shape"] == list(shape) and known["sha256"] == sha256_file(target))
     except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        say("the image cache is damaged; making it again")
-    return whole
+        return False
+
+
+@contextlib.contextmanager
+def _claimed(target: Path) -> Iterator[tuple[Path, BinaryIO] | None]:
+    """An empty file beside `target` to write it to and then rename, or None while another process is at it."""
+    part = target.with_name(f".{target.name}.part")
+    with resource_errors(target.name):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        stream = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    with resource_errors(target.name), stream:  # closing flushes, which can fail as well
+        # who held the lock before may have renamed the file after it was opened here
+        if not (try_lock(stream.fileno()) and part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat())):
+            yield None
+            return
+        stream.truncate(0)
+        try:
+            yield part, stream
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _build(
+    part: Path,
+    stream: BinaryIO,
     target: Path,
     record: Path,
     shape: tuple[int, ...],
-    store: ImageStore,
-    paths: Sequence[str],
-    hashes: Sequence[str],
-    preprocessing: Preprocessing,
-    workers: int | None,
+    blocks: Iterator[NDArray[np.uint8]],
     check: Callable[[], None],
 ) -> None:
+    """Write the blocks to `part`, then the record, then rename: the cache is whole at once."""
+    if target.exists():
+        say("the image cache is damaged; making it again")
+    sweep(record.parent, f".{record.name}.*.tmp")
     needed = int(np.prod(shape))
-    with replacing(target) as temporary:
-        free = shutil.disk_usage(target.parent).free
-        say(f"image cache: {shape[0]} images, {needed / 2**20:.0f} MiB in {target.parent} (safe to delete)")
-        if needed > free:
-            raise ResourceError(
-                f"the image cache needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; "
-                "free space, set DERMALYZE_CACHE to another disk, or train with --set train.cache=stream"
-            )
-        images = np.memmap(temporary, np.uint8, "w+", shape=shape)
-        done = 0
-        with progress("decode", shape[0]) as advance:
-            for block in _decoded(store, paths, hashes, preprocessing, workers):
-                images[done : done + len(block)] = block
-                done += len(block)
-                advance(len(block))
-                check()
-        images.flush()
-        del images
-    write_json(record, {"shape": list(shape), "sha256": sha256_file(target)})
+    say(f"image cache: {shape[0]} images, {size_text(needed)} in {target.parent} (safe to delete)")
+    remedy = "free space, set DERMALYZE_CACHE to another disk, or train with --set train.cache=stream"
+    require_space(target.parent, needed, f"{shape[0]} images in the image cache", remedy)
+    digest = hashlib.sha256()
+    with progress("decode", shape[0]) as advance, resource_errors(target.name):
+        for block in blocks:
+            stream.write(block.data)  # not through a memory map: on a full disk that ends the process without a word
+            digest.update(block.data)
+            advance(len(block))
+            check()
+        stream.flush()
+        os.fsync(stream.fileno())
+        write_json(record, {"shape": list(shape), "sha256": digest.hexdigest()})
+        part.replace(target)
+        sync_folder(target.parent)
 
 
 def _decoded(
-    store: ImageStore, paths: Sequence[str], hashes: Sequence[str], preprocessing: Preprocessing, workers: int | None
+    store: ImageStore,
+    paths: Sequence[str],
+    hashes: Sequence[str],
+    names: Sequence[str],
+    preprocessing: Preprocessing,
+    workers: int | None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Blocks of images in order."""
-    jobs = [(list(paths[i : i + CHUNK]), list(hashes[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
+    rows = list(zip(paths, hashes, names, strict=True))
+    jobs = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
 
-    def block(job: tuple[list[str], list[str]]) -> NDArray[np.uint8]:
-        return np.stack([read_image(store, path, sha, preprocessing) for path, sha in zip(*job, strict=True)])
+    def block(job: list[tuple[str, str, str]]) -> NDArray[np.uint8]:
+        return np.stack([read_image(store, path, sha, preprocessing, name=name) for path, sha, name in job])
 
     with ThreadPoolExecutor(workers or available_cores()) as pool:
         for start in range(0, len(jobs), AHEAD):  # in rounds, so that decoded blocks never pile up in memory

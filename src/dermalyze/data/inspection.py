@@ -78,11 +78,11 @@ def _blocks(jobs: Sequence[tuple[ImageStore, tuple[str, ...]]], images: int, wor
     if count == 0 or (workers is None and (images < _ALONE or count == 1)):
         yield from map(_inspect_block, jobs)
         return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
         yield from pool.map(_inspect_block, jobs)
 
 
-def _begin_worker() -> None:
+def begin_worker() -> None:
     """Leave Ctrl-C to the parent, and end when it does: a pool's process would else wait for ever for its next job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -2,27 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from dermalyze.data.cache import read_image
+from dermalyze.config.data import DataSpec
+from dermalyze.config.train import TrainSpec
+from dermalyze.core.errors import ResourceError
+from dermalyze.core.progress import say
+from dermalyze.data.cache import cache_bytes, open_cache, read_block
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.inspection import begin_worker
 from dermalyze.data.store import ImageStore
 
 Rows = NDArray[np.int64]
+Block = tuple[NDArray[np.uint8], dict[int, str]]
 
 
 class Loader(Protocol):
-    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order."""
+    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order.
 
-    def batches(self, rows: Sequence[Rows]) -> Iterator[Tensor]: ...
+    Attributes:
+        bad: rows met so far whose image can no longer be used, and why; they come out black.
+    """
+
+    bad: dict[int, str]
+
+    def batches(self, rows: Sequence[Rows]) -> Generator[Tensor, None, None]: ...
+
+    def close(self) -> None: ...
+
+
+def open_loader(
+    data: DataSpec,
+    settings: TrainSpec,
+    images: Sequence[tuple[str, str, str]],
+    preprocessing: Preprocessing,
+    *,
+    pin: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Loader:
+    """The loader that `train.cache` asks for.
+
+    Args:
+        data, settings: where the images are; which loader.
+        images: (image_id, manifest path, SHA-256) a row.
+        preprocessing: to the network's size.
+        pin: give page-locked memory, for fast copies to a GPU.
+        check: as for `open_cache`.
+
+    Raises:
+        ResourceError, DataError: see `open_cache`.
+    """
+    store = ImageStore.open(data)
+    names, paths, hashes = (list(column) for column in zip(*images, strict=True))
+    fits = cache_bytes(len(images), preprocessing) <= settings.cache_limit_gib * 2**30
+    if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
+        mapped = open_cache(store, paths, hashes, preprocessing, workers=data.workers, check=check, names=names)
+        return MappedLoader(mapped, pin=pin)
+    return StreamLoader(
+        store, paths, hashes, preprocessing, names=names, workers=settings.num_workers, prefetch=settings.prefetch_factor,
+        persistent=settings.persistent_workers, pin=pin,
+    )  # fmt: skip
 
 
 def balanced_batches(order: Rows, batch_size: int) -> list[Rows]:
@@ -49,12 +98,13 @@ class MappedLoader:
     def __init__(self, images: NDArray[np.uint8], *, pin: bool = False) -> None:
         self.images = images
         self.pin = pin
+        self.bad: dict[int, str] = {}  # the images were checked when they were decoded
 
     def _gather(self, rows: Rows) -> Tensor:
         batch = torch.from_numpy(self.images[rows])
         return batch.pin_memory() if self.pin else batch
 
-    def batches(self, rows: Sequence[Rows]) -> Iterator[Tensor]:
+    def batches(self, rows: Sequence[Rows]) -> Generator[Tensor, None, None]:
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Tensor] | None = None
             for batch in rows:
@@ -64,20 +114,19 @@ class MappedLoader:
             if ahead is not None:
                 yield ahead.result()
 
-
-class _Images(Dataset[Tensor]):
-    def __init__(self, store: ImageStore, paths: list[str], hashes: list[str], preprocessing: Preprocessing) -> None:
-        self.store, self.paths, self.hashes, self.preprocessing = store, paths, hashes, preprocessing
-
-    def __getitem__(self, row: int) -> Tensor:
-        return torch.tensor(read_image(self.store, self.paths[row], self.hashes[row], self.preprocessing))
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class StreamLoader:
-    """Decodes in worker processes, for sets too large to be cached.
+    """Decodes in worker processes, for sets too large to be cached. Blocks come back through pipes: shared memory is not used.
+
+    A worker that is killed breaks its pool. The batch that was waited for is then decoded once more, image by image in a
+    process of its own, so that an image that kills its decoder is known by name.
 
     Args:
         store, paths, hashes, preprocessing: as for `open_cache`.
+        names: image_ids, for messages.
         workers: decoding processes; 0: in this process.
         prefetch: batches ready a worker.
         persistent: keep the workers between epochs.
@@ -91,21 +140,87 @@ class StreamLoader:
         hashes: Sequence[str],
         preprocessing: Preprocessing,
         *,
+        names: Sequence[str],
         workers: int,
         prefetch: int = 2,
         persistent: bool = True,
         pin: bool = False,
     ) -> None:
-        self._rows: list[list[int]] = []
-        self._loader = DataLoader(
-            _Images(store, list(paths), list(hashes), preprocessing),
-            batch_sampler=self._rows,
-            num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
-            persistent_workers=persistent and workers > 0,
-            pin_memory=pin,
-        )
+        self.store, self.preprocessing, self.names = store, preprocessing, names
+        self.jobs = list(zip(paths, hashes, strict=True))
+        self.workers, self.prefetch, self.persistent, self.pin = workers, prefetch, persistent, pin
+        self.bad: dict[int, str] = {}
+        self._pool: ProcessPoolExecutor | None = None
 
-    def batches(self, rows: Sequence[Rows]) -> Iterator[Tensor]:
-        self._rows[:] = [batch.tolist() for batch in rows]
-        yield from self._loader
+    def batches(self, rows: Sequence[Rows]) -> Generator[Tensor, None, None]:
+        try:
+            for batch, (pixels, bad) in zip(rows, self._blocks(rows), strict=True):
+                self.bad.update({int(batch[place]): reason for place, reason in bad.items()})
+                ready = torch.from_numpy(pixels)
+                yield ready.pin_memory() if self.pin else ready
+        finally:
+            if not self.persistent:
+                self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+
+    def _blocks(self, rows: Sequence[Rows]) -> Iterator[Block]:
+        ahead: deque[Future[Block]] = deque()
+        try:
+            for number, batch in enumerate(rows):
+                self._open()
+                if self._pool is None:
+                    yield read_block(self.store, self._jobs(batch), self.preprocessing)
+                    continue
+                try:
+                    for later in rows[number + len(ahead) : number + 1 + self.workers * self.prefetch]:
+                        ahead.append(self._submit(self._pool, later))
+                    block = ahead.popleft().result()
+                except BrokenProcessPool:
+                    ahead.clear()
+                    self.close()
+                    say("a decoding process was killed; decoding its batch once more")
+                    block = self._one_by_one(batch)
+                yield block
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _open(self) -> None:
+        """Start the pool where there is none; without semaphores (a /dev/shm that takes none) decode in this process."""
+        if self._pool is not None or self.workers == 0:
+            return
+        try:
+            self._pool = _new_pool(self.workers)
+        except (OSError, ImportError, NotImplementedError) as error:
+            say(f"no decoding processes ({error}): decoding in this one, slower and the same; give /dev/shm some space")
+            self.workers = 0
+
+    def _jobs(self, batch: Rows) -> list[tuple[str, str]]:
+        return [self.jobs[row] for row in batch]
+
+    def _submit(self, pool: ProcessPoolExecutor, batch: Rows) -> Future[Block]:
+        return pool.submit(read_block, self.store, self._jobs(batch), self.preprocessing)
+
+    def _one_by_one(self, batch: Rows) -> Block:
+        with _new_pool(1) as pool:
+            blocks: list[Block] = []
+            for place in range(len(batch)):
+                try:
+                    blocks.append(self._submit(pool, batch[place : place + 1]).result())
+                except BrokenProcessPool:
+                    raise ResourceError(
+                        f"image {self.names[batch[place]]}: the process that decodes it was killed again, most likely for "
+                        "memory (or the calling script has no `if __name__ == '__main__':`); free memory, or set "
+                        "train.num_workers: 0 in the run's config.yaml; the last checkpoint is kept, the same command goes on"
+                    ) from None
+        bad = {place: reasons[0] for place, (_, reasons) in enumerate(blocks) if reasons}
+        return np.concatenate([pixels for pixels, _ in blocks]), bad
+
+
+def _new_pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin_worker)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,21 +12,86 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.core.atomic import sha256_file, write_json
-from dermalyze.core.errors import DermalyzeError, ModelError
+from dermalyze.core.atomic import resource_errors, sha256_file, sync_folder, write_json
+from dermalyze.core.errors import DermalyzeError, ModelError, ResourceError
 from dermalyze.core.progress import say
-from dermalyze.core.run import Run, read_json
+from dermalyze.core.run import Run, differences, read_json
 from dermalyze.model.classifier import Classifier, build_classifier
+from dermalyze.model.optim import Ema
 from dermalyze.model.weights import load_state, read_tensors, save_state
 
 Tensors = dict[str, Tensor]
-STATE_KEYS = {"circumstances", "optimizer_scalars", "progress", "scaler", "tensors_sha256"}
+STATE_KEYS = {"circumstances", "halvings", "optimizer_scalars", "progress", "quarantined", "scaler", "tensors_sha256"}
+HARMLESS_KEYS = {  # where images are read and how often states are saved; the images' hashes are checked either way
+    "name", "data.path", "data.workers", "train.cache", "train.cache_limit_gib", "train.num_workers", "train.prefetch_factor",
+    "train.persistent_workers", "train.checkpoint_minutes",
+}  # fmt: skip
+SLACK_BYTES = 2**17  # records, headers, whole disk blocks
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Everything that training changes, but for its own counts.
+
+    Attributes:
+        model, optimizer, ema, scaler: as in training; no average where `ema` is None.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    scaler: torch.amp.GradScaler
+
+    def pack(self) -> tuple[Tensors, dict[str, Any]]:
+        """Tensors, and the rest as JSON."""
+        tensors, scalars = pack_optimizer(self.optimizer)
+        tensors |= prefixed("model", self.model.state_dict())
+        if self.ema is not None:
+            tensors |= prefixed("ema", self.ema.state_dict())
+        return tensors, {"optimizer_scalars": scalars, "scaler": self.scaler.state_dict()}
+
+    def unpack(self, tensors: Tensors, record: dict[str, Any]) -> None:
+        """Take up what `pack` gave."""
+        self.model.load_state_dict(without_prefix("model", tensors))
+        if self.ema is not None:
+            self.ema.load_state_dict(without_prefix("ema", tensors))
+        unpack_optimizer(self.optimizer, tensors, record["optimizer_scalars"])
+        self.scaler.load_state_dict(record["scaler"])
+
+    def disk_bytes(self) -> int:
+        """At most what the checkpoints take together: two states kept and one being written, and the best weights."""
+        weights = _bytes(self.model.state_dict().values())
+        moments = 2 * _bytes(p for p in self.model.parameters() if p.requires_grad)  # AdamW's; SGD has one
+        state = weights * (2 if self.ema is not None else 1) + moments
+        return max(3 * state + weights, 2 * state + 2 * weights) + SLACK_BYTES
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def save_best(run: Run, model: nn.Module, record: dict[str, Any]) -> None:
-    """Write `best.safetensors`, then `best.json` with its SHA-256 (a reader checks the pair)."""
-    sha256 = save_state(run.best_weights_path, model)
+    """Write the best weights and their record. The record decides: until it is replaced, the pair before stands."""
+    sha256 = save_state(run.next_best_path, model)
     write_json(run.best_record_path, {**record, "weights_sha256": sha256})
+    settle_best(run)
+
+
+def settle_best(run: Run) -> None:
+    """Give the best weights their name, also where a kill came between their record and that."""
+    staged = run.next_best_path
+    if not staged.exists():
+        return
+    try:
+        decided = run.best_record_path.exists() and read_json(run.best_record_path).get("weights_sha256") == sha256_file(staged)
+    except ModelError:
+        return  # a damaged record decides nothing, and whoever mends it may need these weights
+    with resource_errors(staged.name):
+        if decided:
+            staged.replace(run.best_weights_path)
+        else:
+            staged.unlink()
+        sync_folder(run.checkpoints_dir)
 
 
 def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
@@ -34,6 +102,7 @@ def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
         ModelError: the weights are damaged or not those of the record.
     """
     record = read_json(run.require(run.best_record_path, "train"))
+    settle_best(run)
     try:
         spec = TypeAdapter(ModelSpec).validate_python(record["model"])
         classes, expected, _ = list(record["classes"]), str(record["weights_sha256"]), dict(record["preprocessing"])
@@ -45,7 +114,7 @@ def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
 
 
 def require_best(run: Run) -> None:
-    """Refuse a finished training whose best checkpoint is no longer whole: nothing would make it again.
+    """Refuse to go on where the best checkpoint so far is no longer whole: nothing would make it again.
 
     Raises:
         ModelError: it is gone or damaged.
@@ -56,8 +125,8 @@ def require_best(run: Run) -> None:
         whole = False
     if not whole:
         raise ModelError(
-            f"{run.root.name}: trained to the end, but {run.best_weights_path.name} or its record is gone or damaged; put them "
-            "back, or delete the checkpoints folder to train from the start"
+            f"{run.root.name}: {run.best_weights_path.name} or its record is gone or damaged; put them back, or delete the "
+            "checkpoints folder to train from the start"
         )
 
 
@@ -66,9 +135,12 @@ def save_state_pair(run: Run, step: int, tensors: Tensors, record: dict[str, Any
     weights, json_path = run.state_paths(step)
     sha256 = save_state(weights, tensors)
     write_json(json_path, {**record, "step": step, "tensors_sha256": sha256})
-    for old in run.state_records()[2:]:
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+    records = run.state_records()
+    place = records.index(json_path)
+    for old in records[:place] + records[place + 2 :]:  # what is newer than the newest was damaged
+        with resource_errors(old.name):
+            old.unlink(missing_ok=True)
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def load_state_pair(run: Run) -> tuple[Tensors, dict[str, Any]] | None:
@@ -76,6 +148,7 @@ def load_state_pair(run: Run) -> tuple[Tensors, dict[str, Any]] | None:
 
     Raises:
         ModelError: states exist, and each is damaged.
+        ResourceError: a state may not be read.
     """
     records = run.state_records()
     for path in records:
@@ -84,13 +157,49 @@ def load_state_pair(run: Run) -> tuple[Tensors, dict[str, Any]] | None:
             if not record.keys() >= STATE_KEYS:
                 raise ModelError(f"{path.name}: {', '.join(sorted(STATE_KEYS - record.keys()))} is missing")
             tensors = read_tensors(path.with_suffix(".safetensors"), expected_sha256=str(record["tensors_sha256"]))
-        except DermalyzeError as error:
+        except (DermalyzeError, OSError) as error:
+            if isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError):
+                raise ResourceError(f"checkpoint {path.stem} cannot be read: no permission; give read permission") from error
             say(f"checkpoint {path.stem} is damaged ({error}); falling back to the one before")
             continue
         return tensors, record
     if records:
         raise ModelError(f"{run.root.name}: every checkpoint is damaged; delete the checkpoints folder to train from the start")
     return None
+
+
+def require_same(run: Run, record: dict[str, Any], identity: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a state of another run, manifest, split or configuration; what changes no number is only said.
+
+    Args:
+        record: the state's.
+        identity: `run_id`, `config_sha256`, `manifest_sha256`, `splits_sha256` as they are now.
+        config: the experiment now, as JSON.
+
+    Raises:
+        ModelError: with what differs.
+    """
+    other = "use another run folder, or put back the checkpoints of this one"
+    for name, what in (("run_id", "run"), ("manifest_sha256", "manifest"), ("splits_sha256", "split")):
+        if record.get(name) != identity[name]:
+            then, now = str(record.get(name))[:12], str(identity[name])[:12]
+            raise ModelError(f"{run.root.name}: the checkpoint was made with another {what} ({then}, here {now}); {other}")
+    if record.get("config_sha256") == identity["config_sha256"]:
+        return
+    changed = differences(record.get("config", {}), config)
+    telling = [key for key in changed if key not in HARMLESS_KEYS]
+    if telling:
+        values = ", ".join(f"{key} {_value(record.get('config', {}), key)} -> {_value(config, key)}" for key in telling)
+        raise ModelError(f"{run.root.name}: the checkpoint was made with another configuration ({values}); {other}")
+    if changed:
+        say(f"{', '.join(changed)} changed since the checkpoint; the result stays the same")
+
+
+def _value(config: dict[str, Any], key: str) -> str:
+    value: Any = config
+    for word in key.split("."):
+        value = value.get(word) if isinstance(value, dict) else None
+    return json.dumps(value)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.errors import ModelError
+from dermalyze.core.runtime import out_of_memory
 from dermalyze.model.backbones import Backbone, create_backbone
 from dermalyze.model.heads import Head, build_head
 
@@ -107,6 +108,8 @@ def check_input(model: Classifier, height: int, width: int) -> None:
         with torch.inference_mode():
             model.forward_with_embedding(images)
     except (AssertionError, RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         own = "x".join(map(str, model.backbone.default_size))
         raise ModelError(
             f"this network does not take {height}x{width} px: {error}; set preprocess.size (its own size is {own})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import re
@@ -247,7 +246,7 @@ def save_state(path: Path, state: nn.Module | Mapping[str, Tensor]) -> str:
     try:
         atomic.write_bytes(path, data)
     except ResourceError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"{error} ({len(data) / 2**20:.0f} MiB are needed)") from error
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in atomic.FULL:
+            raise ResourceError(f"{error} ({atomic.size_text(len(data))} are needed)") from error
         raise
     return atomic.sha256_bytes(data)

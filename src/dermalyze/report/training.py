@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dermalyze.core.atomic import resource_errors, size_text
 from dermalyze.core.errors import ModelError, ResourceError
 from dermalyze.core.run import Run, read_json
 
@@ -45,6 +46,49 @@ def read_history(run: Run) -> dict[str, list[float | None]]:
         raise ModelError(f"{path.name}: holds no epoch yet; go on with: dermalyze train {run.root}")
     keys = dict.fromkeys(key for line in lines for key in line)
     return {key: [_number(line.get(key)) for line in lines] for key in keys}
+
+
+def cost_line(images: int, val_images: int, parameters: int, device: str, precision: str, seconds: float, disk: int) -> str:
+    """What a training will cost, said after its first steps.
+
+    >>> cost_line(6500, 1000, 20_000_000, "cpu", "fp32", 7200.0, 45 * 2**20)
+    '6500 training and 1000 validation images, 20.00 M parameters on cpu (fp32): at most 120.0 min, checkpoints 45 MiB'
+    """
+    return (
+        f"{images} training and {val_images} validation images, {parameters / 1e6:.2f} M parameters on {device} ({precision}): "
+        f"at most {seconds / 60:.1f} min, checkpoints {size_text(disk)}"
+    )
+
+
+def epoch_line(record: Mapping[str, Any], *, epochs: int, best: bool) -> str:
+    """One epoch for a person; `record` is its line of `metrics.jsonl`; a star marks the best so far, a dash the undefined."""
+    left = (epochs - record["epoch"]) * record["seconds"] / 60
+    balanced, auroc = (
+        "-" if record[key] is None else f"{record[key]:.3f}" for key in ("val_balanced_accuracy", "val_macro_auroc")
+    )
+    return (
+        f"epoch {record['epoch']:3d}/{epochs}  train loss {record['train_loss']:.4f}  "
+        f"val loss {record['val_loss']:.4f}  "
+        f"balanced accuracy {balanced}  AUROC {auroc}  "
+        f"{record['images_per_s']:.0f} images/s  {left:.1f} min left" + ("  *" if best else "")
+    )
+
+
+def log_scalars(run: Run, record: Mapping[str, Any]) -> None:
+    """Give an epoch's numbers to TensorBoard; what it had for this epoch and later ones is void.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with (
+        resource_errors(run.tensorboard_dir.name),
+        SummaryWriter(str(run.tensorboard_dir), purge_step=record["epoch"]) as writer,
+    ):
+        for name, value in record.items():
+            if name != "epoch" and value is not None:
+                writer.add_scalar(name, value, record["epoch"])
 
 
 def kept_epoch(run: Run) -> tuple[int, str]:

@@ -19,36 +19,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
-from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, UsageError, nearest
+from dermalyze.core.atomic import require_space, sha256_bytes, sha256_file, write_json, write_text
+from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, ResourceError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.core.runtime import Runtime, StopRequest, applied, choose_runtime, stop_on_signals
-from dermalyze.data.cache import cache_bytes, open_cache
+from dermalyze.core.runtime import Runtime, StopRequest, applied, choose_runtime, out_of_memory, stop_on_signals
 from dermalyze.data.images import Preprocessing
-from dermalyze.data.loader import Loader, MappedLoader, StreamLoader, balanced_batches
+from dermalyze.data.loader import balanced_batches, open_loader
 from dermalyze.data.manifest import read_classes
+from dermalyze.data.quarantine import Quarantine
 from dermalyze.data.splitting import read_division, require_no_leak
-from dermalyze.data.store import ImageStore
 from dermalyze.model.augment import augment, mix
 from dermalyze.model.backbones import pretrained_cfg_of
 from dermalyze.model.checkpoint import (
+    Learner,
     load_state_pair,
-    pack_optimizer,
-    prefixed,
     require_best,
+    require_same,
     save_best,
     save_state_pair,
-    unpack_optimizer,
-    without_prefix,
+    settle_best,
 )
 from dermalyze.model.classifier import Classifier, build_classifier, check_input
 from dermalyze.model.losses import build_loss
+from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
 from dermalyze.ops.counter import words
 from dermalyze.ops.imbalance import class_weights, draw_order
 from dermalyze.ops.metrics import measure
+from dermalyze.report.training import cost_line, epoch_line, log_scalars
 
 MONITORS: dict[str, int] = {  # metric: +1 more is better, -1 less is better
     "val_loss": -1,
@@ -71,6 +71,8 @@ class TrainResult:
         value: its value then.
         stopped: "epochs" (all done) or "early".
         seconds: time spent in training, all sessions.
+        micro_batch: images a pass; fewer than `train.batch_size` where memory ran out.
+        quarantined: images that could no longer be read while training streamed them.
         accepted_leak: the reason a leaking split was accepted for, or None.
     """
 
@@ -80,6 +82,8 @@ class TrainResult:
     value: float
     stopped: str
     seconds: float
+    micro_batch: int
+    quarantined: int
     accepted_leak: str | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,6 +93,8 @@ class TrainResult:
         how = "stopped early" if self.stopped == "early" else "all epochs done"
         line = f"trained {self.epochs} epochs in {self.seconds / 60:.1f} min ({how}); "
         lines = [line + f"best epoch {self.best_epoch}: {self.monitor} {self.value:.4f}"]
+        if self.quarantined:
+            lines.append(f"{self.quarantined} images could no longer be read and were left out from then on")
         return lines + ([f"LEAK ACCEPTED: {self.accepted_leak}"] if self.accepted_leak else [])
 
 
@@ -105,9 +111,9 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
         LeakError: the split leaks and no reason is given.
         UsageError: `resume` is not there, or another process works in the run.
         ConfigError: unknown metric to monitor.
-        DataError: the loss or a gradient is not finite, or the data changed.
+        DataError: the loss or a gradient is not finite, or too many images changed or vanished.
         ModelError: weights or checkpoints are refused.
-        ResourceError: the folder cannot be written, no disk, no such device.
+        ResourceError: the folder cannot be written, no disk, no memory, no such device, a decoder killed twice.
         InterruptedRunError: a signal came; the state is saved.
     """
     if spec.train.monitor not in MONITORS:
@@ -120,6 +126,7 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
         if resume is not None and run.root.resolve() not in (resume.resolve(), *resume.resolve().parents):
             raise ModelError(f"--resume {resume.name}: belongs to another run; continue it with: dermalyze train ITS_RUN")
         run.probe_write(run.checkpoints_dir)
+        run.sweep()
         settings = spec.train
         runtime = choose_runtime(
             device=settings.device,
@@ -129,7 +136,12 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
             deterministic=settings.mode == "deterministic",
         )
         with applied(runtime), stop_on_signals() as request:
-            return Training(run, spec, runtime, reason, request).fit()
+            try:
+                return Training(run, spec, runtime, reason, request).fit()
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise ResourceError(f"out of memory: {str(error)[:200]}; {OUT_OF_MEMORY}") from error
 
 
 class Training:
@@ -150,7 +162,12 @@ class Training:
             self.rows[part] = rows.astype(np.int64)
             self.labels[part] = np.array([self.classes.index(name) for name in frame["label"].iloc[rows]], dtype=np.int64)
         self.image_ids = frame["image_id"].tolist()
-        self.loader = self._make_loader(frame["path"].tolist(), frame["sha256"].tolist())
+        total, limit = sum(map(len, self.rows.values())), spec.data.max_bad_fraction
+        self.quarantine = Quarantine(self.image_ids, total=total, limit=limit, known={})
+        images = list(zip(self.image_ids, frame["path"], frame["sha256"], strict=True))
+        self.loader = open_loader(
+            spec.data, self.settings, images, self.preprocessing, pin=runtime.device == "cuda", check=self._check_before_start
+        )
 
         torch.manual_seed(spec.seed)
         model = build_classifier(spec.model, len(self.classes), load_weights=True)
@@ -159,6 +176,8 @@ class Training:
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
+        self.micro = MicroBatches(self.settings.batch_size, self.model)
+        self.learner = Learner(self.model, self.optimizer, self.ema, self.scaler)
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.settings.compile else self.model
         counts = np.bincount(self.labels["train"], minlength=len(self.classes))
         weights = class_weights(self.settings.imbalance, counts, self.classes)
@@ -168,6 +187,7 @@ class Training:
         self.std = torch.tensor(self.preprocessing.std, device=runtime.device).view(1, 3, 1, 1)
 
         self.identity = {
+            "run_id": run.own_id(),
             "config_sha256": sha256_file(run.config_path),
             "manifest_sha256": run.manifest_hash(),
             "splits_sha256": sha256_bytes(b"".join(self.rows[part].tobytes() for part in ("train", "val"))),
@@ -187,17 +207,20 @@ class Training:
     def fit(self) -> TrainResult:
         self._restore()
         state = self.progress
-        if state["stopped"] is not None:
-            require_best(self.run)
-        while state["stopped"] is None:
-            self._train_epoch(state["epoch"])
-            record = self._validate(state["epoch"])
-            self._close_epoch(record)
+        if state["stopped"] is None:
+            self._require_space()
+        try:
+            while state["stopped"] is None:
+                self._train_epoch(state["epoch"])
+                record = self._validate(state["epoch"])
+                self._close_epoch(record)
+        finally:
+            self.loader.close()
         write_json(self.run.history_path, _columns(state["history"]))
         best = state["best"]
         return TrainResult(
             len(state["history"]), best["epoch"], self.settings.monitor, best["value"], state["stopped"],
-            state["seconds"], state["accepted_leak"],
+            state["seconds"], self.micro.size, len(self.quarantine.known), state["accepted_leak"],
         )  # fmt: skip
 
     def _train_epoch(self, epoch: int) -> None:
@@ -211,7 +234,7 @@ class Training:
         self.model.train()
         started = saved = time.monotonic()
         spent = state["epoch_seconds"]
-        with progress(f"epoch {epoch + 1}/{settings.epochs}", len(order)) as advance:
+        with contextlib.closing(images), progress(f"epoch {epoch + 1}/{settings.epochs}", len(order)) as advance:
             advance(len(order) - sum(map(len, todo)))
             for group in range(state["group"], steps_per_epoch):
                 members = positions[group * settings.accumulate : (group + 1) * settings.accumulate]
@@ -226,7 +249,7 @@ class Training:
                 now = time.monotonic()
                 state["epoch_seconds"] = spent + now - started
                 if state["step"] == min(10, steps_per_epoch):
-                    self._say_cost(state["epoch_seconds"], steps_per_epoch)
+                    self._say_cost(state["epoch_seconds"] / state["step"] * total_steps)
                 if self.request.signal:
                     self._stop()
                 if now - saved > settings.checkpoint_minutes * 60:
@@ -234,16 +257,45 @@ class Training:
                     saved = now
 
     def step(self, epoch: int, members: list[NDArray[np.int64]], order: NDArray[np.int64], images: Iterator[Tensor]) -> None:
-        """One optimizer step over its micro-batches; each counts by its share of the class weights, so that k
-        micro-batches equal one batch of their union (where no BatchNorm is in play)."""
+        """One optimizer step. Where memory runs out it is done again in micro-batches of half the size, from then on."""
+        drawn = [next(images) for _ in members]
+        if self.quarantine.note(self.loader.bad):
+            self._save()  # first, so that whoever goes on leaves out the same images from the same step on
+        sums = self.micro.fitting(lambda: self._gradient(epoch, members, order, drawn), self._save)
+        if self.settings.clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            if self.runtime.precision != "fp16" and not math.isfinite(norm.item()):
+                self._diverged("gradient norm", norm.item(), epoch, members, order)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.model)
+        self.progress["sums"] = [sum(pair) for pair in zip(self.progress["sums"], sums, strict=True)]
+
+    def _gradient(
+        self, epoch: int, members: list[NDArray[np.int64]], order: NDArray[np.int64], drawn: list[Tensor]
+    ) -> list[float]:
+        """The gradient of one step, summed over its micro-batches; each counts by its share of the class weights, so that k
+        micro-batches equal one batch of their union (where no BatchNorm is in play).
+
+        Returns:
+            Images, summed plain cross-entropy, right answers (under augmentation).
+        """
         spec, device = self.spec, self.runtime.device
-        labels = [torch.from_numpy(self.labels["train"][order[batch]]) for batch in members]
-        shares = [float(self.weight_C[label].sum()) for label in labels]
+        pieces = []
+        for batch, raw in zip(members, drawn, strict=True):
+            taken = self.quarantine.stand_ins(self.rows["train"][order[batch]])
+            label = torch.from_numpy(self.labels["train"][order[batch][taken]])
+            whole = raw[taken] if self.quarantine.known else raw
+            pieces += [(batch[part], whole[part], label[part]) for part in self.micro.parts(len(batch))]
+        shares = [float(self.weight_C[label].sum()) for _, _, label in pieces]
+        sums = [0.0, 0.0, 0.0]
         self.optimizer.zero_grad(set_to_none=True)
-        for batch, label, share in zip(members, labels, shares, strict=True):
+        for (batch, raw, label), share in zip(pieces, shares, strict=True):
             torch.manual_seed(_dropout_seed(spec.seed, epoch, int(batch[0])))
-            raw = next(images).to(device, non_blocking=True)
-            pixels = augment(raw, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch)
+            pixels = augment(
+                raw.to(device, non_blocking=True), self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch
+            )
             target = functional.one_hot(label, len(self.classes)).float().to(device)
             pixels, target = mix(pixels, target, self.settings.augment, seed=spec.seed, epoch=epoch, step=int(batch[0]))
             inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
@@ -253,47 +305,26 @@ class Training:
             if not math.isfinite(loss.item()):
                 self._diverged("loss", loss.item(), epoch, members, order, inputs)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self._count(logits.detach().float(), label.to(device))
+            scores, answers = logits.detach().float(), label.to(device)
+            sums[0] += len(label)
+            sums[1] += functional.cross_entropy(scores, answers, reduction="sum").item()
+            sums[2] += (scores.argmax(1) == answers).sum().item()
         self.scaler.unscale_(self.optimizer)
-        if self.settings.clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-            if self.runtime.precision != "fp16" and not math.isfinite(norm.item()):
-                self._diverged("gradient norm", norm.item(), epoch, members, order, inputs)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.model)
+        return sums
 
-    def _count(self, logits: Tensor, label: Tensor) -> None:
-        """Running sums of the epoch: images, plain cross-entropy, right answers (under augmentation)."""
-        sums = self.progress["sums"]
-        sums[0] += len(label)
-        sums[1] += functional.cross_entropy(logits, label, reduction="sum").item()
-        sums[2] += (logits.argmax(1) == label).sum().item()
-
-    @torch.no_grad()
     def _validate(self, epoch: int) -> dict[str, Any]:
         """The epoch's line: training sums and metrics of the validation part, by the averaged weights where there are any."""
-        state, settings = self.progress, self.settings
-        batches = np.array_split(self.rows["val"], -(-len(self.rows["val"]) // (2 * settings.batch_size)))
-        self.model.eval()
-        outputs = []
-        averaged = self.ema.swapped(self.model) if self.ema is not None else contextlib.nullcontext()
-        with averaged:
-            for raw in self.loader.batches(list(batches)):
-                pixels = raw.to(self.runtime.device).permute(0, 3, 1, 2).float().div_(255)
-                inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
-                outputs.append(self.model(inputs).float().cpu())
-                if self.request.signal:
-                    break
-        if self.request.signal:  # only here: inside the block above the model holds the averaged weights
+        state = self.progress
+        logits = self.micro.fitting(self._validation_logits)
+        if self.request.signal:  # only here: until now the model may have held the averaged weights
             self._stop()
-        logits = torch.cat(outputs).double()
+        self.quarantine.note(self.loader.bad)
+        kept = self.quarantine.good(self.rows["val"])
         if not torch.isfinite(logits).all():
             raise DataError(
                 f"validation logits are not finite after epoch {epoch + 1}; lower train.optimizer.lr; the best so far is kept"
             )
-        measured = measure(self.labels["val"], logits.softmax(1).numpy())
+        measured = measure(self.labels["val"][kept], logits[torch.from_numpy(kept)].softmax(1).numpy())
         images, loss, right = state["sums"]
         seconds = state["epoch_seconds"]
         return {
@@ -305,7 +336,26 @@ class Training:
             "lr": state["lr"],
             "seconds": round(seconds, 3),
             "images_per_s": round(images / max(seconds, 1e-9), 1),
+            "micro_batch": self.micro.size,
+            "quarantined": len(self.quarantine.known),
         }
+
+    @torch.no_grad()
+    def _validation_logits(self) -> Tensor:
+        """(N, C) of the validation part; fewer rows where a signal came."""
+        batches = np.array_split(self.rows["val"], -(-len(self.rows["val"]) // (2 * self.settings.batch_size)))
+        self.model.eval()
+        outputs = []
+        averaged = self.ema.swapped(self.model) if self.ema is not None else contextlib.nullcontext()
+        with averaged:
+            for raw in self.loader.batches(list(batches)):
+                for part in self.micro.parts(len(raw)):
+                    pixels = raw[part].to(self.runtime.device).permute(0, 3, 1, 2).float().div_(255)
+                    inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
+                    outputs.append(self.model(inputs).float().cpu())
+                if self.request.signal:
+                    break
+        return torch.cat(outputs).double()
 
     def _close_epoch(self, record: dict[str, Any]) -> None:
         """Note the epoch, keep the best, decide whether to stop, save."""
@@ -331,64 +381,63 @@ class Training:
         state.update(epoch=record["epoch"], group=0, sums=[0.0, 0.0, 0.0], epoch_seconds=0.0)
         write_text(self.run.metrics_path, "".join(json.dumps(line) + "\n" for line in state["history"]))
         self._save()
-        self._tell(record)
+        say(epoch_line(record, epochs=settings.epochs, best=state["best"]["epoch"] == record["epoch"]))
+        log_scalars(self.run, record)
         if self.request.signal and state["stopped"] is None:
             self._stop(save=False)
 
     # -- saving and going on -----------------------------------------------------------------------------------
+    def _require_space(self) -> None:
+        there = sum(path.stat().st_size for path in self.run.checkpoints_dir.iterdir())
+        remedy = "free space on that disk, or use a run folder on another one"
+        require_space(self.run.checkpoints_dir, self.learner.disk_bytes() - there, "checkpoints", remedy)
+
     def _save_best(self, record: dict[str, Any]) -> None:
         averaged = self.ema.swapped(self.model) if self.ema is not None else contextlib.nullcontext()
+        about = {
+            "classes": self.classes,
+            "preprocessing": self.preprocessing.as_dict(),
+            "model": self.spec.model.model_dump(mode="json"),
+            "epoch": record["epoch"],
+            "metric": self.settings.monitor,
+            "value": record[self.settings.monitor],
+            "seed": self.spec.seed,
+            "accepted_leak": self.progress["accepted_leak"],
+            "micro_batch": self.micro.size,
+            "quarantined": list(self.quarantine.known),
+        }
         with averaged:
-            save_best(
-                self.run,
-                self.model,
-                {
-                    "classes": self.classes,
-                    "preprocessing": self.preprocessing.as_dict(),
-                    "model": self.spec.model.model_dump(mode="json"),
-                    "epoch": record["epoch"],
-                    "metric": self.settings.monitor,
-                    "value": record[self.settings.monitor],
-                    "seed": self.spec.seed,
-                    "accepted_leak": self.progress["accepted_leak"],
-                    **self.identity,
-                },
-            )
+            save_best(self.run, self.model, {**about, **self.identity})
 
     def _save(self) -> None:
-        tensors, scalars = pack_optimizer(self.optimizer)
-        tensors |= prefixed("model", self.model.state_dict())
-        if self.ema is not None:
-            tensors |= prefixed("ema", self.ema.state_dict())
-        record = {
-            **self.identity,
+        tensors, rest = self.learner.pack()
+        about = {
+            "config": self.spec.model_dump(mode="json"),
             "circumstances": self.circumstances,
-            "optimizer_scalars": scalars,
-            "scaler": self.scaler.state_dict(),
             "progress": self.progress,
+            "halvings": self.micro.halvings,
+            "quarantined": self.quarantine.known,
         }
-        save_state_pair(self.run, self.progress["step"], tensors, record)
+        save_state_pair(self.run, self.progress["step"], tensors, {**self.identity, **about, **rest})
 
     def _restore(self) -> None:
+        settle_best(self.run)
         found = load_state_pair(self.run)
         if found is None:
             return
         tensors, record = found
-        for name, value in self.identity.items():
-            if record.get(name) != value:
-                what = {"config_sha256": "configuration", "manifest_sha256": "manifest", "splits_sha256": "split"}[name]
-                raise ModelError(f"{self.run.root.name}: the checkpoint was made with another {what}; use another run folder")
+        require_same(self.run, record, self.identity, self.spec.model_dump(mode="json"))
         then = record["circumstances"]
         changed = [f"{k} {then.get(k)} -> {v}" for k, v in self.circumstances.items() if then.get(k) != v]
         if changed:
             say(f"resuming under other circumstances, so no longer bit for bit the same: {', '.join(changed)}")
-        self.model.load_state_dict(without_prefix("model", tensors))
-        if self.ema is not None:
-            self.ema.load_state_dict(without_prefix("ema", tensors))
-        unpack_optimizer(self.optimizer, tensors, record["optimizer_scalars"])
-        self.scaler.load_state_dict(record["scaler"])
+        self.learner.unpack(tensors, record)
         reason = self.progress["accepted_leak"]
-        self.progress = {**record["progress"], "accepted_leak": record["progress"]["accepted_leak"] or reason}
+        self.progress |= {**record["progress"], "accepted_leak": record["progress"]["accepted_leak"] or reason}
+        self.micro.halvings = record["halvings"]
+        self.quarantine.known.update(record["quarantined"])
+        if self.progress["best"] is not None:
+            require_best(self.run)
         if self.progress["stopped"] is None:
             say(f"resuming at epoch {self.progress['epoch'] + 1}, step {self.progress['step']}")
 
@@ -406,7 +455,13 @@ class Training:
         )
 
     def _diverged(
-        self, what: str, value: float, epoch: int, members: list[NDArray[np.int64]], order: NDArray[np.int64], inputs: Tensor
+        self,
+        what: str,
+        value: float,
+        epoch: int,
+        members: list[NDArray[np.int64]],
+        order: NDArray[np.int64],
+        inputs: Tensor | None = None,
     ) -> None:
         """Stop before the optimizer takes a bad step; the images of the batch are noted."""
         rows = self.rows["train"][order[np.concatenate(members)]]
@@ -414,7 +469,7 @@ class Training:
         write_json(self.run.diverged_path, {"epoch": epoch + 1, "step": self.progress["step"], "what": what, "image_ids": ids})
         cause = (
             "weights or learning rate"
-            if torch.isfinite(inputs).all()
+            if inputs is None or torch.isfinite(inputs).all()
             else "an input image is not finite (check preprocess.std)"
         )
         raise DataError(
@@ -423,47 +478,10 @@ class Training:
             "lower train.optimizer.lr and use a new run"
         )
 
-    # -- talking -----------------------------------------------------------------------------------------------
-    def _make_loader(self, paths: list[str], hashes: list[str]) -> Loader:
-        settings, store = self.settings, ImageStore.open(self.spec.data)
-        pin = self.runtime.device == "cuda"
-        fits = cache_bytes(len(paths), self.preprocessing) <= settings.cache_limit_gib * 2**30
-        if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
-            images = open_cache(
-                store, paths, hashes, self.preprocessing, workers=self.spec.data.workers, check=self._check_before_start
-            )
-            return MappedLoader(images, pin=pin)
-        return StreamLoader(
-            store, paths, hashes, self.preprocessing, workers=settings.num_workers, prefetch=settings.prefetch_factor,
-            persistent=settings.persistent_workers, pin=pin,
-        )  # fmt: skip
-
-    def _say_cost(self, seconds: float, steps_per_epoch: int) -> None:
-        steps = min(10, steps_per_epoch)
-        minutes = seconds / steps * steps_per_epoch * self.settings.epochs / 60
+    def _say_cost(self, seconds: float) -> None:
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        say(
-            f"{len(self.rows['train'])} training and {len(self.rows['val'])} validation images, "
-            f"{parameters / 1e6:.2f} M parameters on {self.runtime.device} ({self.runtime.precision}): "
-            f"at most {minutes:.1f} min for {self.settings.epochs} epochs"
-        )
-
-    def _tell(self, record: dict[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        left = (self.settings.epochs - record["epoch"]) * record["seconds"] / 60
-        auroc = record["val_macro_auroc"]
-        say(
-            f"epoch {record['epoch']:3d}/{self.settings.epochs}  train loss {record['train_loss']:.4f}  "
-            f"val loss {record['val_loss']:.4f}  "
-            f"balanced accuracy {record['val_balanced_accuracy']:.3f}  AUROC {'-' if auroc is None else f'{auroc:.3f}'}  "
-            f"{record['images_per_s']:.0f} images/s  {left:.1f} min left"
-            + ("  *" if self.progress["best"]["epoch"] == record["epoch"] else "")
-        )
-        with SummaryWriter(str(self.run.tensorboard_dir), purge_step=record["epoch"]) as writer:
-            for name, value in record.items():
-                if name != "epoch" and value is not None:
-                    writer.add_scalar(name, value, record["epoch"])
+        counts = (len(self.rows["train"]), len(self.rows["val"]), parameters)
+        say(cost_line(*counts, self.runtime.device, self.runtime.precision, seconds, self.learner.disk_bytes()))
 
 
 def _dropout_seed(seed: int, epoch: int, position: int) -> int:
@@ -474,4 +492,4 @@ def _dropout_seed(seed: int, epoch: int, position: int) -> int:
 def _columns(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """`metrics.jsonl` as one list a metric, under the Dermalyze document's short names where it has them."""
     short = {"train_accuracy": "train_acc", "val_accuracy": "val_acc"}
-    return {short.get(name, name): [line[name] for line in history] for name in (history[0] if history else ())}
+    return {short.get(name, name): [line.get(name) for line in history] for name in (history[0] if history else ())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ import torch
 
 from dermalyze.core.errors import ResourceError
 from dermalyze.core.machine import available_cores
-from dermalyze.core.runtime import applied, choose_runtime, stop_on_signals
+from dermalyze.core.runtime import applied, choose_runtime, out_of_memory, stop_on_signals
 
 
 def runtime(**changes: object):  # type: ignore[no-untyped-def]
@@ -84,3 +85,21 @@ def test_outside_the_main_thread_nothing_is_caught() -> None:
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_out_of_memory(error: BaseException, expected: bool) -> None:
+    assert out_of_memory(error) is expected

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.data import DataSpec
+from dermalyze.core.atomic import try_lock
 from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.data import cache
 from dermalyze.data.cache import cache_bytes, open_cache
@@ -137,3 +140,53 @@ def test_an_interruption_leaves_nothing(pictures: Path, folder: Path) -> None:
 
 def test_cache_bytes() -> None:
     assert cache_bytes(10, SIZE) == 10 * 12 * 16 * 3
+
+
+def test_one_process_makes_it_and_another_waits(pictures: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class StopError(Exception):
+        pass
+
+    def check() -> None:
+        raise StopError
+
+    whole = np.array(opened(pictures))
+    target = next(folder.glob("*.u8"))
+    target.unlink()
+    part = target.with_name(f".{target.name}.part")
+    paths = sorted(path.name for path in pictures.glob("*.png"))
+    hashes = [hashlib.sha256((pictures / path).read_bytes()).hexdigest() for path in paths]
+    with part.open("wb") as other:
+        other.write(b"half")
+        assert try_lock(other.fileno())
+        with pytest.raises(StopError):
+            open_cache(ImageStore.open(DataSpec(path=str(pictures))), paths, hashes, SIZE, workers=1, check=check)
+        assert "another process is making the same one; waiting for it" in capsys.readouterr().err
+        assert part.exists()
+    assert np.array_equal(opened(pictures), whole)  # the other was killed: what it left is written again
+    assert not list(folder.glob(".*"))
+
+
+def test_a_disk_that_fills_up(pictures: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory map would end the process here (SIGBUS)."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+            opened(pictures)
+        except ResourceError as error:
+            code = error.exit_code if "File too large; free space on that disk" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert not list(folder.iterdir())
+
+
+def test_an_image_is_named_by_its_id(pictures: Path, folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "copy"))
+    store = ImageStore.open(DataSpec(path=str(copy)))
+    (copy / "000.png").unlink()
+    with pytest.raises(DataError, match="image ISIC_1: file is missing; put the file back as it was") as caught:
+        open_cache(store, ["000.png"], ["0" * 64], SIZE, workers=1, names=["ISIC_1"])
+    assert "000.png" not in str(caught.value)
+    assert not list(folder.iterdir())

@@ -93,7 +93,7 @@ def test_disk_full_keeps_the_old_file(good: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ResourceError, match=r"No space left.*\(1 MiB are needed\)") as caught:
+    with pytest.raises(ResourceError, match=r"No space left.*\(1\.0 MiB are needed\)") as caught:
         save_state(good, {"a": torch.zeros(2**18)})
     assert caught.value.exit_code == 5
     assert good.read_bytes() == before
