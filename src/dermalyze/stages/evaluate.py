@@ -14,7 +14,7 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress
 from dermalyze.core.run import Run
-from dermalyze.data.external import open_external, read_batches, read_label_map, trained_on
+from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
@@ -146,7 +146,7 @@ def _evaluate_external(
     )
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
-    compared = "file bytes and pixels" + (" and lesions" if external.kind == spec.data.source.kind == "ham10000" else "")
+    compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
     metrics = {
         **_head(spec, f"external validation on {external.name}", predictions, leak),
