@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -47,7 +48,7 @@ from dermalyze.model.losses import build_loss
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
 from dermalyze.ops.counter import words
-from dermalyze.ops.imbalance import class_weights, draw_order
+from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
 from dermalyze.ops.metrics import measure
 
 MONITORS: dict[str, int] = {  # metric: +1 more is better, -1 less is better
@@ -150,6 +151,7 @@ class Training:
             self.rows[part] = rows.astype(np.int64)
             self.labels[part] = np.array([self.classes.index(name) for name in frame["label"].iloc[rows]], dtype=np.int64)
         self.image_ids = frame["image_id"].tolist()
+        self.sources = source_codes(frame["source"].iloc[self.rows["train"]]) if spec.train.balance_sources else None
         self.loader = self._make_loader(frame["path"].tolist(), frame["sha256"].tolist())
 
         torch.manual_seed(spec.seed)
@@ -160,7 +162,9 @@ class Training:
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.settings.compile else self.model
-        counts = np.bincount(self.labels["train"], minlength=len(self.classes))
+        counts: NDArray[Any] = np.bincount(self.labels["train"], minlength=len(self.classes))
+        if self.sources is not None:
+            counts = source_counts(self.labels["train"], self.sources, len(self.classes))
         weights = class_weights(self.settings.imbalance, counts, self.classes)
         self.weight_C = torch.ones(len(self.classes)) if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.loss = build_loss(self.settings.loss, None if weights is None else self.weight_C.to(runtime.device))
@@ -202,7 +206,10 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> None:
         settings, state = self.settings, self.progress
-        order = draw_order(settings.imbalance, self.labels["train"], seed=self.spec.seed, epoch=epoch, classes=self.classes)
+        order = draw_order(
+            settings.imbalance, self.labels["train"], seed=self.spec.seed, epoch=epoch, classes=self.classes,
+            sources_N=self.sources,
+        )  # fmt: skip
         positions = balanced_batches(np.arange(len(order)), settings.batch_size)
         steps_per_epoch = -(-len(positions) // settings.accumulate)
         total_steps = steps_per_epoch * settings.epochs
@@ -464,6 +471,21 @@ class Training:
             for name, value in record.items():
                 if name != "epoch" and value is not None:
                     writer.add_scalar(name, value, record["epoch"])
+
+
+def source_codes(sources: pd.Series) -> NDArray[np.int64]:
+    """Index of each training image's source, in alphabetical order.
+
+    Raises:
+        DataError: an image without a source, or fewer than two sources.
+    """
+    missing, names = int(sources.isna().sum()), sorted(set(sources.dropna().astype(str)))
+    if missing or len(names) < 2:
+        raise DataError(
+            f"train.balance_sources: {len(names)} sources in the training part, {missing} images without one; at least 2 are "
+            "needed and every image must have one: merge sources with data.source.kind merged, or leave balance_sources out"
+        )
+    return np.array([names.index(name) for name in sources.astype(str)], dtype=np.int64)
 
 
 def _dropout_seed(seed: int, epoch: int, position: int) -> int:
