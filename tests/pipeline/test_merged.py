@@ -77,6 +77,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     return root, run
 
 
+def test_a_whole_run_on_merged_sources_drawn_in_balance(world: tuple[Path, Run], tmp_path: Path) -> None:
+    from dermalyze.fleet.pipeline import run_experiment
+
+    root, _ = world
+    values = {
+        **merged(root),
+        "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 16]}, "head": {"kind": "linear"}},
+        "preprocess": {"size": 16},
+        "train": {"epochs": 1, "batch_size": 32, "threads": 1, "balance_sources": True, "augment": {"policy": "none"}},
+        "evaluate": {"resamples": 100},
+    }
+    run_experiment(build_experiment(values), tmp_path / "run")
+    metrics = json.loads(Run(tmp_path / "run").evaluation_path.read_text())
+    assert not metrics["accepted_leak"]
+
+
 def test_prepare_tells_what_the_sources_share(world: tuple[Path, Run]) -> None:
     root, run = world
     summary = json.loads(run.summary_path.read_text())

@@ -18,6 +18,7 @@ from dermalyze.data.external import open_external, read_batches, read_label_map,
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.sources.merging import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, versions, write_report
@@ -177,8 +178,9 @@ def _head(spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> 
 
 def _biases(run: Run) -> list[str]:
     """HAM10000's, where images of it are in the manifest; synthetic sets have the same layout, but other ids."""
-    of_ham10000 = read_manifest(run)["image_id"].between(*HAM10000_IDS).any()
-    return list(HAM10000_BIASES) if of_ham10000 else []
+    ids = read_manifest(run)["image_id"].astype(str)
+    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
+    return list(HAM10000_BIASES) if names.between(*HAM10000_IDS).any() else []
 
 
 def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:
