@@ -140,7 +140,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     ),
     "derm7pt": RemoteSet(
         title="Derm7pt, the seven-point checklist: 1,011 cases, dermoscopic and clinical",
-        size="about 150 MB",
+        size="see the page",
         licence="research and education only, by the form on the page",
         citation="Kawahara et al., IEEE J Biomed Health Inform 23, 538 (2019), doi:10.1109/JBHI.2018.2824327",
         page="https://derm.cs.sfu.ca",
@@ -152,7 +152,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     ),
     "fitzpatrick17k": RemoteSet(
         title="Fitzpatrick17k: 16,577 clinical photographs of 114 conditions, with skin types",
-        size="about 1.5 GB",
+        size="see the page",
         licence="annotations CC BY-NC-SA 3.0; the images are the atlases' own",
         citation="Groh et al., CVPR Workshops 2021, arXiv:2104.09957",
         page="https://github.com/mattgroh/fitzpatrick17k",

@@ -38,7 +38,7 @@ from dermalyze.data.grouping import conflicts, groups, keys
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
-from dermalyze.data.sources.merging import archive_name
+from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermalyze.core.atomic import resource_errors, sha256_file, write_json
+from dermalyze.core.atomic import sha256_file, write_json
 from dermalyze.core.errors import DataError, ResourceError, UsageError, nearest
 from dermalyze.core.progress import say
 from dermalyze.data.archives import name_problem
@@ -92,8 +92,6 @@ def fetch(name: str, out: Path | None = None, *, confirm: Callable[[str], bool] 
         say(line)
     if confirm is not None and not confirm(f"Download it to {folder}, under that licence?"):
         raise UsageError("fetch: nothing was downloaded; answer y, or give --yes")
-    with resource_errors(folder.name):
-        folder.mkdir(parents=True, exist_ok=True)
     files = _listed(remote) if remote.index else remote.files
     record = _record(folder)
     done = []

@@ -85,6 +85,8 @@ def _continue(file: RemoteFile, part: Path) -> int:
                 _drop(part)  # before its new tag is written: bytes of two versions never meet
                 length = answer.headers.get("Content-Length", "")
                 have, total = 0, int(length) if length.isdecimal() else -1
+            with resource_errors(part.parent.name):
+                part.parent.mkdir(parents=True, exist_ok=True)
             _require_space(part, total - have)
             with resource_errors(file.name):
                 etag = answer.headers.get("ETag", "W/")

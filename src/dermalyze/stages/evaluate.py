@@ -18,7 +18,7 @@ from dermalyze.data.external import open_external, read_batches, read_label_map,
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
-from dermalyze.data.sources.merging import archive_name
+from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, versions, write_report

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from dermalyze.config.classes import HAM10000_CLASSES
 from dermalyze.core.errors import DataError
+from dermalyze.data.sources.linking import join_lesions
 from dermalyze.data.sources.reading import (
     Cells,
     Files,
@@ -15,7 +16,6 @@ from dermalyze.data.sources.reading import (
     Row,
     cells,
     cells_by_id,
-    join_lesions,
     known_values,
     need_table,
     one_hot,

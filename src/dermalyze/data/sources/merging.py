@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,13 +10,12 @@ from itertools import combinations
 from dermalyze.config.data import MergedPart
 from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.sources import collections, general, isic
-from dermalyze.data.sources.reading import Listing, Row, join_lesions
+from dermalyze.data.sources.linking import archive_name, join_lesions
+from dermalyze.data.sources.reading import Listing, Row
 from dermalyze.data.store import Entry, ImageStore
 
 ONE_SOURCE: dict[str, Callable[..., Listing]] = {**isic.ROWS, **general.ROWS, **collections.ROWS}
 """Every source but `merged`."""
-
-_ARCHIVE_NAME = re.compile(r"(ISIC_\d+)(_downsampled)?")
 
 
 def merged(store: ImageStore, *, sources: Sequence[MergedPart]) -> Listing:
@@ -58,16 +56,6 @@ def merged(store: ImageStore, *, sources: Sequence[MergedPart]) -> Listing:
         notes.append(f"the own split of {', '.join(split)} is not taken, since other sources have none")
     files = [entry for name, listing in listings.items() for entry in _prefixed(name, listing)]
     return Listing(rows, classes, files, (*notes, *_shared(rows)))
-
-
-def archive_name(image_id: str) -> str | None:
-    """The name in the ISIC archive of an image, from its id in any source or a merged set; None for others.
-
-    >>> archive_name("isic2019-ISIC_0000002_downsampled"), archive_name("ISIC_0024306"), archive_name("a-1")
-    ('ISIC_0000002', 'ISIC_0024306', None)
-    """
-    found = _ARCHIVE_NAME.fullmatch(image_id.rpartition("-")[2])
-    return found[1] if found else None
 
 
 def _one(part: MergedPart, store: ImageStore) -> Listing:

@@ -14,8 +14,8 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.grouping import groups
 from dermalyze.data.sources import Listing
+from dermalyze.data.sources.linking import join_lesions
 from dermalyze.data.sources.merging import merged
-from dermalyze.data.sources.reading import join_lesions
 from dermalyze.data.store import ImageStore
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset\n"
