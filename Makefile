@@ -47,7 +47,7 @@ demo-synthetic: $(INSTALLED)
 demo-data: $(INSTALLED)
 	@echo "About $(MINUTES) minutes of training on two free cores, and two more to decode, export and measure; MINUTES=n is another budget."
 	@echo "Stopped, the same command goes on where it was."
-	$(BIN)/dermalyze run experiments/demo-ham10000.yaml $(DEMO)-$(MINUTES)min --set data.path="$(DATA)" train.epochs=$$((4 * $(MINUTES)))
+	$(BIN)/dermalyze run experiments/demo-ham10000.yaml $(DEMO)-$(MINUTES)min --set data.path="$(DATA)" train.epochs=$$((8 * $(MINUTES)))
 	@$(BIN)/python -c "$(PICTURE)" $(DEMO)-$(MINUTES)min | $(BIN)/dermalyze predict $(DEMO)-$(MINUTES)min -
 
 check: $(INSTALLED)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
+    from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.evaluate import evaluate
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
@@ -58,6 +59,7 @@ _SOURCES = {
     "Run": "core.run:Run",
     "UsageError": "core.errors:UsageError",
     "audit": "stages.audit:audit",
+    "calibrate": "stages.calibrate:calibrate",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
@@ -90,6 +92,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "audit",
+    "calibrate",
     "evaluate",
     "export",
     "fetch",

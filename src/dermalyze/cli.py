@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "train",
     "export": "export",
     "probe": "probe",
+    "calibrate": "calibrate",
     "evaluate": "evaluate",
     "run": "run",
     "synth": "synth",
@@ -303,6 +304,12 @@ def probe(run: RunArgument, as_json: JsonOption = False) -> None:
     stage("probe", run, as_json)
 
 
+@command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")
+def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Fit what turns scores into probabilities."""
+    stage("calibrate", run, as_json)
+
+
 @command(
     "evaluate",
     "dermalyze evaluate outputs/first",
@@ -392,13 +399,18 @@ def predict(
     names: Annotated[bool, typer.Option("--names", help="Show file names, which may identify a person.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in memory at a time.")] = 32,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: one a core.")] = None,
+    prevalence: Annotated[
+        Path | None, typer.Option("--prevalence", metavar="FILE", help="YAML: the share of each class where you work.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Answer for pictures; a bad one has its own line."""
+    from dermalyze.config.base import read_mapping
     from dermalyze.core.progress import say
     from dermalyze.serve.output import write
 
-    answers = call("predict", model, images, batch_size=batch_size, threads=threads)
+    shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
+    answers = call("predict", model, images, batch_size=batch_size, threads=threads, prevalence=shares)
     counted = Counted(answers.rows)
     errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
     if counted.rows == 0:

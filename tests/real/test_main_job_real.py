@@ -16,7 +16,6 @@ from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
 from dermalyze.fleet.pipeline import run_experiment
-from dermalyze.ops.recipes import softmax
 from dermalyze.serve.predictor import Predictor
 
 pytestmark = pytest.mark.real
@@ -79,9 +78,14 @@ def test_what_answers_is_what_was_measured(run: Run) -> None:
     stored = read_predictions(run.predictions_path("test", "flips"))
     part = read_part(run, "test").set_index("image_id").loc[stored.ids]
     store = ImageStore.open(run.config().data)
-    answers = list(Predictor(run.root).predict_batch((store.read(path) for path in part["path"]), batch_size=7))
+    predictor = Predictor(run.root)
+    answers = list(predictor.predict_batch((store.read(path) for path in part["path"]), batch_size=7))
     given = np.array([[answer.probabilities[name] for name in stored.classes] for answer in answers])
-    np.testing.assert_allclose(given, softmax(stored.logits), atol=1e-4)
+    np.testing.assert_allclose(given, predictor.calibrator(stored.logits), atol=1e-4)
+    measured = json.loads(run.evaluation_path.read_text())
+    own = given[np.arange(len(given)), stored.labels]
+    assert measured["calibration"]["calibrator"] == predictor.calibrator.kind
+    assert measured["metrics"]["log_loss"]["value"] == pytest.approx(-np.log(own).mean(), abs=1e-3)
 
 
 def test_imagenet_weights_were_taken(run: Run) -> None:

@@ -59,12 +59,13 @@ def make_judged(
 
 def store_predictions(run: Any, spec: Any, *, skill: float = 2.0, seed: int = 0, **meta: Any) -> None:
     """Predictions of some skill for every part, as `probe` leaves them."""
+    from dermalyze.config.data import PARTS
     from dermalyze.data.manifest import read_classes
     from dermalyze.data.predictions import Predictions, write_predictions
     from dermalyze.data.splitting import read_part
 
     classes, generator = read_classes(run), np.random.default_rng(seed)
-    for part in ("train", "val", "cal", "test"):
+    for part in (part for part in PARTS if run.split_path(part).exists()):
         frame = read_part(run, part)
         labels = np.array([classes.index(label) for label in frame["label"]])
         logits = generator.normal(size=(len(frame), len(classes))) + skill * np.eye(len(classes))[labels]

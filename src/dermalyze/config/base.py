@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import yaml
@@ -109,6 +110,28 @@ def why_unreadable(error: Exception) -> str:
     'No such file or directory'
     """
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_mapping(path: Path, kind: str) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one.
+
+    Args:
+        path: of the file, in UTF-8.
+        kind: what it should map, for the message.
+
+    Raises:
+        ConfigError: unreadable, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: cannot be read: {why_unreadable(error)}; give a YAML file in UTF-8") from error
+    values = parse_yaml(text, path.name)
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name}: holds a {type(values).__name__}, must be a mapping {kind}")
+    return values
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from dermalyze.config.base import Spec, merge, parse_set, parse_yaml, why_unreadable
+from dermalyze.config.base import Spec, merge, parse_set, read_mapping
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
 from dermalyze.config.messages import validation_message
 from dermalyze.config.model import ModelSpec
@@ -26,6 +26,14 @@ class InferenceSpec(Spec):
         "plain", description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn"
     )
     batch_size: int = Field(64, ge=1)
+    calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic"] = Field(
+        "auto",
+        description="from scores to probabilities, chosen by cross-validation: auto: of those that change no answer, only how "
+        "sure it is (none, temperature); any: of all",
+    )
+    coverage: float | None = Field(
+        None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
+    )
 
 
 class EvaluateSpec(Spec):
@@ -75,16 +83,7 @@ def load_experiment(path: Path, sets: Iterable[str] = ()) -> ExperimentSpec:
     Raises:
         ConfigError: unreadable, not YAML, not a mapping, or invalid.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: cannot be read: {why_unreadable(error)}; give a YAML file in UTF-8") from error
-    values = parse_yaml(text, path.name)
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name}: holds a {type(values).__name__}, must be a mapping of keys (data, model, train, ...)")
-    return build_experiment(values, path.name, sets)
+    return build_experiment(read_mapping(path, "of keys (data, model, train, ...)"), path.name, sets)
 
 
 def dump_experiment(spec: ExperimentSpec) -> str:

@@ -67,6 +67,13 @@ class ArtefactRecord(_Record):
     licence_note: str
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+
+    @property
+    def scores_sha256(self) -> str:
+        """SHA-256 of all that the scores depend on, and so of everything but the calibration that is made from them."""
+        values = self.model_dump(mode="json", exclude={"calibration"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 class Graph:

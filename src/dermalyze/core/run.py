@@ -112,6 +112,9 @@ class Run:
     def predictions_path(self, name: str, recipe: str) -> Path:
         return self.predictions_dir / f"{name}-{recipe}.parquet"
 
+    def calibration_path(self, recipe: str) -> Path:
+        return self.root / "calibration" / f"{recipe}.json"
+
     @property
     def report_dir(self) -> Path:
         return self.root / "report"

@@ -11,13 +11,14 @@ from typing import Any
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
+from dermalyze.core.artefact import parse_record
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import ConfigError
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.stages.init import freeze
 
-STEPS = ("prepare", "audit", "split", "train", "export", "probe", "evaluate")
+STEPS = ("prepare", "audit", "split", "train", "export", "probe", "calibrate", "evaluate")
 LEAK_STEPS = ("train", "evaluate")
 """Steps that take `accept_leak`."""
 
@@ -54,7 +55,7 @@ def run_experiment(
     sets: Sequence[str] = (),
     accept_leak: str | None = None,
 ) -> PipelineResult:
-    """Prepare, audit, split, train, export, probe and evaluate; each step that is finished is skipped.
+    """Prepare, audit, split, train, export, probe, calibrate and evaluate; each step that is finished is skipped.
 
     Args:
         config: an experiment, or its YAML file.
@@ -63,13 +64,15 @@ def run_experiment(
         accept_leak: go on although the data leaks, for this reason, which then stands on every result.
 
     Raises:
-        ConfigError: the configuration is wrong, names no data, or differs from the one the run is frozen on.
+        ConfigError: the configuration is wrong, names no data or no backbone, or differs from the one the run is frozen on.
         DermalyzeError: whatever a step refuses; what was finished before it stays.
     """
     spec = config if isinstance(config, ExperimentSpec) else load_experiment(Path(config), sets)
     if spec.data.path is None and spec.data.source.kind != "merged":
         raise ConfigError("data.path is not set; name the folder or the archives with --set data.path=FOLDER")
     root = Path(root if root is not None else time.strftime("outputs/run_%Y%m%d_%H%M%S"))
+    if not Run(root).describe()["train"]:
+        _check_backbone(spec)
     run = freeze(root, spec)
     spec = run.config()
     say(f"run folder {root}")
@@ -87,6 +90,13 @@ def run_experiment(
     return PipelineResult(root, seconds, read_json(run.evaluation_path))
 
 
+def _check_backbone(spec: ExperimentSpec) -> None:
+    """Refuse a backbone or weight file that is not there now, and not when the data has been prepared."""
+    from dermalyze.model.backbones import pretrained_cfg_of
+
+    pretrained_cfg_of(spec.model)
+
+
 def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool:
     """Whether a step's result is there and belongs to the results before it, by their hashes.
 
@@ -97,7 +107,7 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
         DataError: the manifest is not the one that was split.
         ModelError: a result is damaged.
     """
-    if step != "probe" and not run.describe()[step]:
+    if step not in ("probe", "calibrate") and not run.describe()[step]:
         return False
     if step == "audit":
         return not redone
@@ -110,9 +120,15 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
         return bool(made_from.get("weights_sha256") == read_json(run.best_record_path).get("weights_sha256"))
     if step == "probe":
         return _probed(run, spec.inference.recipe)
+    if step == "calibrate":
+        return _calibrated(run, spec.inference.recipe)
     if step == "evaluate":
-        judged = read_json(run.evaluation_path).get("provenance", {}).get("predictions_sha256")
-        return bool(judged == sha256_file(run.predictions_path("test", spec.inference.recipe)))
+        judged, recipe = read_json(run.evaluation_path).get("provenance", {}), spec.inference.recipe
+        made_of = {
+            "predictions_sha256": run.predictions_path("test", recipe),
+            "calibration_sha256": run.calibration_path(recipe),
+        }
+        return all(judged.get(key) == sha256_file(path) for key, path in made_of.items())
     return True
 
 
@@ -120,9 +136,22 @@ def _probed(run: Run, recipe: str) -> bool:
     """Whether every part has its predictions, of this artefact."""
     from dermalyze.data.predictions import read_predictions
 
-    artefact = sha256_file(run.artefact_record_path)
+    scores = parse_record(run.artefact_record_path.read_bytes()).scores_sha256
     paths = [run.predictions_path(part, recipe) for part in PARTS if run.split_path(part).exists()]
-    return all(path.exists() and read_predictions(path).meta.get("artefact_sha256") == artefact for path in paths)
+    return all(path.exists() and read_predictions(path).meta.get("scores_sha256") == scores for path in paths)
+
+
+def _calibrated(run: Run, recipe: str) -> bool:
+    """Whether the recipe's calibration is there, of these predictions, and in the artefact."""
+    path = run.calibration_path(recipe)
+    if not path.exists():
+        return False
+    known, part = read_json(path), "cal" if run.split_path("cal").exists() else "val"
+    served = parse_record(run.artefact_record_path.read_bytes()).calibration
+    return (
+        known.get("predictions_sha256") == sha256_file(run.predictions_path(part, recipe))
+        and known.get("calibration") == served
+    )
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -23,8 +23,6 @@ from dermalyze.model.weights import load_backbone_weights, read_sidecar, read_te
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-TINY = "tiny_cnn"
 
 OURS = {  # kwargs of timm.create_model that are set here, and where to say it instead
     "num_classes": "the head has the classes",
@@ -56,15 +54,27 @@ class InputConfig:
     std: tuple[float, float, float]
 
 
-class TinyCnn(nn.Module):
+class OwnNetwork(nn.Module):
+    """A network that timm does not have: it speaks timm's dialect (`forward_features`, `forward_head`, `num_features`).
+
+    Attributes:
+        config: the input it was made for.
+    """
+
+    config: ClassVar[InputConfig]
+
+
+class TinyCnn(OwnNetwork):
     """Four blocks of convolution, BatchNorm and ReLU: a network for demonstrations and tests, no weights exist.
 
-    Speaks timm's dialect (`forward_features`, `forward_head`, `num_features`). A stem of stride 2 and a halving before
-    each later block make the map 1/16 of the image. 137,112 parameters with the default channels.
+    A stem of stride 2 and a halving before each later block make the map 1/16 of the image. 137,112 parameters with
+    the default channels.
 
     Args:
         channels: of each block, four or any other number.
     """
+
+    config = InputConfig((96, 96), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
     def __init__(self, channels: Sequence[int] = (24, 48, 96, 96)) -> None:
         super().__init__()
@@ -85,6 +95,9 @@ class TinyCnn(nn.Module):
 
     def forward_head(self, map_BDhw: Tensor, pre_logits: bool = True) -> Tensor:
         return map_BDhw.mean(dim=(2, 3))
+
+
+OWN: dict[str, type[OwnNetwork]] = {"tiny_cnn": TinyCnn}
 
 
 class Backbone(nn.Module):
@@ -201,11 +214,11 @@ def check_name(name: str) -> None:
     ...
     dermalyze.core.errors.ConfigError: model.backbone: 'tiny_cn' is unknown to timm; nearest: tiny_cnn, ...
     """
-    if name == TINY:
+    if name in OWN:
         return
     timm = _timm()
     if not timm.is_model(name):
-        near = get_close_matches(name.lower(), [*timm.list_models(), TINY], n=4, cutoff=0.4)
+        near = get_close_matches(name.lower(), [*timm.list_models(), *OWN], n=4, cutoff=0.4)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ConfigError(f"model.backbone: {name!r} is unknown to timm{hint}")
     architecture, _, tag = name.partition(".")
@@ -237,8 +250,8 @@ def _timm() -> ModuleType:
 
 
 def _architecture_config(spec: ModelSpec) -> InputConfig:
-    if spec.backbone == TINY:
-        return InputConfig((96, 96), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    if spec.backbone in OWN:
+        return OWN[spec.backbone].config
     cfg = _timm().models.get_pretrained_cfg(spec.backbone)
     _, height, width = cfg.input_size if cfg else (3, 224, 224)
     size = spec.kwargs.get("img_size", (height, width))
@@ -255,8 +268,8 @@ def _triple(values: Any) -> tuple[float, float, float]:
 def _create(spec: ModelSpec, hub_file: Path | None = None) -> nn.Module:
     """The bare network, with the hub's weights if a file is given."""
     try:
-        if spec.backbone == TINY:
-            return TinyCnn(**spec.kwargs)
+        if spec.backbone in OWN:
+            return OWN[spec.backbone](**spec.kwargs)
         with _no_missing_weights(spec.backbone):
             overlay = None if hub_file is None else {"file": str(hub_file)}
             net: nn.Module = _timm().create_model(
@@ -303,7 +316,7 @@ def _hub_weights(name: str) -> Path:
         ModelError: there are none, or the hub cannot be reached.
     """
     remedy = "give a local file with model.weights, or train from random weights with model.pretrained: false"
-    cfg = None if name == TINY else _timm().models.get_pretrained_cfg(name)
+    cfg = None if name in OWN else _timm().models.get_pretrained_cfg(name)
     if cfg is None or not cfg.hf_hub_id:
         raise ModelError(f"model.pretrained: no weights of {name} are on timm's hub; {remedy}")
     import huggingface_hub as hub

@@ -121,6 +121,20 @@ def source_counts(labels_N: npt.ArrayLike, sources_N: npt.ArrayLike, classes: in
     return np.asarray(np.bincount(labels, weights=weight_N, minlength=classes), dtype=np.float64)
 
 
+def effective_shares(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequence[str]) -> Floats:
+    """(C,) shares of the classes as training weighs them: what its probabilities believe of the population.
+
+    >>> from dermalyze.config.train import WeightsImbalance
+    >>> effective_shares(WeightsImbalance(power=0.5), [90, 10], ["nv", "mel"])
+    array([0.75, 0.25])
+    """
+    counts = np.asarray(counts_C, dtype=np.float64)
+    seen = np.ones(len(counts)) if IMBALANCE[spec.kind].balanced_draws else counts
+    weights = class_weights(spec, np.asarray(counts_C), classes)
+    shares = seen * (1.0 if weights is None else weights)
+    return np.asarray(shares / shares.sum())
+
+
 def draw_order(
     spec: ImbalanceSpec,
     labels_N: npt.ArrayLike,

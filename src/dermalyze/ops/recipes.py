@@ -64,18 +64,6 @@ def apply_recipe(name: str, forward: Forward, images_BHW3: Images) -> Outputs:
     return RECIPES[name](forward, images_BHW3)
 
 
-def predict_probabilities(artefact: Any, images_BHW3: Images, recipe: str | None = None) -> NDArray[np.float64]:
-    """Class probabilities (B, C) of a batch by an artefact and its own recipe, or another one.
-
-    Args:
-        artefact: has `run(images) -> (logits, embedding)` and `recipe`; see `dermalyze.core.artefact.Artefact`.
-        images_BHW3: uint8 RGB at the artefact's size.
-        recipe: default: the artefact's.
-    """
-    logits_BC, _ = apply_recipe(recipe or artefact.recipe, artefact.run, images_BHW3)
-    return softmax(logits_BC)
-
-
 def softmax(logits_BC: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Probabilities in float64, so that each row sums to 1; any finite logits, B may be 0.
 

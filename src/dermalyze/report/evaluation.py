@@ -17,6 +17,8 @@ from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, calibration, metrics
+from dermalyze.ops import selective as silence
+from dermalyze.ops.calibrators import Calibrator
 from dermalyze.report import figures
 from dermalyze.report.html import page
 
@@ -33,9 +35,9 @@ HAM10000_BIASES = (
 )
 
 
-def scores_of(p: Predictions) -> metrics.Scores:
-    """Labels and probabilities of stored predictions."""
-    return metrics.Scores(p.labels, p.probs())
+def scores_of(p: Predictions, calibrator: Calibrator) -> metrics.Scores:
+    """Labels and calibrated probabilities of stored predictions."""
+    return metrics.Scores(p.labels, calibrator(p.logits.astype(np.float64)))
 
 
 def tables(spec: EvaluateSpec) -> dict[str, Any]:
@@ -43,19 +45,20 @@ def tables(spec: EvaluateSpec) -> dict[str, Any]:
     return {**metrics.METRICS, "ece": partial(calibration.ece, bins=spec.ece_bins)}
 
 
-def judge(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
-    """Every figure of a set of predictions, JSON-ready: overall, by class, confusion matrix, reliability bins.
+def judge(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator) -> dict[str, Any]:
+    """Every figure of a set of predictions, JSON-ready: overall, by class, confusion matrix, calibration.
 
     Each metric is {value, low, high, n, groups, undefined, note}; null with a note where it cannot be estimated.
 
     Args:
         p: predictions, with the groups that are resampled.
         spec: resamples, level, bins and seed.
+        calibrator: stands between the scores and the probabilities.
 
     Raises:
         ModelError: probabilities that are none.
     """
-    scores, classes = scores_of(p), p.classes
+    scores, classes = scores_of(p, calibrator), p.classes
     found = bootstrap.estimates(
         scores, p.groups, {**tables(spec), **metrics.PER_CLASS_METRICS}, resamples=spec.resamples, level=spec.level,
         seed=spec.seed, names=classes, basic=frozenset({"ece"}),
@@ -87,7 +90,60 @@ def judge(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
         "metrics": overall,
         "per_class": per_class,
         "confusion_matrix": {"labels": classes, "counts": counts.tolist()},
-        "calibration": {"bins": [b.as_dict() for b in bins], "binning": "equal width, top label, upper edge included"},
+        "calibration": {
+            "calibrator": calibrator.kind,
+            "bins": [b.as_dict() for b in bins],
+            "binning": "equal width, top label, upper edge included",
+            "errors": [error.as_dict() for error in calibration.calibration_errors(scores, index, seed=spec.seed)],
+            "classwise_ece": calibration.classwise_ece(scores, spec.ece_bins),
+            "brier_parts": calibration.brier_parts(scores, spec.ece_bins),
+            "before": _before(p, spec),
+        },
+    }
+
+
+def selective(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator, reference: Predictions | None) -> dict[str, Any]:
+    """What silence would gain: quality of each confidence, and the answers that remain at several coverages.
+
+    Args:
+        p: predictions to judge.
+        spec: resamples, level and seed.
+        calibrator: of both.
+        reference: predictions of the calibration part, from which the thresholds come; None: no thresholds.
+    """
+    scores = scores_of(p, calibrator)
+    wrong = (scores.predicted != scores.labels).astype(np.float64)
+    focus = p.classes.index("mel") if "mel" in p.classes else None
+    rows = []
+    if reference is not None and len(reference):
+        confidence, known = (silence.CONFIDENCES[silence.CONFIDENCE](scores_of(q, calibrator).probs) for q in (p, reference))
+        for asked in silence.COVERAGES:
+            threshold = silence.threshold_for(known, asked)
+            wanted = silence.answered_metrics((confidence >= threshold).astype(np.float64), scores, focus)
+            found = bootstrap.estimates(
+                scores, p.groups, wanted, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=p.classes
+            )
+            rows.append({"asked": asked, "threshold": threshold, **{k: e.as_dict() for k, e in found.items()}})  # type: ignore[union-attr]
+    return {
+        "confidence": silence.CONFIDENCE,
+        "part": reference.meta["set"] if reference is not None else None,
+        "focus": None if focus is None else "mel",
+        "quality": {name: silence.quality(of(scores.probs), wrong) for name, of in silence.CONFIDENCES.items()},
+        "coverages": rows,
+    }
+
+
+def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
+    """What calibration started from: the same figures of the plain softmax."""
+    plain = Calibrator("none", {})
+    index, _ = bootstrap.group_index(p.groups)
+    scores = scores_of(p, plain)
+    errors = calibration.calibration_errors(scores, index, counts=(spec.ece_bins,), seed=spec.seed)
+    bins = calibration.reliability(scores, index, bins=spec.ece_bins, level=spec.level)
+    return {
+        "metrics": point_values(p, spec, plain),
+        "errors": [error.as_dict() for error in errors],
+        "bins": [b.as_dict() for b in bins],
     }
 
 
@@ -108,18 +164,19 @@ def methods(spec: EvaluateSpec) -> str:
     )
 
 
-def point_values(p: Predictions, spec: EvaluateSpec) -> dict[str, float | None]:
+def point_values(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator) -> dict[str, float | None]:
     """The overall metrics without intervals, for reference."""
-    tally = metrics.Tally(scores_of(p), np.ones((len(p), 1)))
+    tally = metrics.Tally(scores_of(p, calibrator), np.ones((len(p), 1)))
     return {name: metrics.defined(metric(tally)[0]) for name, metric in tables(spec).items()}
 
 
-def draw(m: Mapping[str, Any], p: Predictions) -> dict[str, bytes]:
-    """The figures by file name; their numbers come from `m`, the ROC curves' course from `p`."""
+def draw(m: Mapping[str, Any], p: Predictions, calibrator: Calibrator) -> dict[str, bytes]:
+    """The figures by file name; their numbers come from `m`, the ROC curves' course from `p` and its calibrator."""
     classes, leak = m["classes"], m["accepted_leak"]
     part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
     title = f"{part}, {m['n_images']:,} images of {m['n_groups']:,} groups, recipe {m['recipe']}"
-    probs = p.probs()
+    probs = scores_of(p, calibrator).probs
+    before = m["calibration"]["before"]["bins"] if calibrator.kind != "none" else None
     present = [0 < int((p.labels == c).sum()) < len(p) for c in range(len(classes))]
     curves = [metrics.roc_curve(p.labels, probs, c) if present[c] else None for c in range(len(classes))]
     aurocs = [m["per_class"][name]["auroc"] | {"n": m["per_class"][name]["support"]} for name in classes]
@@ -133,19 +190,26 @@ def draw(m: Mapping[str, Any], p: Predictions) -> dict[str, bytes]:
         "per_class_metrics.png": figures.per_class_metrics(
             m["per_class"], classes, title=f"Class by class. {title}", leak=leak
         ),
+        "risk_coverage.png": figures.risk_coverage(
+            silence.CONFIDENCES[silence.CONFIDENCE](probs),
+            (probs.argmax(axis=1) != p.labels).astype(np.float64),
+            m["selective"]["coverages"],
+            title=f"Keeping silent. {title}",
+            leak=leak,
+        ),
         "calibration_curve.png": figures.calibration_curve(
-            m["calibration"]["bins"], m["metrics"]["ece"], title=f"Calibration. {title}", leak=leak
+            m["calibration"]["bins"], m["metrics"]["ece"], before=before, title=f"Calibration. {title}", leak=leak
         ),
     }
 
 
-def write_report(folder: Path, m: Mapping[str, Any], p: Predictions) -> list[Path]:
+def write_report(folder: Path, m: Mapping[str, Any], p: Predictions, calibrator: Calibrator) -> list[Path]:
     """Draw and write everything into `folder`, the metrics file last: where it is, the rest is complete.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
-    images = draw(m, p)
+    images = draw(m, p, calibrator)
     text = page(m, images)
     (folder / METRICS_NAME).unlink(missing_ok=True)
     for name, data in images.items():

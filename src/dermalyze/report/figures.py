@@ -18,6 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from dermalyze.ops import selective
 from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles
 
 Floats = npt.NDArray[np.float64]
@@ -174,14 +175,30 @@ def per_class_metrics(
     return _draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)
 
 
-def calibration_curve(bins: Sequence[Mapping[str, Any]], ece: EstimateDict, *, title: str, leak: str | None = None) -> bytes:
-    """Accuracy against confidence in equal-width bins with Wilson intervals, and below how many images stand in each bin."""
+def calibration_curve(
+    bins: Sequence[Mapping[str, Any]],
+    ece: EstimateDict,
+    *,
+    title: str,
+    before: Sequence[Mapping[str, Any]] | None = None,
+    leak: str | None = None,
+) -> bytes:
+    """Accuracy against confidence in equal-width bins with Wilson intervals, and below how many images stand in each bin.
+
+    Args:
+        before: the bins of the same answers without a calibrator, drawn thinly behind.
+    """
     filled = [b for b in bins if b["n"]]
     middle = [(b["lower"] + b["upper"]) / 2 for b in bins]
 
     def paint(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle=(0, (2, 3)), label="perfectly calibrated")
+        if before is not None:
+            points = [(b["confidence"], b["accuracy"]) for b in before if b["n"]]
+            upper.plot(
+                *zip(*points, strict=True), color=QUIET, marker="o", markersize=3, linewidth=0.9, label="before calibration"
+            )
         if filled:
             x, y = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
             upper.fill_between(x, x, y, color=ACCENT, alpha=0.12, linewidth=0, label="gap")
@@ -205,6 +222,55 @@ def calibration_curve(bins: Sequence[Mapping[str, Any]], ece: EstimateDict, *, t
             axes.set_axisbelow(True)
 
     return _draw(7.2, 6.2, title, leak, paint)
+
+
+def risk_coverage(
+    confidence_N: npt.NDArray[np.float64],
+    wrong_N: npt.NDArray[np.float64],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    leak: str | None = None,
+) -> bytes:
+    """Share of wrong answers among the surest, against how many are answered, between the best and a random order.
+
+    Args:
+        confidence_N: higher is surer.
+        wrong_N: 1 where the answer is wrong.
+        rows: coverage and accuracy as estimates, at the thresholds of the calibration part.
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        if len(wrong_N):
+            for order, colour, dash, name in (
+                (np.zeros(len(wrong_N)), QUIET, (0, (2, 3)), "random order"),
+                (confidence_N, ACCENT, "-", "this model"),
+                (-wrong_N, "#009E73", (0, (4, 1.5)), "best order of the same answers"),
+            ):
+                coverage, risk = selective.risk_coverage(order, wrong_N)
+                axes.plot(coverage, risk, color=colour, linestyle=dash, linewidth=1.5, label=name)
+            for row in rows:
+                if row["accuracy"]["value"] is not None and row["accuracy"]["low"] is not None:
+                    x, y = row["coverage"]["value"], 1 - row["accuracy"]["value"]
+                    axes.vlines(
+                        x, 1 - row["accuracy"]["high"], 1 - row["accuracy"]["low"], color="#D55E00", linewidth=1.6, zorder=4
+                    )
+                    axes.plot(x, y, "o", color="#D55E00", markersize=5, zorder=5)
+                    axes.annotate(f"{100 * row['asked']:g} %", (x, y), xytext=(-5, 6), textcoords="offset points",
+                                  ha="right", fontsize=9, color="#A04000")  # fmt: skip
+            axes.plot([], [], "o-", color="#D55E00", markersize=5, label="at thresholds of the calibration part, with interval")
+            axes.legend(loc="upper left")
+        else:
+            axes.text(0.5, 0.5, "not estimable (n = 0)", ha="center", color=QUIET, transform=axes.transAxes)
+        top = selective.risk_coverage(confidence_N, wrong_N)[1].max(initial=0.0)
+        axes.set(xlim=(0, 1.01), ylim=(0, max(0.05, 1.4 * top)))  # room for the legend
+        axes.set_xlabel("share of images that is answered, the surest first")
+        axes.set_ylabel("share of wrong answers among them")
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+
+    return _draw(7.2, 4.6, title, leak, paint)
 
 
 def training_curves(

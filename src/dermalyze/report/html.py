@@ -34,6 +34,7 @@ PROVENANCE = {
     "config_sha256": "configuration, SHA-256",
     "manifest_sha256": "manifest, SHA-256",
     "predictions_sha256": "predictions, SHA-256",
+    "calibration_sha256": "calibration, SHA-256",
     "model_sha256": "model (ONNX graph), SHA-256",
 }
 
@@ -62,6 +63,8 @@ def page(m: Json, images: Mapping[str, bytes]) -> str:
             "where they are known). If two models' intervals overlap widely, this set does not tell which is better."
         ),
         metrics=[_metric_row(name, m) for name in m["metrics"]],
+        calibration=calibration_section(m),
+        selective=selective_section(m),
         class_columns=[PER_CLASS_TITLES[key] for key in PER_CLASS_TITLES],
         classes=_class_rows(m),
         class_note=(
@@ -166,6 +169,75 @@ def _class_rows(m: Json) -> list[dict[str, Any]]:
     return rows
 
 
+def calibration_section(m: Json) -> dict[str, Any]:
+    """What is said of the probabilities: how they were made, before and after, and beside a perfectly calibrated model."""
+    c = m["calibration"]
+    fitted = c.get("fitted")
+    kind = c["calibrator"].replace("_", " ")
+    if c["calibrator"] == "none":
+        how = "The probabilities are the plain softmax of the scores; no calibrator stands between them."
+    else:
+        how = (
+            f"Scores become probabilities by a calibrator of kind {kind}, fitted on {fitted['images']:,} images "
+            f"({fitted['groups']:,} groups) of the part {fitted['part']}."
+        )
+    if fitted and fitted["part"] == "val":
+        how += " That part was also used for early stopping, so the fit flatters itself a little."
+    changed = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece")
+    before = c["before"]["metrics"]
+    parts = c["brier_parts"]
+    return {
+        "how": how,
+        "changes": [
+            (MEANINGS[name][0], "–" if before[name] is None else f"{before[name]:.3f}", value_text(m["metrics"][name]))
+            for name in changed
+        ]
+        if c["calibrator"] != "none"
+        else [],
+        "errors": [
+            {
+                "name": f"{error['bins']} bins of {error['binning']}",
+                **{key: "–" if error[key] is None else f"{error[key]:.3f}" for key in ("value", "largest", "perfect", "high")},
+                "p": "–" if error["p_value"] is None else f"{error['p_value']:.3f}",
+            }
+            for error in c["errors"]
+        ],
+        "classwise": None if c["classwise_ece"] is None else f"{c['classwise_ece']:.3f}",
+        "parts": None if parts is None else ", ".join(f"{name} {value:.3f}" for name, value in parts.items()),
+        "trials": [
+            (t["kind"].replace("_", " "), f"{t['log_loss']:.4f}", t["kind"] == c["calibrator"]) for t in fitted["trials"]
+        ]
+        if fitted and fitted["trials"]
+        else [],
+    }
+
+
+def selective_section(m: Json) -> dict[str, Any]:
+    """What is said of keeping silent."""
+    s = m["selective"]
+    focus = s["focus"] is not None
+    columns = ["share answered", "accuracy of the answered"]
+    columns += ["melanoma: found among the answered", "melanoma: answered as something else"] if focus else []
+    keys = ["coverage", "accuracy", *(["sensitivity", "missed"] if focus else [])]
+    names = {"max_probability": "largest probability", "margin": "lead over the second", "neg_entropy": "entropy (negative)"}
+    return {
+        "columns": columns,
+        "part": s["part"],
+        "rows": [
+            {
+                "asked": f"{100 * row['asked']:g} %",
+                "threshold": f"{row['threshold']:.3f}",
+                "cells": [(value_text(row[key]), interval_or_note(row[key])) for key in keys],
+            }
+            for row in s["coverages"]
+        ],
+        "quality": [
+            (names[name], ["–" if q[key] is None else f"{q[key]:.3f}" for key in ("error_auroc", "aurc", "e_aurc", "augrc")])
+            for name, q in s["quality"].items()
+        ],
+    }
+
+
 def captions(m: Json) -> dict[str, str]:
     """What to see in each figure, by file name."""
     panels = ", ".join(PER_CLASS_PANELS.values())
@@ -185,12 +257,18 @@ def captions(m: Json) -> dict[str, str]:
             "the class to say more. "
             "Look for classes with high AUROC and low sensitivity: the model ranks them well, but calls them something else."
         ),
+        "risk_coverage.png": (
+            "Keeping silent: when only the surest cases are answered, how many of those answers are wrong. The further the "
+            "curve lies below the dotted line, the better the model knows when it is wrong; the dashed line is the best that "
+            "the same answers allow. Points: thresholds taken from the calibration part, as they turn out here."
+        ),
         "calibration_curve.png": (
             "Reliability diagram: of the answers given with some confidence, the share that is right. On the dotted "
             "line confidence can be taken "
             "at its word; below it the model is overconfident. Below: how many images stand behind each point. "
             "Vertical lines are Wilson intervals "
-            "with the number of groups as sample size."
+            "with the number of groups as sample size. The thin grey line, where there is one, is the model before "
+            "calibration."
         ),
     }
 

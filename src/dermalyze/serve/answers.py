@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,14 @@ class Answers:
         return self.rows
 
 
-def predict(model: str | Path, images: Iterable[str | Path], *, batch_size: int = 32, threads: int | None = None) -> Answers:
+def predict(
+    model: str | Path,
+    images: Iterable[str | Path],
+    *,
+    batch_size: int = 32,
+    threads: int | None = None,
+    prevalence: Mapping[str, float] | None = None,
+) -> Answers:
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
 
     Args:
@@ -34,14 +41,15 @@ def predict(model: str | Path, images: Iterable[str | Path], *, batch_size: int 
         images: what to answer for; see `dermalyze.serve.inputs.read_inputs`.
         batch_size: images in memory at a time, 1 or more.
         threads: CPU threads of one pass; default: one a core.
+        prevalence: share of each class where the answers are to be used; default: as in the calibration part.
 
     Raises:
-        UsageError: neither a run nor an artefact, or a wrong batch size.
+        UsageError: neither a run nor an artefact, a wrong batch size, or shares that do not fit the classes.
         ModelError: the artefact is refused.
 
     Example:
         for answer in predict("outputs/first", ["photos", "more.zip"]):
             print(answer.error or answer.predicted_class)
     """
-    predictor = Predictor(model, threads=threads)
+    predictor = Predictor(model, threads=threads, prevalence=prevalence)
     return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size))

@@ -65,8 +65,8 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         errors, leak = errors + (row.error is not None), row.accepted_leak or leak
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
         probability = "    -" if row.confidence is None else f"{row.confidence:.3f}"
-        said = row.error or row.predicted_class_description or ""
-        label = one_line(row.predicted_class or "error")
+        said = row.error or row.reason or row.predicted_class_description or ""
+        label = one_line("refer" if row.abstain else row.predicted_class or "error")
         print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
@@ -85,7 +85,16 @@ def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
 def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool) -> int:
     writer = csv.writer(stream, lineterminator="\n")
     header = ["index", "image", "image_id", *(["name"] if names else []), "predicted_class", "predicted_class_description"]
-    header += ["confidence", *(f"p_{one_line(name)}" for name in classes), "notes", "error", "accepted_leak", "disclaimer"]
+    header += [
+        "confidence",
+        *(f"p_{one_line(name)}" for name in classes),
+        "abstain",
+        "reason",
+        "notes",
+        "error",
+        "accepted_leak",
+        "disclaimer",
+    ]
     writer.writerow(header)
     errors = 0
     for row in rows:
@@ -94,6 +103,7 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description)]
         numbers = [row.confidence, *(row.probabilities.get(name) for name in classes)]
         cells += ["" if number is None else f"{number:.9g}" for number in numbers]
+        cells += ["" if row.error is not None else str(row.abstain).lower(), safe_cell(row.reason)]
         cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
         writer.writerow(cells)
     return errors

@@ -20,7 +20,9 @@ from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
-from dermalyze.ops.recipes import predict_probabilities
+from dermalyze.ops.calibrators import Calibrator, reprior
+from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.selective import Referral
 from dermalyze.serve.inputs import Item, read_file
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ class Prediction(Mapping[str, Any]):
         image_id: the user's own key, from a CSV.
         name: what the user called it (a path, perhaps); in no output unless asked for.
         accepted_leak: the reason with which training on leaking data was accepted; stands on every answer.
+        calibrated: whether a calibrator stands between the scores and the probabilities.
+        abstain: the model is not sure enough to be asked; the rest of the answer is there to be seen, not to be used.
+        reason: why it abstains, or None.
 
     >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
@@ -62,6 +67,9 @@ class Prediction(Mapping[str, Any]):
     image_id: str | None = None
     name: str | None = None
     accepted_leak: str | None = None
+    calibrated: bool = False
+    abstain: bool = False
+    reason: str | None = None
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -76,7 +84,10 @@ class Prediction(Mapping[str, Any]):
                 "predicted_class_description": self.predicted_class_description,
                 "confidence": self.confidence,
                 "probabilities": dict(self.probabilities),
+                "calibrated": self.calibrated,
+                "abstain": self.abstain,
             }
+            values |= {"reason": self.reason} if self.reason else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
         return {**values, "disclaimer": DISCLAIMER}
@@ -97,9 +108,10 @@ class Predictor:
     Args:
         model: a run folder, or the folder of an artefact.
         threads: CPU threads of one pass; None: one a core.
+        prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
 
     Raises:
-        UsageError: neither a run nor an artefact.
+        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1.
         ModelError: the artefact is refused; see `Artefact.open`.
 
     Example:
@@ -107,14 +119,24 @@ class Predictor:
         print(result["predicted_class"], result["confidence"])
     """
 
-    def __init__(self, model: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, model: str | Path, *, threads: int | None = None, prevalence: Mapping[str, float] | None = None) -> None:
         self.artefact = Artefact.open(_artefact_folder(Path(model)), threads=threads)
         self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
+        known = self.artefact.record.calibration
+        self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
+        self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
+        self.referral = Referral.from_dict((known or {}).get("referral"))
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the model's order."""
         return self.artefact.classes
+
+    def probabilities(self, images_BHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Class probabilities (B, C) of images at the network's size, by the artefact's recipe and calibrator."""
+        logits_BC, _ = apply_recipe(self.artefact.recipe, self.artefact.run, images_BHW3)
+        probs_BC = self.calibrator(logits_BC.astype(np.float64))
+        return probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
 
     def predict(self, image: str | Path | bytes | Image | NDArray[np.uint8]) -> Prediction:
         """The answer for one image.
@@ -150,16 +172,20 @@ class Predictor:
 
     def _answer(self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]]) -> Iterator[Prediction]:
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
-        rows = iter(predict_probabilities(self.artefact, np.stack(pixels)) if pixels else np.zeros((0, len(self.classes))))
+        rows = iter(self.probabilities(np.stack(pixels)) if pixels else np.zeros((0, len(self.classes))))
         for blank, pixels_HW3 in prepared:
             if pixels_HW3 is None:
                 yield blank
                 continue
             probabilities_C = next(rows)
             best = self.classes[int(probabilities_C.argmax())]
+            reason = self.referral.reason(probabilities_C) if self.referral is not None else None
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "notes", "image_id", "name", "accepted_leak")},
                 predicted_class=best,
+                calibrated=self.calibrator.kind != "none",
+                abstain=reason is not None,
+                reason=reason,
                 predicted_class_description=self.artefact.descriptions[best],
                 confidence=float(probabilities_C.max()),
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
@@ -189,6 +215,22 @@ class Predictor:
             return Prediction(**known), to_size(pixels_HW3, self.preprocessing)
         except DataError as error:
             return Prediction(**known, error=str(error)), None
+
+
+def _shares(
+    prevalence: Mapping[str, float], calibration: Mapping[str, Any] | None, classes: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C,) shares of the classes where the probabilities were calibrated, and where they are to be used."""
+    known = (calibration or {}).get("shares")
+    if not isinstance(known, dict) or known.keys() != set(classes) or not all(share > 0 for share in known.values()):
+        raise UsageError(
+            "prevalence: this model is not calibrated, so its probabilities belong to no population; calibrate it first"
+        )
+    values = [prevalence.get(name) for name in classes]
+    sound = all(isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in values)
+    if prevalence.keys() != set(classes) or not sound or abs(sum(v or 0 for v in values) - 1) > 1e-3:
+        raise UsageError(f"prevalence: {dict(prevalence)} must give each of {', '.join(classes)} a share, and sum to 1")
+    return np.array([known[name] for name in classes]), np.array(values, dtype=np.float64)
 
 
 def _artefact_folder(model: Path) -> Path:

@@ -12,16 +12,17 @@ from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
-from dermalyze.core.progress import progress
-from dermalyze.core.run import Run
+from dermalyze.core.progress import progress, say
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, versions, write_report
+from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, point_values, selective, versions, write_report
 from dermalyze.report.html import headline, interval_or_note, value_text
 
 
@@ -92,16 +93,19 @@ def evaluate(
     predictions = read_predictions(path)
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
+    calibrator, fitted = read_calibration(run, predictions)
     metrics = {
         **_head(spec, "test part", predictions, leak),
-        **judge(predictions, spec.evaluate),
-        "validation": validation_values(run, spec, predictions),
+        **judge(predictions, spec.evaluate, calibrator),
+        "selective": selective(predictions, spec.evaluate, calibrator, read_reference(run, predictions)),
+        "validation": validation_values(run, spec, predictions, calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
         "known_biases": _biases(run),
         "provenance": provenance(run, spec, predictions, path),
     }
-    return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, predictions)))
+    metrics["calibration"] |= {"fitted": fitted}
+    return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, predictions, calibrator)))
 
 
 def _evaluate_external(
@@ -140,18 +144,20 @@ def _evaluate_external(
             "set": external.name,
             "recipe": recipe,
             "model_sha256": artefact.model_sha256,
-            "artefact_sha256": artefact.sha256,
+            "scores_sha256": artefact.record.scores_sha256,
             "manifest_sha256": run.manifest_hash(),
             "accepted_leak": leak,
         },
     )
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
+    calibrator, fitted = read_calibration(run, predictions)
     compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
     metrics = {
         **_head(spec, f"external validation on {external.name}", predictions, leak),
-        **judge(predictions, spec.evaluate),
+        **judge(predictions, spec.evaluate, calibrator),
+        "selective": selective(predictions, spec.evaluate, calibrator, read_reference(run, predictions)),
         "validation": None,
         "split": None,
         "external": {
@@ -162,8 +168,9 @@ def _evaluate_external(
         "known_biases": _biases(run),
         "provenance": provenance(run, spec, predictions, path),
     }
+    metrics["calibration"] |= {"fitted": fitted}
     folder = run.external_report_dir(external.name)
-    return EvaluateResult(metrics, tuple(write_report(folder, metrics, predictions)))
+    return EvaluateResult(metrics, tuple(write_report(folder, metrics, predictions, calibrator)))
 
 
 def _head(spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
@@ -226,14 +233,50 @@ def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -
     return "; ".join(dict.fromkeys(reason for reason in stamped if reason)) or None
 
 
-def validation_values(run: Run, spec: ExperimentSpec, test: Predictions) -> dict[str, float | None] | None:
+def read_calibration(run: Run, p: Predictions) -> tuple[Calibrator, dict[str, Any] | None]:
+    """The calibrator of the predictions' recipe and what it was fitted on; none where `calibrate` has not run.
+
+    Raises:
+        ModelError: it was fitted on the scores of another model.
+    """
+    path = run.calibration_path(p.meta["recipe"])
+    if not path.exists():
+        say(f"{run.root.name}: not calibrated; probabilities are the plain softmax until: dermalyze calibrate {run.root}")
+        return Calibrator("none", {}), None
+    known = read_json(path)
+    if known.get("scores_sha256") != p.meta.get("scores_sha256"):
+        raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
+    calibration = known.get("calibration")
+    if not isinstance(calibration, dict):
+        raise ModelError(f"{path.name}: holds no calibration; run again: dermalyze calibrate {run.root}")
+    fitted = {key: calibration.get(key) for key in ("part", "images", "groups")}
+    return Calibrator.from_dict(calibration, len(p.classes)), {
+        **fitted,
+        "trials": known.get("trials"),
+        "sha256": sha256_file(path),
+    }
+
+
+def read_reference(run: Run, p: Predictions) -> Predictions | None:
+    """Predictions of the part from which thresholds come, if they are of the same scores."""
+    part = "cal" if run.split_path("cal").exists() else "val"
+    path = run.predictions_path(part, p.meta["recipe"])
+    if not path.exists():
+        return None
+    known = read_predictions(path)
+    return known if known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
+
+
+def validation_values(
+    run: Run, spec: ExperimentSpec, test: Predictions, calibrator: Calibrator
+) -> dict[str, float | None] | None:
     """The same metrics on the validation part, for reference; None where its predictions are not of the same model."""
     path = run.predictions_path("val", spec.inference.recipe)
     if not path.exists():
         return None
     p = read_predictions(path)
     same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
-    return point_values(p, spec.evaluate) if same and p.meta["set"] == "val" else None
+    return point_values(p, spec.evaluate, calibrator) if same and p.meta["set"] == "val" else None
 
 
 def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:
@@ -244,6 +287,9 @@ def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> di
         "config_sha256": sha256_file(run.config_path),
         "manifest_sha256": p.meta.get("manifest_sha256"),
         "predictions_sha256": sha256_file(path),
+        "calibration_sha256": sha256_file(calibration)
+        if (calibration := run.calibration_path(p.meta["recipe"])).exists()
+        else None,
         "model_sha256": p.meta.get("model_sha256"),
         "versions": versions(),
     }

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph
+from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph, parse_record
 from dermalyze.core.atomic import resource_errors, sha256_bytes, sha256_file, sync_folder
 from dermalyze.core.errors import MissingExtraError, ModelError
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes
 from dermalyze.model.checkpoint import load_best
@@ -129,7 +129,7 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
         parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record = make_record(run, spec, best, hashes, parity)
+        record = with_calibration(run, make_record(run, spec, best, hashes, parity))
         text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
         publish({**files, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
@@ -267,6 +267,14 @@ def make_record(
         "files": hashes,
         "parity": parity,
     }
+
+
+def with_calibration(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the run's calibration, where that was fitted on the very scores that this artefact gives."""
+    path = run.calibration_path(record["recipe"])
+    known = read_json(path) if path.exists() else {}
+    same = known.get("scores_sha256") == parse_record(json.dumps(record).encode()).scores_sha256
+    return {**record, "calibration": known["calibration"] if same else None}
 
 
 def publish(files: dict[str, bytes], target: Path, *, check: Callable[[Path], object]) -> None:

@@ -73,7 +73,7 @@ def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
             "classes": artefact.classes,
             "recipe": recipe,
             "model_sha256": artefact.model_sha256,
-            "artefact_sha256": artefact.sha256,
+            "scores_sha256": artefact.record.scores_sha256,
             "manifest_sha256": run.manifest_hash(),
             "accepted_leak": artefact.record.accepted_leak,
         }

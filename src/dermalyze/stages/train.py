@@ -115,12 +115,12 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
         hint = nearest(spec.train.monitor, list(MONITORS))
         raise ConfigError(f"train.monitor: '{spec.train.monitor}' is not one of {', '.join(MONITORS)}{hint}")
     with run.lock():
-        run.probe_write(run.checkpoints_dir)
         reason = require_no_leak(run, accept_leak)
         if resume is not None and not resume.exists():
             raise UsageError(f"--resume {resume.name}: is not there; leave the option out to go on with the newest state")
         if resume is not None and run.root.resolve() not in (resume.resolve(), *resume.resolve().parents):
             raise ModelError(f"--resume {resume.name}: belongs to another run; continue it with: dermalyze train ITS_RUN")
+        run.probe_write(run.checkpoints_dir)
         settings = spec.train
         runtime = choose_runtime(
             device=settings.device,

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
+from dermalyze.core.artefact import parse_record
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.predictions import Predictions, write_predictions
 from dermalyze.fleet.pipeline import STEPS, run_experiment
 
@@ -60,18 +61,36 @@ class World:
 
     def export(self, run: Run) -> None:
         weights = sha256_bytes(self.weights.encode())
-        write_json(run.artefact_record_path, {"created_from": {"weights_sha256": weights}})
+        record = {
+            "schema_version": 1, "name": "fake", "created_from": {"weights_sha256": weights}, "model": {}, "recipe": "plain",
+            "classes": [{"name": name, "description": ""} for name in ("a", "b")], "preprocessing": {"height": 8, "width": 8},
+            "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "", "parity": {},
+            "files": dict.fromkeys(("model.onnx", "model.safetensors"), weights),
+        }  # fmt: skip
+        write_json(run.artefact_record_path, record)
 
     def probe(self, run: Run) -> None:
-        meta = {"classes": ["a", "b"], "recipe": "plain", "artefact_sha256": sha256_file(run.artefact_record_path)}
+        meta = {
+            "classes": ["a", "b"],
+            "recipe": "plain",
+            "scores_sha256": parse_record(run.artefact_record_path.read_bytes()).scores_sha256,
+        }
         for part in ("train", "val", "test"):
             one = Predictions(["a"], ["a"], np.zeros(1, np.int64), np.zeros((1, 2), np.float32), None, {**meta, "set": part})
             write_predictions(run.predictions_path(part, "plain"), one)
 
+    def calibrate(self, run: Run) -> None:
+        calibration = {"kind": "none", "parameters": {}, "part": "val"}
+        scores = sha256_file(run.predictions_path("val", "plain"))
+        write_json(run.calibration_path("plain"), {"predictions_sha256": scores, "calibration": calibration})
+        write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
+
     def evaluate(self, run: Run) -> None:
-        write_json(
-            run.evaluation_path, {"provenance": {"predictions_sha256": sha256_file(run.predictions_path("test", "plain"))}}
-        )
+        made_of = {
+            "predictions_sha256": run.predictions_path("test", "plain"),
+            "calibration_sha256": run.calibration_path("plain"),
+        }
+        write_json(run.evaluation_path, {"provenance": {key: sha256_file(path) for key, path in made_of.items()}})
 
 
 @pytest.fixture
@@ -84,7 +103,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     return world
 
 
-SPEC = build_experiment({"data": {"path": "data"}})
+SPEC = build_experiment({"data": {"path": "data"}, "model": {"backbone": "tiny_cnn", "pretrained": False}})
 
 
 def test_all_steps_in_order_then_none(world: World) -> None:
@@ -123,16 +142,25 @@ def test_new_weights_are_exported_probed_and_measured_again(world: World) -> Non
     world.weights = "w2"
     world.train(Run(Path("run")))
     run_experiment(SPEC, Path("run"))
-    assert world.calls == ["export", "probe", "evaluate"]
+    assert world.calls == ["export", "probe", "calibrate", "evaluate"]
 
 
 def test_a_new_export_is_probed_and_measured_again(world: World) -> None:
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
     record = Run(Path("run")).artefact_record_path
-    record.write_bytes(record.read_bytes() + b" ")
+    write_json(record, {**read_json(record), "name": "another"})
     run_experiment(SPEC, Path("run"))
-    assert world.calls == ["probe", "evaluate"]
+    assert world.calls == ["probe", "calibrate", "evaluate"]
+
+
+def test_a_calibration_that_is_not_the_artefacts_is_made_again(world: World) -> None:
+    run_experiment(SPEC, Path("run"))
+    world.calls.clear()
+    record = Run(Path("run")).artefact_record_path
+    write_json(record, {**read_json(record), "calibration": None})
+    run_experiment(SPEC, Path("run"))
+    assert world.calls == ["calibrate"]
 
 
 def test_an_unfinished_training_goes_on(world: World) -> None:
@@ -175,7 +203,7 @@ def test_the_run_works_from_any_folder(world: World, tmp_path: Path, monkeypatch
 
 
 def test_a_file_and_settings_on_top(world: World, tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("train: {epochs: 3}\n", encoding="utf-8")
+    (tmp_path / "x.yaml").write_text("train: {epochs: 3}\nmodel: {backbone: tiny_cnn, pretrained: false}\n", encoding="utf-8")
     run_experiment("x.yaml", Path("run"), sets=["data.path=data", "train.epochs=4"])
     assert Run(tmp_path / "run").config().train.epochs == 4
 
@@ -184,3 +212,10 @@ def test_no_data_is_refused_before_anything_is_made(world: World, tmp_path: Path
     with pytest.raises(ConfigError, match=r"--set data\.path"):
         run_experiment(build_experiment({}), Path("run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_backbone_is_refused_before_anything_is_made(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nearest: resnet18"):
+        run_experiment(build_experiment({"data": {"path": "data"}, "model": {"backbone": "resnet18x"}}), Path("run"))
+    assert not (tmp_path / "run").exists()
+    assert world.calls == []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import InferenceSpec
 from dermalyze.core.errors import ModelError
-from dermalyze.ops.recipes import RECIPES, apply_recipe, predict_probabilities, softmax
+from dermalyze.ops.recipes import RECIPES, apply_recipe, softmax
 
 Array = NDArray[np.float32]
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
@@ -70,9 +68,3 @@ def test_empty_batch(name: str) -> None:
 def test_unknown_recipe() -> None:
     with pytest.raises(ModelError, match="did you mean 'flips'"):
         apply_recipe("flip", forward, IMAGES)
-
-
-def test_artefact_answers_by_its_own_recipe_unless_told() -> None:
-    artefact = SimpleNamespace(run=forward, recipe="flips")
-    assert np.allclose(predict_probabilities(artefact, IMAGES), softmax(apply_recipe("flips", forward, IMAGES)[0]))
-    assert np.allclose(predict_probabilities(artefact, IMAGES, "plain"), softmax(forward(IMAGES)[0]))

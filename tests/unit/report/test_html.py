@@ -12,12 +12,17 @@ import pytest
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.predictions import Predictions
-from dermalyze.report.evaluation import judge, write_report
+from dermalyze.ops.calibrators import Calibrator
+from dermalyze.report.evaluation import judge, selective, write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0):
+PLAIN, WARM = Calibrator("none", {}), Calibrator("temperature", {"temperature": 1.5})
+FITTED = {"part": "val", "images": 40, "groups": 30, "trials": [{"kind": "temperature", "log_loss": 0.5}], "sha256": "a" * 64}
+
+
+def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=0, calibrator=PLAIN, reference=True):
     generator = np.random.default_rng(seed)
     labels = generator.integers(len(classes), size=n) if labels is None else np.asarray(labels, dtype=int)
     n = len(labels)
@@ -25,16 +30,18 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     meta = {"classes": list(classes), "set": "test", "recipe": "plain"}
     p = Predictions([f"secret-{k}" for k in range(n)], [f"patient-{k // 2}" for k in range(n)], labels, logits, None, meta)
     m = {
-        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, **judge(p, EvaluateSpec(resamples=100)),
+        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak,
+        **judge(p, EvaluateSpec(resamples=100), calibrator),
+        "selective": selective(p, EvaluateSpec(resamples=100), calibrator, p if reference else None),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip
-    return m, p
+    m["calibration"] |= {"fitted": FITTED if calibrator is WARM else None}
+    return m, p, calibrator
 
 
 def written(folder, *args, **kwargs):
-    m, p = report(*args, **kwargs)
-    write_report(folder, m, p)
+    write_report(folder, *report(*args, **kwargs))
     return json.loads((folder / "evaluation_metrics.json").read_text()), (folder / "report.html").read_text()
 
 
@@ -61,8 +68,9 @@ def read(page):
     return " ".join(parser.words), parser.tags
 
 
-def test_every_number_with_three_decimals_stands_in_the_metrics_file(tmp_path):
-    m, page = written(tmp_path)
+@pytest.mark.parametrize("calibrator", [PLAIN, WARM], ids=lambda c: c.kind)
+def test_every_number_with_three_decimals_stands_in_the_metrics_file(tmp_path, calibrator):
+    m, page = written(tmp_path, calibrator=calibrator)
     known = set()
 
     def collect(value):
@@ -84,7 +92,7 @@ def test_page_is_self_contained(tmp_path):
     _, page = written(tmp_path)
     _, tags = read(page)
     sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in tags)
     assert not any("href" in attrs for _, attrs in tags)
@@ -116,7 +124,7 @@ def test_leak_reason_is_stamped_on_page_and_figures(tmp_path):
     assert "LEAK ACCEPTED, NOT A FAIR RESULT: the published split" in page
     stamped = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert "LEAK ACCEPTED" not in written(tmp_path)[1]
-    assert len(stamped) == 4
+    assert len(stamped) == 5
     assert all(path.read_bytes() != stamped[path.name] for path in tmp_path.glob("*.png"))
 
 
@@ -144,3 +152,33 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path):
     written(tmp_path / "b")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
+    m, page = written(tmp_path, calibrator=WARM)
+    words, _ = read(page)
+    assert "calibrator of kind temperature, fitted on 40 images (30 groups) of the part val" in words
+    assert "early stopping" in words
+    before, after = m["calibration"]["before"]["metrics"]["log_loss"], m["metrics"]["log_loss"]["value"]
+    assert before != after
+    assert re.search(rf"log loss\s+{before:.3f}\s+{after:.3f}", words)
+    assert len(m["calibration"]["errors"]) == 4
+    plain, _ = read(written(tmp_path)[1])
+    assert "no calibrator stands between them" in plain
+
+
+def test_silence_has_its_table_and_its_figure(tmp_path):
+    m, page = written(tmp_path)
+    words, _ = read(page)
+    assert (tmp_path / "risk_coverage.png").stat().st_size > 5000
+    for row in m["selective"]["coverages"]:
+        assert f"{row['threshold']:.3f}" in words
+    assert "melanoma: answered as something else" in words
+    assert "melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
+
+
+def test_without_a_calibration_part_there_are_no_thresholds(tmp_path):
+    m, page = written(tmp_path, reference=False)
+    assert m["selective"]["coverages"] == []
+    assert "asked to answer" not in read(page)[0]
+    assert "AUROC, right above wrong answers" in read(page)[0]

@@ -18,6 +18,7 @@ COUNTS = {"df": 26, "mel": 30, "nv": 80}
 FILES = {
     "evaluation_metrics.json", "report.html", "confusion_matrix.png", "roc_curves.png", "per_class_metrics.png",
     "calibration_curve.png",
+    "risk_coverage.png",
 }  # fmt: skip
 
 

@@ -1,0 +1,143 @@
+"""From stored scores to probabilities that can be taken at their word: fit, choose, and put it into the artefact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.artefact import parse_record
+from dermalyze.core.atomic import sha256_file, write_json
+from dermalyze.core.errors import DataError, ModelError
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.predictions import Predictions, read_predictions
+from dermalyze.data.splitting import read_part
+from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
+from dermalyze.ops.imbalance import effective_shares
+from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
+
+CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
+"""What `inference.calibration` may leave open, and the calibrators that are then chosen from."""
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What was fitted.
+
+    Attributes:
+        recipe: the inference recipe it belongs to.
+        part: the part it was fitted on: cal, or val where a split has no cal.
+        images: of that part; groups: of them.
+        kind: the calibrator.
+        parameters: its numbers.
+        referral: from which confidence on it answers, or None where it always does.
+        trials: log loss of each calibrator on images that its fit had not seen.
+    """
+
+    recipe: str
+    part: str
+    images: int
+    groups: int
+    kind: str
+    parameters: dict[str, Any]
+    referral: dict[str, Any] | None
+    trials: tuple[Trial, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.__dict__, "trials": [trial.as_dict() for trial in self.trials]}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        number = self.parameters.get("temperature")
+        said = f"{self.kind.replace('_', ' ')}" + (f" {number:.3f}" if number else "")
+        lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {said}"]
+        lines += [f"  {t.kind:<18} log loss {t.log_loss:.4f}" + ("  *" if t.kind == self.kind else "") for t in self.trials]
+        lines.append("log loss by cross-validation within that part; * is the one taken")
+        if self.referral is not None:
+            lines.append(
+                f"refers what is less sure than {self.referral['threshold']:.3f}: all but {self.referral['coverage']:.0%}"
+            )
+        return lines
+
+
+def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
+    """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artefact.
+
+    Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
+    leaves the choice to that (see `CHOICES`). A split without a calibration part is calibrated on validation, which early
+    stopping has used; the result says so.
+
+    Raises:
+        UsageError: no probe or no export yet, or another process works in the run.
+        DataError: manifest or split changed; predictions of other images.
+        ModelError: predictions of another model.
+    """
+    with run.lock():
+        run.probe_write()
+        recipe = spec.inference.recipe
+        part = "cal" if run.split_path("cal").exists() else "val"
+        path = run.require(run.predictions_path(part, recipe), "probe")
+        p = read_predictions(path)
+        record = parse_record(run.require(run.artefact_record_path, "export").read_bytes())
+        _check(run, p, part, record.scores_sha256)
+        shift_C = prior_shift(run, spec, p.classes)
+        shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
+        logits = p.logits.astype(np.float64)
+        trials = cross_validate(logits, p.labels, p.groups, shift_C)
+        asked = spec.inference.calibration
+        kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
+        fitted = fit(kind, logits, p.labels, shift_C)
+        groups = len(set(p.groups))
+        calibration = {
+            **fitted.as_dict(),
+            "part": part,
+            "images": len(p),
+            "groups": groups,
+            "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+            "referral": _referral(fitted(logits), spec.inference.coverage),
+        }
+        write_json(
+            run.calibration_path(recipe),
+            {
+                "schema_version": 1,
+                "recipe": recipe,
+                "scores_sha256": record.scores_sha256,
+                "predictions_sha256": sha256_file(path),
+                "asked": asked,
+                "calibration": calibration,
+                "trials": [trial.as_dict() for trial in trials],
+            },
+        )
+        write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
+        return CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], trials)
+
+
+def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:
+    """From which confidence on the model answers; None where it always does."""
+    if coverage is None:
+        return None
+    threshold = threshold_for(CONFIDENCES[CONFIDENCE](probs_NC), coverage)
+    return {"confidence": CONFIDENCE, "coverage": coverage, "threshold": threshold}
+
+
+def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
+    """(C,) log of the share of each class in the training part over the share that training weighed it by."""
+    labels = read_part(run, "train")["label"].value_counts()
+    counts_C = np.array([int(labels.get(name, 0)) for name in classes])
+    shift_C = np.log(counts_C / counts_C.sum() / effective_shares(spec.train.imbalance, counts_C, classes))
+    return np.asarray(shift_C, dtype=np.float64)
+
+
+def _check(run: Run, p: Predictions, part: str, scores_sha256: str) -> None:
+    """Refuse predictions that are not this model's of this part."""
+    again = f"run again: dermalyze probe {run.root}"
+    if p.meta.get("scores_sha256") != scores_sha256:
+        raise ModelError(f"{run.root.name}: the predictions of {part} are not of the exported model; {again}")
+    if p.meta.get("manifest_sha256") != run.manifest_hash() or p.meta["set"] != part:
+        raise DataError(f"{run.root.name}: the predictions are not of the part {part} of this manifest; {again}")
+    if p.ids != read_part(run, part)["image_id"].astype(str).tolist():
+        raise DataError(f"{run.root.name}: the predictions hold other images than the part {part}; {again}")
