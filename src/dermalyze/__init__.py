@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from dermalyze.core.run import Run
+    from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.serve.answers import predict
@@ -61,6 +62,7 @@ _SOURCES = {
     "calibrate": "stages.calibrate:calibrate",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
+    "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
     "init": "stages.init:init",
     "load_experiment": "config.experiment:load_experiment",
@@ -93,6 +95,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "export",
+    "fetch",
     "fit_check",
     "init",
     "load_experiment",

@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "run": "run",
     "synth": "synth",
+    "fetch": "fetch",
     "predict": "predict",
     "plot": "plot",
     "fit-check": "fit_check",
@@ -363,6 +364,26 @@ def synth(
         raise dermalyze.UsageError(f"--size {size}: write one edge in pixels (96) or height x width (150x200)")
     size_px = (int(edges[1]), int(edges[2] or edges[1]))
     show(call("synth", out, lesions=lesions, seed=seed, size_px=size_px, difficulty=difficulty, balance=balance.value), as_json)
+
+
+@command(
+    "fetch",
+    "dermalyze fetch ham10000",
+    "dermalyze fetch isic2019 data/isic2019 --yes",
+    "dermalyze fetch pad_ufes_20",
+)
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ham10000, isic2018, isic2019, isic2020, bcn20000, ...")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder; default: one of that name here.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to size and licence without being asked.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a known data set; goes on where it stopped."""
+
+    def ask(question: str) -> bool:
+        return sys.stdin.isatty() and typer.confirm(question, err=True)
+
+    show(call("fetch", name, out, confirm=None if yes else ask), as_json)
 
 
 @command(

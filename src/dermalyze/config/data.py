@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from dermalyze.config.base import Spec
+from dermalyze.config.classes import LABEL_MAP_CLASSES, LABEL_MAPS
+from dermalyze.core.errors import nearest
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Part = Literal["train", "val", "cal", "test"]
@@ -45,7 +47,126 @@ class CsvSource(Spec):
     extension: str = Field(".jpg", description="appended to image_id where the file has no path column")
 
 
-SourceSpec = Annotated[Ham10000Source | FolderSource | CsvSource, Field(discriminator="kind")]
+class Isic2018Source(Spec):
+    """ISIC 2018, task 3: one-hot ground truth, with the lesion groupings where they are there."""
+
+    kind: Literal["isic2018"] = "isic2018"
+
+
+class Isic2019Source(Spec):
+    """ISIC 2019: one-hot ground truth and metadata."""
+
+    kind: Literal["isic2019"] = "isic2019"
+
+
+class Isic2020Source(Spec):
+    """ISIC 2020 (SIIM-ISIC): one table, of either version."""
+
+    kind: Literal["isic2020"] = "isic2020"
+    label: Literal["benign_malignant", "diagnosis"] = Field("benign_malignant", description="column that is the label")
+
+
+class IsicArchiveSource(Spec):
+    """A download of isic-cli: images and `metadata.csv`."""
+
+    kind: Literal["isic_archive"] = "isic_archive"
+    label: str | None = Field(None, description="column that is the label; default: diagnosis, else diagnosis_3")
+
+
+class PadUfes20Source(Spec):
+    """PAD-UFES-20: photographs of a smartphone."""
+
+    kind: Literal["pad_ufes_20"] = "pad_ufes_20"
+
+
+class Bcn20000Source(Spec):
+    """BCN20000: dermoscopy from Barcelona."""
+
+    kind: Literal["bcn20000"] = "bcn20000"
+
+
+class Derm7ptSource(Spec):
+    """Derm7pt, the seven-point checklist: a dermoscopic and a clinical image a case."""
+
+    kind: Literal["derm7pt"] = "derm7pt"
+    images: Literal["dermoscopic", "clinical", "both"] = Field("dermoscopic", description="which images of each case")
+
+
+class Fitzpatrick17kSource(Spec):
+    """Fitzpatrick17k: clinical photographs from two atlases."""
+
+    kind: Literal["fitzpatrick17k"] = "fitzpatrick17k"
+    label: Literal["three_partition_label", "nine_partition_label", "label"] = Field(
+        "three_partition_label", description="column that is the label"
+    )
+
+
+OneSource = (
+    Ham10000Source
+    | FolderSource
+    | CsvSource
+    | Isic2018Source
+    | Isic2019Source
+    | Isic2020Source
+    | IsicArchiveSource
+    | PadUfes20Source
+    | Bcn20000Source
+    | Derm7ptSource
+    | Fitzpatrick17kSource
+)
+
+
+def _label_map(value: Any) -> Any:
+    """A map given by name, written out."""
+    if not isinstance(value, str):
+        return value
+    if value not in LABEL_MAPS:
+        names = list(LABEL_MAPS)
+        raise ValueError(f"no label map is called '{value}'; known are {', '.join(names)}{nearest(value, names)}")
+    return LABEL_MAPS[value]
+
+
+LabelMap = Annotated[
+    dict[str, str | None],
+    BeforeValidator(_label_map),
+    WithJsonSchema(
+        {"anyOf": [{"type": "object", "additionalProperties": {"type": ["string", "null"]}}, {"enum": list(LABEL_MAPS)}]}
+    ),
+]
+_LABEL_MAP = "label in the file to class name, null leaves its images out; or a known map by its name: " + ", ".join(LABEL_MAPS)
+
+
+class MergedPart(Spec):
+    """One of several sources."""
+
+    name: str | None = Field(None, pattern=r"^[a-z0-9_]{1,40}$", description="in the source column; default: the source's kind")
+    path: str | list[str] | None = Field(None, description="as data.path, of this source")
+    source: OneSource = Field(Ham10000Source(), discriminator="kind")
+    label_map: LabelMap = Field(default_factory=dict, description=_LABEL_MAP)
+    own_ids: bool = Field(False, description="its lesion_id and patient_id have nothing to do with those of the other sources")
+
+    @property
+    def title(self) -> str:
+        """The name, or the source's kind."""
+        return self.name or self.source.kind
+
+
+class MergedSource(Spec):
+    """Several sources as one set; each has its own path and label map, and its name is kept in the source column."""
+
+    kind: Literal["merged"] = "merged"
+    sources: tuple[MergedPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        titles = [part.title for part in self.sources]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"two sources are called '{twice[0]}'; give each its own name")
+        return self
+
+
+SourceSpec = Annotated[OneSource | MergedSource, Field(discriminator="kind")]
 
 
 class DataSpec(Spec):
@@ -53,11 +174,27 @@ class DataSpec(Spec):
 
     source: SourceSpec = Ham10000Source()
     path: str | list[str] | None = Field(None, description="a folder, or the archives; relative to the working folder")
-    classes: list[str] | None = Field(None, description="class names in order; default: the source's own")
-    label_map: dict[str, str] = Field(default_factory=dict, description="label in the file to class name")
+    classes: list[str] | None = Field(
+        None, description="class names in order; default: those of a label map given by name, else the source's own"
+    )
+    label_map: LabelMap = Field(default_factory=dict, description=_LABEL_MAP)
     max_bad_fraction: float = Field(0.01, ge=0, le=1, description="more quarantined images than this refuse the set")
     follow_links: bool = Field(False, description="accept symbolic links that leave the data folder")
     workers: int | None = Field(None, ge=0, le=256, description="decoding processes; default: one a core")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_of_a_named_map(cls, values: Any) -> Any:
+        name = values.get("label_map") if isinstance(values, dict) else None
+        if isinstance(name, str) and name in LABEL_MAP_CLASSES and values.get("classes") is None:
+            return {**values, "classes": list(LABEL_MAP_CLASSES[name])}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.source, MergedSource) and self.path is not None:
+            raise ValueError("path is given beside source.kind merged; give each of source.sources its own path")
+        return self
 
 
 class PreprocessSpec(Spec):

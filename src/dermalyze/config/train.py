@@ -173,6 +173,9 @@ class TrainSpec(Spec):
     schedule: ScheduleSpec = CosineRestartsSchedule()
     loss: LossSpec = CrossEntropyLoss()
     imbalance: ImbalanceSpec = WeightsImbalance()
+    balance_sources: bool = Field(
+        False, description="draw each source (of merged data) equally often, then within a source as imbalance says"
+    )
     augment: AugmentSpec = AugmentSpec()
     monitor: str = Field("val_loss", description="metric that picks the best epoch and stops early; see metrics.jsonl")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()

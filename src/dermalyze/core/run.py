@@ -188,6 +188,8 @@ class Run:
             ConfigError: the configuration names other data.
         """
         spec = self.config()
+        if spec.data.source.kind == "merged":
+            raise ConfigError(f"{self.root.name}: the run merges sources, each with its own path; leave --data out")
         if spec.data.path is not None:
             known = [spec.data.path] if isinstance(spec.data.path, str) else spec.data.path
             if known != paths:

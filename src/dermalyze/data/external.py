@@ -17,7 +17,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.base import parse_yaml, why_unreadable
-from dermalyze.config.data import PARTS, CsvSource, DataSpec, FolderSource, Ham10000Source, SourceSpec
+from dermalyze.config.data import (
+    PARTS,
+    Bcn20000Source,
+    CsvSource,
+    DataSpec,
+    Fitzpatrick17kSource,
+    FolderSource,
+    Ham10000Source,
+    Isic2018Source,
+    Isic2019Source,
+    Isic2020Source,
+    MergedSource,
+    SourceSpec,
+)
 from dermalyze.core.errors import ConfigError, DataError, UsageError, nearest
 from dermalyze.core.run import Run
 from dermalyze.data.cache import read_image
@@ -25,6 +38,7 @@ from dermalyze.data.grouping import conflicts, groups, keys
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
+from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 
@@ -33,6 +47,21 @@ from dermalyze.data.store import ImageStore
 AHEAD = 2  # batches decoded before they are asked for
 MADE_WITH = ("train", "val", "cal")
 """Parts that the model was made with: weights, choices, calibration."""
+
+_LAYOUTS: dict[str, SourceSpec] = {
+    "ham10000_metadata": Ham10000Source(),
+    "isic2018_task3_training_groundtruth": Isic2018Source(),
+    "isic2018_task3_test_groundtruth": Isic2018Source(),
+    "isic_2019_training_groundtruth": Isic2019Source(),
+    "isic_2019_test_groundtruth": Isic2019Source(),
+    "isic_2020_training_groundtruth": Isic2020Source(),
+    "isic_2020_training_groundtruth_v2": Isic2020Source(),
+    "bcn_20k_train": Bcn20000Source(),
+    "fitzpatrick17k": Fitzpatrick17kSource(),
+}
+"""The table that tells a layout, in lower case and without its ending."""
+_SHARED_LESIONS = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive", "bcn20000")
+"""Sources that name a lesion alike."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +90,8 @@ def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: M
     """Find, map and decode a labelled set.
 
     A file that ends in .csv, .tsv or .tab is a table beside its images (`data.source.columns` holds for it where the run's own
-    source is a CSV); a folder or zip with HAM10000_metadata is in that layout; any other holds one folder a class.
+    source is a CSV); a folder or zip with the table of HAM10000, of an ISIC challenge, BCN20000 or Fitzpatrick17k is in that
+    layout; any other is read as the run's own source where that has a layout of its own, else it holds one folder a class.
 
     Args:
         on: folder, zip or table.
@@ -82,7 +112,7 @@ def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: M
             f"label map: leads to {strangers}; the model's classes are {list(classes)}{nearest(strangers[0], list(classes))}"
         )
     root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
-    store = ImageStore.open(spec.model_copy(update={"path": str(root)}))
+    store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links))
     source = _source(on, store, spec.source)
     listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
     rows, labels = _mapped(listing.rows, classes, label_map)
@@ -129,24 +159,36 @@ def read_label_map(path: Path) -> dict[str, str | None]:
 
 
 def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int]:
-    """How many images of the set were used to make the model, by part; found by file bytes, by pixels and, where both sets are
-    HAM10000, by lesion, so that a re-encoded copy or another photograph of a lesion counts too."""
+    """How many images of the set were used to make the model, by part; found by file bytes, by pixels, by the name in the ISIC
+    archive and, where both sets name lesions alike, by lesion, so that a re-encoded copy or another photograph of a lesion
+    counts too."""
     frame, parts = read_division(run)
-    columns = ["sha256", "pixel_sha256"]
-    if external.kind == spec.source.kind == "ham10000":
-        columns += ["lesion_id", "image_id"]
+    columns = ["sha256", "pixel_sha256", *(["lesion_id"] if shares_lesions(external.kind, spec) else [])]
+    used, judged = (_keyed(rows, columns) for rows in (frame, external.frame))
     found = {}
     seen = pd.Series(False, index=external.frame.index)
     for part in MADE_WITH:
-        inside = frame[parts == part]
+        inside = parts == part
         known = pd.Series(False, index=external.frame.index)
-        for column in columns:
-            known |= keys(external.frame, column).isin(set(keys(inside, column).dropna()))
+        for column, values in judged.items():
+            known |= values.isin(set(used[column][inside].dropna()))
         count = int((known & ~seen).sum())
         seen |= known
         if count:
             found[part] = count
     return found
+
+
+def shares_lesions(kind: str, spec: DataSpec) -> bool:
+    """Whether a set of that kind names a lesion as the run's own source does, or as one of those it merges."""
+    own = [part.source.kind for part in spec.source.sources] if isinstance(spec.source, MergedSource) else [spec.source.kind]
+    return kind in _SHARED_LESIONS and any(one in _SHARED_LESIONS for one in own)
+
+
+def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Series]:
+    """The values to compare, and each image's name in the ISIC archive."""
+    names = frame["image_id"].astype(str).map(archive_name).astype(object)
+    return {**{column: keys(frame, column) for column in columns}, "archive": names.where(names.notna(), None)}
 
 
 def read_batches(
@@ -183,7 +225,10 @@ def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:
         settings = own if isinstance(own, CsvSource) else CsvSource(file=None)
         return settings.model_copy(update={"file": on.name})
     names = {entry.name.lower().partition(".")[0] for entry in store.entries()}
-    return Ham10000Source() if "ham10000_metadata" in names else FolderSource()
+    found = next((source for name, source in _LAYOUTS.items() if name in names), None)
+    if found is None:
+        return FolderSource() if isinstance(own, CsvSource | MergedSource | Ham10000Source) else own
+    return own if own.kind == found.kind else found
 
 
 def _mapped(

@@ -20,7 +20,7 @@ from dermalyze.config.data import PreprocessSpec
 from dermalyze.core.errors import DataError, ModelError
 
 SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF")
+PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF", "DICOM")
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
 
@@ -62,6 +62,10 @@ class ImageError(DataError):
     """An image is refused; the message is a reason without name, path or content, fit to be counted and shown."""
 
 
+class PersonalDataError(DataError):
+    """An image is refused because it can name a patient. Not put into quarantine like a bad one: the set must be cleaned."""
+
+
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """An image as everything after sees it.
@@ -69,7 +73,7 @@ class Decoded:
     Attributes:
         pixels: (H, W, 3) uint8 RGB, upright.
         mode: Pillow's name of the stored pixel layout, as "RGB", "L", "I;16".
-        format: "JPEG", "MPO", "PNG", "WEBP", "BMP" or "TIFF".
+        format: "JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF" or "DICOM".
         notes: what was done beyond decoding, as "alpha composited on white".
         personal: kinds of metadata in the file that can identify a person, as "gps"; never their content.
     """
@@ -85,7 +89,8 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
     """Decode one image file to upright 8-bit RGB.
 
     EXIF orientation is applied; alpha is composited on white; grey of more than 8 bits is scaled by the image's own range;
-    CMYK goes through its ICC profile. What cannot be shown faithfully is refused, and the size is judged from the header.
+    CMYK goes through its ICC profile; DICOM as `dermalyze.data.dicom` says. What cannot be shown faithfully is refused, and the
+    size is judged from the header.
 
     Args:
         data: the file.
@@ -94,6 +99,8 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
 
     Raises:
         ImageError: empty, truncated, damaged, too large, of another kind, animated, or CMYK without a profile.
+        PersonalDataError: a DICOM file that can name a patient.
+        MissingExtraError: a DICOM file, and pydicom is not installed.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGBA", (2, 1), (255, 0, 0, 0)).save(buffer, "PNG")
@@ -104,6 +111,10 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
     kind = sniff(data, formats)
     if kind not in formats:
         raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it")
+    if kind == "DICOM":
+        from dermalyze.data.dicom import decode_dicom
+
+        return decode_dicom(data, max_pixels=max_pixels)
     if kind == "WEBP":  # Pillow allocates the whole canvas on opening
         check_size(*_webp_size(data), max_pixels)
     try:
@@ -132,13 +143,13 @@ def sniff(data: bytes, formats: tuple[str, ...] = PREPARE_FORMATS) -> str:
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[128:132] == b"DICM":
+        return "DICOM"
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         raise ImageError("an HTML page, not an image; download it again")
     if b"<svg" in start:
         raise ImageError("an SVG drawing, not a photograph")
-    if data[128:132] == b"DICM":
-        raise ImageError("a DICOM file; convert it to PNG")
     what = next((name for magic, name in _STRANGERS.items() if data.startswith(magic)), "not an image")
     raise ImageError(f"{what}; accepted are {', '.join(formats)}")
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 
 from dermalyze.core.atomic import sha256_bytes
-from dermalyze.core.errors import ResourceError
+from dermalyze.core.errors import MissingExtraError, ResourceError, UsageError
 from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode, pixel_sha256
+from dermalyze.data.images import PREPARE_FORMATS, ImageError, PersonalDataError, decode, pixel_sha256
 from dermalyze.data.store import ImageStore, ReadError
 
 CHUNK = 64
@@ -55,7 +55,8 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
         workers: processes; None: one a core; 0: in this process.
 
     Raises:
-        DataError: a path outside the data folder, or an unsafe archive.
+        DataError: a path outside the data folder, an unsafe archive, or a DICOM file that can name a patient.
+        UsageError: a DICOM file, and pydicom is not installed.
         ResourceError: a worker was killed, or memory ran out.
     """
     jobs = [(store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
@@ -110,6 +111,10 @@ def _inspect(store: ImageStore, path: str) -> Inspected:
         return Inspected(error.reason)
     except ImageError as error:
         return Inspected(str(error))
+    except PersonalDataError as error:
+        raise PersonalDataError(f"{path}: {error}") from None
+    except MissingExtraError as error:
+        raise UsageError(str(error)) from None  # whole on its way out of a worker process
     height, width = image.pixels.shape[:2]
     return Inspected(
         None,

@@ -14,7 +14,7 @@ _SHOWN = 5
 def settle_labels(
     labels: Sequence[str],
     *,
-    label_map: Mapping[str, str],
+    label_map: Mapping[str, str | None],
     chosen: Sequence[str] | None,
     own: Sequence[str] | None,
     splits: Sequence[str | None] | None = None,
@@ -23,7 +23,7 @@ def settle_labels(
 
     Args:
         labels: as in the source, one an image.
-        label_map: label in the source to class name.
+        label_map: label in the source to class name; None for one whose images have been left out.
         chosen: class names from the configuration; they win.
         own: class names the source defines; None: whatever names there are, sorted.
         splits: the user's own part of each image, or None; without chosen or own classes a class that is in no training
@@ -42,14 +42,14 @@ def settle_labels(
     known = list(chosen) if chosen is not None else list(own) if own is not None else None
     if known is not None and (len(set(known)) != len(known) or len(known) < 2 or any(not name.strip() for name in known)):
         raise ConfigError(f"data.classes: {known} must be two or more different names")
-    mapped = [label_map.get(label, label) for label in labels]
+    mapped = [label_map.get(label) or label for label in labels]
     if known is None:
         classes = _derive(mapped, splits)
     else:
         classes = known
-        strangers = sorted(set(label_map.values()) - set(known))
+        strangers = sorted({name for label, name in zip(labels, mapped, strict=True) if label in label_map} - set(known))
         if strangers:
-            raise ConfigError(f"data.label_map: leads to {strangers}, which are none of the classes {known}")
+            raise ConfigError(f"data.label_map: leads to {strangers}, which are none of the classes {known}; set data.classes")
     unknown = Counter(label for label in mapped if label not in set(classes))
     if unknown:
         shown = [
@@ -59,7 +59,7 @@ def settle_labels(
         more = f" and {len(unknown) - _SHOWN} others" if len(unknown) > _SHOWN else ""
         raise DataError(
             f"labels {', '.join(shown)}{more} are none of the classes {classes}; "
-            "correct them, or map them with data.label_map, or set data.classes"
+            "correct them, or map them with data.label_map (null leaves a label out), or set data.classes"
         )
     return mapped, classes
 

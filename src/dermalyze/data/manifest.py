@@ -5,25 +5,28 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
 from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
 
-GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy")
+GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy", "seven_point_score")
+_GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant")
 _INTEGERS, _FLOATS = ("width", "height"), ("age",)
 
 
 def is_giveaway(column: str) -> bool:
     """Whether a user's column tells the label, and so is never a model's input.
 
-    >>> is_giveaway("dx_type"), is_giveaway("mel_thick_mm"), is_giveaway("age")
-    (True, True, False)
+    >>> is_giveaway("dx_type"), is_giveaway("mel_thick_mm"), is_giveaway("diagnosis_2"), is_giveaway("age")
+    (True, True, True, False)
     """
-    return column.lower() in GIVEAWAY_COLUMNS or column.lower().startswith("mel_")
+    return column.lower() in GIVEAWAY_COLUMNS or column.lower().startswith(_GIVEAWAY_STARTS)
 
 
 def manifest_bytes(frame: pd.DataFrame) -> bytes:
@@ -139,3 +142,18 @@ def read_classes(run: Run) -> list[str]:
     if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
         raise DataError(f"{run.summary_path.name}: names no classes; run prepare in a new run folder")
     return [str(name) for name in classes]
+
+
+def source_codes(sources: pd.Series) -> NDArray[np.int64]:
+    """Index of each training image's source, in alphabetical order.
+
+    Raises:
+        DataError: an image without a source, or fewer than two sources.
+    """
+    missing, names = int(sources.isna().sum()), sorted(set(sources.dropna().astype(str)))
+    if missing or len(names) < 2:
+        raise DataError(
+            f"train.balance_sources: {len(names)} sources in the training part, {missing} images without one; at least 2 are "
+            "needed and every image must have one: merge sources with data.source.kind merged, or leave balance_sources out"
+        )
+    return np.array([names.index(name) for name in sources.astype(str)], dtype=np.int64)

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermalyze.config.data import DataSpec
+from dermalyze.config.data import DataSpec, MergedSource
 from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.archives import MAX_MEMBER_BYTES, BadMemberError, name_problem, open_archive, read_member
 
@@ -68,12 +68,20 @@ class ImageStore:
 
     @classmethod
     def open(cls, spec: DataSpec) -> ImageStore:
-        """Mount `spec.path`: a folder, a zip, or a list of both.
+        """Mount `spec.path`: a folder, a zip, or a list of both; of merged sources each path below the source's name.
 
         Raises:
             ConfigError: no path, or two of the same name.
             DataError: it is not there, or an archive that is not a zip.
         """
+        if isinstance(spec.source, MergedSource):
+            mounts = []
+            for part in spec.source.sources:
+                if not part.path:
+                    raise ConfigError(f"data.source.sources: source '{part.title}' has no path; name its folder or archives")
+                one = cls.open(DataSpec(path=part.path, follow_links=spec.follow_links))
+                mounts += [(f"{part.title}/{mount}".rstrip("/"), root) for mount, root in one.mounts]
+            return cls(tuple(mounts), spec.follow_links)
         if not spec.path:
             raise ConfigError("data.path: is not set; name the folder or the archives with --data or --set data.path=FOLDER")
         paths = [Path(p) for p in ([spec.path] if isinstance(spec.path, str) else spec.path)]
@@ -91,6 +99,13 @@ class ImageStore:
         if len(set(names)) != len(names):
             raise ConfigError(f"data.path: two entries have the same name ({', '.join(sorted(names))}); rename one")
         return cls(tuple(zip(names, real, strict=True)), spec.follow_links)
+
+    def within(self, name: str) -> ImageStore:
+        """The store of one merged source, its paths without the source's name."""
+        mounts = [
+            (mount.removeprefix(name).lstrip("/"), root) for mount, root in self.mounts if f"{mount}/".startswith(f"{name}/")
+        ]
+        return ImageStore(tuple(mounts), self.follow_links)
 
     def read(self, path: str) -> bytes:
         """The bytes of one file, at most 256 MiB.

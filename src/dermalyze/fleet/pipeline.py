@@ -68,7 +68,7 @@ def run_experiment(
         DermalyzeError: whatever a step refuses; what was finished before it stays.
     """
     spec = config if isinstance(config, ExperimentSpec) else load_experiment(Path(config), sets)
-    if spec.data.path is None:
+    if spec.data.path is None and spec.data.source.kind != "merged":
         raise ConfigError("data.path is not set; name the folder or the archives with --set data.path=FOLDER")
     root = Path(root if root is not None else time.strftime("outputs/run_%Y%m%d_%H%M%S"))
     if not Run(root).describe()["train"]:

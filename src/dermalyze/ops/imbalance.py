@@ -1,6 +1,6 @@
 """What to do about rare classes: nothing, weights in the loss, or drawing them more often."""
 
-# Shapes: N training images, C classes, M draws an epoch.
+# Shapes: N training images, C classes, S sources, M draws an epoch.
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dermalyze.ops.counter import ORDER, Floats, Ints, permutation, uniforms
 _MEMBER = 16 + ORDER  # stream of the draw within a class
 
 
-def no_weights(counts_C: Ints, classes: Sequence[str]) -> None:
+def no_weights(counts_C: Floats, classes: Sequence[str]) -> None:
     """All classes weigh the same."""
 
 
-def power_weights(counts_C: Ints, classes: Sequence[str], *, power: float) -> Floats:
+def power_weights(counts_C: Floats, classes: Sequence[str], *, power: float) -> Floats:
     """Weights against class frequency.
 
         w_c = (N / (C n_c)) ^ power
@@ -39,10 +39,10 @@ def power_weights(counts_C: Ints, classes: Sequence[str], *, power: float) -> Fl
     array([0.556, 5.   ])
     """
     _refuse_empty(counts_C, classes)
-    return np.asarray((counts_C.sum() / (len(counts_C) * counts_C.astype(np.float64))) ** power)
+    return np.asarray((counts_C.sum() / (len(counts_C) * counts_C)) ** power)
 
 
-def chosen_weights(counts_C: Ints, classes: Sequence[str], *, power: float, values: Mapping[str, float] | None) -> Floats:
+def chosen_weights(counts_C: Floats, classes: Sequence[str], *, power: float, values: Mapping[str, float] | None) -> Floats:
     """Weights given by hand in `values` (class name to weight), else `power_weights`.
 
     Raises:
@@ -88,7 +88,7 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
 
     Args:
         spec: `train.imbalance`.
-        counts_C: training images a class, in class order.
+        counts_C: training images a class (or `source_counts`), in class order.
         classes: class names, in class order.
 
     Raises:
@@ -96,7 +96,29 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
         ConfigError: weights by hand that do not fit the classes.
     """
     fields: dict[str, Any] = spec.model_dump(exclude={"kind"})
-    return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.int64), classes, **fields)
+    return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.float64), classes, **fields)
+
+
+def source_counts(labels_N: npt.ArrayLike, sources_N: npt.ArrayLike, classes: int) -> Floats:
+    """How often each class is expected in an epoch that draws each source equally often.
+
+        n_c = sum over s of N / S * n_sc / n_s
+
+    Args:
+        labels_N: class index of each row, 0..C-1.
+        sources_N: source index of each row, 0..S-1, every source with at least one row.
+        classes: C.
+
+    Returns:
+        (C,) expected draws, which sum to N; in place of the counts of `class_weights`.
+
+    >>> source_counts([0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1], 2)
+    array([4.5, 1.5])
+    """
+    labels, sources = np.asarray(labels_N, dtype=np.int64), np.asarray(sources_N, dtype=np.int64)
+    rows_S = np.bincount(sources)
+    weight_N = len(labels) / (len(rows_S) * rows_S[sources])
+    return np.asarray(np.bincount(labels, weights=weight_N, minlength=classes), dtype=np.float64)
 
 
 def effective_shares(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequence[str]) -> Floats:
@@ -114,18 +136,27 @@ def effective_shares(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequ
 
 
 def draw_order(
-    spec: ImbalanceSpec, labels_N: npt.ArrayLike, *, seed: int, epoch: int, classes: Sequence[str] | None = None
+    spec: ImbalanceSpec,
+    labels_N: npt.ArrayLike,
+    *,
+    seed: int,
+    epoch: int,
+    classes: Sequence[str] | None = None,
+    sources_N: npt.ArrayLike | None = None,
 ) -> Ints:
     """Which row each draw of the epoch takes.
 
     Without sampling: every row once, in random order. With it: as many draws as there are rows, with replacement, each class
-    equally often (to within one draw; which class gets the odd one changes with the epoch), in random order.
+    equally often (to within one draw; which class gets the odd one changes with the epoch), in random order. With sources: as
+    many draws as there are rows, with replacement, each source equally often, and within a source each of its classes equally
+    often where the classes are sampled, else each of its rows.
 
     Args:
         spec: `train.imbalance`.
         labels_N: class index of each row, 0..C-1.
         seed, epoch: the address of the random numbers.
         classes: class names in class order, so that one without any row is noticed; default: as many as the largest label says.
+        sources_N: source index of each row, 0..S-1, to draw each source equally often; None: sources do not matter.
 
     Returns:
         (M,) int64 row indices, M = N.
@@ -137,22 +168,39 @@ def draw_order(
     >>> labels = np.array([0] * 8 + [1] * 2)
     >>> np.bincount(labels[draw_order(SamplingImbalance(), labels, seed=42, epoch=0)])
     array([5, 5])
+    >>> sources = np.array([0] * 9 + [1])
+    >>> np.bincount(sources[draw_order(SamplingImbalance(), labels, seed=42, epoch=0, sources_N=sources)])
+    array([5, 5])
     """
     labels = np.asarray(labels_N, dtype=np.int64)
     order = permutation(seed, epoch, len(labels))
-    if not IMBALANCE[spec.kind].balanced_draws:
-        return order
-    counts = np.bincount(labels, minlength=len(classes or ()))
-    _refuse_empty(counts, classes or [f"number {index}" for index in range(len(counts))])
-    rows_by_class, first = np.argsort(labels, kind="stable"), np.cumsum(counts) - counts
-    drawn = (order + epoch) % len(counts)
-    share = uniforms(seed, epoch, np.arange(len(labels)), 1, stream=_MEMBER)[:, 0]
-    member = (share * counts[drawn]).astype(np.int64)  # below the count: share <= 1 - 2**-53 and counts are far below 2**53
-    rows: Ints = rows_by_class[first[drawn] + member]
+    balanced = IMBALANCE[spec.kind].balanced_draws
+    if balanced:
+        counts = np.bincount(labels, minlength=len(classes or ()))
+        _refuse_empty(counts, classes or [f"number {index}" for index in range(len(counts))])
+    if sources_N is None:
+        return _members(labels, (order + epoch) % len(counts), seed, epoch) if balanced else order
+    sources = np.asarray(sources_N, dtype=np.int64)
+    held = [np.unique(labels[sources == source]) for source in range(int(sources.max()) + 1)] if len(sources) else []
+    source, turn = (order + epoch) % max(1, len(held)), order // max(1, len(held))
+    if not balanced:
+        return _members(sources, source, seed, epoch)
+    width = int(labels.max()) + 1  # a stratum is a class within a source
+    drawn = [held[s][(t + epoch) % len(held[s])] + s * width for s, t in zip(source.tolist(), turn.tolist(), strict=True)]
+    return _members(sources * width + labels, np.array(drawn, dtype=np.int64), seed, epoch)
+
+
+def _members(strata_N: Ints, drawn_M: Ints, seed: int, epoch: int) -> Ints:
+    """A row of each drawn stratum, with replacement."""
+    counts = np.bincount(strata_N)
+    by_stratum, first = np.argsort(strata_N, kind="stable"), np.cumsum(counts) - counts
+    share = uniforms(seed, epoch, np.arange(len(drawn_M)), 1, stream=_MEMBER)[:, 0]
+    member = (share * counts[drawn_M]).astype(np.int64)  # below the count: share <= 1 - 2**-53 and counts are far below 2**53
+    rows: Ints = by_stratum[first[drawn_M] + member]
     return rows
 
 
-def _refuse_empty(counts_C: Ints, classes: Sequence[str]) -> None:
+def _refuse_empty(counts_C: Floats | Ints, classes: Sequence[str]) -> None:
     if len(counts_C) and counts_C.min() > 0:
         return
     empty = [name for name, count in zip(classes, counts_C, strict=True) if count <= 0]

@@ -13,11 +13,12 @@ from dermalyze.core.artefact import parse_record
 from dermalyze.core.atomic import sha256_file, write_json
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
+from dermalyze.data.manifest import source_codes
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
 from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
-from dermalyze.ops.imbalance import effective_shares
+from dermalyze.ops.imbalance import effective_shares, source_counts
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
 
 CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
@@ -135,9 +136,11 @@ def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) ->
 
 def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
     """(C,) log of the share of each class in the training part over the share that training weighed it by."""
-    labels = read_part(run, "train")["label"].value_counts()
-    counts_C = np.array([int(labels.get(name, 0)) for name in classes])
-    shift_C = np.log(counts_C / counts_C.sum() / effective_shares(spec.train.imbalance, counts_C, classes))
+    frame = read_part(run, "train")
+    labels = np.array([classes.index(name) for name in frame["label"]])
+    counts_C = np.bincount(labels, minlength=len(classes))
+    seen_C = source_counts(labels, source_codes(frame["source"]), len(classes)) if spec.train.balance_sources else counts_C
+    shift_C = np.log(counts_C / counts_C.sum() / effective_shares(spec.train.imbalance, seen_C, classes))
     return np.asarray(shift_C, dtype=np.float64)
 
 

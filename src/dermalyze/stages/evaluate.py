@@ -14,10 +14,11 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.external import open_external, read_batches, read_label_map, trained_on
+from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
@@ -162,7 +163,7 @@ def _evaluate_external(
     write_predictions(path, predictions)
     calibrator, fitted = read_calibration(run, predictions)
     reference = read_reference(run, predictions)
-    compared = "file bytes and pixels" + (" and lesions" if external.kind == spec.data.source.kind == "ham10000" else "")
+    compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
     metrics = {
         **_head(spec, f"external validation on {external.name}", predictions, leak),
@@ -196,8 +197,9 @@ def _head(spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> 
 
 def _biases(run: Run) -> list[str]:
     """HAM10000's, where images of it are in the manifest; synthetic sets have the same layout, but other ids."""
-    of_ham10000 = read_manifest(run)["image_id"].between(*HAM10000_IDS).any()
-    return list(HAM10000_BIASES) if of_ham10000 else []
+    ids = read_manifest(run)["image_id"].astype(str)
+    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
+    return list(HAM10000_BIASES) if names.between(*HAM10000_IDS).any() else []
 
 
 def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:

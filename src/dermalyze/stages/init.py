@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dermalyze.config.data import MergedSource
 from dermalyze.config.experiment import ExperimentSpec, build_experiment, load_experiment
 from dermalyze.core.atomic import write_json
 from dermalyze.core.errors import ConfigError, UsageError
@@ -94,12 +95,18 @@ def with_absolute_paths(spec: ExperimentSpec) -> ExperimentSpec:
     >>> with_absolute_paths(spec).data.path == str(Path.cwd() / "a")
     True
     """
-    path = spec.data.path
-    found = None if path is None else absolute(path) if isinstance(path, str) else [absolute(p) for p in path]
+
+    def found(path: str | list[str] | None) -> str | list[str] | None:
+        return None if path is None else absolute(path) if isinstance(path, str) else [absolute(p) for p in path]
+
+    data = spec.data.model_copy(update={"path": found(spec.data.path)})
+    if isinstance(data.source, MergedSource):
+        parts = tuple(part.model_copy(update={"path": found(part.path)}) for part in data.source.sources)
+        data = data.model_copy(update={"source": data.source.model_copy(update={"sources": parts})})
     weights = None if spec.model.weights is None else absolute(spec.model.weights)
     return spec.model_copy(
         update={
-            "data": spec.data.model_copy(update={"path": found}),
+            "data": data,
             "model": spec.model.model_copy(update={"weights": weights}),
         }
     )
@@ -116,12 +123,15 @@ def absolute(path: str | Path) -> str:
 
 def _require_paths(spec: ExperimentSpec) -> None:
     """Refuse a path that is not there before it is frozen for good."""
-    path = spec.data.path
-    named = [("data.path", p) for p in ([] if path is None else [path] if isinstance(path, str) else path)]
+    paths = [("data.path", spec.data.path)]
+    if isinstance(spec.data.source, MergedSource):
+        paths += [(f"data.source.sources ({part.title}).path", part.path) for part in spec.data.source.sources]
+    named = [(key, p) for key, path in paths for p in ([] if path is None else [path] if isinstance(path, str) else path)]
     named += [("model.weights", spec.model.weights)] if spec.model.weights is not None else []
     for key, value in named:
         if not Path(value).exists():
-            raise ConfigError(f"{key}: {value} is not there; relative paths start from the working folder; --set {key}=PATH")
+            remedy = f"--set {key}=PATH" if "(" not in key else "correct it in the configuration"
+            raise ConfigError(f"{key}: {value} is not there; relative paths start from the working folder; {remedy}")
 
 
 def environment(spec: ExperimentSpec) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -52,6 +53,10 @@ class PrepareResult:
             said.append(f"{s['lesions']} lesions by number of images: {images}")
         if s["quarantined"]["images"]:
             said.append(f"{s['quarantined']['images']} images quarantined: {_pairs(s['quarantined']['by_reason'])}")
+        said += [
+            f"{pair['sources'][0]} and {pair['sources'][1]} share {pair['pictures']} identical pictures; each stays in one part"
+            for pair in s["shared_pictures"]
+        ]
         twice = s["duplicates"]
         if twice["images"]:
             said.append(
@@ -82,7 +87,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         ResourceError: the run cannot be written, or a worker process was killed.
     """
     store = ImageStore.open(spec.data)
-    listing = _list(store, spec)
+    listing = _left_out(_list(store, spec), spec.data.label_map)
     labels, classes = settle_labels(
         [row.label for row in listing.rows],
         label_map=spec.data.label_map,
@@ -115,6 +120,17 @@ def _list(store: ImageStore, spec: ExperimentSpec) -> Listing:
             f"data.path: 0 images found for source '{source.kind}'; at least one image of each of 2 classes is needed"
         )
     return listing
+
+
+def _left_out(listing: Listing, label_map: Mapping[str, str | None]) -> Listing:
+    """The listing without the images whose label is mapped to null."""
+    dropped = Counter(row.label for row in listing.rows if row.label in label_map and label_map[row.label] is None)
+    if not dropped:
+        return listing
+    notes = [f"{count} images with label '{label}' are left out by data.label_map" for label, count in dropped.items()]
+    rows = [row for row in listing.rows if row.label not in dropped]
+    classes = None if listing.classes is None else tuple(name for name in listing.classes if name not in dropped)
+    return replace(listing, rows=rows, classes=classes, notes=(*listing.notes, *notes))
 
 
 def _inspect(store: ImageStore, listing: Listing, workers: int | None) -> list[Inspected]:
@@ -224,6 +240,8 @@ def _summary(
         else None,
         "lesions": int(lesions.nunique()) if len(lesions) else None,
         "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
+        "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,
+        "shared_pictures": _shared_pictures(good) if kind == "merged" else [],
         "patients": int(good["patient_id"].nunique()) if good["patient_id"].notna().any() else None,
         "missing": {name: int(good[name].isna().sum()) for name in (*_ASKED, *extra)},
         "user_columns": extra,
@@ -244,6 +262,13 @@ def _summary(
         },
         "notes": list(listing.notes),
     }
+
+
+def _shared_pictures(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """How many pictures each two sources have in common, pixel for pixel."""
+    pictures = {str(name): set(rows["pixel_sha256"]) for name, rows in frame.groupby("source")}
+    common = [(a, b, len(pictures[a] & pictures[b])) for a, b in combinations(pictures, 2)]
+    return [{"sources": [a, b], "pictures": count} for a, b, count in common if count]
 
 
 def _fingerprint(listing: Listing, labels: Sequence[str], classes: Sequence[str], spec: ExperimentSpec) -> str:

@@ -26,7 +26,7 @@ from dermalyze.core.run import Run
 from dermalyze.core.runtime import Runtime, StopRequest, applied, choose_runtime, out_of_memory, stop_on_signals
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.loader import balanced_batches, open_loader
-from dermalyze.data.manifest import read_classes
+from dermalyze.data.manifest import read_classes, source_codes
 from dermalyze.data.quarantine import Quarantine
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.model.augment import augment, mix
@@ -46,7 +46,7 @@ from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
 from dermalyze.ops.counter import words
-from dermalyze.ops.imbalance import class_weights, draw_order
+from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
 from dermalyze.ops.metrics import measure
 from dermalyze.report.training import cost_line, epoch_line, log_scalars
 
@@ -168,6 +168,7 @@ class Training:
         self.loader = open_loader(
             spec.data, self.settings, images, self.preprocessing, pin=runtime.device == "cuda", check=self._check_before_start
         )
+        self.sources = source_codes(frame["source"].iloc[self.rows["train"]]) if spec.train.balance_sources else None
 
         torch.manual_seed(spec.seed)
         model = build_classifier(spec.model, len(self.classes), load_weights=True)
@@ -179,7 +180,9 @@ class Training:
         self.micro = MicroBatches(self.settings.batch_size, self.model)
         self.learner = Learner(self.model, self.optimizer, self.ema, self.scaler)
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.settings.compile else self.model
-        counts = np.bincount(self.labels["train"], minlength=len(self.classes))
+        counts: NDArray[Any] = np.bincount(self.labels["train"], minlength=len(self.classes))
+        if self.sources is not None:
+            counts = source_counts(self.labels["train"], self.sources, len(self.classes))
         weights = class_weights(self.settings.imbalance, counts, self.classes)
         self.weight_C = torch.ones(len(self.classes)) if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.loss = build_loss(self.settings.loss, None if weights is None else self.weight_C.to(runtime.device))
@@ -225,7 +228,10 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> None:
         settings, state = self.settings, self.progress
-        order = draw_order(settings.imbalance, self.labels["train"], seed=self.spec.seed, epoch=epoch, classes=self.classes)
+        order = draw_order(
+            settings.imbalance, self.labels["train"], seed=self.spec.seed, epoch=epoch, classes=self.classes,
+            sources_N=self.sources,
+        )  # fmt: skip
         positions = balanced_batches(np.arange(len(order)), settings.batch_size)
         steps_per_epoch = -(-len(positions) // settings.accumulate)
         total_steps = steps_per_epoch * settings.epochs

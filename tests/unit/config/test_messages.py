@@ -24,7 +24,8 @@ GOLDEN = {
     "train: {early_stopping: {patiense: 3}}": "unknown key 'train.early_stopping.patiense'; did you mean "
     "'train.early_stopping.patience'?",
     "qqq: 1": f"unknown key 'qqq'; {ROOT_KEYS}",
-    "data: {source: {zzz: 1}}": "unknown key 'data.source.zzz'; allowed: columns, extension, file, kind",
+    "data: {source: {zzz: 1}}": "unknown key 'data.source.zzz'; allowed: columns, extension, file, images, kind, label, "
+    "sources",
     "train: {loss: {kind: cross_entropy, gamma: 2}}": "unknown key 'train.loss.gamma'; it belongs to kind focal",
     "train: {loss: {kind: focall}}": "train.loss: kind 'focall' is not one of cross_entropy, focal, label_smoothing; "
     "did you mean 'focal'?",

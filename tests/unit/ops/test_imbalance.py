@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from dermalyze.config.train import BothImbalance, ImbalanceSpec, NoImbalance, SamplingImbalance, WeightsImbalance
 from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.ops.imbalance import class_weights, draw_order
+from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
 
 CLASSES = ["mel", "nv", "df"]
 SAMPLING: list[ImbalanceSpec] = [SamplingImbalance(), BothImbalance()]
@@ -107,3 +107,57 @@ def test_orders_change_with_seed_and_epoch_and_with_nothing_else() -> None:
         assert (first == draw_order(spec, labels, seed=1, epoch=0)).all()
         assert (first != draw_order(spec, labels, seed=1, epoch=1)).any()
         assert (first != draw_order(spec, labels, seed=2, epoch=0)).any()
+
+
+SOURCES = st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("spec", [*PLAIN, *SAMPLING], ids=lambda spec: spec.kind)
+@settings(deadline=None)
+@given(table=SOURCES, seed=st.integers(0, 1000), epoch=st.integers(0, 50))
+def test_each_source_is_drawn_equally_often_and_its_classes_as_chosen(
+    spec: ImbalanceSpec, table: list[list[int]], seed: int, epoch: int
+) -> None:
+    counts = np.array(table)
+    counts[:, 0] += 1  # every source holds something
+    counts[0] += 1  # and every class is somewhere
+    cells = np.repeat(np.arange(counts.size), counts.ravel())
+    cells = np.random.default_rng(seed).permutation(cells)
+    sources, labels = np.divmod(cells, 3)
+    order = draw_order(spec, labels, seed=seed, epoch=epoch, sources_N=sources)
+    assert order.shape == labels.shape
+    drawn = np.bincount(sources[order], minlength=len(counts))
+    assert drawn.max() - drawn.min() <= 1
+    if "sampling" in spec.kind:
+        for source in range(len(counts)):
+            inside = np.bincount(labels[order][sources[order] == source], minlength=3)
+            assert (inside[counts[source] == 0] == 0).all()
+            held = inside[counts[source] > 0]
+            assert held.max() - held.min() <= 1
+
+
+def test_rows_of_a_source_are_drawn_evenly_and_as_often_as_expected() -> None:
+    sources, labels = np.array([0] * 80 + [1] * 20), np.array([0] * 60 + [1] * 20 + [1] * 5 + [2] * 15)
+    expected = source_counts(labels, sources, 3)
+    np.testing.assert_allclose(expected, [37.5, 25.0, 37.5])
+    orders = np.stack([draw_order(NoImbalance(), labels, seed=3, epoch=epoch, sources_N=sources) for epoch in range(400)])
+    times = np.bincount(orders.ravel(), minlength=100)
+    for members, mean in ((slice(0, 80), 400 * 50 / 80), (slice(80, 100), 400 * 50 / 20)):
+        chi_square = ((times[members] - mean) ** 2 / mean).sum()
+        free = len(times[members]) - 1
+        assert abs(chi_square - free) < 4 * np.sqrt(2 * free)
+    np.testing.assert_allclose(np.bincount(labels[orders.ravel()]) / 400, expected, rtol=0.03)
+    assert abs(sources[orders][:, :50].mean() - 0.5) < 0.01, "the sources are mixed within an epoch"
+
+
+def test_one_source_changes_nothing_in_sampled_classes() -> None:
+    labels = np.array([0] * 30 + [1] * 10)
+    same = draw_order(SamplingImbalance(), labels, seed=1, epoch=2, sources_N=np.zeros(40, dtype=int))
+    np.testing.assert_array_equal(np.bincount(labels[same]), [20, 20])
+
+
+def test_weights_follow_what_is_drawn() -> None:
+    labels, sources = [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]
+    np.testing.assert_allclose(
+        class_weights(WeightsImbalance(), source_counts(labels, sources, 2), ["mel", "nv"]), [6 / 9, 2.0]
+    )

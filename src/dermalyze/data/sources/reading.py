@@ -1,0 +1,326 @@
+"""What every source needs: rows, the files of a data set, tables with their columns."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dermalyze.config.data import PART_WORDS, PARTS
+from dermalyze.core.errors import DataError, nearest
+from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.data.store import Entry, ImageStore, ReadError
+from dermalyze.data.tables import Table, check_keys, read_table
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
+OUR_NAMES = (
+    "image_id", "path", "label", "patient_id", "lesion_id", "age", "sex", "site", "source", "split", "mask_path",
+)  # fmt: skip
+MISSING_FILE = "image file is missing"
+_TABLE_ENDINGS = (".csv", "", ".tab", ".tsv", ".txt")
+_UNKNOWN = ("", "unknown", "nan", "na", "n/a", "none", "null")
+_MAX_AGE_YEARS = 130.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as its source tells of it.
+
+    Attributes:
+        where: file and line, or the folder, for messages.
+        image_id: the user's own key.
+        label: as in the source, unchanged.
+        path: manifest path of the image; None where there is no such file.
+        known: of `OUR_NAMES`, what else the source tells; None where it is missing.
+        extra: the user's further columns.
+    """
+
+    where: str
+    image_id: str
+    label: str
+    path: str | None
+    known: Mapping[str, str | float | None] = field(default_factory=dict)
+    extra: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds.
+
+    Attributes:
+        rows: one an image, in the source's order.
+        classes: the source's own classes, in order; None: whatever labels there are.
+        files: every file of the data set.
+        notes: what a person should know of how the source was read; no file names.
+    """
+
+    rows: Sequence[Row]
+    classes: tuple[str, ...] | None
+    files: Sequence[Entry]
+    notes: tuple[str, ...] = ()
+
+
+def pseudonym(path: str) -> str:
+    """An image_id that does not show the file's name: 16 hexadecimal digits of the path's SHA-256.
+
+    >>> pseudonym("mel/DOE_JOHN.jpg")
+    '00de69bf3b793f7b'
+    """
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
+
+
+class Files:
+    """The files of a data set by path, by name and by stem; `stems` are those of its images."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self.entries = store.entries()
+        self._by_path = {entry.path: entry for entry in self.entries}
+        self._by_name: dict[str, list[Entry]] = defaultdict(list)
+        self.stems: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            self._by_name[entry.name].append(entry)
+            if is_image(entry):
+                self.stems[entry.stem].append(entry)
+        self._twice = 0
+        self._unread = store.unread()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the files, without their names."""
+        twice = f"{self._twice} images are there twice, as loose files or in an archive; the first is read"
+        unread = f"archives that are not read lie in the folder ({', '.join(self._unread)}); unpack them if they are needed"
+        return ([twice] if self._twice else []) + ([unread] if self._unread else [])
+
+    def by_stem(self, stem: str) -> Entry | None:
+        """The image of that name without ending, wherever it lies."""
+        return self._one(self.stems.get(stem, []))
+
+    def by_path(self, path: str) -> Entry | None:
+        """The file at that path, or the only one whose path ends so."""
+        if path in self._by_path:
+            return self._by_path[path]
+        named = self._by_name.get(path.rpartition("/")[2], [])
+        return self._one([entry for entry in named if entry.path.endswith((f"/{path}", f"!{path}"))])
+
+    def table(self, *names: str) -> Entry | None:
+        """The table of the first of these names (without ending, in any case) that is there.
+
+        Raises:
+            DataError: several files of that name and of different size.
+        """
+        for wanted in (f"{name}{ending}".lower() for name in names for ending in _TABLE_ENDINGS):
+            if found := [entry for entry in self.entries if entry.name.lower() == wanted]:
+                if len({entry.size for entry in found}) > 1:
+                    raise DataError(
+                        f"{found[0].name}: is there {len(found)} times with different content "
+                        f"({found[0].path}, {found[1].path}); keep one, or give data.path one of the folders"
+                    )
+                return min(found, key=lambda entry: ("!" in entry.path, entry.path))
+        return None
+
+    def strangers(self, ids: Collection[str]) -> list[str]:
+        """A note on images whose name, without ending, is none of `ids`."""
+        count = sum(stem not in ids and stem.removesuffix("_segmentation") not in ids for stem in self.stems)
+        return [f"{count} image files have no row in the metadata and are left out"] if count else []
+
+    def _one(self, found: Sequence[Entry]) -> Entry | None:
+        """Of several copies a loose one; copies of different size are different images."""
+        if len({entry.size for entry in found}) > 1:
+            raise DataError(
+                f"'{found[0].name}' is there {len(found)} times with different content "
+                f"({found[0].path}, {found[1].path}); keep one"
+            )
+        self._twice += len(found) > 1
+        return min(found, key=lambda entry: ("!" in entry.path, entry.path), default=None)
+
+
+def is_image(entry: Entry) -> bool:
+    """Whether a file has the ending of an image."""
+    return entry.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def read(store: ImageStore, entry: Entry) -> Table:
+    """Read a table of the data set.
+
+    Raises:
+        DataError: unreadable, or no good table.
+    """
+    try:
+        return read_table(store.read(entry.path), entry.name)
+    except ReadError as error:
+        raise DataError(f"{entry.name}: {error.reason}; fetch it again") from error
+
+
+def need_table(store: ImageStore, files: Files, *names: str) -> Table:
+    """Read the table of the first of these names that is there.
+
+    Raises:
+        DataError: none is there, or it cannot be read.
+    """
+    entry = files.table(*names)
+    if entry is None:
+        raise DataError(
+            f"data.path: no {' or '.join(f'{name}.csv' for name in names)} among its {len(files.entries)} files; "
+            "put it beside the images, or set another data.source.kind (folder and csv read any collection)"
+        )
+    return read(store, entry)
+
+
+def take(
+    table: Table, needed: Mapping[str, str], optional: Mapping[str, str], remedy: str, *, without: Collection[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """Find a source's columns in its table, in any case of letters.
+
+    Args:
+        table: the source's.
+        needed: the column's official name to ours.
+        optional: the same, for columns that may be missing; where two mean one of ours, the first that is there counts.
+        remedy: what to do where a needed one is missing.
+        without: columns that are not kept as the user's further ones.
+
+    Returns:
+        our name to the table's column, and notes on spelling and renaming.
+
+    Raises:
+        DataError: a needed column is missing.
+    """
+    found = table.require(list(needed), remedy)
+    names = {ours: found[theirs] for theirs, ours in needed.items()}
+    for theirs, ours in optional.items():
+        if ours not in names and (column := table.find(theirs)) is not None:
+            names[ours] = found[theirs] = column
+    spelt = [
+        f"column '{column}' is taken as '{theirs}' in spite of its spelling"
+        for theirs, column in found.items()
+        if column != theirs
+    ]
+    return names, [*spelt, *renamed(table, {*names.values(), *without})]
+
+
+def renamed(table: Table, used: Collection[str]) -> list[str]:
+    """Notes on further columns that get another name, since theirs is ours."""
+    return [
+        f"column '{c}' is kept as '{_free(c)}', since the name is ours"
+        for c in table.columns
+        if c not in used and _free(c) != c
+    ]
+
+
+Cells = tuple[str, dict[str, str], dict[str, str | None]]
+"""(file and line, our name to text, further columns) of a row."""
+
+
+def cells(table: Table, names: Mapping[str, str], *, without: Collection[str] = ()) -> list[Cells]:
+    """The rows of a table, with the identifiers checked.
+
+    Args:
+        table: as read.
+        names: our name to the table's column.
+        without: columns that are neither ours nor kept.
+
+    Raises:
+        DataError: an identifier that other programs would cut, split or confuse.
+    """
+    for ours in ("image_id", "patient_id", "lesion_id"):
+        if ours in names:
+            check_keys(table.column(names[ours]), table.lines, table.name, names[ours], empty=ours != "image_id")
+    at = {ours: table.columns.index(column) for ours, column in names.items()}
+    used = {*names.values(), *without}
+    further = [(i, _free(name)) for i, name in enumerate(table.columns) if name not in used]
+    return [
+        (
+            f"{table.name} line {line}",
+            {ours: row[i] for ours, i in at.items()},
+            {name: row[i] or None for i, name in further},
+        )
+        for row, line in zip(table.rows, table.lines, strict=True)
+    ]
+
+
+def cells_by_id(table: Table, names: Mapping[str, str]) -> dict[str, Cells]:
+    """The rows of a second table by image_id.
+
+    Raises:
+        DataError: an image stands there twice.
+    """
+    found: dict[str, Cells] = {}
+    for row in cells(table, names):
+        first = found.setdefault(row[1]["image_id"], row)
+        if first is not row:
+            raise DataError(
+                f"{row[0]}: image '{row[1]['image_id']}' stands there again, first at {first[0]}; keep one row an image"
+            )
+    return found
+
+
+def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The class of each row of a one-hot ground truth.
+
+    Args:
+        table: one column a class, 1 for the image's own and 0 elsewhere (1.0 and 0.0 are the same).
+        classes: the columns.
+
+    Returns:
+        the class of each row, and each class's column in the table.
+
+    Raises:
+        DataError: a column is missing, or a row is not one-hot; with its line.
+
+    >>> one_hot(read_table(b"image,MEL,NV\\na,0.0,1.0\\n", "t.csv"), ["MEL", "NV"])[0]
+    ['NV']
+    """
+    columns = table.require(classes, "this is not the one-hot ground truth")
+    at = [table.columns.index(column) for column in columns.values()]
+    labels = []
+    for row, line in zip(table.rows, table.lines, strict=True):
+        values = [row[i].strip() for i in at]
+        ones = [name for name, value in zip(classes, values, strict=True) if value in ("1", "1.0")]
+        if len(ones) != 1 or sum(value in ("0", "0.0") for value in values) != len(classes) - 1:
+            shown = ", ".join(
+                f"{name} {value!r}" for name, value in zip(classes, values, strict=True) if value not in ("0", "0.0")
+            )
+            raise DataError(
+                f"{table.name} line {line}: is not one-hot ({shown or 'all 0'}); exactly one of {', '.join(classes)} must be 1 "
+                "and the others 0: correct the row or fetch the file again"
+            )
+        labels.append(ones[0])
+    return labels, columns
+
+
+def _free(name: str) -> str:
+    """A user's column under a name that is not one of ours."""
+    return f"{name}_user" if name in MANIFEST_COLUMNS else name
+
+
+def known_values(values: Mapping[str, str], place: str) -> dict[str, str | float | None]:
+    """The optional values with 'unknown' and its like as None, age as a number and the user's split in our words."""
+    known: dict[str, str | float | None] = {}
+    for name in ("patient_id", "lesion_id", "sex", "site", "source"):
+        if name in values:
+            text = values[name].strip()
+            known[name] = None if text.lower() in _UNKNOWN else text
+    if "age" in values:
+        known["age"] = _age(values["age"].strip(), place)
+    if "split" in values:
+        text = values["split"].strip().lower()
+        if text and text not in PART_WORDS:
+            raise DataError(f"{place}: split '{text}' is none of {', '.join(PARTS)}{nearest(text, PARTS)}; or leave it empty")
+        known["split"] = PART_WORDS[text] if text else None
+    return known
+
+
+def _age(text: str, place: str) -> float | None:
+    if text.lower() in _UNKNOWN:
+        return None
+    try:
+        years = float(text)
+    except ValueError:
+        years = math.nan
+    if not 0 <= years <= _MAX_AGE_YEARS:
+        raise DataError(
+            f"{place}: age '{text}' is not a number of years from 0 to {_MAX_AGE_YEARS:g}; correct it or leave it empty"
+        )
+    return years
