@@ -20,24 +20,24 @@ FEATURES = RINGS * 9 + len(SCALES) * 2 * (len(EDGES) - 1) + 64
 
 
 def describe(pixels_HW3: NDArray[np.uint8]) -> Floats:
-    """(149,) features of one picture, each about 0..1.
+    """(151,) features of one picture, each about 0..1.
 
     In each of 5 rings of equal width from the centre out: mean, standard deviation and third root of the third central
     moment of brightness, red-green and yellow-blue (Stricker & Orengo 1995, "Similarity of color images", doi
-    10.1117/12.205308). At 3 scales, inside and outside the middle ring: shares of the pixels by gradient magnitude. Last, the
+    10.1117/12.205308). At 3 scales, inside and outside the third ring: shares of the pixels by gradient magnitude. Last, the
     square roots of a 4 x 4 x 4 histogram of RGB.
 
     Args:
         pixels_HW3: uint8 RGB, both edges 8 px or more.
 
     >>> describe(np.full((32, 32, 3), 255, np.uint8)).shape
-    (149,)
+    (151,)
     """
     rgb = pixels_HW3.astype(np.float64) / 255
     opponent = np.stack([rgb.mean(axis=2), rgb[..., 0] - rgb[..., 1], (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]], axis=2)
     ring = _rings(*pixels_HW3.shape[:2])
     moments = np.concatenate([_moments(opponent[ring == k]) for k in range(RINGS)])
-    textures = [_texture(opponent[..., 0], ring, scale) for scale in SCALES]
+    textures = [_texture(opponent[..., 0], scale) for scale in SCALES]
     code = (pixels_HW3 >> 6).astype(np.int64) @ np.array([16, 4, 1])
     histogram = np.sqrt(np.bincount(code.ravel(), minlength=64) / code.size)
     return np.concatenate([moments, *textures, histogram])
@@ -57,10 +57,10 @@ def _moments(values_N3: Floats) -> Floats:
     return np.concatenate([mean, np.sqrt((centred**2).mean(axis=0)), np.cbrt((centred**3).mean(axis=0))])
 
 
-def _texture(grey_HW: Floats, ring_HW: NDArray[np.int64], scale: int) -> Floats:
+def _texture(grey_HW: Floats, scale: int) -> Floats:
     """Shares of the pixels by gradient magnitude, in the inner and in the outer rings, after averaging blocks of pixels."""
     height, width = (edge // scale for edge in grey_HW.shape)
     blocks = grey_HW[: height * scale, : width * scale].reshape(height, scale, width, scale).mean(axis=(1, 3))
     magnitude = np.hypot(*np.gradient(blocks))
-    inner = ring_HW[scale // 2 :: scale, scale // 2 :: scale][:height, :width] <= RINGS // 2
+    inner = _rings(height, width) <= RINGS // 2
     return np.concatenate([np.histogram(magnitude[part], EDGES)[0] / max(1, part.sum()) for part in (inner, ~inner)])

@@ -84,8 +84,8 @@ def noise_share(joint_CC: Ints, support_C: Ints) -> float:
 
     What the model surely takes for another class counts as noise, so a weak model gives too much. NaN where nothing counts.
 
-    >>> noise_share(np.array([[8, 2], [0, 5]]), np.array([20, 10]))
-    0.13333333333333333
+    >>> round(noise_share(np.array([[8, 2], [0, 5]]), np.array([20, 10])), 4)
+    0.1333
     """
     held = joint_CC.sum(axis=1)
     right = ratio(np.diag(joint_CC).astype(np.float64), held.astype(np.float64))
