@@ -27,8 +27,8 @@ from dermalyze.ops.ranking import Floats, ratio
 SMALL = Preprocessing("squash", 72, 96, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The size at which colours and textures are described."""
 STRONG = 0.05
-"""A likely error whose label is given less than this is counted as strong. With 5 % of HAM10000's lesions mislabelled on
-purpose, two in three of these were such, and one in four of all likely errors."""
+"""A likely error whose label is given less than this is counted as strong. Where 5 % of HAM10000's lesions were put under
+another label, 62 % of the strong ones were such, and 21 % of all likely errors (tests/real/test_label_audit_real.py)."""
 RESAMPLES, LEVEL, SEED = 500, 0.95, 0
 
 

@@ -74,8 +74,9 @@ class MetadataModel:
 def column_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """One row a metadata column (age, sex, site, source and the user's): how well it alone tells each class.
 
-    Each: `column`; `values`, how many different ones; `missing`, images without; `auroc`, the best one-vs-rest AUROC on
-    groups it has not seen, and its `class`; `per_class_auroc`; `giveaway`, whether it is known by name for that.
+    Each: `column`; `values`, how many different ones; `missing`, images without; `per_class_auroc`, one-vs-rest on groups
+    that it has not seen; `auroc` and `class`, the best of these (null where the column never varies or no class can be
+    judged); `giveaway`, whether the column is known by name to tell.
 
     Args:
         frame: usable manifest rows with `group`.
@@ -86,7 +87,8 @@ def column_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
         found = keys(frame, column)
         if found.isna().all():
             continue
-        areas = associations(binned(frame[column]), frame["label"], frame["group"])
+        varies = found.nunique(dropna=False) > 1
+        areas = associations(binned(frame[column]), frame["label"], frame["group"]) if varies else {}
         best = max(areas, key=lambda name: areas[name]) if areas else None
         table.append(
             {

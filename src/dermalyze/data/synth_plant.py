@@ -89,7 +89,7 @@ def plant_shortcut(root: Path, *, seed: int) -> PlantResult:
         x = np.abs(right * (width - 1) - np.sort(rng.uniform(0.02, 0.2, 4)) * width)
         y = np.abs(low * (height - 1) - rng.uniform(0.03, 0.15, 4) * height)
         stroke = [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
-        ImageDraw.Draw(image).line(stroke, fill=INK_RGB, width=max(2, height // 30), joint="curve")
+        ImageDraw.Draw(image).line(stroke, fill=INK_RGB, width=max(3, height // 20), joint="curve")
         image.save(path, quality=92)
     return PlantResult("shortcut", tuple(marked))
 
