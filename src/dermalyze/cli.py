@@ -264,10 +264,16 @@ def prepare(
         stage("prepare", run, as_json)
 
 
-@command("audit", "dermalyze audit outputs/first", "dermalyze audit outputs/first --json")
-def audit(run: RunArgument, as_json: JsonOption = False) -> None:
+@command(
+    "audit", "dermalyze audit outputs/first", "dermalyze audit outputs/first --labels", "dermalyze audit outputs/first --json"
+)
+def audit(
+    run: RunArgument,
+    labels: Annotated[bool, typer.Option("--labels", help="Judge every label by a model that has not seen the image.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Find duplicates, contradictions and give-away columns."""
-    stage("audit", run, as_json)
+    stage("audit", run, as_json, labels=labels)
 
 
 @command("split", "dermalyze split outputs/first")
@@ -348,6 +354,7 @@ def run(
     "synth",
     "dermalyze synth synthetic --lesions 400 --seed 7",
     "dermalyze synth easy --size 64 --difficulty 0.2 --balance even",
+    "dermalyze synth noisy --plant label-noise",
 )
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
@@ -356,6 +363,7 @@ def synth(
     size: Annotated[str, typer.Option("--size", metavar="PX|HxW", help="Edge of a square, or height x width.")] = "150x200",
     difficulty: Annotated[float, typer.Option("--difficulty", min=0, max=1, help="0 (classes far apart) to 1 (hard).")] = 0.3,
     balance: Annotated[Balance, typer.Option("--balance", help="Skewed as in HAM10000, or even.")] = Balance.ham10000,
+    plant: Annotated[str | None, typer.Option("--plant", metavar="KIND", help="A known defect: label-noise, shortcut.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Paint synthetic dermoscopy in the layout of HAM10000."""
@@ -363,7 +371,8 @@ def synth(
     if edges is None:
         raise dermalyze.UsageError(f"--size {size}: write one edge in pixels (96) or height x width (150x200)")
     size_px = (int(edges[1]), int(edges[2] or edges[1]))
-    show(call("synth", out, lesions=lesions, seed=seed, size_px=size_px, difficulty=difficulty, balance=balance.value), as_json)
+    drawn = {"lesions": lesions, "seed": seed, "size_px": size_px, "difficulty": difficulty, "balance": balance.value}
+    show(call("synth", out, **drawn, plant=plant), as_json)
 
 
 @command(

@@ -64,7 +64,7 @@ class Told:
 def test_expected_failures_are_one_line_and_a_code(
     monkeypatch: pytest.MonkeyPatch, run: Path, error: Exception, code: int, text: str
 ) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr(dermalyze, "audit", fail)
@@ -83,7 +83,7 @@ def test_expected_failures_are_one_line_and_a_code(
     "error", [ValueError("a bug"), ImportError("no name"), FileNotFoundError(errno.ENOENT, "gone"), KeyError("x")]
 )
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, run: Path, error: Exception) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr(dermalyze, "audit", fail)
@@ -92,7 +92,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, ru
 
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dermalyze, "audit", fail)
@@ -125,7 +125,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_results_for_people_and_machines(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
     seen: list[Any] = []
 
-    def audit(*args: Any) -> Told:
+    def audit(*args: Any, **options: Any) -> Told:
         seen.append(args)
         return Told()
 
@@ -145,15 +145,17 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, run: Path) -
 
         return stage
 
-    for name in ("train", "evaluate", "synth"):
+    for name in ("audit", "train", "evaluate", "synth"):
         monkeypatch.setattr(dermalyze, name, take(name))
     assert invoke("train", run, "--resume", "a", "--accept-leak", "why").exit_code == 0
     assert invoke("evaluate", run, "--on", "b", "--label-map", "c").exit_code == 0
-    assert invoke("synth", "out", "--size", "64x80", "--balance", "even", "--seed", "3").exit_code == 0
+    assert invoke("synth", "out", "--size", "64x80", "--balance", "even", "--seed", "3", "--plant", "shortcut").exit_code == 0
+    assert invoke("audit", run, "--labels").exit_code == 0
+    assert seen["audit"] == {"labels": True}
     assert seen["train"] == {"resume": Path("a"), "accept_leak": "why"}
     assert seen["evaluate"] == {"on": Path("b"), "label_map": Path("c"), "accept_leak": None}
     assert seen["synth"]["size_px"] == (64, 80)
-    assert (seen["synth"]["balance"], seen["synth"]["seed"]) == ("even", 3)
+    assert (seen["synth"]["balance"], seen["synth"]["seed"], seen["synth"]["plant"]) == ("even", 3, "shortcut")
 
 
 @pytest.mark.parametrize("size", ["0x", "large", "96x96x3", "-5"])

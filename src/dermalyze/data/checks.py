@@ -239,7 +239,23 @@ def binned(values: pd.Series, bins: int = 20) -> pd.Series:
 
 
 def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple[float, str]:
-    """How well a column alone tells one class from the rest: the best one-vs-rest AUROC, cross-validated over groups.
+    """How well a column alone tells one class from the rest: the best of `associations`.
+
+    Returns:
+        (AUROC, class), AUROC in 0.5..1; (0.5, "") where no class can be estimated or none is told.
+
+    >>> label = pd.Series(["mel", "nv"] * 20)
+    >>> association(label.str.upper(), label, pd.Series(range(40)))
+    (1.0, 'mel')
+    """
+    best = (0.5, "")
+    for name, area in associations(values, labels, group).items():
+        best = max(best, (area, name), key=lambda pair: pair[0])
+    return best
+
+
+def associations(values: pd.Series, labels: pd.Series, group: pd.Series) -> dict[str, float]:
+    """How well a column alone tells each class from the rest: one-vs-rest AUROC, cross-validated over groups.
 
     An image's score for a class is the share of that class among the other folds' images with the same value (null
     is a value), shrunk to the class's share in the whole; so ids that each stand for one lesion tell nothing.
@@ -248,11 +264,11 @@ def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple
         values: a column, any type; labels: class of each image; group: group of each image.
 
     Returns:
-        (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated (fewer than 5 images in 5 groups).
+        class to AUROC, 0..1; without classes that cannot be estimated (fewer than 5 images in 5 groups).
 
     >>> label = pd.Series(["mel", "nv"] * 20)
-    >>> association(label.str.upper(), label, pd.Series(range(40)))
-    (1.0, 'mel')
+    >>> associations(label.str.upper(), label, pd.Series(range(40)))
+    {'mel': 1.0, 'nv': 1.0}
     """
     code_N, _ = pd.factorize(values.astype(object).where(values.notna(), None), use_na_sentinel=False)
     class_N, names = pd.factorize(labels.astype(str), sort=True)
@@ -261,16 +277,15 @@ def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple
     digests = np.array([sha256(str(name).encode()).hexdigest() for name in group_names])
     fold_N = (np.argsort(np.argsort(digests)) % FOLDS)[group_N]
     score_NC = _held_out_shares(code_N, class_N, fold_N, len(names))
-    best = (0.5, "")
+    areas = {}
     for c, name in enumerate(names):
         mine = class_N == c
         if mine.sum() < 5 or (~mine).sum() < 5 or len(set(group_N[mine])) < 5:
             continue
         rank = pd.Series(score_NC[:, c]).rank().to_numpy()
         n = int(mine.sum())
-        area = float((rank[mine].sum() - n * (n + 1) / 2) / (n * (len(rank) - n)))
-        best = max(best, (area, str(name)), key=lambda pair: pair[0])
-    return best
+        areas[str(name)] = float((rank[mine].sum() - n * (n + 1) / 2) / (n * (len(rank) - n)))
+    return areas
 
 
 def _held_out_shares(

@@ -39,6 +39,7 @@ from dermalyze.data.synth_lesion import paint_lesion
 from dermalyze.data.synth_looks import CLASSES, draw_look
 from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
 from dermalyze.data.synth_plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Balance, LesionPlan, Row, plan_set
+from dermalyze.data.synth_plant import PlantResult, plant_defect, require_kind
 
 LESIONS = (7, 200_000)
 EDGE_PX = (32, 1024)
@@ -53,22 +54,34 @@ class SynthResult:
         root: the folder of the set.
         images: number of images.
         lesions: number of lesions.
-        counts: images of each class, in the order of `CLASSES`.
+        counts: images of each class, in the order of `CLASSES`, before anything was planted.
+        planted: the defect that was asked for.
     """
 
     root: Path
     images: int
     lesions: int
     counts: dict[str, int]
+    planted: PlantResult | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {"root": str(self.root), "images": self.images, "lesions": self.lesions, "counts": self.counts}
+        planted = {"kind": self.planted.kind, "images": len(self.planted.image_ids)} if self.planted else None
+        return {
+            "root": str(self.root),
+            "images": self.images,
+            "lesions": self.lesions,
+            "counts": self.counts,
+            **({"planted": planted} if planted else {}),
+        }
 
     def lines(self) -> list[str]:
         """Lines for a person."""
         counts = ", ".join(f"{name} {count}" for name, count in self.counts.items())
-        return [f"{self.images} synthetic images of {self.lesions} lesions in {self.root}: {counts}"]
+        lines = [f"{self.images} synthetic images of {self.lesions} lesions in {self.root}: {counts}"]
+        if self.planted:
+            lines.append(f"planted {self.planted.kind} in {len(self.planted.image_ids)} images; planted.json names them")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,7 @@ def synthesize(
     difficulty: float = 0.3,
     balance: Balance = "ham10000",
     images_per_lesion: float = 1.34,
+    plant: str | None = None,
     workers: int | None = None,
 ) -> SynthResult:
     """Write an invented set to `out`.
@@ -105,6 +119,7 @@ def synthesize(
         difficulty: 0 (classes easy to tell) .. 1 (next to nothing tells them apart).
         balance: "ham10000" (its shares of lesions, but 5 of each class where the number allows) or "even".
         images_per_lesion: mean number of photographs of one lesion, 1..4; 1.34 in HAM10000.
+        plant: a known defect, a key of `dermalyze.data.synth_plant.PLANTS`; which images carry it is written to planted.json.
         workers: processes; by default one a core. A script that is run itself must have an `if __name__ == "__main__":`
             guard around this call, or give `workers=1`.
 
@@ -119,6 +134,8 @@ def synthesize(
     """
     size_px = (size_px, size_px) if isinstance(size_px, int) else size_px
     check(lesions, seed, size_px, difficulty, balance, images_per_lesion, workers)
+    if plant is not None:
+        require_kind(plant)
     out = out.resolve()
     with resource_errors(out.name), folder_beside(out) as root:
         rows, plans = plan_set(lesions, seed, balance, images_per_lesion)
@@ -129,8 +146,9 @@ def synthesize(
             writer.writerow([field.name for field in fields(Row)])
             writer.writerows([[getattr(row, field.name) for field in fields(Row)] for row in rows])
         paint_all(Recipe(root, seed, size_px, difficulty), plans, workers)
+        planted = plant_defect(plant, root, seed=seed) if plant is not None else None
     counts = Counter(row.dx for row in rows)
-    return SynthResult(out, len(rows), lesions, {dx: counts[dx] for dx in CLASSES})
+    return SynthResult(out, len(rows), lesions, {dx: counts[dx] for dx in CLASSES}, planted)
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

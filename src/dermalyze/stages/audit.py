@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import write_json
 from dermalyze.core.errors import DataError
+from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.checks import Finding, audit_frame, summary
+from dermalyze.data.external import read_batches
+from dermalyze.data.grouping import groups
+from dermalyze.data.images import Preprocessing, normalise
+from dermalyze.data.label_audit import SMALL, LabelAudit, audit_labels, picture_statistics, require_judged
 from dermalyze.data.manifest import read_manifest, usable
+from dermalyze.data.metadata_model import MetadataModel, column_table, metadata_model
+from dermalyze.data.out_of_fold import FOLDS
+from dermalyze.data.store import ImageStore
 
 
 @dataclass(frozen=True)
@@ -21,11 +36,17 @@ class AuditResult:
         images: usable images that were looked at.
         quarantined: images that were left out by `prepare`.
         findings: see `dermalyze.data.checks.Finding`.
+        columns: how well each metadata column alone tells the label, see `column_table`.
+        metadata: how well they do so together; None where none varies.
+        labels: likely label errors, where they were asked for.
     """
 
     images: int
     quarantined: int
     findings: tuple[Finding, ...]
+    columns: list[dict[str, Any]] = field(default_factory=list)
+    metadata: MetadataModel | None = None
+    labels: LabelAudit | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values: the content of audit.json without the manifest's hash."""
@@ -34,6 +55,8 @@ class AuditResult:
             "quarantined": self.quarantined,
             "summary": summary(self.findings),
             "findings": [finding.as_dict() for finding in self.findings],
+            "metadata": {"columns": self.columns, "model": self.metadata.as_dict() if self.metadata else None},
+            **({"labels": self.labels.as_dict()} if self.labels else {}),
         }
 
     def lines(self) -> list[str]:
@@ -41,21 +64,93 @@ class AuditResult:
         counts = summary(self.findings)
         found = [f"{finding.severity:<7}{finding.detail}" for finding in self.findings]
         total = ", ".join(f"{counts[severity]} {severity}" for severity in counts)
-        return [*found, f"{self.images} images looked at, {self.quarantined} in quarantine; findings: {total}"]
+        told = [self.metadata.line()] if self.metadata else []
+        told += self.labels.lines() if self.labels else []
+        return [*found, *told, f"{self.images} images looked at, {self.quarantined} in quarantine; findings: {total}"]
 
 
-def audit(run: Run, spec: ExperimentSpec) -> AuditResult:
+def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResult:
     """Run every check and write audit.json.
+
+    Args:
+        labels: judge every label too, by a model that has not seen the image: needs the pictures, and minutes.
 
     Raises:
         UsageError: not prepared yet.
         DataError: an image stands under two labels, or none is usable; audit.json is written first and lists them all.
+            With `labels`: an image changed since it was prepared, or too few groups to judge any label.
+        ModelError: with `labels`, weights that the experiment names are refused.
     """
     manifest = read_manifest(run)
-    frame = usable(manifest)
-    result = AuditResult(len(frame), len(manifest) - len(frame), tuple(audit_frame(frame, spec.split)))
+    frame = usable(manifest).reset_index(drop=True)
+    found = audit_frame(frame, spec.split)
+    columns: list[dict[str, Any]] = []
+    metadata, judged = None, None
+    if len(frame):
+        frame = frame.assign(group=groups(frame))
+        columns, metadata = column_table(frame), metadata_model(frame)
+        judged = judge_labels(frame, spec) if labels else None
+    found += [finding for part in (metadata, judged) if part for finding in part.findings()]
+    found.sort(key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
+    result = AuditResult(len(frame), len(manifest) - len(frame), tuple(found), columns, metadata, judged)
     write_json(run.audit_path, {"schema_version": 1, "manifest_sha256": run.manifest_hash(), **result.as_dict()})
     for finding in result.findings:
         if finding.kind in ("label_conflict", "empty"):
             raise DataError(f"{run.root.name}: {finding.detail} (all of them: {run.audit_path.name})")
     return result
+
+
+def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec) -> LabelAudit:
+    """Confident learning on features of every picture, see `dermalyze.data.label_audit`.
+
+    Args:
+        frame: usable manifest rows with `group`.
+    """
+    require_judged(frame)
+    say(f"labels: {len(frame)} images, each described once; then 2 to 5 times {FOLDS} fits of a linear model")
+    features_ND, what = picture_features(frame, spec)
+    with progress("judge labels", 5 * FOLDS, "fits") as advance:
+        return audit_labels(frame, features_ND, what, advance=advance)
+
+
+def picture_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray[np.float32], str]:
+    """Features (N, D) of every picture, and what they are.
+
+    Colours and textures; where the experiment names pretrained weights, with that backbone's features. Weights that were
+    trained on these very labels would repeat their errors; those of a run are never used here.
+    """
+    with network(spec) as (embed, preprocessing, what):
+        batches = read_batches(
+            ImageStore.open(spec.data), frame, preprocessing, size=spec.inference.batch_size, workers=spec.data.workers
+        )
+        found: list[NDArray[np.float32]] = []
+        started = time.monotonic()
+        with progress("describe", len(frame)) as advance:
+            for batch in batches:
+                described = picture_statistics(batch)
+                found.append(np.concatenate([described, embed(batch)], axis=1) if embed else described)
+                if len(found) == 1:
+                    say(f"labels: about {(time.monotonic() - started) / len(batch) * len(frame):.0f} s for {what}")
+                advance(len(batch))
+    return np.concatenate(found), what
+
+
+@contextmanager
+def network(
+    spec: ExperimentSpec,
+) -> Iterator[tuple[Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None, Preprocessing, str]]:
+    """The pretrained backbone as a function of uint8 images, how these are read, and words for it; None where there is none."""
+    if spec.model.weights is None and not spec.model.pretrained:
+        yield None, SMALL, "colours and textures"
+        return
+    from dermalyze.core.runtime import applied, choose_runtime
+    from dermalyze.model.embedding import Embedder
+
+    runtime = choose_runtime(
+        device=spec.train.device, threads=spec.train.threads, amp=False, channels_last=False, deterministic=True
+    )
+    with applied(runtime):
+        embedder = Embedder(spec.model, device=runtime.device)
+        preprocessing = Preprocessing.resolve(spec.preprocess, size=embedder.size, mean=embedder.mean, std=embedder.std)
+        what = f"colours, textures and {spec.model.backbone}'s features"
+        yield lambda images: embedder(normalise(images, preprocessing)), preprocessing, what

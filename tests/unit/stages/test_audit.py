@@ -62,3 +62,20 @@ def test_no_usable_image_is_refused(prepared: Any) -> None:
     with pytest.raises(DataError, match="no usable image"):
         audit(run, spec)
     assert json.loads(run.audit_path.read_text())["quarantined"] == 60
+
+
+def test_labels_that_cannot_be_judged_are_refused_before_a_picture_is_read(prepared: Any) -> None:
+    run, spec = prepared(frame().assign(label="nv"))
+    with pytest.raises(DataError, match="fewer than 2 classes stand in 5 groups or more"):
+        audit(run, spec, labels=True)
+
+
+def test_metadata_are_judged_alone_and_together(prepared: Any) -> None:
+    run, spec = prepared(frame().assign(sex=["male", "female"] * 30, site=["back", "face", "leg"] * 20))
+    result = audit(run, spec)
+    written = json.loads(run.audit_path.read_text())["metadata"]
+    assert [row["column"] for row in written["columns"]] == ["sex", "site", "dx_type"]
+    assert written["columns"][1]["auroc"] == 1.0, "every third image is of one class and one site"
+    assert written["model"]["macro_auroc"]["value"] > 0.9
+    assert [f.kind for f in result.findings].count("telling_metadata") == 1
+    assert "sex, site alone, without a picture: macro AUROC " in result.lines()[-2]
