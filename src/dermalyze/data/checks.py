@@ -238,7 +238,7 @@ def binned(values: pd.Series, bins: int = 20) -> pd.Series:
     return pd.qcut(numbers, bins, labels=False, duplicates="drop")
 
 
-def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple[float, str]:
+def association(values: pd.Series, labels: pd.Series, group: pd.Series, *, least: int = 5) -> tuple[float, str]:
     """How well a column alone tells one class from the rest: the best one-vs-rest AUROC, cross-validated over groups.
 
     An image's score for a class is the share of that class among the other folds' images with the same value (null
@@ -246,9 +246,10 @@ def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple
 
     Args:
         values: a column, any type; labels: class of each image; group: group of each image.
+        least: classes of fewer images or groups are left out.
 
     Returns:
-        (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated (fewer than 5 images in 5 groups).
+        (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated.
 
     >>> label = pd.Series(["mel", "nv"] * 20)
     >>> association(label.str.upper(), label, pd.Series(range(40)))
@@ -256,21 +257,50 @@ def association(values: pd.Series, labels: pd.Series, group: pd.Series) -> tuple
     """
     code_N, _ = pd.factorize(values.astype(object).where(values.notna(), None), use_na_sentinel=False)
     class_N, names = pd.factorize(labels.astype(str), sort=True)
-    group_N, group_names = pd.factorize(group.astype(str), sort=True)
-    # By rank of a hash: even folds that no order of rows and no pattern in the names can bend.
-    digests = np.array([sha256(str(name).encode()).hexdigest() for name in group_names])
-    fold_N = (np.argsort(np.argsort(digests)) % FOLDS)[group_N]
-    score_NC = _held_out_shares(code_N, class_N, fold_N, len(names))
-    best = (0.5, "")
+    score_NC = _held_out_shares(code_N, class_N, folds(group), len(names))
+    return best_auroc(score_NC, labels, group, least=least)
+
+
+def folds(group: pd.Series) -> NDArray[np.int64]:
+    """(N,) fold 0..FOLDS-1 of each image: even folds by rank of a hash, which no order of rows and no names can bend.
+
+    >>> folds(pd.Series(["a", "b", "a"])).tolist()
+    [1, 0, 1]
+    """
+    group_N, names = pd.factorize(group.astype(str), sort=True)
+    digests = np.array([sha256(str(name).encode()).hexdigest() for name in names])
+    found: NDArray[np.int64] = (np.argsort(np.argsort(digests)) % FOLDS)[group_N]
+    return found
+
+
+def best_auroc(score_NC: NDArray[np.float64], labels: pd.Series, group: pd.Series, *, least: int = 5) -> tuple[float, str]:
+    """The class that held-out scores tell best from the rest.
+
+    Scores of different folds come of different data and cannot be compared, so AUROCs are of one fold each and averaged
+    by their number of pairs.
+
+    Forman and Scholz 2010, "Apples-to-apples in cross-validation studies", doi 10.1145/1882471.1882479
+
+    Args:
+        score_NC: (N, C), classes in sorted order, from the other `folds`; labels: class of each image; group: of each image.
+        least: classes of fewer images or groups are left out.
+
+    Returns:
+        (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated.
+    """
+    class_N, names = pd.factorize(labels.astype(str), sort=True)
+    fold_N = folds(group)
+    ranks = pd.DataFrame(score_NC).groupby(fold_N).rank().to_numpy()
+    best = (-1.0, "")
     for c, name in enumerate(names):
         mine = class_N == c
-        if mine.sum() < 5 or (~mine).sum() < 5 or len(set(group_N[mine])) < 5:
+        if mine.sum() < least or (~mine).sum() < least or group[mine].nunique() < least:
             continue
-        rank = pd.Series(score_NC[:, c]).rank().to_numpy()
-        n = int(mine.sum())
-        area = float((rank[mine].sum() - n * (n + 1) / 2) / (n * (len(rank) - n)))
-        best = max(best, (area, str(name)), key=lambda pair: pair[0])
-    return best
+        n_F, rest_F = (np.bincount(fold_N[rows], minlength=FOLDS) for rows in (mine, ~mine))
+        above = np.bincount(fold_N[mine], ranks[mine, c], FOLDS) - n_F * (n_F + 1) / 2
+        if (n_F * rest_F).sum() > 0:
+            best = max(best, (float(above[rest_F > 0].sum() / (n_F * rest_F).sum()), str(name)), key=lambda pair: pair[0])
+    return best if best[1] else (0.5, "")
 
 
 def _held_out_shares(
