@@ -1,4 +1,4 @@
-"""Pictures that an audit wants a person to see, by id; the page finds and draws them."""
+"""Pictures to look at, chosen by the audit: what its page shows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
+    """One picture of a gallery.
 
     Attributes:
-        image_id: as in the manifest.
-        caption: what to see in it, one short line.
+        image_id: the user's key.
+        caption: a few words to stand under it.
     """
 
     image_id: str
@@ -20,12 +20,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of one finding.
+    """Pictures that belong together, in rows.
 
     Attributes:
-        kind: a word for machines, as that of the finding.
-        title, explanation: for a person: what it is, and how to look at it.
-        rows: pictures shown side by side, one pair for example; the most telling first.
+        kind: of the finding they belong to.
+        title: one line.
+        explanation: a sentence or two: what is shown, what to do.
+        rows: what stands side by side.
     """
 
     kind: str
