@@ -31,7 +31,7 @@ SOURCE_AUROC = 0.9
 """Looks that rank one source above the others this well are reported."""
 TREES = 100
 LEAST_IMAGES, LEAST_GROUPS = 50, 20  # of a set, for the trees; of a class, for an AUROC that is not mostly chance
-SHOWN = 12
+SHOWN = 10
 """Pictures of each artefact in a gallery."""
 
 
@@ -113,16 +113,16 @@ def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[
     frame, looks = frame[read], Looks(looks.frame[read], looks.rim[read.to_numpy()], 0)
     if len(frame) == 0:
         return found, {}
-    artefacts, artefact_table = _audit_artefacts(frame, looks)
+    artefacts, artefact_table, telling = _audit_artefacts(frame, looks)
     giveaways, look_table = _audit_giveaways(frame, looks)
+    look_table["rows"] += telling
     return [*found, *artefacts, *giveaways], {"artefacts": artefact_table, "looks": look_table}
 
 
-def _audit_artefacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any]]:
-    """Shares of each artefact, overall and by class, and where they differ strongly between classes."""
-    label, found = frame["label"].astype(str), []
+def _audit_artefacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
+    """Shares of each artefact, overall and by class, and where they differ strongly between classes; rows for "looks"."""
+    label, found, telling = frame["label"].astype(str), [], list[list[Any]]()
     shares: dict[str, list[float | None]] = {name: [] for name in ("all", *sorted(set(label)))}
-    telling: list[str | None] = []
     for name, artefact in ARTEFACTS.items():
         there = looks.artefact(name)
         for row in shares:
@@ -131,7 +131,8 @@ def _audit_artefacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
                 round(100 * float((mine == "yes").sum() / mine.notna().sum()), 1) if mine.notna().any() else None
             )
         area, best = association(there, label, frame["group"], least=LEAST_GROUPS)
-        telling.append(f"{area:.2f} ({best})" if best else None)
+        if best:
+            telling.append([f"{artefact.title}, there or not", "class", round(area, 3), best])
         if area >= TELLING_AUROC:
             inside, outside = (100 * float((there[rows] == "yes").mean()) for rows in (label == best, label != best))
             detail = (
@@ -156,11 +157,11 @@ def _audit_artefacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
         "title": "Artefacts by class, % of the pictures",
         "explanation": "Estimates, with thresholds set by eye on HAM10000. "
         + "; ".join(f"{a.title}: {a.meaning}" for a in ARTEFACTS.values())
-        + ". The last row: how well presence alone tells one class (AUROC on groups not seen; 0.5 is not at all).",
+        + ".",
         "columns": ["class", "images", *(a.title for a in ARTEFACTS.values())],
-        "rows": [*rows, ["AUROC", None, *telling]],
+        "rows": rows,
     }
-    return found, table
+    return found, table, telling
 
 
 def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any]]:

@@ -19,7 +19,7 @@ from dermalyze.report.html import template
 
 Json = Mapping[str, Any]
 
-PICTURE_PX = 180
+PICTURE_PX = 176
 PICTURES_BYTES = 3_500_000
 """All pictures of a page together, as they stand in it; galleries share them evenly."""
 LONGEST_TABLE = 100
@@ -93,22 +93,32 @@ def tables_in(title: str, value: Any) -> Iterator[dict[str, Any]]:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], explanation: str = "") -> dict[str, Any]:
     shown = rows[:LONGEST_TABLE]
     width = max((len(row) for row in shown), default=0)
-    numbers = [
+    numeric = [
         i
         for i in range(1, width)
         if all(isinstance(row[i], int | float | None) for row in shown if len(row) > i and row[i] != "")
     ]
+    decimals = [_decimals([row[i] for row in shown if len(row) > i]) if i in numeric else 3 for i in range(width)]
     return {
         "title": title[:1].upper() + title[1:],
         "explanation": explanation,
         "columns": list(columns),
-        "numeric": numbers,
-        "rows": [[_cell(value) for value in row] for row in shown],
+        "numeric": numeric,
+        "rows": [[_cell(value, decimals[i]) for i, value in enumerate(row)] for row in shown],
         "more": len(rows) - len(shown),
     }
 
 
-def _cell(value: Any) -> str:
+def _decimals(values: Sequence[Any]) -> int:
+    """Decimals that a column needs, 3 at most.
+
+    >>> _decimals([16.9, 12.0, None, 3])
+    1
+    """
+    return max((len(str(round(value, 3)).partition(".")[2]) for value in values if isinstance(value, float)), default=0)
+
+
+def _cell(value: Any, decimals: int = 3) -> str:
     """One value as text.
 
     >>> [_cell(v) for v in (None, True, 0.12345, 12000, "a", [1, 2], {"low": 0.5})]
@@ -118,10 +128,8 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1 else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, int | float):
+        return f"{value:,.{decimals if isinstance(value, float) else 0}f}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
     return ", ".join(_cell(item) for item in value) if isinstance(value, list | tuple) else str(value)
