@@ -71,7 +71,7 @@ def tables_in(title: str, value: Any) -> Iterator[dict[str, Any]]:
     single values one line each, and what is nested one after the other.
 
     >>> [(t["title"], t["columns"], t["rows"]) for t in tables_in("pairs", [{"a": 1, "b": None}])]
-    [('pairs', ['a', 'b'], [['1', '–']])]
+    [('Pairs', ['a', 'b'], [['1', '–']])]
     """
     if isinstance(value, Mapping) and {"columns", "rows"} <= value.keys():
         yield _table(value.get("title") or title, value["columns"], value["rows"], value.get("explanation") or "")
