@@ -60,6 +60,10 @@ class Run:
         return self.root / "audit.json"
 
     @property
+    def audit_page_path(self) -> Path:
+        return self.root / "audit.html"
+
+    @property
     def splits_dir(self) -> Path:
         return self.root / "splits"
 

@@ -1,4 +1,4 @@
-"""Every image decoded once, in worker processes, for its hashes, its size and its faults."""
+"""Work on every image of a set in worker processes; above all, decoding each once for its hashes, its size and its faults."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from typing import TypeVar
 
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import MissingExtraError, ResourceError, UsageError
@@ -20,6 +21,8 @@ from dermalyze.data.images import PREPARE_FORMATS, ImageError, PersonalDataError
 from dermalyze.data.store import ImageStore, ReadError
 
 CHUNK = 64
+T = TypeVar("T")
+_Job = tuple[Callable[[ImageStore, str], T], ImageStore, tuple[str, ...]]
 _ALONE = 256  # fewer images are decoded sooner than a process starts
 
 
@@ -59,9 +62,28 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
         UsageError: a DICOM file, and pydicom is not installed.
         ResourceError: a worker was killed, or memory ran out.
     """
-    jobs = [(store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
-    found: list[Inspected] = []
-    with progress("prepare", len(paths)) as advance:
+    return map_images(_inspect, store, paths, workers=workers, title="prepare")
+
+
+def map_images(
+    work: Callable[[ImageStore, str], T], store: ImageStore, paths: Sequence[str], *, workers: int | None = None, title: str
+) -> list[T]:
+    """`work(store, path)` for each path, in the order of `paths`, with a progress bar.
+
+    Args:
+        work: a function of a module (processes import it); what it returns goes between processes.
+        store: reads the bytes.
+        paths: manifest paths.
+        workers: processes; None: one a core; 0: in this process.
+        title: of the progress bar.
+
+    Raises:
+        ResourceError: a worker was killed, or memory ran out.
+        Whatever `work` raises.
+    """
+    jobs = [(work, store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
+    found: list[T] = []
+    with progress(title, len(paths)) as advance:
         try:
             for block in _blocks(jobs, len(paths), workers):
                 found.extend(block)
@@ -74,13 +96,13 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
     return found
 
 
-def _blocks(jobs: Sequence[tuple[ImageStore, tuple[str, ...]]], images: int, workers: int | None) -> Iterator[list[Inspected]]:
+def _blocks(jobs: Sequence[_Job[T]], images: int, workers: int | None) -> Iterator[list[T]]:
     count = min(available_cores() if workers is None else workers, len(jobs))
     if count == 0 or (workers is None and (images < _ALONE or count == 1)):
-        yield from map(_inspect_block, jobs)
+        yield from map(_work_block, jobs)
         return
     with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
-        yield from pool.map(_inspect_block, jobs)
+        yield from pool.map(_work_block, jobs)
 
 
 def begin_worker() -> None:
@@ -96,11 +118,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _inspect_block(job: tuple[ImageStore, tuple[str, ...]]) -> list[Inspected]:
-    store, paths = job
+def _work_block(job: _Job[T]) -> list[T]:
+    work, store, paths = job
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; what matters is in the notes
-        return [_inspect(store, path) for path in paths]
+        return [work(store, path) for path in paths]
 
 
 def _inspect(store: ImageStore, path: str) -> Inspected:

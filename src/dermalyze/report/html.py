@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
 from dermalyze.report.style import class_styles
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Json = Mapping[str, Any]
 
@@ -39,6 +42,14 @@ PROVENANCE = {
 }
 
 
+def template(name: str) -> Template:
+    """A template of this room; all that it prints is escaped, and a name that is not given is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("dermalyze", "report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False).get_template(name)
+
+
 def page(m: Json, images: Mapping[str, bytes]) -> str:
     """The whole page.
 
@@ -46,13 +57,8 @@ def page(m: Json, images: Mapping[str, bytes]) -> str:
         m: what stands in evaluation_metrics.json.
         images: PNG bytes by file name, as `dermalyze.report.evaluation.draw` gives them.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("dermalyze", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
-    )
     level = f"{100 * m['level']:g} %"
-    return environment.get_template("report.html.jinja").render(
+    return template("report.html.jinja").render(
         m=m,
         title=m["title"],
         subtitle=subtitle(m),

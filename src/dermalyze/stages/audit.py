@@ -13,19 +13,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import write_json
+from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.errors import DataError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.checks import Finding, audit_frame, summary
+from dermalyze.data.duplicates import Duplicates, comparable, find_duplicates, galleries, join_clusters, recorded
 from dermalyze.data.external import read_batches
-from dermalyze.data.grouping import groups
+from dermalyze.data.gallery import Gallery
+from dermalyze.data.grouping import describe_leaks, groups
 from dermalyze.data.images import Preprocessing, normalise
-from dermalyze.data.label_audit import SMALL, LabelAudit, audit_labels, picture_statistics, require_judged
+from dermalyze.data.label_audit import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.metadata_model import MetadataModel, column_table, metadata_model
 from dermalyze.data.out_of_fold import FOLDS
+from dermalyze.data.splitting import late_leaks
+from dermalyze.data.statistics import artefact_galleries, audit_looks, measure_images
 from dermalyze.data.store import ImageStore
+from dermalyze.report.audit import audit_page
+
+FATAL = ("label_conflict", "empty", "split_duplicates")
+"""Findings that end the command with a refusal, after everything has been written."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +44,20 @@ class AuditResult:
         images: usable images that were looked at.
         quarantined: images that were left out by `prepare`.
         findings: see `dermalyze.data.checks.Finding`.
+        duplicates: near-duplicates.
         columns: how well each metadata column alone tells the label, see `column_table`.
         metadata: how well they do so together; None where none varies.
+        looks: figures of the pictures' looks, see `audit_looks`.
         labels: likely label errors, where they were asked for.
     """
 
     images: int
     quarantined: int
     findings: tuple[Finding, ...]
+    duplicates: Duplicates
     columns: list[dict[str, Any]] = field(default_factory=list)
     metadata: MetadataModel | None = None
+    looks: dict[str, Any] = field(default_factory=dict)
     labels: LabelAudit | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,6 +67,8 @@ class AuditResult:
             "quarantined": self.quarantined,
             "summary": summary(self.findings),
             "findings": [finding.as_dict() for finding in self.findings],
+            "duplicates": self.duplicates.as_dict(),
+            "looks": self.looks,
             "metadata": {"columns": self.columns, "model": self.metadata.as_dict() if self.metadata else None},
             **({"labels": self.labels.as_dict()} if self.labels else {}),
         }
@@ -70,34 +84,77 @@ class AuditResult:
 
 
 def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResult:
-    """Run every check and write audit.json.
+    """Run every check, join near-duplicates in the manifest (where it is not split yet), write audit.json and audit.html.
+
+    The same images again are not compared again.
 
     Args:
         labels: judge every label too, by a model that has not seen the image: needs the pictures, and minutes.
 
     Raises:
         UsageError: not prepared yet.
-        DataError: an image stands under two labels, or none is usable; audit.json is written first and lists them all.
-            With `labels`: an image changed since it was prepared, or too few groups to judge any label.
+        DataError: an image stands under two labels, or none is usable, or near-duplicates cross the parts of a split that was
+            made before they were found; audit.json is written first and lists them all. An image is gone or changed.
+            With `labels`: too few groups to judge any label.
         ModelError: with `labels`, weights that the experiment names are refused.
+        ResourceError: a worker was killed, or the run cannot be written.
     """
     manifest = read_manifest(run)
-    frame = usable(manifest).reset_index(drop=True)
-    found = audit_frame(frame, spec.split)
+    frame = usable(manifest)
+    store = ImageStore.open(spec.data) if len(comparable(frame)) else ImageStore(())
+    duplicates = recorded(run, frame)
+    if duplicates is None:
+        duplicates = find_duplicates(frame, store, workers=spec.data.workers)
+    if not run.certificate_path.exists():
+        frame = usable(join_clusters(run, manifest, duplicates))
+    frame = frame.reset_index(drop=True)
+    findings = [*late_findings(run, duplicates), *audit_frame(frame, spec.split, duplicates)]
     columns: list[dict[str, Any]] = []
+    looks: dict[str, Any] = {}
     metadata, judged = None, None
+    shown = list(galleries(frame, duplicates))
     if len(frame):
         frame = frame.assign(group=groups(frame))
         columns, metadata = column_table(frame), metadata_model(frame)
         judged = judge_labels(frame, spec) if labels else None
-    found += [finding for part in (metadata, judged) if part for finding in part.findings()]
-    found.sort(key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
-    result = AuditResult(len(frame), len(manifest) - len(frame), tuple(found), columns, metadata, judged)
+        found, looks, pictures = look(frame, store, spec)
+        findings += found
+        shown += [*(label_galleries(judged.errors) if judged else []), *pictures]
+    findings += [finding for part in (metadata, judged) if part for finding in part.findings()]
+    findings.sort(key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
+    counts = (len(frame), len(manifest) - len(frame))
+    result = AuditResult(*counts, tuple(findings), duplicates, columns, metadata, looks, judged)
     write_json(run.audit_path, {"schema_version": 1, "manifest_sha256": run.manifest_hash(), **result.as_dict()})
+    stored = frame[frame["path"].notna()]
+    paths = dict(zip(stored["image_id"].astype(str), stored["path"].astype(str), strict=True))
+    write_text(run.audit_page_path, audit_page(result.as_dict(), shown, store, paths))
     for finding in result.findings:
-        if finding.kind in ("label_conflict", "empty"):
+        if finding.kind in FATAL:
             raise DataError(f"{run.root.name}: {finding.detail} (all of them: {run.audit_path.name})")
     return result
+
+
+def late_findings(run: Run, duplicates: Duplicates) -> list[Finding]:
+    """Near-duplicates that cross the parts of a split which was made before they were found."""
+    crossed = late_leaks(run, duplicates) if run.certificate_path.exists() else []
+    if not crossed:
+        return []
+    detail = (
+        f"near-duplicates cross the parts of the split, which was made before they were found: {describe_leaks(crossed)}; "
+        f"split again: dermalyze split {run.root}"
+    )
+    examples = tuple(", ".join(leak["image_ids"][:4]) for leak in crossed)
+    return [Finding("split_duplicates", "refuse", len(crossed), detail, examples)]
+
+
+def look(frame: pd.DataFrame, store: ImageStore, spec: ExperimentSpec) -> tuple[list[Finding], dict[str, Any], list[Gallery]]:
+    """Decode every picture once: artefacts, and looks that give the label or the source away."""
+    stored = frame[frame["path"].notna()].reset_index(drop=True)
+    if stored.empty:
+        return [], {}, []
+    looks = measure_images(store, stored, workers=spec.data.workers)
+    findings, tables = audit_looks(stored, looks)
+    return findings, tables, artefact_galleries(stored, looks)
 
 
 def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec) -> LabelAudit:

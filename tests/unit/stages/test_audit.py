@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from dermalyze.core.errors import DataError
 from dermalyze.stages.audit import audit
@@ -79,3 +82,26 @@ def test_metadata_are_judged_alone_and_together(prepared: Any) -> None:
     assert written["model"]["macro_auroc"]["value"] > 0.9
     assert [f.kind for f in result.findings].count("telling_metadata") == 1
     assert "sex, site alone, without a picture: macro AUROC " in result.lines()[-2]
+
+
+def test_pictures_are_looked_at_and_the_page_is_the_same_again(prepared: Any, tmp_path: Path) -> None:
+    """A white patch on one class; what is found stands in audit.json and, word for word, on the page."""
+    rows, data = frame(120), tmp_path / "data"
+    rows["image_id"] = [f"p{k:03}" for k in range(120)]
+    rng = np.random.default_rng(0)
+    data.mkdir()
+    for image_id, label in zip(rows["image_id"], rows["label"], strict=True):
+        pixels = rng.normal((220, 170, 160), 5, (60, 80, 3))
+        pixels[3:12, 3:12] = 250 if label == "mel" else pixels[3:12, 3:12]
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(data / f"{image_id}.png")
+    rows["path"] = [f"{image_id}.png" for image_id in rows["image_id"]]
+    run, spec = prepared(rows, config={"data": {"path": str(data), "workers": 0}})
+    result = audit(run, spec)
+    written = run.audit_path.read_bytes(), run.audit_page_path.read_bytes()
+    assert "telling_looks" in {finding.kind for finding in result.findings}
+    assert {"artefacts", "looks"} <= json.loads(written[0])["tables"]["looks"].keys()
+    page = written[1].decode().replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert all(finding.detail in page for finding in result.findings)
+    assert str(tmp_path) not in page
+    audit(run, spec)
+    assert (run.audit_path.read_bytes(), run.audit_page_path.read_bytes()) == written
