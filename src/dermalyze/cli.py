@@ -340,6 +340,7 @@ def run(
     "synth",
     "dermalyze synth synthetic --lesions 400 --seed 7",
     "dermalyze synth easy --size 64 --difficulty 0.2 --balance even",
+    "dermalyze synth leaky --plant duplicates",
 )
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
@@ -348,6 +349,9 @@ def synth(
     size: Annotated[str, typer.Option("--size", metavar="PX|HxW", help="Edge of a square, or height x width.")] = "150x200",
     difficulty: Annotated[float, typer.Option("--difficulty", min=0, max=1, help="0 (classes far apart) to 1 (hard).")] = 0.3,
     balance: Annotated[Balance, typer.Option("--balance", help="Skewed as in HAM10000, or even.")] = Balance.ham10000,
+    plant: Annotated[
+        str | None, typer.Option("--plant", metavar="DEFECT", help="Make a known defect: duplicates or crossing.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Paint synthetic dermoscopy in the layout of HAM10000."""
@@ -355,7 +359,8 @@ def synth(
     if edges is None:
         raise dermalyze.UsageError(f"--size {size}: write one edge in pixels (96) or height x width (150x200)")
     size_px = (int(edges[1]), int(edges[2] or edges[1]))
-    show(call("synth", out, lesions=lesions, seed=seed, size_px=size_px, difficulty=difficulty, balance=balance.value), as_json)
+    options = {"difficulty": difficulty, "balance": balance.value, "plant": plant}
+    show(call("synth", out, lesions=lesions, seed=seed, size_px=size_px, **options), as_json)
 
 
 @command(

@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from typing import TypeVar
 
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import ResourceError
@@ -19,6 +20,8 @@ from dermalyze.core.progress import progress
 from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode, pixel_sha256
 from dermalyze.data.store import ImageStore, ReadError
 
+Job = tuple[ImageStore, tuple[str, ...]]
+T = TypeVar("T")
 CHUNK = 64
 _ALONE = 256  # fewer images are decoded sooner than a process starts
 
@@ -58,11 +61,27 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
         DataError: a path outside the data folder, or an unsafe archive.
         ResourceError: a worker was killed, or memory ran out.
     """
+    return map_images(_inspect_block, store, paths, title="prepare", workers=workers)
+
+
+def map_images(
+    work: Callable[[Job], list[T]], store: ImageStore, paths: Sequence[str], *, title: str, workers: int | None
+) -> list[T]:
+    """What `work` returns for each image, in the order of `paths`; it gets up to `CHUNK` of them at a time, in a process.
+
+    Args:
+        work: a function of a module, so that a process can find it; raises nothing.
+        title: of the progress bar.
+        workers: as for `inspect_images`.
+
+    Raises:
+        ResourceError: a worker was killed, or memory ran out.
+    """
     jobs = [(store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
-    found: list[Inspected] = []
-    with progress("prepare", len(paths)) as advance:
+    found: list[T] = []
+    with progress(title, len(paths)) as advance:
         try:
-            for block in _blocks(jobs, len(paths), workers):
+            for block in _blocks(work, jobs, len(paths), workers):
                 found.extend(block)
                 advance(len(block))
         except (BrokenProcessPool, MemoryError) as error:
@@ -73,13 +92,13 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
     return found
 
 
-def _blocks(jobs: Sequence[tuple[ImageStore, tuple[str, ...]]], images: int, workers: int | None) -> Iterator[list[Inspected]]:
+def _blocks(work: Callable[[Job], list[T]], jobs: Sequence[Job], images: int, workers: int | None) -> Iterator[list[T]]:
     count = min(available_cores() if workers is None else workers, len(jobs))
     if count == 0 or (workers is None and (images < _ALONE or count == 1)):
-        yield from map(_inspect_block, jobs)
+        yield from map(work, jobs)
         return
     with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
-        yield from pool.map(_inspect_block, jobs)
+        yield from pool.map(work, jobs)
 
 
 def _begin_worker() -> None:
@@ -95,7 +114,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _inspect_block(job: tuple[ImageStore, tuple[str, ...]]) -> list[Inspected]:
+def _inspect_block(job: Job) -> list[Inspected]:
     store, paths = job
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; what matters is in the notes

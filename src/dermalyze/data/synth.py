@@ -39,6 +39,7 @@ from dermalyze.data.synth_lesion import paint_lesion
 from dermalyze.data.synth_looks import CLASSES, draw_look
 from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
 from dermalyze.data.synth_plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Balance, LesionPlan, Row, plan_set
+from dermalyze.data.synth_plant import plant_defect, read_rows, require_kind
 
 LESIONS = (7, 200_000)
 EDGE_PX = (32, 1024)
@@ -90,6 +91,7 @@ def synthesize(
     difficulty: float = 0.3,
     balance: Balance = "ham10000",
     images_per_lesion: float = 1.34,
+    plant: str | None = None,
     workers: int | None = None,
 ) -> SynthResult:
     """Write an invented set to `out`.
@@ -105,6 +107,7 @@ def synthesize(
         difficulty: 0 (classes easy to tell) .. 1 (next to nothing tells them apart).
         balance: "ham10000" (its shares of lesions, but 5 of each class where the number allows) or "even".
         images_per_lesion: mean number of photographs of one lesion, 1..4; 1.34 in HAM10000.
+        plant: a known defect, a key of `synth_plant.PLANTS`; planted.json beside the metadata tells what was planted.
         workers: processes; by default one a core. A script that is run itself must have an `if __name__ == "__main__":`
             guard around this call, or give `workers=1`.
 
@@ -119,6 +122,8 @@ def synthesize(
     """
     size_px = (size_px, size_px) if isinstance(size_px, int) else size_px
     check(lesions, seed, size_px, difficulty, balance, images_per_lesion, workers)
+    if plant is not None:
+        require_kind(plant)
     out = out.resolve()
     with resource_errors(out.name), folder_beside(out) as root:
         rows, plans = plan_set(lesions, seed, balance, images_per_lesion)
@@ -129,8 +134,11 @@ def synthesize(
             writer.writerow([field.name for field in fields(Row)])
             writer.writerows([[getattr(row, field.name) for field in fields(Row)] for row in rows])
         paint_all(Recipe(root, seed, size_px, difficulty), plans, workers)
-    counts = Counter(row.dx for row in rows)
-    return SynthResult(out, len(rows), lesions, {dx: counts[dx] for dx in CLASSES})
+        if plant is not None:
+            plant_defect(plant, root, seed=seed)
+        table = read_rows(root)
+    counts = Counter(row["dx"] for row in table)
+    return SynthResult(out, len(table), len({row["lesion_id"] for row in table}), {dx: counts[dx] for dx in CLASSES})
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
