@@ -53,6 +53,8 @@ def find_pairs(thumbs_NSS3: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArr
     Returns:
         (images (P, 2), the lower index first; the transform (P,) that turns the second into the first; correlation (P,)).
     """
+    if len(thumbs_NSS3) < 2:
+        return np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
     found = _candidates(thumbs_NSS3)
     order = np.lexsort((-found["rough"], found["other"], found["one"]))
     found = {name: values[order] for name, values in found.items()}

@@ -106,7 +106,9 @@ def test_near_finds_what_comparing_one_by_one_finds(low: int, total: int, monkey
             words = [(int(x) ^ int(y)).bit_count() for x, y in zip(one, other, strict=True)]
             if words[0] <= low and sum(words) <= total:
                 expected.add((q, b))
-    found = [(int(q), int(b)) for qs, bs in near(query, bank, low_bits=low, all_bits=total) for q, b in zip(qs, bs, strict=True)]
+    found = [
+        (int(q), int(b)) for qs, bs in near(query, bank, low_bits=low, all_bits=total) for q, b in zip(qs, bs, strict=True)
+    ]
     assert len(found) == len(set(found))
     assert set(found) == expected
     assert expected or low == 0
