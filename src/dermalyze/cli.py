@@ -355,6 +355,7 @@ def run(
     "dermalyze synth synthetic --lesions 400 --seed 7",
     "dermalyze synth easy --size 64 --difficulty 0.2 --balance even",
     "dermalyze synth noisy --plant label-noise",
+    "dermalyze synth leaky --plant duplicates",
 )
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
@@ -363,7 +364,9 @@ def synth(
     size: Annotated[str, typer.Option("--size", metavar="PX|HxW", help="Edge of a square, or height x width.")] = "150x200",
     difficulty: Annotated[float, typer.Option("--difficulty", min=0, max=1, help="0 (classes far apart) to 1 (hard).")] = 0.3,
     balance: Annotated[Balance, typer.Option("--balance", help="Skewed as in HAM10000, or even.")] = Balance.ham10000,
-    plant: Annotated[str | None, typer.Option("--plant", metavar="KIND", help="A known defect: label-noise, shortcut.")] = None,
+    plant: Annotated[
+        str | None, typer.Option("--plant", metavar="KIND", help="A known defect: crossing, duplicates, label-noise, shortcut.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Paint synthetic dermoscopy in the layout of HAM10000."""

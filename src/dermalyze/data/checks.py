@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dermalyze.config.data import SplitSpec
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.data.duplicates import Duplicates, Pair, across
 from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
 from dermalyze.data.manifest import is_giveaway
 from dermalyze.data.splitting import divide
@@ -28,6 +29,7 @@ GIVEAWAY_AUROC = 0.95
 PURE_GROUPS, PURE_CHANCE = 10, 1e-4
 """A value is called one-class from this many groups on, where chance alone would make them so less often than this."""
 
+LARGE_CLUSTER = 20
 FOLDS = 5
 EXAMPLES = 5
 
@@ -55,18 +57,19 @@ class Finding:
         return {**asdict(self), "examples": list(self.examples)}
 
 
-def audit_frame(frame: pd.DataFrame, spec: SplitSpec) -> list[Finding]:
+def audit_frame(frame: pd.DataFrame, spec: SplitSpec, found: Duplicates | None = None) -> list[Finding]:
     """Every check on one set, the worst findings first.
 
     Args:
         frame: usable manifest rows, with any columns of the user.
         spec: only read where the set has its own split column with parts missing.
+        found: near-duplicates, where they were looked for.
     """
     frame = frame.reset_index(drop=True)
     if len(frame) == 0:
         return [Finding("empty", "refuse", 0, "no usable image; run prepare on a filled folder")]
     frame = frame.assign(group=groups(frame))
-    found = [
+    findings = [
         *label_conflicts(frame),
         *crossing_groups(frame, spec),
         *giveaway_columns(frame),
@@ -75,8 +78,9 @@ def audit_frame(frame: pd.DataFrame, spec: SplitSpec) -> list[Finding]:
         *mixed_lesions(frame),
         *giant_groups(frame),
         *exact_duplicates(frame),
+        *([] if found is None else near_duplicates(frame, found)),
     ]
-    return sorted(found, key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
+    return sorted(findings, key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
 
 
 def label_conflicts(frame: pd.DataFrame) -> list[Finding]:
@@ -114,6 +118,42 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
             ids = rows.sort_values("key", kind="stable")["image_id"].astype(str)[: 2 * EXAMPLES]
             found.append(Finding(kind, "info", len(rows) - sets, detail, tuple(ids)))
     return found
+
+
+def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
+    """Pairs that show one photograph: how many, and those under two labels, of two lesions or of two sources."""
+    if not found.pairs:
+        return []
+
+    def ids(pairs: Sequence[Pair]) -> tuple[str, ...]:
+        return tuple(f"{pair.first} {pair.second}" for pair in pairs)
+
+    detail = (
+        f"{len(found.pairs)} pair(s) of near-duplicates in {len(found.clusters)} cluster(s), the largest of "
+        f"{found.largest} images; each cluster stays in one part"
+    )
+    findings = [Finding("near_duplicates", "info", len(found.pairs), detail, ids(found.pairs[:EXAMPLES]))]
+    for column, kind, what in (
+        ("label", "duplicate_labels", "carry two labels: one of them is wrong"),
+        (
+            "lesion_id",
+            "duplicate_lesions",
+            "stand under two lesions: the set counts one lesion twice, and the split joins them",
+        ),
+        ("source", "duplicate_sources", "stand in two sources: never train on one of these and test on the other"),
+    ):
+        pairs = across(frame, found.pairs, column)
+        if pairs:
+            first = f"{pairs[0].first} and {pairs[0].second}"
+            line = f"{len(pairs)} pair(s) of near-duplicates {what}; first: {first}"
+            findings.append(Finding(kind, "warn", len(pairs), line, ids(pairs)))
+    if found.largest > max(LARGE_CLUSTER, len(frame) // 100):
+        line = (
+            f"the largest cluster of near-duplicates holds {found.largest} images: very even pictures, or one object "
+            "photographed many times? look at it before you trust the split"
+        )
+        findings.append(Finding("large_cluster", "warn", found.largest, line, max(found.clusters, key=len)[:EXAMPLES]))
+    return findings
 
 
 def crossing_groups(frame: pd.DataFrame, spec: SplitSpec) -> list[Finding]:
@@ -286,9 +326,7 @@ def folds(group: pd.Series) -> NDArray[np.int64]:
     return found
 
 
-def held_out_aurocs(
-    score_NC: NDArray[np.float64], labels: pd.Series, group: pd.Series, *, least: int = 5
-) -> dict[str, float]:
+def held_out_aurocs(score_NC: NDArray[np.float64], labels: pd.Series, group: pd.Series, *, least: int = 5) -> dict[str, float]:
     """How well held-out scores tell each class from the rest.
 
     Scores of different folds come of different data and cannot be compared, so AUROCs are of one fold each and averaged

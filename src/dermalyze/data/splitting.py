@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from dermalyze.config.data import PART_WORDS, PARTS, SplitSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
 from dermalyze.core.run import Run
+from dermalyze.data.duplicates import Duplicates, joined, recorded
 from dermalyze.data.grouping import describe_leaks, groups, keys, leaks
 from dermalyze.data.manifest import read_classes, read_manifest, usable
 
@@ -306,8 +308,23 @@ def read_division(run: Run) -> tuple[pd.DataFrame, pd.Series]:
     return frame, parts.rename("split")
 
 
+def late_leaks(run: Run, found: Duplicates) -> list[dict[str, Any]]:
+    """Leaks through near-duplicates that were found after the split, beside those that its manifest knows already.
+
+    Raises:
+        UsageError: the split has not been made.
+        DataError: manifest or split files changed since the split.
+    """
+    frame, parts = read_division(run)
+    known = [leak["image_ids"] for leak in leaks(frame, parts)]
+    frame["cluster_id"] = joined(frame, found.pairs)
+    return [leak for leak in leaks(frame.assign(group=groups(frame)), parts) if leak["image_ids"] not in known]
+
+
 def require_no_leak(run: Run, accept_leak: str | None) -> str | None:
     """Refuse a split whose groups cross parts, checked anew from manifest and split files; the certificate is not believed.
+
+    Near-duplicates that an audit found after the split count as well.
 
     Args:
         accept_leak: the reason to go on all the same, or None.
@@ -322,16 +339,20 @@ def require_no_leak(run: Run, accept_leak: str | None) -> str | None:
     """
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "the published split, for comparison only"')
-    found = leaks(*read_division(run))
+    frame, parts = read_division(run)
+    found = leaks(frame, parts)
     if bool(found) == bool(run.certificate().get("passed")):
         raise DataError(
             f"{run.certificate_path.name}: does not say what its split files show; run again: dermalyze split {run.root}"
         )
+    duplicates = recorded(run, frame)
+    if duplicates is not None:
+        found += late_leaks(run, duplicates)
     if not found:
         return None
     if accept_leak is None:
         raise LeakError(
-            f"{run.root.name}: the split leaks: {describe_leaks(found)}; correct the split column, or go on with "
-            '--accept-leak "reason", which then stands on every result'
+            f"{run.root.name}: the split leaks: {describe_leaks(found)}; correct the split column, or split again if the audit "
+            'came later, or go on with --accept-leak "reason", which then stands on every result'
         )
     return one_line(accept_leak)

@@ -39,7 +39,7 @@ from dermalyze.data.synth_lesion import paint_lesion
 from dermalyze.data.synth_looks import CLASSES, draw_look
 from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
 from dermalyze.data.synth_plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Balance, LesionPlan, Row, plan_set
-from dermalyze.data.synth_plant import PlantResult, plant_defect, require_kind
+from dermalyze.data.synth_plant import PlantResult, plant_defect, read_rows, require_kind
 
 LESIONS = (7, 200_000)
 EDGE_PX = (32, 1024)
@@ -54,7 +54,7 @@ class SynthResult:
         root: the folder of the set.
         images: number of images.
         lesions: number of lesions.
-        counts: images of each class, in the order of `CLASSES`, before anything was planted.
+        counts: images of each class, in the order of `CLASSES`.
         planted: the defect that was asked for.
     """
 
@@ -147,8 +147,10 @@ def synthesize(
             writer.writerows([[getattr(row, field.name) for field in fields(Row)] for row in rows])
         paint_all(Recipe(root, seed, size_px, difficulty), plans, workers)
         planted = plant_defect(plant, root, seed=seed) if plant is not None else None
-    counts = Counter(row.dx for row in rows)
-    return SynthResult(out, len(rows), lesions, {dx: counts[dx] for dx in CLASSES}, planted)
+        table = read_rows(root)
+    counts = Counter(row["dx"] for row in table)
+    lesions_made = len({row["lesion_id"] for row in table})
+    return SynthResult(out, len(table), lesions_made, {dx: counts[dx] for dx in CLASSES}, planted)
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image, ImageDraw
 
 from dermalyze.core.atomic import write_json
 from dermalyze.core.errors import UsageError, nearest
+from dermalyze.data.synth_copies import COPIES
 from dermalyze.data.synth_looks import CLASSES
 from dermalyze.data.synth_plan import IMAGE_FOLDERS, METADATA
 
 PLANTED = "planted.json"
-NOISE_SHARE = 0.08
+DUPLICATE_SHARE, CROSSING_SHARE, NOISE_SHARE = 0.1, 0.2, 0.08
 INK_RGB = (70, 40, 150)  # gentian violet, with which skin is marked
 
 
@@ -27,10 +29,12 @@ class PlantResult:
     Attributes:
         kind: of the defect, a key of `PLANTS`.
         image_ids: the images that carry it, sorted.
+        made_from: of each copy, the image it was made from and the kind of copy, a key of `COPIES`.
     """
 
     kind: str
     image_ids: tuple[str, ...]
+    made_from: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def plant_defect(kind: str, root: Path, *, seed: int) -> PlantResult:
@@ -53,13 +57,56 @@ def plant_defect(kind: str, root: Path, *, seed: int) -> PlantResult:
 def require_kind(kind: str) -> None:
     """Refuse a defect that is not in the table.
 
-    >>> require_kind("label_noise")
+    >>> require_kind("duplicate")
     Traceback (most recent call last):
     ...
-    dermalyze.core.errors.UsageError: synth: plant is 'label_noise'; ...; did you mean 'label-noise'?
+    dermalyze.core.errors.UsageError: synth: plant is 'duplicate'; ...; did you mean 'duplicates'?
     """
     if kind not in PLANTS:
         raise UsageError(f"synth: plant is '{kind}'; allowed are {', '.join(PLANTS)}{nearest(kind, list(PLANTS))}")
+
+
+def plant_duplicates(root: Path, *, seed: int) -> PlantResult:
+    """Copy a tenth of the pictures, at least one a kind of `COPIES`, under new numbers of image and lesion, without masks."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 2)))
+    rows = read_rows(root)
+    count = min(len(rows), max(len(COPIES), round(DUPLICATE_SHARE * len(rows))))
+    last_image, last_lesion = (max(int(row[name].rpartition("_")[2]) for row in rows) for name in ("image_id", "lesion_id"))
+    made_from = {}
+    for n, i in enumerate(sorted(int(i) for i in rng.choice(len(rows), count, replace=False)), start=1):
+        kind, row = list(COPIES)[n % len(COPIES)], rows[i]
+        path = image_path(root, row["image_id"])
+        with Image.open(path, formats=["JPEG"]) as picture:
+            copy, quality = COPIES[kind](picture.convert("RGB"), rng)
+        image_id = f"ISIC_{last_image + n}"
+        copy.save(path.with_name(f"{image_id}.jpg"), quality=quality)
+        rows.append({**row, "image_id": image_id, "lesion_id": f"HAM_{last_lesion + n}"})
+        made_from[image_id] = (row["image_id"], kind)
+    write_rows(root, rows)
+    return PlantResult("duplicates", tuple(sorted(made_from)), made_from)
+
+
+def plant_crossing(root: Path, *, seed: int) -> PlantResult:
+    """Add a `split` column, a quarter of each class's lesions in test, with some lesions photographed in both parts.
+
+    Raises:
+        UsageError: no lesion of a train part has two photographs.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 3)))
+    rows = read_rows(root)
+    lesions = {row["lesion_id"]: row["dx"] for row in rows}
+    parts: dict[str, str] = {}
+    for dx in CLASSES:
+        mine = rng.permutation(sorted(lesion for lesion in lesions if lesions[lesion] == dx))
+        parts |= {str(lesion): "test" if n % 4 == 1 else "train" for n, lesion in enumerate(mine)}
+    photographs = Counter(row["lesion_id"] for row in rows)
+    twice = sorted(lesion for lesion, n in photographs.items() if n > 1 and parts[lesion] == "train")
+    if not twice:
+        raise UsageError("synth: no lesion of the train part has two photographs to divide; ask for more lesions")
+    chosen = {str(lesion) for lesion in rng.choice(twice, max(1, round(CROSSING_SHARE * len(twice))), replace=False)}
+    moved = {max(row["image_id"] for row in rows if row["lesion_id"] == lesion) for lesion in chosen}
+    write_rows(root, [{**row, "split": "test" if row["image_id"] in moved else parts[row["lesion_id"]]} for row in rows])
+    return PlantResult("crossing", tuple(sorted(row["image_id"] for row in rows if row["lesion_id"] in chosen)))
 
 
 def plant_label_noise(root: Path, *, seed: int) -> PlantResult:
@@ -81,7 +128,7 @@ def plant_shortcut(root: Path, *, seed: int) -> PlantResult:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 1)))
     marked = sorted(row["image_id"] for row in read_rows(root) if row["dx"] == "mel")
     for image_id in marked:
-        path = next(place for folder in IMAGE_FOLDERS if (place := root / folder / f"{image_id}.jpg").is_file())
+        path = image_path(root, image_id)
         with Image.open(path, formats=["JPEG"]) as picture:
             image = picture.convert("RGB")
         width, height = image.size
@@ -92,6 +139,11 @@ def plant_shortcut(root: Path, *, seed: int) -> PlantResult:
         ImageDraw.Draw(image).line(stroke, fill=INK_RGB, width=max(3, height // 20), joint="curve")
         image.save(path, quality=92)
     return PlantResult("shortcut", tuple(marked))
+
+
+def image_path(root: Path, image_id: str) -> Path:
+    """Where one of the set's images lies."""
+    return next(place for folder in IMAGE_FOLDERS if (place := root / folder / f"{image_id}.jpg").is_file())
 
 
 def read_rows(root: Path) -> list[dict[str, str]]:
@@ -109,6 +161,8 @@ def write_rows(root: Path, rows: list[dict[str, str]]) -> None:
 
 
 PLANTS: Mapping[str, Callable[..., PlantResult]] = {
+    "crossing": plant_crossing,
+    "duplicates": plant_duplicates,
     "label-noise": plant_label_noise,
     "shortcut": plant_shortcut,
 }

@@ -18,7 +18,7 @@ from dermalyze.core.errors import DataError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.checks import Finding, audit_frame, summary
-from dermalyze.data.duplicates import Duplicates, comparable, find_duplicates, galleries, join_clusters, recorded
+from dermalyze.data.duplicates import Duplicates, find_duplicates, galleries, join_clusters, recorded
 from dermalyze.data.external import read_batches
 from dermalyze.data.gallery import Gallery
 from dermalyze.data.grouping import describe_leaks, groups
@@ -49,6 +49,7 @@ class AuditResult:
         metadata: how well they do so together; None where none varies.
         looks: figures of the pictures' looks, see `audit_looks`.
         labels: likely label errors, where they were asked for.
+        galleries: pictures to be looked at, as they stand on the page.
     """
 
     images: int
@@ -59,6 +60,7 @@ class AuditResult:
     metadata: MetadataModel | None = None
     looks: dict[str, Any] = field(default_factory=dict)
     labels: LabelAudit | None = None
+    galleries: tuple[Gallery, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values: the content of audit.json without the manifest's hash."""
@@ -101,7 +103,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     """
     manifest = read_manifest(run)
     frame = usable(manifest)
-    store = ImageStore.open(spec.data) if len(comparable(frame)) else ImageStore(())
+    store = ImageStore.open(spec.data) if frame["path"].notna().any() else ImageStore(())
     duplicates = recorded(run, frame)
     if duplicates is None:
         duplicates = find_duplicates(frame, store, workers=spec.data.workers)
@@ -123,7 +125,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     findings += [finding for part in (metadata, judged) if part for finding in part.findings()]
     findings.sort(key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
     counts = (len(frame), len(manifest) - len(frame))
-    result = AuditResult(*counts, tuple(findings), duplicates, columns, metadata, looks, judged)
+    result = AuditResult(*counts, tuple(findings), duplicates, columns, metadata, looks, judged, tuple(shown))
     write_json(run.audit_path, {"schema_version": 1, "manifest_sha256": run.manifest_hash(), **result.as_dict()})
     stored = frame[frame["path"].notna()]
     paths = dict(zip(stored["image_id"].astype(str), stored["path"].astype(str), strict=True))

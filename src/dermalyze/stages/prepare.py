@@ -17,7 +17,7 @@ from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
 from dermalyze.data.inspection import Inspected, inspect_images
 from dermalyze.data.labels import require_classes, settle_labels
-from dermalyze.data.manifest import is_giveaway, manifest_bytes, usable, write_manifest
+from dermalyze.data.manifest import is_giveaway, manifest_bytes, read_manifest, usable, write_manifest
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.data.tables import csv_text
@@ -141,6 +141,8 @@ def _inspect(store: ImageStore, listing: Listing, workers: int | None) -> list[I
 
 def _write(run: Run, frame: pd.DataFrame, summary: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Write the three files, the manifest last: without it the run counts as not prepared."""
+    if before is not None:
+        frame = _with_clusters(frame, read_manifest(run))
     digest = sha256_bytes(manifest_bytes(frame))
     if before is not None and before.get("manifest_sha256") != digest and run.certificate_path.exists():
         raise DataError(f"{run.root.name}: the data changed after it was split; prepare it in a new run folder")
@@ -157,6 +159,12 @@ def _write(run: Run, frame: pd.DataFrame, summary: dict[str, Any], before: Mappi
             path.unlink(missing_ok=True)
         raise
     return summary
+
+
+def _with_clusters(frame: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the near-duplicates that an audit has joined, if it is otherwise the same set as before."""
+    same = manifest_bytes(old.assign(cluster_id=None)) == manifest_bytes(frame.assign(cluster_id=None))
+    return old if same else frame
 
 
 def _prepared(run: Run) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import Run
+from dermalyze.data.duplicates import join_clusters, recorded
 from dermalyze.data.grouping import LINKS, conflicts, crossings, describe_leaks, groups, keys, leaks
 from dermalyze.data.manifest import read_classes, read_manifest, usable
 from dermalyze.data.splitting import Division, divide, part_csv
@@ -81,6 +82,8 @@ class SplitResult:
 def split(run: Run, spec: ExperimentSpec) -> SplitResult:
     """Write one CSV a part and the certificate; the same inputs give the same bytes.
 
+    Near-duplicates that an audit has found are joined first, if they are not yet.
+
     Args:
         run: a prepared run.
         spec: its `split` is used, and `data.classes` where given.
@@ -89,8 +92,12 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
         UsageError: not prepared yet.
         DataError: too few images, classes or groups; one image under two labels; an own split column that makes no sense.
     """
-    frame = usable(read_manifest(run)).reset_index(drop=True)
+    manifest = read_manifest(run)
     classes = read_classes(run)
+    duplicates = recorded(run, usable(manifest))
+    if duplicates is not None:
+        manifest = join_clusters(run, manifest, duplicates)
+    frame = usable(manifest).reset_index(drop=True)
     twice = conflicts(frame)
     if twice:
         raise DataError(

@@ -41,6 +41,7 @@ def test_the_truth_is_written_and_the_same_seed_gives_the_same_bytes(
     assert json.loads((result.root / "planted.json").read_text()) == {
         "kind": kind,
         "image_ids": list(result.planted.image_ids),
+        "made_from": {},
     }
     assert result.as_dict()["planted"] == {"kind": kind, "images": len(result.planted.image_ids)}
     assert f"planted {kind} in " in result.lines()[-1]

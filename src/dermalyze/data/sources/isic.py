@@ -40,7 +40,8 @@ def ham10000(store: ImageStore) -> Listing:
         nv 6705, mel 1113, bkl 1099, bcc 514, akiec 327, vasc 142, df 115. Expert lesion masks exist for all.
     Layout: `HAM10000_images_part_1.zip` and `_part_2.zip` as downloaded, or unpacked, or both; `HAM10000_metadata.csv` (or
         `.tab`, or no ending) with lesion_id, image_id, dx, dx_type, age, sex, localization and, in later editions, dataset;
-        `HAM10000_segmentations_lesion_tschandl.zip` if masks are wanted.
+        `HAM10000_segmentations_lesion_tschandl.zip` if masks are wanted. A column `split` that somebody added is taken as
+        the user's own split.
     Source: Harvard Dataverse, doi:10.7910/DVN/DBW86T.
     Licence: CC BY-NC 4.0.
     Citation: Tschandl, Rosendahl, Kittler, "The HAM10000 dataset", Sci Data 5, 180161 (2018), doi:10.1038/sdata.2018.161;
@@ -55,7 +56,7 @@ def ham10000(store: ImageStore) -> Listing:
     names, notes = take(
         table,
         {"image_id": "image_id", "lesion_id": "lesion_id", "dx": "label"},
-        {"age": "age", "sex": "sex", "localization": "site", "dataset": "source"},
+        {"age": "age", "sex": "sex", "localization": "site", "dataset": "source", "split": "split"},
         "this is not the HAM10000 metadata",
     )
     rows = []
