@@ -225,8 +225,11 @@ class Run:
             ResourceError: read-only, no permission, no space.
         """
         probe = (folder or self.root) / ".probe"
-        write_text(probe, "ok")
-        probe.unlink()
+        try:
+            write_text(probe, "ok")
+        finally:
+            with contextlib.suppress(OSError):  # what the write said matters more
+                probe.unlink()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
