@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from dermalyze.core.run import Run
     from dermalyze.data.synth import synthesize as synth
+    from dermalyze.fleet.leak_bill import leak_bill
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
@@ -61,6 +62,7 @@ _SOURCES = {
     "export": "stages.export:export",
     "fit_check": "stages.fit_check:fit_check",
     "init": "stages.init:init",
+    "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
     "plot": "stages.plot:plot",
     "predict": "serve.answers:predict",
@@ -92,6 +94,7 @@ __all__ = [
     "export",
     "fit_check",
     "init",
+    "leak_bill",
     "load_experiment",
     "plot",
     "predict",

@@ -37,6 +37,7 @@ COMMANDS = {
     "predict": "predict",
     "plot": "plot",
     "fit-check": "fit_check",
+    "leak-bill": "leak_bill",
     "schema": "schema",
 }
 
@@ -400,6 +401,21 @@ def plot(run: RunArgument, as_json: JsonOption = False) -> None:
 def fit_check(run: RunArgument, as_json: JsonOption = False) -> None:
     """Say whether it over-fitted, under-fitted or fitted well."""
     stage("fit-check", run, as_json)
+
+
+@command(
+    "leak-bill",
+    "dermalyze leak-bill outputs/first",
+    "dermalyze leak-bill outputs/first --epochs 6 --set preprocess.size=[96,128]",
+)
+def leak_bill(
+    run: RunArgument,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each of the two trainings.")] = 10,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train twice to show what a random split flatters."""
+    stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
 
 
 @command("schema", "dermalyze schema", "dermalyze schema > experiment.schema.json")
