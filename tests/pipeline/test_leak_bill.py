@@ -63,14 +63,14 @@ def make_run(data: Path, root: Path) -> tuple[Run, ExperimentSpec]:
 
 
 @pytest.fixture(scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 @pytest.fixture(scope="module")
-def billed(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> tuple[Run, ExperimentSpec, LeakBillResult]:
+def billed(tmp_path_factory: pytest.TempPathFactory, cache: None) -> tuple[Run, ExperimentSpec, LeakBillResult]:
     root = tmp_path_factory.mktemp("bill")
     run, spec = make_run(paint(root / "data"), root / "run")
     return run, spec, leak_bill(run, spec, epochs=EPOCHS)
@@ -137,7 +137,7 @@ def test_the_files_hold_what_is_told_and_no_path(billed: tuple[Run, ExperimentSp
 
 
 def test_again_is_no_work_and_the_same_bill(
-    billed: tuple[Run, ExperimentSpec, LeakBillResult], monkeypatch: pytest.MonkeyPatch, _cache: None
+    billed: tuple[Run, ExperimentSpec, LeakBillResult], monkeypatch: pytest.MonkeyPatch, cache: None
 ) -> None:
     run, spec, result = billed
     monkeypatch.setattr("dermalyze.stages.train.train", lambda *a, **k: pytest.fail("trained again"))
@@ -158,7 +158,7 @@ def test_settings_of_the_data_cannot_differ(billed: tuple[Run, ExperimentSpec, L
         leak_bill(run, spec, epochs=0)
 
 
-def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _cache: None) -> None:
+def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: None) -> None:
     run, spec = make_run(paint(tmp_path / "data"), tmp_path / "run")
     seen: list[tuple[str, str | None]] = []
 
@@ -173,7 +173,7 @@ def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypa
     assert seen == [("random", REASON)]
 
 
-def test_without_siblings_there_is_no_bill(tmp_path: Path, _cache: None) -> None:
+def test_without_siblings_there_is_no_bill(tmp_path: Path, cache: None) -> None:
     run, spec = make_run(paint(tmp_path / "data", photos=1), tmp_path / "run")
     with pytest.raises(DataError, match="no lesion has two images"):
         leak_bill(run, spec)
