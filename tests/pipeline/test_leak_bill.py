@@ -1,4 +1,4 @@
-"""The leak bill on a set whose labels can only be known by the lesion: a random split must look good, a grouped one must not."""
+"""The leak bill on a set whose labels can only be known by the lesion: a random split must look good, a grouped one not."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def read_image(store: ImageStore, path: str, sha256: str, preprocessing: Preproc
     data = store.read(path)
     if sha256_bytes(data) != sha256:
         raise DataError(f"image {sha256[:12]}: its bytes changed since prepare; run prepare again in a new run folder")
-    return to_size(decode(data, formats=PREPARE_FORMATS).pixels, preprocessing)
+    return to_size(decode(data, formats=PREPARE_FORMATS, least=preprocessing.least).image, preprocessing)
 
 
 def open_cache(

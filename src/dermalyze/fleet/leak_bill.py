@@ -63,8 +63,8 @@ class LeakBillResult:
         b = self.bill
         lines = [
             f"{b['title']}: {b['settings']['epochs']} epochs each, {b['leak']['test_images']} test images each",
-            f"random split: {b['leak']['groups_crossing']} of {b['leak']['groups']} lesions (or patients) stand in several parts, "
-            f"and {b['leak']['test_images_known']} test images show one that was trained on",
+            f"random split: {b['leak']['groups_crossing']} of {b['leak']['groups']} lesions (or patients) stand in several "
+            f"parts; {b['leak']['test_images_known']} test images show one that was trained on",
         ]
         for c in b["comparisons"]:
             lines += ["", c["question"], f"{'':<18}{side(c['a']):<44}{side(c['b']):<44}difference"]
