@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     )
     from dermalyze.core.run import Run
     from dermalyze.data.synth import synthesize as synth
+    from dermalyze.fleet.bench import bench
+    from dermalyze.fleet.doctor import doctor
     from dermalyze.fleet.leak_bill import leak_bill
     from dermalyze.fleet.pipeline import run_experiment as run
+    from dermalyze.fleet.runs import runs
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
@@ -58,6 +61,8 @@ _SOURCES = {
     "Run": "core.run:Run",
     "UsageError": "core.errors:UsageError",
     "audit": "stages.audit:audit",
+    "bench": "fleet.bench:bench",
+    "doctor": "fleet.doctor:doctor",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fit_check": "stages.fit_check:fit_check",
@@ -69,6 +74,7 @@ _SOURCES = {
     "prepare": "stages.prepare:prepare",
     "probe": "stages.probe:probe",
     "run": "fleet.pipeline:run_experiment",
+    "runs": "fleet.runs:runs",
     "schema": "config.experiment:json_schema",
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
@@ -90,6 +96,8 @@ __all__ = [
     "UsageError",
     "__version__",
     "audit",
+    "bench",
+    "doctor",
     "evaluate",
     "export",
     "fit_check",
@@ -101,6 +109,7 @@ __all__ = [
     "prepare",
     "probe",
     "run",
+    "runs",
     "schema",
     "split",
     "synth",

@@ -36,6 +36,13 @@ def cache_bytes(images: int, preprocessing: Preprocessing) -> int:
     return images * preprocessing.height * preprocessing.width * 3
 
 
+def cache_key(hashes: Sequence[str], preprocessing: Preprocessing) -> str:
+    """The name of a cache: a hash of the images' hashes, in order, and of all that is done to their pixels."""
+    resize = {key: value for key, value in preprocessing.as_dict().items() if key not in ("mean", "std")}
+    identity = {"version": 1, "resize": resize, "images": sha256_bytes("\n".join(hashes).encode())}
+    return sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:32]
+
+
 def read_image(store: ImageStore, path: str, sha256: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """One image as the network sees it, before normalisation: (height, width, 3) uint8.
 
@@ -74,9 +81,7 @@ def open_cache(
         ResourceError: not enough disk.
         DataError: an image is gone or changed.
     """
-    resize = {key: value for key, value in preprocessing.as_dict().items() if key not in ("mean", "std")}
-    identity = {"version": 1, "resize": resize, "images": sha256_bytes("\n".join(hashes).encode())}
-    key = sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:32]
+    key = cache_key(hashes, preprocessing)
     target, record = cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
     shape = (len(paths), preprocessing.height, preprocessing.width, 3)
     if not _is_whole(target, record, shape):
