@@ -124,7 +124,7 @@ def _build(
             )
         images = np.memmap(temporary, np.uint8, "w+", shape=shape)
         done = 0
-        with progress("decode", shape[0]) as advance:
+        with progress("decode", shape[0], cost=True) as advance:
             for block in _decoded(store, paths, hashes, preprocessing, workers):
                 images[done : done + len(block)] = block
                 done += len(block)

@@ -60,7 +60,7 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
     """
     jobs = [(store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
     found: list[Inspected] = []
-    with progress("prepare", len(paths)) as advance:
+    with progress("prepare", len(paths), cost=True) as advance:
         try:
             for block in _blocks(jobs, len(paths), workers):
                 found.extend(block)

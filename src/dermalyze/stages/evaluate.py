@@ -12,7 +12,7 @@ from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
-from dermalyze.core.progress import progress
+from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.external import open_external, read_batches, read_label_map, trained_on
 from dermalyze.data.images import Preprocessing
@@ -91,6 +91,7 @@ def evaluate(
     predictions = read_predictions(path)
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
+    say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **_head(spec, "test part", predictions, leak),
         **judge(predictions, spec.evaluate),
@@ -121,7 +122,7 @@ def _evaluate_external(
     leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
     logits, embeddings = [], []
-    with progress(f"evaluate on {external.name}", len(external.frame)) as advance:
+    with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
             logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)
