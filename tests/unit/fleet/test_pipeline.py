@@ -18,6 +18,7 @@ from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.core.run import Run
 from dermalyze.data.predictions import Predictions, write_predictions
 from dermalyze.fleet.pipeline import STEPS, run_experiment
+from dermalyze.stages.init import freeze
 
 
 class World:
@@ -184,3 +185,11 @@ def test_no_data_is_refused_before_anything_is_made(world: World, tmp_path: Path
     with pytest.raises(ConfigError, match=r"--set data\.path"):
         run_experiment(build_experiment({}), Path("run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_some_steps_alone(world: World) -> None:
+    run = freeze(Path("run"), SPEC)
+    world.prepare(run)
+    run_experiment(SPEC, Path("run"), steps=STEPS[2:])
+    assert world.calls == list(STEPS[2:])
+    assert not run.audit_path.exists()
