@@ -295,8 +295,8 @@ def compare_all(
         "notes": [
             f"Intervals: {100 * spec.evaluate.level:g} %, {spec.evaluate.resamples:,} resamples over lesions, drawn together "
             "for both sides; one training each, so the chance of a training is not in them.",
-            "Lesions with several photographs may be harder or easier than others, so the second comparison mixes that with the "
-            "leak; the third, on the same images, does not.",
+            "Lesions with several photographs may be harder or easier than others, so the second comparison mixes that with "
+            "the leak; the third, on the same images, does not.",
             "Held-out images are those of val, cal and test in both splits. For log loss, less is better.",
         ],
     }
