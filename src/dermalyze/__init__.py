@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from dermalyze.core.run import Run
     from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
+    from dermalyze.fleet.bench import bench
+    from dermalyze.fleet.doctor import doctor
+    from dermalyze.fleet.leak_bill import leak_bill
     from dermalyze.fleet.pipeline import run_experiment as run
+    from dermalyze.fleet.runs import runs
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
@@ -59,18 +63,22 @@ _SOURCES = {
     "Run": "core.run:Run",
     "UsageError": "core.errors:UsageError",
     "audit": "stages.audit:audit",
+    "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
+    "doctor": "fleet.doctor:doctor",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
     "init": "stages.init:init",
+    "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
     "plot": "stages.plot:plot",
     "predict": "serve.answers:predict",
     "prepare": "stages.prepare:prepare",
     "probe": "stages.probe:probe",
     "run": "fleet.pipeline:run_experiment",
+    "runs": "fleet.runs:runs",
     "schema": "config.experiment:json_schema",
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
@@ -92,18 +100,22 @@ __all__ = [
     "UsageError",
     "__version__",
     "audit",
+    "bench",
     "calibrate",
+    "doctor",
     "evaluate",
     "export",
     "fetch",
     "fit_check",
     "init",
+    "leak_bill",
     "load_experiment",
     "plot",
     "predict",
     "prepare",
     "probe",
     "run",
+    "runs",
     "schema",
     "split",
     "synth",

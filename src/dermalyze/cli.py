@@ -39,6 +39,10 @@ COMMANDS = {
     "predict": "predict",
     "plot": "plot",
     "fit-check": "fit_check",
+    "leak-bill": "leak_bill",
+    "bench": "bench",
+    "runs": "runs",
+    "doctor": "doctor",
     "schema": "schema",
 }
 
@@ -445,6 +449,68 @@ def plot(run: RunArgument, as_json: JsonOption = False) -> None:
 def fit_check(run: RunArgument, as_json: JsonOption = False) -> None:
     """Say whether it over-fitted, under-fitted or fitted well."""
     stage("fit-check", run, as_json)
+
+
+@command(
+    "leak-bill",
+    "dermalyze leak-bill outputs/first",
+    "dermalyze leak-bill outputs/first --epochs 6 --set preprocess.size=[96,128]",
+)
+def leak_bill(
+    run: RunArgument,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each of the two trainings.")] = 10,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train twice to show what a random split flatters."""
+    stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
+
+
+@command("bench", "dermalyze bench outputs/first", "dermalyze bench outputs/first --num-batches 30 --json")
+def bench(
+    run: RunArgument,
+    num_batches: Annotated[int, typer.Option("--num-batches", min=1, help="Batches and steps to time.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Time loading and training steps on this machine."""
+    stage("bench", run, as_json, num_batches=num_batches)
+
+
+@command(
+    "runs",
+    "dermalyze runs list",
+    "dermalyze runs show outputs/first",
+    "dermalyze runs diff outputs/first outputs/second",
+    "dermalyze runs tag outputs/first baseline paper --remove draft",
+    "dermalyze runs clean outputs --yes",
+)
+def runs(
+    action: Annotated[str, typer.Argument(metavar="list|show|diff|tag|clean", help="What to do.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="WORD...", help="Folder, runs or tags; see below.")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", metavar="TAG", help="tag: take a tag away.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="clean: delete without asking.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List, show, compare, tag and tidy up runs."""
+    found = call("runs", action, words or (), remove=remove or (), yes=yes)
+    show(found, as_json)
+    if action == "clean" and found.values["items"] and not yes and not as_json:
+        if not sys.stdin.isatty():
+            typer.echo("nothing was removed; to remove it, add --yes", err=True)
+        elif typer.confirm("Remove this?", err=True):
+            show(call("runs", action, words or (), yes=True), as_json)
+
+
+@command("doctor", "dermalyze doctor", "dermalyze doctor outputs --json")
+def doctor(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the runs are to stand.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Check Python, packages, device, disk and memory."""
+    found = call("doctor", folder)
+    show(found, as_json)
+    if not found.usable:
+        raise typer.Exit(dermalyze.ResourceError.exit_code)
 
 
 @command("schema", "dermalyze schema", "dermalyze schema > experiment.schema.json")

@@ -208,6 +208,10 @@ class PreprocessSpec(Spec):
     crop_ratio: float = Field(0.875, gt=0, le=1, description="resize_crop: crop edge / resized edge (224/256)")
     mean: tuple[float, float, float] | None = Field(None, description="of RGB in 0..1; default: the backbone's own")
     std: tuple[float, float, float] | None = Field(None, description="of RGB in 0..1; default: the backbone's own")
+    draft: bool = Field(
+        False,
+        description="decode JPEG at 1/2, 1/4 or 1/8 where that is still as large as needed: faster, slightly other pixels",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

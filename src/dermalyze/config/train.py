@@ -183,12 +183,17 @@ class TrainSpec(Spec):
         None, gt=0, lt=1, description="decay of the weights' moving average a step; validated and exported"
     )
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
-    amp: bool = Field(False, description="autocast: fp16 with scaling on CUDA, bf16 elsewhere")
+    amp: bool | Literal["auto"] = Field(
+        "auto",
+        description="autocast: fp16 with scaling on CUDA, bf16 elsewhere; auto: if it pays, measured in fast mode, else no",
+    )
     compile: bool = Field(False, description="torch.compile")
     mode: Literal["fast", "deterministic"] = "deterministic"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
-    channels_last: bool = True
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory format of images and weights; auto: which is faster, measured in fast mode, else yes"
+    )
     cache: Literal["auto", "memory_map", "stream"] = Field(
         "auto", description="memory_map: decoded once to disk; stream: worker processes decode; auto: whichever fits"
     )

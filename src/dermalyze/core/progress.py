@@ -1,10 +1,13 @@
-"""Progress on standard error: rate and time left for a person, silence for a pipe."""
+"""Progress on standard error: rate and time left on a terminal, the cost of long work in one line elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
+
+LEARN_S, LONG_S = 2.0, 10.0  # how long a rate is watched; less than the second still to do is not worth a line
 
 
 def say(message: str) -> None:
@@ -13,14 +16,31 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """Yield `advance(n)`; shows a bar with rate and time left on a terminal, one closing line elsewhere.
+def progress(description: str, total: int, unit: str = "images", *, cost: bool = False) -> Iterator[Callable[[int], None]]:
+    """Yield `advance(n)`; shows a bar with rate and time left on a terminal.
+
+    Args:
+        description: what is being done.
+        total: how many there are.
+        unit: of what.
+        cost: where there is no terminal, say once how long it will take, two seconds after the beginning and if that is long.
 
     >>> with progress("decode", 2) as advance:
     ...     advance(2)
     """
     if not sys.stderr.isatty():
-        yield lambda n: None
+        started, done, told = time.monotonic(), 0, not cost
+
+        def advance(n: int) -> None:
+            nonlocal done, told
+            done += n
+            spent = time.monotonic() - started
+            if not told and done and spent >= LEARN_S:
+                told, left = True, spent / done * (total - done)
+                if left >= LONG_S:
+                    say(f"{description}: {total} {unit}, {done / spent:.0f} a second: about {left:.0f} s to go")
+
+        yield advance
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn

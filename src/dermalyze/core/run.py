@@ -148,6 +148,26 @@ class Run:
     def external_report_dir(self, name: str) -> Path:
         return self.root / "report" / f"on-{name}"
 
+    @property
+    def leak_bill_dir(self) -> Path:
+        return self.root / "leak_bill"
+
+    def leak_bill_run(self, kind: str) -> Path:
+        """The folder of a run within this one: the same network on a random or a grouped split."""
+        return self.leak_bill_dir / kind
+
+    @property
+    def leak_bill_path(self) -> Path:
+        return self.report_dir / "leak_bill.json"
+
+    @property
+    def leak_bill_figure_path(self) -> Path:
+        return self.report_dir / "leak_bill.png"
+
+    @property
+    def tags_path(self) -> Path:
+        return self.root / "tags.json"
+
     # -- life --------------------------------------------------------------------------------------------------
     @classmethod
     def create(cls, root: Path, spec: ExperimentSpec) -> Run:

@@ -49,6 +49,13 @@ def cache_bytes(images: int, preprocessing: Preprocessing) -> int:
     return images * preprocessing.height * preprocessing.width * 3
 
 
+def cache_key(hashes: Sequence[str], preprocessing: Preprocessing) -> str:
+    """The name of a cache: a hash of the images' hashes, in order, and of all that is done to their pixels."""
+    resize = {key: value for key, value in preprocessing.as_dict().items() if key not in ("mean", "std")}
+    identity = {"version": 1, "resize": resize, "images": sha256_bytes("\n".join(hashes).encode())}
+    return sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:32]
+
+
 class UnusableImageError(DataError):
     """An image that was good when it was prepared is no longer; `reason` says why and names nothing."""
 
@@ -76,7 +83,7 @@ def read_image(
         data = store.read(path)
         if sha256_bytes(data) != sha256:
             raise UnusableImageError(name, "its bytes changed since prepare")
-        return to_size(decode(data, formats=PREPARE_FORMATS).pixels, preprocessing)
+        return to_size(decode(data, formats=PREPARE_FORMATS, least=preprocessing.least).image, preprocessing)
     except ReadError as error:
         raise UnusableImageError(name, error.reason) from None
     except ImageError as error:
@@ -125,9 +132,7 @@ def open_cache(
         ResourceError: not enough disk.
         DataError: an image is gone or changed.
     """
-    resize = {key: value for key, value in preprocessing.as_dict().items() if key not in ("mean", "std")}
-    identity = {"version": 1, "resize": resize, "images": sha256_bytes("\n".join(hashes).encode())}
-    key = sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:32]
+    key = cache_key(hashes, preprocessing)
     target, record = cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
     shape = (len(paths), preprocessing.height, preprocessing.width, 3)
     waiting = False
@@ -199,7 +204,7 @@ def _build(
     remedy = "free space, set DERMALYZE_CACHE to another disk, or train with --set train.cache=stream"
     require_space(target.parent, needed, f"{shape[0]} images in the image cache", remedy)
     digest = hashlib.sha256()
-    with progress("decode", shape[0]) as advance, resource_errors(target.name):
+    with progress("decode", shape[0], cost=True) as advance, resource_errors(target.name):
         for block in blocks:
             stream.write(block.data)  # not through a memory map: on a full disk that ends the process without a word
             digest.update(block.data)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dermalyze.core.errors import MissingExtraError
 from dermalyze.data.images import Decoded, ImageError, PersonalDataError, check_size
@@ -85,7 +86,7 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> Decoded:
     if CLEAN_PIXELS not in _codes(dataset) and not _text(dataset, "BurnedInAnnotation"):
         notes.append("DICOM does not say whether text is burnt in")
     personal = ("dicom_attributes",) if identifying(dataset) else ()
-    return Decoded(np.ascontiguousarray(pixels), photometric, "DICOM", tuple(notes), personal)
+    return Decoded(Image.fromarray(np.ascontiguousarray(pixels)), photometric, "DICOM", tuple(notes), personal)
 
 
 def why_personal(dataset: Any) -> str | None:

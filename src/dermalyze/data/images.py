@@ -1,23 +1,25 @@
-"""Bytes to RGB pixels to a network's input: the one path that training, evaluation and serving share. numpy and Pillow only."""
+"""Bytes to upright RGB pixels: the one decoding that training, evaluation and serving share. numpy and Pillow only."""
 
-# Shapes: B images, H height, W width.
+# Shapes: H height, W width.
 
 from __future__ import annotations
 
 import hashlib
 import io
-import math
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from dermalyze.config.data import PreprocessSpec
-from dermalyze.core.errors import DataError, ModelError
+from dermalyze.core.errors import DataError
+from dermalyze.data.preprocessing import Preprocessing as Preprocessing
+from dermalyze.data.preprocessing import normalise as normalise
+from dermalyze.data.preprocessing import to_size as to_size
 
 SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF", "DICOM")
@@ -71,21 +73,32 @@ class Decoded:
     """An image as everything after sees it.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright.
+        image: Pillow's, mode RGB, upright, loaded.
         mode: Pillow's name of the stored pixel layout, as "RGB", "L", "I;16".
         format: "JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF" or "DICOM".
         notes: what was done beyond decoding, as "alpha composited on white".
         personal: kinds of metadata in the file that can identify a person, as "gps"; never their content.
     """
 
-    pixels: NDArray[np.uint8]
+    image: Image.Image
     mode: str
     format: str
     notes: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()
 
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, upright."""
+        return np.array(self.image, np.uint8)
 
-def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixels: int = MAX_PIXELS) -> Decoded:
+
+def decode(
+    data: bytes,
+    *,
+    formats: tuple[str, ...] = SERVING_FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    least: Callable[[int, int], tuple[int, int]] | None = None,
+) -> Decoded:
     """Decode one image file to upright 8-bit RGB.
 
     EXIF orientation is applied; alpha is composited on white; grey of more than 8 bits is scaled by the image's own range;
@@ -96,6 +109,8 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
         data: the file.
         formats: the kinds accepted, of `PREPARE_FORMATS`.
         max_pixels: largest H * W.
+        least: takes the upright (width, height) and gives those that are needed, as `Preprocessing.least`; a JPEG is then
+            decoded at 1/2, 1/4 or 1/8 of its size (by its DCT coefficients, which is faster), never below that. None: in full.
 
     Raises:
         ImageError: empty, truncated, damaged, too large, of another kind, animated, or CMYK without a profile.
@@ -120,7 +135,7 @@ def decode(data: bytes, *, formats: tuple[str, ...] = SERVING_FORMATS, max_pixel
     try:
         with _OPENERS[kind](io.BytesIO(data), "") as image:
             check_size(image.width, image.height, max_pixels)
-            return _to_rgb(image, str(image.format))
+            return _to_rgb(image, str(image.format), least)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise a dozen kinds on damaged files
@@ -202,7 +217,7 @@ def _damage(error: Exception) -> str:
     return "damaged file"
 
 
-def _to_rgb(image: Any, kind: str) -> Decoded:
+def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] | None) -> Decoded:
     notes: list[str] = []
     if kind == "MPO":
         notes.append("first frame of a multi-picture file")
@@ -210,6 +225,8 @@ def _to_rgb(image: Any, kind: str) -> Decoded:
         raise ImageError("several frames (animated or multi-page); save one frame")
     mode, profile = str(image.mode), image.info.get("icc_profile")
     turned = _is_turned(image, notes)  # before loading: Pillow turns a TIFF by itself, then forgets that it did
+    if least is not None:
+        _reduce(image, bool(turned), least)
     image.load()
     personal = _personal(image)
     if turned is not None:
@@ -223,13 +240,13 @@ def _to_rgb(image: Any, kind: str) -> Decoded:
             notes.append("alpha composited on white")
         rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     elif mode in _EIGHT_BIT:
-        rgb = image.convert("RGB")
+        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     elif mode == "CMYK":
         rgb = _from_cmyk(image, profile)
         notes.append("CMYK through its ICC profile")
     else:
         raise ImageError(f"pixel layout {mode} is not read; save as RGB")
-    return Decoded(np.array(rgb, np.uint8), mode, kind, tuple(notes), personal)
+    return Decoded(rgb, mode, kind, tuple(notes), personal)
 
 
 def _is_turned(image: Any, notes: list[str]) -> bool | None:
@@ -239,6 +256,14 @@ def _is_turned(image: Any, notes: list[str]) -> bool | None:
     except Exception:  # no reason to lose the picture
         notes.append("EXIF unreadable, orientation unknown")
         return None
+
+
+def _reduce(image: Any, turned: bool, least: Callable[[int, int], tuple[int, int]]) -> None:
+    """Have a JPEG decoded at the smallest scale that is not below what is needed; of another kind of file, nothing."""
+    sideways = turned and image.getexif().get(0x0112) in range(5, 9)
+    width, height = image.size[::-1] if sideways else image.size
+    needed = least(width, height)
+    image.draft(None, needed[::-1] if sideways else needed)
 
 
 def _scale_grey(values_HW: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
@@ -283,143 +308,3 @@ def _personal(image: Any) -> tuple[str, ...]:
     if any(key != "XML:com.adobe.xmp" for key in texts):
         found.add("png_text")
     return tuple(sorted(found))
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How RGB pixels become a network's input; the same numbers in training, export and serving.
-
-    Attributes:
-        kind: "squash" (whole frame to size), "resize_crop" (shorter edge, then centre crop) or "pad" (whole frame, black bars).
-        height, width: of the input, px, 8..4096.
-        crop_ratio: resize_crop: crop edge / resized edge, in (0, 1].
-        mean, std: of R, G, B on a scale of 0..1; std above 0.
-    """
-
-    kind: Literal["squash", "resize_crop", "pad"]
-    height: int
-    width: int
-    crop_ratio: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    @classmethod
-    def resolve(
-        cls,
-        spec: PreprocessSpec,
-        *,
-        size: tuple[int, int],
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-    ) -> Preprocessing:
-        """Fill what the spec leaves open with the backbone's own size (height, width), mean and std.
-
-        >>> half = (0.5, 0.5, 0.5)
-        >>> Preprocessing.resolve(PreprocessSpec(size=64), size=(224, 224), mean=half, std=half).width
-        64
-        """
-        chosen = spec.size if spec.size is not None else size
-        height, width = (chosen, chosen) if isinstance(chosen, int) else chosen
-        values = {"kind": spec.kind, "height": height, "width": width, "crop_ratio": spec.crop_ratio}
-        return cls.from_dict({**values, "mean": list(spec.mean or mean), "std": list(spec.std or std)})
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Read and check the fields of `as_dict`.
-
-        Raises:
-            ModelError: a field is missing, unknown, of the wrong type or out of range.
-        """
-        names = set(cls.__dataclass_fields__)
-        if not isinstance(values, dict) or set(values) != names:
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise ModelError(f"preprocessing: has {found}, must have {sorted(names)}; export the model again")
-
-        def number(value: Any) -> bool:
-            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-        def three(value: Any, low: float) -> bool:
-            return isinstance(value, list | tuple) and len(value) == 3 and all(number(v) and v > low for v in value)
-
-        edges = (values["height"], values["width"])
-        good = {
-            "kind": isinstance(values["kind"], str) and values["kind"] in _RESIZES,
-            "height and width": all(type(e) is int and 8 <= e <= 4096 for e in edges),
-            "crop_ratio": number(values["crop_ratio"]) and 0 < values["crop_ratio"] <= 1,
-            "mean": three(values["mean"], -math.inf),
-            "std": three(values["std"], 0),
-        }
-        bad = [name for name, fine in good.items() if not fine]
-        if bad:
-            raise ModelError(f"preprocessing: {', '.join(bad)} out of range or of the wrong type; export the model again")
-        floats = {name: tuple(float(v) for v in values[name]) for name in ("mean", "std")}
-        return cls(**{**values, "crop_ratio": float(values["crop_ratio"]), **floats})
-
-
-def to_size(pixels_HW3: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.uint8]:
-    """Bring an image to the network's size: (p.height, p.width, 3) uint8.
-
-    Pillow's bilinear filter, whose support widens when it reduces (antialias), is the one resize everywhere.
-
-    Args:
-        pixels_HW3: uint8 RGB, any size.
-        p: kind, height, width and crop_ratio are used.
-
-    >>> p = Preprocessing("pad", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    >>> to_size(np.full((10, 20, 3), 9, np.uint8), p)[:, 0, 0].tolist()
-    [0, 0, 9, 9, 9, 9, 0, 0]
-    """
-    return np.asarray(_RESIZES[p.kind](Image.fromarray(np.ascontiguousarray(pixels_HW3)), p), np.uint8)
-
-
-def _squash(image: Image.Image, p: Preprocessing) -> Image.Image:
-    return image.resize((p.width, p.height), Image.Resampling.BILINEAR)
-
-
-def _resize_crop(image: Image.Image, p: Preprocessing) -> Image.Image:
-    """As torchvision's Resize(floor(size / crop_ratio)) and CenterCrop(size), generalised to a frame that is not square."""
-    width, height = image.size
-    if p.height * width >= p.width * height:  # the height is what limits
-        tall = math.floor(p.height / p.crop_ratio)
-        size = (max(p.width, tall * width // height), tall)
-    else:
-        wide = math.floor(p.width / p.crop_ratio)
-        size = (wide, max(p.height, wide * height // width))
-    left, top = round((size[0] - p.width) / 2), round((size[1] - p.height) / 2)
-    return image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + p.width, top + p.height))
-
-
-def _pad(image: Image.Image, p: Preprocessing) -> Image.Image:
-    width, height = image.size
-    scale = min(p.height / height, p.width / width)
-    size = (max(1, min(p.width, round(width * scale))), max(1, min(p.height, round(height * scale))))
-    frame = Image.new("RGB", (p.width, p.height))
-    frame.paste(image.resize(size, Image.Resampling.BILINEAR), ((p.width - size[0]) // 2, (p.height - size[1]) // 2))
-    return frame
-
-
-_RESIZES: dict[str, Callable[[Image.Image, Preprocessing], Image.Image]] = {
-    "squash": _squash,
-    "resize_crop": _resize_crop,
-    "pad": _pad,
-}
-
-
-def normalise(pixels_BHW3: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
-    """(x / 255 - mean) / std as (B, 3, H, W) float32, computed in float32 in the order of the exported graph.
-
-    Args:
-        pixels_BHW3: uint8 RGB.
-        p: mean and std are used.
-
-    >>> p = Preprocessing("squash", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    >>> normalise(np.full((1, 8, 8, 3), 255, np.uint8), p)[0, :, 0, 0].tolist()
-    [1.0, 1.0, 1.0]
-    """
-    unit = pixels_BHW3.astype(np.float32) / np.float32(255)
-    scaled = (unit - np.asarray(p.mean, np.float32)) / np.asarray(p.std, np.float32)
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

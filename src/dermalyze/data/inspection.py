@@ -83,7 +83,7 @@ def map_images(
     """
     jobs = [(work, store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
     found: list[T] = []
-    with progress(title, len(paths)) as advance:
+    with progress(title, len(paths), cost=True) as advance:
         try:
             for block in _blocks(jobs, len(paths), workers):
                 found.extend(block)

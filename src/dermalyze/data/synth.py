@@ -35,6 +35,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dermalyze.core.atomic import resource_errors, sync_folder
 from dermalyze.core.errors import DataError, ResourceError, UsageError
 from dermalyze.core.machine import available_cores
+from dermalyze.core.progress import progress
 from dermalyze.data.synth_lesion import paint_lesion
 from dermalyze.data.synth_looks import CLASSES, draw_look
 from dermalyze.data.synth_photo import canvas_for, draw_session, paint_skin, photograph
@@ -227,16 +228,19 @@ def paint_all(recipe: Recipe, plans: Sequence[LesionPlan], workers: int | None) 
         height, width = recipe.size_px
         workers = min(available_cores(), 1 + len(plans) * height * width // ONE_WORKER_PX)
     if workers == 1:
-        for plan in plans:
-            write_lesion(recipe, plan)
+        with progress("synth", len(plans), "lesions", cost=True) as advance:
+            for plan in plans:
+                write_lesion(recipe, plan)
+                advance(1)
         return
     step = max(1, min(16, len(plans) // (4 * workers)))
     chunks = [plans[start : start + step] for start in range(0, len(plans), step)]
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context)
     try:
-        for _ in pool.map(write_lesions, [recipe] * len(chunks), chunks):
-            pass
+        with progress("synth", len(plans), "lesions", cost=True) as advance:
+            for chunk, _ in zip(chunks, pool.map(write_lesions, [recipe] * len(chunks), chunks), strict=True):
+                advance(len(chunk))
     except BrokenProcessPool as error:
         remedy = 'put the call under `if __name__ == "__main__":` if a script makes it, or give workers=1'
         raise ResourceError(f"synth: a worker process died; {remedy}") from error

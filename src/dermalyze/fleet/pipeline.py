@@ -54,6 +54,7 @@ def run_experiment(
     *,
     sets: Sequence[str] = (),
     accept_leak: str | None = None,
+    steps: Sequence[str] = STEPS,
 ) -> PipelineResult:
     """Prepare, audit, split, train, export, probe, calibrate and evaluate; each step that is finished is skipped.
 
@@ -62,6 +63,7 @@ def run_experiment(
         root: the run folder; by default a new `outputs/run_YYYYMMDD_HHMMSS`.
         sets: `key=value` assignments on top of the file.
         accept_leak: go on although the data leaks, for this reason, which then stands on every result.
+        steps: those of `STEPS` to do, in their order; what comes before them must be in the run.
 
     Raises:
         ConfigError: the configuration is wrong, names no data or no backbone, or differs from the one the run is frozen on.
@@ -77,16 +79,16 @@ def run_experiment(
     spec = run.config()
     say(f"run folder {root}")
     seconds: dict[str, float] = {}
-    for number, step in enumerate(STEPS, start=1):
+    for number, step in enumerate(steps, start=1):
         if finished(run, spec, step, redone=bool(seconds)):
-            say(f"[{number}/{len(STEPS)}] {step}: finished before")
+            say(f"[{number}/{len(steps)}] {step}: finished before")
             continue
         options: dict[str, Any] = {"accept_leak": accept_leak} if step in LEAK_STEPS else {}
         stage: Callable[..., Any] = getattr(import_module(f"dermalyze.stages.{step}"), step)
         started = time.monotonic()
         stage(run, spec, **options)
         seconds[step] = time.monotonic() - started
-        say(f"[{number}/{len(STEPS)}] {step}: {duration(seconds[step])}")
+        say(f"[{number}/{len(steps)}] {step}: {duration(seconds[step])}")
     return PipelineResult(root, seconds, read_json(run.evaluation_path))
 
 

@@ -223,15 +223,15 @@ class Predictor:
                     return Prediction(**known, error=image.error), None
                 image = image.data
             if isinstance(image, np.ndarray):
-                pixels_HW3 = _from_array(image)
-                check_size(pixels_HW3.shape[1], pixels_HW3.shape[0])
+                picture: NDArray[np.uint8] | Image = _from_array(image)
+                check_size(image.shape[1], image.shape[0])
                 known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
             else:
                 data = image if isinstance(image, bytes) else _encode(image)
                 known["sha256"] = sha256_bytes(data)
-                decoded = decode(data)
-                pixels_HW3, known["notes"] = decoded.pixels, decoded.notes
-            return Prediction(**known), to_size(pixels_HW3, self.preprocessing)
+                decoded = decode(data, least=self.preprocessing.least)
+                picture, known["notes"] = decoded.image, decoded.notes
+            return Prediction(**known), to_size(picture, self.preprocessing)
         except DataError as error:
             return Prediction(**known, error=str(error)), None
 

@@ -103,6 +103,7 @@ def evaluate(
     certificate = run.certificate()
     calibrator, fitted = read_calibration(run, predictions)
     reference = read_reference(run, predictions)
+    say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **_head(spec, "test part", predictions, leak),
         **judge(predictions, spec.evaluate, calibrator),
@@ -136,7 +137,7 @@ def _evaluate_external(
     leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
     logits, embeddings = [], []
-    with progress(f"evaluate on {external.name}", len(external.frame)) as advance:
+    with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
             logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)

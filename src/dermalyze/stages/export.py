@@ -27,6 +27,7 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph, parse_record
 from dermalyze.core.atomic import resource_errors, sha256_bytes, sha256_file, sync_folder
 from dermalyze.core.errors import MissingExtraError, ModelError
+from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.images import Preprocessing
@@ -119,6 +120,8 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
                 "train in a new run folder"
             )
         preprocessing = Preprocessing.from_dict(best["preprocessing"])
+        parameters = sum(parameter.numel() for parameter in classifier.parameters())
+        say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
         network = Deployed(classifier, preprocessing.mean, preprocessing.std).eval()
         graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width)
         with resource_errors("the export"):

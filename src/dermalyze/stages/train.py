@@ -45,6 +45,7 @@ from dermalyze.model.losses import build_loss
 from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
+from dermalyze.model.speed import fastest_runtime
 from dermalyze.ops.counter import words
 from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
 from dermalyze.ops.metrics import measure
@@ -127,14 +128,7 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
             raise ModelError(f"--resume {resume.name}: belongs to another run; continue it with: dermalyze train ITS_RUN")
         run.probe_write(run.checkpoints_dir)
         run.sweep()
-        settings = spec.train
-        runtime = choose_runtime(
-            device=settings.device,
-            threads=settings.threads,
-            amp=settings.amp,
-            channels_last=settings.channels_last,
-            deterministic=settings.mode == "deterministic",
-        )
+        runtime = settled_runtime(run, spec)
         with applied(runtime), stop_on_signals() as request:
             try:
                 return Training(run, spec, runtime, reason, request).fit()
@@ -142,6 +136,32 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
                 if not out_of_memory(error):
                     raise
                 raise ResourceError(f"out of memory: {str(error)[:200]}; {OUT_OF_MEMORY}") from error
+
+
+def asked_runtime(spec: ExperimentSpec) -> Runtime:
+    """The runtime that the experiment asks for, `auto` taken as fp32 and channels-last; nothing is measured.
+
+    Raises:
+        ResourceError: no such device.
+    """
+    settings = spec.train
+    return choose_runtime(
+        device=settings.device,
+        threads=settings.threads,
+        amp=settings.amp is True,
+        channels_last=settings.channels_last is not False,
+        deterministic=settings.mode == "deterministic",
+    )
+
+
+def settled_runtime(run: Run, spec: ExperimentSpec) -> Runtime:
+    """The runtime of a training: as asked; in fast mode what is left at `auto` is measured once and recorded in the run."""
+    runtime = asked_runtime(spec)
+    if runtime.deterministic:
+        return runtime
+    config = pretrained_cfg_of(spec.model)
+    p = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
+    return fastest_runtime(run, spec, runtime, classes=len(read_classes(run)), size=(p.height, p.width))
 
 
 class Training:

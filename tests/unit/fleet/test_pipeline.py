@@ -19,6 +19,7 @@ from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.predictions import Predictions, write_predictions
 from dermalyze.fleet.pipeline import STEPS, run_experiment
+from dermalyze.stages.init import freeze
 
 
 class World:
@@ -219,3 +220,11 @@ def test_an_unknown_backbone_is_refused_before_anything_is_made(world: World, tm
         run_experiment(build_experiment({"data": {"path": "data"}, "model": {"backbone": "resnet18x"}}), Path("run"))
     assert not (tmp_path / "run").exists()
     assert world.calls == []
+
+
+def test_some_steps_alone(world: World) -> None:
+    run = freeze(Path("run"), SPEC)
+    world.prepare(run)
+    run_experiment(SPEC, Path("run"), steps=STEPS[2:])
+    assert world.calls == list(STEPS[2:])
+    assert not run.audit_path.exists()
