@@ -36,7 +36,7 @@ WHOLE_BITS, CROP_BITS = (14, 34), (12, 30)
 LEAST_CONTRAST = 2.0
 """Pictures with a smaller standard deviation (of 255) show nothing that could be compared."""
 
-ROUGH, ALIGNED = 0.5, 0.65
+ROUGH, ALIGNED = 0.45, 0.65
 """Least correlations in the second sieve and in the first half of the third."""
 
 CONFIRM = 0.61
@@ -141,8 +141,8 @@ def _halved(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _rough_detail(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    found, valid = alignment.detail(_planes(pictures)[:, 1:2], coarse_px=1.2)
-    return (found * valid)[:, 0]
+    found = alignment.detail(_planes(pictures)[:, 1:2], coarse_px=1.2)
+    return np.asarray((found.values * found.valid)[:, 0])
 
 
 def _unit(planes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,6 +10,8 @@ Shapes: N pairs of C planes of S x S pixels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,24 +29,36 @@ MAX_SHIFT = 0.16
 """How far an edge of one picture may lie from the other's, as a share of it: a tenth cropped off, with a margin."""
 MAX_STEP = 0.05
 TRUST = 0.25
-"""A correlation counts by this power of the share of the picture on which it was measured: by chance a small part agrees more
-easily than the whole."""
+"""A correlation counts by this power of the share of the picture that both show within their frames: by chance a small part
+agrees more easily than the whole."""
 
 Planes = NDArray[np.float32]
 
 
-def detail(planes_NCSS: NDArray[np.uint8], *, fine_px: float = FINE_PX, coarse_px: float = COARSE_PX) -> tuple[Planes, Planes]:
+@dataclass(frozen=True)
+class Detail:
+    """The fine structure of pictures.
+
+    Attributes:
+        values: (N, C, S, S), -0.8..0.8.
+        valid: (N, C, S, S), 1 where a value can be believed, else 0: outside the frame, or black or white.
+        inside: (N, 1, S, S), 1 within a round field of view and everywhere in other pictures, else 0.
+    """
+
+    values: Planes
+    valid: Planes
+    inside: Planes
+
+
+def detail(planes_NCSS: NDArray[np.uint8], *, fine_px: float = FINE_PX, coarse_px: float = COARSE_PX) -> Detail:
     """The fine structure of each picture: a band of frequencies, divided by its local strength.
 
     Args:
         planes_NCSS: colours, or green alone.
         fine_px, coarse_px: standard deviations of the two blurs.
 
-    Returns:
-        (detail, -0.8..0.8; 1 where it can be believed, else 0), each (N, C, S, S).
-
-    >>> found, valid = detail(np.full((1, 3, 16, 16), 90, np.uint8))
-    >>> float(np.abs(found).max()) < 1e-4, float(valid.min())
+    >>> found = detail(np.full((1, 3, 16, 16), 90, np.uint8))
+    >>> float(np.abs(found.values).max()) < 1e-4, float(found.valid.min())
     (True, 1.0)
     """
     planes, size = planes_NCSS.astype(np.float32), planes_NCSS.shape[2]
@@ -53,7 +67,8 @@ def detail(planes_NCSS: NDArray[np.uint8], *, fine_px: float = FINE_PX, coarse_p
     strength = np.sqrt(coarse @ (band**2).mean(axis=1, keepdims=True) @ coarse.T)
     exposed = fine @ ((planes > 1) & (planes < 253)).astype(np.float32) @ fine.T > 0.8
     found = np.clip(band / (strength + FLOOR), -LIMIT, LIMIT)
-    return found.astype(np.float32), (exposed & _within_frame(planes)).astype(np.float32)
+    inside = _within_frame(planes)
+    return Detail(*(part.astype(np.float32) for part in (found, exposed & inside, inside)))
 
 
 def _within_frame(planes: Planes) -> NDArray[np.bool_]:
@@ -73,24 +88,22 @@ def _gaussian(size: int, sigma_px: float) -> Planes:
     return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def aligned_correlation(
-    fixed: tuple[Planes, Planes], moving: tuple[Planes, Planes], start_N4: Planes, *, steps: int
-) -> tuple[Planes, Planes]:
+def aligned_correlation(fixed: Detail, moving: Detail, start_N4: Planes, *, steps: int) -> tuple[Planes, Planes]:
     """The correlation of pairs after the best shift and stretch of the second picture, by Gauss-Newton steps from a guess.
 
     Args:
-        fixed, moving: what `detail` returns, of both pictures.
+        fixed, moving: of both pictures.
         start_N4: top, bottom, left, right of the part of the second picture that shows what the first one does; 0..1 is the
             picture itself, and a part may reach beyond.
         steps: 0: at the guess itself.
 
     Returns:
-        (correlation (N,) in -1..1 over what can be compared, less where that is a small part; the part (N, 4) where it is
+        (correlation (N,) in -1..1 over what can be compared, less where the pictures share little; the part (N, 4) where it is
         highest).
 
     Lucas and Kanade 1981, towards the correlation of Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113.
     """
-    (still, still_valid), (planes, valid) = fixed, moving
+    still, planes = fixed.values, moving.values
     size, n = still.shape[2], len(still)
     part = start_N4.astype(np.float32)
     best, where = np.full(n, -1, np.float32), part
@@ -98,10 +111,11 @@ def aligned_correlation(
     far = ((np.arange(size) + 0.5) / size).astype(np.float32)  # a pixel's way from the first edge to the second
     for step in range(steps + 1):
         down, across = _sampling(part[:, :2], size)[:, None], _sampling(part[:, 2:], size)[:, None].swapaxes(2, 3)
-        shared = np.asarray(still_valid * (down @ valid @ across) > 0.5, dtype=np.float32)
+        shared = np.asarray(fixed.valid * (down @ moving.valid @ across) > 0.5, dtype=np.float32)
+        overlap = fixed.inside * (down @ moving.inside @ across) > 0.5
         one, _ = _unit(still * shared)
         two, length = _unit(np.asarray(down @ planes @ across * shared, dtype=np.float32))
-        value = (one * two).sum(axis=(1, 2, 3)) * shared.max(axis=1).mean(axis=(1, 2)) ** TRUST
+        value = (one * two).sum(axis=(1, 2, 3)) * overlap.mean(axis=(1, 2, 3)) ** TRUST
         better = value > best
         best, where = np.where(better, value, best), np.where(better[:, None], part, where)
         if step == steps:

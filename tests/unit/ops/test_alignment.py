@@ -65,8 +65,8 @@ def test_a_round_dark_frame_does_not_make_two_pictures_alike() -> None:
     inside = (place[:, None] ** 2 + place**2 < 0.8)[:, :, None]
     framed = [planes(Image.fromarray(np.where(inside, np.asarray(picture(seed)), 4).astype(np.uint8))) for seed in (4, 5)]
     one, two = (detail(frame) for frame in framed)
-    assert one[1][0, 0, 2, 2] == 0
-    assert one[1][0, 0, 32, 32] == 1
+    assert one.valid[0, 0, 2, 2] == 0
+    assert one.valid[0, 0, 32, 32] == 1
     assert aligned_correlation(one, two, WHOLE, steps=8)[0][0] < 0.4
     assert 0.7 < aligned_correlation(one, one, WHOLE, steps=8)[0][0] < 0.9  # less than 1: it was measured on a part
 
@@ -74,7 +74,7 @@ def test_a_round_dark_frame_does_not_make_two_pictures_alike() -> None:
 def test_nothing_to_see_gives_no_correlation() -> None:
     even = np.full((1, 3, 64, 64), 200, np.uint8)
     white = np.full((1, 3, 64, 64), 255, np.uint8)
-    assert np.abs(detail(even)[0]).max() < 1e-4
+    assert np.abs(detail(even).values).max() < 1e-4
     assert aligned_correlation(detail(white), detail(white), WHOLE, steps=2)[0][0] == 0
 
 
