@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import DataError, ModelError
+from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
 from dermalyze.data.synth import synthesize
 from dermalyze.stages.audit import AuditResult, audit
@@ -101,16 +101,10 @@ def test_cost_is_said_before_the_work(runs: dict[str, Run], capsys: pytest.Captu
     assert " s for colours and textures" in said[1]
 
 
-def test_without_the_option_no_picture_is_read(runs: dict[str, Run], tmp_path: Path) -> None:
-    old = runs["clean"]
-    spec = build_experiment({"data": {"path": str(tmp_path / "gone")}})
-    run = Run.create(tmp_path / "run", spec)
-    for name in ("manifest_path", "summary_path"):
-        getattr(run, name).write_bytes(getattr(old, name).read_bytes())
-    audit(run, spec)
+def test_labels_are_judged_only_where_asked_for(runs: dict[str, Run]) -> None:
+    run = runs["clean"]
+    assert audit(run, run.config()).labels is None
     assert "labels" not in json.loads(run.audit_path.read_text())
-    with pytest.raises(DataError):
-        audit(run, spec, labels=True)
 
 
 def test_pretrained_weights_are_used_where_the_experiment_names_some(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -209,12 +210,6 @@ class Training:
         self.mean = torch.tensor(self.preprocessing.mean, device=runtime.device).view(1, 3, 1, 1)
         self.std = torch.tensor(self.preprocessing.std, device=runtime.device).view(1, 3, 1, 1)
 
-        self.identity = {
-            "run_id": run.own_id(),
-            "config_sha256": sha256_file(run.config_path),
-            "manifest_sha256": run.manifest_hash(),
-            "splits_sha256": sha256_bytes(b"".join(self.rows[part].tobytes() for part in ("train", "val"))),
-        }
         self.circumstances = {
             "dermalyze": importlib.metadata.version("dermalyze"),
             "torch": torch.__version__,
@@ -225,6 +220,16 @@ class Training:
             "epoch": 0, "group": 0, "step": 0, "sums": [0.0, 0.0, 0.0], "seconds": 0.0, "epoch_seconds": 0.0,
             "history": [], "best": None, "cycle_best": None, "stopped": None, "accepted_leak": reason,
         }  # fmt: skip
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint must agree with; asked for only by a training, which gives the run its id."""
+        return {
+            "run_id": self.run.own_id(),
+            "config_sha256": sha256_file(self.run.config_path),
+            "manifest_sha256": self.run.manifest_hash(),
+            "splits_sha256": sha256_bytes(b"".join(self.rows[part].tobytes() for part in ("train", "val"))),
+        }
 
     # -- the loop ----------------------------------------------------------------------------------------------
     def fit(self) -> TrainResult:
