@@ -22,7 +22,7 @@ Json = Mapping[str, Any]
 PICTURE_PX = 176
 PICTURES_BYTES = 3_500_000
 """All pictures of a page together, as they stand in it; galleries share them evenly."""
-LONGEST_TABLE = 100
+LONGEST_TABLE = 25
 SEVERITIES = {
     "refuse": "the set cannot be used so",
     "warn": "look at it before you trust a result",
