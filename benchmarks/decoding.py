@@ -88,7 +88,7 @@ def measure(folder: Path, paths: list[Path], size: tuple[int, int]) -> None:
     loader = DataLoader(
         PilImages(paths, size), batch_sampler=[b.tolist() for b in batches], num_workers=2, persistent_workers=True
     )  # fmt: skip
-    stream = StreamLoader(store, names, hashes, draft, workers=2)
+    stream = StreamLoader(store, names, hashes, draft, names=names, workers=2)
     double = {
         "plain PIL, DataLoader, 2 workers": lambda: sum(len(b) for b in loader),
         "draft, StreamLoader, 2 workers": lambda: sum(len(b) for b in stream.batches(batches)),
