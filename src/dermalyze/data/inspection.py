@@ -91,7 +91,7 @@ def map_images(
         except (BrokenProcessPool, MemoryError) as error:
             raise ResourceError(
                 f"decoding stopped after {len(found)} of {len(paths)} images: a process ended, most likely for memory "
-                "(or the calling script has no `if __name__ == '__main__':`); use fewer with --set data.workers=1"
+                "(or the calling script has no `if __name__ == '__main__':`); decode in this one with --set data.workers=0"
             ) from error
     return found
 

@@ -43,6 +43,7 @@ from dermalyze.data.synth_plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Bala
 from dermalyze.data.synth_plant import PlantResult, plant_defect, read_rows, require_kind
 
 LESIONS = (7, 200_000)
+REMEDY = 'put the call under `if __name__ == "__main__":` if a script makes it, or give workers=1'
 EDGE_PX = (32, 1024)
 ONE_WORKER_PX = 1_200_000  # up to this many pixels (a few seconds) a second process costs more than it saves
 
@@ -204,6 +205,8 @@ def check_free(out: Path) -> None:
 @contextmanager
 def folder_beside(out: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `out`; on success it becomes `out`, on failure it is removed."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker, which only reads a script without a guard
+        raise ResourceError(f"synth: called again by its own worker process; {REMEDY}")
     check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
@@ -242,8 +245,7 @@ def paint_all(recipe: Recipe, plans: Sequence[LesionPlan], workers: int | None) 
             for chunk, _ in zip(chunks, pool.map(write_lesions, [recipe] * len(chunks), chunks), strict=True):
                 advance(len(chunk))
     except BrokenProcessPool as error:
-        remedy = 'put the call under `if __name__ == "__main__":` if a script makes it, or give workers=1'
-        raise ResourceError(f"synth: a worker process died; {remedy}") from error
+        raise ResourceError(f"synth: a worker process died; {REMEDY}") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
