@@ -46,7 +46,7 @@ demo-synthetic: $(INSTALLED)
 	@$(BIN)/python -c "$(PICTURE)" $(DEMO) | $(BIN)/dermalyze predict $(DEMO) -
 
 demo-data: $(INSTALLED)
-	@echo "About $(MINUTES) minutes of training on two free cores, and two more to decode, export and measure; MINUTES=n is another budget."
+	@echo "About $(MINUTES) minutes of training on two free cores, and two more to decode, audit, export and measure; MINUTES=n is another budget."
 	@echo "Stopped, the same command goes on where it was."
 	$(BIN)/dermalyze run experiments/demo-ham10000.yaml $(DEMO)-$(MINUTES)min --set data.path="$(DATA)" train.epochs=$$((8 * $(MINUTES)))
 	@$(BIN)/python -c "$(PICTURE)" $(DEMO)-$(MINUTES)min | $(BIN)/dermalyze predict $(DEMO)-$(MINUTES)min -
