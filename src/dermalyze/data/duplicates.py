@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.gallery import Gallery, Picture
-from dermalyze.data.grouping import keys
+from dermalyze.data.grouping import components, keys
 from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode
 from dermalyze.data.inspection import map_images
 from dermalyze.data.manifest import write_manifest
@@ -193,12 +191,9 @@ def clusters_of(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(ids[i] for i in np.flatnonzero(parts == part)) for part in np.unique(parts)))
 
 
-def _components(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> NDArray[np.int32]:
+def _components(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
     number = {name: i for i, name in enumerate(names)}
-    ends = np.array([(number[a], number[b]) for a, b in edges], dtype=np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
-    parts: NDArray[np.int32] = connected_components(graph, directed=False)[1]
-    return parts
+    return components(len(names), [(number[a], number[b]) for a, b in edges])
 
 
 def join_clusters(run: Run, manifest: pd.DataFrame, found: Duplicates) -> pd.DataFrame:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS
 
@@ -38,7 +40,21 @@ def groups(frame: pd.DataFrame) -> pd.Series:
     ...                      "patient_id": [None, "p", "p", None]})).tolist()
     ['a', 'a', 'a', 'd']
     """
-    parent = list(range(len(frame)))
+    edges: list[tuple[int, int]] = []
+    for column in LINKS:
+        first: dict[str, int] = {}
+        edges += [(first.setdefault(key, i), i) for i, key in enumerate(keys(frame, column)) if isinstance(key, str)]
+    names = frame["image_id"].astype(str)
+    return names.groupby(components(len(frame), edges)).transform("min").rename("group")
+
+
+def components(count: int, edges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(count,) the smallest number of each number's connected component.
+
+    >>> components(4, [(2, 1), (3, 1)]).tolist()
+    [0, 1, 1, 1]
+    """
+    parent = list(range(count))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -46,17 +62,10 @@ def groups(frame: pd.DataFrame) -> pd.Series:
             i = parent[i]
         return i
 
-    for column in LINKS:
-        first: dict[str, int] = {}
-        for i, key in enumerate(keys(frame, column)):
-            if isinstance(key, str):
-                a, b = root(first.setdefault(key, i)), root(i)
-                parent[max(a, b)] = min(a, b)
-    names = frame["image_id"].astype(str).tolist()
-    smallest: dict[int, str] = {}
-    for i, name in enumerate(names):
-        smallest[root(i)] = min(name, smallest.get(root(i), name))
-    return pd.Series([smallest[root(i)] for i in range(len(names))], index=frame.index, name="group")
+    for one, other in edges:
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)
+    return np.array([root(i) for i in range(count)], dtype=np.int64)
 
 
 def crossings(values: pd.Series, parts: pd.Series) -> list[str]:

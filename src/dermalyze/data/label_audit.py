@@ -19,10 +19,10 @@ from dermalyze.data.grouping import keys
 from dermalyze.data.images import Preprocessing, to_size
 from dermalyze.data.out_of_fold import FOLDS, OutOfFold, judged, out_of_fold
 from dermalyze.ops.appearance import describe
-from dermalyze.ops.bootstrap import Estimate, estimates
+from dermalyze.ops.bootstrap import Estimate, estimates, mean_of
 from dermalyze.ops.confident import LabelIssues, find_issues, noise_share
 from dermalyze.ops.metrics import Scores, Tally, accuracy, balanced_accuracy, macro_auroc, recall
-from dermalyze.ops.ranking import Floats, ratio
+from dermalyze.ops.ranking import Floats
 
 SMALL = Preprocessing("squash", 72, 96, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The size at which colours and textures are described."""
@@ -236,7 +236,7 @@ def by_column(rows: pd.DataFrame, column: str, scores: Scores, issues: LabelIssu
         found = estimates(
             part,
             rows.loc[here, "group"].astype(str).tolist(),
-            {"accuracy": accuracy, "balanced_accuracy": _present_recall(part), "likely_error_share": _share(flagged[here])},
+            {"accuracy": accuracy, "balanced_accuracy": _present_recall(part), "likely_error_share": mean_of(flagged[here])},
             resamples=RESAMPLES,
             level=LEVEL,
             seed=SEED,
@@ -258,10 +258,6 @@ def by_column(rows: pd.DataFrame, column: str, scores: Scores, issues: LabelIssu
 def _present_recall(scores: Scores) -> Callable[[Tally], Floats]:
     present = scores.support > 0
     return lambda t: np.asarray(recall(t)[:, present].mean(axis=1))
-
-
-def _share(flagged_N: Floats) -> Callable[[Tally], Floats]:
-    return lambda t: ratio(flagged_N @ t.weights, t.total)
 
 
 def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: int = 8) -> list[Gallery]:

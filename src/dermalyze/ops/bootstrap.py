@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dermalyze.core.errors import ModelError
 from dermalyze.ops.metrics import Scores, Tally, defined
-from dermalyze.ops.ranking import Floats, Ints
+from dermalyze.ops.ranking import Floats, Ints, ratio
 
 MIN_GROUPS = 10  # fewer lesions than this in the set: no interval
 MIN_CLASS_GROUPS = 5  # fewer lesions of a class: no interval for that class's metrics
@@ -171,6 +171,7 @@ def estimates(
     seed: int,
     names: Sequence[str] | None = None,
     basic: frozenset[str] = frozenset(),
+    among: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> dict[str, Estimate | list[Estimate]]:
     """Each metric on the set with its interval; a list in class order for a metric of classes.
 
@@ -179,6 +180,7 @@ def estimates(
     Args:
         names: of the classes, for the reasons; default: their numbers.
         basic: names of metrics that take the basic interval instead of the percentile interval.
+        among: (N,) the images that a metric of the whole set rests on, by its name, where those are not all.
 
     >>> from dermalyze.ops.metrics import accuracy
     >>> scores = Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [0.2, 0.8]], (20, 1)))
@@ -195,18 +197,55 @@ def estimates(
         n, counted = int(rests_on_N.sum()), len(np.unique(index[rests_on_N]))
         kind: Interval = "basic" if name in basic else "percentile"
         found = estimate(value, values_R, n=n, groups=counted, level=level, least_groups=least_groups, interval=kind)
-        return replace(found, note=not_estimable(n, why)) if found.value is None and values_R is resampled[name] else found
+        explained = found.value is None and values_R is resampled[name] and name not in some
+        return replace(found, note=not_estimable(n, why)) if explained else found
 
+    some = among or {}
     least = MIN_CLASS_GROUPS if groups >= MIN_GROUPS else MIN_GROUPS
     found: dict[str, Estimate | list[Estimate]] = {}
     for name, metric in metrics.items():
         value, values = metric(whole)[0], resampled[name]
         if values.ndim == 1:
-            found[name] = one(name, float(value), values, everything, MIN_GROUPS)
+            found[name] = one(name, float(value), values, some.get(name, everything), least if name in some else MIN_GROUPS)
         else:
             each = range(scores.classes)
             found[name] = [one(name, float(value[c]), values[:, c], _rests_on(name, scores, c), least) for c in each]
     return found
+
+
+def share_estimates(
+    scores: Scores,
+    groups_N: Sequence[str] | npt.NDArray[Any],
+    shares: Mapping[str, tuple[Floats, npt.NDArray[np.bool_] | None]],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, Estimate]:
+    """The mean of a value an image has, among some images or all (None), with its interval.
+
+    Args:
+        scores: of the images; only their number counts.
+        groups_N: the lesion or patient of each image.
+        shares: name to value (N,) and the images (N,) that it rests on.
+
+    >>> scores = Scores(np.zeros(40, dtype=int), np.tile([[0.9, 0.1]], (40, 1)))
+    >>> found = share_estimates(scores, range(40), {"odd": (np.arange(40.0) % 2, None)}, resamples=100, level=0.95, seed=0)
+    >>> found["odd"].value
+    0.5
+    """
+    means = {name: mean_of(*share) for name, share in shares.items()}
+    found = estimates(
+        scores, groups_N, means, resamples=resamples, level=level, seed=seed,
+        among={name: among_N for name, (_, among_N) in shares.items() if among_N is not None},
+    )  # fmt: skip
+    return {name: one for name, one in found.items() if isinstance(one, Estimate)}
+
+
+def mean_of(value_N: Floats, among_N: npt.NDArray[np.bool_] | None = None) -> Callable[[Tally], Floats]:
+    """A metric: the weighted mean of a value that each image has, among some images or all; NaN among none."""
+    rests_on = np.ones(len(value_N)) if among_N is None else among_N.astype(np.float64)
+    return lambda t: ratio((value_N * rests_on) @ t.weights, rests_on @ t.weights)
 
 
 def _rests_on(name: str, scores: Scores, c: int) -> npt.NDArray[np.bool_]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dermalyze.core.errors import ConfigError, ModelError
-from dermalyze.ops.metrics import Scores, Tally, defined
-from dermalyze.ops.ranking import Floats, auroc_of, rank, ratio
+from dermalyze.ops.metrics import Scores, defined
+from dermalyze.ops.ranking import Floats, auroc_of, rank
+
+Masks = npt.NDArray[np.bool_]
 
 CONFIDENCES: Mapping[str, Callable[[Floats], Floats]] = {
     "max_probability": lambda probs_NC: np.asarray(probs_NC.max(axis=1)),
@@ -142,11 +145,11 @@ class Referral:
         return cls(values["confidence"], float(values["coverage"]), float(values["threshold"]))
 
 
-def answered_metrics(answered_N: Floats, scores: Scores, focus: int | None) -> dict[str, Callable[[Tally], Floats]]:
-    """Metrics for the bootstrap, of the answers that are given where the others are referred.
+def answered_shares(answered_N: Masks, scores: Scores, focus: int | None) -> dict[str, tuple[Floats, Masks | None]]:
+    """What comes of answering some cases and referring the others, for `bootstrap.share_estimates`.
 
     Args:
-        answered_N: 1 where an answer is given, else 0.
+        answered_N: whether an answer is given.
         scores: of all images.
         focus: a class to watch, such as melanoma, or None.
 
@@ -154,16 +157,15 @@ def answered_metrics(answered_N: Floats, scores: Scores, focus: int | None) -> d
         coverage (share answered), accuracy (of the answered), and for the class: sensitivity (found, of those of its images
         that are answered) and missed (answered as something else, of all its images).
     """
-    given = np.asarray(answered_N, dtype=np.float64)
-    hit = (scores.predicted == scores.labels).astype(np.float64)
-    found: dict[str, Callable[[Tally], Floats]] = {
-        "coverage": lambda t: ratio(given @ t.weights, t.total),
-        "accuracy": lambda t: ratio((given * hit) @ t.weights, given @ t.weights),
+    hit_N = scores.predicted == scores.labels
+    found: dict[str, tuple[Floats, Masks | None]] = {
+        "coverage": (answered_N.astype(np.float64), None),
+        "accuracy": (hit_N.astype(np.float64), answered_N),
     }
     if focus is not None:
-        own = (scores.labels == focus).astype(np.float64)
-        found["sensitivity"] = lambda t: ratio((given * hit * own) @ t.weights, (given * own) @ t.weights)
-        found["missed"] = lambda t: ratio((given * (1 - hit) * own) @ t.weights, own @ t.weights)
+        own_N = scores.labels == focus
+        found["sensitivity"] = (hit_N.astype(np.float64), answered_N & own_N)
+        found["missed"] = ((answered_N & ~hit_N).astype(np.float64), own_N)
     return found
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.data.predictions import Predictions
-from dermalyze.ops import bootstrap, metrics
+from dermalyze.ops import bootstrap
 from dermalyze.ops import conformal as sets
 from dermalyze.ops import selective as silence
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.ranking import Floats, ratio
+from dermalyze.ops.ranking import Floats
 from dermalyze.report.evaluation import scores_of
 
 
@@ -34,11 +33,11 @@ def selective(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator, refere
         confidence, known = (silence.CONFIDENCES[silence.CONFIDENCE](scores_of(q, calibrator).probs) for q in (p, reference))
         for asked in silence.COVERAGES:
             threshold = silence.threshold_for(known, asked)
-            wanted = silence.answered_metrics((confidence >= threshold).astype(np.float64), scores, focus)
-            found = bootstrap.estimates(
-                scores, p.groups, wanted, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=p.classes
+            shares = silence.answered_shares(confidence >= threshold, scores, focus)
+            found = bootstrap.share_estimates(
+                scores, p.groups, shares, resamples=spec.resamples, level=spec.level, seed=spec.seed
             )
-            rows.append({"asked": asked, "threshold": threshold, **{k: e.as_dict() for k, e in found.items()}})  # type: ignore[union-attr]
+            rows.append({"asked": asked, "threshold": threshold, **{name: one.as_dict() for name, one in found.items()}})
     return {
         "confidence": silence.CONFIDENCE,
         "part": reference.meta["set"] if reference is not None else None,
@@ -63,7 +62,7 @@ def conformal(
         return None
     scores, known, classes = scores_of(p, calibrator), scores_of(reference, calibrator), p.classes
     luck, rows = sets.luck_of(p.ids), []
-    wanted: dict[str, Callable[[metrics.Tally], Floats]] = {}
+    shares: dict[str, tuple[Floats, silence.Masks | None]] = {}
     for score in sets.SCORES:
         for by_class in (False, True):
             rule = sets.calibrate_sets(
@@ -73,26 +72,24 @@ def conformal(
             inside = rule.of(scores.probs, classes, luck)
             covered, size = inside[np.arange(len(p)), scores.labels].astype(np.float64), inside.sum(axis=1).astype(np.float64)
             name = f"{score} {'by class' if by_class else 'marginal'}"
-            wanted |= {
-                f"{name}/coverage": _share(covered),
-                f"{name}/size": _share(size),
-                f"{name}/single": _share((size == 1).astype(np.float64)),
-                f"{name}/empty": _share((size == 0).astype(np.float64)),
-                **{f"{name}/{c}": _share(covered, scores.labels == c) for c in range(len(classes))},
+            shares |= {
+                f"{name}/coverage": (covered, None),
+                f"{name}/size": (size, None),
+                f"{name}/single": ((size == 1).astype(np.float64), None),
+                f"{name}/empty": ((size == 0).astype(np.float64), None),
+                **{f"{name}/{c}": (covered, scores.labels == c) for c in range(len(classes))},
             }
             rows.append((name, rule))
-    found = bootstrap.estimates(
-        scores, p.groups, wanted, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=classes
-    )
+    found = bootstrap.share_estimates(scores, p.groups, shares, resamples=spec.resamples, level=spec.level, seed=spec.seed)
     return {
         "level": spec.set_level,
         "part": reference.meta["set"],
         "rules": {
             name: {
-                **{key: found[f"{name}/{key}"].as_dict() for key in ("coverage", "size", "single", "empty")},  # type: ignore[union-attr]
+                **{key: found[f"{name}/{key}"].as_dict() for key in ("coverage", "size", "single", "empty")},
                 "by_class": {
                     label: {
-                        **found[f"{name}/{c}"].as_dict(),  # type: ignore[union-attr]
+                        **found[f"{name}/{c}"].as_dict(),
                         "lesions": rule.lesions.get(label),
                         "estimable": rule.thresholds.get(label, 0.0) is not None,
                     }
@@ -102,9 +99,3 @@ def conformal(
             for name, rule in rows
         },
     }
-
-
-def _share(value_N: Floats, among_N: Any = None) -> Callable[[metrics.Tally], Floats]:
-    """The weighted mean of a value, among some images or all, for the bootstrap."""
-    rests_on = np.ones(len(value_N)) if among_N is None else np.asarray(among_N, dtype=np.float64)
-    return lambda t: ratio((value_N * rests_on) @ t.weights, rests_on @ t.weights)

@@ -260,6 +260,19 @@ class TestReferral:
         with pytest.raises(ModelError, match="referral is damaged"):
             Predictor(make_artefact(calibration=calibration))
 
+    def test_figures_of_few_lesions_of_a_class_have_no_interval(self, exported):
+        run, spec = exported(skill=1.0, counts={"mel": 12, "nv": 120, "vasc": 12})
+        calibrate(run, spec)
+        m = evaluate(run, spec).metrics
+        p = read_predictions(run.predictions_path("test", "plain"))
+        mel = [group for group, label in zip(p.groups, p.labels, strict=True) if label == p.classes.index("mel")]
+        assert len(set(mel)) < 5
+        for found in (m["selective"]["coverages"][0]["missed"], m["conformal"]["rules"]["lac marginal"]["by_class"]["mel"]):
+            assert (found["n"], found["groups"]) == (len(mel), len(set(mel)))
+            assert found["low"] is found["high"] is None
+            assert "at least 5 needed" in found["note"]
+        assert m["selective"]["coverages"][0]["accuracy"]["low"] is not None
+
     def test_the_report_says_what_the_thresholds_do_on_the_test_part(self, exported):
         run, spec = exported(skill=1.0)
         calibrate(run, spec)

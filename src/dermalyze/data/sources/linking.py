@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dermalyze.data.grouping import components
+
 _ARCHIVE_NAME = re.compile(r"(ISIC_\d+)(_downsampled)?")
 
 
@@ -32,24 +34,15 @@ def join_lesions(lesions: Sequence[str | None], same: Sequence[Sequence[int]], n
     >>> join_lesions(["HAM_1", "IL_7", "IL_7", None], [[0, 1]], ["a", "b", "c", "d"])
     ['HAM_1', 'HAM_1', 'HAM_1', None]
     """
-    parent = list(range(len(lesions)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
     first: dict[str, int] = {}
-    equal = [[first.setdefault(lesion, i), i] for i, lesion in enumerate(lesions) if lesion is not None]
-    for rows in (*equal, *same):
-        for row in rows:
-            parent[root(row)] = root(rows[0])
-    linked = {root(row) for rows in same for row in rows}
+    edges = [(first.setdefault(lesion, i), i) for i, lesion in enumerate(lesions) if lesion is not None]
+    edges += [(rows[0], row) for rows in same for row in rows]
+    root = components(len(lesions), edges).tolist()
+    linked = {root[row] for rows in same for row in rows}
     ids: dict[int, str] = {}
     for i, lesion in enumerate(lesions):
         if lesion is not None:
-            ids[root(i)] = min(lesion, ids.get(root(i), lesion))
+            ids[root[i]] = min(lesion, ids.get(root[i], lesion))
     for rows in same:
-        ids.setdefault(root(rows[0]), min(names[row] for row in rows))
-    return [ids[root(i)] if lesion is not None or root(i) in linked else None for i, lesion in enumerate(lesions)]
+        ids.setdefault(root[rows[0]], min(names[row] for row in rows))
+    return [ids[root[i]] if lesion is not None or root[i] in linked else None for i, lesion in enumerate(lesions)]
