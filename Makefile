@@ -14,7 +14,7 @@ PICTURE := import sys; from dermalyze import Run; from dermalyze.data.splitting 
 	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
 	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install demo demo-synthetic demo-data check test test-slow test-kill bench pictures clean
+.PHONY: help install demo demo-synthetic demo-data check test test-random test-slow test-kill bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make demo DATA=folder     the same on a HAM10000 folder, MINUTES=$(MINUTES) of training"
 	@echo "make test                 check, then every test that is not slow"
 	@echo "make check                ruff and mypy"
+	@echo "make test-random          the property tests with new random examples"
 	@echo "make test-slow            the slow tests"
 	@echo "make test-kill            500 trainings killed with SIGKILL and continued: how many were lost, how many differed"
 	@echo "make bench                benchmarks"
@@ -58,6 +59,9 @@ check: $(INSTALLED)
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+
+test-random: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --hypothesis-profile=default $$(grep -rl "^from hypothesis" tests --include='test_*.py')
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -27,6 +28,10 @@ if importlib.util.find_spec("torch") is not None:
 
 sys.path.append(str(Path(__file__).parent / "support"))
 from judged import judged  # noqa: F401 - a fixture
+
+# The same examples every time; new ones with: make test-random
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

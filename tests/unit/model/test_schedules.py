@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler, OneCycleLR
@@ -77,6 +77,7 @@ def test_cosine_is_torchs(total: int, lr: float, eta_min: float) -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.integers(2, 200), st.floats(1e-4, 10.0), st.floats(0.05, 0.95), st.floats(1.5, 100), st.floats(1.5, 1e5))
 def test_one_cycle_is_torchs(total: int, lr: float, pct_start: float, div: float, final: float) -> None:
+    assume(pct_start * (total + 1) != 1)  # the peak at step 0: torch divides by the length of the rise
     spec = OneCycleSchedule(pct_start=pct_start, div_factor=div, final_div_factor=final)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch steps once past the end
@@ -92,6 +93,12 @@ def test_one_cycle_is_torchs(total: int, lr: float, pct_start: float, div: float
         expected = torch_curve(theirs, total)
     ours = [lr_at(spec, step, steps_per_epoch=1, total_steps=total + 1, lr=lr) for step in range(total)]
     assert ours == pytest.approx(expected, abs=1e-12, rel=1e-12)
+
+
+def test_one_cycle_with_its_peak_at_the_first_step_starts_at_the_full_rate() -> None:
+    rates = curve(OneCycleSchedule(pct_start=0.05), epochs=1, steps_per_epoch=20, lr=1.0)
+    assert rates[0] == 1.0 == max(rates)
+    assert rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4])
