@@ -10,135 +10,17 @@ these arrays and None for people; they are never 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.core.errors import ModelError
-from dermalyze.ops.ranking import Floats, Ints, Ranking, auroc_of, average_precision_of, rank, ratio
+from dermalyze.ops.agreement import kappa_of, mcc_of, one_against_rest
+from dermalyze.ops.ranking import Floats, Ints, auroc_of, partial_auroc_of, ratio
+from dermalyze.ops.scores import Scores, Tally, tally
+
+__all__ = ["METRICS", "PER_CLASS_METRICS", "Scores", "Tally", "measure", "tally"]
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)  # log loss clips here, as scikit-learn does for float64
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Labels and probabilities, checked once.
-
-    Args:
-        labels: (N,) class index, 0..C-1.
-        probs: (N, C), each row finite, 0..1, summing to 1 (within 0.001).
-
-    Raises:
-        ModelError: NaN, outside 0..1, rows that do not sum to 1, labels outside the classes.
-    """
-
-    labels: Ints
-    probs: Floats
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
-        object.__setattr__(self, "probs", np.asarray(self.probs, dtype=np.float64))
-        labels, probs = self.labels, self.probs
-        if probs.ndim != 2 or labels.shape != probs.shape[:1] or probs.shape[1] < 2:
-            raise ModelError(f"labels {labels.shape} and probabilities {probs.shape} must be (N,) and (N, C) with C at least 2")
-        faults = {
-            "have NaN or infinite": ~np.isfinite(probs).all(axis=1),
-            "are outside 0..1 in their": (probs < -1e-6).any(axis=1) | (probs > 1 + 1e-6).any(axis=1),
-            "do not sum to 1 in their": ~(np.abs(probs.sum(axis=1) - 1) <= 1e-3),
-        }
-        for fault, rows in faults.items():
-            if rows.any():
-                raise ModelError(
-                    f"{int(rows.sum())} of {len(labels)} rows {fault} probabilities; run probe again on a sound model"
-                )
-        if len(labels) and not (labels.min() >= 0 and labels.max() < self.classes):
-            raise ModelError(f"labels reach from {labels.min()} to {labels.max()}, must be 0..{self.classes - 1}")
-
-    @property
-    def classes(self) -> int:
-        """C, the number of classes."""
-        return int(self.probs.shape[1])
-
-    @cached_property
-    def predicted(self) -> Ints:
-        """(N,) the class with the largest probability; the first of equals."""
-        return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
-
-    @cached_property
-    def support(self) -> Ints:
-        """(C,) images of each class."""
-        return np.bincount(self.labels, minlength=self.classes)
-
-    @cached_property
-    def rankings(self) -> list[Ranking]:
-        """One a class; the only sort that a whole bootstrap needs."""
-        return [rank(self.labels == c, self.probs[:, c]) for c in range(self.classes)]
-
-    @cached_property
-    def cells(self) -> tuple[Ints, Ints, Ints]:
-        """Order that gathers each (label, predicted) cell of the confusion matrix, where each begins, and which it is."""
-        cell = self.labels * self.classes + self.predicted
-        order = np.argsort(cell, kind="stable")
-        present, starts = np.unique(cell[order], return_index=True)
-        return order, starts.astype(np.int64), present
-
-
-@dataclass(frozen=True, eq=False)
-class Tally:
-    """Scores under R weightings at once; what several metrics share is computed once.
-
-    Args:
-        scores: labels and probabilities.
-        weights: (N, R), at least 0; R weightings.
-    """
-
-    scores: Scores
-    weights: Floats
-
-    @cached_property
-    def total(self) -> Floats:
-        """(R,) sum of the weights."""
-        return np.asarray(self.weights.sum(axis=0), dtype=np.float64)
-
-    @cached_property
-    def confusion(self) -> Floats:
-        """(R, C, C) weighted counts; row the label, column the prediction."""
-        order, starts, present = self.scores.cells
-        classes, resamples = self.scores.classes, self.weights.shape[1]
-        counts = np.zeros((classes * classes, resamples))
-        if len(present):
-            counts[present] = np.add.reduceat(self.weights[order], starts, axis=0)
-        return counts.T.reshape(resamples, classes, classes)
-
-    @cached_property
-    def support(self) -> Floats:
-        """(R, C) weight of each class's images."""
-        return np.asarray(self.confusion.sum(axis=2), dtype=np.float64)
-
-    @cached_property
-    def auroc(self) -> Floats:
-        """(R, C), see the function of that name."""
-        return np.stack([auroc_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
-
-    @cached_property
-    def average_precision(self) -> Floats:
-        """(R, C), see the function of that name."""
-        return np.stack([average_precision_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
-
-
-def tally(labels_N: npt.ArrayLike, probs_NC: npt.ArrayLike, weights_NR: npt.ArrayLike | None = None) -> Tally:
-    """Scores under one weighting of ones, or under the given ones.
-
-    >>> accuracy(tally([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])).round(3)
-    array([0.667])
-    """
-    scores = Scores(np.asarray(labels_N), np.asarray(probs_NC))
-    weights = np.ones((len(scores.labels), 1)) if weights_NR is None else np.asarray(weights_NR, dtype=np.float64)
-    if weights.ndim != 2 or len(weights) != len(scores.labels) or (weights < 0).any():
-        raise ValueError(f"weights {weights.shape} must be ({len(scores.labels)}, R), none below 0")
-    return Tally(scores, weights)
 
 
 # -- metrics of counts -------------------------------------------------------------------------------------------
@@ -165,13 +47,31 @@ def specificity(t: Tally) -> Floats:
     return ratio(others - (t.confusion.sum(axis=1) - _hits(t)), others)
 
 
+def npv(t: Tally) -> Floats:
+    """(R, C) negative predictive value: share of the images not called a class that are not of it; undefined where precision is
+    for want of the class, or where every image is called so."""
+    rest = t.total[:, None] - t.confusion.sum(axis=1)
+    return np.where(t.support > 0, ratio(rest - (t.support - _hits(t)), rest), np.nan)
+
+
+def false_positive_rate(t: Tally) -> Floats:
+    """(R, C) 1 - specificity: share of the other classes' images that are called so."""
+    return 1 - specificity(t)
+
+
+def false_negative_rate(t: Tally) -> Floats:
+    """(R, C) 1 - sensitivity: share of a class's images that are called something else."""
+    return 1 - recall(t)
+
+
 def f1(t: Tally) -> Floats:
     """(R, C) 2 TP / (2 TP + FP + FN); 0 for a class never predicted, undefined for an absent class."""
     return np.where(t.support > 0, ratio(2 * _hits(t), t.support + t.confusion.sum(axis=1)), np.nan)
 
 
 def balanced_accuracy(t: Tally) -> Floats:
-    """(R,) mean sensitivity of the classes; undefined where one is absent.
+    """(R,) mean sensitivity of the classes; undefined where one is absent. ISIC 2018 and 2019 rank by it, as "balanced
+    multiclass accuracy".
 
     >>> balanced_accuracy(tally([0, 1, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.2, 0.8], [0.6, 0.4]])).round(3)
     array([0.833])
@@ -220,6 +120,45 @@ def weighted_f1(t: Tally) -> Floats:
     return _weighted(f1, t)
 
 
+def top_k_accuracy(t: Tally, *, k: int) -> Floats:
+    """(R,) share of images whose class is among the k most probable, of equals the first; 1 where k is the number of classes.
+
+    >>> top_k_accuracy(tally([2, 0], [[0.5, 0.3, 0.2], [0.4, 0.5, 0.1]]), k=2)
+    array([0.5])
+    """
+    return ratio((t.scores.better < k).astype(np.float64) @ t.weights, t.total)
+
+
+def top_2_accuracy(t: Tally) -> Floats:
+    """(R,) share of images whose class is among the two most probable."""
+    return top_k_accuracy(t, k=2)
+
+
+def top_3_accuracy(t: Tally) -> Floats:
+    """(R,) share of images whose class is among the three most probable."""
+    return top_k_accuracy(t, k=3)
+
+
+def kappa(t: Tally) -> Floats:
+    """(R,) Cohen's kappa of labels and calls; undefined where the labels are of one class."""
+    return kappa_of(t.confusion)
+
+
+def mcc(t: Tally) -> Floats:
+    """(R,) Matthews' correlation of labels and calls; undefined where either is of one class."""
+    return mcc_of(t.confusion)
+
+
+def class_kappa(t: Tally) -> Floats:
+    """(R, C) Cohen's kappa of each class against the rest."""
+    return kappa_of(one_against_rest(t.confusion))
+
+
+def class_mcc(t: Tally) -> Floats:
+    """(R, C) Matthews' correlation of each class against the rest; undefined for one absent or never predicted."""
+    return mcc_of(one_against_rest(t.confusion))
+
+
 # -- metrics of ranks --------------------------------------------------------------------------------------------
 
 
@@ -239,6 +178,26 @@ def auroc(t: Tally) -> Floats:
 def macro_auroc(t: Tally) -> Floats:
     """(R,) mean one-vs-rest AUROC of the classes; undefined where one is absent."""
     return _macro(auroc, t)
+
+
+def macro_auroc_ovo(t: Tally) -> Floats:
+    """(R,) mean over all pairs of classes of the AUROC between the two, each by its own probability; undefined where a class
+    is absent. Unlike one-vs-rest it does not depend on how common the classes are.
+
+        M = 2 / (C (C - 1)) * sum over i < j of (A(i|j) + A(j|i)) / 2
+
+    >>> macro_auroc_ovo(tally([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.2, 0.8]]))
+    array([0.875])
+
+    Hand & Till 2001, doi:10.1023/A:1010920819831
+    """
+    duels = np.stack([auroc_of(duel, t.weights) for duel in t.scores.duels])
+    return np.asarray(duels.mean(axis=0))
+
+
+def partial_auroc(t: Tally, *, floor: float = 0.8) -> Floats:
+    """(R, C) one-vs-rest area under the ROC curve and above a sensitivity, 0..1 - floor; see `partial_auroc_of`."""
+    return np.stack([partial_auroc_of(ranking, t.weights, floor) for ranking in t.scores.rankings], axis=1)
 
 
 def average_precision(t: Tally) -> Floats:
@@ -285,7 +244,12 @@ METRICS: Mapping[str, Callable[[Tally], Floats]] = {
     "weighted_precision": weighted_precision,
     "weighted_recall": weighted_recall,
     "weighted_f1": weighted_f1,
+    "kappa": kappa,
+    "mcc": mcc,
+    "top_2_accuracy": top_2_accuracy,
+    "top_3_accuracy": top_3_accuracy,
     "macro_auroc": macro_auroc,
+    "macro_auroc_ovo": macro_auroc_ovo,
     "macro_average_precision": macro_average_precision,
     "log_loss": log_loss,
     "brier": brier,
@@ -294,8 +258,14 @@ PER_CLASS_METRICS: Mapping[str, Callable[[Tally], Floats]] = {
     "precision": precision,
     "recall": recall,
     "specificity": specificity,
+    "npv": npv,
+    "false_positive_rate": false_positive_rate,
+    "false_negative_rate": false_negative_rate,
     "f1": f1,
+    "class_kappa": class_kappa,
+    "class_mcc": class_mcc,
     "auroc": auroc,
+    "partial_auroc": partial_auroc,
     "average_precision": average_precision,
 }
 
@@ -312,12 +282,26 @@ def roc_curve(labels_N: Ints, probs_NC: Floats, c: int) -> tuple[Floats, Floats]
     positive = labels_N == c
     if positive.all() or not positive.any():
         raise ValueError(f"class {c} has {int(positive.sum())} of {len(positive)} images; a curve needs both sides")
-    order = np.argsort(-probs_NC[:, c], kind="stable")
-    score = probs_NC[order, c]
-    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
-    true = np.cumsum(positive[order])[last]
-    false = last + 1 - true
+    called, true = _steps(positive, probs_NC[:, c])
+    false = called - true
     return np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
+
+
+def pr_curve(labels_N: Ints, probs_NC: Floats, c: int) -> tuple[Floats, Floats]:
+    """Sensitivity and precision of class `c` against the rest, one point a different score, highest first; without the
+    customary point (0, 1), which nothing measured.
+
+    Raises:
+        ValueError: the class is absent.
+
+    >>> pr_curve(np.array([0, 1]), np.array([[0.8, 0.2], [0.3, 0.7]]), 1)
+    (array([1., 1.]), array([1. , 0.5]))
+    """
+    positive = labels_N == c
+    if not positive.any():
+        raise ValueError(f"class {c} has no image; a curve needs some")
+    called, true = _steps(positive, probs_NC[:, c])
+    return true / true[-1], true / called
 
 
 def measure(labels_N: npt.ArrayLike, probs_NC: npt.ArrayLike) -> dict[str, float | None]:
@@ -344,3 +328,10 @@ def defined(value: float) -> float | None:
 
 def _hits(t: Tally) -> Floats:
     return np.asarray(np.diagonal(t.confusion, axis1=1, axis2=2))
+
+
+def _steps(positive_N: npt.NDArray[np.bool_], score_N: Floats) -> tuple[Ints, Ints]:
+    """Images called, and positives among them, at each different score, highest first."""
+    order = np.argsort(-score_N, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score_N[order])), len(order) - 1)
+    return last + 1, np.cumsum(positive_N[order])[last]

@@ -1,4 +1,4 @@
-"""One class's ranking of the images: one sort serves every weighting. What AUROC and average precision stand on."""
+"""One class's ranking of the images: one sort serves every weighting. What AUROC (whole or in part) and average precision stand on."""
 
 # Shapes: N images, R weightings (resamples), P positives, K knots.
 
@@ -77,6 +77,38 @@ def average_precision_of(ranking: Ranking, weights_NR: Floats) -> Floats:
     true = called - (below_negative[-1] - below_negative[ranking.low])
     steps = np.divide(positive * true, called, out=np.zeros_like(called), where=called > 0)
     return ratio(steps.sum(axis=0), positive.sum(axis=0))
+
+
+def partial_auroc_of(ranking: Ranking, weights_NR: Floats, floor: float) -> Floats:
+    """(R,) area under the ROC curve and above the line sensitivity = floor; NaN without positives or without negatives.
+
+        pAUC = integral of the specificity over the sensitivity, from floor to 1
+
+    The curve runs straight through equal scores. A perfect ranking has 1 - floor, chance (1 - floor)^2 / 2. The score of the
+    ISIC 2024 challenge with floor 0.8; other than scikit-learn's `max_fpr`, which bounds the other axis and standardises.
+
+    >>> perfect = rank(np.array([True, False]), np.array([0.9, 0.1]))
+    >>> partial_auroc_of(perfect, np.ones((2, 1)), 0.8).round(3)
+    array([0.2])
+
+    Kurtansky et al. 2024, doi:10.1038/s41597-024-03743-w; Jiang et al. 1996, doi:10.1148/radiology.201.3.8939225
+    """
+    if len(ranking.positives) == 0:
+        return np.full(weights_NR.shape[1], np.nan)
+    sorted_NR = weights_NR[ranking.order]
+    first = np.flatnonzero(np.diff(ranking.low, prepend=-1))  # the positives of one tie group stand together
+    group_GR = np.add.reduceat(sorted_NR[ranking.positives], first, axis=0)
+    sorted_NR[ranking.positives] = 0
+    below = _sums_before_knots(sorted_NR, ranking.knots)
+    found_GR = np.cumsum(group_GR[::-1], axis=0)[::-1]  # positives at this score or a higher one
+    positives, negatives = found_GR[0], below[-1]
+    end_GR, step_GR = ratio(found_GR, positives), ratio(group_GR, positives)  # sensitivity at the group's end, and its part
+    start_GR = end_GR - step_GR
+    part_GR = np.clip(end_GR - np.maximum(start_GR, floor), 0, None)  # of the step, what lies above the floor
+    low_GR, high_GR = ratio(below[ranking.low[first]], negatives), ratio(below[ranking.high[first]], negatives)
+    share_GR = np.divide(part_GR, step_GR, out=np.zeros_like(part_GR), where=step_GR > 0)
+    mean_GR = low_GR + share_GR * (high_GR - low_GR) / 2  # of the specificity on that part, which ends at `low`
+    return np.asarray((part_GR * mean_GR).sum(axis=0))
 
 
 def ratio(over: Floats, under: Floats) -> Floats:
