@@ -175,7 +175,8 @@ def estimates(
 ) -> dict[str, Estimate | list[Estimate]]:
     """Each metric on the set with its interval; a list in class order for a metric of classes.
 
-    A class's metric rests on that class's images; its specificity on the others' and its precision on those called so.
+    A class's metric rests on that class's images; its specificity on the others', its precision on those
+    called so, its negative predictive value on the rest.
 
     Args:
         names: of the classes, for the reasons; default: their numbers.
@@ -249,9 +250,9 @@ def mean_of(value_N: Floats, among_N: npt.NDArray[np.bool_] | None = None) -> Ca
 
 
 def _rests_on(name: str, scores: Scores, c: int) -> npt.NDArray[np.bool_]:
-    if name == "precision":
-        return np.asarray(scores.predicted == c)
-    return np.asarray(scores.labels != c if name == "specificity" else scores.labels == c)
+    if name in ("precision", "npv"):
+        return np.asarray((scores.predicted == c) == (name == "precision"))
+    return np.asarray((scores.labels == c) != (name in ("specificity", "false_positive_rate")))
 
 
 def _why(scores: Scores, names: Sequence[str]) -> str:
