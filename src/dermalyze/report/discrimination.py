@@ -1,4 +1,4 @@
-"""Right and wrong: overall, class by class, confusion, ROC."""
+"""Right and wrong: overall, class by class, confusion, ROC, precision and recall."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, calibration, metrics
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.report import figures
+from dermalyze.report.curves import pr_curves
 from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
 from dermalyze.report.judged import Json, Judged, scores_of
 from dermalyze.report.section import Figure, figure_title
@@ -23,6 +24,11 @@ from dermalyze.report.text import MEANINGS, interval_or_note, number, value_text
 def tables(spec: EvaluateSpec) -> dict[str, Any]:
     """Every overall metric, ECE with the experiment's bins among them."""
     return {**metrics.METRICS, "ece": partial(calibration.ece, bins=spec.ece_bins)}
+
+
+def class_tables(spec: EvaluateSpec) -> dict[str, Any]:
+    """Every metric of a class, the partial AUROC with the experiment's floor."""
+    return {**metrics.PER_CLASS_METRICS, "partial_auroc": partial(metrics.partial_auroc, floor=spec.sensitivity_floor)}
 
 
 def point_values(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator) -> dict[str, float | None]:
@@ -37,7 +43,7 @@ def build(j: Judged) -> dict[str, Any]:
     Each metric is {value, low, high, n, groups, undefined, note}; null with a note where it cannot be estimated.
     """
     found = bootstrap.estimates(
-        j.scores, j.p.groups, {**tables(j.spec), **metrics.PER_CLASS_METRICS}, resamples=j.spec.resamples, level=j.spec.level,
+        j.scores, j.p.groups, {**tables(j.spec), **class_tables(j.spec)}, resamples=j.spec.resamples, level=j.spec.level,
         seed=j.spec.seed, names=j.classes, basic=frozenset({"ece"}),
     )  # fmt: skip
     index, _ = bootstrap.group_index(j.p.groups)
@@ -54,6 +60,7 @@ def build(j: Judged) -> dict[str, Any]:
             }
             for c, name in enumerate(j.classes)
         },
+        "sensitivity_floor": j.spec.sensitivity_floor,
         "confusion_matrix": {"labels": j.classes, "counts": counts.tolist()},
     }
 
@@ -64,22 +71,36 @@ def overall_view(m: Json) -> dict[str, Any]:
 
 
 def class_view(m: Json) -> dict[str, Any]:
-    """The table of metrics of each class."""
+    """The tables of metrics of each class: the common ones, and the others."""
+    floor = m["sensitivity_floor"]
     return {
-        "columns": list(PER_CLASS_TITLES.values()),
-        "rows": [
+        "floor": f"{floor:g}",
+        "best_partial": f"{1 - floor:g}",
+        "tables": [
             {
-                "name": name,
-                "colour": style.colour,
-                "cells": [
-                    {"value": value_text(e), "interval": interval_or_note(e), "note": e["low"] is None}
-                    for e in (values[key] for key in PER_CLASS_TITLES)
+                "columns": list(titles.values()),
+                "rows": [
+                    {
+                        "name": name,
+                        "colour": style.colour,
+                        "cells": [
+                            {"value": value_text(e), "interval": interval_or_note(e), "note": e["low"] is None}
+                            for e in (values[key] for key in titles)
+                        ],
+                        **{key: values[key] for key in ("description", "support", "groups")},
+                    }
+                    for (name, values), style in zip(m["per_class"].items(), class_styles(m["classes"]), strict=True)
                 ],
-                **{key: values[key] for key in ("description", "support", "groups")},
             }
-            for (name, values), style in zip(m["per_class"].items(), class_styles(m["classes"]), strict=True)
+            for titles in (PER_CLASS_TITLES, MORE_CLASS_TITLES)
         ],
     }
+
+
+MORE_CLASS_TITLES = {
+    "npv": "NPV", "false_positive_rate": "false positive rate", "false_negative_rate": "false negative rate",
+    "class_kappa": "kappa", "class_mcc": "Matthews", "partial_auroc": "partial AUROC",
+}  # fmt: skip
 
 
 def _metric_row(name: str, m: Json) -> dict[str, str]:
@@ -96,17 +117,22 @@ def _metric_row(name: str, m: Json) -> dict[str, str]:
 
 
 def overall_figures(m: Json, j: Judged) -> dict[str, Figure]:
-    """Confusion matrix and ROC curves."""
+    """Confusion matrix, ROC curves and precision-recall curves."""
     classes, leak = m["classes"], m["accepted_leak"]
     labels, probs = j.scores.labels, j.scores.probs
     present = [0 < int((labels == c).sum()) < len(labels) for c in range(len(classes))]
     curves = [metrics.roc_curve(labels, probs, c) if present[c] else None for c in range(len(classes))]
     aurocs = [m["per_class"][name]["auroc"] | {"n": m["per_class"][name]["support"]} for name in classes]
+    recalled = [metrics.pr_curve(labels, probs, c) if present[c] else None for c in range(len(classes))]
+    precisions = [m["per_class"][name]["average_precision"] | {"n": m["per_class"][name]["support"]} for name in classes]
     matrix = figures.confusion_matrix(
         m["confusion_matrix"]["counts"], classes, title=figure_title("Confusion matrix", m), leak=leak
     )
     roc = figures.roc_curves(
         curves, classes, aurocs, m["metrics"]["macro_auroc"], title=figure_title("ROC curves", m), leak=leak
+    )
+    recall = pr_curves(
+        recalled, classes, precisions, images=len(labels), title=figure_title("Precision and sensitivity", m), leak=leak
     )
     return {
         "confusion_matrix.png": Figure(
@@ -119,6 +145,12 @@ def overall_figures(m: Json, j: Judged) -> dict[str, Figure]:
             "ROC curves, each class against all others: up is more of the class found, right is more of the others "
             "called so by mistake. The closer to the upper left corner the better; a stepped curve means few images, and a "
             "wide interval beside it.",
+        ),
+        "pr_curves.png": Figure(
+            recall,
+            "Precision and sensitivity, each class against all others: going right more of the class is found, and fewer of "
+            "the calls are right. The dotted line is what guessing would give, the share of the class in this set; elsewhere "
+            "both will lie at another height. AP is average precision.",
         ),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, reliability
+from dermalyze.report import abstention, discrimination, failures, operating, reliability
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -22,6 +22,10 @@ SECTIONS: dict[str, Section] = {
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
     ),
     "classes": Section("Class by class", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures),
+    "operating": Section(
+        "Malignant or not, and from which probability on", "operating.html.jinja", operating.view, operating.build,
+        operating.figures,
+    ),
     "calibration": Section(
         "Can the probabilities be taken at their word?",
         "calibration.html.jinja",

@@ -9,14 +9,20 @@ Json = Mapping[str, Any]
 
 MEANINGS: dict[str, tuple[str, str, str]] = {  # name in the file: name on the page, best value, meaning
     "accuracy": ("accuracy", "1", "share of images whose most probable class is right; high where a common class is easy"),
-    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity: every class counts the same, however rare"),
+    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity: every class counts the same, however rare; ISIC 2018 and "
+                          "2019 rank by it (balanced multiclass accuracy)"),
     "macro_precision": ("macro precision", "1", "mean over classes of the share of right calls"),
     "macro_recall": ("macro recall", "1", "the same as balanced accuracy"),
     "macro_f1": ("macro F1", "1", "mean over classes of the harmonic mean of precision and sensitivity"),
     "weighted_precision": ("weighted precision", "1", "precision averaged by number of images"),
     "weighted_recall": ("weighted recall", "1", "the same as accuracy"),
     "weighted_f1": ("weighted F1", "1", "F1 averaged by number of images"),
+    "kappa": ("Cohen's kappa", "1", "agreement of calls and labels beyond chance; 0 is chance"),
+    "mcc": ("Matthews' correlation", "1", "correlation of calls and labels, −1 to 1; 0 is chance"),
+    "top_2_accuracy": ("top-2 accuracy", "1", "share of images whose class is among the two most probable"),
+    "top_3_accuracy": ("top-3 accuracy", "1", "share of images whose class is among the three most probable"),
     "macro_auroc": ("macro AUROC", "1", "mean over classes of ranking one class above the rest; 0.5 is chance"),
+    "macro_auroc_ovo": ("pairwise AUROC", "1", "mean over pairs of classes of telling the two apart; does not depend on the mix"),
     "macro_average_precision": ("macro average precision", "1", "mean area under the precision-recall curves"),
     "log_loss": ("log loss", "0", "mean of −log probability given to the right class, natural logarithm"),
     "brier": ("Brier score", "0", "mean squared error of the probabilities, summed over classes; 2 is the worst"),

@@ -19,6 +19,8 @@ from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
 from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
 from dermalyze.ops.imbalance import effective_shares, source_counts
+from dermalyze.ops.metrics import Scores
+from dermalyze.ops.operating import operating_points, questions
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
 
 CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
@@ -75,6 +77,7 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
 
     Raises:
         UsageError: no probe or no export yet, or another process works in the run.
+        ConfigError: `evaluate.malignant` does not fit the classes.
         DataError: manifest or split changed; predictions of other images.
         ModelError: predictions of another model.
     """
@@ -86,6 +89,7 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
         p = read_predictions(path)
         record = parse_record(run.require(run.artefact_record_path, "export").read_bytes())
         _check(run, p, part, record.scores_sha256)
+        asked_of = questions(p.classes, spec.evaluate.malignant)
         shift_C = prior_shift(run, spec, p.classes)
         shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
         logits = p.logits.astype(np.float64)
@@ -102,7 +106,11 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
             "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
             "referral": _referral(fitted(logits), spec.inference.coverage),
             "sets": _sets(fitted(logits), p, spec.inference.set_level),
-        }
+            "operating_points": operating_points(
+                Scores(p.labels, fitted(logits)), p.groups, p.classes, asked_of,
+                sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
+            ),
+        }  # fmt: skip
         write_json(
             run.calibration_path(recipe),
             {

@@ -1,0 +1,107 @@
+"""Figures of precision and recall, and of decisions."""
+
+# Shapes: T thresholds.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dermalyze.report.figures import EstimateDict, Floats, draw, interval_text
+from dermalyze.report.style import ACCENT, GRID, INK, QUIET, class_styles
+
+COLUMNS = 4
+
+
+def pr_curves(
+    curves: Sequence[tuple[Floats, Floats] | None],
+    classes: Sequence[str],
+    precisions: Sequence[EstimateDict],
+    *,
+    images: int,
+    title: str,
+    leak: str | None = None,
+) -> bytes:
+    """One panel a class with its curve, its average precision, and as a dotted line what guessing would give.
+
+    Args:
+        curves: recall and precision, or None for a class without a curve.
+        precisions: average precision of each class; `n` is its images.
+        images: of the whole set.
+    """
+    rows = -(-len(classes) // COLUMNS)
+
+    def panel(axes: Axes, curve: tuple[Floats, Floats] | None, name: str, style: Any, found: EstimateDict) -> None:
+        axes.set_title(name, loc="left", fontweight="bold", color=INK)
+        axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.set_xticklabels(["0", ".5", "1"])
+        axes.set_yticklabels(["0", ".5", "1"])
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        if curve is None:
+            axes.text(0.5, 0.5, f"not estimable\n(n = {found['n']})", ha="center", va="center", color=QUIET, style="italic")
+            return
+        guess, (recall, precision) = found["n"] / images, curve
+        axes.axhline(guess, color=QUIET, linewidth=0.9, linestyle=(0, (2, 3)))
+        axes.plot(np.append(0, recall), np.append(precision[0], precision), color=style.colour, linewidth=1.8,
+                  drawstyle="steps-pre", clip_on=False)  # fmt: skip
+        low = (found["value"] or 0) < 0.35  # the words go where the curve leaves room
+        axes.text(
+            0.97 if low else 0.04, 0.97 if low else guess + 0.05 if guess < 0.35 else 0.05,
+            f"AP {interval_text(found, 2)}\nn = {found['n']:,}", fontsize=8.5, ha="right" if low else "left",
+            va="top" if low else "bottom",
+        )  # fmt: skip
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+        for axes in grid.flat[len(classes) :]:
+            axes.set_visible(False)
+        for axes, curve, name, style, found in zip(grid.flat, curves, classes, class_styles(classes), precisions, strict=False):
+            panel(axes, curve, name, style, found)
+        for column in range(min(COLUMNS, len(classes))):
+            lowest = grid[(len(classes) - 1 - column) // COLUMNS, column]
+            lowest.tick_params(labelbottom=True)
+        figure.supxlabel("share of the class found (sensitivity)", fontsize=10)
+        figure.supylabel("share of the calls that are right (precision)", fontsize=10)
+
+    return draw(9.6, 2.3 * rows + 0.4, title, leak, paint)
+
+
+def decision_curve(curve: Mapping[str, Any], what: str, *, title: str, leak: str | None = None) -> bytes:
+    """Net benefit of the model with its band, of acting on everyone and on no one.
+
+    Args:
+        curve: as in evaluation_metrics.json, see `ops.decision.DecisionCurve`.
+        what: is looked for, such as malignant.
+    """
+    x, model, everyone = (np.asarray(curve[key]) for key in ("thresholds", "model", "everyone"))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        if curve["low"] is not None:
+            axes.fill_between(x, curve["low"], curve["high"], color=ACCENT, alpha=0.18, linewidth=0)
+        top = max(float(np.max(curve["high"] if curve["high"] is not None else model)), float(everyone.max()), 0.01)
+        bottom = -0.16 * top
+        axes.axhline(0, color=INK, linewidth=1.2)
+        axes.plot(x, everyone, color=QUIET, linewidth=1.6, linestyle=(0, (5, 1.5)))
+        axes.plot(x, model, color=ACCENT, linewidth=2.2)
+        axes.set(xlim=(0, float(x[-1]) * 1.01), ylim=(bottom, 1.1 * top))
+        axes.text(x[-1], -0.015 * top, "act on no one", color=INK, fontsize=9.5, ha="right", va="top")
+        begins = int(0.6 * len(x))
+        rim = model[begins] if curve["high"] is None else curve["high"][begins]
+        axes.text(x[begins], rim + 0.02 * top, "act on whom the model calls", color=ACCENT, fontsize=9.5, fontweight="bold")
+        shown = np.flatnonzero(everyone > 0.3 * top)
+        at = int(shown[-1]) if len(shown) else 0
+        axes.annotate("act on everyone", (x[at], everyone[at]), xytext=(-8, -8), textcoords="offset points", color=QUIET,
+                      fontsize=9.5, ha="right", va="top")  # fmt: skip
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axes.set_xlabel(f"probability of {what} from which one would act (further right, false alarms weigh more)")
+        axes.set_ylabel("net benefit (true positives an image)")
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+
+    return draw(7.6, 4.6, title, leak, paint)

@@ -1,0 +1,168 @@
+"""Yes or no: malignant or not, melanoma or not; thresholds from one part, what they do on another, and what it is worth."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dermalyze.ops import bootstrap, decision, metrics, operating
+from dermalyze.ops.scores import Scores
+from dermalyze.report import curves
+from dermalyze.report.judged import Json, Judged
+from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.text import cell, number
+
+EVEN = 0.5
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Of each question: how well it is ranked, what each threshold does, net benefit; None where none can be asked."""
+    asked = operating.questions(j.classes, j.spec.malignant)
+    if not asked:
+        return {"operating": None}
+    chosen = (
+        operating.operating_points(
+            j.known, j.reference.groups, j.classes, asked, sensitivity=j.spec.sensitivity, miss_cost=j.spec.miss_cost
+        )
+        if j.known is not None and j.reference is not None
+        else {}
+    )
+    return {
+        "operating": {
+            "part": j.reference.meta["set"] if j.reference is not None and chosen else None,
+            "prevalence": j.spec.prevalence,
+            "questions": {
+                name: _question(j, name, yes, chosen.get(name, {"points": {}})["points"]) for name, yes in asked.items()
+            },
+        }
+    }
+
+
+def _question(j: Judged, name: str, yes: tuple[str, ...], points: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    scores = operating.two_classes(j.scores, j.classes, yes)
+    how: dict[str, Any] = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
+    names = (f"other than {name}", name)
+    ranking = {
+        "auroc": metrics.auroc,
+        "average_precision": metrics.average_precision,
+        "partial_auroc": partial(metrics.partial_auroc, floor=j.spec.sensitivity_floor),
+    }
+    found = bootstrap.estimates(scores, j.p.groups, ranking, names=names, **how)
+    prevalence = j.spec.prevalence if name == "malignant" else None
+    even = operating.Point(None, EVEN, 0, 0, 0).as_dict()
+    curve = decision.decision_curve(scores, j.p.groups, **how) if name == "malignant" else None
+    return {
+        "classes": list(yes),
+        "others": [label for label in j.classes if label not in yes],
+        "images": int(scores.support[1]),
+        "groups": _groups(j, scores),
+        "share": float(scores.labels.mean()) if len(scores.labels) else None,
+        "ranking": {key: one[1].as_dict() for key, one in found.items() if isinstance(one, list)},
+        "points": {
+            criterion: {
+                **point,
+                "found": {
+                    key: one.as_dict()
+                    for key, one in operating.at_threshold(
+                        scores, j.p.groups, point["threshold"], prevalence=prevalence, names=names, **how
+                    ).items()
+                }
+                if point["threshold"] is not None
+                else None,
+            }
+            for criterion, point in {"even": even, **points}.items()
+        },
+        "decision": None if curve is None else curve.as_dict(),
+    }
+
+
+def _groups(j: Judged, scores: Scores) -> int:
+    return len(np.unique(np.asarray(j.p.groups)[scores.labels == 1]))
+
+
+RANKING = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "partial_auroc": "area above the sensitivity {floor}",
+}
+HERE = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "number_needed": "number needed"}
+THERE = {"ppv_at": "PPV", "npv_at": "NPV", "number_needed_at": "number needed"}
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """What is said of each question."""
+    o = m["operating"]
+    return None if o is None else {"part": o["part"], "questions": [_question_view(m, name) for name in o["questions"]]}
+
+
+def _question_view(m: Json, name: str) -> dict[str, Any]:
+    o = m["operating"]
+    q, floor = o["questions"][name], m["sensitivity_floor"]
+    titles = {key: title.format(floor=f"{floor:g}") for key, title in RANKING.items()}
+    if floor == 0.8:
+        titles["partial_auroc"] += " (ISIC 2024)"
+    prevalence = o["prevalence"] if name == "malignant" else None
+    return {
+        "name": name,
+        "counted": f"Counted as {name}: {', '.join(q['classes'])}; as not: {', '.join(q['others'])}. "
+        f"{q['images']:,} of {m['n_images']:,} images ({q['groups']:,} groups).",
+        "precancer": [label for label in q["classes"] if label.lower() in ("akiec", "ak", "ack")],
+        "ranking": [(titles[key], cell(q["ranking"][key])) for key in RANKING],
+        "best_partial": f"{1 - floor:g}",
+        "columns": list(HERE.values()),
+        "points": [_point_view(criterion, point, HERE) for criterion, point in q["points"].items()],
+        "prevalence": None if prevalence is None else f"{100 * prevalence:g} %",
+        "columns_there": list(THERE.values()),
+        "points_there": []
+        if prevalence is None
+        else [_point_view(criterion, point, THERE) for criterion, point in q["points"].items()],
+        "share": "–" if q["share"] is None else f"{100 * q['share']:.1f} %",
+        "decision": q["decision"] is not None,
+    }
+
+
+def _point_view(criterion: str, point: Json, columns: dict[str, str]) -> dict[str, Any]:
+    said = {
+        "even": "more likely than not",
+        "sensitivity": f"finds at least {100 * (point['target'] or 0):g} %",
+        "youden": "most sensitivity + specificity (Youden)",
+        "cost": f"a miss weighs {point['target'] or 0:g} false alarms",
+    }
+    return {
+        "name": said[criterion],
+        "threshold": number(point["threshold"]),
+        "note": point["note"],
+        "cells": [] if point["found"] is None else [_cell(key, point["found"][key]) for key in columns],
+    }
+
+
+def _cell(key: str, estimate: Json) -> tuple[str, str]:
+    if not key.startswith("number_needed") or estimate["value"] is None:
+        return cell(estimate)
+    interval = estimate["note"] if estimate["low"] is None else f"{estimate['low']:.1f} – {estimate['high']:.1f}"
+    return f"{estimate['value']:.1f}", interval
+
+
+def figures(m: Json, j: Judged) -> dict[str, Figure]:
+    """The decision curve of the malignant view."""
+    q = m["operating"]["questions"].get("malignant")
+    if q is None or q["decision"] is None:
+        return {}
+    title = figure_title("Decision curve", m)
+    better = q["decision"]["better"]
+    worth = (
+        f"Here the model is worth more than both from {100 * better[0]:g} % to {100 * better[1]:g} %."
+        if better
+        else "Here the model is nowhere worth more than both."
+    )
+    return {
+        "decision_curve.png": Figure(
+            curves.decision_curve(q["decision"], "malignancy", title=title, leak=m["accepted_leak"]),
+            "Decision curve: who would take out a lesion from a probability of p on holds a miss for (1 − p) / p times as bad "
+            "as a biopsy for nothing. Net benefit counts the malignant lesions found, less the biopsies for nothing at that "
+            f"weight. {worth} The band is the {100 * m['level']:g} % interval at each point. It holds for the mix of this set, "
+            f"{100 * q['share']:.1f} % malignant; where fewer are, the benefit is smaller.",
+        )
+    }
