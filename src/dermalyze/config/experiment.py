@@ -51,7 +51,7 @@ class EvaluateSpec(Spec):
     ece_bins: int = Field(15, ge=2, le=100, description="equal-width bins of the expected calibration error")
     malignant: Literal["auto"] | list[str] | None = Field(
         "auto",
-        description="classes that count as malignant or precancerous, for the two-class view; auto: those known by name, such as "
+        description="classes that count as malignant or precancer, for the two-class view; auto: those known by name, such as "
         "mel, bcc and akiec of HAM10000; null: no such view",
     )
     sensitivity: float = Field(0.95, gt=0.5, lt=1, description="of the operating point that may miss few")

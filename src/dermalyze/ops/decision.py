@@ -81,7 +81,9 @@ def decision_curve(
         low, high = np.quantile(np.concatenate(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2], axis=1)
     else:
         note = "band " + not_estimable(len(positive), f"{groups} groups, {least} of the rarer answer")
-    return DecisionCurve(thresholds_T, model, everyone, low, high, _longest(thresholds_T, model > np.maximum(everyone, 0)), note)
+    return DecisionCurve(
+        thresholds_T, model, everyone, low, high, _longest(thresholds_T, model > np.maximum(everyone, 0)), note
+    )
 
 
 def _longest(thresholds_T: Floats, holds_T: Any) -> tuple[float, float] | None:

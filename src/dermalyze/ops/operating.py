@@ -239,7 +239,9 @@ def inverted(share: Estimate) -> Estimate:
     if not share.value:
         return replace(share, value=None, low=None, high=None, note=share.note or not_estimable(share.n, "the share is 0"))
     if not share.low or share.high is None:
-        return replace(share, value=1 / share.value, low=None, high=None, note=share.note or "no upper limit: the share may be 0")
+        return replace(
+            share, value=1 / share.value, low=None, high=None, note=share.note or "no upper limit: the share may be 0"
+        )
     return replace(share, value=1 / share.value, low=1 / share.high, high=1 / share.low)
 
 

@@ -1,4 +1,4 @@
-"""One class's ranking of the images: one sort serves every weighting. What AUROC (whole or in part) and average precision stand on."""
+"""One class's ranking of the images: one sort serves every weighting. What AUROC and average precision stand on."""
 
 # Shapes: N images, R weightings (resamples), P positives, K knots.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dermalyze.ops import bootstrap, decision, metrics, operating
-from dermalyze.ops.scores import Scores
+from dermalyze.ops.ranking import Floats
+from dermalyze.ops.scores import Scores, Tally
 from dermalyze.report import curves
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, figure_title
@@ -44,7 +46,7 @@ def _question(j: Judged, name: str, yes: tuple[str, ...], points: dict[str, dict
     scores = operating.two_classes(j.scores, j.classes, yes)
     how: dict[str, Any] = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
     names = (f"other than {name}", name)
-    ranking = {
+    ranking: dict[str, Callable[[Tally], Floats]] = {
         "auroc": metrics.auroc,
         "average_precision": metrics.average_precision,
         "partial_auroc": partial(metrics.partial_auroc, floor=j.spec.sensitivity_floor),
@@ -87,7 +89,13 @@ RANKING = {
     "average_precision": "average precision",
     "partial_auroc": "area above the sensitivity {floor}",
 }
-HERE = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "number_needed": "number needed"}
+HERE = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "number_needed": "number needed",
+}
 THERE = {"ppv_at": "PPV", "npv_at": "NPV", "number_needed_at": "number needed"}
 
 
@@ -125,10 +133,10 @@ def _question_view(m: Json, name: str) -> dict[str, Any]:
 
 def _point_view(criterion: str, point: Json, columns: dict[str, str]) -> dict[str, Any]:
     said = {
-        "even": "more likely than not",
-        "sensitivity": f"finds at least {100 * (point['target'] or 0):g} %",
-        "youden": "most sensitivity + specificity (Youden)",
-        "cost": f"a miss weighs {point['target'] or 0:g} false alarms",
+        "even": "more likely than not (chosen on nothing)",
+        "sensitivity": f"chosen to find at least {100 * (point['target'] or 0):g} %",
+        "youden": "chosen for most sensitivity + specificity (Youden)",
+        "cost": f"chosen for the least cost, a miss as {point['target'] or 0:g} false alarms",
     }
     return {
         "name": said[criterion],
@@ -153,9 +161,9 @@ def figures(m: Json, j: Judged) -> dict[str, Figure]:
     title = figure_title("Decision curve", m)
     better = q["decision"]["better"]
     worth = (
-        f"Here the model is worth more than both from {100 * better[0]:g} % to {100 * better[1]:g} %."
+        f"Here the model's line is above both others from {100 * better[0]:g} % to {100 * better[1]:g} %."
         if better
-        else "Here the model is nowhere worth more than both."
+        else "Here the model's line is nowhere above both others."
     )
     return {
         "decision_curve.png": Figure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, operating, reliability
+from dermalyze.report import abstention, discrimination, failures, operating, reader, reliability
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -23,9 +23,13 @@ SECTIONS: dict[str, Section] = {
     ),
     "classes": Section("Class by class", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures),
     "operating": Section(
-        "Malignant or not, and from which probability on", "operating.html.jinja", operating.view, operating.build,
+        "Malignant or not, and from which probability on",
+        "operating.html.jinja",
+        operating.view,
+        operating.build,
         operating.figures,
     ),
+    "reader": Section("Beside a reader", "reader.html.jinja", reader.view, reader.build),
     "calibration": Section(
         "Can the probabilities be taken at their word?",
         "calibration.html.jinja",

@@ -9,8 +9,8 @@ Json = Mapping[str, Any]
 
 MEANINGS: dict[str, tuple[str, str, str]] = {  # name in the file: name on the page, best value, meaning
     "accuracy": ("accuracy", "1", "share of images whose most probable class is right; high where a common class is easy"),
-    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity: every class counts the same, however rare; ISIC 2018 and "
-                          "2019 rank by it (balanced multiclass accuracy)"),
+    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity, however rare a class; ISIC 2018 and 2019 "
+                          "rank by it (balanced multiclass accuracy)"),
     "macro_precision": ("macro precision", "1", "mean over classes of the share of right calls"),
     "macro_recall": ("macro recall", "1", "the same as balanced accuracy"),
     "macro_f1": ("macro F1", "1", "mean over classes of the harmonic mean of precision and sensitivity"),
@@ -22,7 +22,7 @@ MEANINGS: dict[str, tuple[str, str, str]] = {  # name in the file: name on the p
     "top_2_accuracy": ("top-2 accuracy", "1", "share of images whose class is among the two most probable"),
     "top_3_accuracy": ("top-3 accuracy", "1", "share of images whose class is among the three most probable"),
     "macro_auroc": ("macro AUROC", "1", "mean over classes of ranking one class above the rest; 0.5 is chance"),
-    "macro_auroc_ovo": ("pairwise AUROC", "1", "mean over pairs of classes of telling the two apart; does not depend on the mix"),
+    "macro_auroc_ovo": ("pairwise AUROC", "1", "mean over pairs of classes of telling the two apart, whatever the mix"),
     "macro_average_precision": ("macro average precision", "1", "mean area under the precision-recall curves"),
     "log_loss": ("log loss", "0", "mean of −log probability given to the right class, natural logarithm"),
     "brier": ("Brier score", "0", "mean squared error of the probabilities, summed over classes; 2 is the worst"),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import sha256_file
+from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
@@ -23,6 +23,7 @@ from dermalyze.data.predictions import Predictions, read_predictions, write_pred
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.data.store import ImageStore
+from dermalyze.data.submission import submission_csv
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.report.discrimination import point_values
@@ -73,6 +74,7 @@ def evaluate(
     on: Path | None = None,
     label_map: Path | None = None,
     accept_leak: str | None = None,
+    submission: Path | None = None,
 ) -> EvaluateResult:
     """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
 
@@ -82,6 +84,7 @@ def evaluate(
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
+        submission: also write the calibrated probabilities there, as the ISIC challenges take them.
 
     Raises:
         UsageError: no predictions yet, an empty reason, or a label map without a set.
@@ -92,7 +95,7 @@ def evaluate(
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
     if on is not None:
-        return _evaluate_external(run, spec, on, label_map, accept_leak)
+        return _evaluate_external(run, spec, on, label_map, accept_leak, submission)
     if label_map is not None:
         raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
     run.probe_write()
@@ -112,11 +115,11 @@ def evaluate(
         "external": None,
         "provenance": provenance(run, spec, predictions, path),
     }
-    return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, judged)))
+    return finish(run.report_dir, metrics, judged, submission)
 
 
 def _evaluate_external(
-    run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None
+    run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None, submission: Path | None
 ) -> EvaluateResult:
     run.probe_write()
     recipe = spec.inference.recipe
@@ -173,7 +176,15 @@ def _evaluate_external(
         },
         "provenance": provenance(run, spec, predictions, path),
     }
-    return EvaluateResult(metrics, tuple(write_report(run.external_report_dir(external.name), metrics, judged)))
+    return finish(run.external_report_dir(external.name), metrics, judged, submission)
+
+
+def finish(folder: Path, metrics: dict[str, Any], judged: Judged, submission: Path | None) -> EvaluateResult:
+    """Write the report, and the submission where one is asked for."""
+    if submission is not None:
+        write_text(submission, submission_csv(judged.p.ids, judged.scores.probs, judged.classes))
+    files = write_report(folder, metrics, judged)
+    return EvaluateResult(metrics, (*files, *([submission] if submission is not None else [])))
 
 
 def gather(run: Run, spec: ExperimentSpec, p: Predictions, rows: pd.DataFrame, store: ImageStore | None) -> Judged:

@@ -95,7 +95,7 @@ def test_page_is_self_contained(tmp_path):
     _, page = written(tmp_path)
     _, tags = read(page)
     sources = [attrs["src"] for tag, attrs in tags if "src" in attrs]
-    assert len(sources) == 5
+    assert len(sources) == 7
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in tags)
     targets = {attrs["id"] for _, attrs in tags if "id" in attrs}
@@ -133,7 +133,7 @@ def test_leak_reason_is_stamped_on_page_and_figures(tmp_path):
     assert "LEAK ACCEPTED, NOT A FAIR RESULT: the published split" in page
     stamped = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert "LEAK ACCEPTED" not in written(tmp_path)[1]
-    assert len(stamped) == 5
+    assert len(stamped) == 7
     assert all(path.read_bytes() != stamped[path.name] for path in tmp_path.glob("*.png"))
 
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_said_is_not_said(tmp_path, labels):
     """Empty, one class absent, three images: no zero, no NaN, and a reason instead."""
     m, page = written(tmp_path, classes=("mel", "nv", "vasc"), labels=labels)
     text, _ = read(page)
-    assert "nan" not in text.lower()
+    assert not re.search(r"\bnan\b", text.lower())
     assert m["metrics"]["macro_auroc"] == {
         "value": None, "low": None, "high": None, "n": len(labels), "groups": m["n_groups"],
         "undefined": 200 - 100, "note": m["metrics"]["macro_auroc"]["note"],

@@ -12,7 +12,7 @@ import pytest
 from judged import store_predictions
 
 from dermalyze.core.artefact import parse_record
-from dermalyze.core.errors import DataError, ModelError, UsageError
+from dermalyze.core.errors import ConfigError, DataError, ModelError, UsageError
 from dermalyze.data.predictions import read_predictions, write_predictions
 from dermalyze.ops.calibrators import Calibrator, fit
 from dermalyze.ops.conformal import one_each
@@ -345,3 +345,47 @@ class TestSets:
         assert found["size"]["value"] == pytest.approx(inside.sum(axis=1).mean())
         mel = p.labels == p.classes.index("mel")
         assert found["by_class"]["mel"]["value"] == pytest.approx(inside[mel, p.classes.index("mel")].mean())
+
+
+class TestOperatingPoints:
+    COUNTS = {"akiec": 120, "mel": 150, "nv": 200}  # noqa: RUF012 - never changed
+
+    def test_what_is_measured_is_what_stands_in_the_artefact(self, exported):
+        run, spec = exported(counts=self.COUNTS, skill=1.5, config={"evaluate": {"sensitivity": 0.9, "miss_cost": 3}})
+        calibrate(run, spec)
+        kept = json.loads(run.calibration_path("plain").read_text())["calibration"]["operating_points"]
+        assert parse_record(run.artefact_record_path.read_bytes()).calibration["operating_points"] == kept
+        assert Predictor(run.root, threads=1).classes == ["akiec", "mel", "nv"]  # and the artefact still opens
+        asked = evaluate(run, spec).metrics["operating"]
+        assert asked["part"] == "cal"
+        assert kept.keys() == asked["questions"].keys() == {"malignant", "melanoma"}
+        for name, question in asked["questions"].items():
+            assert question["classes"] == kept[name]["classes"]
+            for criterion, point in kept[name]["points"].items():
+                assert point["threshold"] is not None
+                found = question["points"][criterion]
+                assert {key: found[key] for key in point} == point
+        cal = read_predictions(run.predictions_path("cal", "plain"))
+        probs = Calibrator.from_dict(json.loads(run.calibration_path("plain").read_text())["calibration"], 3)(
+            cal.logits.astype(float)
+        )
+        threshold = kept["malignant"]["points"]["sensitivity"]["threshold"]
+        found = (probs[:, 0] + probs[:, 1] >= threshold)[cal.labels < 2].mean()
+        assert 0.9 <= found < 0.9 + 2 / (cal.labels < 2).sum()
+
+    def test_too_few_lesions_choose_no_threshold_and_it_is_said(self, exported):
+        run, spec = exported()
+        calibrate(run, spec)
+        kept = json.loads(run.calibration_path("plain").read_text())["calibration"]["operating_points"]
+        point = kept["malignant"]["points"]["sensitivity"]
+        assert point["threshold"] is None
+        assert "at least 20 needed" in point["note"]
+        page = evaluate(run, spec).page.read_text()
+        assert point["note"] in page
+        assert "more likely than not" in page
+
+    def test_names_that_are_no_class_are_refused_before_anything_is_written(self, exported):
+        run, spec = exported(config={"evaluate": {"malignant": ["melanom"]}})
+        with pytest.raises(ConfigError, match="'melanom' is no class"):
+            calibrate(run, spec)
+        assert not run.calibration_path("plain").exists()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from judged import store_predictions
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
 
+from dermalyze.core.errors import ConfigError
 from dermalyze.core.result import DISCLAIMER
+from dermalyze.data.manifest import read_manifest
 from dermalyze.data.predictions import read_predictions
 from dermalyze.ops.metrics import measure
 from dermalyze.stages.evaluate import evaluate
@@ -18,7 +23,7 @@ COUNTS = {"df": 26, "mel": 30, "nv": 80}
 FILES = {
     "evaluation_metrics.json", "report.html", "confusion_matrix.png", "roc_curves.png", "per_class_metrics.png",
     "calibration_curve.png",
-    "risk_coverage.png",
+    "risk_coverage.png", "pr_curves.png", "decision_curve.png",
 }  # fmt: skip
 
 
@@ -108,3 +113,80 @@ def test_evaluation_needs_no_torch(judged):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_malignant_or_not_is_measured_where_the_classes_hold_it(judged):
+    run, spec = judged(COUNTS)
+    asked = evaluate(run, spec).metrics["operating"]
+    p = read_predictions(run.predictions_path("test", "plain"))
+    mel = p.classes.index("mel")
+    assert asked["questions"].keys() == {"malignant"}  # melanoma would be the same question
+    ranked = asked["questions"]["malignant"]["ranking"]["auroc"]["value"]
+    assert ranked == pytest.approx(roc_auc_score(p.labels == mel, p.probs()[:, mel]))
+    off = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"malignant": None})})
+    assert evaluate(run, off).metrics["operating"]["questions"].keys() == {"melanoma"}
+
+
+def test_names_that_are_no_class_are_refused(judged):
+    run, spec = judged(COUNTS, config={"evaluate": {"malignant": ["mle"]}})
+    with pytest.raises(ConfigError, match="'mle' is no class"):
+        evaluate(run, spec)
+    assert not run.report_dir.exists()
+
+
+def test_submission_holds_the_probabilities_of_the_set(judged, tmp_path):
+    run, spec = judged(COUNTS)
+    path = tmp_path / "sub.csv"
+    result = evaluate(run, spec, submission=path)
+    rows = list(csv.reader(path.open()))
+    p = read_predictions(run.predictions_path("test", "plain"))
+    assert rows[0] == ["image", "df", "mel", "nv"]
+    assert [row[0] for row in rows[1:]] == p.ids
+    np.testing.assert_array_equal([[float(x) for x in row[1:]] for row in rows[1:]], p.probs())
+    assert path in result.files
+    assert result.page.name == "report.html"
+
+
+def with_reader(run, frame):
+    """The run again, its manifest with a reader's column."""
+    from dermalyze.data.manifest import write_manifest
+    from dermalyze.stages.split import split
+
+    rows = read_manifest(run)
+    rows["reader"] = [frame(label, k) for k, label in enumerate(rows["label"])]
+    write_manifest(run, rows)
+    split(run, run.config())
+
+
+def test_a_reader_is_compared_on_the_same_images(judged):
+    run, spec = judged(COUNTS, config={"evaluate": {"reader": "reader"}})
+    with_reader(run, lambda label, k: None if k % 5 == 0 else "mole" if k % 7 == 0 else "nv" if k % 3 == 0 else label.upper())
+    store_predictions(run, spec)
+    result = evaluate(run, spec)
+    r, p = result.metrics["reader"], read_predictions(run.predictions_path("test", "plain"))
+    said = read_manifest(run).set_index("image_id").loc[p.ids, "reader"]
+    given = said.isin(["DF", "MEL", "NV", "nv"]).to_numpy()
+    called = [p.classes.index(name.lower()) for name in said[given]]
+    labels, answered = p.labels[given], p.probs()[given].argmax(axis=1)
+    assert (r["images"], r["missing"], r["foreign"]) == (given.sum(), said.isna().sum(), {"mole": (said == "mole").sum()})
+    for side, calls in (("reader", called), ("model", answered)):
+        assert r["compared"]["accuracy"][side]["value"] == pytest.approx(np.mean(calls == labels))
+        assert r["compared"]["kappa"][side]["value"] == pytest.approx(cohen_kappa_score(labels, calls))
+    assert r["between"]["kappa"]["value"] == pytest.approx(cohen_kappa_score(called, answered))
+    assert r["between"]["agreement"]["value"] == pytest.approx(np.mean(called == answered))
+    np.testing.assert_array_equal(r["confusion_matrix"]["counts"], confusion_matrix(labels, called))
+    page = result.page.read_text()
+    assert "Beside a reader" in page
+    assert f"{(said == 'mole').sum()} answers name no class" in page
+
+
+def test_a_reader_who_said_nothing_and_a_column_that_is_not_there(judged):
+    run, spec = judged(COUNTS, config={"evaluate": {"reader": "reader"}})
+    with pytest.raises(ConfigError, match="no column 'reader'"):
+        evaluate(run, spec)
+    with_reader(run, lambda label, k: " ")
+    store_predictions(run, spec)
+    r = evaluate(run, spec).metrics["reader"]
+    assert r["images"] == 0
+    assert r["compared"]["accuracy"]["difference"]["value"] is None
+    assert "not estimable (n = 0)" in (run.report_dir / "report.html").read_text()
