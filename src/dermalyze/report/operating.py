@@ -20,7 +20,7 @@ EVEN = 0.5
 
 
 def build(j: Judged) -> dict[str, Any]:
-    """Of each question: how well it is ranked, what each threshold does, net benefit; None where none can be asked."""
+    """Of each question: how well it is ranked, what each threshold does, net benefit; null where none can be asked."""
     asked = operating.questions(j.classes, j.spec.malignant)
     if not asked:
         return {"operating": None}
@@ -36,7 +36,7 @@ def build(j: Judged) -> dict[str, Any]:
             "part": j.reference.meta["set"] if j.reference is not None and chosen else None,
             "prevalence": j.spec.prevalence,
             "questions": {
-                name: _question(j, name, yes, chosen.get(name, {"points": {}})["points"]) for name, yes in asked.items()
+                name: _question(j, name, yes, chosen[name]["points"] if chosen else {}) for name, yes in asked.items()
             },
         }
     }
