@@ -178,6 +178,21 @@ def test_empty_set_is_not_estimable():
     assert all(e.value is None for e in found["auroc"])
 
 
+def test_a_class_metric_rests_on_the_images_it_is_a_share_of():
+    scores, groups = lesions(120, classes=3)
+    table = {name: PER_CLASS_METRICS[name] for name in ("recall", "specificity", "precision", "npv", "false_positive_rate")}
+    found = estimates(scores, groups, table, resamples=100, level=0.95, seed=0)
+    own, called = (scores.labels == 1).sum(), (scores.predicted == 1).sum()
+    expected = {
+        "recall": own,
+        "specificity": 120 - own,
+        "precision": called,
+        "npv": 120 - called,
+        "false_positive_rate": 120 - own,
+    }
+    assert {name: found[name][1].n for name in table} == expected
+
+
 def test_groups_must_be_one_an_image():
     with pytest.raises(ModelError, match="3 groups for 4 images"):
         resample(tally([0, 1, 0, 1], np.full((4, 2), 0.5)).scores, ["a", "b", "c"], METRICS, resamples=10, seed=0)
