@@ -49,6 +49,9 @@ class EvaluateSpec(Spec):
     level: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     set_level: float = Field(0.9, gt=0.5, lt=1, description="share of cases that the conformal sets of the report are to cover")
     ece_bins: int = Field(15, ge=2, le=100, description="equal-width bins of the expected calibration error")
+    subgroups: tuple[str, ...] = Field(
+        (), description="columns of the manifest by which results are broken down too, beside age, sex, site, source and looks"
+    )
     seed: int = Field(0, ge=0)
 
 

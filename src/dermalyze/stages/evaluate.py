@@ -18,10 +18,11 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.gallery import small_pixels
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.looks import with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.sources.linking import archive_name
-from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.data.splitting import read_division, read_part, require_no_leak
 from dermalyze.data.store import ImageStore
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
@@ -101,7 +102,7 @@ def evaluate(
     predictions = read_predictions(path)
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
-    frame = read_manifest(run).set_index("image_id").loc[predictions.ids]
+    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[predictions.ids])
     judged = gather(run, spec, predictions, frame, manifest_store(spec))
     say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
@@ -176,12 +177,20 @@ def _evaluate_external(
     return EvaluateResult(metrics, tuple(write_report(run.external_report_dir(external.name), metrics, judged)))
 
 
-def gather(run: Run, spec: ExperimentSpec, p: Predictions, rows: pd.DataFrame, store: ImageStore | None) -> Judged:
+def gather(
+    run: Run,
+    spec: ExperimentSpec,
+    p: Predictions,
+    rows: pd.DataFrame,
+    store: ImageStore | None,
+    home: Predictions | None = None,
+) -> Judged:
     """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
     calibrator, fitted = read_calibration(run, p)
     paths = rows["path"].to_dict()
     picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, picture)
+    train = with_looks(run, read_part(run, "train").set_index("image_id"))
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, picture)
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
