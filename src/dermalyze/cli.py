@@ -324,6 +324,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "evaluate",
     "dermalyze evaluate outputs/first",
     "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
+    "dermalyze evaluate outputs/first --on other-clinic.csv --recalibrate 0.3",
 )
 def evaluate(
     run: RunArgument,
@@ -331,11 +332,15 @@ def evaluate(
     label_map: Annotated[
         Path | None, typer.Option("--label-map", metavar="FILE", help="Labels of that set to classes.")
     ] = None,
+    recalibrate: Annotated[
+        float | None,
+        typer.Option("--recalibrate", metavar="SHARE", help="Fit a calibrator on this share of that set, measure on the rest."),
+    ] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure with intervals, and write the report."""
-    stage("evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak)
+    stage("evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak, recalibrate=recalibrate)
 
 
 @command(

@@ -44,12 +44,14 @@ class Division:
         levels: their names, in order.
         codes: (N,) index of each image's level.
         note: how the levels came about.
+        bounds: of the numbers that they are bands of.
     """
 
     name: str
     levels: tuple[str, ...]
     codes: Ints
     note: str = ""
+    bounds: tuple[float, ...] = ()
 
 
 def divide(name: str, values_N: Sequence[str | None], levels: Sequence[str] | None = None, note: str = "") -> Division:

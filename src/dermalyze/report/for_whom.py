@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,15 +41,15 @@ NOTES = {
     "exposure": "mean brightness, 0 to 1",
     "resolution": "megapixels of the file",
 }
-MEASURES = {  # name in the file: on the page, and whether a positive gap is good (1), bad (-1) or neither (0)
+MEASURES = {  # name in the file: on the page, and whether a positive gap is good (1) or bad (-1)
     "accuracy": ("accuracy", 1),
     "balanced_accuracy": ("balanced accuracy", 1),
     "sensitivity": ("melanoma sensitivity", 1),
     "macro_auroc": ("macro AUROC", 1),
     "malignant_auroc": ("AUROC, malignant or not", 1),
-    "overconfidence": ("confidence minus accuracy", 0),
+    "overconfidence": ("confidence minus accuracy", -1),
     "log_loss": ("log loss", -1),
-    "referred": ("referred", 0),
+    "referred": ("referred", -1),
 }
 TITLES = {"age": "age, years", "ita": "skin tone (ITA band)"}
 DRAWN = ("accuracy", "sensitivity", "malignant_auroc", "overconfidence")
@@ -76,7 +77,7 @@ def build(j: Judged) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "for_whom": {
-            "columns": [{"name": d.name, "note": d.note, "levels": list(d.levels)} for d in columns],
+            "columns": [{"name": d.name, "note": d.note, "levels": list(d.levels), "bounds": list(d.bounds)} for d in columns],
             "subgroups": [one.as_dict() for one in found],
             "comparisons": comparisons(found),
             "coverage": coverage,
@@ -103,16 +104,17 @@ def divisions(rows: pd.DataFrame, train: pd.DataFrame | None, further: Sequence[
             f"evaluate.subgroups: the set has no column '{absent[0]}'{nearest(absent[0], list(rows.columns))}; "
             f"it has {', '.join(map(str, rows.columns))}"
         )
-    found = [_by_age(rows)]
-    found += [divide(name, *_common(_texts(rows, name))) for name in ("sex", "site", "source")]
+    found = [by_age(rows)]
+    found += [divide(name, *_common(texts(rows, name))) for name in ("sex", "site", "source")]
     found += [d for name in THIRDS if (d := _by_third(name, rows, train)) is not None]
     if "ita" in rows:
         bands = [ita_band(float(value)) for value in rows["ita"]]
         found.append(divide("ita", bands, [*(name for name, _ in ITA_BANDS), CAST], _tone_note()))
-    return [*found, *(divide(name, *_common(_texts(rows, name))) for name in further if name not in {d.name for d in found})]
+    return [*found, *(divide(name, *_common(texts(rows, name))) for name in further if name not in {d.name for d in found})]
 
 
-def _by_age(rows: pd.DataFrame) -> Division:
+def by_age(rows: pd.DataFrame) -> Division:
+    """Bands of age, all unknown where there is no such column."""
     edges = [0, *AGES]
     names = [*(f"{a}-{b - 1}" for a, b in zip(edges, AGES, strict=False)), f"{AGES[-1]}+"]
     ages = rows["age"].astype(float) if "age" in rows else [float("nan")] * len(rows)
@@ -131,10 +133,9 @@ def _by_third(name: str, rows: pd.DataFrame, train: pd.DataFrame | None) -> Divi
     if not low < high:
         return None
     part = "the training part" if train is not None else "this set"
-    note = f"thirds of {part}, bounded by {low:.3g} and {high:.3g}: {NOTES[name]}"
-    return divide(
-        name, [None if np.isnan(v) else levels[int(np.searchsorted([low, high], v, side="right"))] for v in own], levels, note
-    )
+    note = f"thirds of {part}, bounded by {low:.3f} and {high:.3f}: {NOTES[name]}"
+    values = [None if np.isnan(v) else levels[int(np.searchsorted([low, high], v, side="right"))] for v in own]
+    return replace(divide(name, values, levels, note), bounds=(float(low), float(high)))
 
 
 def _numbers(rows: pd.DataFrame, measure: str) -> NDArray[np.float64]:
@@ -145,7 +146,8 @@ def _numbers(rows: pd.DataFrame, measure: str) -> NDArray[np.float64]:
     return np.asarray(rows[measure] if measure in rows else np.full(len(rows), np.nan), dtype=np.float64)
 
 
-def _texts(rows: pd.DataFrame, name: str) -> list[str | None]:
+def texts(rows: pd.DataFrame, name: str) -> list[str | None]:
+    """Values of a column, None where it is missing or blank, or the column is absent."""
     from dermalyze.data.grouping import keys
 
     return [value if isinstance(value, str) else None for value in keys(rows, name)]
@@ -245,8 +247,8 @@ def figures(m: Json, j: Judged) -> dict[str, Figure]:
     data = gap_plot(tested, names, title=figure_title("Gaps between subgroups", m), leak=m["accepted_leak"])
     said = (
         "Gaps between subgroups: each figure in a subgroup minus the same in all other images, with its interval. On the line "
-        "there is no gap. Filled and red: the gap remains after Holm's correction for all comparisons; hollow: it may be "
-        "chance. A gap may come of another mix of diagnoses rather than of the people."
+        "there is no gap. Filled: the gap remains after Holm's correction for all comparisons (red: to the worse; blue: to the "
+        "better); hollow: it may be chance. A gap may come of another mix of diagnoses rather than of the people."
     )
     return {"subgroup_gaps.png": Figure(data, said)}
 
@@ -273,11 +275,11 @@ def gap_plot(tested: Sequence[Json], names: Sequence[str], *, title: str, leak: 
                 if gap is None or gap["low"] is None:
                     continue
                 sure = one["adjusted"].get(name, 1.0) < SIGNIFICANT
-                colour = ALARM if sure else INK
+                colour = INK if not sure else ALARM if MEASURES[name][1] * gap["value"] <= 0 else ACCENT
                 axes.plot([gap["low"], gap["high"]], [y, y], color=colour, linewidth=1.6 if sure else 1.0)
                 face = colour if sure else "white"
                 axes.plot(gap["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=colour)
-            axes.set_title(MEASURES[name][0], loc="left", fontsize=10)
+            axes.set_title(MEASURES[name][0], loc="left", fontsize=9)
             axes.grid(axis="x", color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)

@@ -35,6 +35,7 @@ class Judged:
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
         train: the same of the training part, from which bands come and with which another set is compared; None: unknown.
         home: predictions of the run's own test part, where another set is judged; else None.
+        recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
     """
 
@@ -46,6 +47,7 @@ class Judged:
     rows: pd.DataFrame | None = None
     train: pd.DataFrame | None = None
     home: Predictions | None = None
+    recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, for_whom, reliability
+from dermalyze.report import abstention, discrimination, failures, for_whom, recalibration, reliability, shift
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -17,6 +17,10 @@ def _entry(key: str) -> Any:
 
 SECTIONS: dict[str, Section] = {
     "data": Section("The set", "external.html.jinja", _entry("external")),
+    "shift": Section("How it differs from where the model was made", "shift.html.jinja", shift.view, shift.build),
+    "recalibration": Section(
+        "What recalibration here would gain", "recalibration.html.jinja", recalibration.view, recalibration.build
+    ),
     "split": Section("How the data was divided", "split.html.jinja", _entry("split")),
     "metrics": Section(
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures

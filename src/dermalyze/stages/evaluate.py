@@ -18,11 +18,12 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.gallery import small_pixels
 from dermalyze.data.images import Preprocessing
-from dermalyze.data.looks import with_looks
+from dermalyze.data.looks import KEPT, with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, read_part, require_no_leak
+from dermalyze.data.statistics import measure_images
 from dermalyze.data.store import ImageStore
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
@@ -30,6 +31,7 @@ from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
+from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.text import interval_or_note, value_text
 
 PICTURE_PX = 240
@@ -74,6 +76,7 @@ def evaluate(
     on: Path | None = None,
     label_map: Path | None = None,
     accept_leak: str | None = None,
+    recalibrate: float | None = None,
 ) -> EvaluateResult:
     """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
 
@@ -83,9 +86,12 @@ def evaluate(
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
+        recalibrate: with `on`, the share of that set's groups on which a calibrator of its own is fitted, to be measured on the
+            others beside the one there is.
 
     Raises:
-        UsageError: no predictions yet, an empty reason, or a label map without a set.
+        UsageError: no predictions yet, an empty reason, or a label map or a recalibration without a set.
+        ConfigError: `recalibrate` is no share, or `evaluate.subgroups` names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
@@ -93,9 +99,11 @@ def evaluate(
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
     if on is not None:
-        return _evaluate_external(run, spec, on, label_map, accept_leak)
+        return _evaluate_external(run, spec, on, label_map, accept_leak, recalibrate)
     if label_map is not None:
         raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
+    if recalibrate is not None:
+        raise UsageError("--recalibrate belongs to another set: give that with --on FOLDER or --on FILE.csv")
     run.probe_write()
     recipe = spec.inference.recipe
     path = run.require(run.predictions_path("test", recipe), "probe")
@@ -117,12 +125,14 @@ def evaluate(
 
 
 def _evaluate_external(
-    run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None
+    run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None, recalibrate: float | None
 ) -> EvaluateResult:
     run.probe_write()
     recipe = spec.inference.recipe
     artefact = run.artefact(recipe, threads=spec.train.threads)
     external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})
+    if recalibrate is not None:
+        divide_groups(external.frame["group"].astype(str).tolist(), recalibrate, spec.evaluate.seed)  # refused before the work
     used = trained_on(run, external, spec.data)
     if used and accept_leak is None:
         raise LeakError(
@@ -161,7 +171,10 @@ def _evaluate_external(
     write_predictions(path, predictions)
     compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
-    judged = gather(run, spec, predictions, external.frame.set_index("image_id").loc[predictions.ids], external.store)
+    looks = measure_images(external.store, external.frame, workers=spec.data.workers).frame[[*KEPT]]
+    rows = external.frame.assign(**looks).set_index("image_id").loc[predictions.ids]
+    home = read_home(run, predictions)
+    judged = gather(run, spec, predictions, rows, external.store, home, recalibrate)
     metrics = {
         **_head(run, spec, f"external validation on {external.name}", predictions, leak),
         **judge(judged),
@@ -184,13 +197,14 @@ def gather(
     rows: pd.DataFrame,
     store: ImageStore | None,
     home: Predictions | None = None,
+    recalibrate: float | None = None,
 ) -> Judged:
     """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
     calibrator, fitted = read_calibration(run, p)
     paths = rows["path"].to_dict()
     picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, picture)
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, picture)
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
@@ -318,6 +332,13 @@ def read_reference(run: Run, p: Predictions) -> Predictions | None:
         return None
     known = read_predictions(path)
     return known if known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
+
+
+def read_home(run: Run, p: Predictions) -> Predictions | None:
+    """Predictions of the run's own test part, if they are of the same scores as those of another set."""
+    path = run.predictions_path("test", p.meta["recipe"])
+    known = read_predictions(path) if path.exists() else None
+    return known if known is not None and known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
 
 
 def validation_values(
