@@ -316,9 +316,8 @@ def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     """Columns of a CSV become subgroups; a part of its lesions shows what recalibration would gain."""
     run, spec, root = trained
     pictures(root / "clinic", 32, seed=8)
-    rows = [
-        f"{name}/DOE_{k}.png,{name},{20 + k},{'female' if k % 2 else ''},A{k % 2}" for name in ("mel", "nv") for k in range(32)
-    ]
+    known = [f"{20 + k},{'female' if k % 2 else ''},A{k % 2}" for k in range(32)]
+    rows = [f"{name}/DOE_{k}.png,{name},{known[k]}" for name in ("mel", "nv") for k in range(32)]
     (root / "clinic" / "clinic.csv").write_text("path,label,age,sex,camera\n" + "\n".join(rows) + "\n")
     asked = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"subgroups": ("camera",)})})
     found = evaluate(run, asked, on=root / "clinic" / "clinic.csv", recalibrate=0.5)
