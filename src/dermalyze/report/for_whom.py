@@ -29,7 +29,7 @@ AGES = (30, 45, 60, 75)
 MALIGNANT = ("akiec", "bcc", "mel")
 """Classes of HAM10000 that are malignant, or may become so."""
 COVERAGE = 0.9  # share of the calibration part that is answered, for the referral rate, where the experiment names none
-LEVELS = 12  # of a column of the user's; the rarer ones are taken together
+LEVELS = 16  # of a column of the user's; the rarer ones are taken together
 SIGNIFICANT = 0.05
 THIRDS = {  # of the training part: measure, and its levels
     "sharpness": ("sharpness", ("blurred third", "middle third", "sharp third")),
@@ -37,19 +37,20 @@ THIRDS = {  # of the training part: measure, and its levels
     "resolution": ("megapixels", ("smallest third", "middle third", "largest third")),
 }
 NOTES = {
-    "sharpness": "variance of the Laplacian of a reduction to at most 200 px, so that it does not depend on the size",
+    "sharpness": "variance of the Laplacian of a reduction to at most 200 px, so that it does not depend on the size; hair and "
+    "the structure of the lesion raise it too, so a plain mole passes for blurred",
     "exposure": "mean brightness, 0 to 1",
     "resolution": "megapixels of the file",
 }
-MEASURES = {  # name in the file: on the page, and whether a positive gap is good (1) or bad (-1)
+MEASURES = {  # name in the file: on the page, and whether a positive gap is good (1), bad (-1) or neither (0)
     "accuracy": ("accuracy", 1),
     "balanced_accuracy": ("balanced accuracy", 1),
     "sensitivity": ("melanoma sensitivity", 1),
     "macro_auroc": ("macro AUROC", 1),
     "malignant_auroc": ("AUROC, malignant or not", 1),
-    "overconfidence": ("confidence minus accuracy", -1),
+    "overconfidence": ("confidence minus accuracy", 0),
     "log_loss": ("log loss", -1),
-    "referred": ("referred", -1),
+    "referred": ("referred", 0),
 }
 TITLES = {"age": "age, years", "ita": "skin tone (ITA band)"}
 DRAWN = ("accuracy", "sensitivity", "malignant_auroc", "overconfidence")
@@ -222,7 +223,8 @@ def view(m: Json) -> dict[str, Any] | None:
 
 
 def _cell(one: Json, name: str) -> dict[str, Any]:
-    value, interval = cell(one["values"][name])
+    estimate = one["values"][name]
+    value, interval = cell(estimate) if estimate["value"] is not None else ("–", f"n = {estimate['n']}")
     adjusted = one["adjusted"].get(name)
     return {"value": value, "interval": interval, "marked": adjusted is not None and adjusted < SIGNIFICANT}
 
@@ -247,7 +249,7 @@ def figures(m: Json, j: Judged) -> dict[str, Figure]:
     data = gap_plot(tested, names, title=figure_title("Gaps between subgroups", m), leak=m["accepted_leak"])
     said = (
         "Gaps between subgroups: each figure in a subgroup minus the same in all other images, with its interval. On the line "
-        "there is no gap. Filled: the gap remains after Holm's correction for all comparisons (red: to the worse; blue: to the "
+        "there is no gap. Filled: the gap remains after Holm's correction for all comparisons (red: to the worse, blue: to the "
         "better); hollow: it may be chance. A gap may come of another mix of diagnoses rather than of the people."
     )
     return {"subgroup_gaps.png": Figure(data, said)}
@@ -275,7 +277,8 @@ def gap_plot(tested: Sequence[Json], names: Sequence[str], *, title: str, leak: 
                 if gap is None or gap["low"] is None:
                     continue
                 sure = one["adjusted"].get(name, 1.0) < SIGNIFICANT
-                colour = INK if not sure else ALARM if MEASURES[name][1] * gap["value"] <= 0 else ACCENT
+                good = MEASURES[name][1] * gap["value"] if sure else 0.0
+                colour = ALARM if good < 0 else ACCENT if good > 0 else INK
                 axes.plot([gap["low"], gap["high"]], [y, y], color=colour, linewidth=1.6 if sure else 1.0)
                 face = colour if sure else "white"
                 axes.plot(gap["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=colour)

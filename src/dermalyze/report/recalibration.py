@@ -18,6 +18,8 @@ from dermalyze.report.text import MEANINGS, cell
 
 LEAST_GROUPS = 30
 """Groups that either part must have: to fit a calibrator, and to measure it."""
+PRIOR_IMAGES = 30
+"""Weight, in images, of the class shares of the calibration part when those of the new site are estimated."""
 MEASURED = ("log_loss", "brier", "ece", "accuracy", "balanced_accuracy")
 KINDS = {
     "prior": "class shares of the new site, the calibrator as it was",
@@ -91,9 +93,11 @@ def _answers(
     kind = simplest(trials, [name for name in CALIBRATORS if name in SAME_ANSWERS])
     fitted = fit(kind, logits_NC[chosen_N], labels_N[chosen_N], none)
     found = {"refit": fitted(logits_NC)}
-    if j.reference is not None:  # one image of each class is added on either side: no class is ruled out by its absence
-        known, wanted = (np.bincount(z, minlength=logits_NC.shape[1]) + 1.0 for z in (j.reference.labels, labels_N[chosen_N]))
-        found = {"prior": reprior(j.scores.probs, known / known.sum(), wanted / wanted.sum()), **found}
+    if j.reference is not None:  # few cases of a rare class say little of its share, and one that is absent is not ruled out
+        counts, new = (np.bincount(z, minlength=logits_NC.shape[1]) for z in (j.reference.labels, labels_N[chosen_N]))
+        known = (counts + 1) / (counts + 1).sum()
+        wanted = (new + PRIOR_IMAGES * known) / (new.sum() + PRIOR_IMAGES)
+        found = {"prior": reprior(j.scores.probs, known, wanted), **found}
     return found, kind, fitted.parameters
 
 

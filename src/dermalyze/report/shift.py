@@ -98,7 +98,8 @@ class _Number:
     def __init__(self, name: str, own_N: Floats, known_M: Floats) -> None:
         self.name, self.inside = name, ~np.isnan(own_N)
         self.values, self.reference = own_N[self.inside], known_M[~np.isnan(known_M)]
-        self.comparable = bool(len(self.values) and len(self.reference))
+        both = np.concatenate([self.values, self.reference])
+        self.comparable = bool(len(self.values) and len(self.reference) and np.ptp(both) > 0)
 
     def value(self, weights_NR: Floats) -> Floats:
         return standardised_difference(self.values, weights_NR[self.inside], self.reference)
