@@ -314,7 +314,12 @@ def test_recalibration_needs_a_set_and_enough_groups_before_any_work(trained):
 
 def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     """Columns of a CSV become subgroups; a part of its lesions shows what recalibration would gain."""
+    from dermalyze.data.looks import ensure_looks
+    from dermalyze.data.manifest import read_manifest
+    from dermalyze.data.store import ImageStore
+
     run, spec, root = trained
+    ensure_looks(run, read_manifest(run), ImageStore.open(spec.data), workers=0)  # as probe does
     pictures(root / "clinic", 32, seed=8)
     known = [f"{20 + k},{'female' if k % 2 else ''},A{k % 2}" for k in range(32)]
     rows = [f"{name}/DOE_{k}.png,{name},{known[k]}" for name in ("mel", "nv") for k in range(32)]
@@ -327,7 +332,8 @@ def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     assert by["sex"] == ["female", "unknown"]
     assert by["camera"] == ["A0", "A1"]
     assert {one["name"] for one in m["shift"]["categories"]} == {"class", "age", "sex"}
-    assert {"width", "brightness", "ita"} <= {one["name"] for one in m["shift"]["numbers"]} | {"ita"}
+    assert {"brightness", "red", "sharpness"} <= {one["name"] for one in m["shift"]["numbers"]}
+    assert m["shift"]["embedding"] is None, "nothing to compare with before probe"
     page = found.page.read_text()
     assert "What recalibration here would gain" in page
     assert "How it differs from where the model was made" in page

@@ -53,6 +53,7 @@ MEASURES = {  # name in the file: on the page, and whether a positive gap is goo
     "referred": ("referred", 0),
 }
 TITLES = {"age": "age, years", "ita": "skin tone (ITA band)"}
+HIDDEN = ("macro_auroc",)  # in the file alone: it needs every class, and few subgroups have them
 DRAWN = ("accuracy", "sensitivity", "malignant_auroc", "overconfidence")
 
 
@@ -186,7 +187,7 @@ def view(m: Json) -> dict[str, Any] | None:
     f = m["for_whom"]
     if f is None:
         return None
-    shown = [name for name in MEASURES if any(name in one["values"] for one in f["subgroups"])]
+    shown = [name for name in MEASURES if name not in HIDDEN and any(name in one["values"] for one in f["subgroups"])]
     tables, unknown = [], []
     for column in f["columns"]:
         if column["levels"] == [UNKNOWN]:

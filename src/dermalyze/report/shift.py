@@ -31,7 +31,7 @@ NAMES = {
 
 def build(j: Judged) -> dict[str, Any]:
     """Each column and each measure of the set against the training part, and its embeddings against the test part's."""
-    if j.home is None or j.rows is None or j.train is None or not len(j.p):
+    if j.p.meta["set"] == "test" or j.rows is None or j.train is None or not len(j.p):
         return {"shift": None}
     own, known = [j.classes[c] for c in j.p.labels], j.train["label"].astype(str).tolist()
     categories = [_Category("class", own, known, j.classes)]
@@ -134,9 +134,9 @@ def _values(frame: pd.DataFrame, name: str) -> list[str | None]:
     return texts(frame, name)
 
 
-def _embeddings(j: Judged, home: Predictions) -> dict[str, Any] | None:
+def _embeddings(j: Judged, home: Predictions | None) -> dict[str, Any] | None:
     """One embedding a group of either set; None where there are none, or too few."""
-    if j.p.embedding is None or home.embedding is None or j.p.embedding.shape[1] != home.embedding.shape[1]:
+    if home is None or j.p.embedding is None or home.embedding is None or j.p.embedding.shape[1] != home.embedding.shape[1]:
         return None
     new, known = (_one_a_group(p) for p in (j.p, home))
     found = embedding_shift(new, known, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed)
