@@ -147,9 +147,8 @@ def subgroups(
             mine = weights[own.rows]
             sums = table.features[:, own.rows] @ mine
             of_own.append(own.measure(sums, mine))
-            of_rest.append(
-                rest.measure(totals - sums, weights[rest.rows] if rest.rankings else mine)
-            )  # ranks alone ask for them
+            others = weights[rest.rows] if rest.rankings else mine  # ranks alone ask for them
+            of_rest.append(rest.measure(totals - sums, others))
     found = []
     for (d, name, rows), (own, rest), (of_own, of_rest) in zip(levels, sides, drawn, strict=True):
         values, gaps = {}, {}
