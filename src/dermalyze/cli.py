@@ -325,6 +325,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "dermalyze evaluate outputs/first",
     "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
     "dermalyze evaluate outputs/first --submission isic.csv",
+    "dermalyze evaluate outputs/first --on other-clinic.csv --recalibrate 0.3",
 )
 def evaluate(
     run: RunArgument,
@@ -335,11 +336,18 @@ def evaluate(
     submission: Annotated[
         Path | None, typer.Option("--submission", metavar="FILE.csv", help="Probabilities as the ISIC challenges take them.")
     ] = None,
+    recalibrate: Annotated[
+        float | None,
+        typer.Option("--recalibrate", metavar="SHARE", help="Fit a calibrator on this share of that set, measure on the rest."),
+    ] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure with intervals, and write the report."""
-    stage("evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak, submission=submission)
+    stage(
+        "evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak, submission=submission,
+        recalibrate=recalibrate,
+    )  # fmt: skip
 
 
 @command(

@@ -301,3 +301,39 @@ def test_nothing_there_and_a_map_without_a_set(trained):
     run, spec, root = trained
     refused(run, spec, UsageError, "nowhere: is not there", 2, on=root / "nowhere")
     refused(run, spec, UsageError, "--label-map belongs to another set", 2, label_map=root / "map.yaml")
+
+
+def test_recalibration_needs_a_set_and_enough_groups_before_any_work(trained):
+    run, spec, root = trained
+    refused(run, spec, UsageError, "--recalibrate belongs to another set", 2, recalibrate=0.3)
+    pictures(root / "small", 8, seed=7)
+    refused(run, spec, DataError, "5 of the set's 16 groups to fit on and 11", 3, on=root / "small", recalibrate=0.3)
+    refused(run, spec, ConfigError, "must be a share", 2, on=root / "small", recalibrate=1.5)
+    assert not run.predictions_path("small", "plain").exists()
+
+
+def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
+    """Columns of a CSV become subgroups; a part of its lesions shows what recalibration would gain."""
+    from dermalyze.data.looks import ensure_looks
+    from dermalyze.data.manifest import read_manifest
+    from dermalyze.data.store import ImageStore
+
+    run, spec, root = trained
+    ensure_looks(run, read_manifest(run), ImageStore.open(spec.data), workers=0)  # as probe does
+    pictures(root / "clinic", 32, seed=8)
+    known = [f"{20 + k},{'female' if k % 2 else ''},A{k % 2}" for k in range(32)]
+    rows = [f"{name}/DOE_{k}.png,{name},{known[k]}" for name in ("mel", "nv") for k in range(32)]
+    (root / "clinic" / "clinic.csv").write_text("path,label,age,sex,camera\n" + "\n".join(rows) + "\n")
+    asked = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"subgroups": ("camera",)})})
+    found = evaluate(run, asked, on=root / "clinic" / "clinic.csv", recalibrate=0.5)
+    m = found.metrics
+    assert m["recalibration"]["fitted"]["groups"] == m["recalibration"]["measured"]["groups"] == 32
+    by = {column["name"]: column["levels"] for column in m["for_whom"]["columns"]}
+    assert by["sex"] == ["female", "unknown"]
+    assert by["camera"] == ["A0", "A1"]
+    assert {one["name"] for one in m["shift"]["categories"]} == {"class", "age", "sex"}
+    assert {"brightness", "red", "sharpness"} <= {one["name"] for one in m["shift"]["numbers"]}
+    assert m["shift"]["embedding"] is None, "nothing to compare with before probe"
+    page = found.page.read_text()
+    assert "What recalibration here would gain" in page
+    assert "How it differs from where the model was made" in page

@@ -67,6 +67,9 @@ class EvaluateSpec(Spec):
     reader: str | None = Field(
         None, min_length=1, description="column of the manifest with a person's answers, to be compared; never a model's input"
     )
+    subgroups: tuple[str, ...] = Field(
+        (), description="columns of the manifest by which results are broken down too, beside age, sex, site, source and looks"
+    )
     seed: int = Field(0, ge=0)
 
 

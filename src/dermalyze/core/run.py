@@ -64,6 +64,10 @@ class Run:
         return self.root / "audit.html"
 
     @property
+    def looks_path(self) -> Path:
+        return self.root / "looks.parquet"
+
+    @property
     def splits_dir(self) -> Path:
         return self.root / "splits"
 

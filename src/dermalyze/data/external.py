@@ -60,6 +60,7 @@ _LAYOUTS: dict[str, SourceSpec] = {
     "fitzpatrick17k": Fitzpatrick17kSource(),
 }
 """The table that tells a layout, in lower case and without its ending."""
+_KNOWN = ("lesion_id", "patient_id", "age", "sex", "site", "source", "mask_path")
 _SHARED_LESIONS = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive", "bcn20000")
 """Sources that name a lesion alike."""
 
@@ -72,8 +73,8 @@ class ExternalSet:
         name: from the folder's or file's name, safe as a file name.
         kind: which source it was read as.
         store: reads its images.
-        frame: one row a usable image: image_id, path, sha256, pixel_sha256, label (a class of the model), group, and lesion_id
-            and patient_id where known.
+        frame: one row a usable image: image_id, path, sha256, pixel_sha256, width, height, label (a class of the model), group,
+            lesion_id, patient_id, age, sex, site, source and mask_path where known, and the set's further columns.
         labels: {label, class (None: left out), images} for each label in the set.
         notes: what a person should know, without file names.
     """
@@ -269,8 +270,9 @@ def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec)
     frame = pd.DataFrame(
         [
             {
+                **row.extra, **{key: row.known.get(key) for key in _KNOWN},
                 "image_id": row.image_id, "path": row.path, "sha256": found.sha256, "pixel_sha256": found.pixel_sha256,
-                "label": name, "lesion_id": row.known.get("lesion_id"), "patient_id": row.known.get("patient_id"),
+                "width": found.width, "height": found.height, "label": name,
             }
             for (row, name), found in zip(there, inspected, strict=True)
             if found.reason is None

@@ -22,7 +22,8 @@ from dermalyze.data.store import ImageStore, ReadError
 
 CHUNK = 64
 T = TypeVar("T")
-_Job = tuple[Callable[[ImageStore, str], T], ImageStore, tuple[str, ...]]
+J = TypeVar("J")
+_Job = tuple[Callable[[ImageStore, J], T], ImageStore, tuple[J, ...]]
 _ALONE = 256  # fewer images are decoded sooner than a process starts
 
 
@@ -66,14 +67,14 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
 
 
 def map_images(
-    work: Callable[[ImageStore, str], T], store: ImageStore, paths: Sequence[str], *, workers: int | None = None, title: str
+    work: Callable[[ImageStore, J], T], store: ImageStore, images: Sequence[J], *, workers: int | None = None, title: str
 ) -> list[T]:
-    """`work(store, path)` for each path, in the order of `paths`, with a progress bar.
+    """`work(store, image)` for each image, in their order, with a progress bar.
 
     Args:
         work: a function of a module (processes import it); what it returns goes between processes.
         store: reads the bytes.
-        paths: manifest paths.
+        images: manifest paths, or whatever `work` takes; they go between processes.
         workers: processes; None: one a core; 0: in this process.
         title: of the progress bar.
 
@@ -81,22 +82,22 @@ def map_images(
         ResourceError: a worker was killed, or memory ran out.
         Whatever `work` raises.
     """
-    jobs = [(work, store, tuple(paths[i : i + CHUNK])) for i in range(0, len(paths), CHUNK)]
+    jobs = [(work, store, tuple(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
     found: list[T] = []
-    with progress(title, len(paths), cost=True) as advance:
+    with progress(title, len(images), cost=True) as advance:
         try:
-            for block in _blocks(jobs, len(paths), workers):
+            for block in _blocks(jobs, len(images), workers):
                 found.extend(block)
                 advance(len(block))
         except (BrokenProcessPool, MemoryError) as error:
             raise ResourceError(
-                f"decoding stopped after {len(found)} of {len(paths)} images: a process ended, most likely for memory "
+                f"decoding stopped after {len(found)} of {len(images)} images: a process ended, most likely for memory "
                 "(or the calling script has no `if __name__ == '__main__':`); decode in this one with --set data.workers=0"
             ) from error
     return found
 
 
-def _blocks(jobs: Sequence[_Job[T]], images: int, workers: int | None) -> Iterator[list[T]]:
+def _blocks(jobs: Sequence[_Job[J, T]], images: int, workers: int | None) -> Iterator[list[T]]:
     count = min(available_cores() if workers is None else workers, len(jobs))
     if count == 0 or (workers is None and (images < _ALONE or count == 1)):
         yield from map(_work_block, jobs)
@@ -118,11 +119,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work_block(job: _Job[T]) -> list[T]:
-    work, store, paths = job
+def _work_block(job: _Job[J, T]) -> list[T]:
+    work, store, images = job
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; what matters is in the notes
-        return [work(store, path) for path in paths]
+        return [work(store, image) for image in images]
 
 
 def _inspect(store: ImageStore, path: str) -> Inspected:

@@ -21,9 +21,11 @@ from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode
 from dermalyze.data.inspection import map_images
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.ops.looks import ARTEFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colours
+from dermalyze.ops.skin import skin_tone
 
 FILE_STATISTICS = ("bytes_per_pixel", "jpeg_quality")
 MEASURES = (*STATISTICS, *FILE_STATISTICS)
+SKIN = ("ita", "skin_share")
 TELLING_AUROC = 0.65
 """An artefact or a JPEG quality that ranks one class so well is reported. For something that is there or not, the AUROC is
 0.5 + (p - q) / 2, with p its share in the class and q in the rest: 0.65 is a difference of 30 percentage points."""
@@ -40,8 +42,8 @@ class Looks:
     """What was measured on the pictures of a set.
 
     Attributes:
-        frame: one row an image, index and order as given: `MEASURES` and the keys of `ARTEFACTS`, floats; NaN where it does
-            not apply (no JPEG, too small) or the image cannot be read any more.
+        frame: one row an image, index and order as given: `MEASURES`, the keys of `ARTEFACTS` and `SKIN`, floats; NaN where
+            it does not apply (no JPEG, too small, no skin) or the image cannot be read any more.
         rim: (N, 72) uint8, see `dermalyze.ops.looks.rim_colours`; 0 where the image cannot be read.
         unreadable: images that cannot be read any more.
     """
@@ -61,21 +63,24 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
 
     Args:
         store: reads the bytes.
-        frame: usable manifest rows, with `path`.
+        frame: usable manifest rows, with `path`, and `mask_path` where lesions are outlined.
         workers: processes; None: one a core; 0: in this process.
 
     Raises:
         DataError: a path outside the data folder, or an unsafe archive.
         ResourceError: a worker was killed, or memory ran out.
     """
-    found = map_images(_measure, store, [str(path) for path in frame["path"]], workers=workers, title="audit")
+    masks = [mask if isinstance(mask, str) else None for mask in keys(frame, "mask_path")]
+    images = list(zip(frame["path"].astype(str), masks, strict=True))
+    found = map_images(_measure, store, images, workers=workers, title="looks")
     rows = [values for values, _ in found]
-    names = [*MEASURES, *ARTEFACTS]
+    names = [*MEASURES, *ARTEFACTS, *SKIN]
     rim_N = np.stack([rim for _, rim in found]) if found else np.zeros((0, 72), np.uint8)
     return Looks(pd.DataFrame(rows, index=frame.index, columns=names, dtype=np.float64), rim_N, sum(not row for row in rows))
 
 
-def _measure(store: ImageStore, path: str) -> tuple[dict[str, float], NDArray[np.uint8]]:
+def _measure(store: ImageStore, image: tuple[str, str | None]) -> tuple[dict[str, float], NDArray[np.uint8]]:
+    path, mask_path = image
     try:
         data = store.read(path)
         pixels = decode(data, formats=PREPARE_FORMATS).pixels
@@ -85,7 +90,19 @@ def _measure(store: ImageStore, path: str) -> tuple[dict[str, float], NDArray[np
     thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
     small = np.asarray(thumbnail)
     file = {"bytes_per_pixel": len(data) / (pixels.shape[0] * pixels.shape[1]), "jpeg_quality": _quality(data)}
-    return {**asdict(measure(small)), **file}, rim_colours(small)
+    tone = skin_tone(small, _mask(store, mask_path, thumbnail.size))
+    return {**asdict(measure(small)), **file, "ita": tone.ita, "skin_share": tone.share}, rim_colours(small)
+
+
+def _mask(store: ImageStore, path: str | None, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Where the lesion is, at a thumbnail's size; None where no mask is known or it cannot be read."""
+    if path is None:
+        return None
+    try:
+        pixels = decode(store.read(path), formats=PREPARE_FORMATS).pixels
+    except (ReadError, ImageError):
+        return None
+    return np.asarray(Image.fromarray(pixels.max(axis=2)).resize(size, Image.Resampling.NEAREST)) > 127
 
 
 def _quality(data: bytes) -> float:

@@ -195,8 +195,9 @@ def begin(run: Run, kind: str, spec: ExperimentSpec, ids: pd.Series, parts: pd.S
     manifest["split"] = [part_of.get(image_id) for image_id in manifest["image_id"]]
     if not sub.manifest_path.exists():
         write_json(sub.summary_path, read_json(run.summary_path))
-        if run.labels_path.exists():
-            write_bytes(sub.labels_path, run.labels_path.read_bytes())
+        for own, there in ((sub.labels_path, run.labels_path), (sub.looks_path, run.looks_path)):
+            if there.exists():
+                write_bytes(own, there.read_bytes())
         write_manifest(sub, manifest)
     elif sub.manifest_hash() != sha256_bytes(manifest_bytes(manifest)):
         raise UsageError(f"leak-bill was begun on another manifest, split or seed; {again}")

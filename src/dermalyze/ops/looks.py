@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from dermalyze.ops.skin import RIM_RADIUS, radius
 
 Grey = NDArray[np.uint8]
 
@@ -24,7 +25,7 @@ THUMBNAIL_PX = 200
 DIRECTIONS = 12  # in which lines are sought: every 15 degrees
 HAIR_PX, TICK_PX, THIN_PX = 17, 5, 7  # a hair is at least so long, a mark of a scale so long, and either is thinner than 7 px
 HAIR_CONTRAST, TICK_CONTRAST = 12, 18  # levels of 255 by which red is darker than beside the line
-LESION_RADIUS, RIM_RADIUS = 0.6, 0.75  # in half frames: inside the one lies the lesion, outside the other mostly none of it
+LESION_RADIUS = 0.6  # in half frames: inside lies the lesion; outside RIM_RADIUS mostly none of it
 LEAST_PX = 100  # artefacts are not sought in pictures whose longer edge is shorter
 RIM_CELLS = (6, 8)  # rows and columns of the grid whose outermost cells are the rim
 
@@ -319,12 +320,3 @@ def slide(grey: Grey, offsets: Sequence[tuple[int, int]], pick: Any, *, pad: int
     for view in views[1:]:
         pick(found, view, out=found)
     return found
-
-
-@cache
-def radius(shape: tuple[int, int]) -> NDArray[np.float64]:
-    """(H, W) distance from the middle, 1 on the ellipse that touches the frame's edges."""
-    height, width = shape
-    y, x = (np.arange(height) - (height - 1) / 2) / (height / 2), (np.arange(width) - (width - 1) / 2) / (width / 2)
-    distance: NDArray[np.float64] = np.hypot(y[:, None], x[None])
-    return distance

@@ -33,6 +33,9 @@ class Judged:
         fitted: what the calibrator was fitted on and beside which others; None where none was fitted.
         reference: predictions of the part from which thresholds come; None: no thresholds.
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
+        train: the same of the training part, from which bands come and with which another set is compared; None: unknown.
+        home: predictions of the run's own test part, where another set is judged; else None.
+        recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
     """
 
@@ -42,6 +45,9 @@ class Judged:
     fitted: dict[str, Any] | None = None
     reference: Predictions | None = None
     rows: pd.DataFrame | None = None
+    train: pd.DataFrame | None = None
+    home: Predictions | None = None
+    recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
 
     @cached_property

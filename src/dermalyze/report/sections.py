@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, operating, reader, reliability
+from dermalyze.report import (
+    abstention,
+    discrimination,
+    failures,
+    for_whom,
+    operating,
+    reader,
+    recalibration,
+    reliability,
+    shift,
+)
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -17,6 +27,10 @@ def _entry(key: str) -> Any:
 
 SECTIONS: dict[str, Section] = {
     "data": Section("The set", "external.html.jinja", _entry("external")),
+    "shift": Section("How it differs from where the model was made", "shift.html.jinja", shift.view, shift.build),
+    "recalibration": Section(
+        "What recalibration here would gain", "recalibration.html.jinja", recalibration.view, recalibration.build
+    ),
     "split": Section("How the data was divided", "split.html.jinja", _entry("split")),
     "metrics": Section(
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
@@ -45,6 +59,7 @@ SECTIONS: dict[str, Section] = {
         abstention.draw_silence,
     ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
+    "for_whom": Section("For whom?", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
 }

@@ -24,6 +24,7 @@ from dermalyze.data.gallery import Gallery
 from dermalyze.data.grouping import describe_leaks, groups
 from dermalyze.data.images import Preprocessing, normalise
 from dermalyze.data.label_audit import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
+from dermalyze.data.looks import write_looks
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.metadata_model import MetadataModel, column_table, metadata_model
 from dermalyze.data.out_of_fold import FOLDS
@@ -119,7 +120,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         frame = frame.assign(group=groups(frame))
         columns, metadata = column_table(frame), metadata_model(frame)
         judged = judge_labels(frame, spec) if labels else None
-        found, looks, pictures = look(frame, store, spec)
+        found, looks, pictures = look(run, frame, store, spec)
         findings += found
         shown += [*(label_galleries(judged.errors) if judged else []), *pictures]
     findings += [finding for part in (metadata, judged) if part for finding in part.findings()]
@@ -149,12 +150,15 @@ def late_findings(run: Run, duplicates: Duplicates) -> list[Finding]:
     return [Finding("split_duplicates", "refuse", len(crossed), detail, examples)]
 
 
-def look(frame: pd.DataFrame, store: ImageStore, spec: ExperimentSpec) -> tuple[list[Finding], dict[str, Any], list[Gallery]]:
-    """Decode every picture once: artefacts, and looks that give the label or the source away."""
+def look(
+    run: Run, frame: pd.DataFrame, store: ImageStore, spec: ExperimentSpec
+) -> tuple[list[Finding], dict[str, Any], list[Gallery]]:
+    """Decode every picture once: artefacts, and looks that give the label or the source away; what is measured is kept."""
     stored = frame[frame["path"].notna()].reset_index(drop=True)
     if stored.empty:
         return [], {}, []
     looks = measure_images(store, stored, workers=spec.data.workers)
+    write_looks(run, stored, looks)
     findings, tables = audit_looks(stored, looks)
     return findings, tables, artefact_galleries(stored, looks)
 

@@ -18,10 +18,12 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.gallery import small_pixels
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.looks import KEPT, with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.sources.linking import archive_name
-from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.data.splitting import read_division, read_part, require_no_leak
+from dermalyze.data.statistics import measure_images
 from dermalyze.data.store import ImageStore
 from dermalyze.data.submission import submission_csv
 from dermalyze.ops.calibrators import Calibrator
@@ -30,6 +32,7 @@ from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
+from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.text import interval_or_note, value_text
 
 PICTURE_PX = 240
@@ -75,6 +78,7 @@ def evaluate(
     label_map: Path | None = None,
     accept_leak: str | None = None,
     submission: Path | None = None,
+    recalibrate: float | None = None,
 ) -> EvaluateResult:
     """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
 
@@ -85,9 +89,12 @@ def evaluate(
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
         submission: also write the calibrated probabilities there, as the ISIC challenges take them.
+        recalibrate: with `on`, the share of that set's groups on which a calibrator of its own is fitted, to be measured on the
+            others beside the one there is.
 
     Raises:
-        UsageError: no predictions yet, an empty reason, or a label map without a set.
+        UsageError: no predictions yet, an empty reason, or a label map or a recalibration without a set.
+        ConfigError: `recalibrate` is no share, or `evaluate.subgroups` names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
@@ -95,16 +102,18 @@ def evaluate(
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
     if on is not None:
-        return _evaluate_external(run, spec, on, label_map, accept_leak, submission)
+        return _evaluate_external(run, spec, on, label_map, accept_leak, submission, recalibrate)
     if label_map is not None:
         raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
+    if recalibrate is not None:
+        raise UsageError("--recalibrate belongs to another set: give that with --on FOLDER or --on FILE.csv")
     run.probe_write()
     recipe = spec.inference.recipe
     path = run.require(run.predictions_path("test", recipe), "probe")
     predictions = read_predictions(path)
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
-    frame = read_manifest(run).set_index("image_id").loc[predictions.ids]
+    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[predictions.ids])
     judged = gather(run, spec, predictions, frame, manifest_store(spec))
     say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
@@ -119,12 +128,20 @@ def evaluate(
 
 
 def _evaluate_external(
-    run: Run, spec: ExperimentSpec, on: Path, label_map: Path | None, accept_leak: str | None, submission: Path | None
+    run: Run,
+    spec: ExperimentSpec,
+    on: Path,
+    label_map: Path | None,
+    accept_leak: str | None,
+    submission: Path | None,
+    recalibrate: float | None,
 ) -> EvaluateResult:
     run.probe_write()
     recipe = spec.inference.recipe
     artefact = run.artefact(recipe, threads=spec.train.threads)
     external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})
+    if recalibrate is not None:
+        divide_groups(external.frame["group"].astype(str).tolist(), recalibrate, spec.evaluate.seed)  # refused before the work
     used = trained_on(run, external, spec.data)
     if used and accept_leak is None:
         raise LeakError(
@@ -163,7 +180,10 @@ def _evaluate_external(
     write_predictions(path, predictions)
     compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
-    judged = gather(run, spec, predictions, external.frame.set_index("image_id").loc[predictions.ids], external.store)
+    looks = measure_images(external.store, external.frame, workers=spec.data.workers).frame[[*KEPT]]
+    rows = external.frame.assign(**looks).set_index("image_id").loc[predictions.ids]
+    home = read_home(run, predictions)
+    judged = gather(run, spec, predictions, rows, external.store, home, recalibrate)
     metrics = {
         **_head(run, spec, f"external validation on {external.name}", predictions, leak),
         **judge(judged),
@@ -187,12 +207,21 @@ def finish(folder: Path, metrics: dict[str, Any], judged: Judged, submission: Pa
     return EvaluateResult(metrics, (*files, *([submission] if submission is not None else [])))
 
 
-def gather(run: Run, spec: ExperimentSpec, p: Predictions, rows: pd.DataFrame, store: ImageStore | None) -> Judged:
+def gather(
+    run: Run,
+    spec: ExperimentSpec,
+    p: Predictions,
+    rows: pd.DataFrame,
+    store: ImageStore | None,
+    home: Predictions | None = None,
+    recalibrate: float | None = None,
+) -> Judged:
     """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
     calibrator, fitted = read_calibration(run, p)
     paths = rows["path"].to_dict()
     picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, picture)
+    train = with_looks(run, read_part(run, "train").set_index("image_id"))
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, picture)
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
@@ -320,6 +349,13 @@ def read_reference(run: Run, p: Predictions) -> Predictions | None:
         return None
     known = read_predictions(path)
     return known if known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
+
+
+def read_home(run: Run, p: Predictions) -> Predictions | None:
+    """Predictions of the run's own test part, if they are of the same scores as those of another set."""
+    path = run.predictions_path("test", p.meta["recipe"])
+    known = read_predictions(path) if path.exists() else None
+    return known if known is not None and known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
 
 
 def validation_values(

@@ -22,6 +22,7 @@ from dermalyze.core.run import Run
 from dermalyze.data.cache import cache_bytes, open_cache
 from dermalyze.data.external import read_batches
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.looks import ensure_looks
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import read_part
@@ -89,6 +90,7 @@ def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
                     stored = run_part(artefact, frame, batches, {**meta, "set": part}, total, advance)
                     write_predictions(run.predictions_path(part, recipe), stored)
                     total = 0  # the cost is said once
+        ensure_looks(run, pd.concat(frames.values()), ImageStore.open(spec.data), workers=spec.data.workers)
         images = {str(part): len(frame) for part, frame in frames.items()}
         return ProbeResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
 

@@ -1,0 +1,303 @@
+"""For whom: results by age, sex, site, source, quality of the picture and skin tone, each beside all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
+
+from dermalyze.core.errors import ConfigError, nearest
+from dermalyze.ops.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS
+from dermalyze.ops.operating import questions
+from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.ops.skin import CAST, ITA_BANDS, ita_band
+from dermalyze.ops.subgroups import UNKNOWN, Division, comparisons, divide, subgroups
+from dermalyze.report.figures import draw
+from dermalyze.report.judged import Json, Judged
+from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.style import ACCENT, ALARM, GRID, INK, QUIET
+from dermalyze.report.text import cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AGES = (30, 45, 60, 75)
+"""Years at which an age band begins; the first begins at 0."""
+COVERAGE = 0.9  # share of the calibration part that is answered, for the referral rate, where the experiment names none
+LEVELS = 16  # of a column of the user's; the rarer ones are taken together
+SIGNIFICANT = 0.05
+THIRDS = {  # of the training part: measure, and its levels
+    "sharpness": ("sharpness", ("blurred third", "middle third", "sharp third")),
+    "exposure": ("brightness", ("darkest third", "middle third", "brightest third")),
+    "resolution": ("megapixels", ("smallest third", "middle third", "largest third")),
+}
+NOTES = {
+    "sharpness": "variance of the Laplacian of a reduction to at most 200 px, so that it does not depend on the size; hair and "
+    "the structure of the lesion raise it too, so a plain mole passes for blurred",
+    "exposure": "mean brightness, 0 to 1",
+    "resolution": "megapixels of the file",
+}
+MEASURES = {  # name in the file: on the page, and whether a positive gap is good (1), bad (-1) or neither (0)
+    "accuracy": ("accuracy", 1),
+    "balanced_accuracy": ("balanced accuracy", 1),
+    "sensitivity": ("melanoma sensitivity", 1),
+    "macro_auroc": ("macro AUROC", 1),
+    "malignant_auroc": ("AUROC, malignant or not", 1),
+    "overconfidence": ("confidence minus accuracy", 0),
+    "log_loss": ("log loss", -1),
+    "referred": ("referred", 0),
+}
+TITLES = {"age": "age, years", "ita": "skin tone (ITA band)"}
+HIDDEN = ("macro_auroc",)  # in the file alone: it needs every class, and few subgroups have them
+DRAWN = ("accuracy", "sensitivity", "malignant_auroc", "overconfidence")
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Every subgroup of every column, their gaps, and how many were tested.
+
+    Raises:
+        ConfigError: `evaluate.subgroups` names a column that the set has not.
+    """
+    if j.rows is None or not len(j.p):
+        return {"for_whom": None}
+    columns = divisions(j.rows, j.train, j.spec.subgroups)
+    focus = j.classes.index("mel") if "mel" in j.classes else None
+    malignant = [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
+    answered, coverage = None, None
+    if j.known is not None:
+        confidence = CONFIDENCES[CONFIDENCE]
+        coverage = COVERAGE
+        answered = confidence(j.scores.probs) >= threshold_for(confidence(j.known.probs), coverage)
+    found = subgroups(
+        j.scores, j.p.groups, columns, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed, focus=focus,
+        malignant=malignant, answered_N=answered,
+    )  # fmt: skip
+    return {
+        "for_whom": {
+            "columns": [{"name": d.name, "note": d.note, "levels": list(d.levels), "bounds": list(d.bounds)} for d in columns],
+            "subgroups": [one.as_dict() for one in found],
+            "comparisons": comparisons(found),
+            "coverage": coverage,
+            "least_groups": MIN_GROUPS,
+            "least_class_groups": MIN_CLASS_GROUPS,
+        }
+    }
+
+
+def divisions(rows: pd.DataFrame, train: pd.DataFrame | None, further: Sequence[str]) -> list[Division]:
+    """The columns by which a set is divided.
+
+    Args:
+        rows: of the images, in order.
+        train: of the training part, whose terciles bound the quality of a picture; None: those of the set itself.
+        further: columns of the user's.
+
+    Raises:
+        ConfigError: one of these is not there.
+    """
+    absent = [name for name in further if name not in rows]
+    if absent:
+        raise ConfigError(
+            f"evaluate.subgroups: the set has no column '{absent[0]}'{nearest(absent[0], list(rows.columns))}; "
+            f"it has {', '.join(map(str, rows.columns))}"
+        )
+    found = [by_age(rows)]
+    found += [divide(name, *_common(texts(rows, name))) for name in ("sex", "site", "source")]
+    found += [d for name in THIRDS if (d := _by_third(name, rows, train)) is not None]
+    if "ita" in rows:
+        bands = [ita_band(float(value)) for value in rows["ita"]]
+        found.append(divide("ita", bands, [*(name for name, _ in ITA_BANDS), CAST], _tone_note()))
+    return [*found, *(divide(name, *_common(texts(rows, name))) for name in further if name not in {d.name for d in found})]
+
+
+def by_age(rows: pd.DataFrame) -> Division:
+    """Bands of age, all unknown where there is no such column."""
+    edges = [0, *AGES]
+    names = [*(f"{a}-{b - 1}" for a, b in zip(edges, AGES, strict=False)), f"{AGES[-1]}+"]
+    ages = rows["age"].astype(float) if "age" in rows else [float("nan")] * len(rows)
+    return divide(
+        "age", [None if np.isnan(age) else names[int(np.searchsorted(AGES, age, side="right"))] for age in ages], names
+    )
+
+
+def _by_third(name: str, rows: pd.DataFrame, train: pd.DataFrame | None) -> Division | None:
+    """Thirds of the training part; None where they cannot be told apart."""
+    measure, levels = THIRDS[name]
+    own = _numbers(rows, measure)
+    known = own if train is None else _numbers(train, measure)
+    known = known[~np.isnan(known)]
+    low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else (np.nan, np.nan)
+    if not low < high:
+        return None
+    part = "the training part" if train is not None else "this set"
+    note = f"thirds of {part}, bounded by {low:.3f} and {high:.3f}: {NOTES[name]}"
+    values = [None if np.isnan(v) else levels[int(np.searchsorted([low, high], v, side="right"))] for v in own]
+    return replace(divide(name, values, levels, note), bounds=(float(low), float(high)))
+
+
+def _numbers(rows: pd.DataFrame, measure: str) -> NDArray[np.float64]:
+    if measure == "megapixels":
+        if not {"width", "height"} <= set(rows.columns):
+            return np.full(len(rows), np.nan)
+        return np.asarray(rows["width"].astype("Float64") * rows["height"].astype("Float64") / 1e6, dtype=np.float64)
+    return np.asarray(rows[measure] if measure in rows else np.full(len(rows), np.nan), dtype=np.float64)
+
+
+def texts(rows: pd.DataFrame, name: str) -> list[str | None]:
+    """Values of a column, None where it is missing or blank, or the column is absent."""
+    from dermalyze.data.grouping import keys
+
+    return [value if isinstance(value, str) else None for value in keys(rows, name)]
+
+
+def _common(values: list[str | None]) -> tuple[list[str | None], list[str] | None, str]:
+    """Values with the rare ones of many taken together, the levels in order, and what was done."""
+    counts: dict[str, int] = {}
+    for value in values:
+        if value is not None:
+            counts[value] = counts.get(value, 0) + 1
+    if len(counts) <= LEVELS:
+        return values, None, ""
+    kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[: LEVELS - 1])
+    other = f"{len(counts) - len(kept)} others"
+    shown = [value if value is None or value in kept else other for value in values]
+    return shown, [*kept, other], f"the {len(kept)} commonest of {len(counts)} values, the others together"
+
+
+def _tone_note() -> str:
+    bounds = ", ".join(f"{name} to {upper:g}" for name, upper in ITA_BANDS[:-1])
+    return (
+        "individual typology angle of the skin around the lesion, estimated from the photograph; bands of degrees: "
+        f"{bounds}, {ITA_BANDS[-1][0]} above. It is moved by white balance, exposure and polarised light: it tells pictures "
+        "apart, and people only where the camera is calibrated. It is no Fitzpatrick type. Where the skin is bluer than grey "
+        f"there is no band ({CAST})"
+    )
+
+
+# -- the page ------------------------------------------------------------------------------------------------------
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """One table a column; a column of which nothing is known is named only."""
+    f = m["for_whom"]
+    if f is None:
+        return None
+    shown = [name for name in MEASURES if name not in HIDDEN and any(name in one["values"] for one in f["subgroups"])]
+    tables, unknown = [], []
+    for column in f["columns"]:
+        if column["levels"] == [UNKNOWN]:
+            unknown.append(TITLES.get(column["name"], column["name"]))
+            continue
+        rows = [one for one in f["subgroups"] if one["column"] == column["name"]]
+        tables.append(
+            {
+                "title": TITLES.get(column["name"], column["name"]),
+                "note": column["note"],
+                "rows": [
+                    {
+                        "level": one["level"],
+                        "n": one["n"],
+                        "groups": one["groups"],
+                        "cells": [_cell(one, name) for name in shown],
+                    }
+                    for one in rows
+                ],
+            }
+        )
+    return {
+        "tables": tables,
+        "unknown": ", ".join(unknown),
+        "measures": [MEASURES[name][0] for name in shown],
+        "coverage": None if f["coverage"] is None else f"{100 * f['coverage']:g} %",
+        "comparisons": f"{f['comparisons']:,}",
+        "least": (f["least_groups"], f["least_class_groups"]),
+        "largest": [
+            (f"{TITLES.get(one['column'], one['column'])}: {one['level']}", MEASURES[name][0], *cell(one["gaps"][name]), _p(p))
+            for p, name, one in _telling(f)
+        ],
+    }
+
+
+def _cell(one: Json, name: str) -> dict[str, Any]:
+    estimate = one["values"][name]
+    value, interval = cell(estimate) if estimate["value"] is not None else ("–", f"n = {estimate['n']}")
+    adjusted = one["adjusted"].get(name)
+    return {"value": value, "interval": interval, "marked": adjusted is not None and adjusted < SIGNIFICANT}
+
+
+def _p(p: float) -> str:
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _telling(f: Json, most: int = 12) -> list[tuple[float, str, Json]]:
+    """Gaps that remain after the correction, the surest first."""
+    found = [(p, name, one) for one in f["subgroups"] for name, p in one["adjusted"].items() if p < SIGNIFICANT]
+    return sorted(found, key=lambda row: (row[0], row[2]["column"], row[2]["level"], row[1]))[:most]
+
+
+def figures(m: Json, j: Judged) -> dict[str, Figure]:
+    """Gaps to the rest, as dots with intervals."""
+    f = m["for_whom"]
+    tested = [one for one in f["subgroups"] if any(gap["low"] is not None for gap in one["gaps"].values())]
+    names = [name for name in DRAWN if any(one["gaps"].get(name, {}).get("low") is not None for one in tested)]
+    if not names:
+        return {}
+    data = gap_plot(tested, names, title=figure_title("Gaps between subgroups", m), leak=m["accepted_leak"])
+    said = (
+        "Gaps between subgroups: each figure in a subgroup minus the same in all other images, with its interval. On the line "
+        "there is no gap. Filled: the gap remains after Holm's correction for all comparisons (red: to the worse, blue: to the "
+        "better); hollow: it may be chance. A gap may come of another mix of diagnoses rather than of the people."
+    )
+    return {"subgroup_gaps.png": Figure(data, said)}
+
+
+def gap_plot(tested: Sequence[Json], names: Sequence[str], *, title: str, leak: str | None = None) -> bytes:
+    """A row a subgroup, by column; a panel a measure."""
+    places: list[float] = []
+    heads: list[tuple[float, str]] = []
+    at = 0.0
+    for one, before in zip(tested, [None, *tested], strict=False):
+        if before is None or one["column"] != before["column"]:
+            heads.append((at + 0.15, str(TITLES.get(one["column"], one["column"]))))
+            at += 1
+        places.append(at)
+        at += 1
+
+    def paint(canvas: Canvas) -> None:
+        first = None
+        for k, name in enumerate(names):
+            axes = canvas.add_subplot(1, len(names), k + 1, sharey=first)
+            axes.axvline(0, color=QUIET, linewidth=0.9)
+            for one, y in zip(tested, places, strict=True):
+                gap = one["gaps"].get(name)
+                if gap is None or gap["low"] is None:
+                    continue
+                sure = one["adjusted"].get(name, 1.0) < SIGNIFICANT
+                good = MEASURES[name][1] * gap["value"] if sure else 0.0
+                colour = ALARM if good < 0 else ACCENT if good > 0 else INK
+                axes.plot([gap["low"], gap["high"]], [y, y], color=colour, linewidth=1.6 if sure else 1.0)
+                face = colour if sure else "white"
+                axes.plot(gap["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=colour)
+            axes.set_title(MEASURES[name][0], loc="left", fontsize=9)
+            axes.grid(axis="x", color=GRID, linewidth=0.7)
+            axes.set_axisbelow(True)
+            axes.tick_params(axis="y", length=0)
+            axes.locator_params(axis="x", nbins=4)
+            axes.spines["left"].set_visible(False)
+            if first is None:
+                first = axes
+                axes.set_yticks(places, [f"{one['level']}  ({one['n']:,})" for one in tested], fontsize=9)
+                axes.set_ylim(at - 0.4, -0.4)
+                for y, head in heads:
+                    axes.annotate(
+                        head, (0, y), xycoords=("axes fraction", "data"), xytext=(-6, 0), textcoords="offset points",
+                        ha="right", va="center", color=ACCENT, fontsize=9.5, fontweight="bold",
+                    )  # fmt: skip
+            else:
+                axes.tick_params(labelleft=False)
+
+    return draw(9.6, 1.1 + 0.22 * at, title, leak, paint)

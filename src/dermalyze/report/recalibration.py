@@ -1,0 +1,130 @@
+"""What a part of the new site's cases is good for: its calibrator or its class shares, measured on the rest."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.core.errors import ConfigError, DataError
+from dermalyze.ops import calibration, metrics
+from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, cross_validate, fit, reprior, simplest
+from dermalyze.ops.comparison import Scored, compare
+from dermalyze.ops.ranking import Floats
+from dermalyze.report.judged import Json, Judged
+from dermalyze.report.text import MEANINGS, cell
+
+LEAST_GROUPS = 30
+"""Groups that either part must have: to fit a calibrator, and to measure it."""
+PRIOR_IMAGES = 30
+"""Weight, in images, of the class shares of the calibration part when those of the new site are estimated."""
+MEASURED = ("log_loss", "brier", "ece", "accuracy", "balanced_accuracy")
+KINDS = {
+    "prior": "class shares of the new site, the calibrator as it was",
+    "refit": "a calibrator fitted on the new site",
+}
+
+
+def divide_groups(groups_N: list[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """(N,) whether an image's group is among those to fit on: a seeded choice of whole groups.
+
+    Raises:
+        ConfigError: the share is not between 0 and 1.
+        DataError: a part has fewer than `LEAST_GROUPS` groups.
+
+    >>> chosen = divide_groups([str(i // 2) for i in range(200)], 0.5, seed=0)
+    >>> int(chosen.sum()), bool((chosen[::2] == chosen[1::2]).all())
+    (100, True)
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"--recalibrate {share:g}: must be a share between 0 and 1, such as 0.3")
+    names = sorted(set(groups_N))
+    count = round(share * len(names))
+    if min(count, len(names) - count) < LEAST_GROUPS:
+        raise DataError(
+            f"--recalibrate {share:g}: {count} of the set's {len(names)} groups to fit on and {len(names) - count} to measure "
+            f"on; at least {LEAST_GROUPS} of each are needed: choose another share, or a larger set"
+        )
+    chosen = {names[k] for k in np.random.default_rng(seed).permutation(len(names))[:count]}
+    return np.array([group in chosen for group in groups_N])
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Fit on a part of the groups, measure all three on the others, with paired intervals of what is gained."""
+    if j.recalibrate is None:
+        return {"recalibration": None}
+    chosen = divide_groups(j.p.groups, j.recalibrate, j.spec.seed)
+    rest = ~chosen
+    logits, labels = j.p.logits.astype(np.float64), j.p.labels
+    groups = [group for group, inside in zip(j.p.groups, rest, strict=True) if inside]
+    answers, kind, parameters = _answers(j, logits, labels, chosen)
+    table: dict[str, Any] = {**metrics.METRICS, "ece": partial(calibration.ece, bins=j.spec.ece_bins)}
+    measured = {name: table[name] for name in MEASURED}
+    before = Scored(metrics.Scores(labels[rest], j.scores.probs[rest]), groups)
+    found = {}
+    for name, probs_NC in answers.items():
+        after = Scored(metrics.Scores(labels[rest], probs_NC[rest]), groups)
+        sides = compare(
+            after, before, measured, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed
+        )  # fmt: skip
+        names = {"a": "after", "b": "before", "difference": "difference"}
+        found[name] = {metric: {names[k]: one.as_dict() for k, one in of.items()} for metric, of in sides.items()}
+    return {
+        "recalibration": {
+            "share": j.recalibrate,
+            "fitted": {"images": int(chosen.sum()), "groups": len(set(j.p.groups)) - len(set(groups))},
+            "measured": {"images": int(rest.sum()), "groups": len(set(groups))},
+            "kind": kind,
+            "parameters": parameters,
+            "methods": found,
+        }
+    }
+
+
+def _answers(
+    j: Judged, logits_NC: Floats, labels_N: NDArray[np.int64], chosen_N: NDArray[np.bool_]
+) -> tuple[dict[str, Floats], str, dict[str, Any]]:
+    """Probabilities by each method, and which calibrator was fitted: chosen as `calibrate` does, of those that keep answers."""
+    none = np.zeros(logits_NC.shape[1])
+    groups = [group for group, inside in zip(j.p.groups, chosen_N, strict=True) if inside]
+    trials = cross_validate(logits_NC[chosen_N], labels_N[chosen_N], groups, none)
+    kind = simplest(trials, [name for name in CALIBRATORS if name in SAME_ANSWERS])
+    fitted = fit(kind, logits_NC[chosen_N], labels_N[chosen_N], none)
+    found = {"refit": fitted(logits_NC)}
+    if j.reference is not None:  # few cases of a rare class say little of its share, and one that is absent is not ruled out
+        counts, new = (np.bincount(z, minlength=logits_NC.shape[1]) for z in (j.reference.labels, labels_N[chosen_N]))
+        known = (counts + 1) / (counts + 1).sum()
+        wanted = (new + PRIOR_IMAGES * known) / (new.sum() + PRIOR_IMAGES)
+        found = {"prior": reprior(j.scores.probs, known, wanted), **found}
+    return found, kind, fitted.parameters
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """Before and after, a method and a metric a row."""
+    r = m["recalibration"]
+    if r is None:
+        return None
+    return {
+        "fitted": r["fitted"],
+        "measured": r["measured"],
+        "kind": r["kind"].replace("_", " "),
+        "methods": [
+            {
+                "name": KINDS[name],
+                "rows": [
+                    (MEANINGS[metric][0], cell(of["before"]), cell(of["after"]), cell(of["difference"]), _verdict(metric, of))
+                    for metric, of in found.items()
+                ],
+            }
+            for name, found in r["methods"].items()
+        ],
+    }
+
+
+def _verdict(metric: str, of: Json) -> str:
+    low, high = of["difference"]["low"], of["difference"]["high"]
+    if low is None or low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) == (MEANINGS[metric][1] == "1") else "worse"
