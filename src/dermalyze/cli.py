@@ -481,18 +481,22 @@ def bench(
     "dermalyze runs list",
     "dermalyze runs show outputs/first",
     "dermalyze runs diff outputs/first outputs/second",
+    "dermalyze runs compare outputs/first outputs/second --out compared.html",
     "dermalyze runs tag outputs/first baseline paper --remove draft",
     "dermalyze runs clean outputs --yes",
 )
 def runs(
-    action: Annotated[str, typer.Argument(metavar="list|show|diff|tag|clean", help="What to do.")],
+    action: Annotated[str, typer.Argument(metavar="list|show|diff|compare|tag|clean", help="What to do.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="WORD...", help="Folder, runs or tags; see below.")] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", metavar="TAG", help="tag: take a tag away.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="clean: delete without asking.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="compare: on the images that all test parts have.")] = False,
+    by: Annotated[str, typer.Option("--by", metavar="image|lesion", help="compare: what counts as one case.")] = "image",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="compare: write a page as well.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List, show, compare, tag and tidy up runs."""
-    found = call("runs", action, words or (), remove=remove or (), yes=yes)
+    found = call("runs", action, words or (), remove=remove or (), yes=yes, shared=shared, by=by, out=out)
     show(found, as_json)
     if action == "clean" and found.values["items"] and not yes and not as_json:
         if not sys.stdin.isatty():

@@ -26,7 +26,8 @@ from dermalyze.data.splitting import read_part
 from dermalyze.ops.metrics import PER_CLASS_METRICS, Scores
 from dermalyze.ops.pairwise import Difference, delong, holm, mcnemar, paired
 from dermalyze.ops.pooling import pool
-from dermalyze.report.evaluation import scores_of, tables
+from dermalyze.report.discrimination import tables
+from dermalyze.report.judged import scores_of
 from dermalyze.report.pairs import pairs_page, told
 from dermalyze.stages.evaluate import check_test, read_calibration
 
@@ -56,12 +57,14 @@ class Side:
     leak: str | None
     predictions_sha256: str
 
-    def take(self, ids: Sequence[str]) -> Side:
-        """The same for some of its images, in that order."""
+    def take(self, ids: Sequence[str], classes: list[str]) -> Side:
+        """The same for some of its images, and with its classes, in that order."""
         row_of = {image_id: row for row, image_id in enumerate(self.frame["image_id"])}
         rows = np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
-        scores = Scores(self.scores.labels[rows], self.scores.probs[rows])
-        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), scores=scores)
+        order = [self.classes.index(name) for name in classes]
+        labels = np.argsort(order)[self.scores.labels[rows]]
+        scores = Scores(labels, self.scores.probs[rows][:, order])
+        return replace(self, classes=classes, frame=self.frame.iloc[rows].reset_index(drop=True), scores=scores)
 
 
 def compare_runs(
@@ -145,25 +148,19 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
             f"the test parts are of other images ({sizes}; {len(common)} in all{_seen(sides)}); split the runs alike (the same "
             "data, split settings and seed), or compare on the shared images alone: --shared"
         )
-    aligned = [side.take(common) for side in sides]
-    for side in aligned:
-        if side.classes != first.classes:
-            order = [side.classes.index(name) for name in first.classes]
-            labels = np.array([order.index(c) for c in side.scores.labels], dtype=np.int64)
-            aligned[aligned.index(side)] = replace(
-                side, classes=first.classes, scores=Scores(labels, side.scores.probs[:, order])
-            )
+    aligned = [side.take(common, first.classes) for side in sides]
     for side in aligned[1:]:
         other = int((side.scores.labels != aligned[0].scores.labels).sum())
         if other:
             raise DataError(f"{side.name}: {other} of the images have another label than in {first.name}; correct the data")
-    for one in aligned:
-        for other_side in aligned:
-            used = {} if one is other_side else made_with(one.run, other_side.frame, lesions=_alike(one, other_side))
+    for one in sides:
+        for other_side, taken in zip(sides, aligned, strict=True):
+            kin = other_side.frame[other_side.frame["group"].isin(taken.frame["group"])]  # photographs of the same lesions
+            used = {} if one is other_side else made_with(one.run, kin, lesions=_alike(one, other_side))
             if used:
                 raise LeakError(
-                    f"{one.name}: was made with {sum(used.values())} of the {len(common)} images to compare, or other "
-                    f"photographs of their lesions, as {other_side.name} knows them; split the runs alike"
+                    f"{one.name}: was made with {sum(used.values())} photographs of the lesions to compare, as "
+                    f"{other_side.name} knows them; split the runs alike"
                 )
     return aligned
 
@@ -214,8 +211,9 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
     sensitivities = {f"recall {name}": _of_class(c) for c, name in enumerate(classes)}
     among = {f"recall {name}": labels == c for c, name in enumerate(classes)}
     values, differences = paired(
-        scores, groups, {**metrics, **sensitivities}, resamples=spec.resamples, level=spec.level, seed=spec.seed, among=among
-    )
+        scores, groups, {**metrics, **sensitivities}, resamples=spec.resamples, level=spec.level, seed=spec.seed, among=among,
+        basic=frozenset({"ece"}),
+    )  # fmt: skip
     pairs = list(combinations(scores, 2))
     aurocs = {
         (a, b): {

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.ops.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS, Estimate, estimate, group_index, not_estimable, resample
+from dermalyze.ops.bootstrap import (
+    MIN_CLASS_GROUPS,
+    MIN_GROUPS,
+    Estimate,
+    Interval,
+    estimate,
+    group_index,
+    not_estimable,
+    resample,
+)
 from dermalyze.ops.metrics import Scores, Tally
 from dermalyze.ops.ranking import Floats, Ints
 
@@ -70,6 +79,7 @@ def paired(
     level: float,
     seed: int,
     among: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    basic: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, dict[str, Estimate]], dict[Pair, dict[str, Difference]]]:
     """Each metric of each model, and the difference of every two models, first minus second.
 
@@ -82,6 +92,7 @@ def paired(
         groups_N: the lesion or patient of each image.
         metrics: rows of METRICS, or any function of a Tally that gives (R,).
         among: (N,) the images that a metric rests on, by its name, where those are not all.
+        basic: names of metrics whose values take the basic interval; differences never do, their bias cancels.
 
     Returns:
         model to metric to estimate, and (first, second) to metric to difference.
@@ -100,14 +111,20 @@ def paired(
     whole = {name: Tally(one, np.ones((len(one.labels), 1))) for name, one in scores.items()}
     value = {name: {metric: float(f(tally)[0]) for metric, f in metrics.items()} for name, tally in whole.items()}
 
-    def made(metric: str, number: float, values_R: Floats) -> Estimate:
+    def made(metric: str, number: float, values_R: Floats, kind: Interval = "percentile") -> Estimate:
         rests_on = (among or {}).get(metric)
         n = len(index) if rests_on is None else int(rests_on.sum())
         counted = groups if rests_on is None else len(np.unique(index[rests_on]))
         needed = MIN_GROUPS if rests_on is None else least
-        return estimate(number, values_R, n=n, groups=counted, level=level, least_groups=needed)
+        return estimate(number, values_R, n=n, groups=counted, level=level, least_groups=needed, interval=kind)
 
-    values = {name: {metric: made(metric, value[name][metric], drawn[name][metric]) for metric in metrics} for name in scores}
+    values = {
+        name: {
+            metric: made(metric, value[name][metric], drawn[name][metric], "basic" if metric in basic else "percentile")
+            for metric in metrics
+        }
+        for name in scores
+    }
     differences: dict[Pair, dict[str, Difference]] = {}
     for a, b in combinations(scores, 2):
         differences[a, b] = {}
