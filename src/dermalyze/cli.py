@@ -324,6 +324,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "evaluate",
     "dermalyze evaluate outputs/first",
     "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
+    "dermalyze evaluate outputs/first --predictions theirs.csv",
 )
 def evaluate(
     run: RunArgument,
@@ -331,11 +332,23 @@ def evaluate(
     label_map: Annotated[
         Path | None, typer.Option("--label-map", metavar="FILE", help="Labels of that set to classes.")
     ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", metavar="FILE", help="Of another model: image_id and a column a class.")
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: as it looks.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Go on although FILE lacks test images.")] = False,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure with intervals, and write the report."""
-    stage("evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak)
+    given = {"predictions": predictions, "scores": scores, "partial": partial}
+    if predictions is not None and not dermalyze.Run(run).config_path.is_file():
+        spec = dermalyze.ExperimentSpec()  # a folder for the report of a file that has labels of its own
+        show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
+    else:
+        stage("evaluate", run, as_json, **given, on=on, label_map=label_map, accept_leak=accept_leak)
 
 
 @command(
