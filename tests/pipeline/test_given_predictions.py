@@ -85,7 +85,7 @@ def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path):
 
 def test_constant_probabilities_are_chance(judged, tmp_path):
     run, spec = judged(COUNTS)
-    frame = rows_of(run).assign(**{name: 1 / 3 for name in CLASSES})
+    frame = rows_of(run).assign(**dict.fromkeys(CLASSES, 1 / 3))
     assert evaluate(run, spec, predictions=write(tmp_path, frame)).metrics["metrics"]["macro_auroc"]["value"] == 0.5
 
 
@@ -139,7 +139,7 @@ def test_other_names_of_columns_are_found(judged, tmp_path):
         (lambda f: f[3:], DataError, "3 of .* test images have no row; first: 'I.*--partial", 3),
         (lambda f: f[:0], DataError, "has no rows", 3),
     ],
-    ids=["nan", "inf", "sum", "percent", "class", "text", "no id", "twice", "formula", "newline", "stranger", "missing", "empty"],
+    ids=["nan", "inf", "sum", "percent", "class", "text", "id", "twice", "formula", "newline", "stranger", "missing", "empty"],
 )  # fmt: skip
 def test_faults_are_refused(judged, tmp_path, change, kind, words, code):
     """FAULTS 34 and 35, for a file from outside."""

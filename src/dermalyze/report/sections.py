@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, reliability
+from dermalyze.report import abstention, discrimination, failures, reliability, units
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -21,6 +21,7 @@ SECTIONS: dict[str, Section] = {
     "metrics": Section(
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
     ),
+    "units": Section("An image, a lesion, a patient", "units.html.jinja", units.view, units.build),
     "classes": Section("Class by class", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures),
     "calibration": Section(
         "Can the probabilities be taken at their word?",
