@@ -308,10 +308,19 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     stage("export", run, as_json)
 
 
-@command("probe", "dermalyze probe outputs/first")
-def probe(run: RunArgument, as_json: JsonOption = False) -> None:
+@command(
+    "probe", "dermalyze probe outputs/first", "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224"
+)
+def probe(
+    run: RunArgument,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
+    ] = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json)
+    stage("probe", run, as_json, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")

@@ -51,6 +51,7 @@ class Given:
         kind: probabilities, each row summing to 1, or logits.
         table: further columns of a CSV as text, null where empty.
         model: what is known of the model.
+        manifest_sha256: of the run that they were made for, where that is known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Given:
     kind: Kind
     table: pd.DataFrame
     model: str = "a model of which nothing but its predictions is known here"
+    manifest_sha256: str | None = None
 
     def logits(self) -> NDArray[np.float64]:
         """(N, C) logits, or logarithms of the probabilities (0 becomes 2.2e-16, as in the log loss)."""
@@ -72,7 +74,9 @@ class Given:
             "classes": self.classes, "recipe": RECIPE, "scores": self.kind, "model_sha256": None, "accepted_leak": None,
             "predictions_file_sha256": self.sha256,
         }  # fmt: skip
-        return Predictions([self.ids[i] for i in rows], group, labels, self.logits()[rows], None, {**known, **meta})
+        return Predictions(
+            [self.ids[i] for i in rows], group, labels, self.logits()[rows].astype(np.float32), None, {**known, **meta}
+        )
 
 
 def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None) -> Given:
@@ -170,6 +174,16 @@ def match(
     return test, reference, notes
 
 
+def scores_kind(values_NC: NDArray[np.float64]) -> Kind:
+    """Probabilities where every row is in 0..1 and sums to 1, else logits.
+
+    >>> scores_kind(np.array([[0.2, 0.8]])), scores_kind(np.array([[0.2, 0.3]]))
+    ('probabilities', 'logits')
+    """
+    inside = ((values_NC > -1e-6) & (values_NC < 1 + 1e-6)).all()
+    return "probabilities" if inside and (np.abs(values_NC.sum(axis=1) - 1) <= SUM_TOLERANCE).all() else "logits"
+
+
 def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
 
@@ -215,7 +229,8 @@ def _read_stored(path: Path) -> Given:
     ids = [image_id for p in stored for image_id in p.ids]
     table = pd.DataFrame({"image_id": ids}, dtype=object)
     sha256 = str(first.meta.get("model_sha256"))
-    return Given(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")))
+    return Given(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
+                 first.meta.get("manifest_sha256"))  # fmt: skip
 
 
 def _ids(table: Table, column: str) -> list[str]:

@@ -237,13 +237,12 @@ def mcnemar(labels_N: Ints, first_N: Ints, second_N: Ints) -> Discordance:
     McNemar 1947, doi:10.1007/BF02295996; mid-p: Fagerland, Lydersen & Laake 2013, doi:10.1186/1471-2288-13-91
     """
     right_a, right_b = first_N == labels_N, second_N == labels_N
-    counts = [
-        int((a & b).sum()) for a, b in ((right_a, right_b), (right_a, ~right_b), (~right_a, right_b), (~right_a, ~right_b))
-    ]
-    smaller, n = min(counts[1:3]), counts[1] + counts[2]
+    both, first, second = (int((a & b).sum()) for a, b in ((right_a, right_b), (right_a, ~right_b), (~right_a, right_b)))
+    smaller, n = min(first, second), first + second
     logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(smaller + 1)]
     tail, observed = math.fsum(map(math.exp, logs)), math.exp(logs[-1])
-    return Discordance(*counts, exact=min(1.0, 2 * tail), mid_p=min(1.0, 2 * tail - observed))
+    neither = len(labels_N) - both - n
+    return Discordance(both, first, second, neither, exact=min(1.0, 2 * tail), mid_p=min(1.0, 2 * tail - observed))
 
 
 # -- several questions -----------------------------------------------------------------------------------------------------

@@ -212,6 +212,10 @@ def _evaluate_given(run: Run, spec: ExperimentSpec, given: Given, partial: bool,
     if run.config_path.is_file():
         frame, parts = read_division(run)
         leak, manifest = require_no_leak(run, accept_leak), run.manifest_hash()
+        if given.manifest_sha256 not in (None, manifest):
+            raise DataError(
+                f"{given.name}: was made for another manifest.parquet; run again: dermalyze probe {run.root} --model FILE"
+            )
         p, reference, notes = match(given, frame, parts, read_classes(run), partial=partial)
         rows, store = frame.set_index("image_id").loc[p.ids], manifest_store(spec)
     else:
