@@ -27,6 +27,12 @@ def evaluate(*args, **kwargs):
     return stage(*args, **kwargs)
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """The numbers alone, without figures and page."""
+    monkeypatch.setattr("dermalyze.stages.evaluate.write_report", lambda folder, m, judged: [folder / "report.html"])
+
+
 def rows_of(run, part="test", decimals=None):
     """A part's stored predictions as the table of a stranger."""
     p = read_predictions(run.predictions_path(part, "plain"))
@@ -69,7 +75,7 @@ def test_the_report_is_that_of_the_runs_own_predictions(judged, tmp_path):
     assert json.loads((found.page.parent / "evaluation_metrics.json").read_text()) == found.metrics
 
 
-def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path):
+def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path, quick):
     """AUROC and log loss are scikit-learn's on the very numbers of the file."""
     run, spec = judged(COUNTS)
     frame = rows_of(run, decimals=1)
@@ -83,13 +89,13 @@ def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path):
     assert m["metrics"]["log_loss"]["value"] == pytest.approx(log_loss(p.labels, clipped, labels=[0, 1, 2]), abs=1e-5)
 
 
-def test_constant_probabilities_are_chance(judged, tmp_path):
+def test_constant_probabilities_are_chance(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     frame = rows_of(run).assign(**dict.fromkeys(CLASSES, 1 / 3))
     assert evaluate(run, spec, predictions=write(tmp_path, frame)).metrics["metrics"]["macro_auroc"]["value"] == 0.5
 
 
-def test_logits_are_recognised_and_may_be_named(judged, tmp_path, capsys):
+def test_logits_are_recognised_and_may_be_named(judged, tmp_path, capsys, quick):
     run, spec = judged(COUNTS)
     p = read_predictions(run.predictions_path("test", "plain"))
     frame = pd.DataFrame(p.logits.astype(float), columns=CLASSES).assign(image_id=p.ids)
@@ -99,10 +105,10 @@ def test_logits_are_recognised_and_may_be_named(judged, tmp_path, capsys):
         found = evaluate(run, spec, predictions=path, scores=scores)
         assert found.metrics["metrics"]["log_loss"]["value"] == pytest.approx(own, abs=1e-6)
         assert "logits of theirs" in capsys.readouterr().err
-    assert "as logits of 3 classes" in found.page.read_text()
+    assert "as logits of 3 classes" in found.metrics["about"]["sentences"][0]
 
 
-def test_rows_of_the_calibration_part_give_the_thresholds(judged, tmp_path):
+def test_rows_of_the_calibration_part_give_the_thresholds(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     own = evaluate(run, spec).metrics
     frame = pd.concat([rows_of(run, part) for part in ("train", "cal", "test")])
@@ -114,7 +120,7 @@ def test_rows_of_the_calibration_part_give_the_thresholds(judged, tmp_path):
     assert (alone["selective"]["coverages"], alone["conformal"]) == ([], None)
 
 
-def test_other_names_of_columns_are_found(judged, tmp_path):
+def test_other_names_of_columns_are_found(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     isic = rows_of(run).rename(columns={"image_id": "image", **{name: name.upper() for name in CLASSES}})
     ours = rows_of(run).rename(columns={name: f"p_{name}" for name in CLASSES}).assign(predicted_class="nv", notes="")
@@ -157,15 +163,15 @@ def test_probabilities_outside_are_refused_where_they_are_said_to_be_such(judged
     refused(run, spec, write(tmp_path, frame), UsageError, "exclude each other", 2, on=tmp_path)
 
 
-def test_partial_files_are_judged_when_asked_and_say_so(judged, tmp_path):
+def test_partial_files_are_judged_when_asked_and_say_so(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     frame = rows_of(run)
     found = evaluate(run, spec, predictions=write(tmp_path, frame[4:]), partial=True)
     assert found.metrics["n_images"] == len(frame) - 4
-    assert f"4 of {len(frame)} test images have no row" in found.page.read_text()
+    assert f"4 of {len(frame)} test images have no row" in found.metrics["external"]["notes"][0]
 
 
-def test_a_file_with_labels_needs_no_run(judged, tmp_path):
+def test_a_file_with_labels_needs_no_run(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     own = evaluate(run, spec).metrics
     p = read_predictions(run.predictions_path("test", "plain"))
@@ -180,7 +186,7 @@ def test_a_file_with_labels_needs_no_run(judged, tmp_path):
         assert found.metrics["metrics"][name]["low"] == pytest.approx(estimate["low"], abs=1e-6), name
     ungrouped = evaluate(out, ExperimentSpec(**settings), predictions=write(tmp_path, frame.drop(columns="lesion_id")))
     assert ungrouped.metrics["n_groups"] == len(p)
-    assert "each image counts as a group" in ungrouped.page.read_text()
+    assert "each image counts as a group" in ungrouped.metrics["external"]["notes"][0]
     for change, words in (
         (frame.drop(columns="label"), "has no column label"),
         (frame.assign(label="melanoma"), r"labels 'melanoma' .*have no column"),
@@ -190,7 +196,7 @@ def test_a_file_with_labels_needs_no_run(judged, tmp_path):
             evaluate(out, ExperimentSpec(**settings), predictions=write(tmp_path, change))
 
 
-def test_the_command(judged, tmp_path):
+def test_the_command(judged, tmp_path, quick):
     run, _ = judged(COUNTS)
     path = write(tmp_path, rows_of(run))
     found = CliRunner().invoke(cli.app, ["evaluate", str(run.root), "--predictions", str(path), "--json"])

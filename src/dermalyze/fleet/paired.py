@@ -17,6 +17,7 @@ import pandas as pd
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError
+from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.external import made_with, shares_lesions
@@ -74,7 +75,7 @@ def compare_runs(
 
     Args:
         roots: two or more run folders that `probe` has been through.
-        shared: take the images that stand in the test part of every run, where the parts differ.
+        shared: take the lesions that stand whole in the test part of every run, where the parts differ.
         by: image, or lesion: photographs of a lesion pooled into one answer.
         out: an HTML page to write as well.
 
@@ -148,7 +149,13 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
             f"the test parts are of other images ({sizes}; {len(common)} in all{_seen(sides)}); split the runs alike (the same "
             "data, split settings and seed), or compare on the shared images alone: --shared"
         )
-    aligned = [side.take(common, first.classes) for side in sides]
+    whole = common if not shared else whole_groups(sides, common)
+    if len(whole) < len(common):
+        left_out = f"{len(common) - len(whole)} of {len(common)} shared images left out"
+        say(f"compare: {left_out}: other photographs of their lesions stand in other parts of a run")
+    if not whole:
+        raise DataError("no lesion stands whole in the test parts of all; split the runs alike")
+    aligned = [side.take(whole, first.classes) for side in sides]
     for side in aligned[1:]:
         other = int((side.scores.labels != aligned[0].scores.labels).sum())
         if other:
@@ -163,6 +170,19 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
                     f"{other_side.name} knows them; split the runs alike"
                 )
     return aligned
+
+
+def whole_groups(sides: Sequence[Side], common: list[str]) -> list[str]:
+    """Of some images those whose group, as each run knows it, has no image beside them: a run may have been made with it."""
+    kept = set(common)
+    while True:
+        torn: set[str] = set()
+        for side in sides:
+            outside = side.frame[~side.frame["image_id"].isin(kept)]["group"]
+            torn |= kept & set(side.frame.loc[side.frame["group"].isin(outside), "image_id"])
+        if not torn:
+            return [image_id for image_id in common if image_id in kept]
+        kept -= torn
 
 
 def _seen(sides: Sequence[Side]) -> str:
