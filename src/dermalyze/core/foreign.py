@@ -60,8 +60,8 @@ class ForeignGraph:
         outputs = self._session.get_outputs()
         fitting = [o.name for o in outputs if len(o.shape) == 2 and (o.shape[1] == classes or not isinstance(o.shape[1], int))]
         if not fitting:
-            found = [(o.name, o.shape) for o in outputs]
-            raise ModelError(f"{name}: gives {found}; none is (B, {classes}), a number for each class of the run")
+            given = [(o.name, o.shape) for o in outputs]
+            raise ModelError(f"{name}: gives {given}; none is (B, {classes}), a number for each class of the run")
         self._output = "logits" if "logits" in fitting else fitting[0]
 
     def run(self, images_BHW3: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float64]:

@@ -155,7 +155,7 @@ def _input_of(graph: ForeignGraph, wanted: PreprocessSpec) -> Preprocessing:
 
     Raises:
         UsageError: its size, mean or std stands nowhere.
-        ModelError: another size than it takes.
+        ModelError: a size that no image is brought to.
     """
     if graph.size is None and wanted.size is None:
         raise UsageError(f"{graph.name}: takes any size; say which: --set preprocess.size=224")
