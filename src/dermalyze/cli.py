@@ -308,10 +308,19 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     stage("export", run, as_json)
 
 
-@command("probe", "dermalyze probe outputs/first")
-def probe(run: RunArgument, as_json: JsonOption = False) -> None:
+@command(
+    "probe", "dermalyze probe outputs/first", "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224"
+)
+def probe(
+    run: RunArgument,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
+    ] = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json)
+    stage("probe", run, as_json, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")
@@ -326,6 +335,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
     "dermalyze evaluate outputs/first --submission isic.csv",
     "dermalyze evaluate outputs/first --on other-clinic.csv --recalibrate 0.3",
+    "dermalyze evaluate outputs/first --predictions theirs.csv",
 )
 def evaluate(
     run: RunArgument,
@@ -340,14 +350,24 @@ def evaluate(
         float | None,
         typer.Option("--recalibrate", metavar="SHARE", help="Fit a calibrator on this share of that set, measure on the rest."),
     ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", metavar="FILE", help="Of another model: image_id and a column a class.")
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: as it looks.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Go on although FILE lacks test images.")] = False,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure with intervals, and write the report."""
-    stage(
-        "evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak, submission=submission,
-        recalibrate=recalibrate,
-    )  # fmt: skip
+    given = {"predictions": predictions, "scores": scores, "partial": partial, "submission": submission}
+    if predictions is not None and not dermalyze.Run(run).config_path.is_file():
+        spec = dermalyze.ExperimentSpec()  # a folder for the report of a file that has labels of its own
+        show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
+    else:
+        asked = {"on": on, "label_map": label_map, "recalibrate": recalibrate, "accept_leak": accept_leak}
+        stage("evaluate", run, as_json, **given, **asked)
 
 
 @command(
@@ -493,18 +513,22 @@ def bench(
     "dermalyze runs list",
     "dermalyze runs show outputs/first",
     "dermalyze runs diff outputs/first outputs/second",
+    "dermalyze runs compare outputs/first outputs/second --out compared.html",
     "dermalyze runs tag outputs/first baseline paper --remove draft",
     "dermalyze runs clean outputs --yes",
 )
 def runs(
-    action: Annotated[str, typer.Argument(metavar="list|show|diff|tag|clean", help="What to do.")],
+    action: Annotated[str, typer.Argument(metavar="list|show|diff|compare|tag|clean", help="What to do.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="WORD...", help="Folder, runs or tags; see below.")] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", metavar="TAG", help="tag: take a tag away.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="clean: delete without asking.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="compare: on the images that all test parts have.")] = False,
+    by: Annotated[str, typer.Option("--by", metavar="image|lesion", help="compare: what counts as one case.")] = "image",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="compare: write a page as well.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List, show, compare, tag and tidy up runs."""
-    found = call("runs", action, words or (), remove=remove or (), yes=yes)
+    found = call("runs", action, words or (), remove=remove or (), yes=yes, shared=shared, by=by, out=out)
     show(found, as_json)
     if action == "clean" and found.values["items"] and not yes and not as_json:
         if not sys.stdin.isatty():

@@ -152,6 +152,10 @@ class Run:
     def external_report_dir(self, name: str) -> Path:
         return self.root / "report" / f"on-{name}"
 
+    def given_report_dir(self, name: str) -> Path:
+        """Of predictions that somebody else made."""
+        return self.root / "report" / f"by-{name}"
+
     @property
     def leak_bill_dir(self) -> Path:
         return self.root / "leak_bill"

@@ -74,5 +74,10 @@ class Judged:
 
 
 def scores_of(p: Predictions, calibrator: Calibrator) -> metrics.Scores:
-    """Labels and calibrated probabilities of stored predictions."""
-    return metrics.Scores(p.labels, calibrator(p.logits.astype(np.float64)))
+    """Labels and calibrated probabilities of stored predictions.
+
+    Probabilities that a file gave are stored as their logarithms and taken back one by one, not through a softmax: equal ones
+    stay equal, and ranks with them.
+    """
+    logits = p.logits.astype(np.float64)
+    return metrics.Scores(p.labels, np.exp(logits) if p.meta.get("scores") == "probabilities" else calibrator(logits))

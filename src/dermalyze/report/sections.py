@@ -15,6 +15,7 @@ from dermalyze.report import (
     recalibration,
     reliability,
     shift,
+    units,
 )
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
@@ -35,6 +36,7 @@ SECTIONS: dict[str, Section] = {
     "metrics": Section(
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
     ),
+    "units": Section("An image, a lesion, a patient", "units.html.jinja", units.view, units.build),
     "classes": Section("Class by class", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures),
     "operating": Section(
         "Malignant or not, and from which probability on",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
@@ -17,6 +19,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.gallery import small_pixels
+from dermalyze.data.given import Given, match, read_given, standing_alone
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.looks import KEPT, with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
@@ -36,6 +39,15 @@ from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.text import interval_or_note, value_text
 
 PICTURE_PX = 240
+
+
+NOT_FOR = (
+    "diagnosis, triage or any decision about a person",
+    "pictures of another kind than those it was trained on (another device, part of the body or way of taking them)",
+    "conditions that are not among its classes: it knows no others and gives each picture to one of these",
+    "people of whom the data held few; where it was not measured, nothing is known",
+)
+"""What no model here is to be used for."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +88,25 @@ def evaluate(
     *,
     on: Path | None = None,
     label_map: Path | None = None,
+    predictions: Path | None = None,
+    scores: str | None = None,
+    partial: bool = False,
     accept_leak: str | None = None,
     submission: Path | None = None,
     recalibrate: float | None = None,
 ) -> EvaluateResult:
-    """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
+    """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation); or, with
+    `predictions`, on those that somebody else made for the test part.
 
     Args:
-        run: a run whose predictions `probe` has stored; with `on`, one that has been exported.
+        run: a run whose predictions `probe` has stored; with `on`, one that has been exported; with `predictions`, one that
+            has been split, or a folder for the report alone where the file has a column `label`.
         spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
+        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `data.given.read_given`.
+        scores: what the CSV holds, probabilities or logits; None: as its values tell.
+        partial: go on although test images are missing in the CSV.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
         submission: also write the calibrated probabilities there, as the ISIC challenges take them.
         recalibrate: with `on`, the share of that set's groups on which a calibrator of its own is fitted, to be measured on the
@@ -101,28 +121,34 @@ def evaluate(
     """
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
+    if predictions is not None and on is not None:
+        raise UsageError("--predictions and --on exclude each other: name the predictions, or the set to predict")
+    if predictions is None and (scores is not None or partial):
+        raise UsageError("--scores and --partial belong to: --predictions FILE")
     if on is not None:
         return _evaluate_external(run, spec, on, label_map, accept_leak, submission, recalibrate)
     if label_map is not None:
         raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
     if recalibrate is not None:
         raise UsageError("--recalibrate belongs to another set: give that with --on FOLDER or --on FILE.csv")
+    if predictions is not None:
+        return _evaluate_given(run, spec, read_given(predictions, _classes(run), scores), partial, accept_leak, submission)
     run.probe_write()
     recipe = spec.inference.recipe
     path = run.require(run.predictions_path("test", recipe), "probe")
-    predictions = read_predictions(path)
-    leak = check_test(run, predictions, recipe, accept_leak)
+    p = read_predictions(path)
+    leak = check_test(run, p, recipe, accept_leak)
     certificate = run.certificate()
-    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[predictions.ids])
-    judged = gather(run, spec, predictions, frame, manifest_store(spec))
-    say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
+    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[p.ids])
+    judged = gather(run, spec, p, frame, manifest_store(spec))
+    say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
-        **_head(run, spec, "test part", predictions, leak),
+        **_head(run, spec, "test part", p, leak),
         **judge(judged),
-        "validation": validation_values(run, spec, predictions, judged.calibrator),
+        "validation": validation_values(run, spec, p, judged.calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
-        "provenance": provenance(run, spec, predictions, path),
+        "provenance": provenance(run, spec, p, path),
     }
     return finish(run.report_dir, metrics, judged, submission)
 
@@ -207,6 +233,63 @@ def finish(folder: Path, metrics: dict[str, Any], judged: Judged, submission: Pa
     return EvaluateResult(metrics, (*files, *([submission] if submission is not None else [])))
 
 
+def _classes(run: Run) -> list[str] | None:
+    """Of the run; None where the folder is none, but the place for a report."""
+    return read_classes(run) if run.config_path.is_file() else None
+
+
+def _evaluate_given(
+    run: Run, spec: ExperimentSpec, given: Given, partial: bool, accept_leak: str | None, submission: Path | None
+) -> EvaluateResult:
+    reference, leak, store, manifest = None, None, None, None
+    if run.config_path.is_file():
+        frame, parts = read_division(run)
+        leak, manifest = require_no_leak(run, accept_leak), run.manifest_hash()
+        if given.manifest_sha256 not in (None, manifest):
+            raise DataError(
+                f"{given.name}: was made for another manifest.parquet; run again: dermalyze probe {run.root} --model FILE"
+            )
+        p, reference, notes = match(given, frame, parts, read_classes(run), partial=partial)
+        rows, store = frame.set_index("image_id").loc[p.ids], manifest_store(spec)
+    else:
+        p, rows, notes = standing_alone(given)
+    run.probe_write()
+    say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
+    counts = np.bincount(p.labels, minlength=len(p.classes))
+    judged = Judged(p, spec.evaluate, Calibrator("none", {}), None, reference, rows, picture=_pictures(rows, store))
+    metrics = {
+        "schema_version": 1,
+        "title": f"{spec.name}: predictions of {given.name}",
+        "set": p.meta["set"],
+        "recipe": p.meta["recipe"],
+        "accepted_leak": leak,
+        "about": {
+            "sentences": [
+                f"Predictions of {given.model}, read from {given.name} as {given.kind} of {len(p.classes)} classes "
+                f"({', '.join(p.classes)}). How that model was made is not known here, nor whether it was made with these "
+                "images: if it was, these figures flatter."
+            ],
+            "not_for": list(NOT_FOR),
+        },
+        "known_biases": [],
+        **judge(judged),
+        "validation": None,
+        "split": None,
+        "external": {
+            "sentence": f"{len(p)} labelled images with predictions of {given.name}.",
+            "labels": [{"label": c, "class": c, "images": int(n)} for c, n in zip(p.classes, counts, strict=True)],
+            "notes": notes,
+        },
+        "provenance": {
+            "bootstrap_seed": spec.evaluate.seed,
+            "manifest_sha256": manifest,
+            "predictions_sha256": given.sha256,
+            "versions": versions(),
+        },
+    }
+    return finish(run.given_report_dir(given.name), metrics, judged, submission)
+
+
 def gather(
     run: Run,
     spec: ExperimentSpec,
@@ -218,10 +301,18 @@ def gather(
 ) -> Judged:
     """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
     calibrator, fitted = read_calibration(run, p)
-    paths = rows["path"].to_dict()
-    picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, picture)
+    return Judged(
+        p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, _pictures(rows, store)
+    )
+
+
+def _pictures(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], NDArray[np.uint8] | None] | None:
+    """Small pixels by image_id."""
+    if store is None:
+        return None
+    paths = rows["path"].to_dict()
+    return lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
@@ -258,12 +349,7 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
             f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
             f"{train['images']:,} images of {train['groups']:,} groups.",
         ],
-        "not_for": [
-            "diagnosis, triage or any decision about a person",
-            "pictures of another kind than those it was trained on (another device, part of the body or way of taking them)",
-            "conditions that are not among its classes: it knows no others and gives each picture to one of these",
-            "people of whom the data held few; where it was not measured, nothing is known",
-        ],
+        "not_for": list(NOT_FOR),
     }
 
 

@@ -6,24 +6,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.config.data import PARTS
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.data import PARTS, PreprocessSpec
+from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.artefact import Artefact
-from dermalyze.core.errors import ModelError
+from dermalyze.core.atomic import resource_errors, sha256_bytes
+from dermalyze.core.errors import ModelError, UsageError
+from dermalyze.core.foreign import ForeignGraph
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.cache import cache_bytes, open_cache
-from dermalyze.data.external import read_batches
+from dermalyze.data.external import read_batches, set_name
+from dermalyze.data.given import Given, scores_kind
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.looks import ensure_looks
-from dermalyze.data.manifest import read_manifest, usable
+from dermalyze.data.manifest import read_classes, read_manifest, usable
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
@@ -56,16 +60,26 @@ class ProbeResult:
         return [f"predictions by recipe {self.recipe}: {counts}; {self.seconds:.1f} s"]
 
 
-def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
+def probe(run: Run, spec: ExperimentSpec, *, model: Path | None = None, sets: Sequence[str] = ()) -> ProbeResult:
     """Run the artefact over every part of the split; a part that is done for this model and manifest is left as it is.
 
+    With `model`, run somebody else's ONNX classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
+
+    Args:
+        model: an ONNX file with one image input and a number for each class of the run, in the run's order of classes.
+        sets: how its input is made, where the run's configuration does not say so: preprocess.size, kind, mean, std.
+
     Raises:
-        UsageError: no export or no split yet, or another process works in the run.
+        UsageError: no export or no split yet, another process works in the run, or the input's size, mean or std is not known.
         DataError: an image or the manifest changed since it was prepared.
         ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.
     """
+    if sets and model is None:
+        raise UsageError("--set belongs to: dermalyze probe RUN --model FILE.onnx; a run's own model is made as it was trained")
     with run.lock():
         run.probe_write()
+        if model is not None:
+            return _probe_foreign(run, spec, model, sets)
         recipe = spec.inference.recipe
         artefact = run.artefact(recipe, threads=spec.train.threads)
         preprocessing = Preprocessing.from_dict(artefact.preprocessing)
@@ -93,6 +107,72 @@ def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
         ensure_looks(run, pd.concat(frames.values()), ImageStore.open(spec.data), workers=spec.data.workers)
         images = {str(part): len(frame) for part, frame in frames.items()}
         return ProbeResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
+
+
+def _probe_foreign(run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str]) -> ProbeResult:
+    if strange := [text for text in sets if not text.startswith("preprocess.")]:
+        raise UsageError(f"--set {strange[0]}: only preprocess.size, kind, crop_ratio, mean and std say how an image is put in")
+    if model.suffix.lower() != ".onnx" or not model.is_file():
+        raise UsageError(
+            f"{model.name}: not an ONNX file; export the model to one file that ends in .onnx (docs/cli.md says how)"
+        )
+    classes, name = read_classes(run), set_name(model)
+    with resource_errors(model.name):
+        data = model.read_bytes()
+    graph = ForeignGraph(data, model.name, classes=len(classes), threads=spec.train.threads)
+    wanted = build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
+    preprocessing = _input_of(graph, wanted)
+    say(f"probe: {model.name} on {preprocessing.height} x {preprocessing.width} px; classes in the order {', '.join(classes)}")
+    frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
+    total, started = sum(map(len, frames.values())), time.monotonic()
+    source, values = Source(run, spec, preprocessing), {}
+    with progress(f"probe ({name})", total, cost=True) as advance:
+        for part, frame in frames.items():
+            done = []
+            for batch in source.batches(frame, spec.inference.batch_size):
+                done.append(graph.run(batch, preprocessing.mean, preprocessing.std))
+                advance(len(batch))
+            values[part] = np.concatenate(done)
+    table = pd.concat([frame.assign(part=part) for part, frame in frames.items()], ignore_index=True)
+    every = np.concatenate(list(values.values()))
+    sha256, labels = sha256_bytes(data), label_indices(table, classes)
+    ids = table["image_id"].astype(str).tolist()
+    given = Given(name, sha256, ids, classes, every, scores_kind(every), table[["image_id"]])
+    for part in frames:
+        rows = np.flatnonzero(table["part"] == part)
+        stored = given.predictions(
+            rows, labels[rows], table["group"].iloc[rows].astype(str).tolist(), set=part, model_sha256=sha256,
+            model=f"an ONNX graph (SHA-256 {sha256[:12]}…)", manifest_sha256=run.manifest_hash(),
+            preprocessing=preprocessing.as_dict(),
+        )  # fmt: skip
+        write_predictions(run.predictions_path(part, f"by-{name}"), stored)
+    say(
+        f"taken as {given.kind}; next: dermalyze evaluate {run.root} --predictions {run.predictions_path('test', f'by-{name}')}"
+    )
+    return ProbeResult(f"by-{name}", {part: len(frame) for part, frame in frames.items()}, [], time.monotonic() - started)
+
+
+def _input_of(graph: ForeignGraph, wanted: PreprocessSpec) -> Preprocessing:
+    """How an image is put into a foreign graph: nothing is guessed but what the graph itself says.
+
+    Raises:
+        UsageError: its size, mean or std stands nowhere.
+        ModelError: a size that no image is brought to.
+    """
+    if graph.size is None and wanted.size is None:
+        raise UsageError(f"{graph.name}: takes any size; say which: --set preprocess.size=224")
+    if graph.normalised and (wanted.mean is None or wanted.std is None):
+        raise UsageError(
+            f"{graph.name}: takes normalised pixels; say how, for example: --set preprocess.mean=[0.485,0.456,0.406] "
+            "preprocess.std=[0.229,0.224,0.225]"
+        )
+    blank = (0.5, 0.5, 0.5)  # of pixels that the graph normalises itself: not used
+    found = Preprocessing.resolve(wanted, size=graph.size or (8, 8), mean=blank, std=blank)
+    if graph.size is not None and (found.height, found.width) != graph.size:
+        if wanted.size is not None:
+            say(f"{graph.name} takes {graph.size[0]} x {graph.size[1]} px; preprocess.size {wanted.size} is not used")
+        found = replace(found, height=graph.size[0], width=graph.size[1])
+    return found
 
 
 def run_part(
