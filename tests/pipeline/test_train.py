@@ -65,12 +65,11 @@ def base(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_spec(images: Path, **settings: Any) -> ExperimentSpec:
     head = settings.pop("head", {"kind": "linear"})
-    weights = {"freeze_backbone": settings.pop("freeze_backbone", False)}
     return build_experiment(
         {
             "data": {"path": str(images), "workers": 0},
             "preprocess": {"size": [24, 32]},
-            "model": {"backbone": "tiny_cnn", "head": head, **weights},
+            "model": {"backbone": "tiny_cnn", "head": head},
             "train": {"epochs": 2, "batch_size": 16, "threads": 1, **settings},
         }
     )
@@ -382,7 +381,7 @@ class TestLoop:
         heads = []
         for name, settings in (("one", {"batch_size": 16}), ("four", {"batch_size": 4, "accumulate": 4})):
             spec = make_spec(
-                images, epochs=1, freeze_backbone=True, imbalance={"kind": "weights"}, clip_norm=None,
+                images, epochs=1, strategy={"kind": "frozen"}, imbalance={"kind": "weights"}, clip_norm=None,
                 optimizer={"kind": "sgd", "lr": 0.1}, schedule={"kind": "constant", "warmup": 0.0}, **settings,
             )  # fmt: skip
             run = fresh(base, tmp_path / name, spec)
@@ -397,7 +396,7 @@ class TestLoop:
         torch.testing.assert_close(heads[0], heads[1], rtol=1e-5, atol=1e-6)
 
     def test_frozen_backbone_stays_as_it_was(self, base: Path, images: Path, tmp_path: Path) -> None:
-        spec = make_spec(images, epochs=1, freeze_backbone=True)
+        spec = make_spec(images, epochs=1, strategy={"kind": "frozen"})
         run = fresh(base, tmp_path / "run", spec)
         runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
         with applied(runtime):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,12 +40,13 @@ HeadSpec = Annotated[LinearHead | SimpleHead | AcrnnHead, Field(discriminator="k
 class ModelSpec(Spec):
     """A timm backbone by name, and a head."""
 
+    replaced: ClassVar = {"freeze_backbone": "train.strategy: {kind: frozen}"}
+
     backbone: str = "tf_efficientnetv2_s"
     kwargs: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
     pretrained: bool = Field(False, description="take timm's named weights from the hub; refused where it can't be reached")
     weights: str | None = Field(None, description="a local .safetensors file of backbone weights with its .json sidecar")
     head: HeadSpec = SimpleHead()
-    freeze_backbone: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

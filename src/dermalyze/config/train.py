@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from dermalyze.config.base import Spec
 
+S = TypeVar("S")
 Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+def _rising(spec: S, epochs: tuple[int, ...]) -> S:
+    if any(later <= earlier for earlier, later in pairwise(epochs)):
+        raise ValueError(f"epochs {', '.join(map(str, epochs))} must rise")
+    return spec
 
 
 class CrossEntropyLoss(Spec):
@@ -38,26 +46,84 @@ class LabelSmoothingLoss(Spec):
 LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss, Field(discriminator="kind")]
 
 
+BACKBONE_LR = {"backbone_lr": "train.strategy: {kind: differential, factor: BACKBONE_LR / LR}"}
+
+
 class AdamWOptimizer(Spec):
     """AdamW with decoupled decay; biases and normalisation layers are not decayed."""
+
+    replaced = BACKBONE_LR
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(3e-4, gt=0)
     weight_decay: float = Field(0.02, ge=0)
-    backbone_lr: float | None = Field(None, gt=0, description="learning rate of the backbone; default: lr")
 
 
 class SgdOptimizer(Spec):
     """SGD with Nesterov momentum."""
 
+    replaced = BACKBONE_LR
+
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    backbone_lr: float | None = Field(None, gt=0, description="learning rate of the backbone; default: lr")
 
 
 OptimizerSpec = Annotated[AdamWOptimizer | SgdOptimizer, Field(discriminator="kind")]
+
+
+class FullStrategy(Spec):
+    """Train everything at the same rate: random weights, or more than some 50,000 images."""
+
+    kind: Literal["full"] = "full"
+
+
+class FrozenStrategy(Spec):
+    """Train the head alone."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class LastStrategy(Spec):
+    """Train the head and the last stages of the backbone."""
+
+    kind: Literal["last"] = "last"
+    stages: int = Field(2, ge=1, description="of the backbone, counted from the head")
+
+
+class DifferentialStrategy(Spec):
+    """Train everything, the backbone at a rate of its own."""
+
+    kind: Literal["differential"] = "differential"
+    factor: float = Field(0.01, gt=0, le=1, description="of optimizer.lr, for the backbone; 0.01 with lr 1e-3 is 1e-5")
+
+
+class LayerwiseDecayStrategy(Spec):
+    """Train everything, each stage at the rate of the one after it times a factor (ELECTRA, BEiT)."""
+
+    kind: Literal["layerwise_decay"] = "layerwise_decay"
+    factor: float = Field(0.75, gt=0, lt=1, description="a stage; the head has optimizer.lr")
+
+
+class GradualStrategy(Spec):
+    """Train the head first, and the backbone's stages with it from the named epochs on, deepest first (ULMFiT)."""
+
+    kind: Literal["gradual"] = "gradual"
+    epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (1, 10, 20), min_length=1, description="epochs done before each unfreezing, rising"
+    )
+    stages: int = Field(2, ge=1, description="unfrozen each time")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _rising(self, self.epochs)
+
+
+StrategySpec = Annotated[
+    FullStrategy | FrozenStrategy | LastStrategy | DifferentialStrategy | LayerwiseDecayStrategy | GradualStrategy,
+    Field(discriminator="kind"),
+]
 
 
 class _Warmup(Spec):
@@ -170,6 +236,7 @@ class TrainSpec(Spec):
     batch_size: int = Field(32, ge=2)
     accumulate: int = Field(1, ge=1, description="micro-batches of batch_size an optimizer step")
     optimizer: OptimizerSpec = AdamWOptimizer()
+    strategy: StrategySpec = FullStrategy()
     schedule: ScheduleSpec = CosineRestartsSchedule()
     loss: LossSpec = CrossEntropyLoss()
     imbalance: ImbalanceSpec = WeightsImbalance()

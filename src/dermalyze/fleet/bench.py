@@ -18,9 +18,9 @@ from dermalyze.core.run import Run
 from dermalyze.core.runtime import Runtime, StopRequest, applied
 from dermalyze.data.loader import balanced_batches
 from dermalyze.fleet.pipeline import duration
-from dermalyze.model.speed import StepTime, best_of, combinations, step_times
+from dermalyze.model.speed import StepTime, asked_runtime, best_of, combinations, step_times
 from dermalyze.ops.imbalance import draw_order
-from dermalyze.stages.train import Training, asked_runtime
+from dermalyze.stages.train import Training
 
 WARM_UP = 2  # steps that don't count
 

@@ -24,16 +24,14 @@ class Classifier(nn.Module):
         backbone: images to features.
         head: features to logits.
         classes: C.
-        frozen: the backbone is not trained: its parameters take no gradient, and its BatchNorm and dropout stay in
-            evaluation mode after `.train()`.
+        held: modules that stay in evaluation mode after `.train()`, with their BatchNorm and dropout: those that a transfer
+            strategy keeps frozen.
     """
 
-    def __init__(self, backbone: Backbone, head: Head, *, classes: int, frozen: bool = False) -> None:
+    def __init__(self, backbone: Backbone, head: Head, *, classes: int) -> None:
         super().__init__()
-        self.backbone, self.head, self.classes, self.frozen = backbone, head, classes, frozen
-        if frozen:
-            backbone.requires_grad_(False)
-            backbone.eval()
+        self.backbone, self.head, self.classes = backbone, head, classes
+        self.held: tuple[nn.Module, ...] = ()
 
     @property
     def width(self) -> int:
@@ -66,8 +64,8 @@ class Classifier(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self.held:
+            module.eval()
         return self
 
 
@@ -91,7 +89,7 @@ def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool) -> Cl
         raise ModelError(f"a classifier of {classes} class(es) makes no sense; 2 or more are needed")
     backbone = create_backbone(spec, load_weights=load_weights)
     head = build_head(spec.head, pooled_width=backbone.width, map_width=backbone.map_width, classes=classes)
-    return Classifier(backbone, head, classes=classes, frozen=spec.freeze_backbone)
+    return Classifier(backbone, head, classes=classes)
 
 
 def check_input(model: Classifier, height: int, width: int) -> None:
