@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
 from dermalyze.config.model import ModelSpec
 from dermalyze.core import torch_guard
 from dermalyze.core.errors import ConfigError, MissingExtraError, ModelError, nearest
+from dermalyze.model.own import OWN, InputConfig
+from dermalyze.model.parts import Stage, child_groups, split_stages
 from dermalyze.model.weights import load_backbone_weights, read_sidecar, read_tensors
 
 if TYPE_CHECKING:
@@ -37,67 +37,6 @@ OURS = {  # kwargs of timm.create_model that are set here, and where to say it i
 }
 HUB_FILE = "model.safetensors"
 HUB_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """What a backbone was trained on.
-
-    Attributes:
-        size: (height, width), px.
-        mean: of RGB in 0..1.
-        std: of RGB in 0..1, above 0.
-    """
-
-    size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class OwnNetwork(nn.Module):
-    """A network that timm does not have: it speaks timm's dialect (`forward_features`, `forward_head`, `num_features`).
-
-    Attributes:
-        config: the input it was made for.
-    """
-
-    config: ClassVar[InputConfig]
-
-
-class TinyCnn(OwnNetwork):
-    """Four blocks of convolution, BatchNorm and ReLU: a network for demonstrations and tests, no weights exist.
-
-    A stem of stride 2 and a halving before each later block make the map 1/16 of the image. 137,112 parameters with
-    the default channels.
-
-    Args:
-        channels: of each block, four or any other number.
-    """
-
-    config = InputConfig((96, 96), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-    def __init__(self, channels: Sequence[int] = (24, 48, 96, 96)) -> None:
-        super().__init__()
-        layers = self._block(3, channels[0], kernel=5, stride=2)
-        for edge_in, edge_out in pairwise(channels):
-            layers += [nn.MaxPool2d(2), *self._block(edge_in, edge_out, kernel=3, stride=1)]
-        self.layers = nn.Sequential(*layers)
-        self.num_features = channels[-1]
-
-    @staticmethod
-    def _block(edge_in: int, edge_out: int, *, kernel: int, stride: int) -> list[nn.Module]:
-        conv = nn.Conv2d(edge_in, edge_out, kernel, stride, padding=kernel // 2, bias=False)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        return [conv, nn.BatchNorm2d(edge_out), nn.ReLU(inplace=True)]
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.layers(images))
-
-    def forward_head(self, map_BDhw: Tensor, pre_logits: bool = True) -> Tensor:
-        return map_BDhw.mean(dim=(2, 3))
-
-
-OWN: dict[str, type[OwnNetwork]] = {"tiny_cnn": TinyCnn}
 
 
 class Backbone(nn.Module):
@@ -140,6 +79,21 @@ class Backbone(nn.Module):
             raise ModelError(f"{type(self.net).__name__} pools tokens, not its map; use embed() instead of pooled()")
         channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
         return self._pool(map_BDhw.permute(0, 2, 3, 1) if channels_last else map_BDhw)
+
+    def stages(self) -> list[Stage]:
+        """The network's parts in depth order: the stem first, every parameter in exactly one.
+
+        What layer-wise decay and gradual unfreezing act on. A part is what the network's family calls so: a stage of a
+        convolutional network or of a Swin, a block of a ViT. Class token and position embedding belong to the stem; a
+        closing norm to the last part.
+        """
+        groups: list[list[str]]
+        try:
+            matcher = self.net.group_matcher(coarse=True)  # type: ignore[operator]
+            groups = [*_timm().models.group_parameters(self.net, matcher).values()]
+        except (AttributeError, AssertionError):  # a few of timm's networks do not say
+            groups = child_groups(self.net)
+        return split_stages(self.net, groups)
 
     def _raw(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.net.forward_features(images))  # type: ignore[operator]

@@ -15,6 +15,7 @@ from dermalyze.core.errors import ModelError
 from dermalyze.core.runtime import out_of_memory
 from dermalyze.model.backbones import Backbone, create_backbone
 from dermalyze.model.heads import Head, build_head
+from dermalyze.model.parts import Stage
 
 
 class Classifier(nn.Module):
@@ -61,6 +62,10 @@ class Classifier(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """The backbone's pooled features (B, D), as in `forward_with_embedding`."""
         return self.features(images).mean(dim=(2, 3)) if self.head.takes == "map" else self.backbone.embed(images)
+
+    def stages(self) -> list[Stage]:
+        """The backbone's parts in depth order; see `Backbone.stages`. The head is in none of them."""
+        return self.backbone.stages()
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
