@@ -15,6 +15,7 @@ from torch import nn
 from dermalyze.config.base import Spec
 from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, StrategySpec, TrainSpec
 from dermalyze.model.augment import POLICIES, Policy, augment
+from dermalyze.model.auto_augment import AUTO
 from dermalyze.model.losses import LOSSES, build_loss
 from dermalyze.model.optim import OPTIMIZERS, build_optimizer, set_lr
 from dermalyze.model.schedules import SCHEDULES, cycle_start, lr_at
@@ -67,10 +68,12 @@ def test_policies_are_the_specs() -> None:
     assert list(POLICIES) == list(get_args(AugmentSpec.model_fields["policy"].annotation))
     own = {"policy", "mixup", "cutmix"}
     assert set(AugmentSpec.model_fields) - own == {f.name for f in dataclasses.fields(Policy)} - {"affine_deg"}
-    for policy in POLICIES.values():  # every number of a policy could be given by hand
+    for name, policy in POLICIES.items():  # every number of a policy could be given by hand
         numbers = dataclasses.asdict(policy)
-        del numbers["affine_deg"]
-        AugmentSpec(**numbers)
+        for key in ("affine_deg", *(("ops", "magnitude") if name != "randaugment" else ())):
+            del numbers[key]
+        AugmentSpec(policy=name, **numbers)  # type: ignore[arg-type]
+    assert set(AUTO) == {name for name, policy in POLICIES.items() if policy.ops}
 
 
 def test_standard_is_the_documents_list() -> None:

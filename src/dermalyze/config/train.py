@@ -200,7 +200,7 @@ ImbalanceSpec = Annotated[NoImbalance | WeightsImbalance | SamplingImbalance | B
 class AugmentSpec(Spec):
     """Random changes of a training batch. A policy sets every number; a number given beside it wins."""
 
-    policy: Literal["none", "conservative", "standard", "strong"] = "standard"
+    policy: Literal["none", "conservative", "standard", "strong", "randaugment", "trivialaugment", "autoaugment"] = "standard"
     hflip: Unit | None = Field(None, description="probability")
     vflip: Unit | None = Field(None, description="probability")
     rotate_deg: float | None = Field(None, ge=0, le=180, description="rotation uniform in ± this")
@@ -211,7 +211,10 @@ class AugmentSpec(Spec):
     saturation: Unit | None = None
     hue: float | None = Field(None, ge=0, le=0.5, description="turns")
     blur: Unit | None = Field(None, description="probability of a Gaussian blur")
-    cutout: Unit | None = Field(None, description="probability of masking a rectangle")
+    cutout: Unit | None = Field(None, description="probability of masking a rectangle (random erasing)")
+    perspective: float | None = Field(None, ge=0, le=0.8, description="corners move in by up to this share of half an edge")
+    ops: int | None = Field(None, ge=1, le=10, description="randaugment: operations an image, one after another; default 2")
+    magnitude: int | None = Field(None, ge=0, le=30, description="randaugment: strength of each; default 9")
     mixup: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Zhang et al. 2018)")
     cutmix: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Yun et al. 2019)")
 
@@ -219,7 +222,16 @@ class AugmentSpec(Spec):
     def _check(self) -> Self:
         if self.scale is not None and not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise ValueError(f"scale {self.scale} must be (low, high) within 0.1..10")
+        if self.policy != "randaugment" and (self.ops is not None or self.magnitude is not None):
+            raise ValueError(f"ops and magnitude belong to policy randaugment, not {self.policy}")
         return self
+
+
+class SizeSpec(Spec):
+    """The size of training images from an epoch on."""
+
+    epoch: int = Field(ge=0, description="epochs done before")
+    scale: float = Field(gt=0.1, le=1, description="of the edges of preprocess.size")
 
 
 class EarlyStoppingSpec(Spec):
@@ -244,6 +256,9 @@ class TrainSpec(Spec):
         False, description="draw each source (of merged data) equally often, then within a source as imbalance says"
     )
     augment: AugmentSpec = AugmentSpec()
+    progressive: tuple[SizeSpec, ...] = Field(
+        (), description="smaller images first; at full size before the first entry, from the last on, and in validation"
+    )
     monitor: str = Field("val_loss", description="metric that picks the best epoch and stops early; see metrics.jsonl")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     ema: float | None = Field(
@@ -269,3 +284,14 @@ class TrainSpec(Spec):
     prefetch_factor: int = Field(2, ge=1, description="stream: batches ready a worker")
     persistent_workers: bool = Field(True, description="stream: keep workers between epochs")
     checkpoint_minutes: float = Field(3.0, gt=0, description="longest time between checkpoints within an epoch")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.progressive:
+            _rising(self, tuple(size.epoch for size in self.progressive))
+            last = self.progressive[-1]
+            if last.scale != 1 or last.epoch >= self.epochs:
+                raise ValueError(
+                    f"progressive must end at scale 1 before epoch {self.epochs}, ends at {last.scale:g} in {last.epoch}"
+                )
+        return self

@@ -48,6 +48,7 @@ from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
 from dermalyze.model.speed import asked_runtime, fastest_runtime
 from dermalyze.model.strategies import Plan
+from dermalyze.model.warp import resized
 from dermalyze.ops.counter import dropout_seed
 from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
 from dermalyze.ops.metrics import measure
@@ -170,10 +171,11 @@ class Training:
 
         torch.manual_seed(spec.seed)
         model = build_classifier(spec.model, len(self.classes), load_weights=True)
-        check_input(model, self.preprocessing.height, self.preprocessing.width)
+        for epoch in sorted({0, *(size.epoch for size in self.settings.progressive)}, reverse=True):  # full size first
+            check_input(model, *self._size(epoch))
         self.model: Classifier = model.to(runtime.device, memory_format=runtime.memory_format)  # type: ignore[call-overload]
         self.plan = Plan(self.model, self.settings.strategy, epochs=self.settings.epochs)
-        self.changes = self.plan.starts
+        self.changes = sorted({*self.plan.starts, *(size.epoch for size in self.settings.progressive)})
         self.optimizer = build_optimizer(self.model, self.settings.optimizer, self.plan.paces)
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
@@ -303,9 +305,8 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         for (batch, raw, label), share in zip(pieces, shares, strict=True):
             torch.manual_seed(dropout_seed(spec.seed, epoch, int(batch[0])))
-            pixels = augment(
-                raw.to(device, non_blocking=True), self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch
-            )
+            small = resized(raw.to(device, non_blocking=True), self._size(epoch))
+            pixels = augment(small, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch)
             target = functional.one_hot(label, len(self.classes)).float().to(device)
             pixels, target = mix(pixels, target, self.settings.augment, seed=spec.seed, epoch=epoch, step=int(batch[0]))
             inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
@@ -321,6 +322,11 @@ class Training:
             sums[2] += (scores.argmax(1) == answers).sum().item()
         self.scaler.unscale_(self.optimizer)
         return sums
+
+    def _size(self, epoch: int) -> tuple[int, int]:
+        """Height and width of training images in an epoch (0-based)."""
+        scale = next((size.scale for size in reversed(self.settings.progressive) if size.epoch <= epoch), 1.0)
+        return round(self.preprocessing.height * scale), round(self.preprocessing.width * scale)
 
     def _validate(self, epoch: int) -> dict[str, Any]:
         """The epoch's line: training sums and metrics of the validation part, by the averaged weights where there are any."""
