@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
-from dermalyze.core import torch_guard
-from dermalyze.model import auto_augment as ours
-from dermalyze.model.warp import perspective, warp
-
-torch_guard.install()
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode, RandAugment, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as tv
+
+from dermalyze.model import auto_augment as ours
+from dermalyze.model.warp import perspective, warp
 
 torch.set_num_threads(1)
 OPS = dict(ours.OPS)
@@ -60,7 +57,7 @@ def test_colours(name: str) -> None:
     for image, magnitude, out in zip(images, magnitudes, found, strict=True):
         off = (out.int() - PLAIN[name](image, magnitude).int()).abs()
         assert off.max() <= (1 if name in ("brightness", "color", "contrast", "sharpness", "auto_contrast") else 0)
-        assert (off > 0).float().mean() < 0.25  # only where a number falls between two levels
+        assert (off > 0).float().mean() < 0.02  # only where a number falls between two levels
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -133,13 +130,10 @@ def test_draws_have_the_shares_they_should() -> None:
             assert len(np.unique(np.abs(turned).round(6))) == strengths
     first, second = ours.autoaugment(random, 0)
     pairs = np.bincount(first.op_B * 15 + second.op_B, minlength=225) / 20_000
-    solarize, posterize, equalize = (
-        dict(zip(dict(ours.OPS), range(15), strict=True))[n] for n in ("solarize", "posterize", "equalize")
-    )
-    assert abs(pairs[posterize * 15 + posterize] - 0.36 / 25) < 0.004
-    # posterize at its fifth or seventh level before, solarize after what happened or did not
+    names = [name for name, _ in ours.OPS]
+    posterize, solarize = names.index("posterize"), names.index("solarize")
+    assert abs(pairs[posterize * 15 + posterize] - 0.6 * 0.6 / 25) < 0.004
     assert abs((second.op_B == solarize).mean() - (0.2 + 0.6 + 0.8 + 0.2) / 25) < 0.01
-    assert (first.op_B == equalize).mean() > 0.1
 
 
 @pytest.mark.parametrize("policy", ours.AUTO)

@@ -92,7 +92,7 @@ def rotate(images: Tensor, magnitude_K: Floats) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     weight = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
-    return (images.float() * weight).sum(1, keepdim=True)
+    return (images.float() * weight).sum(1, keepdim=True).floor_()
 
 
 def _blended(images: Tensor, other: Tensor | float, magnitude_K: Floats) -> Tensor:
@@ -113,7 +113,7 @@ def color(images: Tensor, magnitude_K: Floats) -> Tensor:
 
 def contrast(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Away from the mean grey."""
-    return _blended(images, _grey(images).floor_().double().mean(dim=(1, 2, 3), keepdim=True).float(), magnitude_K)
+    return _blended(images, _grey(images).double().mean(dim=(1, 2, 3), keepdim=True).float(), magnitude_K)
 
 
 def sharpness(images: Tensor, magnitude_K: Floats) -> Tensor:
@@ -141,8 +141,8 @@ def auto_contrast(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Each channel stretched to 0..255."""
     low, high = (edge(dim=(2, 3), keepdim=True).float() for edge in (images.amin, images.amax))
     flat = low == high
-    scale = 255 / torch.where(flat, 255.0, high - low)
-    return ((images.float() - torch.where(flat, 0.0, low)) * scale).clamp_(0, 255).byte()
+    step = torch.where(flat, 1.0, (high - low) * (1 / 255))
+    return ((images.float() - torch.where(flat, 0.0, low)) / step).clamp_(0, 255).byte()
 
 
 def equalize(images: Tensor, magnitude_K: Floats) -> Tensor:

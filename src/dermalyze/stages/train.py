@@ -171,11 +171,18 @@ class Training:
 
         torch.manual_seed(spec.seed)
         model = build_classifier(spec.model, len(self.classes), load_weights=True)
-        for epoch in sorted({0, *(size.epoch for size in self.settings.progressive)}, reverse=True):  # full size first
-            check_input(model, *self._size(epoch))
+        check_input(model, self.preprocessing.height, self.preprocessing.width)
+        for size in self.settings.progressive:
+            try:
+                check_input(model, *self._size(size.epoch))
+            except ModelError as error:
+                raise ModelError(f"train.progressive: {error}; or raise scale {size.scale:g}") from error
         self.model: Classifier = model.to(runtime.device, memory_format=runtime.memory_format)  # type: ignore[call-overload]
+        kind = self.settings.strategy.kind
+        if kind in ("frozen", "last", "gradual") and not (spec.model.pretrained or spec.model.weights):
+            say(f"train.strategy {kind} keeps random weights; give model.weights or model.pretrained: true")
         self.plan = Plan(self.model, self.settings.strategy, epochs=self.settings.epochs)
-        self.changes = sorted({*self.plan.starts, *(size.epoch for size in self.settings.progressive)})
+        self.changes = sorted({*self.plan.starts, *(size.epoch for size in self.settings.progressive if size.epoch)})
         self.optimizer = build_optimizer(self.model, self.settings.optimizer, self.plan.paces)
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
@@ -495,3 +502,6 @@ class Training:
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         counts = (len(self.rows["train"]), len(self.rows["val"]), parameters)
         say(cost_line(*counts, self.runtime.device, self.runtime.precision, seconds, self.learner.disk_bytes()))
+        if self.changes:
+            later = ", ".join(str(start + 1) for start in self.changes)
+            say(f"at this pace; from epoch {later} on more of the network learns or the images grow, which takes longer")
