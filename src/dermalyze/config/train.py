@@ -230,8 +230,8 @@ class AugmentSpec(Spec):
 class SizeSpec(Spec):
     """The size of training images from an epoch on."""
 
-    epoch: int = Field(ge=0, description="epochs done before")
-    scale: float = Field(gt=0.1, le=1, description="of the edges of preprocess.size")
+    epoch: int = Field(0, ge=0, description="epochs done before")
+    scale: float = Field(1.0, gt=0.1, le=1, description="of the edges of preprocess.size")
 
 
 class EarlyStoppingSpec(Spec):
