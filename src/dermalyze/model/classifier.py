@@ -15,7 +15,7 @@ from dermalyze.core.errors import ModelError
 from dermalyze.core.runtime import out_of_memory
 from dermalyze.model.backbones import Backbone, create_backbone
 from dermalyze.model.heads import Head, build_head
-from dermalyze.model.parts import Stage
+from dermalyze.model.parts import CamTarget, Stage
 
 
 class Classifier(nn.Module):
@@ -66,6 +66,10 @@ class Classifier(nn.Module):
     def stages(self) -> list[Stage]:
         """The backbone's parts in depth order; see `Backbone.stages`. The head is in none of them."""
         return self.backbone.stages()
+
+    def cam_target(self) -> CamTarget:
+        """Where a class-activation map is read; see `Backbone.cam_target`."""
+        return self.backbone.cam_target()
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

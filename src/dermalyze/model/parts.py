@@ -1,11 +1,14 @@
-"""The parts of a network: stages in depth order."""
+"""The parts of a network: stages in depth order, and where a class-activation map is read.
+
+Shapes: B images, H x W pixels, D channels, h x w feature map, N tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +25,48 @@ class Stage:
     name: str
     modules: tuple[nn.Module, ...]
     parameters: tuple[nn.Parameter, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class CamTarget:
+    """Where a class-activation map is read: the output of a module, and how that becomes a grid.
+
+    Attributes:
+        module: its output is read with a forward hook, and differentiated.
+        prefix_tokens: tokens before those of the grid (class token, registers); None: whatever the grid leaves over.
+        channels_last: a map of four axes comes as (B, h, w, D).
+        grid_px: (H, W) of the images to (h, w) of the tokens' grid; asked for tokens only.
+    """
+
+    module: nn.Module
+    prefix_tokens: int | None
+    channels_last: bool
+    grid_px: Callable[[tuple[int, int]], tuple[int, int]]
+
+    def as_map(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """The module's output, or its gradient, as (B, D, h, w): tokens in raster order, those of no place left out.
+
+        Args:
+            output: (B, D, h, w), (B, h, w, D) or (B, N, D).
+            size: (H, W) of the images, px.
+
+        Raises:
+            ValueError: it is no grid.
+
+        >>> import torch
+        >>> target = CamTarget(nn.Identity(), None, False, lambda size: (size[0] // 16, size[1] // 16))
+        >>> target.as_map(torch.arange(7.0).view(1, 7, 1), (32, 48))[0, 0]
+        tensor([[1., 2., 3.],
+                [4., 5., 6.]])
+        """
+        if output.ndim == 4:
+            return output.permute(0, 3, 1, 2) if self.channels_last else output
+        if output.ndim == 3:
+            rows, columns = self.grid_px(size)
+            prefix = output.shape[1] - rows * columns
+            if prefix >= 0 and prefix == (prefix if self.prefix_tokens is None else self.prefix_tokens):
+                return output[:, prefix:].transpose(1, 2).reshape(-1, output.shape[2], rows, columns)
+        raise ValueError(f"features {tuple(output.shape)} of an image of {size[0]}x{size[1]} px are no map")
 
 
 def split_stages(net: nn.Module, groups: Iterable[Iterable[str]]) -> list[Stage]:
