@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dermalyze.config.model import LinearHead, ModelSpec
-from dermalyze.config.train import AdamWOptimizer, GradualStrategy, LastStrategy, StrategySpec
+from dermalyze.config.train import AdamWOptimizer, FrozenStrategy, GradualStrategy, LastStrategy, StrategySpec
 from dermalyze.core.errors import ConfigError
 from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.optim import build_optimizer, set_lr
@@ -114,6 +114,29 @@ def test_what_the_network_itself_keeps_fixed_stays_fixed() -> None:
     assert not model.backbone.net.pos_embed.requires_grad  # type: ignore[union-attr]
     assert model.backbone.net.cls_token.requires_grad  # type: ignore[union-attr]
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam", "self_attention"])
+def test_attention_blocks_always_learn(kind: str) -> None:
+    """They are new, as the head is; also where a later stage is frozen."""
+    blocks = [{"kind": kind, "stage": 2}, {"kind": kind, "stage": 4}]
+    spec = ModelSpec.model_validate({"backbone": "resnet10t", "head": {"kind": "linear"}, "attention": blocks})
+    torch.manual_seed(0)
+    model = build_classifier(spec, 3, load_weights=False)
+    plan = Plan(model, FrozenStrategy(), epochs=1)
+    optimizer = build_optimizer(model, AdamWOptimizer(lr=1e-3), plan.paces)
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3}
+    model.eval().train()
+    step(model, optimizer, 64)
+    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    behind = ("head.", "backbone.net.layer2.1.", "backbone.net.layer4.1.")
+    new = {name for name, _ in model.named_parameters() if name.startswith(behind)}
+    assert learnt == new
+    assert len(new) > 2
+    for name, module in model.backbone.named_modules():
+        if isinstance(module, _BatchNorm):
+            own = any(f"backbone.{name}.{each}" in new for each, _ in module.named_parameters())
+            assert module.training == own, name
 
 
 def test_stochastic_depth_is_timms_own() -> None:

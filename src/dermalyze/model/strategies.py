@@ -12,6 +12,7 @@ from torch import nn
 from dermalyze.config.train import StrategySpec
 from dermalyze.core.errors import ConfigError
 from dermalyze.core.progress import say
+from dermalyze.model.attention import NonLocal, Se, Spatial
 from dermalyze.model.classifier import Classifier
 from dermalyze.model.optim import Pace
 
@@ -100,7 +101,8 @@ class Plan:
     dropout and stochastic depth are off. What the network itself keeps fixed stays fixed.
 
     Args:
-        model: its `backbone.stages()` are what is frozen and scaled; whatever else it has learns from the start.
+        model: its `backbone.stages()` are what is frozen and scaled. Whatever else it has, and attention blocks between the
+            stages, which no weight file fills, learn from the start at the whole rate.
         spec: `train.strategy`.
         epochs: of the whole training.
 
@@ -116,7 +118,9 @@ class Plan:
     def __init__(self, model: Classifier, spec: StrategySpec, *, epochs: int) -> None:
         self.model = model
         self.stages = model.backbone.stages()
-        self._learnable = [[p for p in stage.parameters if p.requires_grad] for stage in self.stages]
+        blocks = [m for m in model.backbone.modules() if isinstance(m, Se | Spatial | NonLocal)]
+        self._new = {id(parameter) for block in blocks for parameter in block.parameters()}
+        self._learnable = [[p for p in stage.parameters if p.requires_grad and id(p) not in self._new] for stage in self.stages]
         self._scales = [scales_at(spec, len(self.stages), epoch) for epoch in range(epochs)]
         self.paces: dict[nn.Parameter, Pace] = {}
         for group, scales in zip(self._learnable, zip(*self._scales, strict=True), strict=True):
@@ -139,7 +143,7 @@ class Plan:
             for parameter in learnable:
                 parameter.requires_grad_(scale > 0)
             if not scale:
-                still.update(map(id, stage.parameters))
+                still.update({id(parameter) for parameter in stage.parameters} - self._new)
         self.model.held = tuple(_held(nn.ModuleList([self.model.backbone]), still)) if still else ()
         self.model.train()
 
