@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dermalyze.config.model import AttentionSpec, ModelSpec
 from dermalyze.core import torch_guard
+from dermalyze.core.atomic import size_text
 from dermalyze.core.errors import ConfigError, MissingExtraError, ModelError, ResourceError, nearest
 from dermalyze.core.machine import available_memory_bytes
 from dermalyze.model.attention import add_attention
@@ -355,8 +356,8 @@ def _require_memory(spec: ModelSpec) -> None:
     parameters = _parameters(spec.backbone, json.dumps(spec.kwargs, sort_keys=True, default=str))
     if (needed := 4 * parameters) > free:
         raise ResourceError(
-            f"model.backbone: {spec.backbone} has {parameters / 1e6:,.0f} M parameters, {needed / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} GiB of memory are free (training needs about four times the weights); choose a smaller one"
+            f"model.backbone: {spec.backbone} has {parameters / 1e6:,.0f} M parameters, {size_text(needed)}, and "
+            f"{size_text(free)} of memory are free (training needs about four times the weights); choose a smaller one"
         )
 
 
