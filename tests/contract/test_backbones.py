@@ -176,6 +176,19 @@ def test_kwargs_reach_the_network() -> None:
     assert {m.eps for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
 
 
+def test_one_channel_is_a_network_of_one_channel_with_summed_kernels() -> None:
+    """Against timm's own network of one input channel."""
+    torch.manual_seed(0)
+    backbone = create_backbone(ModelSpec(backbone="resnet10t", channels=1), load_weights=False).eval()
+    other = timm.create_model("resnet10t", in_chans=1, num_classes=0).eval()
+    state = backbone.net.state_dict()
+    other.load_state_dict({**state, "conv1.0.weight": state["conv1.0.weight"].sum(dim=1, keepdim=True)})
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone.embed(images), other(images.mean(dim=1, keepdim=True)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(backbone(images), backbone(images.flip(1)), rtol=1e-4, atol=1e-5)
+
+
 def test_tiny_cnn_is_tiny_and_good_at_small_sizes() -> None:
     backbone = create("tiny_cnn")
     assert sum(p.numel() for p in backbone.parameters()) < 150_000
