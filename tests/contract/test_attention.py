@@ -118,18 +118,29 @@ def test_weights_are_loaded_before_the_blocks_stand(tmp_path: Path) -> None:
     [
         ("resnet10t", 5, r"stage 5 of a network of stages 0 \(the stem\) to 4"),
         ("mobilenetv3_small_050", 7, r"stage 7 \(conv_head\) of MobileNetV3 gives no map"),
+        ("vit_tiny_patch16_224", None, "of VisionTransformer gives no map"),
         ("vit_tiny_patch16_224", 3, "gives no map of channels; attention stands behind stages of convolutional networks"),
         ("swin_tiny_patch4_window7_224", 2, "SwinTransformer is a transformer and has attention; remove it"),
     ],
 )
-def test_refusals(backbone: str, stage: int, message: str) -> None:
+def test_refusals(backbone: str, stage: int | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         build(backbone, {"kind": "se", "stage": stage})
     assert "\n" not in str(caught.value)
 
 
+def test_new_blocks_are_not_frozen() -> None:
+    with pytest.raises(ValidationError, match="leave the new attention blocks random"):
+        ModelSpec.model_validate({"attention": [{"kind": "se"}], "freeze_backbone": True})
+
+
+def test_without_a_stage_it_stands_behind_the_last_map() -> None:
+    net = build("mobilenetv3_small_050", {"kind": "se"}).backbone.net
+    assert isinstance(net.get_submodule("blocks.5.1"), Se)
+
+
 def test_unknown_kind_and_stage() -> None:
-    for wrong in ({"kind": "see", "stage": 1}, {"kind": "se", "stage": -1}, {"kind": "se"}):
+    for wrong in ({"kind": "see", "stage": 1}, {"kind": "se", "stage": -1}):
         with pytest.raises(ValidationError):
             ModelSpec.model_validate({"attention": [wrong]})
 

@@ -11,6 +11,7 @@ import torch
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.artefact import Graph
 from dermalyze.core.errors import ConfigError, ModelError
+from dermalyze.model.cards import FAMILIES, Card
 from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.names import NAMES, VARIANTS
 from dermalyze.model.weights import load_state, save_state
@@ -93,6 +94,24 @@ def test_export(name: str) -> None:
     network = Deployed(model, model.backbone.mean, model.backbone.std).eval()
     graph = Graph(to_onnx(network, edge, edge), classes=3, height=edge, width=edge)
     assert measure_parity(network, graph, edge, edge)["max_probability_difference"] < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("card", [card for cards in FAMILIES.values() for card in cards], ids=lambda card: card.name)
+def test_large_ones_really_run(card: Card) -> None:
+    """One image at the network's own size; up to 100 M parameters also backwards."""
+    torch.manual_seed(0)
+    model = build(card.name, {})
+    images = torch.randn(2 if card.parameters < 100e6 else 1, 3, *card.size)
+    if card.parameters < 100e6:
+        model.train()(images).square().sum().backward()
+        assert all(any(p.grad is not None for p in stage.parameters) for stage in model.stages())
+    model.eval()
+    with torch.inference_mode():
+        logits, embedding = model.forward_with_embedding(images)
+        assert model.features(images).shape[:2] == (len(images), model.backbone.map_width)
+    assert torch.isfinite(logits).all()
+    assert embedding.shape == (len(images), card.width)
 
 
 def on_meta(name: str, classes: int, **kwargs: Any) -> Classifier:

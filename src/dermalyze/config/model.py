@@ -38,7 +38,7 @@ HeadSpec = Annotated[LinearHead | SimpleHead | AcrnnHead, Field(discriminator="k
 
 
 class _AttentionBlock(Spec):
-    stage: int = Field(ge=0, description="behind which of the backbone's stages; 0 is the stem")
+    stage: int | None = Field(None, ge=0, description="behind which of the backbone's stages, 0 the stem; default: the last")
 
 
 class SeAttention(_AttentionBlock):
@@ -80,6 +80,7 @@ class ModelSpec(Spec):
 
     backbone: str = "tf_efficientnetv2_s"
     kwargs: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
+    channels: Literal[1, 3] = Field(3, description="1: the network sees the mean of the three colours, for grey modalities")
     pretrained: bool = Field(False, description="take timm's named weights from the hub; refused where it can't be reached")
     weights: str | None = Field(None, description="a local .safetensors file of backbone weights with its .json sidecar")
     attention: tuple[AttentionSpec, ...] = Field((), description="blocks behind stages of a convolutional backbone")
@@ -89,4 +90,6 @@ class ModelSpec(Spec):
     def _check(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained: true and weights: FILE are both given; keep one")
+        if self.freeze_backbone and self.attention:
+            raise ValueError("freeze_backbone: true would leave the new attention blocks random; keep one of the two")
         return self

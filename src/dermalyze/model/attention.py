@@ -136,7 +136,7 @@ def add_attention(
     Args:
         net: the network; changed.
         stages: its parts.
-        specs: blocks, with the stage each stands behind.
+        specs: blocks, with the stage each stands behind; None: the last that gives a map.
         features: the network's pass to its last map, which is tried once with a small image to see what each stage gives.
 
     Returns:
@@ -149,13 +149,14 @@ def add_attention(
     reached = _reached(net, stages, features)
     places: dict[str, int] = {}
     for spec in specs:
-        if spec.stage >= len(stages):
+        stage = max(reached, default=0) if spec.stage is None else spec.stage
+        if stage >= len(stages):
             raise ConfigError(
-                f"model.attention: stage {spec.stage} of a network of stages 0 (the stem) to {len(stages) - 1}; choose one"
+                f"model.attention: stage {stage} of a network of stages 0 (the stem) to {len(stages) - 1}; choose one of these"
             )
-        if (last := reached.get(spec.stage)) is None:
+        if (last := reached.get(stage)) is None:
             raise ConfigError(
-                f"model.attention: stage {spec.stage} ({stages[spec.stage].name}) of {type(net).__name__} gives no map of "
+                f"model.attention: stage {stage} ({stages[stage].name}) of {type(net).__name__} gives no map of "
                 "channels; attention stands behind stages of convolutional networks: remove it or choose another stage"
             )
         module, channels = last
@@ -164,8 +165,8 @@ def add_attention(
         parent, _, child = names[id(module)].rpartition(".")
         setattr(net.get_submodule(parent), child, wrapped)
         names[id(wrapped)] = names[id(module)]
-        reached[spec.stage] = wrapped, channels
-        places[names[id(module)]] = spec.stage
+        reached[stage] = wrapped, channels
+        places[names[id(module)]] = stage
     return places
 
 

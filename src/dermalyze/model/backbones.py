@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dermalyze.config.model import AttentionSpec, ModelSpec
 from dermalyze.core import torch_guard
+from dermalyze.core.atomic import size_text
 from dermalyze.core.errors import ConfigError, MissingExtraError, ModelError, ResourceError, nearest
 from dermalyze.core.machine import available_memory_bytes
 from dermalyze.model.attention import add_attention
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 OURS = {  # kwargs of timm.create_model that are set here, and where to say it instead
     "num_classes": "the head has the classes",
-    "in_chans": "images have 3 channels",
+    "in_chans": "write model.channels",
     "pretrained": "write model.pretrained",
     "checkpoint_path": "write model.weights",
     "pretrained_cfg": "write model.weights",
@@ -52,10 +53,13 @@ class Backbone(nn.Module):
         map_width: channels of the feature map (differs from `width` where the network ends in a layer after pooling,
             as MobileNetV3 does).
         default_size, mean, std: see `InputConfig`.
+        channels: 1 where the network sees the mean of the three in each. That is what a network of one channel computes whose
+            first kernels are the sums of these, so that any weights serve.
     """
 
-    def __init__(self, net: nn.Module, config: InputConfig) -> None:
+    def __init__(self, net: nn.Module, config: InputConfig, channels: int = 3) -> None:
         super().__init__()
+        self.channels = channels
         self.net = net
         self.map_width = int(cast(int, net.num_features))
         self.width = int(cast(int, getattr(net, "head_hidden_size", None) or net.num_features))
@@ -137,6 +141,8 @@ class Backbone(nn.Module):
         self._attention = add_attention(self.net, self.stages(), specs, features=self._raw)
 
     def _raw(self, images: Tensor) -> Tensor:
+        if self.channels == 1:
+            images = images.mean(dim=1, keepdim=True).expand_as(images)
         return cast(Tensor, self.tap(self.net.forward_features(images)))  # type: ignore[operator]
 
     def _pool(self, raw: Tensor) -> Tensor:
@@ -235,7 +241,7 @@ def create_backbone(spec: ModelSpec, *, load_weights: bool) -> Backbone:
     net = _create(spec, hub_file)
     if load_weights and spec.weights is not None:
         load_backbone_weights(Path(spec.weights), net, spec)
-    backbone = Backbone(net, config)
+    backbone = Backbone(net, config, spec.channels)
     if spec.attention:
         backbone.add_attention(spec.attention)
     return backbone
@@ -355,8 +361,8 @@ def _require_memory(spec: ModelSpec) -> None:
     parameters = _parameters(spec.backbone, json.dumps(spec.kwargs, sort_keys=True, default=str))
     if (needed := 4 * parameters) > free:
         raise ResourceError(
-            f"model.backbone: {spec.backbone} has {parameters / 1e6:,.0f} M parameters, {needed / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} GiB of memory are free (training needs about four times the weights); choose a smaller one"
+            f"model.backbone: {spec.backbone} has {parameters / 1e6:,.0f} M parameters, {size_text(needed)}, and "
+            f"{size_text(free)} of memory are free (training needs about four times the weights); choose a smaller one"
         )
 
 

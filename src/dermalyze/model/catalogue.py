@@ -1,9 +1,6 @@
-"""What a network costs and can do, and the rows of the documents' model tables."""
+"""What a network costs and can do, counted without memory for its weights."""
 
 from __future__ import annotations
-
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,37 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.errors import ModelError
 from dermalyze.model.backbones import Backbone, create_backbone, licence_of
-
-
-@dataclass(frozen=True)
-class Card:
-    """A backbone in figures, without a head.
-
-    Attributes:
-        name: for `model.backbone`.
-        parameters: count.
-        multiply_adds: of one image at `size`: multiplications with addition, in convolutions and matrix products.
-        width: features of an embedding.
-        size: (height, width) that it was made for, px.
-        stages: parts, stem included.
-        licence: of the weights that `pretrained: true` takes; None: no such weights; "unknown": timm does not say.
-        cam: it has a map to read a class activation from.
-        rollout: it is a transformer with a class token from the first block on.
-    """
-
-    name: str
-    parameters: int
-    multiply_adds: int
-    width: int
-    size: tuple[int, int]
-    stages: int
-    licence: str | None
-    cam: bool
-    rollout: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {**asdict(self), "size": list(self.size)}
+from dermalyze.model.cards import Card
+from dermalyze.model.names import known_name
 
 
 def measure(spec: ModelSpec) -> Card:
@@ -56,7 +24,7 @@ def measure(spec: ModelSpec) -> Card:
 
     >>> card = measure(ModelSpec(backbone="tiny_cnn"))
     >>> card.parameters, card.multiply_adds, card.width
-    (137112, 15676416, 96)
+    (137112, 19077120, 96)
     """
     with torch.device("meta"), torch.inference_mode():
         backbone = create_backbone(spec, load_weights=False).eval()
@@ -72,7 +40,7 @@ def measure(spec: ModelSpec) -> Card:
         except ModelError:
             cam = False
     return Card(
-        name=spec.backbone,
+        name=known_name(spec.backbone),
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
         width=backbone.width,
@@ -85,7 +53,10 @@ def measure(spec: ModelSpec) -> Card:
 
 
 def _rolls_out(backbone: Backbone) -> bool:
-    """Whether attention can be multiplied from block to block: one kind of block, all tokens in each, a class token first."""
-    blocks = getattr(backbone.net, "blocks", None)
+    """Whether attention can be multiplied from block to block: one kind of it in all blocks, and a class token from the first.
+
+    ConViT has two kinds, and its class token joins late.
+    """
+    attention = {type(getattr(block, "attn", None)) for block in getattr(backbone.net, "blocks", [])}
     has_class = getattr(backbone.net, "cls_token", None) is not None
-    return has_class and hasattr(backbone.net, "num_prefix_tokens") and all(hasattr(block, "attn") for block in blocks or [])
+    return has_class and len(attention) == 1 and attention != {type(None)}

@@ -105,8 +105,26 @@ def check_input(model: Classifier, height: int, width: int) -> None:
     """Try one black image, so that a size the network cannot take is refused before anything long begins.
 
     Raises:
-        ModelError: the network refuses (height, width) pixels.
+        ModelError: the network refuses (height, width) pixels; with the nearest size that it takes.
     """
+    if (error := _refusal(model, height, width)) is None:
+        return
+    own = model.backbone.default_size
+    sizes = {own, *((max(step, round(height / step) * step), max(step, round(width / step) * step)) for step in (14, 16, 32))}
+    by_distance = sorted(sizes, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
+    near = next((size for size in by_distance if _refusal(model, *size) is None), own)
+    remedy = f"set preprocess.size (its own size is {_px(own)}; the nearest it takes is {_px(near)})"
+    if getattr(getattr(model.backbone.net, "patch_embed", None), "strict_img_size", False):
+        remedy += f", or build it for this size with model.kwargs: {{img_size: [{height}, {width}]}}"
+    raise ModelError(f"this network does not take {height}x{width} px: {error}; {remedy}") from error
+
+
+def _px(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _refusal(model: Classifier, height: int, width: int) -> Exception | None:
+    """Why the network does not take a black image of this size; None if it does. The model stays as it was."""
     parameter = next(model.parameters())
     images = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
     training = model.training
@@ -117,9 +135,7 @@ def check_input(model: Classifier, height: int, width: int) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         if out_of_memory(error):
             raise
-        own = "x".join(map(str, model.backbone.default_size))
-        raise ModelError(
-            f"this network does not take {height}x{width} px: {error}; set preprocess.size (its own size is {own})"
-        ) from error
+        return error
     finally:
         model.train(training)
+    return None

@@ -10,7 +10,7 @@ from dermalyze.core.errors import ConfigError, ModelError
 
 NAMES: dict[str, str] = {
     **{f"resnet_{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
-    **{f"densenet_{depth}": f"densenet{depth}" for depth in (121, 169, 201)},
+    **{f"densenet_{depth}": f"densenet{depth}" for depth in (121, 169, 201, 264)},
     **{f"efficientnet_v2_{size}": f"tf_efficientnetv2_{size}" for size in "sml"},
     **{f"efficientnetv2_{size}": f"tf_efficientnetv2_{size[0]}" for size in ("small", "medium", "large")},
     "mobilenet_v2": "mobilenetv2_100",
@@ -30,12 +30,24 @@ NAMES: dict[str, str] = {
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     # timm's densenet264d has another stem and 73 M parameters; the paper's (Huang 2017, table 1) is this, and has no weights.
-    **dict.fromkeys(("densenet264", "densenet_264"), ("densenet121", {"block_config": [6, 12, 64, 48]})),
+    "densenet264": ("densenet121", {"block_config": [6, 12, 64, 48]}),
     "cvt_13": ("cvt", {}),
     "cvt_21": ("cvt", {"depth": [1, 4, 16]}),
     "cvt_w24": ("cvt", {"depth": [2, 2, 20], "embed_dim": [192, 768, 1024], "num_heads": [3, 12, 16]}),
 }
 """A network that is another one built with other numbers; no weights exist for it."""
+
+
+def known_name(name: str) -> str:
+    """The name under which a network is listed, in place of a document's.
+
+    >>> known_name("ViT-Base"), known_name("DenseNet-264"), known_name("resnet18.a1_in1k")
+    ('vit_base_patch16_224', 'densenet264', 'resnet18.a1_in1k')
+    """
+    if not re.fullmatch("[A-Za-z0-9_-]+", name):  # a tag, or something that no table holds
+        return name
+    key = name.lower().replace("-", "_")
+    return NAMES.get(key, key)
 
 
 def resolve(spec: ModelSpec) -> ModelSpec:
@@ -50,12 +62,10 @@ def resolve(spec: ModelSpec) -> ModelSpec:
     >>> resolve(ModelSpec(backbone="DenseNet-264")).kwargs
     {'block_config': [6, 12, 64, 48]}
     """
-    if not re.fullmatch("[A-Za-z0-9_-]+", spec.backbone):  # a tag, or something that no table holds
-        return spec
-    key = spec.backbone.lower().replace("-", "_")
-    if key not in VARIANTS:
-        return spec.model_copy(update={"backbone": NAMES.get(key, key)})
-    backbone, kwargs = VARIANTS[key]
+    name = known_name(spec.backbone)
+    if name not in VARIANTS:
+        return spec.model_copy(update={"backbone": name})
+    backbone, kwargs = VARIANTS[name]
     if spec.pretrained:
         raise ModelError(
             f"model.pretrained: no weights of {spec.backbone} exist; write model.pretrained: false, or choose another backbone"
