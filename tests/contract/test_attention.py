@@ -129,11 +129,6 @@ def test_refusals(backbone: str, stage: int | None, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_new_blocks_are_not_frozen() -> None:
-    with pytest.raises(ValidationError, match="leave the new attention blocks random"):
-        ModelSpec.model_validate({"attention": [{"kind": "se"}], "freeze_backbone": True})
-
-
 def test_without_a_stage_it_stands_behind_the_last_map() -> None:
     net = build("mobilenetv3_small_050", {"kind": "se"}).backbone.net
     assert isinstance(net.get_submodule("blocks.5.1"), Se)

@@ -90,6 +90,4 @@ class ModelSpec(Spec):
     def _check(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained: true and weights: FILE are both given; keep one")
-        if self.freeze_backbone and self.attention:
-            raise ValueError("freeze_backbone: true would leave the new attention blocks random; keep one of the two")
         return self
