@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dermalyze.fleet.bench import bench
     from dermalyze.fleet.doctor import doctor
     from dermalyze.fleet.leak_bill import leak_bill
+    from dermalyze.fleet.models import models
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.fleet.runs import runs
     from dermalyze.serve.answers import predict
@@ -73,6 +74,7 @@ _SOURCES = {
     "init": "stages.init:init",
     "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
+    "models": "fleet.models:models",
     "plot": "stages.plot:plot",
     "predict": "serve.answers:predict",
     "prepare": "stages.prepare:prepare",
@@ -110,6 +112,7 @@ __all__ = [
     "init",
     "leak_bill",
     "load_experiment",
+    "models",
     "plot",
     "predict",
     "prepare",

@@ -41,6 +41,7 @@ COMMANDS = {
     "fit-check": "fit_check",
     "leak-bill": "leak_bill",
     "bench": "bench",
+    "models": "models",
     "runs": "runs",
     "doctor": "doctor",
     "schema": "schema",
@@ -506,6 +507,16 @@ def bench(
 ) -> None:
     """Time loading and training steps on this machine."""
     stage("bench", run, as_json, num_batches=num_batches)
+
+
+@command("models", "dermalyze models list", "dermalyze models show resnet50", "dermalyze models list --json")
+def models(
+    action: Annotated[str, typer.Argument(metavar="list|show", help="What to do.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="show: the network.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what networks cost and can do."""
+    show(call("models", action, name), as_json)
 
 
 @command(

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
-ORDER, AUGMENT, MIX = 0, 1, 2  # streams: what the numbers are for, so that two uses never share them
+ORDER, AUGMENT, MIX, DROPOUT, POLICY = range(5)  # streams: what the numbers are for, so that two uses never share them
 
 _GAMMA = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 _MASK = (1 << 64) - 1
@@ -78,3 +78,10 @@ def permutation(seed: int, epoch: int, n: int, *, stream: int = ORDER) -> Ints:
     array([0, 2, 1, 3, 4])
     """
     return np.argsort(words(seed, epoch, np.arange(n), 1, stream=stream)[:, 0], kind="stable").astype(np.int64, copy=False)
+
+
+def dropout_seed(seed: int, epoch: int, position: int) -> int:
+    """A seed for torch's generator, 0..2**63-1: dropout is a function of the draw position, not of what was drawn before, so
+    that a resume needs no generator's state.
+    """
+    return int(words(seed, epoch, [position], 1, stream=DROPOUT)[0, 0] >> np.uint64(1))
