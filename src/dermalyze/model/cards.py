@@ -149,5 +149,6 @@ FAMILIES: dict[str, tuple[Card, ...]] = {
 
 EXPORTED = frozenset(FAMILIES)
 """Families whose smallest member gives the same probabilities as an ONNX graph; a slow test holds it."""
-QUANTISED = frozenset({"ResNet", "SE-ResNet"})
-"""Families whose graph takes static int8 quantisation (QDQ) and still answers."""
+QUANTISED = frozenset({"ResNet", "ViT", "own"})
+"""Families whose smallest member, with random weights, keeps its logits within a tenth of the largest under static int8
+quantisation (QDQ); a slow test holds it. CvT, CLIP and DINOv2 do not; the others were not tried."""
