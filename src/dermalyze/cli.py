@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def spread(words: list[str]) -> list[str]:
-    """Give each of several values its option: `--data a.zip b.zip`, `--set a=1 b=2`.
+    """Give each of several values its option: `--data a.zip b.zip`, `--recipes tta flips`, `--set a=1 b=2`.
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
@@ -86,10 +86,10 @@ def spread(words: list[str]) -> list[str]:
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--set") else (None, 0)
+            option, taken = (word, 0) if word in ("--data", "--recipes", "--set") else (None, 0)
         elif option is not None:
-            # --data comes after RUN (the run folder is always first); an assignment is known by its shape.
-            more = option == "--data" or re.match(r"[A-Za-z_][\w.]*=", word)
+            # --data and --recipes come after RUN (the run folder is always first); an assignment is known by its shape.
+            more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
             elif taken:
@@ -308,10 +308,18 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     stage("export", run, as_json)
 
 
-@command("probe", "dermalyze probe outputs/first")
-def probe(run: RunArgument, as_json: JsonOption = False) -> None:
+@command("probe", "dermalyze probe outputs/first", "dermalyze probe outputs/first --recipes tta mc_dropout")
+def probe(
+    run: RunArgument,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipes", metavar="NAME...", help="Further ones to compare: plain, flips, tta, mc_dropout."),
+    ] = None,
+    passes: Annotated[int, typer.Option("--passes", min=2, help="Of mc_dropout.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json)
+    stage("probe", run, as_json, recipes=recipes, passes=passes)
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")

@@ -24,8 +24,8 @@ class InferenceSpec(Spec):
 
     recipe: Literal["plain", "flips", "tta"] = Field(
         "plain",
-        description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn; tta: over "
-        "the image, two mirror images, turned by 5 degrees either way, a tenth brighter and a tenth darker",
+        description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn; tta: "
+        "over the image, its two mirror images, turned by 5 degrees either way, a tenth brighter and a tenth darker",
     )
     batch_size: int = Field(64, ge=1)
     calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic"] = Field(
@@ -48,8 +48,8 @@ class InferenceSpec(Spec):
     def _served(cls, value: object) -> object:
         if value == "mc_dropout":
             raise ValueError(
-                "mc_dropout cannot be served: the exported graph has no dropout to draw; serve plain, flips or tta, and measure "
-                "it beside that with: dermalyze probe RUN --recipes mc_dropout"
+                "mc_dropout cannot be served: the exported graph has no dropout to draw; serve plain, flips or tta, and "
+                "measure it beside that with: dermalyze probe RUN --recipes mc_dropout"
             )
         return value
 

@@ -90,7 +90,7 @@ def passes(name: str, forward: Forward, images_BHW3: Images) -> Outputs:
 
 
 def pool(samples_NSC: Samples) -> Samples:
-    """One answer from several passes, or several members of an ensemble: the mean of their probabilities, never of their logits.
+    """One answer from several passes, or members of an ensemble: the mean of their probabilities, never of their logits.
 
     Args:
         samples_NSC: logits of S passes, finite.

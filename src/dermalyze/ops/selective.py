@@ -1,6 +1,6 @@
 """Keeping silent: how good a confidence is at telling right answers from wrong ones, and what is gained by leaving cases out.
 
-Shapes: N images, R weightings, B blocks of equal confidence. Equal confidences are taken together: an order among them would be luck.
+Shapes: N images, R weightings, B blocks of equal confidence. Equals are taken together: an order among them would be luck.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def aurc(confidence_N: Floats, wrong_N: Floats) -> float | None:
 
 
 def aurc_metric(confidence_N: Floats, wrong_N: Floats) -> Callable[[Tally], Floats]:
-    """AURC under many weightings at once, for `bootstrap.estimates`: of the set in which each image stands as often as it weighs.
+    """AURC under many weightings at once, for `bootstrap.estimates`: each image stands as often as it weighs.
 
     Within a block of equal confidences the errors grow evenly, from E at k = K to E + m n at K + n, and the sum of
     (E + m (k - K)) / k over them is m n + (E - m K) (H(K + n) - H(K)) with the harmonic numbers H.
@@ -114,7 +114,7 @@ def error_auroc(confidence_N: Floats, wrong_N: Floats) -> float | None:
 
 
 def spearman_of(confidence_N: Floats, loss_N: Floats) -> float | None:
-    """Rank correlation of the uncertainty (minus the confidence) with errors or any loss, 1 is best; None where one is constant."""
+    """Rank correlation of minus the confidence with errors or any loss, 1 is best; None where one is constant."""
     return spearman(-np.asarray(confidence_N, dtype=np.float64), np.asarray(loss_N, dtype=np.float64))
 
 

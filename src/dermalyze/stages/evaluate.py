@@ -21,7 +21,7 @@ from dermalyze.data.predictions import Predictions, read_predictions, write_pred
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.recipes import passes, pool
 from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
 from dermalyze.report.html import headline
@@ -126,19 +126,20 @@ def _evaluate_external(
     here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
     leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    logits, embeddings = [], []
+    samples, embeddings = [], []
     with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
-            logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)
-            logits.append(logits_BC)
+            samples_BSC, embedding_BD = passes(recipe, artefact.run, batch)
+            samples.append(samples_BSC)
             embeddings.append(embedding_BD)
             advance(len(batch))
+    samples_NSC = np.concatenate(samples)
     predictions = Predictions(
         ids=external.frame["image_id"].astype(str).tolist(),
         groups=external.frame["group"].astype(str).tolist(),
         labels=np.array([artefact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
-        logits=np.concatenate(logits),
+        logits=pool(samples_NSC),
         embedding=np.concatenate(embeddings),
         meta={
             "classes": artefact.classes,
@@ -149,6 +150,7 @@ def _evaluate_external(
             "manifest_sha256": run.manifest_hash(),
             "accepted_leak": leak,
         },
+        samples=samples_NSC if samples_NSC.shape[1] > 1 else None,
     )
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)

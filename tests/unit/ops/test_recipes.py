@@ -54,7 +54,8 @@ def test_flips_do_not_see_mirroring(axis: tuple[int, ...]) -> None:
 def test_tta_is_the_listed_views_and_no_other() -> None:
     views = RECIPES["tta"](IMAGES)
     expected = [
-        IMAGES, IMAGES[:, :, ::-1], IMAGES[:, ::-1], turn(IMAGES, 5), turn(IMAGES, -5), brighten(IMAGES, 1.1), brighten(IMAGES, 0.9),
+        IMAGES, IMAGES[:, :, ::-1], IMAGES[:, ::-1],
+        turn(IMAGES, 5), turn(IMAGES, -5), brighten(IMAGES, 1.1), brighten(IMAGES, 0.9),
     ]  # fmt: skip
     assert len(views) == len(expected)
     for view, wanted in zip(views, expected, strict=True):
