@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ class Judged:
         fitted: what the calibrator was fitted on and beside which others; None where none was fitted.
         reference: predictions of the part from which thresholds come; None: no thresholds.
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
+        picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
     """
 
     p: Predictions
@@ -41,6 +42,7 @@ class Judged:
     fitted: dict[str, Any] | None = None
     reference: Predictions | None = None
     rows: pd.DataFrame | None = None
+    picture: Callable[[str], NDArray[np.uint8] | None] | None = None
 
     @cached_property
     def scores(self) -> metrics.Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, reliability
+from dermalyze.report import abstention, discrimination, failures, reliability
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -37,6 +37,7 @@ SECTIONS: dict[str, Section] = {
         abstention.draw_silence,
     ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
+    "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
 }
 
