@@ -39,6 +39,7 @@ COMMANDS = {
     "predict": "predict",
     "plot": "plot",
     "fit-check": "fit_check",
+    "ensemble": "ensemble",
     "leak-bill": "leak_bill",
     "bench": "bench",
     "runs": "runs",
@@ -457,6 +458,24 @@ def plot(run: RunArgument, as_json: JsonOption = False) -> None:
 def fit_check(run: RunArgument, as_json: JsonOption = False) -> None:
     """Say whether it over-fitted, under-fitted or fitted well."""
     stage("fit-check", run, as_json)
+
+
+@command(
+    "ensemble",
+    "dermalyze ensemble outputs/first outputs/second outputs/third outputs/ensemble",
+    "dermalyze ensemble --config experiments/dermalyze.yaml --members 5 outputs/ensemble",
+)
+def ensemble(
+    roots: Annotated[list[Path], typer.Argument(metavar="RUN... OUT", help="Finished runs, then the folder to make.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="An experiment; its members are trained by seeds, and OUT alone is named.")
+    ] = None,
+    members: Annotated[int, typer.Option("--members", min=2, help="With --config: how many to train.")] = 5,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Average several trainings; train them first, if asked."""
+    show(call("ensemble", *roots, config=config, members=members, sets=sets or ()), as_json)
 
 
 @command(

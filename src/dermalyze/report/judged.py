@@ -34,6 +34,7 @@ class Judged:
         reference: predictions of the part from which thresholds come; None: no thresholds.
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
+        others: predictions of the same images by further recipes, each with its own calibrator.
     """
 
     p: Predictions
@@ -43,6 +44,7 @@ class Judged:
     reference: Predictions | None = None
     rows: pd.DataFrame | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
+    others: tuple[tuple[Predictions, Calibrator], ...] = ()
 
     @cached_property
     def scores(self) -> metrics.Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, reliability
+from dermalyze.report import abstention, discrimination, failures, reliability, uncertainty
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -35,6 +35,9 @@ SECTIONS: dict[str, Section] = {
         abstention.silence_view,
         abstention.build_silence,
         abstention.draw_silence,
+    ),
+    "uncertainty": Section(
+        "Where does the doubt come from?", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw
     ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),

@@ -183,7 +183,23 @@ def gather(run: Run, spec: ExperimentSpec, p: Predictions, rows: pd.DataFrame, s
     calibrator, fitted = read_calibration(run, p)
     paths = rows["path"].to_dict()
     picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, picture)
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, picture, read_others(run, p))
+
+
+def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Calibrator], ...]:
+    """Predictions of the very same images by further recipes of the same model, each with its own calibrator."""
+    found = []
+    for recipe in run.stored_recipes(p.meta["set"]):
+        if recipe == p.meta["recipe"]:
+            continue
+        other = read_predictions(run.predictions_path(p.meta["set"], recipe))
+        same = all(other.meta.get(key) == p.meta.get(key) for key in ("scores_sha256", "manifest_sha256", "classes"))
+        if same and other.ids == p.ids and other.labels.tolist() == p.labels.tolist():
+            found.append((other, read_calibration(run, other)[0]))
+        else:
+            again = f"dermalyze probe {run.root} --recipes {recipe}"
+            say(f"{run.root.name}: predictions by recipe {recipe} are of another model or other images, and left out; {again}")
+    return tuple(found)
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
