@@ -168,4 +168,4 @@ def _log_softmax(logits_BC: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Places beyond an edge, taken back into 0..size-1 as by a mirror that stands on the edge's outer side."""
     folded = np.mod(index, 2 * size)
-    return np.minimum(folded, 2 * size - 1 - folded)
+    return np.asarray(np.minimum(folded, 2 * size - 1 - folded))

@@ -45,7 +45,8 @@ def entropy(probs: Floats) -> Floats:
 
     Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x
     """
-    return np.abs(np.where(probs > 0, probs * np.log(np.where(probs > 0, probs, 1.0)), 0.0).sum(axis=-1))
+    logs = np.log(np.where(probs > 0, probs, 1.0))
+    return np.asarray(np.abs((probs * logs).sum(axis=-1)))
 
 
 def predictive_entropy(probs_NSC: Floats) -> Floats:

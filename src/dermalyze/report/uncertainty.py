@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, uncertainty
 from dermalyze.ops import selective as silence
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.metrics import SMALLEST_PROBABILITY, Scores, measure
+from dermalyze.ops.metrics import SMALLEST_PROBABILITY, Scores, Tally, measure
 from dermalyze.ops.ranking import Floats
 from dermalyze.report import figures
 from dermalyze.report.judged import Json, Judged, scores_of
@@ -43,7 +44,8 @@ def confidences(p: Predictions, scores: Scores) -> dict[str, Floats]:
 def build(j: Judged) -> dict[str, Any]:
     """Each recipe's sources: quality, AURC with its interval, and its difference from the served recipe's own confidence."""
     recipes = [(j.p, j.calibrator), *j.others]
-    aurcs, rows = {}, []
+    aurcs: dict[tuple[str, str], Callable[[Tally], Floats]] = {}
+    rows: list[dict[str, Any]] = []
     for p, calibrator in recipes:
         row, metrics = _recipe(p, calibrator)
         rows.append(row)
@@ -65,7 +67,7 @@ def build(j: Judged) -> dict[str, Any]:
     return {"uncertainty": {"base": {"recipe": base[0], "source": base[1]}, "recipes": rows}}
 
 
-def _recipe(p: Predictions, calibrator: Calibrator) -> tuple[dict[str, Any], dict[str, Any]]:
+def _recipe(p: Predictions, calibrator: Calibrator) -> tuple[dict[str, Any], dict[str, Callable[[Tally], Floats]]]:
     """A recipe's row without intervals, and the AURC of each source as a metric."""
     scores = scores_of(p, calibrator)
     wrong = (scores.predicted != scores.labels).astype(np.float64)
