@@ -74,20 +74,24 @@ def aurc_metric(confidence_N: Floats, wrong_N: Floats) -> Callable[[Tally], Floa
     order = np.argsort(-np.asarray(confidence_N, dtype=np.float64), kind="stable")
     wrong_N1 = np.asarray(wrong_N, dtype=np.float64)[order, None]
     begins = np.flatnonzero(np.append(True, np.diff(np.asarray(confidence_N)[order]) != 0)[: len(order)])
+    tied = len(begins) < len(order)
 
     def metric(t: Tally) -> Floats:
-        weights_NR = t.weights[order]
         if not len(order):
             return np.full(t.weights.shape[1], np.nan)
-        images_BR = np.add.reduceat(weights_NR, begins, axis=0)
-        errors_BR = np.add.reduceat(weights_NR * wrong_N1, begins, axis=0)
-        mean_BR = np.divide(errors_BR, images_BR, out=np.zeros_like(errors_BR), where=images_BR > 0)
+        images_BR = t.weights[order]
+        errors_BR = images_BR * wrong_N1
+        mean_BR = wrong_N1  # of a block of one image; where that weighs nothing, its step is 0
+        if tied:
+            images_BR, errors_BR = (np.add.reduceat(values, begins, axis=0) for values in (images_BR, errors_BR))
+            mean_BR = np.divide(errors_BR, images_BR, out=np.zeros_like(errors_BR), where=images_BR > 0)
         until_BR, errors_until_BR = np.cumsum(images_BR, axis=0), np.cumsum(errors_BR, axis=0)
         harmonic = np.append(0.0, np.cumsum(1 / np.arange(1, until_BR[-1].max() + 1)))
-        at_BR = harmonic[until_BR.astype(np.int64)]
-        step_BR = np.diff(at_BR, axis=0, prepend=0.0)
-        rest_BR = errors_until_BR - mean_BR * until_BR  # E - m K is the same at both ends of a block
-        return ratio((errors_BR + rest_BR * step_BR).sum(axis=0), until_BR[-1])
+        at_BR = harmonic.take(until_BR.astype(np.int32))
+        at_BR[1:] -= at_BR[:-1].copy()
+        errors_sum_R = errors_until_BR[-1].copy()
+        errors_until_BR -= mean_BR * until_BR  # E - m K is the same at both ends of a block
+        return ratio(errors_sum_R + np.einsum("br,br->r", errors_until_BR, at_BR), until_BR[-1])
 
     return metric
 
