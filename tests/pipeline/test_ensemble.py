@@ -18,6 +18,7 @@ from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.predictions import read_predictions
+from dermalyze.fleet.cleaning import parts_of
 from dermalyze.fleet.ensemble import EnsembleResult, assemble, ensemble
 from dermalyze.ops.recipes import softmax
 from dermalyze.ops.uncertainty import mutual_information
@@ -241,6 +242,7 @@ def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch:
         assert len({run.split_path(part).read_bytes() for run in (out, *runs)}) == 1
     weights = [run.best_weights_path.read_bytes() for run in runs]
     assert weights[0] != weights[1]
+    assert [part.root for part in parts_of(out)] == [run.root for run in runs], "runs clean knows them"
     again = CliRunner().invoke(cli.app, words)
     assert again.exit_code == 0, again.stderr
     assert "0 of them to be trained" in again.stderr

@@ -169,9 +169,13 @@ class Run:
     def leak_bill_figure_path(self) -> Path:
         return self.report_dir / "leak_bill.png"
 
+    @property
+    def members_dir(self) -> Path:
+        return self.root / "members"
+
     def member_dir(self, seed: int) -> Path:
         """The folder of a run within this one: a member of the ensemble that this run is."""
-        return self.root / "members" / f"seed-{seed}"
+        return self.members_dir / f"seed-{seed}"
 
     @property
     def tags_path(self) -> Path:

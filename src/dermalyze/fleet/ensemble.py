@@ -92,9 +92,9 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         ModelError: members of other classes, preprocessing or recipe, or the very same one twice.
         InterruptedRunError: a signal came; the same call goes on.
     """
-    *named, last = (Path(root) for root in roots) if roots else (Path(),)
     if not roots:
         raise UsageError("ensemble: name the runs and then the folder to make, or --config EXPERIMENT.YAML and the folder")
+    *named, last = (Path(root) for root in roots)
     if config is not None:
         if named:
             raise UsageError("ensemble: --config trains its own members; name the folder to make alone")

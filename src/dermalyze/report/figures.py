@@ -273,52 +273,6 @@ def risk_coverage(
     return draw(7.2, 4.6, title, leak, paint)
 
 
-def dots_by_source(
-    rows: Sequence[tuple[str, Mapping[str, EstimateDict]]],
-    sources: Sequence[str],
-    *,
-    axis: str,
-    title: str,
-    leak: str | None = None,
-) -> bytes:
-    """One line a source, on it one dot a row with its interval; the dashed line is the first source of the first row.
-
-    Args:
-        rows: name, and an estimate by source; not every row needs every source.
-        sources: in order, from the top.
-        axis: what is measured.
-    """
-    styles = class_styles([name for name, _ in rows])
-    shown = [source for source in sources if any(source in found for _, found in rows)]
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        base = rows[0][1][shown[0]]["value"]
-        if base is not None:
-            axes.axvline(base, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        for k, ((name, found), style) in enumerate(zip(rows, styles, strict=True)):
-            shift = 0.6 * ((k + 0.5) / len(rows) - 0.5)
-            axes.plot([], [], style.marker, color=style.colour, markersize=6, label=name)
-            for place, source in enumerate(shown):
-                if source not in found or found[source]["value"] is None:
-                    continue
-                one, y = found[source], place + shift
-                if one["low"] is not None:
-                    axes.plot([one["low"], one["high"]], [y, y], "-", color=style.colour, linewidth=1.6, zorder=2)
-                axes.plot(one["value"], y, style.marker, color=style.colour, markersize=6, zorder=3)
-        axes.set_yticks(range(len(shown)), shown)
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlabel(axis)
-        axes.grid(axis="x", color=GRID, linewidth=0.7)
-        axes.hlines(np.arange(len(shown) - 1) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-    return draw(9.0, 1.4 + len(shown) * max(0.4, 0.17 * len(rows)), title, leak, paint)
-
-
 def training_curves(
     history: Mapping[str, Sequence[float | None]], best_epoch: int, monitor: str, *, title: str, leak: str | None = None
 ) -> bytes:

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as Canvas
 
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, uncertainty
@@ -18,6 +19,7 @@ from dermalyze.ops.ranking import Floats
 from dermalyze.report import figures
 from dermalyze.report.judged import Json, Judged, scores_of
 from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.style import GRID, QUIET, class_styles
 from dermalyze.report.text import cell, number
 
 SOURCE_NAMES = {
@@ -142,9 +144,55 @@ def draw(m: Json, j: Judged) -> dict[str, Figure]:
     axis, title = "AURC: mean share of wrong answers, less is better", figure_title("Sources of uncertainty", m)
     return {
         "uncertainty.png": Figure(
-            figures.dots_by_source(rows, list(SOURCE_NAMES.values()), axis=axis, title=title, leak=m["accepted_leak"]),
+            dots_by_source(rows, list(SOURCE_NAMES.values()), axis=axis, title=title, leak=m["accepted_leak"]),
             "Sources of uncertainty: how much error is left when the least unsure are answered first, by each source and "
             "recipe. Further left is better; where the intervals overlap widely, the sources do not differ much. The dashed "
             "line is the largest probability of the recipe that is served.",
         )
     }
+
+
+def dots_by_source(
+    rows: Sequence[tuple[str, Mapping[str, Json]]],
+    sources: Sequence[str],
+    *,
+    axis: str,
+    title: str,
+    leak: str | None = None,
+) -> bytes:
+    """One line a source, on it one dot a row with its interval; the dashed line is the first source of the first row.
+
+    Args:
+        rows: name, and an estimate by source; not every row needs every source.
+        sources: in order, from the top.
+        axis: what is measured.
+    """
+    styles = class_styles([name for name, _ in rows])
+    shown = [source for source in sources if any(source in found for _, found in rows)]
+
+    def paint(figure: Canvas) -> None:
+        axes = figure.subplots()
+        base = rows[0][1][shown[0]]["value"]
+        if base is not None:
+            axes.axvline(base, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        for k, ((name, found), style) in enumerate(zip(rows, styles, strict=True)):
+            shift = 0.6 * ((k + 0.5) / len(rows) - 0.5)
+            axes.plot([], [], style.marker, color=style.colour, markersize=6, label=name)
+            for place, source in enumerate(shown):
+                if source not in found or found[source]["value"] is None:
+                    continue
+                one, y = found[source], place + shift
+                if one["low"] is not None:
+                    axes.plot([one["low"], one["high"]], [y, y], "-", color=style.colour, linewidth=1.6, zorder=2)
+                axes.plot(one["value"], y, style.marker, color=style.colour, markersize=6, zorder=3)
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel(axis)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
+        axes.hlines(np.arange(len(shown) - 1) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+    return figures.draw(9.0, 1.4 + len(shown) * max(0.4, 0.17 * len(rows)), title, leak, paint)

@@ -14,10 +14,9 @@ from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import pool
 from dermalyze.ops.selective import aurc
 from dermalyze.ops.uncertainty import SOURCES, mutual_information
-from dermalyze.report.figures import dots_by_source
 from dermalyze.report.html import template
 from dermalyze.report.judged import Judged
-from dermalyze.report.uncertainty import SOURCE_NAMES, build, draw, view
+from dermalyze.report.uncertainty import SOURCE_NAMES, build, dots_by_source, draw, view
 
 PLAIN, COLD = Calibrator("none", {}), Calibrator("temperature", {"temperature": 0.5})
 
