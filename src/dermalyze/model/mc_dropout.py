@@ -108,8 +108,9 @@ class DropoutSampler:
             ModelError: NaN or infinity from the network.
         """
         images = torch.from_numpy(np.ascontiguousarray(images_B3HW))
+        positions = positions_of(ids)
         for layer in self.layers:
-            layer.positions = positions_of(ids)
+            layer.positions = positions
         with torch.inference_mode():
             features = self._features(images) if self.head_only else None
             logits = []
