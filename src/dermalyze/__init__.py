@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dermalyze.data.synth import synthesize as synth
     from dermalyze.fleet.bench import bench
     from dermalyze.fleet.doctor import doctor
+    from dermalyze.fleet.ensemble import ensemble
     from dermalyze.fleet.leak_bill import leak_bill
     from dermalyze.fleet.models import models
     from dermalyze.fleet.pipeline import run_experiment as run
@@ -67,6 +68,7 @@ _SOURCES = {
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
     "doctor": "fleet.doctor:doctor",
+    "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
@@ -105,6 +107,7 @@ __all__ = [
     "bench",
     "calibrate",
     "doctor",
+    "ensemble",
     "evaluate",
     "export",
     "fetch",

@@ -39,6 +39,7 @@ COMMANDS = {
     "predict": "predict",
     "plot": "plot",
     "fit-check": "fit_check",
+    "ensemble": "ensemble",
     "leak-bill": "leak_bill",
     "bench": "bench",
     "models": "models",
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def spread(words: list[str]) -> list[str]:
-    """Give each of several values its option: `--data a.zip b.zip`, `--set a=1 b=2`.
+    """Give each of several values its option: `--data a.zip b.zip`, `--recipes tta flips`, `--set a=1 b=2`.
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
@@ -87,10 +88,10 @@ def spread(words: list[str]) -> list[str]:
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--set") else (None, 0)
+            option, taken = (word, 0) if word in ("--data", "--recipes", "--set") else (None, 0)
         elif option is not None:
-            # --data comes after RUN (the run folder is always first); an assignment is known by its shape.
-            more = option == "--data" or re.match(r"[A-Za-z_][\w.]*=", word)
+            # --data and --recipes come after RUN (the run folder is always first); an assignment is known by its shape.
+            more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
             elif taken:
@@ -310,10 +311,18 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @command(
-    "probe", "dermalyze probe outputs/first", "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224"
+    "probe",
+    "dermalyze probe outputs/first",
+    "dermalyze probe outputs/first --recipes tta mc_dropout",
+    "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224",
 )
 def probe(
     run: RunArgument,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipes", metavar="NAME...", help="Further ones to compare: plain, flips, tta, mc_dropout."),
+    ] = None,
+    passes: Annotated[int, typer.Option("--passes", min=2, help="Of mc_dropout.")] = 20,
     model: Annotated[
         Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
     ] = None,
@@ -321,7 +330,7 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json, model=model, sets=sets or ())
+    stage("probe", run, as_json, recipes=recipes, passes=passes, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")
@@ -482,6 +491,24 @@ def plot(run: RunArgument, as_json: JsonOption = False) -> None:
 def fit_check(run: RunArgument, as_json: JsonOption = False) -> None:
     """Say whether it over-fitted, under-fitted or fitted well."""
     stage("fit-check", run, as_json)
+
+
+@command(
+    "ensemble",
+    "dermalyze ensemble outputs/first outputs/second outputs/third outputs/ensemble",
+    "dermalyze ensemble --config experiments/dermalyze.yaml --members 5 outputs/ensemble",
+)
+def ensemble(
+    roots: Annotated[list[Path], typer.Argument(metavar="RUN... OUT", help="Finished runs, then the folder to make.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="An experiment; its members are trained by seeds, and OUT alone is named.")
+    ] = None,
+    members: Annotated[int, typer.Option("--members", min=2, help="With --config: how many to train.")] = 5,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Average several trainings; train them first, if asked."""
+    show(call("ensemble", *roots, config=config, members=members, sets=sets or ()), as_json)
 
 
 @command(

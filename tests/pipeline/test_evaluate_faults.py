@@ -215,7 +215,7 @@ def test_external_set_is_judged_in_its_own_folder(trained):
     assert (m["set"], m["n_images"], m["accepted_leak"]) == ("clinic-b-2020", 16, None)
     assert m["external"]["labels"] == [{"label": x, "class": x, "images": 8} for x in ("mel", "nv")]
     assert "None of its images was used to make the model" in m["external"]["sentence"]
-    assert "DOE" not in found.page.read_text()
+    assert "DOE_" not in found.page.read_text()  # with the underscore: three letters alone also come up in pictures as base64
     stored = read_predictions(run.predictions_path("clinic-b-2020", "plain"))
     assert len(stored) == 16
     assert stored.embedding is not None

@@ -60,7 +60,7 @@ class ArtefactRecord(_Record):
     classes: Annotated[list[ClassEntry], Field(min_length=2, max_length=10_000)]
     preprocessing: dict[str, Any]
     model: dict[str, Any]
-    recipe: Literal["plain", "flips"]
+    recipe: Literal["plain", "flips", "tta"]
     training: dict[str, Any]
     accepted_leak: str | None
     disclaimer: str

@@ -130,6 +130,11 @@ class Run:
     def predictions_path(self, name: str, recipe: str) -> Path:
         return self.predictions_dir / f"{name}-{recipe}.parquet"
 
+    def stored_recipes(self, name: str) -> list[str]:
+        """Inference recipes whose predictions of a set are there, in order of their names."""
+        found = sorted(path.stem.removeprefix(f"{name}-") for path in self.predictions_dir.glob(f"{name}-*.parquet"))
+        return [recipe for recipe in found if "-" not in recipe]  # those are of an external set whose name begins alike
+
     def calibration_path(self, recipe: str) -> Path:
         return self.root / "calibration" / f"{recipe}.json"
 
@@ -171,6 +176,14 @@ class Run:
     @property
     def leak_bill_figure_path(self) -> Path:
         return self.report_dir / "leak_bill.png"
+
+    @property
+    def members_dir(self) -> Path:
+        return self.root / "members"
+
+    def member_dir(self, seed: int) -> Path:
+        """The folder of a run within this one: a member of the ensemble that this run is."""
+        return self.members_dir / f"seed-{seed}"
 
     @property
     def tags_path(self) -> Path:

@@ -6,6 +6,9 @@ its address alone. The hash is SplitMix64's finaliser (Steele, Lea & Flood 2014,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,7 +57,7 @@ def uniforms(seed: int, epoch: int, positions_B: npt.ArrayLike, n: int, *, strea
         epoch: any integer.
         positions_B: integers, draw positions within the epoch.
         n: columns; the first k of n columns are the same numbers for every n.
-        stream: what the numbers are for (`ORDER`, `AUGMENT`, `MIX`, or a further small integer).
+        stream: what the numbers are for (`ORDER`, `AUGMENT`, `MIX`, `DROPOUT`, or a further small integer).
 
     Returns:
         (B, n) float64 in [0, 1), multiples of 2**-53.
@@ -66,6 +69,15 @@ def uniforms(seed: int, epoch: int, positions_B: npt.ArrayLike, n: int, *, strea
     True
     """
     return (words(seed, epoch, positions_B, n, stream=stream) >> np.uint64(11)) * np.float64(2.0**-53)
+
+
+def positions_of(names: Sequence[str]) -> Ints:
+    """(N,) whole numbers below 2**56 that belong to the names, whatever their order.
+
+    >>> bool((positions_of(["a", "b"]) == positions_of(["b", "a"])[::-1]).all())
+    True
+    """
+    return np.array([int.from_bytes(sha256(str(name).encode()).digest()[:7], "big") for name in names], dtype=np.int64)
 
 
 def permutation(seed: int, epoch: int, n: int, *, stream: int = ORDER) -> Ints:

@@ -37,6 +37,7 @@ class Judged:
         home: predictions of the run's own test part, where another set is judged; else None.
         recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
+        others: predictions of the same images by further recipes, each with its own calibrator.
     """
 
     p: Predictions
@@ -49,6 +50,7 @@ class Judged:
     home: Predictions | None = None
     recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
+    others: tuple[tuple[Predictions, Calibrator], ...] = ()
 
     @cached_property
     def scores(self) -> metrics.Scores:

@@ -15,6 +15,7 @@ from dermalyze.report import (
     recalibration,
     reliability,
     shift,
+    uncertainty,
     units,
 )
 from dermalyze.report.judged import Json, Judged
@@ -59,6 +60,9 @@ SECTIONS: dict[str, Section] = {
         abstention.silence_view,
         abstention.build_silence,
         abstention.draw_silence,
+    ),
+    "uncertainty": Section(
+        "Where does the doubt come from?", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw
     ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
     "for_whom": Section("For whom?", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),

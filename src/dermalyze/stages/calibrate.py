@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class CalibrateResult:
         parameters: its numbers.
         referral: from which confidence on it answers, or None where it always does.
         trials: log loss of each calibrator on images that its fit had not seen.
+        further: of the recipes that `probe` has stored beside it.
     """
 
     recipe: str
@@ -49,27 +50,34 @@ class CalibrateResult:
     parameters: dict[str, Any]
     referral: dict[str, Any] | None
     trials: tuple[Trial, ...]
+    further: tuple[CalibrateResult, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {**self.__dict__, "trials": [trial.as_dict() for trial in self.trials]}
+        further = [result.as_dict() for result in self.further]
+        return {**self.__dict__, "trials": [trial.as_dict() for trial in self.trials], "further": further}
 
     def lines(self) -> list[str]:
         """Lines for a person."""
-        number = self.parameters.get("temperature")
-        said = f"{self.kind.replace('_', ' ')}" + (f" {number:.3f}" if number else "")
-        lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {said}"]
+        lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {self.said()}"]
         lines += [f"  {t.kind:<18} log loss {t.log_loss:.4f}" + ("  *" if t.kind == self.kind else "") for t in self.trials]
         lines.append("log loss by cross-validation within that part; * is the one taken")
         if self.referral is not None:
             lines.append(
                 f"refers what is less sure than {self.referral['threshold']:.3f}: all but {self.referral['coverage']:.0%}"
             )
-        return lines
+        return [*lines, *(f"recipe {result.recipe}, to be compared: {result.said()}" for result in self.further)]
+
+    def said(self) -> str:
+        """The calibrator in words."""
+        number = self.parameters.get("temperature")
+        return self.kind.replace("_", " ") + (f" {number:.3f}" if number else "")
 
 
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artefact.
+
+    Each recipe that `probe` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
 
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
     leaves the choice to that (see `CHOICES`). A split without a calibration part is calibrated on validation, which early
@@ -83,48 +91,67 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     """
     with run.lock():
         run.probe_write()
-        recipe = spec.inference.recipe
+        served = spec.inference.recipe
         part = "cal" if run.split_path("cal").exists() else "val"
-        path = run.require(run.predictions_path(part, recipe), "probe")
-        p = read_predictions(path)
-        record = parse_record(run.require(run.artefact_record_path, "export").read_bytes())
-        _check(run, p, part, record.scores_sha256)
-        asked_of = questions(p.classes, spec.evaluate.malignant)
-        shift_C = prior_shift(run, spec, p.classes)
-        shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
-        logits = p.logits.astype(np.float64)
-        trials = cross_validate(logits, p.labels, p.groups, shift_C)
-        asked = spec.inference.calibration
-        kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
-        fitted = fit(kind, logits, p.labels, shift_C)
-        groups = len(set(p.groups))
-        calibration = {
-            **fitted.as_dict(),
-            "part": part,
-            "images": len(p),
-            "groups": groups,
-            "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
-            "referral": _referral(fitted(logits), spec.inference.coverage),
-            "sets": _sets(fitted(logits), p, spec.inference.set_level),
-            "operating_points": operating_points(
-                Scores(p.labels, fitted(logits)), p.groups, p.classes, asked_of,
-                sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
-            ),
-        }  # fmt: skip
-        write_json(
-            run.calibration_path(recipe),
-            {
-                "schema_version": 1,
-                "recipe": recipe,
-                "scores_sha256": record.scores_sha256,
-                "predictions_sha256": sha256_file(path),
-                "asked": asked,
-                "calibration": calibration,
-                "trials": [trial.as_dict() for trial in trials],
-            },
-        )
+        run.require(run.predictions_path(part, served), "probe")
+        scores_sha256 = parse_record(run.require(run.artefact_record_path, "export").read_bytes()).scores_sha256
+        result, calibration = _calibrate_recipe(run, spec, served, part, scores_sha256)
         write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
-        return CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], trials)
+        further = [
+            _calibrate_recipe(run, spec, name, part, scores_sha256)[0] for name in _further(run, served, part, scores_sha256)
+        ]
+        return replace(result, further=tuple(further))
+
+
+def _further(run: Run, served: str, part: str, scores_sha256: str) -> list[str]:
+    """Recipes that are stored beside the served one, of the same model."""
+    names = [name for name in run.stored_recipes(part) if name != served]
+    meta = {name: read_predictions(run.predictions_path(part, name)).meta for name in names}
+    return [name for name in names if meta[name].get("scores_sha256") == scores_sha256]
+
+
+def _calibrate_recipe(
+    run: Run, spec: ExperimentSpec, recipe: str, part: str, scores_sha256: str
+) -> tuple[CalibrateResult, dict[str, Any]]:
+    """Fit, choose and write the calibration of one recipe; also what of it stands in an artefact that serves the recipe."""
+    path = run.predictions_path(part, recipe)
+    p = read_predictions(path)
+    _check(run, p, part, scores_sha256)
+    shift_C = prior_shift(run, spec, p.classes)
+    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
+    logits = p.logits.astype(np.float64)
+    trials = cross_validate(logits, p.labels, p.groups, shift_C)
+    asked = spec.inference.calibration
+    kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
+    fitted = fit(kind, logits, p.labels, shift_C)
+    groups = len(set(p.groups))
+    calibration = {
+        **fitted.as_dict(),
+        "part": part,
+        "images": len(p),
+        "groups": groups,
+        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+        "referral": _referral(fitted(logits), spec.inference.coverage),
+        "sets": _sets(fitted(logits), p, spec.inference.set_level),
+        "operating_points": operating_points(
+            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
+            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
+        ),
+    }  # fmt: skip
+    write_json(
+        run.calibration_path(recipe),
+        {
+            "schema_version": 1,
+            "recipe": recipe,
+            "scores_sha256": scores_sha256,
+            "predictions_sha256": sha256_file(path),
+            "asked": asked,
+            "calibration": calibration,
+            "trials": [trial.as_dict() for trial in trials],
+        },
+    )
+    result = CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], trials)
+    return result, calibration
 
 
 def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:

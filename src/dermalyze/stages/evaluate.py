@@ -30,7 +30,7 @@ from dermalyze.data.statistics import measure_images
 from dermalyze.data.store import ImageStore
 from dermalyze.data.submission import submission_csv
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.recipes import passes, pool
 from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
 from dermalyze.report.html import headline
@@ -178,19 +178,20 @@ def _evaluate_external(
     here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
     leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    logits, embeddings = [], []
+    samples, embeddings = [], []
     with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
-            logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)
-            logits.append(logits_BC)
+            samples_BSC, embedding_BD = passes(recipe, artefact.run, batch)
+            samples.append(samples_BSC)
             embeddings.append(embedding_BD)
             advance(len(batch))
+    samples_NSC = np.concatenate(samples)
     predictions = Predictions(
         ids=external.frame["image_id"].astype(str).tolist(),
         groups=external.frame["group"].astype(str).tolist(),
         labels=np.array([artefact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
-        logits=np.concatenate(logits),
+        logits=pool(samples_NSC),
         embedding=np.concatenate(embeddings),
         meta={
             "classes": artefact.classes,
@@ -201,6 +202,7 @@ def _evaluate_external(
             "manifest_sha256": run.manifest_hash(),
             "accepted_leak": leak,
         },
+        samples=samples_NSC if samples_NSC.shape[1] > 1 else None,
     )
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
@@ -303,8 +305,9 @@ def gather(
     calibrator, fitted = read_calibration(run, p)
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
     return Judged(
-        p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, _pictures(rows, store)
-    )
+        p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, _pictures(rows, store),
+        read_others(run, p),
+    )  # fmt: skip
 
 
 def _pictures(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], NDArray[np.uint8] | None] | None:
@@ -313,6 +316,22 @@ def _pictures(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], N
         return None
     paths = rows["path"].to_dict()
     return lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
+
+
+def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Calibrator], ...]:
+    """Predictions of the very same images by further recipes of the same model, each with its own calibrator."""
+    found = []
+    for recipe in run.stored_recipes(p.meta["set"]):
+        if recipe == p.meta["recipe"]:
+            continue
+        other = read_predictions(run.predictions_path(p.meta["set"], recipe))
+        same = all(other.meta.get(key) == p.meta.get(key) for key in ("scores_sha256", "manifest_sha256", "classes"))
+        if same and other.ids == p.ids and other.labels.tolist() == p.labels.tolist():
+            found.append((other, read_calibration(run, other)[0]))
+        else:
+            again = f"dermalyze probe {run.root} --recipes {recipe}"
+            say(f"{run.root.name}: predictions by recipe {recipe} are of another model or other images, and left out; {again}")
+    return tuple(found)
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
