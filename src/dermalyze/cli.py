@@ -86,10 +86,10 @@ def spread(words: list[str]) -> list[str]:
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--set") else (None, 0)
+            option, taken = (word, 0) if word in ("--data", "--set", "--foreign") else (None, 0)
         elif option is not None:
-            # --data comes after RUN (the run folder is always first); an assignment is known by its shape.
-            more = option == "--data" or re.match(r"[A-Za-z_][\w.]*=", word)
+            # paths come after RUN (the run folder is always first); an assignment is known by its shape.
+            more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
             elif taken:
@@ -308,10 +308,23 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     stage("export", run, as_json)
 
 
-@command("probe", "dermalyze probe outputs/first")
-def probe(run: RunArgument, as_json: JsonOption = False) -> None:
+@command(
+    "probe",
+    "dermalyze probe outputs/first",
+    "dermalyze probe outputs/first --foreign chest_films pneumoniamnist.npz --corruptions 300",
+)
+def probe(
+    run: RunArgument,
+    foreign: Annotated[
+        list[Path] | None, typer.Option("--foreign", metavar="FOLDER|NPZ...", help="Pictures that are no skin.")
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json)
+    stage("probe", run, as_json, foreign=foreign or (), corruptions=corruptions)
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")

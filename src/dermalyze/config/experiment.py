@@ -41,6 +41,12 @@ class InferenceSpec(Spec):
         None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
     )
 
+    ood: Literal["auto", "none", "max_softmax", "energy", "relative_mahalanobis", "knn"] = Field(
+        "auto",
+        description="score by which pictures unlike the training part are referred; auto: the one that tells the synthetic "
+        "foreign pictures best from the calibration part; none: none are",
+    )
+
 
 class EvaluateSpec(Spec):
     """How results are summed up."""

@@ -126,8 +126,25 @@ class Run:
     def predictions_path(self, name: str, recipe: str) -> Path:
         return self.predictions_dir / f"{name}-{recipe}.parquet"
 
+    def foreign_path(self, name: str, recipe: str) -> Path:
+        """Predictions of pictures that are no skin; `synthetic` are those made by the program."""
+        return self.predictions_dir / "foreign" / f"{name}-{recipe}.parquet"
+
+    def foreign_paths(self, recipe: str) -> list[Path]:
+        """All there are of a recipe, the synthetic ones first."""
+        found = self.predictions_dir.glob(f"foreign/*-{recipe}.parquet")
+        return sorted(found, key=lambda path: (path != self.foreign_path("synthetic", recipe), path.name))
+
+    def corrupted_path(self, recipe: str) -> Path:
+        """Predictions of corrupted copies of the test part."""
+        return self.predictions_dir / "corrupted" / f"test-{recipe}.parquet"
+
     def calibration_path(self, recipe: str) -> Path:
         return self.root / "calibration" / f"{recipe}.json"
+
+    def ood_path(self, recipe: str, kind: str) -> Path:
+        """The arrays of a fitted out-of-distribution score."""
+        return self.root / "calibration" / f"{recipe}-{kind}.bin"
 
     @property
     def report_dir(self) -> Path:

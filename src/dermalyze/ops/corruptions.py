@@ -118,7 +118,7 @@ def corrupt(pixels_HW3: Pixels, kind: str, severity: int, *, image_id: str, seed
 
     >>> grey = np.full((4, 4, 3), 128, np.uint8)
     >>> corrupt(grey, "dark", 3, image_id="a", seed=0)[0, 0].tolist()
-    [69, 69, 69]
+    [70, 70, 70]
     """
     if kind not in CORRUPTIONS:
         raise ConfigError(f"no corruption {kind!r}; there are {', '.join(CORRUPTIONS)}{nearest(kind, list(CORRUPTIONS))}")

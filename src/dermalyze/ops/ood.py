@@ -7,7 +7,7 @@ Each score is fitted on the training part and kept as a few float32 arrays, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def relative_mahalanobis(arrays: Arrays, logits_NC: Floats, embedding_ND: Floats
 
 
 def knn(arrays: Arrays, logits_NC: Floats, embedding_ND: Floats) -> Floats:
-    """Distance on the unit sphere to the k-th nearest of the remembered training embeddings. Sun et al. 2022, arXiv:2204.06507"""
+    """Distance on the unit sphere to the k-th nearest remembered embedding. Sun et al. 2022, arXiv:2204.06507"""
     remembered_MD = arrays["remembered"].astype(np.float64)
     k, length_M = min(NEIGHBOUR, len(remembered_MD)), (remembered_MD**2).sum(axis=1)
     found = np.empty(len(embedding_ND))
@@ -86,7 +86,7 @@ def fit_nothing(logits_NC: Floats, embedding_ND: Floats, labels_N: Ints, seed: i
 
 
 def fit_energy(logits_NC: Floats, embedding_ND: Floats, labels_N: Ints, seed: int) -> Arrays:
-    """Nothing to fit; refused where the logits are log-probabilities (a recipe that averages views), whose energy is always 0."""
+    """Nothing; refused where the logits are log-probabilities (a recipe that averages views), whose energy is always 0."""
     if np.abs(energy({}, logits_NC, embedding_ND)).max() < 1e-3:
         raise ModelError("the recipe averages probabilities, and the energy of those is always 0")
     return {}
@@ -141,7 +141,7 @@ def shrunk_covariance(centred_ND: Floats) -> Floats:
     share = 0.0 if distance <= 0 else min(1.0, max(0.0, noise / distance))
     covariance_DD *= 1 - share
     covariance_DD[np.diag_indices(width)] += share * level
-    return covariance_DD
+    return np.asarray(covariance_DD)
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,7 @@ class OodScore:
 OOD_SCORES: dict[str, OodScore] = {
     "max_softmax": OodScore(fit_nothing, max_softmax),
     "energy": OodScore(fit_energy, energy),
-    "relative_mahalanobis": OodScore(
-        fit_relative_mahalanobis, relative_mahalanobis, ("centre", "basis", "means", "spread")
-    ),
+    "relative_mahalanobis": OodScore(fit_relative_mahalanobis, relative_mahalanobis, ("centre", "basis", "means", "spread")),
     "knn": OodScore(fit_knn, knn, ("remembered",)),
 }
 """Scores by name; the keys are the choices of `inference.ood`."""
@@ -214,7 +212,9 @@ class Detector:
             raise ModelError("calibration: its out-of-distribution arrays do not fit the model; calibrate again")
         sizes = [int(np.prod(shapes[name])) for name in names]
         if len(data) != 4 * sum(sizes):
-            raise ModelError(f"calibration: {len(data)} bytes of out-of-distribution arrays, not {4 * sum(sizes)}; calibrate again")
+            raise ModelError(
+                f"calibration: {len(data)} bytes of out-of-distribution arrays, not {4 * sum(sizes)}; calibrate again"
+            )
         numbers, ends = np.frombuffer(data, "<f4").astype(np.float32), np.cumsum([0, *sizes])
         arrays = {name: numbers[ends[i] : ends[i + 1]].reshape(shapes[name]) for i, name in enumerate(names)}
         if not np.isfinite(numbers).all() or ("spread" in arrays and not (arrays["spread"] > 0).all()):
@@ -222,9 +222,7 @@ class Detector:
         return cls(kind, arrays)
 
 
-def fit(
-    kind: str, logits_NC: npt.NDArray[Any], embedding_ND: npt.NDArray[Any], labels_N: Ints, *, seed: int = 0
-) -> Detector:
+def fit(kind: str, logits_NC: npt.NDArray[Any], embedding_ND: npt.NDArray[Any], labels_N: Ints, *, seed: int = 0) -> Detector:
     """Fit one score on a training part.
 
     Args:

@@ -14,7 +14,7 @@ from dermalyze.ops.bootstrap import Estimate, estimate, group_index, group_weigh
 from dermalyze.ops.ranking import Floats, ratio
 
 MEASURES = ("auroc", "passed", "refused")
-"""AUROC; share of foreign pictures that pass where 95 % of the known ones do (FPR at 95 % TPR); share refused at a threshold."""
+"""AUROC; share of foreign pictures that pass where 95 % of the known ones do (FPR at 95 % TPR); share above a threshold."""
 
 
 def separation(

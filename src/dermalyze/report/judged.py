@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.data.beyond import Beyond
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, metrics
 from dermalyze.ops.calibrators import Calibrator
@@ -33,6 +34,7 @@ class Judged:
         fitted: what the calibrator was fitted on and beside which others; None where none was fitted.
         reference: predictions of the part from which thresholds come; None: no thresholds.
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
+        beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
     """
 
     p: Predictions
@@ -41,6 +43,7 @@ class Judged:
     fitted: dict[str, Any] | None = None
     reference: Predictions | None = None
     rows: pd.DataFrame | None = None
+    beyond: Beyond | None = None
 
     @cached_property
     def scores(self) -> metrics.Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, reliability
+from dermalyze.report import abstention, discrimination, foreign, reliability, robustness
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -37,6 +37,13 @@ SECTIONS: dict[str, Section] = {
         abstention.draw_silence,
     ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
+    "decision": Section(
+        "What is answered and what is referred", "decision.html.jinja", foreign.decision_view, foreign.build_decision
+    ),
+    "foreign": Section("Does it know what it has never seen?", "foreign.html.jinja", foreign.ood_view, foreign.build_ood),
+    "corruptions": Section(
+        "When the photograph is bad", "corruptions.html.jinja", robustness.view, robustness.build, robustness.draw_figures
+    ),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
 }
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import parse_record
-from dermalyze.core.atomic import sha256_file, write_json
+from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRecord, parse_record
+from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
+from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import source_codes
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
+from dermalyze.ops import ood
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
 from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
 from dermalyze.ops.imbalance import effective_shares, source_counts
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.ops.separation import auroc
 
 CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
 """What `inference.calibration` may leave open, and the calibrators that are then chosen from."""
@@ -36,6 +40,7 @@ class CalibrateResult:
         kind: the calibrator.
         parameters: its numbers.
         referral: from which confidence on it answers, or None where it always does.
+        ood: what refuses pictures unlike the training part, and from which score on; None: nothing does.
         trials: log loss of each calibrator on images that its fit had not seen.
     """
 
@@ -46,6 +51,7 @@ class CalibrateResult:
     kind: str
     parameters: dict[str, Any]
     referral: dict[str, Any] | None
+    ood: dict[str, Any] | None
     trials: tuple[Trial, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,15 +69,47 @@ class CalibrateResult:
             lines.append(
                 f"refers what is less sure than {self.referral['threshold']:.3f}: all but {self.referral['coverage']:.0%}"
             )
+        if self.ood is not None:
+            lines.append(
+                f"refers what is unlike the training part: {self.ood['kind'].replace('_', ' ')} above "
+                f"{self.ood['threshold']:.4g}, which {self.ood['kept']:.0%} of {self.part} do not exceed"
+            )
         return lines
+
+
+@dataclass(frozen=True)
+class OodFit:
+    """A fitted out-of-distribution score: `threshold` lets 95 % of the calibration part pass; `aurocs` against the synthetic
+    foreign pictures of each kind."""
+
+    detector: ood.Detector
+    threshold: float
+    aurocs: dict[str, float]
+
+    @property
+    def mean_auroc(self) -> float | None:
+        """Over the kinds; None where there are no synthetic pictures."""
+        return float(np.mean(list(self.aurocs.values()))) if self.aurocs else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values, without the arrays."""
+        data = self.detector.to_bytes()
+        return {
+            "kind": self.detector.kind,
+            "threshold": self.threshold,
+            "kept": ood.KEPT,
+            "shapes": self.detector.shapes(),
+            "sha256": sha256_bytes(data) if data else None,
+        }
 
 
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artefact.
 
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
-    leaves the choice to that (see `CHOICES`). A split without a calibration part is calibrated on validation, which early
-    stopping has used; the result says so.
+    leaves the choice to that (see `CHOICES`). The out-of-distribution scores are fitted on the training part, with thresholds
+    from the calibration part; `inference.ood` names the one to serve, or leaves it to `choose`. A split without a calibration
+    part is calibrated on validation, which early stopping has used; the result says so.
 
     Raises:
         UsageError: no probe or no export yet, or another process works in the run.
@@ -103,6 +141,12 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
             "referral": _referral(fitted(logits), spec.inference.coverage),
             "sets": _sets(fitted(logits), p, spec.inference.set_level),
         }
+        fits, missing, synthetic_sha256 = fit_ood(run, spec, p)
+        chosen = choose(fits, missing, spec.inference.ood)
+        calibration["ood"] = fits[chosen].as_dict() if chosen is not None else None
+        for name, one in fits.items():
+            if data := one.detector.to_bytes():
+                write_bytes(run.ood_path(recipe, name), data)
         write_json(
             run.calibration_path(recipe),
             {
@@ -113,10 +157,97 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
                 "asked": asked,
                 "calibration": calibration,
                 "trials": [trial.as_dict() for trial in trials],
+                "synthetic_sha256": synthetic_sha256,
+                "ood": {
+                    "choice": "largest mean AUROC of the kinds of synthetic foreign pictures against this part",
+                    "missing": missing,
+                    "scores": {k: {**f.as_dict(), "auroc": f.aurocs, "mean_auroc": f.mean_auroc} for k, f in fits.items()},
+                },
             },
         )
-        write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
-        return CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], trials)
+        _into_artefact(run, record, calibration, fits[chosen].detector.to_bytes() if chosen is not None else b"")
+        return CalibrateResult(
+            recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], calibration["ood"], trials
+        )
+
+
+def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, OodFit], dict[str, str], str | None]:
+    """Every out-of-distribution score that can be had, why not the others, and the SHA-256 of the synthetic predictions.
+
+    Args:
+        run: its training part is fitted on.
+        spec: `inference.ood` and the seed.
+        p: predictions of the calibration part.
+    """
+    wanted = tuple(ood.OOD_SCORES) if spec.inference.ood != "none" else ()
+    train = _same_scores(run.predictions_path("train", p.meta["recipe"]), p)
+    path = run.foreign_path("synthetic", p.meta["recipe"])
+    synthetic = _same_scores(path, p)
+    fits, missing = {}, {}
+    for kind in wanted:
+        needs_embedding = bool(ood.OOD_SCORES[kind].arrays)
+        if train is None or not len(p) or (needs_embedding and (train.embedding is None or p.embedding is None)):
+            missing[kind] = "no predictions of the training part by this model"
+            continue
+        try:
+            fitted = ood.fit(kind, train.logits, _embedding(train), train.labels, seed=spec.seed)
+        except ModelError as error:
+            missing[kind] = str(error)
+            continue
+        # what is measured are the arrays as they will be read
+        detector = ood.Detector.from_bytes(
+            kind, fitted.shapes(), fitted.to_bytes(), classes=len(p.classes), width=_embedding(p).shape[1]
+        )
+        known_N, aurocs = detector(p.logits, _embedding(p)), {}
+        if synthetic is not None:
+            foreign_M, kinds_M = detector(synthetic.logits, _embedding(synthetic)), np.array(synthetic.groups)
+            aurocs = {str(name): auroc(known_N, foreign_M[kinds_M == name]) for name in dict.fromkeys(synthetic.groups)}
+        fits[kind] = OodFit(detector, ood.threshold_of(known_N), aurocs)
+    return fits, missing, sha256_file(path) if synthetic is not None else None
+
+
+def choose(fits: dict[str, OodFit], missing: dict[str, str], asked: str) -> str | None:
+    """The score to serve: the one asked for, or (`auto`) the one that tells the synthetic foreign pictures best from the
+    calibration part by its mean AUROC over their kinds; no picture of the test part has a say. None: nothing is refused.
+
+    Raises:
+        ModelError: the one asked for cannot be had.
+    """
+    if asked == "none":
+        return None
+    if asked != "auto":
+        if asked not in fits:
+            raise ModelError(f"inference.ood: {asked} cannot be had: {missing[asked]}; choose another, auto or none")
+        return asked
+    means = {kind: one.mean_auroc for kind, one in fits.items() if one.mean_auroc is not None}
+    if not means:
+        say("calibrate: no synthetic foreign pictures of this model, so nothing refuses foreign ones; run probe again")
+        return None
+    return max(means, key=lambda kind: means[kind])
+
+
+def _same_scores(path: Path, p: Predictions) -> Predictions | None:
+    """Stored predictions of the same model and recipe as `p`; None where there are none."""
+    known = read_predictions(path) if path.exists() else None
+    same = known is not None and all(known.meta.get(key) == p.meta.get(key) for key in ("scores_sha256", "recipe", "classes"))
+    return known if same else None
+
+
+def _embedding(p: Predictions) -> NDArray[np.float32]:
+    """Its embedding, of width 0 where none is stored (scores of logits alone do not look at it)."""
+    return p.embedding if p.embedding is not None else np.zeros((len(p), 0), np.float32)
+
+
+def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any], arrays: bytes) -> None:
+    """Put the calibration, and the arrays of its out-of-distribution score, into the exported artefact, all at once."""
+    files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
+    values = {**read_json(run.artefact_record_path), "calibration": calibration, "calibration_files": files}
+    if files == record.calibration_files:
+        write_json(run.artefact_record_path, values)
+        return
+    kept: dict[str, bytes | Path] = {name: run.artefact_dir / name for name in record.files}
+    more = {OOD_NAME: arrays} if arrays else {}
+    publish({**kept, **more, RECORD_NAME: json_bytes(values)}, run.artefact_dir, check=Artefact.open)
 
 
 def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:

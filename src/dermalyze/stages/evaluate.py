@@ -14,6 +14,7 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
+from dermalyze.data.beyond import read_beyond
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
@@ -174,7 +175,7 @@ def gather(run: Run, spec: ExperimentSpec, p: Predictions) -> Judged:
     """The predictions, and what the run holds beside them."""
     calibrator, fitted = read_calibration(run, p)
     rows = read_manifest(run).set_index("image_id").loc[p.ids] if p.meta["set"] == "test" else None
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows)
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, read_beyond(run, p))
 
 
 def _head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
