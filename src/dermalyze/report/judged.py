@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ class Judged:
         fitted: what the calibrator was fitted on and beside which others; None where none was fitted.
         reference: predictions of the part from which thresholds come; None: no thresholds.
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
+        picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
         beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
     """
 
@@ -43,6 +44,7 @@ class Judged:
     fitted: dict[str, Any] | None = None
     reference: Predictions | None = None
     rows: pd.DataFrame | None = None
+    picture: Callable[[str], NDArray[np.uint8] | None] | None = None
     beyond: Beyond | None = None
 
     @cached_property

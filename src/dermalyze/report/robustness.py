@@ -157,7 +157,7 @@ _LINES = (
 def draw_figures(m: Json, j: Judged) -> dict[str, Figure]:
     """Accuracy by severity, a line a kind."""
     c = m["corruptions"]
-    title = f"Accuracy of corrupted copies. {c['images']:,} test images of {c['groups']:,} groups, recipe {m['recipe']}"
+    title = f"Corrupted copies of {c['images']:,} test images, recipe {m['recipe']}"
     data = accuracy_by_severity(c, title=title, leak=m["accepted_leak"])
     caption = (
         "Accuracy by severity: each line is one kind of corruption, from the images as they are (0) to the strongest (5). "
@@ -185,7 +185,7 @@ def accuracy_by_severity(c: Json, *, title: str, leak: str | None = None) -> byt
             axes.annotate(
                 kind, (5, y), xytext=(5.22, place), color=INK, fontsize=10, va="center", annotation_clip=False, arrowprops=arrow
             )
-        axes.axhline(clean, color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.plot((0, 5), (clean, clean), color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
         axes.set(xlim=(-0.1, 5.85), xticks=(0, *SEVERITIES))
         axes.set_xlabel("severity (0: as it is)")
         axes.set_ylabel("accuracy")

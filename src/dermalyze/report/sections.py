@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, foreign, reliability, robustness
+from dermalyze.report import abstention, discrimination, failures, foreign, reliability, robustness
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -44,6 +44,7 @@ SECTIONS: dict[str, Section] = {
     "corruptions": Section(
         "When the photograph is bad", "corruptions.html.jinja", robustness.view, robustness.build, robustness.draw_figures
     ),
+    "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
 }
 

@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
+from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.beyond import read_beyond
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
+from dermalyze.data.gallery import small_pixels
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.data.store import ImageStore
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.report.discrimination import point_values
@@ -28,6 +31,8 @@ from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, ve
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
 from dermalyze.report.text import interval_or_note, value_text
+
+PICTURE_PX = 240
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def evaluate(
     predictions = read_predictions(path)
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
-    judged = gather(run, spec, predictions)
+    frame = read_manifest(run).set_index("image_id").loc[predictions.ids]
+    judged = gather(run, spec, predictions, frame, manifest_store(spec))
     say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **_head(run, spec, "test part", predictions, leak),
@@ -155,7 +161,7 @@ def _evaluate_external(
     write_predictions(path, predictions)
     compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
-    judged = gather(run, spec, predictions)
+    judged = gather(run, spec, predictions, external.frame.set_index("image_id").loc[predictions.ids], external.store)
     metrics = {
         **_head(run, spec, f"external validation on {external.name}", predictions, leak),
         **judge(judged),
@@ -171,11 +177,20 @@ def _evaluate_external(
     return EvaluateResult(metrics, tuple(write_report(run.external_report_dir(external.name), metrics, judged)))
 
 
-def gather(run: Run, spec: ExperimentSpec, p: Predictions) -> Judged:
-    """The predictions, and what the run holds beside them."""
+def gather(run: Run, spec: ExperimentSpec, p: Predictions, rows: pd.DataFrame, store: ImageStore | None) -> Judged:
+    """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
     calibrator, fitted = read_calibration(run, p)
-    rows = read_manifest(run).set_index("image_id").loc[p.ids] if p.meta["set"] == "test" else None
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, read_beyond(run, p))
+    paths = rows["path"].to_dict()
+    picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, picture, read_beyond(run, p))
+
+
+def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
+    """Where the run's images come from; None where they are gone: the numbers need none."""
+    try:
+        return ImageStore.open(spec.data)
+    except (ConfigError, DataError):
+        return None
 
 
 def _head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def _corrupted(
     meta: dict[str, Any],
 ) -> int:
     """Score every corruption in every severity of a seeded sample of the test part; how many images that is."""
-    frame = test.iloc[np.sort(permutation(spec.seed, 0, len(test))[:count])]
+    frame = test.iloc[spread_sample(test["label"].astype(str).tolist(), count, spec.seed)]
     grid = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
     names = frame["image_id"].astype(str).tolist()
     ids = [f"{name}/{kind}/{severity}" for name in names for kind, severity in grid]
@@ -186,6 +186,19 @@ def _corrupted(
     stored = Predictions(ids, np.repeat(groups, len(grid)).tolist(), np.repeat(labels, len(grid)), logits, embedding, meta)
     write_predictions(path, stored)
     return len(frame)
+
+
+def spread_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
+    """Ascending rows of a random sample in which every class has its share, to the nearest image.
+
+    >>> labels = ["nv"] * 90 + ["df"] * 10
+    >>> [labels[i] for i in spread_sample(labels, 10, seed=0)].count("df")
+    1
+    """
+    drawn = permutation(seed, 0, len(labels))
+    by_class = drawn[np.argsort(np.array(labels)[drawn], kind="stable")]
+    count = min(count, len(labels))
+    return np.sort(by_class[((np.arange(count) + 0.5) * len(labels) / max(1, count)).astype(np.int64)])
 
 
 def score(

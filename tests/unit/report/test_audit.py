@@ -15,7 +15,7 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.gallery import Gallery, Picture
 from dermalyze.data.store import ImageStore
 from dermalyze.report import audit
-from dermalyze.report.audit import LONGEST_TABLE, PICTURE_PX, audit_page, tables_in, thumbnail
+from dermalyze.report.audit import LONGEST_TABLE, PICTURE_PX, _thumbnail, audit_page, tables_in
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
 
@@ -78,7 +78,7 @@ def test_the_page_stands_alone_and_text_stays_text(store, tmp_path):
 
 
 def test_thumbnails_are_small_and_carry_no_metadata(store):
-    data = base64.b64decode(thumbnail(store, "secret-0.jpg"))
+    data = base64.b64decode(_thumbnail(store, "secret-0.jpg"))
     with Image.open(io.BytesIO(data)) as image:
         assert max(image.size) == PICTURE_PX
         assert not image.getexif()

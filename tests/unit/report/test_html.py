@@ -111,10 +111,13 @@ def test_disclaimer_stands_on_the_page_and_in_the_file(tmp_path):
     assert page.count(DISCLAIMER) == 2
 
 
-def test_no_image_or_patient_is_named(tmp_path):
+def test_no_patient_is_named_and_no_image_but_the_worst_mistakes(tmp_path):
     m, page = written(tmp_path)
-    assert "secret" not in page + json.dumps(m)
     assert "patient-" not in page + json.dumps(m)
+    worst = {one["image_id"] for kind in m.pop("failures").values() for one in kind["worst"]}
+    assert worst
+    assert "secret" not in json.dumps(m)
+    assert set(re.findall(r"secret-\d+", page)) <= worst
 
 
 def test_hostile_names_are_escaped(tmp_path):
