@@ -51,7 +51,7 @@ def build_ood(j: Judged) -> dict[str, Any]:
 
 
 def ood_view(m: Json) -> dict[str, Any] | None:
-    """One table a measure: sets down, scores across."""
+    """Two tables, of AUROC and of the share refused: sets down, scores across."""
     o = m["ood"]
     if o is None:
         return None
@@ -61,14 +61,13 @@ def ood_view(m: Json) -> dict[str, Any] | None:
         "choice": o["choice"],
         "missing": [f"{SCORE_NAMES[kind]}: {why}" for kind, why in o["missing"].items()],
         "names": [SCORE_NAMES[kind] for kind in kinds],
-        "rows": [
-            (
-                name.replace("_", " "),
-                count,
-                [[cell(o["scores"][kind]["sets"][name][measure]) for measure in ("auroc", "refused")] for kind in kinds],
-            )
-            for name, count in o["pictures"].items()
-        ],
+        "tables": {
+            measure: [
+                (name.replace("_", " "), count, [cell(o["scores"][kind]["sets"][name][measure]) for kind in kinds])
+                for name, count in o["pictures"].items()
+            ]
+            for measure in ("auroc", "refused", "passed")
+        },
         "here": [cell(o["scores"][kind]["refused_here"]) for kind in kinds],
         "at_choice": [number(o["scores"][kind]["mean_auroc_at_choice"]) for kind in kinds],
     }
