@@ -74,10 +74,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def spread(words: list[str]) -> list[str]:
-    """Give each of several values its option: `--data a.zip b.zip`, `--set a=1 b=2`.
+    """Give each of several values its option: `--data a.zip b.zip`, `--foreign films pages`, `--set a=1 b=2`.
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
+    >>> spread(["probe", "RUN", "--foreign", "films", "pages", "--corruptions", "3"])
+    ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
     """

@@ -9,7 +9,7 @@ Sizes are shares of the shorter edge, so that they mean the same at any resoluti
 | jpeg | quality of the JPEG coder | 40 | 25 | 16 | 11 | 7 |
 | dark | exposure in stops, in linear light | -0.6 | -1.2 | -1.8 | -2.5 | -3.2 |
 | bright | exposure in stops, in linear light, cut off at white | 0.3 | 0.6 | 0.9 | 1.3 | 1.7 |
-| patch | a grey rectangle anywhere over this share of the frame in % | 4 | 9 | 16 | 25 | 36 |
+| patch | a grey rectangle anywhere over this share of the frame in % | 3 | 6 | 11 | 17 | 25 |
 | hair | dark curved strokes across the frame | 4 | 9 | 16 | 28 | 45 |
 
 After Hendrycks & Dietterich 2019, arXiv:1903.12261, with the faults of dermoscopy.
@@ -96,7 +96,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[Pixels, float, np.random.Generator], Pixe
     "jpeg": (jpeg, (40, 25, 16, 11, 7)),
     "dark": (exposure, (-0.6, -1.2, -1.8, -2.5, -3.2)),
     "bright": (exposure, (0.3, 0.6, 0.9, 1.3, 1.7)),
-    "patch": (patch, (4, 9, 16, 25, 36)),
+    "patch": (patch, (3, 6, 11, 17, 25)),
     "hair": (hair, (4, 9, 16, 28, 45)),
 }
 """Kind to its function and the strength of each severity; the table above says what they mean."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dermalyze.core.artefact import MAX_OOD_BYTES
 from dermalyze.core.errors import ModelError, nearest
 from dermalyze.ops.counter import permutation
 from dermalyze.ops.ranking import Floats, Ints
@@ -26,7 +27,6 @@ NEIGHBOUR, REMEMBERED = 10, 2000
 table 4: k grows with the share of the training part that is kept)."""
 KEPT = 0.95
 """Share of the calibration part that the threshold lets through."""
-MAX_BYTES = 256 * 2**20
 _TINY = 1e-12
 
 
@@ -239,8 +239,8 @@ def fit(kind: str, logits_NC: npt.NDArray[Any], embedding_ND: npt.NDArray[Any], 
         raise ModelError("no training image")
     arrays = OOD_SCORES[kind].fit(logits_NC.astype(np.float64), embedding_ND.astype(np.float64), labels_N, seed)
     detector = Detector(kind, arrays)
-    if len(detector.to_bytes()) > MAX_BYTES:
-        raise ModelError(f"an embedding of width {embedding_ND.shape[1]} makes arrays of over {MAX_BYTES // 2**20} MiB")
+    if len(detector.to_bytes()) > MAX_OOD_BYTES:
+        raise ModelError(f"an embedding of width {embedding_ND.shape[1]} makes arrays of over {MAX_OOD_BYTES // 2**20} MiB")
     return detector
 
 

@@ -196,8 +196,10 @@ class Predictor:
 
     def _answer(self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]]) -> Iterator[Prediction]:
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
-        shape = (self.preprocessing.height, self.preprocessing.width, 3)
-        probs_BC, foreign_B = self._judge(np.stack(pixels) if pixels else np.zeros((0, *shape), np.uint8))
+        if not pixels:
+            yield from (blank for blank, _ in prepared)
+            return
+        probs_BC, foreign_B = self._judge(np.stack(pixels))
         outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
         rows = iter(range(len(pixels)))
         for blank, pixels_HW3 in prepared:

@@ -167,7 +167,8 @@ def _corrupted(
     grid = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
     names = frame["image_id"].astype(str).tolist()
     ids = [f"{name}/{kind}/{severity}" for name in names for kind, severity in grid]
-    path, meta = run.corrupted_path(meta["recipe"]), {**meta, "set": "corrupted test", "seed": spec.seed}
+    strengths = {kind: list(values) for kind, (_, values) in CORRUPTIONS.items()}
+    path, meta = run.corrupted_path(meta["recipe"]), {**meta, "set": "corrupted test", "seed": spec.seed, "kinds": strengths}
     known = read_done(path)
     if known is not None and known.meta == meta and known.ids == ids:
         return len(frame)
