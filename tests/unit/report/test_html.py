@@ -220,7 +220,7 @@ def with_beyond(n=60):
     """A judged set with embeddings, the whole rule, foreign pictures and corrupted copies of ten images."""
     m, judged = report(n=n)
     generator, p = np.random.default_rng(5), judged.p
-    embedding = generator.normal(size=(n, 4)) + 2 * p.labels[:, None]
+    embedding = 6 + generator.normal(size=(n, 4)) + 2 * p.labels[:, None]
     p = Predictions(p.ids, p.groups, p.labels, p.logits, embedding, p.meta)
     detectors = {kind: fit(kind, p.logits, embedding, p.labels) for kind in OOD_SCORES}
     scores = {
@@ -229,7 +229,7 @@ def with_beyond(n=60):
     rule = Rule(Limit("knn", scores["knn"]["threshold"], 0.95), Referral("max_probability", 0.8, 0.7),
                 Sets("lac", 0.8, {"marginal": 0.4}, {"marginal": 30}))  # fmt: skip
     foreign = {
-        name: Pictures(generator.normal(size=(k, 2)).astype(np.float32), 30 + generator.normal(size=(k, 4)).astype(np.float32))
+        name: Pictures(generator.normal(size=(k, 2)).astype(np.float32), generator.normal(-30, 1, (k, 4)).astype(np.float32))
         for name, k in (("noise", 20), ("two_films", 2))
     }
     grid = [f"{kind}/{s}" for kind in CORRUPTIONS for s in SEVERITIES]
