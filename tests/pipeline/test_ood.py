@@ -19,8 +19,8 @@ from dermalyze.data.foreign import EACH, SYNTHETIC
 from dermalyze.data.images import Preprocessing, decode, to_size
 from dermalyze.data.predictions import read_predictions, write_predictions
 from dermalyze.data.splitting import read_part
+from dermalyze.ops.answering import OUTCOMES
 from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from dermalyze.ops.decision import OUTCOMES
 from dermalyze.ops.ood import OOD_SCORES
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.serve.predictor import Predictor

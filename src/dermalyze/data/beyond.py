@@ -16,7 +16,7 @@ from dermalyze.core.errors import ModelError
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.predictions import Predictions, read_predictions
-from dermalyze.ops.decision import Rule
+from dermalyze.ops.answering import Rule
 from dermalyze.ops.ood import Detector
 from dermalyze.ops.ranking import Floats
 

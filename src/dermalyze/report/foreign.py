@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.ops.answering import DECISIONS, OUTCOMES, decision_shares
 from dermalyze.ops.bootstrap import estimate, group_weights
-from dermalyze.ops.decision import DECISIONS, OUTCOMES, decision_shares
 from dermalyze.ops.separation import MEASURES, separation
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.text import cell, number

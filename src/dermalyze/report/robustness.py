@@ -12,8 +12,8 @@ from matplotlib.figure import Figure as Canvas
 
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, calibration, metrics
+from dermalyze.ops.answering import DECISIONS
 from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES
-from dermalyze.ops.decision import DECISIONS
 from dermalyze.ops.ranking import Floats
 from dermalyze.report.figures import draw
 from dermalyze.report.judged import Json, Judged

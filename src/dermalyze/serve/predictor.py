@@ -20,8 +20,8 @@ from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
+from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import Calibrator, reprior
-from dermalyze.ops.decision import DECISIONS, Rule
 from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.serve.inputs import Item, read_file

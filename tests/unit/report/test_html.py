@@ -13,10 +13,10 @@ from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.beyond import Beyond, Pictures
 from dermalyze.data.predictions import Predictions
+from dermalyze.ops.answering import Limit, Rule
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.conformal import Sets
 from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES
-from dermalyze.ops.decision import Limit, Rule
 from dermalyze.ops.ood import OOD_SCORES, fit, threshold_of
 from dermalyze.ops.selective import Referral
 from dermalyze.report.evaluation import judge, write_report

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dermalyze.core.errors import ModelError
+from dermalyze.ops.answering import DECISIONS, FOREIGN, NO_CLASS, OUTCOMES, SET, UNSURE, Limit, Rule, decision_shares
 from dermalyze.ops.conformal import Sets
-from dermalyze.ops.decision import DECISIONS, FOREIGN, NO_CLASS, OUTCOMES, SET, UNSURE, Limit, Rule, decision_shares
 from dermalyze.ops.selective import Referral
 
 CLASSES = ["mel", "nv", "vasc"]
