@@ -80,6 +80,8 @@ def spread(words: list[str]) -> list[str]:
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
+    >>> spread(["probe", "RUN", "--foreign", "films", "pages", "--corruptions", "3"])
+    ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
     """
@@ -88,9 +90,9 @@ def spread(words: list[str]) -> list[str]:
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--recipes", "--set") else (None, 0)
+            option, taken = (word, 0) if word in ("--data", "--recipes", "--foreign", "--set") else (None, 0)
         elif option is not None:
-            # --data and --recipes come after RUN (the run folder is always first); an assignment is known by its shape.
+            # names and paths come after RUN (the run folder is always first); an assignment is known by its shape.
             more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
@@ -314,6 +316,7 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     "probe",
     "dermalyze probe outputs/first",
     "dermalyze probe outputs/first --recipes tta mc_dropout",
+    "dermalyze probe outputs/first --foreign chest_films pneumoniamnist.npz --corruptions 300",
     "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224",
 )
 def probe(
@@ -323,6 +326,12 @@ def probe(
         typer.Option("--recipes", metavar="NAME...", help="Further ones to compare: plain, flips, tta, mc_dropout."),
     ] = None,
     passes: Annotated[int, typer.Option("--passes", min=2, help="Of mc_dropout.")] = 20,
+    foreign: Annotated[
+        list[Path] | None, typer.Option("--foreign", metavar="FOLDER|NPZ...", help="Pictures that are no skin.")
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
+    ] = 0,
     model: Annotated[
         Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
     ] = None,
@@ -330,7 +339,8 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json, recipes=recipes, passes=passes, model=model, sets=sets or ())
+    options = {"recipes": recipes, "passes": passes, "foreign": foreign or (), "corruptions": corruptions}
+    stage("probe", run, as_json, **options, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")

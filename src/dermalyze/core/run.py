@@ -135,8 +135,25 @@ class Run:
         found = sorted(path.stem.removeprefix(f"{name}-") for path in self.predictions_dir.glob(f"{name}-*.parquet"))
         return [recipe for recipe in found if "-" not in recipe]  # those are of an external set whose name begins alike
 
+    def foreign_path(self, name: str, recipe: str) -> Path:
+        """Predictions of pictures that are no skin; `synthetic` are those made by the program."""
+        return self.predictions_dir / "foreign" / f"{name}-{recipe}.parquet"
+
+    def foreign_paths(self, recipe: str) -> list[Path]:
+        """All there are of a recipe, the synthetic ones first."""
+        found = self.predictions_dir.glob(f"foreign/*-{recipe}.parquet")
+        return sorted(found, key=lambda path: (path != self.foreign_path("synthetic", recipe), path.name))
+
+    def corrupted_path(self, recipe: str) -> Path:
+        """Predictions of corrupted copies of the test part."""
+        return self.predictions_dir / "corrupted" / f"test-{recipe}.parquet"
+
     def calibration_path(self, recipe: str) -> Path:
         return self.root / "calibration" / f"{recipe}.json"
+
+    def ood_path(self, recipe: str, kind: str) -> Path:
+        """The arrays of a fitted out-of-distribution score."""
+        return self.root / "calibration" / f"{recipe}-{kind}.bin"
 
     @property
     def report_dir(self) -> Path:

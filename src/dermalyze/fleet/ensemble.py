@@ -21,7 +21,7 @@ import numpy as np
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.core.artefact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact
-from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
+from dermalyze.core.atomic import publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -34,7 +34,7 @@ from dermalyze.ops.metrics import measure
 from dermalyze.ops.recipes import pool, softmax
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import EvaluateResult, evaluate
-from dermalyze.stages.export import LICENCE_NOTE, publish
+from dermalyze.stages.export import LICENCE_NOTE
 from dermalyze.stages.init import environment, freeze
 
 COMPARED = ("accuracy", "balanced_accuracy", "log_loss", "brier")

@@ -140,6 +140,7 @@ def _probed(run: Run, recipe: str) -> bool:
 
     scores = parse_record(run.artefact_record_path.read_bytes()).scores_sha256
     paths = [run.predictions_path(part, recipe) for part in PARTS if run.split_path(part).exists()]
+    paths.append(run.foreign_path("synthetic", recipe))
     return all(path.exists() and read_predictions(path).meta.get("scores_sha256") == scores for path in paths)
 
 
@@ -152,6 +153,7 @@ def _calibrated(run: Run, recipe: str) -> bool:
     served = parse_record(run.artefact_record_path.read_bytes()).calibration
     return (
         known.get("predictions_sha256") == sha256_file(run.predictions_path(part, recipe))
+        and known.get("synthetic_sha256") == sha256_file(run.foreign_path("synthetic", recipe))
         and known.get("calibration") == served
     )
 

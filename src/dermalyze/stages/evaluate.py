@@ -17,6 +17,7 @@ from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
+from dermalyze.data.beyond import read_beyond
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
 from dermalyze.data.gallery import small_pixels
 from dermalyze.data.given import Given, match, read_given, standing_alone
@@ -306,7 +307,7 @@ def gather(
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
     return Judged(
         p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, _pictures(rows, store),
-        read_others(run, p),
+        read_others(run, p), read_beyond(run, p),
     )  # fmt: skip
 
 
