@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
     from dermalyze.fleet.bench import bench
+    from dermalyze.fleet.controls import controls
     from dermalyze.fleet.doctor import doctor
     from dermalyze.fleet.leak_bill import leak_bill
     from dermalyze.fleet.pipeline import run_experiment as run
@@ -65,6 +66,7 @@ _SOURCES = {
     "audit": "stages.audit:audit",
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
+    "controls": "fleet.controls:controls",
     "doctor": "fleet.doctor:doctor",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
@@ -102,6 +104,7 @@ __all__ = [
     "audit",
     "bench",
     "calibrate",
+    "controls",
     "doctor",
     "evaluate",
     "export",

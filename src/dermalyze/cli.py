@@ -40,6 +40,7 @@ COMMANDS = {
     "plot": "plot",
     "fit-check": "fit_check",
     "leak-bill": "leak_bill",
+    "controls": "controls",
     "bench": "bench",
     "runs": "runs",
     "doctor": "doctor",
@@ -86,10 +87,10 @@ def spread(words: list[str]) -> list[str]:
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--set") else (None, 0)
+            option, taken = (word, 0) if word in ("--data", "--set", "--only") else (None, 0)
         elif option is not None:
-            # --data comes after RUN (the run folder is always first); an assignment is known by its shape.
-            more = option == "--data" or re.match(r"[A-Za-z_][\w.]*=", word)
+            # --data and --only come after RUN (the run folder is always first); an assignment is known by its shape.
+            more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
             elif taken:
@@ -464,6 +465,30 @@ def leak_bill(
 ) -> None:
     """Train twice to show what a random split flatters."""
     stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
+
+
+@command(
+    "controls",
+    "dermalyze controls outputs/first",
+    "dermalyze controls outputs/first --only shuffled metadata shortcut",
+    "dermalyze controls outputs/first --epochs 4 --set preprocess.size=[72,96]",
+)
+def controls(
+    run: RunArgument,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME...",
+            help="Some of: shuffled, metadata, lesion, background, border, shortcut, planted.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each training.")] = 6,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try what must fail: is the result real?"""
+    stage("controls", run, as_json, only=only or (), epochs=epochs, sets=sets or ())
 
 
 @command("bench", "dermalyze bench outputs/first", "dermalyze bench outputs/first --num-batches 30 --json")

@@ -165,6 +165,22 @@ class Run:
         return self.report_dir / "leak_bill.png"
 
     @property
+    def controls_dir(self) -> Path:
+        return self.root / "controls"
+
+    def control_run(self, kind: str) -> Path:
+        """The folder of a run within this one: the same network on other labels or painted pictures."""
+        return self.controls_dir / kind
+
+    def control_pictures_path(self, kind: str, key: str) -> Path:
+        """Painted pictures of one kind."""
+        return self.controls_dir / "pictures" / f"{kind}-{key}.zip"
+
+    @property
+    def controls_path(self) -> Path:
+        return self.report_dir / "controls.json"
+
+    @property
     def tags_path(self) -> Path:
         return self.root / "tags.json"
 
