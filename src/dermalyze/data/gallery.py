@@ -1,8 +1,15 @@
-"""Pictures to look at, chosen by the audit: what its page shows."""
+"""Pictures to look at: what pages show."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode
+from dermalyze.data.store import ImageStore, ReadError
 
 
 @dataclass(frozen=True)
@@ -33,3 +40,16 @@ class Gallery:
     title: str
     explanation: str
     rows: tuple[tuple[Picture, ...], ...]
+
+
+def small_pixels(store: ImageStore, path: str, edge_px: int) -> NDArray[np.uint8] | None:
+    """One image of a data set, RGB, no edge longer than `edge_px`; None where it cannot be read.
+
+    It is drawn from the pixels alone, so it carries no metadata.
+    """
+    try:
+        small = Image.fromarray(decode(store.read(path), formats=PREPARE_FORMATS).pixels)
+    except (ReadError, ImageError):
+        return None
+    small.thumbnail((edge_px, edge_px), Image.Resampling.BILINEAR)
+    return np.asarray(small)

@@ -7,14 +7,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.gallery import Gallery
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode
-from dermalyze.data.store import ImageStore, ReadError
+from dermalyze.data.gallery import Gallery, small_pixels
+from dermalyze.data.store import ImageStore
 from dermalyze.report.html import template
 
 Json = Mapping[str, Any]
@@ -139,7 +136,7 @@ def _drawn(gallery: Gallery, store: ImageStore | None, paths: Mapping[str, str],
     """A gallery with its pictures, until `room` bytes are used; the first row always."""
     rows: list[list[dict[str, str]]] = []
     for row in gallery.rows:
-        drawn = [{"image_id": p.image_id, "caption": p.caption, "data": thumbnail(store, paths.get(p.image_id))} for p in row]
+        drawn = [{"image_id": p.image_id, "caption": p.caption, "data": _thumbnail(store, paths.get(p.image_id))} for p in row]
         room -= sum(len(picture["data"]) for picture in drawn)
         if rows and room < 0:
             break
@@ -152,16 +149,11 @@ def _drawn(gallery: Gallery, store: ImageStore | None, paths: Mapping[str, str],
     }
 
 
-def thumbnail(store: ImageStore | None, path: str | None) -> str:
-    """A small JPEG of one image in base64, drawn from its pixels alone, so without any metadata; "" where it cannot be read."""
-    if store is None or path is None:
+def _thumbnail(store: ImageStore | None, path: str | None) -> str:
+    """A small JPEG of one image in base64; "" where it cannot be read."""
+    pixels = small_pixels(store, path, PICTURE_PX) if store is not None and path is not None else None
+    if pixels is None:
         return ""
-    try:
-        pixels: NDArray[np.uint8] = decode(store.read(path), formats=PREPARE_FORMATS).pixels
-    except (ReadError, ImageError):
-        return ""
-    small = Image.fromarray(pixels)
-    small.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=78)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=78)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -26,7 +26,7 @@ EstimateDict = Mapping[str, Any]  # {value, low, high, n, note} as in evaluation
 _BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "#6aa9d6", "#0072B2", "#003f66"])
 
 
-def _draw(width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None]) -> bytes:
+def draw(width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None]) -> bytes:
     """Paint on a new figure, with its title and, where a leak was accepted, the reason in red above all; return PNG bytes."""
     with mpl.rc_context(RC):
         stamp = textwrap.wrap(f"LEAK ACCEPTED, NOT A FAIR RESULT: {leak}", int(width_in * 11)) if leak else []
@@ -94,7 +94,7 @@ def confusion_matrix(
         colours = figure.colorbar(image, cax=bar, label="share of the true class")
         colours.outline.set_visible(False)
 
-    return _draw(2 * size + 0.6, size + 0.1, title, leak, paint)
+    return draw(2 * size + 0.6, size + 0.1, title, leak, paint)
 
 
 def roc_curves(
@@ -129,7 +129,7 @@ def roc_curves(
         )  # fmt: skip
         legend.get_title().set_fontsize(9.5)
 
-    return _draw(9.2, 5.6, title, leak, paint)
+    return draw(9.2, 5.6, title, leak, paint)
 
 
 PER_CLASS_TITLES = {
@@ -172,7 +172,7 @@ def per_class_metrics(
         panels[0].set_ylim(len(classes) - 0.5, -0.5)
         figure.get_layout_engine().set(wspace=0.09)  # type: ignore[union-attr, call-arg]
 
-    return _draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)
+    return draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)
 
 
 def calibration_curve(
@@ -221,7 +221,7 @@ def calibration_curve(
             axes.grid(color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
 
-    return _draw(7.2, 6.2, title, leak, paint)
+    return draw(7.2, 6.2, title, leak, paint)
 
 
 def risk_coverage(
@@ -270,7 +270,7 @@ def risk_coverage(
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
 
-    return _draw(7.2, 4.6, title, leak, paint)
+    return draw(7.2, 4.6, title, leak, paint)
 
 
 def training_curves(
@@ -325,4 +325,4 @@ def training_curves(
             axes.set_xlabel("epoch")
         figure.supxlabel(f"green line: the epoch kept, chosen by {monitor}", fontsize=9, color=QUIET)
 
-    return _draw(9.6, 6.4, title, leak, paint)
+    return draw(9.6, 6.4, title, leak, paint)

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dermalyze.report.figures import _draw
+from dermalyze.report.figures import draw
 from dermalyze.report.style import ACCENT, ALARM, GRID, QUIET
 
 HEADS = {
@@ -65,7 +65,7 @@ def leak_bill_figure(bill: Mapping[str, Any], titles: Mapping[str, str]) -> byte
             f"intervals {100 * bill['level']:g} %, over lesions; in grey: difference, red minus blue", fontsize=9, color=QUIET
         )
 
-    return _draw(13.0, 4.6, f"{bill['title']}, {bill['settings']['epochs']} epochs each", None, paint)
+    return draw(13.0, 4.6, f"{bill['title']}, {bill['settings']['epochs']} epochs each", None, paint)
 
 
 def difference_text(estimate: Mapping[str, Any]) -> str:

@@ -7,31 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
+from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
+from dermalyze.data.gallery import small_pixels
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.data.store import ImageStore
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.abstention import conformal, selective
-from dermalyze.report.evaluation import (
-    HAM10000_BIASES,
-    HAM10000_IDS,
-    judge,
-    point_values,
-    versions,
-    write_report,
-)
-from dermalyze.report.html import headline, interval_or_note, value_text
+from dermalyze.report.discrimination import point_values
+from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
+from dermalyze.report.html import headline
+from dermalyze.report.judged import Judged
+from dermalyze.report.text import interval_or_note, value_text
+
+PICTURE_PX = 240
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,18 @@ def evaluate(
     predictions = read_predictions(path)
     leak = check_test(run, predictions, recipe, accept_leak)
     certificate = run.certificate()
-    calibrator, fitted = read_calibration(run, predictions)
-    reference = read_reference(run, predictions)
+    frame = read_manifest(run).set_index("image_id").loc[predictions.ids]
+    judged = gather(run, spec, predictions, frame, manifest_store(spec))
     say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
-        **_head(spec, "test part", predictions, leak),
-        **judge(predictions, spec.evaluate, calibrator),
-        "selective": selective(predictions, spec.evaluate, calibrator, reference),
-        "conformal": conformal(predictions, spec.evaluate, calibrator, reference),
-        "validation": validation_values(run, spec, predictions, calibrator),
+        **_head(run, spec, "test part", predictions, leak),
+        **judge(judged),
+        "validation": validation_values(run, spec, predictions, judged.calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
-        "known_biases": _biases(run),
         "provenance": provenance(run, spec, predictions, path),
     }
-    metrics["calibration"] |= {"fitted": fitted}
-    return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, predictions, calibrator)))
+    return EvaluateResult(metrics, tuple(write_report(run.report_dir, metrics, judged)))
 
 
 def _evaluate_external(
@@ -162,15 +158,12 @@ def _evaluate_external(
     )
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
-    calibrator, fitted = read_calibration(run, predictions)
-    reference = read_reference(run, predictions)
     compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
+    judged = gather(run, spec, predictions, external.frame.set_index("image_id").loc[predictions.ids], external.store)
     metrics = {
-        **_head(spec, f"external validation on {external.name}", predictions, leak),
-        **judge(predictions, spec.evaluate, calibrator),
-        "selective": selective(predictions, spec.evaluate, calibrator, reference),
-        "conformal": conformal(predictions, spec.evaluate, calibrator, reference),
+        **_head(run, spec, f"external validation on {external.name}", predictions, leak),
+        **judge(judged),
         "validation": None,
         "split": None,
         "external": {
@@ -178,21 +171,59 @@ def _evaluate_external(
             "labels": external.labels,
             "notes": list(external.notes),
         },
-        "known_biases": _biases(run),
         "provenance": provenance(run, spec, predictions, path),
     }
-    metrics["calibration"] |= {"fitted": fitted}
-    folder = run.external_report_dir(external.name)
-    return EvaluateResult(metrics, tuple(write_report(folder, metrics, predictions, calibrator)))
+    return EvaluateResult(metrics, tuple(write_report(run.external_report_dir(external.name), metrics, judged)))
 
 
-def _head(spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
+def gather(run: Run, spec: ExperimentSpec, p: Predictions, rows: pd.DataFrame, store: ImageStore | None) -> Judged:
+    """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
+    calibrator, fitted = read_calibration(run, p)
+    paths = rows["path"].to_dict()
+    picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
+    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, picture)
+
+
+def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
+    """Where the run's images come from; None where they are gone: the numbers need none."""
+    try:
+        return ImageStore.open(spec.data)
+    except (ConfigError, DataError):
+        return None
+
+
+def _head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "title": f"{spec.name}: {what}",
         "set": p.meta["set"],
         "recipe": p.meta["recipe"],
         "accepted_leak": leak,
+        "about": about(run, spec, p),
+        "known_biases": _biases(run),
+    }
+
+
+def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]]:
+    """What the model is and was made from, and what it must not be used for, in sentences."""
+    counts = run.certificate()["counts"]
+    train = counts["train"]
+    weights = "given weights" if spec.model.weights or spec.model.pretrained else "random weights"
+    kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
+    size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
+    calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
+    return {
+        "sentences": [
+            f"A classifier of pictures into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
+            f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
+            f"{train['images']:,} images of {train['groups']:,} groups.",
+        ],
+        "not_for": [
+            "diagnosis, triage or any decision about a person",
+            "pictures of another kind than those it was trained on (another device, part of the body or way of taking them)",
+            "conditions that are not among its classes: it knows no others and gives each picture to one of these",
+            "people of whom the data held few; where it was not measured, nothing is known",
+        ],
     }
 
 

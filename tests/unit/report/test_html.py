@@ -13,8 +13,10 @@ from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.report.abstention import conformal, selective
 from dermalyze.report.evaluation import judge, write_report
+from dermalyze.report.html import template
+from dermalyze.report.judged import Judged
+from dermalyze.report.sections import SECTIONS
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -30,16 +32,15 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     logits = generator.normal(size=(n, len(classes))) + 2 * np.eye(len(classes))[labels]
     meta = {"classes": list(classes), "set": "test", "recipe": "plain"}
     p = Predictions([f"secret-{k}" for k in range(n)], [f"patient-{k // 2}" for k in range(n)], labels, logits, None, meta)
+    fitted = FITTED if calibrator is WARM else None
+    judged = Judged(p, EvaluateSpec(resamples=100), calibrator, fitted, p if reference else None)
     m = {
-        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak,
-        **judge(p, EvaluateSpec(resamples=100), calibrator),
-        "selective": selective(p, EvaluateSpec(resamples=100), calibrator, p if reference else None),
-        "conformal": conformal(p, EvaluateSpec(resamples=100), calibrator, p if reference else None),
+        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, "about": None,
+        **judge(judged),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip
-    m["calibration"] |= {"fitted": FITTED if calibrator is WARM else None}
-    return m, p, calibrator
+    return m, judged
 
 
 def written(folder, *args, **kwargs):
@@ -97,7 +98,10 @@ def test_page_is_self_contained(tmp_path):
     assert len(sources) == 5
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in tags)
-    assert not any("href" in attrs for _, attrs in tags)
+    targets = {attrs["id"] for _, attrs in tags if "id" in attrs}
+    links = [attrs["href"] for _, attrs in tags if "href" in attrs]
+    assert len(links) > 5
+    assert all(link.startswith("#") and link[1:] in targets for link in links)
     assert all(attrs.get("alt") for tag, attrs in tags if tag == "img")
 
 
@@ -107,10 +111,13 @@ def test_disclaimer_stands_on_the_page_and_in_the_file(tmp_path):
     assert page.count(DISCLAIMER) == 2
 
 
-def test_no_image_or_patient_is_named(tmp_path):
+def test_no_patient_is_named_and_no_image_but_the_worst_mistakes(tmp_path):
     m, page = written(tmp_path)
-    assert "secret" not in page + json.dumps(m)
     assert "patient-" not in page + json.dumps(m)
+    worst = {one["image_id"] for kind in m.pop("failures").values() for one in kind["worst"]}
+    assert worst
+    assert "secret" not in json.dumps(m)
+    assert set(re.findall(r"secret-\d+", page)) <= worst
 
 
 def test_hostile_names_are_escaped(tmp_path):
@@ -184,3 +191,20 @@ def test_without_a_calibration_part_there_are_no_thresholds(tmp_path):
     assert m["selective"]["coverages"] == []
     assert "asked to answer" not in read(page)[0]
     assert "AUROC, right above wrong answers" in read(page)[0]
+
+
+def test_no_two_sections_give_the_same_entry():
+    _, judged = report()
+    given = [key for section in SECTIONS.values() for key in section.build(judged)]
+    assert len(given) == len(set(given))
+
+
+def test_every_section_has_its_template_and_its_place_in_the_contents(tmp_path):
+    _, page = written(tmp_path)
+    _, tags = read(page)
+    heads = [attrs["id"] for tag, attrs in tags if tag == "h2"]
+    assert len(heads) == len(set(heads))
+    assert [head for head in heads if head in SECTIONS] == [key for key in SECTIONS if key in heads]
+    assert f'href="#{heads[0]}"' in page
+    for name in SECTIONS.values():
+        assert template(name.template)

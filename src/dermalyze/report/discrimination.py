@@ -1,0 +1,151 @@
+"""Right and wrong: overall, class by class, confusion, ROC."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dermalyze.config.classes import describe
+from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.data.predictions import Predictions
+from dermalyze.ops import bootstrap, calibration, metrics
+from dermalyze.ops.calibrators import Calibrator
+from dermalyze.report import figures
+from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
+from dermalyze.report.judged import Json, Judged, scores_of
+from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.style import class_styles
+from dermalyze.report.text import MEANINGS, interval_or_note, number, value_text
+
+
+def tables(spec: EvaluateSpec) -> dict[str, Any]:
+    """Every overall metric, ECE with the experiment's bins among them."""
+    return {**metrics.METRICS, "ece": partial(calibration.ece, bins=spec.ece_bins)}
+
+
+def point_values(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator) -> dict[str, float | None]:
+    """The overall metrics without intervals, for reference."""
+    tally = metrics.Tally(scores_of(p, calibrator), np.ones((len(p), 1)))
+    return {name: metrics.defined(metric(tally)[0]) for name, metric in tables(spec).items()}
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Overall metrics, metrics of each class, confusion matrix.
+
+    Each metric is {value, low, high, n, groups, undefined, note}; null with a note where it cannot be estimated.
+    """
+    found = bootstrap.estimates(
+        j.scores, j.p.groups, {**tables(j.spec), **metrics.PER_CLASS_METRICS}, resamples=j.spec.resamples, level=j.spec.level,
+        seed=j.spec.seed, names=j.classes, basic=frozenset({"ece"}),
+    )  # fmt: skip
+    index, _ = bootstrap.group_index(j.p.groups)
+    counts = metrics.Tally(j.scores, np.ones((len(j.p), 1))).confusion[0].astype(int)
+    each = {name: found[name] for name in metrics.PER_CLASS_METRICS}
+    return {
+        "metrics": {name: found[name].as_dict() for name in tables(j.spec)},  # type: ignore[union-attr]
+        "per_class": {
+            name: {
+                "description": describe(name),
+                "support": int(j.scores.support[c]),
+                "groups": len(np.unique(index[j.scores.labels == c])),
+                **{key: values[c].as_dict() for key, values in each.items()},  # type: ignore[index]
+            }
+            for c, name in enumerate(j.classes)
+        },
+        "confusion_matrix": {"labels": j.classes, "counts": counts.tolist()},
+    }
+
+
+def overall_view(m: Json) -> dict[str, Any]:
+    """The table of overall metrics."""
+    return {"rows": [_metric_row(name, m) for name in m["metrics"]], "level": f"{100 * m['level']:g} %"}
+
+
+def class_view(m: Json) -> dict[str, Any]:
+    """The table of metrics of each class."""
+    return {
+        "columns": list(PER_CLASS_TITLES.values()),
+        "rows": [
+            {
+                "name": name,
+                "colour": style.colour,
+                "cells": [
+                    {"value": value_text(e), "interval": interval_or_note(e), "note": e["low"] is None}
+                    for e in (values[key] for key in PER_CLASS_TITLES)
+                ],
+                **{key: values[key] for key in ("description", "support", "groups")},
+            }
+            for (name, values), style in zip(m["per_class"].items(), class_styles(m["classes"]), strict=True)
+        ],
+    }
+
+
+def _metric_row(name: str, m: Json) -> dict[str, str]:
+    title, best, meaning = MEANINGS[name]
+    estimate = m["metrics"][name]
+    return {
+        "name": title,
+        "value": value_text(estimate),
+        "interval": interval_or_note(estimate),
+        "validation": number((m["validation"] or {}).get(name)),
+        "best": best,
+        "meaning": meaning,
+    }
+
+
+def overall_figures(m: Json, j: Judged) -> dict[str, Figure]:
+    """Confusion matrix and ROC curves."""
+    classes, leak = m["classes"], m["accepted_leak"]
+    labels, probs = j.scores.labels, j.scores.probs
+    present = [0 < int((labels == c).sum()) < len(labels) for c in range(len(classes))]
+    curves = [metrics.roc_curve(labels, probs, c) if present[c] else None for c in range(len(classes))]
+    aurocs = [m["per_class"][name]["auroc"] | {"n": m["per_class"][name]["support"]} for name in classes]
+    matrix = figures.confusion_matrix(
+        m["confusion_matrix"]["counts"], classes, title=figure_title("Confusion matrix", m), leak=leak
+    )
+    roc = figures.roc_curves(
+        curves, classes, aurocs, m["metrics"]["macro_auroc"], title=figure_title("ROC curves", m), leak=leak
+    )
+    return {
+        "confusion_matrix.png": Figure(
+            matrix,
+            "Confusion matrix: a row is a true class, a column what the model called it. Left, each row sums to 1, so "
+            f"the diagonal is the sensitivity; right, the same in images. {confusions(m)}",
+        ),
+        "roc_curves.png": Figure(
+            roc,
+            "ROC curves, each class against all others: up is more of the class found, right is more of the others "
+            "called so by mistake. The closer to the upper left corner the better; a stepped curve means few images, and a "
+            "wide interval beside it.",
+        ),
+    }
+
+
+def class_figures(m: Json, j: Judged) -> dict[str, Figure]:
+    """Sensitivity, precision and AUROC of each class with intervals."""
+    title = figure_title("Class by class", m)
+    return {
+        "per_class_metrics.png": Figure(
+            figures.per_class_metrics(m["per_class"], m["classes"], title=title, leak=m["accepted_leak"]),
+            f"Class by class: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; where one is long, the set "
+            "has too few lesions of the class to say more. Look for classes with high AUROC and low sensitivity: the model "
+            "ranks them well, but calls them something else.",
+        )
+    }
+
+
+def confusions(m: Json, most: int = 3) -> str:
+    """The commonest mistakes in words.
+
+    >>> confusions({"confusion_matrix": {"labels": ["mel", "nv"], "counts": [[8, 2], [0, 90]]}})
+    'The commonest mistakes: mel called nv (2 of 10).'
+    """
+    labels, counts = m["confusion_matrix"]["labels"], m["confusion_matrix"]["counts"]
+    pairs = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
+    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:most]
+    if not worst:
+        return "There is no mistake to show."
+    said = [f"{labels[i]} called {labels[j]} ({n:,} of {sum(counts[i]):,})" for n, i, j in worst]
+    return f"The commonest mistakes: {', '.join(said)}."

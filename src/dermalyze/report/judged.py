@@ -1,0 +1,72 @@
+"""What a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.data.predictions import Predictions
+from dermalyze.ops import bootstrap, metrics
+from dermalyze.ops.calibrators import Calibrator
+from dermalyze.ops.ranking import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Stored predictions, and what stands beside them.
+
+    Attributes:
+        p: predictions to judge, with the groups that are resampled.
+        spec: resamples, level, bins and seed.
+        calibrator: stands between the scores and the probabilities.
+        fitted: what the calibrator was fitted on and beside which others; None where none was fitted.
+        reference: predictions of the part from which thresholds come; None: no thresholds.
+        rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
+        picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
+    """
+
+    p: Predictions
+    spec: EvaluateSpec
+    calibrator: Calibrator
+    fitted: dict[str, Any] | None = None
+    reference: Predictions | None = None
+    rows: pd.DataFrame | None = None
+    picture: Callable[[str], NDArray[np.uint8] | None] | None = None
+
+    @cached_property
+    def scores(self) -> metrics.Scores:
+        """Labels and calibrated probabilities."""
+        return scores_of(self.p, self.calibrator)
+
+    @cached_property
+    def known(self) -> metrics.Scores | None:
+        """Labels and calibrated probabilities of the part from which thresholds come; None without one, or of no image."""
+        return scores_of(self.reference, self.calibrator) if self.reference is not None and len(self.reference) else None
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the probabilities."""
+        return self.p.classes
+
+    def share_estimates(self, shares: Mapping[str, tuple[Floats, NDArray[np.bool_] | None]]) -> dict[str, bootstrap.Estimate]:
+        """Means of figures an image, with the intervals of this report; see `ops.bootstrap.share_estimates`."""
+        spec = self.spec
+        return bootstrap.share_estimates(
+            self.scores, self.p.groups, shares, resamples=spec.resamples, level=spec.level, seed=spec.seed
+        )
+
+
+def scores_of(p: Predictions, calibrator: Calibrator) -> metrics.Scores:
+    """Labels and calibrated probabilities of stored predictions."""
+    return metrics.Scores(p.labels, calibrator(p.logits.astype(np.float64)))

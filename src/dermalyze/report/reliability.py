@@ -1,0 +1,103 @@
+"""Whether the probabilities can be taken at their word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.data.predictions import Predictions
+from dermalyze.ops import bootstrap, calibration
+from dermalyze.ops.calibrators import Calibrator
+from dermalyze.report import figures
+from dermalyze.report.discrimination import point_values
+from dermalyze.report.judged import Json, Judged, scores_of
+from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.text import MEANINGS, number, value_text
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Reliability bins, errors beside a perfect model, Brier's parts, and what calibration started from."""
+    index, _ = bootstrap.group_index(j.p.groups)
+    bins = calibration.reliability(j.scores, index, bins=j.spec.ece_bins, level=j.spec.level)
+    return {
+        "calibration": {
+            "calibrator": j.calibrator.kind,
+            "fitted": j.fitted,
+            "bins": [b.as_dict() for b in bins],
+            "binning": "equal width, top label, upper edge included",
+            "errors": [error.as_dict() for error in calibration.calibration_errors(j.scores, index, seed=j.spec.seed)],
+            "classwise_ece": calibration.classwise_ece(j.scores, j.spec.ece_bins),
+            "brier_parts": calibration.brier_parts(j.scores, j.spec.ece_bins),
+            "before": _before(j.p, j.spec),
+        }
+    }
+
+
+def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
+    """What calibration started from: the same figures of the plain softmax."""
+    plain = Calibrator("none", {})
+    index, _ = bootstrap.group_index(p.groups)
+    scores = scores_of(p, plain)
+    errors = calibration.calibration_errors(scores, index, counts=(spec.ece_bins,), seed=spec.seed)
+    bins = calibration.reliability(scores, index, bins=spec.ece_bins, level=spec.level)
+    return {
+        "metrics": point_values(p, spec, plain),
+        "errors": [error.as_dict() for error in errors],
+        "bins": [b.as_dict() for b in bins],
+    }
+
+
+def view(m: Json) -> dict[str, Any]:
+    """What is said of the probabilities: how they were made, before and after, and beside a perfectly calibrated model."""
+    c = m["calibration"]
+    fitted = c["fitted"]
+    kind = c["calibrator"].replace("_", " ")
+    if c["calibrator"] == "none":
+        how = "The probabilities are the plain softmax of the scores; no calibrator stands between them."
+    else:
+        how = (
+            f"Scores become probabilities by a calibrator of kind {kind}, fitted on {fitted['images']:,} images "
+            f"({fitted['groups']:,} groups) of the part {fitted['part']}."
+        )
+    if fitted and fitted["part"] == "val":
+        how += " That part was also used for early stopping, so the fit flatters itself a little."
+    changed = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece")
+    before = c["before"]["metrics"]
+    parts = c["brier_parts"]
+    return {
+        "how": how,
+        "changes": [(MEANINGS[name][0], number(before[name]), value_text(m["metrics"][name])) for name in changed]
+        if c["calibrator"] != "none"
+        else [],
+        "errors": [
+            {
+                "name": f"{error['bins']} bins of {error['binning']}",
+                **{key: number(error[key]) for key in ("value", "largest", "perfect", "high")},
+                "p": number(error["p_value"]),
+            }
+            for error in c["errors"]
+        ],
+        "classwise": None if c["classwise_ece"] is None else number(c["classwise_ece"]),
+        "parts": None if parts is None else ", ".join(f"{name} {number(value)}" for name, value in parts.items()),
+        "trials": [
+            (t["kind"].replace("_", " "), f"{t['log_loss']:.4f}", t["kind"] == c["calibrator"]) for t in fitted["trials"]
+        ]
+        if fitted and fitted["trials"]
+        else [],
+    }
+
+
+def draw(m: Json, j: Judged) -> dict[str, Figure]:
+    """The reliability diagram, before and after."""
+    c = m["calibration"]
+    before = c["before"]["bins"] if c["calibrator"] != "none" else None
+    title = figure_title("Calibration", m)
+    return {
+        "calibration_curve.png": Figure(
+            figures.calibration_curve(c["bins"], m["metrics"]["ece"], before=before, title=title, leak=m["accepted_leak"]),
+            "Reliability diagram: of the answers given with some confidence, the share that is right. On the dotted "
+            "line confidence can be taken at its word; below it the model is overconfident. Below: how many images stand "
+            "behind each point. Vertical lines are Wilson intervals with the number of groups as sample size. The thin grey "
+            "line, where there is one, is the model before calibration.",
+        )
+    }

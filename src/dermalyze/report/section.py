@@ -1,0 +1,57 @@
+"""What one section of a report is: entries of `evaluation_metrics.json`, their words on the page, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dermalyze.report.judged import Json, Judged
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the report.
+
+    Attributes:
+        data: PNG bytes.
+        caption: what to see; the part before the first colon is its short name.
+    """
+
+    data: bytes
+    caption: str
+
+
+def nothing(judged: Judged) -> dict[str, Any]:
+    """For a section whose entries the stage makes."""
+    return {}
+
+
+def no_figures(m: Json, judged: Judged) -> dict[str, Figure]:
+    """For a section without figures."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section.
+
+    Attributes:
+        title: its heading.
+        template: file in `templates/`; it is given `m` (the whole file), `v` (what `view` gives) and `pictures` (by name).
+        view: from the whole file to what the template prints; None: nothing to show, no heading either.
+        build: entries of the file, by key; no two sections give the same.
+        figures: by file name; their numbers come from the file.
+    """
+
+    title: str
+    template: str
+    view: Callable[[Json], Mapping[str, Any] | None]
+    build: Callable[[Judged], dict[str, Any]] = nothing
+    figures: Callable[[Json, Judged], dict[str, Figure]] = no_figures
+
+
+def figure_title(name: str, m: Json) -> str:
+    """The title of a figure: its name, and what was measured on what."""
+    part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
+    return f"{name}. {part}, {m['n_images']:,} images of {m['n_groups']:,} groups, recipe {m['recipe']}"

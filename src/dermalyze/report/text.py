@@ -1,0 +1,58 @@
+"""How the figures of `evaluation_metrics.json` are put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Json = Mapping[str, Any]
+
+MEANINGS: dict[str, tuple[str, str, str]] = {  # name in the file: name on the page, best value, meaning
+    "accuracy": ("accuracy", "1", "share of images whose most probable class is right; high where a common class is easy"),
+    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity: every class counts the same, however rare"),
+    "macro_precision": ("macro precision", "1", "mean over classes of the share of right calls"),
+    "macro_recall": ("macro recall", "1", "the same as balanced accuracy"),
+    "macro_f1": ("macro F1", "1", "mean over classes of the harmonic mean of precision and sensitivity"),
+    "weighted_precision": ("weighted precision", "1", "precision averaged by number of images"),
+    "weighted_recall": ("weighted recall", "1", "the same as accuracy"),
+    "weighted_f1": ("weighted F1", "1", "F1 averaged by number of images"),
+    "macro_auroc": ("macro AUROC", "1", "mean over classes of ranking one class above the rest; 0.5 is chance"),
+    "macro_average_precision": ("macro average precision", "1", "mean area under the precision-recall curves"),
+    "log_loss": ("log loss", "0", "mean of −log probability given to the right class, natural logarithm"),
+    "brier": ("Brier score", "0", "mean squared error of the probabilities, summed over classes; 2 is the worst"),
+    "ece": ("expected calibration error", "0", "mean gap between confidence and share right; noise alone keeps it above 0"),
+}  # fmt: skip
+
+
+def value_text(estimate: Json) -> str:
+    """The value, or that it is not estimable.
+
+    >>> value_text({"value": None, "n": 0, "note": "not estimable (n = 0)"})
+    'not estimable (n = 0)'
+    """
+    return f"{estimate['value']:.3f}" if estimate["value"] is not None else f"not estimable (n = {estimate['n']})"
+
+
+def interval_or_note(estimate: Json) -> str:
+    """The interval, or why there is none.
+
+    >>> interval_or_note({"value": 0.5, "low": 0.41, "high": 0.6, "n": 40, "note": ""})
+    '0.410 – 0.600'
+    """
+    if estimate["low"] is not None:
+        return f"{estimate['low']:.3f} – {estimate['high']:.3f}"
+    return str(estimate["note"]).removeprefix(f"not estimable (n = {estimate['n']})").removeprefix(": ")
+
+
+def cell(estimate: Json) -> tuple[str, str]:
+    """Value and interval (or why there is none), for a cell of a table."""
+    return value_text(estimate), interval_or_note(estimate)
+
+
+def number(value: float | None) -> str:
+    """A value without interval.
+
+    >>> number(0.12345), number(None)
+    ('0.123', '–')
+    """
+    return "–" if value is None else f"{value:.3f}"
