@@ -325,6 +325,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "evaluate",
     "dermalyze evaluate outputs/first",
     "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
+    "dermalyze evaluate outputs/first --report-yaml report.yaml",
 )
 def evaluate(
     run: RunArgument,
@@ -332,11 +333,14 @@ def evaluate(
     label_map: Annotated[
         Path | None, typer.Option("--label-map", metavar="FILE", help="Labels of that set to classes.")
     ] = None,
+    report_yaml: Annotated[
+        Path | None, typer.Option("--report-yaml", metavar="FILE", help="What only a person can tell, for the checklists.")
+    ] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure with intervals, and write the report."""
-    stage("evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak)
+    stage("evaluate", run, as_json, on=on, label_map=label_map, report_yaml=report_yaml, accept_leak=accept_leak)
 
 
 @command(

@@ -181,6 +181,11 @@ class Run:
         return self.report_dir / "controls.json"
 
     @property
+    def report_answers_path(self) -> Path:
+        """What a person wrote for the checklists."""
+        return self.root / "report.yaml"
+
+    @property
     def tags_path(self) -> Path:
         return self.root / "tags.json"
 
@@ -360,6 +365,21 @@ class Run:
                 f"{self.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; {again}"
             )
         return artefact
+
+    def present_files(self) -> dict[str, str]:
+        """Files that answer a reviewer's questions, by what they are: paths from the run's folder, of those that are there."""
+        places = {
+            "configuration": self.config_path,
+            "environment": self.environment_path,
+            "summary": self.summary_path,
+            "audit": self.audit_path,
+            "certificate": self.certificate_path,
+            "history": self.history_path,
+            "artefact": self.artefact_record_path,
+        }
+        found = {key: str(path.relative_to(self.root)) for key, path in places.items() if path.exists()}
+        external = sorted(self.report_dir.glob(f"on-*/{self.evaluation_path.name}"))
+        return found | ({"external": str(external[0].parent.relative_to(self.root))} if external else {})
 
     def describe(self) -> dict[str, bool]:
         """Which steps have left their result, in order."""

@@ -79,8 +79,9 @@ class Pictures:
             picture = decode(self.store.read(path), formats=PREPARE_FORMATS).image
         except (ReadError, ImageError) as error:
             raise DataError(f"lesion mask of image {name}: {error}") from None
-        bright: NDArray[np.bool_] = to_size(picture, self.preprocessing)[..., 0] > 127
-        return bright
+        bright: NDArray[np.uint8] = to_size(picture, self.preprocessing)[..., 0]
+        mask: NDArray[np.bool_] = bright > 127
+        return mask
 
     def painters(self, target: str, parts: pd.Series) -> dict[str, Painter]:
         """How each kind of picture is made from RGB, mask (all False without one) and row."""

@@ -124,3 +124,15 @@ WORDS: Mapping[str, Callable[[Json], str]] = {
     "shortcut": _shortcut,
     "planted": _planted,
 }
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """What the page shows of the controls; nothing where none has been done."""
+    c = m.get("controls")
+    if not c:
+        return None
+    rows = [
+        {"title": TITLES[name], "verdict": found["verdict"], "sentence": sentence(name, found)}
+        for name, found in c["controls"].items()
+    ]
+    return {"rows": rows, "notes": c["notes"], "epochs": c["settings"]["epochs"]}

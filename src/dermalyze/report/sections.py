@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.report import abstention, discrimination, failures, reliability
+from dermalyze.report import abstention, checklists, controls, discrimination, failures, reliability
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
 
@@ -38,7 +38,9 @@ SECTIONS: dict[str, Section] = {
     ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
+    "controls": Section("Is it real?", "controls.html.jinja", controls.view),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
+    "checklists": Section("Reporting checklists", "checklists.html.jinja", checklists.view),
 }
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import sha256_file
+from dermalyze.config.report import dump_report, load_report
+from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
@@ -27,6 +28,7 @@ from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
+from dermalyze.report.facts import facts
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
 from dermalyze.report.text import interval_or_note, value_text
@@ -72,6 +74,7 @@ def evaluate(
     *,
     on: Path | None = None,
     label_map: Path | None = None,
+    report_yaml: Path | None = None,
     accept_leak: str | None = None,
 ) -> EvaluateResult:
     """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
@@ -81,9 +84,11 @@ def evaluate(
         spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
+        report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
 
     Raises:
+        ConfigError: `report_yaml` is unreadable, or has unknown keys.
         UsageError: no predictions yet, an empty reason, or a label map without a set.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
@@ -91,11 +96,14 @@ def evaluate(
     """
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
+    if on is not None and report_yaml is not None:
+        raise UsageError("--report-yaml belongs to the report on the run's own test part; leave out --on")
     if on is not None:
         return _evaluate_external(run, spec, on, label_map, accept_leak)
     if label_map is not None:
         raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
     run.probe_write()
+    answers = None if report_yaml is None else load_report(report_yaml)
     recipe = spec.inference.recipe
     path = run.require(run.predictions_path("test", recipe), "probe")
     predictions = read_predictions(path)
@@ -103,9 +111,12 @@ def evaluate(
     certificate = run.certificate()
     frame = read_manifest(run).set_index("image_id").loc[predictions.ids]
     judged = gather(run, spec, predictions, frame, manifest_store(spec))
+    if answers is not None:
+        write_text(run.report_answers_path, dump_report(answers))
     say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **_head(run, spec, "test part", predictions, leak),
+        **facts(run, spec, own=True),
         **judge(judged),
         "validation": validation_values(run, spec, predictions, judged.calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
@@ -163,6 +174,7 @@ def _evaluate_external(
     judged = gather(run, spec, predictions, external.frame.set_index("image_id").loc[predictions.ids], external.store)
     metrics = {
         **_head(run, spec, f"external validation on {external.name}", predictions, leak),
+        **facts(run, spec, own=False),
         **judge(judged),
         "validation": None,
         "split": None,
