@@ -79,9 +79,7 @@ class Pictures:
             picture = decode(self.store.read(path), formats=PREPARE_FORMATS).image
         except (ReadError, ImageError) as error:
             raise DataError(f"lesion mask of image {name}: {error}") from None
-        bright: NDArray[np.uint8] = to_size(picture, self.preprocessing)[..., 0]
-        mask: NDArray[np.bool_] = bright > 127
-        return mask
+        return to_size(picture, self.preprocessing)[..., 0] > 127
 
     def painters(self, target: str, parts: pd.Series) -> dict[str, Painter]:
         """How each kind of picture is made from RGB, mask (all False without one) and row."""
@@ -99,7 +97,8 @@ class Pictures:
         """(N,) rows that take part: those with a mask, where masks are used."""
         if kind == "planted" or not self.has_masks:
             return np.ones(len(self.frame), dtype=bool)
-        return self.mask_path.notna().to_numpy()
+        known: NDArray[np.bool_] = self.mask_path.notna().to_numpy(dtype=bool)
+        return known
 
     def paint(self, kinds: Sequence[str], target: str, parts: pd.Series) -> None:
         """Write the pictures of each kind that are not there yet, in one pass over images and masks."""
