@@ -25,14 +25,14 @@ INNER = slice(10, 22), slice(12, 28)  # the lesion, well within the border ring
 
 
 def paint(root: Path, *, marked: bool, masks: bool = True) -> Path:
-    """Square lesions on skin of random colours; the class is the lesion's colour, or, if `marked`, only ink in a corner."""
+    """Square lesions on skin of random colours; the class is the lesion's darkness, more or less, or, if `marked`, only ink in a corner."""
     rng = np.random.default_rng(1)
     (root / "images").mkdir(parents=True)
     rows = ["image_id,path,label,lesion_id" + (",mask_path" if masks else "")]
     for lesion in range(LESIONS):
         label = ("mel", "nv")[lesion % 2]
         image = rng.normal(rng.uniform(150, 220, 3), 12, (HEIGHT, WIDTH, 3))
-        dark = rng.uniform(60, 100) if marked or label == "mel" else rng.uniform(105, 145)
+        dark = rng.uniform(60, 115) if marked or label == "mel" else rng.uniform(80, 135)
         image[INNER] = rng.normal(dark, 12, (12, 16, 3))
         pixels = np.clip(image, 0, 255).astype(np.uint8)
         if marked and label == "mel":
@@ -103,7 +103,7 @@ def test_shuffled_labels_cover_chance(clean: tuple[Run, ControlsResult]) -> None
 def test_the_lesion_alone_tells_and_the_background_does_not(clean: tuple[Run, ControlsResult]) -> None:
     found = clean[1].found["controls"]
     assert found["lesion"]["verdict"] == "holds"
-    assert found["lesion"]["macro_auroc"]["value"] > 0.8
+    assert found["lesion"]["macro_auroc"]["value"] > 0.65
     assert found["background"]["verdict"] == "holds"
     assert found["background"]["difference"]["low"] > 0
 

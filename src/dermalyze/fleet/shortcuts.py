@@ -121,7 +121,8 @@ def planted_mark(
 ) -> dict[str, Any]:
     """A model trained on a mark that goes with `target`, on test pictures where the mark tells the truth, is absent, lies.
 
-    It holds if the exchange of borders, on pictures where the mark tells the truth, finds it for that class.
+    It holds if the exchange of borders, on pictures where the mark tells the truth, finds it for that class; suspicious is a
+    mark that the model goes by and that is not found. A model that does not go by it shows nothing either way.
     """
     test = TestImages.read(pictures, parts, judging)
     c = judging.classes.index(target)
@@ -144,6 +145,10 @@ def planted_mark(
     known = {"target": target, "images": len(test.labels), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
     if finding["verdict"] == "not estimable" or finding["per_class"][target]["difference"]["low"] is None:
         return {"verdict": "not estimable", "why": finding.get("why", f"too few lesions of {target} in the test part"), **known}
+    taken = lost["lying"]["auroc"]["difference"]["low"]
+    if target not in finding["telling"] and (taken is None or taken <= TOLERANCE):
+        why = f"the network did not go by the mark: it tells {target} about as well where the mark lies; try more epochs"
+        return {"verdict": "not estimable", "why": why, **known}
     return {"verdict": "holds" if target in finding["telling"] else "suspicious", **known}
 
 
