@@ -81,6 +81,8 @@ def spread(words: list[str]) -> list[str]:
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
+    >>> spread(["controls", "RUN", "--only", "border", "shortcut", "--epochs", "4"])
+    ['controls', 'RUN', '--only', 'border', '--only', 'shortcut', '--epochs', '4']
     """
     spread_words: list[str] = []
     option: str | None = None

@@ -25,7 +25,7 @@ INNER = slice(10, 22), slice(12, 28)  # the lesion, well within the border ring
 
 
 def paint(root: Path, *, marked: bool, masks: bool = True) -> Path:
-    """Square lesions on skin of random colours; the class is the lesion's darkness, more or less, or, if `marked`, only ink in a corner."""
+    """Square lesions on skin of random colours; the class is its darkness, more or less, or, if `marked`, ink in a corner."""
     rng = np.random.default_rng(1)
     (root / "images").mkdir(parents=True)
     rows = ["image_id,path,label,lesion_id" + (",mask_path" if masks else "")]

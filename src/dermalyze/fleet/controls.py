@@ -111,8 +111,10 @@ def controls(
     todo = [name for name in names if name not in cannot]
     fits = sum(FITS[name] for name in todo) + any(name in PAINTED for name in todo)
     train = int((work.parts == "train").sum())
-    cost = guess(run, work.small, train, fits) if fits else ""
-    say(f"controls {', '.join(todo)}: {fits} trainings of {epochs} epochs over {train} images{cost}")
+    cost = "no training"
+    if fits:
+        cost = f"{fits} trainings of {epochs} epochs over {train} images{guess(run, work.small, train, fits)}"
+    say(f"controls {', '.join(todo)}: {cost}")
     work.pictures.paint([name for name in todo if name in (*PAINTED, "planted")], work.target, work.parts)
     found: dict[str, Any] = {
         name: {"verdict": "not estimable", "why": why.partition(";")[0]} for name, (_, why) in cannot.items()
