@@ -174,7 +174,7 @@ def coverage(m: Json, shown: Collection[str]) -> list[dict[str, Any]]:
     for title, items in CHECKLISTS.items():
         rows = [answer(item, m, shown) for item in items]
         counts = {state: sum(row["state"] == state for row in rows) for state in (REPORTED, PARTLY, MISSING)}
-        found.append({"title": title, "rows": rows, "counts": counts, "items": len(rows)})
+        found.append({"title": title, "rows": rows, "counts": counts, "total": len(rows)})
     return found
 
 
@@ -213,7 +213,7 @@ NOTE = (
 
 def summary(found: Json) -> str:
     """How many items are answered."""
-    return ", ".join(f"{state}: {count}" for state, count in found["counts"].items()) + f"; of {found['items']} items."
+    return ", ".join(f"{state}: {count}" for state, count in found["counts"].items()) + f"; of {found['total']} items."
 
 
 def place_text(place: Json, names: Json) -> str:

@@ -110,6 +110,10 @@ def test_a_persons_words_reach_card_and_tables_as_plain_text(judged, tmp_path):
 
 def test_without_a_person_funding_is_not_reported(written):
     run, _ = written
+    page = run.report_page_path.read_text()
+    assert "of 44 items." in page
+    assert "of 52 items." in page
+    assert '<td>44</td><td class="wrap">funding</td><td><span class="bad">NOT&nbsp;REPORTED</span></td>' in page
     assert f"| 44 | funding | {MISSING} |  |" in (run.report_dir / "checklists.md").read_text()
 
 
