@@ -48,11 +48,11 @@ def paint(root: Path, *, marked: bool, masks: bool = True) -> Path:
     return root
 
 
-def experiment(data: Path, **changes: Any) -> ExperimentSpec:
+def experiment(folder: Path, **changes: Any) -> ExperimentSpec:
     return build_experiment(
         {
             "name": "squares",
-            "data": {"path": str(data), "source": {"kind": "csv"}, "workers": 0},
+            "data": {"path": str(folder), "source": {"kind": "csv"}, "workers": 0},
             "preprocess": {"size": [HEIGHT, WIDTH]},
             "split": {"fractions": {"train": 0.5, "val": 0.1, "test": 0.4}},
             "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 16]}, "head": {"kind": "linear", "dropout": 0.0}},
