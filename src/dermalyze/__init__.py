@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
     from dermalyze.fleet.bench import bench
+    from dermalyze.fleet.controls import controls
     from dermalyze.fleet.doctor import doctor
     from dermalyze.fleet.ensemble import ensemble
     from dermalyze.fleet.leak_bill import leak_bill
@@ -67,6 +68,7 @@ _SOURCES = {
     "audit": "stages.audit:audit",
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
+    "controls": "fleet.controls:controls",
     "doctor": "fleet.doctor:doctor",
     "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
@@ -106,6 +108,7 @@ __all__ = [
     "audit",
     "bench",
     "calibrate",
+    "controls",
     "doctor",
     "ensemble",
     "evaluate",

@@ -41,6 +41,7 @@ COMMANDS = {
     "fit-check": "fit_check",
     "ensemble": "ensemble",
     "leak-bill": "leak_bill",
+    "controls": "controls",
     "bench": "bench",
     "models": "models",
     "runs": "runs",
@@ -75,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
+SEVERAL = ("--data", "--foreign", "--only", "--recipes", "--set")
+"""Options that take several values."""
+
+
 def spread(words: list[str]) -> list[str]:
     """Give each of several values its option: `--data a.zip b.zip`, `--recipes tta flips`, `--set a=1 b=2`.
 
@@ -84,13 +89,15 @@ def spread(words: list[str]) -> list[str]:
     ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
+    >>> spread(["controls", "RUN", "--only", "border", "shortcut", "--epochs", "4"])
+    ['controls', 'RUN', '--only', 'border', '--only', 'shortcut', '--epochs', '4']
     """
     spread_words: list[str] = []
     option: str | None = None
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--recipes", "--foreign", "--set") else (None, 0)
+            option, taken = (word, 0) if word in SEVERAL else (None, 0)
         elif option is not None:
             # names and paths come after RUN (the run folder is always first); an assignment is known by its shape.
             more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
@@ -356,6 +363,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "dermalyze evaluate outputs/first --submission isic.csv",
     "dermalyze evaluate outputs/first --on other-clinic.csv --recalibrate 0.3",
     "dermalyze evaluate outputs/first --predictions theirs.csv",
+    "dermalyze evaluate outputs/first --report-yaml report.yaml",
 )
 def evaluate(
     run: RunArgument,
@@ -377,6 +385,9 @@ def evaluate(
         str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: as it looks.")
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Go on although FILE lacks test images.")] = False,
+    report_yaml: Annotated[
+        Path | None, typer.Option("--report-yaml", metavar="FILE", help="What only a person can tell, for the checklists.")
+    ] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -387,7 +398,7 @@ def evaluate(
         show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
     else:
         asked = {"on": on, "label_map": label_map, "recalibrate": recalibrate, "accept_leak": accept_leak}
-        stage("evaluate", run, as_json, **given, **asked)
+        stage("evaluate", run, as_json, **given, **asked, report_yaml=report_yaml)
 
 
 @command(
@@ -534,6 +545,30 @@ def leak_bill(
 ) -> None:
     """Train twice to show what a random split flatters."""
     stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
+
+
+@command(
+    "controls",
+    "dermalyze controls outputs/first",
+    "dermalyze controls outputs/first --only shuffled metadata shortcut",
+    "dermalyze controls outputs/first --epochs 4 --set preprocess.size=[72,96]",
+)
+def controls(
+    run: RunArgument,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME...",
+            help="Some of: shuffled, metadata, lesion, background, border, shortcut, planted.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each training.")] = 6,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try what must fail: is the result real?"""
+    stage("controls", run, as_json, only=only or (), epochs=epochs, sets=sets or ())
 
 
 @command("bench", "dermalyze bench outputs/first", "dermalyze bench outputs/first --num-batches 30 --json")

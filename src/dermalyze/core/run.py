@@ -203,6 +203,27 @@ class Run:
         return self.members_dir / f"seed-{seed}"
 
     @property
+    def controls_dir(self) -> Path:
+        return self.root / "controls"
+
+    def control_run(self, kind: str) -> Path:
+        """The folder of a run within this one: the same network on other labels or painted pictures."""
+        return self.controls_dir / kind
+
+    def control_pictures_path(self, kind: str, key: str) -> Path:
+        """Painted pictures of one kind."""
+        return self.controls_dir / "pictures" / f"{kind}-{key}.zip"
+
+    @property
+    def controls_path(self) -> Path:
+        return self.report_dir / "controls.json"
+
+    @property
+    def report_answers_path(self) -> Path:
+        """What a person wrote for the checklists."""
+        return self.root / "report.yaml"
+
+    @property
     def tags_path(self) -> Path:
         return self.root / "tags.json"
 
@@ -382,6 +403,21 @@ class Run:
                 f"{self.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; {again}"
             )
         return artefact
+
+    def present_files(self) -> dict[str, str]:
+        """Files that answer a reviewer's questions, by what they are: paths from the run's folder, of those that are there."""
+        places = {
+            "configuration": self.config_path,
+            "environment": self.environment_path,
+            "summary": self.summary_path,
+            "audit": self.audit_path,
+            "certificate": self.certificate_path,
+            "history": self.history_path,
+            "artefact": self.artefact_record_path,
+        }
+        found = {key: str(path.relative_to(self.root)) for key, path in places.items() if path.exists()}
+        external = sorted(self.report_dir.glob(f"on-*/{self.evaluation_path.name}"))
+        return found | ({"external": str(external[0].parent.relative_to(self.root))} if external else {})
 
     def describe(self) -> dict[str, bool]:
         """Which steps have left their result, in order."""

@@ -30,7 +30,7 @@ class PipelineResult:
     Attributes:
         root: the run folder.
         seconds: of each step done in this call; a step that is not named was finished before.
-        metrics: the test part's `evaluation_metrics.json`.
+        metrics: the test part's `evaluation_metrics.json`; empty where `evaluate` was not among the steps.
     """
 
     root: Path
@@ -89,7 +89,7 @@ def run_experiment(
         stage(run, spec, **options)
         seconds[step] = time.monotonic() - started
         say(f"[{number}/{len(steps)}] {step}: {duration(seconds[step])}")
-    return PipelineResult(root, seconds, read_json(run.evaluation_path))
+    return PipelineResult(root, seconds, read_json(run.evaluation_path) if run.evaluation_path.exists() else {})
 
 
 def _check_backbone(spec: ExperimentSpec) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from dermalyze.report import (
     abstention,
+    checklists,
+    controls,
     discrimination,
     failures,
     for_whom,
@@ -76,7 +78,9 @@ SECTIONS: dict[str, Section] = {
     ),
     "for_whom": Section("For whom?", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
+    "controls": Section("Is it real?", "controls.html.jinja", controls.view),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
+    "checklists": Section("Reporting checklists", "checklists.html.jinja", checklists.view),
 }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.report import dump_report, load_report
 from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
@@ -34,6 +35,7 @@ from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import passes, pool
 from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
+from dermalyze.report.facts import FACTS, facts
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
 from dermalyze.report.recalibration import divide_groups
@@ -92,6 +94,7 @@ def evaluate(
     predictions: Path | None = None,
     scores: str | None = None,
     partial: bool = False,
+    report_yaml: Path | None = None,
     accept_leak: str | None = None,
     submission: Path | None = None,
     recalibrate: float | None = None,
@@ -108,6 +111,7 @@ def evaluate(
         predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `data.given.read_given`.
         scores: what the CSV holds, probabilities or logits; None: as its values tell.
         partial: go on although test images are missing in the CSV.
+        report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
         submission: also write the calibrated probabilities there, as the ISIC challenges take them.
         recalibrate: with `on`, the share of that set's groups on which a calibrator of its own is fitted, to be measured on the
@@ -115,7 +119,8 @@ def evaluate(
 
     Raises:
         UsageError: no predictions yet, an empty reason, or a label map or a recalibration without a set.
-        ConfigError: `recalibrate` is no share, or `evaluate.subgroups` names a column that is not there.
+        ConfigError: `report_yaml` is unreadable or has unknown keys, `recalibrate` is no share, or `evaluate.subgroups`
+            names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
@@ -126,6 +131,8 @@ def evaluate(
         raise UsageError("--predictions and --on exclude each other: name the predictions, or the set to predict")
     if predictions is None and (scores is not None or partial):
         raise UsageError("--scores and --partial belong to: --predictions FILE")
+    if report_yaml is not None and (on is not None or predictions is not None):
+        raise UsageError("--report-yaml belongs to the report on the run's own test part; leave out --on and --predictions")
     if on is not None:
         return _evaluate_external(run, spec, on, label_map, accept_leak, submission, recalibrate)
     if label_map is not None:
@@ -135,6 +142,7 @@ def evaluate(
     if predictions is not None:
         return _evaluate_given(run, spec, read_given(predictions, _classes(run), scores), partial, accept_leak, submission)
     run.probe_write()
+    answers = None if report_yaml is None else load_report(report_yaml)
     recipe = spec.inference.recipe
     path = run.require(run.predictions_path("test", recipe), "probe")
     p = read_predictions(path)
@@ -142,9 +150,12 @@ def evaluate(
     certificate = run.certificate()
     frame = with_looks(run, read_manifest(run).set_index("image_id").loc[p.ids])
     judged = gather(run, spec, p, frame, manifest_store(spec))
+    if answers is not None:
+        write_text(run.report_answers_path, dump_report(answers))
     say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **_head(run, spec, "test part", p, leak),
+        **facts(run, spec, own=True),
         **judge(judged),
         "validation": validation_values(run, spec, p, judged.calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
@@ -215,6 +226,7 @@ def _evaluate_external(
     judged = gather(run, spec, predictions, rows, external.store, home, recalibrate)
     metrics = {
         **_head(run, spec, f"external validation on {external.name}", predictions, leak),
+        **facts(run, spec, own=False),
         **judge(judged),
         "validation": None,
         "split": None,
@@ -274,6 +286,7 @@ def _evaluate_given(
             ],
             "not_for": list(NOT_FOR),
         },
+        **dict.fromkeys(FACTS),
         "known_biases": [],
         **judge(judged),
         "validation": None,

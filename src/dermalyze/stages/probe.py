@@ -27,7 +27,6 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.foreign_model import score_foreign
 from dermalyze.data.images import Preprocessing, normalise
-from dermalyze.data.looks import ensure_looks
 from dermalyze.data.pixels import Source, label_indices
 from dermalyze.data.predictions import Predictions, write_predictions
 from dermalyze.data.probing import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
@@ -140,7 +139,6 @@ def probe(
         counts |= score_foreign_sets(run, spec, artefact, foreign, meta)
         if corruptions:
             corruptions = score_corrupted(run, spec, artefact, source, frames["test"], corruptions, meta)
-        ensure_looks(run, pd.concat(frames.values()), source.store, workers=spec.data.workers)
         return replace(results[0], foreign=counts, corrupted=corruptions, further=tuple(results[1:]))
 
 

@@ -42,6 +42,7 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     judged = Judged(p, EvaluateSpec(resamples=100), calibrator, fitted, p if reference else None)
     m = {
         "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, "about": None,
+        "model": None, "files": None, "controls": None, "person": None,
         **judge(judged),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
