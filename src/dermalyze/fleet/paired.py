@@ -28,9 +28,10 @@ from dermalyze.ops.metrics import PER_CLASS_METRICS, Scores
 from dermalyze.ops.pairwise import Difference, delong, holm, mcnemar, paired
 from dermalyze.ops.pooling import pool
 from dermalyze.report.discrimination import tables
+from dermalyze.report.gathering import read_calibration
 from dermalyze.report.judged import scores_of
 from dermalyze.report.pairs import pairs_page, told
-from dermalyze.stages.evaluate import check_test, read_calibration
+from dermalyze.stages.evaluate import check_test
 
 Unit = Literal["image", "lesion"]
 SAME_TWICE = {"macro_recall", "weighted_recall"}
