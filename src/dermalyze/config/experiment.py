@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dermalyze.config.base import Spec, merge, parse_set, read_mapping
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
@@ -104,6 +104,16 @@ class ExperimentSpec(Spec):
     train: TrainSpec = TrainSpec()
     inference: InferenceSpec = InferenceSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+
+    @model_validator(mode="after")
+    def _reader_is_no_input(self) -> Self:
+        columns = self.model.metadata.columns if self.model.metadata is not None else ()
+        if self.evaluate.reader is not None and self.evaluate.reader.lower() in {column.lower() for column in columns}:
+            raise ValueError(
+                f"model.metadata.columns names '{self.evaluate.reader}', the reader's answers of evaluate.reader; the model "
+                "would copy the reader it is compared with: leave it out of one of the two"
+            )
+        return self
 
 
 def build_experiment(values: dict[str, Any], name: str = "configuration", sets: Iterable[str] = ()) -> ExperimentSpec:

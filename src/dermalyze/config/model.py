@@ -1,12 +1,13 @@
-"""Specs of the network: backbone, head, weights."""
+"""Specs of the network: backbone, head, weights, metadata."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dermalyze.config.base import Spec
+from dermalyze.config.columns import why_no_input
 
 
 class LinearHead(Spec):
@@ -73,8 +74,53 @@ class SelfAttention(_AttentionBlock):
 AttentionSpec = Annotated[SeAttention | SpatialAttention | CbamAttention | SelfAttention, Field(discriminator="kind")]
 
 
+class ConcatFusion(Spec):
+    """Metadata to 128 and 64, beside the image's features, then 512 and the classes: in place of `model.head`."""
+
+    kind: Literal["concat"] = "concat"
+    dropout: float = Field(0.3, ge=0, lt=1)
+    hide: float = Field(0.1, ge=0, lt=1, description="share of values hidden in training, so that missing ones are met")
+
+
+class FilmFusion(Spec):
+    """Metadata scale and shift each of the image's features before the head; begins as the identity."""
+
+    kind: Literal["film"] = "film"
+    hide: float = Field(0.1, ge=0, lt=1, description="share of values hidden in training, so that missing ones are met")
+
+
+class LateFusion(Spec):
+    """What metadata alone say of the classes, over their shares, added to the network's log-probabilities."""
+
+    kind: Literal["late"] = "late"
+
+
+FusionSpec = Annotated[ConcatFusion | FilmFusion | LateFusion, Field(discriminator="kind")]
+
+
+class MetadataSpec(Spec):
+    """What is known of the patient and the lesion, as a second input."""
+
+    columns: tuple[str, ...] = Field(
+        ("age", "sex", "site"),
+        min_length=1,
+        description="of the manifest: numbers or categories; never what gives the answer away",
+    )
+    fusion: FusionSpec = LateFusion()
+
+    @field_validator("columns")
+    @classmethod
+    def _inputs(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        for column in columns:
+            if (reason := why_no_input(column)) is not None:
+                raise ValueError(f"'{column}' {reason} and is never a model's input; leave it out")
+        if len({column.lower() for column in columns}) < len(columns):
+            raise ValueError(f"{list(columns)} name one twice; keep one")
+        return columns
+
+
 class ModelSpec(Spec):
-    """A backbone by name, and a head."""
+    """A backbone by name, and a head; metadata as a second input, if asked for."""
 
     replaced: ClassVar = {"freeze_backbone": "train.strategy: {kind: frozen}"}
 
@@ -85,6 +131,7 @@ class ModelSpec(Spec):
     weights: str | None = Field(None, description="a local .safetensors file of backbone weights with its .json sidecar")
     attention: tuple[AttentionSpec, ...] = Field((), description="blocks behind stages of a convolutional backbone")
     head: HeadSpec = SimpleHead()
+    metadata: MetadataSpec | None = Field(None, description="columns of the manifest as a second input; null: images alone")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

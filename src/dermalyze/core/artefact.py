@@ -1,6 +1,6 @@
 """The artefact: one folder that holds a whole model, opened with suspicion. Needs onnxruntime and numpy, never torch."""
 
-# Shapes: B images, H height, W width, C classes, D width of the embedding.
+# Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata.
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -54,6 +54,13 @@ class Geometry(BaseModel):
     width: int = Field(ge=1, le=8192)
 
 
+class MetadataRecord(_Record):
+    """The second input of a model that takes metadata: how rows are encoded, and the row of which nothing is known."""
+
+    encoder: dict[str, Any]
+    blank: Annotated[list[float], Field(min_length=1, max_length=10_000)]
+
+
 class ArtefactRecord(_Record):
     """The content of `artefact.json`."""
 
@@ -70,31 +77,42 @@ class ArtefactRecord(_Record):
     licence_note: str
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
+    metadata: MetadataRecord | None = None
     calibration: dict[str, Any] | None = None
     calibration_files: dict[Literal["ood.bin"], Sha256] = {}
 
     @property
     def scores_sha256(self) -> str:
         """SHA-256 of all that the scores depend on, and so of everything but the calibration that is made from them."""
-        values = self.model_dump(mode="json", exclude={"calibration", "calibration_files"})
+        without = {
+            "calibration",
+            "calibration_files",
+            *(["metadata"] if self.metadata is None else []),
+        }  # older records lack it
+        values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 class Graph:
     """An ONNX graph that takes images (B, H, W, 3) uint8 and gives logits (B, C) and an embedding (B, D), float32.
 
+    One that was trained with metadata also takes these, encoded, (B, M) float32.
+
     Args:
         data: the bytes of a self-contained ONNX file.
         classes: C.
         height: H, px.
         width: W, px.
+        metadata_width: M; 0: the graph takes none.
         threads: CPU threads of one pass; None: one a core.
 
     Raises:
         ModelError: not ONNX, external data, an unknown operator, other inputs or outputs, 2 GiB or more.
     """
 
-    def __init__(self, data: bytes, *, classes: int, height: int, width: int, threads: int | None = None) -> None:
+    def __init__(
+        self, data: bytes, *, classes: int, height: int, width: int, metadata_width: int = 0, threads: int | None = None
+    ) -> None:
         refuse_external_data(data, GRAPH_NAME)
         import onnxruntime  # here, not above: it takes longer than everything else in this file
 
@@ -114,29 +132,38 @@ class Graph:
         width_D = next((o.shape[-1] for o in outputs if o.name == "embedding" and o.shape), None)
         expected = {
             "input images": ("tensor(uint8)", [height, width, 3]),
+            **({"input metadata": ("tensor(float)", [metadata_width])} if metadata_width else {}),
             "output logits": ("tensor(float)", [classes]),
             "output embedding": ("tensor(float)", [width_D]),
         }
         dynamic = all(x.shape and not isinstance(x.shape[0], int) for x in (*inputs, *outputs))
         if found != expected or not isinstance(width_D, int) or not dynamic:
             raise ModelError(f"{GRAPH_NAME}: has {found}, artefact.json asks for {expected} with a free batch size; {_REMEDY}")
-        self.classes, self.embedding_width = classes, width_D
+        self.classes, self.embedding_width, self.metadata_width = classes, width_D, metadata_width
 
-    def run(self, images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits (B, C) and embedding (B, D) of a batch; an empty batch gives empty arrays.
 
         Raises:
-            ModelError: images of another shape or type; NaN or infinity from the model.
+            ModelError: images or metadata of another shape or type; NaN or infinity from the model.
         """
         if images_BHW3.dtype != np.uint8 or images_BHW3.ndim != 4 or images_BHW3.shape[1:] != self._shape:
             raise ModelError(
                 f"images are {images_BHW3.dtype} {images_BHW3.shape}; the model takes uint8 (B, {self._shape[0]}, "
                 f"{self._shape[1]}, 3): resize with its own preprocessing"
             )
+        inputs: dict[str, NDArray[Any]] = {"images": np.ascontiguousarray(images_BHW3)}
+        if metadata_BM is not None:
+            inputs["metadata"] = np.ascontiguousarray(metadata_BM, dtype=np.float32)
+        given = inputs["metadata"].shape if "metadata" in inputs else (len(images_BHW3), 0)
+        if given != (len(images_BHW3), self.metadata_width):
+            raise ModelError(f"metadata are {given}; the model takes {(len(images_BHW3), self.metadata_width)}, a row an image")
         if len(images_BHW3) == 0:  # some operators abort the whole process on an empty batch (onnxruntime's LSTM does)
             return np.zeros((0, self.classes), np.float32), np.zeros((0, self.embedding_width), np.float32)
         try:
-            logits_BC, embedding_BD = self._session.run(["logits", "embedding"], {"images": np.ascontiguousarray(images_BHW3)})
+            logits_BC, embedding_BD = self._session.run(["logits", "embedding"], inputs)
         except Exception as error:  # as above
             raise ModelError(f"{GRAPH_NAME}: the model failed on a batch of {len(images_BHW3)}: {_brief(error)}") from error
         if not (np.isfinite(logits_BC).all() and np.isfinite(embedding_BD).all()):
@@ -201,8 +228,9 @@ class Artefact:
                     _check_safetensors(stream)
         geometry = Geometry.model_validate(record.preprocessing)
         loaded = Graph(
-            kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width, threads=threads
-        )
+            kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
+            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0, threads=threads,
+        )  # fmt: skip
         return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME])
 
     @property
@@ -230,9 +258,19 @@ class Artefact:
         """SHA-256 of the ONNX graph."""
         return self.record.files[GRAPH_NAME]
 
-    def run(self, images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`."""
-        return self.graph.run(images_BHW3)
+    def run(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`. Metadata that are not given are not known."""
+        if metadata_BM is None and self.record.metadata is not None:
+            metadata_BM = np.tile(np.array(self.record.metadata.blank, np.float32), (len(images_BHW3), 1))
+        return self.graph.run(images_BHW3, metadata_BM)
+
+    def knowing(
+        self, metadata_BM: NDArray[np.float32] | None
+    ) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """`run` for a batch of which these metadata are known, for a recipe that asks it several times."""
+        return lambda images_BHW3: self.run(images_BHW3, metadata_BM)
 
 
 def parse_record(text: bytes) -> ArtefactRecord:

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.config.columns import is_giveaway
 from dermalyze.config.data import SplitSpec
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS
 from dermalyze.data.duplicates import Duplicates, Pair, across
 from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
-from dermalyze.data.manifest import is_giveaway
 from dermalyze.data.splitting import divide
 
 GIVEAWAY_AUROC = 0.95

@@ -15,18 +15,7 @@ from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
 from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
 
-GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy", "seven_point_score")
-_GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant")
 _INTEGERS, _FLOATS = ("width", "height"), ("age",)
-
-
-def is_giveaway(column: str) -> bool:
-    """Whether a user's column tells the label, and so is never a model's input.
-
-    >>> is_giveaway("dx_type"), is_giveaway("mel_thick_mm"), is_giveaway("diagnosis_2"), is_giveaway("age")
-    (True, True, True, False)
-    """
-    return column.lower() in GIVEAWAY_COLUMNS or column.lower().startswith(_GIVEAWAY_STARTS)
 
 
 def manifest_bytes(frame: pd.DataFrame) -> bytes:

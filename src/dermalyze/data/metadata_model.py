@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.config.columns import is_giveaway
 from dermalyze.core.run import MANIFEST_COLUMNS
 from dermalyze.data.checks import GIVEAWAY_AUROC, Finding, associations, binned
 from dermalyze.data.grouping import keys
-from dermalyze.data.manifest import is_giveaway
 from dermalyze.data.out_of_fold import judged, out_of_fold
 from dermalyze.ops.bootstrap import Estimate, estimates
 from dermalyze.ops.metrics import auroc, macro_auroc

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.foreign import EACH, SYNTHETIC, Foreign, name_of, read_foreign, synthetic
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.metadata_rows import encoder_of, lookup
 from dermalyze.data.pixels import Source, label_indices
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -100,7 +102,9 @@ def score_corrupted(
 
     say(f"probe: {len(CORRUPTIONS)} corruptions in {len(SEVERITIES)} severities of {len(frame)} test images: {len(ids)} copies")
     with progress("probe corrupted copies", len(ids), cost=True) as advance:
-        logits, embedding = score(artefact, meta["recipe"], batches(), advance)
+        metadata = lookup(encoder_of(artefact), frame)
+        rows = (metadata([name] * len(grid)) for name in names)
+        logits, embedding = score(artefact, meta["recipe"], batches(), advance, rows)
     groups, labels = frame["group"].astype(str).tolist(), label_indices(frame, artefact.classes)
     stored = Predictions(ids, np.repeat(groups, len(grid)).tolist(), np.repeat(labels, len(grid)), logits, embedding, meta)
     write_predictions(path, stored)
@@ -121,13 +125,17 @@ def spread_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.in
 
 
 def score(
-    artefact: Artefact, recipe: str, batches: Iterable[NDArray[np.uint8]], advance: Callable[[int], None]
+    artefact: Artefact,
+    recipe: str,
+    batches: Iterable[NDArray[np.uint8]],
+    advance: Callable[[int], None],
+    metadata: Iterable[NDArray[np.float32] | None] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits (N, C) and embedding (N, D) of batches of pixels."""
+    """Logits (N, C) and embedding (N, D) of batches of pixels, with the metadata of each batch where they are known."""
     logits: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
-    for batch in batches:
-        logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)
+    for batch, known_BM in zip(batches, metadata if metadata is not None else repeat(None), strict=False):  # that has no end
+        logits_BC, embedding_BD = apply_recipe(recipe, artefact.knowing(known_BM), batch)
         logits.append(logits_BC)
         embeddings.append(embedding_BD)
         advance(len(batch))

@@ -19,6 +19,7 @@ from dermalyze.core.run import Run, differences, read_json
 from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.optim import Ema
 from dermalyze.model.weights import load_state, read_tensors, save_state
+from dermalyze.ops.tabular import Encoder
 
 Tensors = dict[str, Tensor]
 STATE_KEYS = {"circumstances", "halvings", "optimizer_scalars", "progress", "quarantined", "scaler", "tensors_sha256"}
@@ -107,9 +108,10 @@ def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
     try:
         spec = TypeAdapter(ModelSpec).validate_python(record["model"])
         classes, expected, _ = list(record["classes"]), str(record["weights_sha256"]), dict(record["preprocessing"])
+        encoder = Encoder.from_dict(record["metadata"]) if record.get("metadata") is not None else None
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise ModelError(f"best.json: not a checkpoint record ({type(error).__name__}); train again") from error
-    model = build_classifier(spec, len(classes), load_weights=False)
+    model = build_classifier(spec, len(classes), load_weights=False, encoder=encoder)
     load_state(run.best_weights_path, model, expected_sha256=expected)
     return model.eval(), record
 

@@ -1,6 +1,6 @@
 """The network: a backbone and a head.
 
-Shapes: B images, C classes, D features, h x w feature map.
+Shapes: B images, C classes, D features, M encoded metadata, h x w feature map.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.core.errors import ModelError
+from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.runtime import out_of_memory
 from dermalyze.model.backbones import Backbone, create_backbone
-from dermalyze.model.heads import Head, build_head
+from dermalyze.model.fusion import FusedHead, build_fusion
+from dermalyze.model.heads import ON_MAP, Head, build_head
 from dermalyze.model.parts import CamTarget, Stage
+from dermalyze.ops.tabular import Encoder
 
 
 class Classifier(nn.Module):
@@ -39,21 +41,37 @@ class Classifier(nn.Module):
         """Features of an embedding."""
         return self.backbone.map_width if self.head.takes == "map" else self.backbone.width
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C)."""
-        return self.forward_with_embedding(images)[0]
+    def forward(self, images: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Logits (B, C); see `forward_with_embedding`."""
+        return self.forward_with_embedding(images, metadata)[0]
 
-    def forward_with_embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the backbone's pooled features (B, D).
+    def forward_with_embedding(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and the backbone's pooled features (B, D), which are of the image alone.
+
+        Args:
+            images: normalised (B, 3, H, W).
+            metadata: encoded (B, M), of a network that takes them; None: nothing is known.
 
         Pooled by the backbone where the head takes that; the mean of the map where the head takes the map (layers that
         some backbones have after pooling are then neither trained nor used).
         """
         if self.head.takes == "map":
             map_BDhw = self.backbone(images)
-            return self.head(map_BDhw), map_BDhw.mean(dim=(2, 3))
+            return self.judge(map_BDhw, metadata), map_BDhw.mean(dim=(2, 3))
         embedding = self.backbone.embed(images)
-        return self.head(embedding), embedding
+        return self.judge(embedding, metadata), embedding
+
+    def judge(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Logits (B, C) of what the head takes: pooled features or the map, and encoded metadata.
+
+        Raises:
+            UsageError: metadata for a network that takes none.
+        """
+        if isinstance(self.head, FusedHead):
+            return cast(Tensor, self.head(features, metadata))
+        if metadata is not None:
+            raise UsageError("this network takes no metadata; set model.metadata and train, or leave them out")
+        return cast(Tensor, self.head(features))
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's feature map (B, D, h, w)."""
@@ -78,17 +96,18 @@ class Classifier(nn.Module):
         return self
 
 
-def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool) -> Classifier:
+def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool, encoder: Encoder | None = None) -> Classifier:
     """The network of a spec; what is not loaded is drawn from torch's global generator.
 
     Args:
-        spec: backbone, head, weights.
+        spec: backbone, head, weights, metadata.
         classes: number of classes, 2 or more.
         load_weights: load what `pretrained` or `weights` names; False for a network whose checkpoint follows.
+        encoder: of the metadata, fitted on the columns of `spec.metadata`; where the spec has none, None.
 
     Raises:
         ConfigError: unknown backbone or kwargs.
-        ModelError: fewer than two classes, or weights that are refused or out of reach.
+        ModelError: fewer than two classes, weights that are refused or out of reach, or an encoder of other columns.
 
     >>> model = build_classifier(ModelSpec(backbone="tiny_cnn"), 7, load_weights=False).eval()
     >>> model(torch.zeros(2, 3, 96, 96)).shape
@@ -97,8 +116,19 @@ def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool) -> Cl
     if classes < 2:
         raise ModelError(f"a classifier of {classes} class(es) makes no sense; 2 or more are needed")
     backbone = create_backbone(spec, load_weights=load_weights)
-    head = build_head(spec.head, pooled_width=backbone.width, map_width=backbone.map_width, classes=classes)
-    return Classifier(backbone, head, classes=classes)
+    names = encoder.names if encoder is not None else ()
+    columns = spec.metadata.columns if spec.metadata is not None else ()
+    if names != columns:
+        raise ModelError(f"the metadata encoder has columns {list(names)}, model.metadata names {list(columns)}; train again")
+
+    def head() -> Head:
+        return build_head(spec.head, pooled_width=backbone.width, map_width=backbone.map_width, classes=classes)
+
+    if spec.metadata is None or encoder is None:
+        return Classifier(backbone, head(), classes=classes)
+    width = backbone.map_width if spec.head.kind in ON_MAP and spec.metadata.fusion.kind != "concat" else backbone.width
+    fused = build_fusion(spec.metadata.fusion, head, width, classes, encoder.blank)
+    return Classifier(backbone, fused, classes=classes)
 
 
 def check_input(model: Classifier, height: int, width: int) -> None:

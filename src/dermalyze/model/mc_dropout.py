@@ -4,13 +4,12 @@ The draws have addresses: (seed, pass, layer, image, place). Neither order, batc
 the same command gives the same bytes. Gal & Ghahramani 2016, arXiv:1506.02142
 """
 
-# Shapes: B images, H height, W width, S passes, C classes.
+# Shapes: B images, H height, W width, S passes, C classes, M encoded metadata.
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -98,16 +97,20 @@ class DropoutSampler:
             self.layers.append(drawing)
         self.head_only = all(name.startswith("head.") for name, _ in found)
 
-    def __call__(self, images_B3HW: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
+    def __call__(
+        self, images_B3HW: NDArray[np.float32], ids: Sequence[str], metadata_BM: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Logits (B, S, C) of normalised images (B, 3, H, W).
 
         Args:
             ids: image_id of each.
+            metadata_BM: encoded, of a network that takes them.
 
         Raises:
             ModelError: NaN or infinity from the network.
         """
         images = torch.from_numpy(np.ascontiguousarray(images_B3HW))
+        metadata = torch.from_numpy(metadata_BM) if metadata_BM is not None else None
         positions = positions_of(ids)
         for layer in self.layers:
             layer.positions = positions
@@ -117,7 +120,7 @@ class DropoutSampler:
             for number in range(self.passes):
                 for layer in self.layers:
                     layer.number = number
-                logits.append(cast(Tensor, self.model.head(self._features(images) if features is None else features)))
+                logits.append(self.model.judge(self._features(images) if features is None else features, metadata))
             samples_BSC: NDArray[np.float32] = torch.stack(logits, dim=1).numpy()
         if not np.isfinite(samples_BSC).all():
             raise ModelError("mc_dropout: the network gave NaN or infinity; no answer is made from it; train again")

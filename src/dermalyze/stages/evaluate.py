@@ -20,6 +20,7 @@ from dermalyze.data.given import Given, match, read_given, standing_alone
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.looks import KEPT, with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
+from dermalyze.data.metadata_rows import encoder_of, lookup, remarks
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.data.statistics import measure_images
@@ -175,16 +176,24 @@ def _evaluate_external(
     leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
     samples, embeddings = [], []
+    encoder = encoder_of(artefact)
+    known, lacking = lookup(encoder, external.frame), remarks(encoder, external.frame)
+    ids = external.frame["image_id"].astype(str).tolist()
+    for line in lacking:
+        say(line)
+    done = 0
     with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
-            samples_BSC, embedding_BD = passes(recipe, artefact.run, batch)
+            known_BM = known(ids[done : done + len(batch)])
+            samples_BSC, embedding_BD = passes(recipe, artefact.knowing(known_BM), batch)
+            done += len(batch)
             samples.append(samples_BSC)
             embeddings.append(embedding_BD)
             advance(len(batch))
     samples_NSC = np.concatenate(samples)
     predictions = Predictions(
-        ids=external.frame["image_id"].astype(str).tolist(),
+        ids=ids,
         groups=external.frame["group"].astype(str).tolist(),
         labels=np.array([artefact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
         logits=pool(samples_NSC),
@@ -217,7 +226,7 @@ def _evaluate_external(
         "external": {
             "sentence": f"Read as {external.kind}; {len(external.frame)} labelled images. {told} ({compared} compared).",
             "labels": external.labels,
-            "notes": list(external.notes),
+            "notes": [*external.notes, *lacking],
         },
         "provenance": provenance(run, spec, predictions, path),
     }

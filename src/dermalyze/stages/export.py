@@ -1,6 +1,6 @@
 """From the best checkpoint to the artefact: one ONNX graph, its weights, and a record with the hash of each; parity checked."""
 
-# Shapes: B images, H height, W width, C classes, D width of the embedding.
+# Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata.
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes
 from dermalyze.model.checkpoint import load_best
 from dermalyze.ops.recipes import RECIPES, apply_recipe, softmax
+from dermalyze.ops.tabular import Encoder
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a probability between PyTorch and the graph
@@ -86,7 +87,7 @@ class Deployed(nn.Module):
     """What goes into the graph: pixels as they are stored, to logits and embedding; normalisation is inside.
 
     Args:
-        network: has `forward_with_embedding(images (B, 3, H, W)) -> (logits (B, C), embedding (B, D))`.
+        network: has `forward_with_embedding(images (B, 3, H, W)[, metadata (B, M)]) -> (logits (B, C), embedding (B, D))`.
         mean: of RGB in 0..1.
         std: of RGB in 0..1.
     """
@@ -97,12 +98,12 @@ class Deployed(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, H, W, 3) uint8 RGB to logits (B, C) and embedding (B, D)."""
+    def forward(self, images: Tensor, *metadata: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, H, W, 3) uint8 RGB, and metadata (B, M) where they are taken, to logits (B, C) and embedding (B, D)."""
         pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
         normalised = (pixels - self.get_buffer("mean")) / self.get_buffer("std")
-        forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.network.forward_with_embedding  # type: ignore[assignment]
-        logits, embedding = forward(normalised)
+        forward: Callable[..., tuple[Tensor, Tensor]] = self.network.forward_with_embedding  # type: ignore[assignment]
+        logits, embedding = forward(normalised, *metadata)
         return logits, embedding
 
 
@@ -130,22 +131,27 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
         parameters = sum(parameter.numel() for parameter in classifier.parameters())
         say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
         network = Deployed(classifier, preprocessing.mean, preprocessing.std).eval()
-        graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width)
+        encoder = Encoder.from_dict(best["metadata"]) if best.get("metadata") is not None else None
+        metadata_width = encoder.width if encoder is not None else 0
+        graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width, metadata_width)
         with resource_errors("the export"):
             weights = run.best_weights_path.read_bytes()
         if sha256_bytes(weights) != best["weights_sha256"]:
             raise ModelError(f"{run.best_weights_path.name}: changed while it was exported; export again")
-        graph = Graph(graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width)
+        graph = Graph(
+            graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width,
+            metadata_width=metadata_width,
+        )  # fmt: skip
         parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record, more = with_calibration(run, make_record(run, spec, best, hashes, parity))
+        record, more = with_calibration(run, make_record(run, spec, best, encoder, hashes, parity))
         text = json_bytes(record)
         publish({**files, **more, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
 
 
-def to_onnx(network: Deployed, height: int, width: int) -> bytes:
+def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0) -> bytes:
     """The network as a self-contained ONNX graph with a free batch size; the same network gives the same bytes.
 
     Raises:
@@ -157,7 +163,12 @@ def to_onnx(network: Deployed, height: int, width: int) -> bytes:
         raise ModelError(
             f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds under 2 GiB: use a smaller one"
         )
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # two: a batch of one would be taken for a constant
+    example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
+    batch = torch.export.Dim("batch")
+    shapes: dict[str, Any] = {"images": {0: batch}, "metadata": ()}
+    if metadata_width:
+        example.append(torch.zeros(2, metadata_width))
+        shapes["metadata"] = ({0: batch},)
     level = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
@@ -165,12 +176,12 @@ def to_onnx(network: Deployed, height: int, width: int) -> bytes:
             warnings.simplefilter("ignore")  # the exporter warns of its own internals
             program = torch.onnx.export(
                 network,
-                (example,),
+                tuple(example),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images"],
+                input_names=["images", "metadata"][: len(example)],
                 output_names=["logits", "embedding"],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                dynamic_shapes=shapes,
                 external_data=False,
                 verbose=False,
             )
@@ -201,22 +212,31 @@ def _strip(message: Any) -> None:
 
 
 def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> dict[str, Any]:
-    """Largest differences between PyTorch and the graph, over noise and smooth pictures, batch sizes and recipes.
+    """Largest differences between PyTorch and the graph, over noise and smooth pictures, batch sizes and recipes; metadata,
+    where they are taken, are noise.
 
     Raises:
         ModelError: a probability differs by more than `TOLERANCE`, or is not finite.
     """
 
+    metadata_BM = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), graph.metadata_width)).astype(np.float32)
+
+    def known(images_BHW3: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        return [metadata_BM[: len(images_BHW3)]] if graph.metadata_width else []
+
     def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():
-            logits, embedding = network(torch.from_numpy(images_BHW3))
+            logits, embedding = network(torch.from_numpy(images_BHW3), *map(torch.from_numpy, known(images_BHW3)))
         return logits.numpy(), embedding.numpy()
+
+    def exported(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return graph.run(images_BHW3, *known(images_BHW3))
 
     worst_probability = worst_embedding = 0.0
     for images in parity_images(max(PARITY_BATCHES), height, width):
         for batch in PARITY_BATCHES:
             for recipe in RECIPES:
-                ours, theirs = (apply_recipe(recipe, run, images[:batch]) for run in (forward, graph.run))
+                ours, theirs = (apply_recipe(recipe, run, images[:batch]) for run in (forward, exported))
                 probability = float(np.abs(softmax(ours[0]) - softmax(theirs[0])).max())
                 scale = 1.0 + float(np.abs(ours[1]).max())
                 embedding = float(np.abs(ours[1] - theirs[1]).max()) / scale
@@ -247,7 +267,12 @@ def parity_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]
 
 
 def make_record(
-    run: Run, spec: ExperimentSpec, best: dict[str, Any], hashes: dict[str, str], parity: dict[str, Any]
+    run: Run,
+    spec: ExperimentSpec,
+    best: dict[str, Any],
+    encoder: Encoder | None,
+    hashes: dict[str, str],
+    parity: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of `artefact.json`: no time, no path, so that the same checkpoint gives the same bytes."""
     model = dict(best["model"])
@@ -266,10 +291,12 @@ def make_record(
         "preprocessing": best["preprocessing"],
         "model": model,
         "recipe": spec.inference.recipe,
+        **({"metadata": {"encoder": encoder.as_dict(), "blank": encoder.blank.tolist()}} if encoder is not None else {}),
         "training": {
             "source": spec.data.source.kind,
             "images": run.certificate().get("counts", {}),
             **{key: best.get(key) for key in ("epoch", "metric", "value")},
+            **({"late_fusion": best["late_fusion"]} if best.get("late_fusion") else {}),
         },
         "accepted_leak": best.get("accepted_leak"),
         "disclaimer": DISCLAIMER,

@@ -11,13 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from dermalyze.config.columns import is_giveaway
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
 from dermalyze.data.inspection import Inspected, inspect_images
 from dermalyze.data.labels import require_classes, settle_labels
-from dermalyze.data.manifest import is_giveaway, manifest_bytes, read_manifest, usable, write_manifest
+from dermalyze.data.manifest import manifest_bytes, read_manifest, usable, write_manifest
+from dermalyze.data.metadata_rows import require_columns
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.data.tables import csv_text
@@ -81,7 +83,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         spec: its data section; paths are relative to the working folder.
 
     Raises:
-        ConfigError: no data path, or classes and label map that do not fit together.
+        ConfigError: no data path, classes and label map that do not fit together, or metadata that the set does not have.
         DataError: an unsafe or unreadable source, unknown labels, an image_id given twice, too many bad images, fewer than
             two classes, a class without images, a manifest that was edited, or data that changed after the split.
         ResourceError: the run cannot be written, or a worker process was killed.
@@ -106,6 +108,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         _refuse_bad(listing, images, spec.data.max_bad_fraction)
         frame = _frame(listing, labels, images)
         require_classes(classes, usable(frame)["label"].value_counts().to_dict())
+        require_columns(usable(frame), spec.model)
         summary = _summary(frame, classes, images, listing, spec.data.source.kind)
         return PrepareResult(_write(run, frame, {**summary, "fingerprint": fingerprint}, before), fresh=True)
 

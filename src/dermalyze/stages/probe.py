@@ -27,12 +27,14 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.foreign_model import score_foreign
 from dermalyze.data.images import Preprocessing, normalise
+from dermalyze.data.metadata_rows import encoder_of, lookup
 from dermalyze.data.pixels import Source, label_indices
 from dermalyze.data.predictions import Predictions, write_predictions
 from dermalyze.data.probing import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.recipes import RECIPES, pool
 from dermalyze.ops.recipes import passes as run_passes
+from dermalyze.ops.tabular import Floats
 
 MC_DROPOUT, MC_PASSES = "mc_dropout", 20
 
@@ -129,7 +131,8 @@ def probe(
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         held_out = {part: frame for part, frame in frames.items() if part != "train"}
         source = Source(run, spec, Preprocessing.from_dict(artefact.preprocessing))
-        answers = {name: answer_by(run, spec, artefact, name, passes) for name in (served, *further)}
+        known = lookup(encoder_of(artefact), pd.concat(frames.values()))
+        answers = {name: answer_by(run, spec, artefact, name, passes, known) for name in (served, *further)}
         results = [
             store_recipe(run, source, artefact, name, answer, frames if name == served else held_out, passes)
             for name, answer in answers.items()
@@ -156,15 +159,20 @@ def check_recipes(names: Sequence[str], passes: int) -> None:
         raise UsageError(f"--passes is {passes}, must be 2 or more: the passes are compared with each other")
 
 
-def answer_by(run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, passes: int) -> Answer:
+def answer_by(
+    run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, passes: int, known: Callable[[list[str]], Floats | None]
+) -> Answer:
     """How a recipe answers: through the graph, or for mc_dropout through the best checkpoint in PyTorch.
+
+    Args:
+        known: ids to their encoded metadata; see `dermalyze.data.metadata_rows.lookup`.
 
     Raises:
         ConfigError: mc_dropout of a network without dropout.
         ModelError: the checkpoint is gone, as in an ensemble, or damaged.
     """
     if recipe != MC_DROPOUT:
-        return lambda images_BHW3, ids: run_passes(recipe, artefact.run, images_BHW3)
+        return lambda images_BHW3, ids: run_passes(recipe, artefact.knowing(known(ids)), images_BHW3)
     from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
     from dermalyze.model.checkpoint import load_best
     from dermalyze.model.mc_dropout import DropoutSampler
@@ -177,7 +185,7 @@ def answer_by(run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, p
 
     def sample(images_BHW3: NDArray[np.uint8], ids: list[str]) -> tuple[NDArray[np.float32], None]:
         with applied(runtime):
-            return sampler(normalise(images_BHW3, preprocessing), ids), None
+            return sampler(normalise(images_BHW3, preprocessing), ids, known(ids)), None
 
     return sample
 

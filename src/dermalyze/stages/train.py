@@ -20,14 +20,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.model import ConcatFusion
 from dermalyze.core.atomic import require_space, sha256_bytes, sha256_file, write_json, write_text
 from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, ResourceError, UsageError, nearest
 from dermalyze.core.progress import progress, say
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.core.runtime import Runtime, StopRequest, applied, out_of_memory, stop_on_signals
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.loader import balanced_batches, open_loader
 from dermalyze.data.manifest import read_classes, source_codes
+from dermalyze.data.metadata_rows import fit_rows
 from dermalyze.data.quarantine import Quarantine
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.model.augment import augment, mix
@@ -42,6 +44,7 @@ from dermalyze.model.checkpoint import (
     settle_best,
 )
 from dermalyze.model.classifier import Classifier, build_classifier, check_input
+from dermalyze.model.known import Known
 from dermalyze.model.losses import build_loss
 from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
@@ -169,8 +172,12 @@ class Training:
         )
         self.sources = source_codes(frame["source"].iloc[self.rows["train"]]) if spec.train.balance_sources else None
 
+        self.known = Known(
+            fit_rows(frame, spec.model, self.rows["train"]), spec.model.metadata.fusion if spec.model.metadata else None,
+            seed=spec.seed, rows=self.rows["train"], labels=self.labels["train"], classes=len(self.classes),
+        )  # fmt: skip
         torch.manual_seed(spec.seed)
-        model = build_classifier(spec.model, len(self.classes), load_weights=True)
+        model = build_classifier(spec.model, len(self.classes), load_weights=True, encoder=self.known.encoder)
         check_input(model, self.preprocessing.height, self.preprocessing.width)
         for size in self.settings.progressive:
             try:
@@ -183,12 +190,14 @@ class Training:
             say(f"train.strategy {kind} keeps random weights; give model.weights or model.pretrained: true")
         self.plan = Plan(self.model, self.settings.strategy, epochs=self.settings.epochs)
         self.changes = sorted({*self.plan.starts, *(size.epoch for size in self.settings.progressive if size.epoch)})
+        if isinstance(self.known.fusion, ConcatFusion):
+            say("model.metadata: the concat fusion has layers of its own in place of model.head")
         self.optimizer = build_optimizer(self.model, self.settings.optimizer, self.plan.paces)
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
         self.micro = MicroBatches(self.settings.batch_size, self.model)
         self.learner = Learner(self.model, self.optimizer, self.ema, self.scaler)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.settings.compile else self.model
+        self.forward: Callable[..., Tensor] = torch.compile(self.model) if self.settings.compile else self.model
         counts: NDArray[Any] = np.bincount(self.labels["train"], minlength=len(self.classes))
         if self.sources is not None:
             counts = source_counts(self.labels["train"], self.sources, len(self.classes))
@@ -234,6 +243,11 @@ class Training:
             self.loader.close()
         write_json(self.run.history_path, columns(state["history"]))
         best = state["best"]
+        if (late := read_json(self.run.best_record_path).get("late_fusion")) is not None:
+            say(
+                f"late fusion: metadata count with weight {late['strength']:g}; log loss of the validation part "
+                f"{late['val_log_loss']:.4f}, by images alone {late['val_log_loss_image_alone']:.4f}"
+            )
         return TrainResult(
             len(state["history"]), best["epoch"], self.settings.monitor, best["value"], state["stopped"],
             state["seconds"], self.micro.size, len(self.quarantine.known), state["accepted_leak"],
@@ -306,19 +320,21 @@ class Training:
             taken = self.quarantine.stand_ins(self.rows["train"][order[batch]])
             label = torch.from_numpy(self.labels["train"][order[batch][taken]])
             whole = raw[taken] if self.quarantine.known else raw
-            pieces += [(batch[part], whole[part], label[part]) for part in self.micro.parts(len(batch))]
-        shares = [float(self.weight_C[label].sum()) for _, _, label in pieces]
+            known = self.known.learned(epoch, batch, self.rows["train"][order[batch][taken]])
+            pieces += [(batch[part], whole[part], label[part], known[part]) for part in self.micro.parts(len(batch))]
+        shares = [float(self.weight_C[label].sum()) for _, _, label, _ in pieces]
         sums = [0.0, 0.0, 0.0]
         self.optimizer.zero_grad(set_to_none=True)
-        for (batch, raw, label), share in zip(pieces, shares, strict=True):
+        for (batch, raw, label, known), share in zip(pieces, shares, strict=True):
             torch.manual_seed(dropout_seed(spec.seed, epoch, int(batch[0])))
             small = resized(raw.to(device, non_blocking=True), self._size(epoch))
             pixels = augment(small, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch)
-            target = functional.one_hot(label, len(self.classes)).float().to(device)
+            target = torch.cat([functional.one_hot(label, len(self.classes)).float(), known], dim=1).to(device)
             pixels, target = mix(pixels, target, self.settings.augment, seed=spec.seed, epoch=epoch, step=int(batch[0]))
+            target, metadata = target[:, : len(self.classes)], target[:, len(self.classes) :]
             inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
             with self.runtime.autocast():
-                logits = self.forward(inputs)
+                logits = self.forward(inputs, metadata if known.shape[1] else None)
             loss = self.loss(logits.float(), target) * (share / sum(shares))
             if not math.isfinite(loss.item()):
                 self._diverged("loss", loss.item(), epoch, members, order, inputs)
@@ -347,6 +363,7 @@ class Training:
             raise DataError(
                 f"validation logits are not finite after epoch {epoch + 1}; lower train.optimizer.lr; the best so far is kept"
             )
+        self.val_logits = logits.numpy()[kept], kept
         measured = measure(self.labels["val"][kept], logits[torch.from_numpy(kept)].softmax(1).numpy())
         images, loss, right = state["sums"]
         seconds = state["epoch_seconds"]
@@ -371,11 +388,12 @@ class Training:
         outputs = []
         averaged = self.ema.swapped(self.model) if self.ema is not None else contextlib.nullcontext()
         with averaged:
-            for raw in self.loader.batches(list(batches)):
+            for rows, raw in zip(batches, self.loader.batches(list(batches)), strict=False):  # fewer where a signal came
                 for part in self.micro.parts(len(raw)):
                     pixels = raw[part].to(self.runtime.device).permute(0, 3, 1, 2).float().div_(255)
                     inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
-                    outputs.append(self.model(inputs).float().cpu())
+                    known = self.known.of(rows[part])
+                    outputs.append(self.model(inputs, None if known is None else known.to(inputs.device)).float().cpu())
                 if self.request.signal:
                     break
         return torch.cat(outputs).double()
@@ -426,8 +444,9 @@ class Training:
             "micro_batch": self.micro.size,
             "quarantined": list(self.quarantine.known),
         }
-        with averaged:
-            save_best(self.run, self.model, {**about, **self.identity})
+        logits, kept = self.val_logits
+        with averaged, self.known.fused(self.model, self.rows["val"][kept], logits, self.labels["val"][kept]) as more:
+            save_best(self.run, self.model, {**about, **more, **self.identity})
 
     def _save(self) -> None:
         tensors, rest = self.learner.pack()

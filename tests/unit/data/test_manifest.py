@@ -8,9 +8,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from dermalyze.config.columns import is_giveaway
 from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run
-from dermalyze.data.manifest import is_giveaway, manifest_bytes, read_classes, read_manifest, usable, write_manifest
+from dermalyze.data.manifest import manifest_bytes, read_classes, read_manifest, usable, write_manifest
 
 
 def frame() -> pd.DataFrame:
