@@ -76,8 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
-SEVERAL = ("--data", "--foreign", "--only", "--recipes", "--set")
+SEVERAL = ("--data", "--foreign", "--metadata", "--only", "--recipes", "--set")
 """Options that take several values."""
+
+
+ASSIGNED = ("--set", "--metadata")
+"""Those whose words are assignments."""
 
 
 def spread(words: list[str]) -> list[str]:
@@ -87,6 +91,8 @@ def spread(words: list[str]) -> list[str]:
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
     >>> spread(["probe", "RUN", "--foreign", "films", "pages", "--corruptions", "3"])
     ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
+    >>> spread(["predict", "RUN", "--metadata", "age=55", "sex=male", "a.jpg"])
+    ['predict', 'RUN', '--metadata', 'age=55', '--metadata', 'sex=male', 'a.jpg']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
     >>> spread(["controls", "RUN", "--only", "border", "shortcut", "--epochs", "4"])
@@ -100,7 +106,7 @@ def spread(words: list[str]) -> list[str]:
             option, taken = (word, 0) if word in SEVERAL else (None, 0)
         elif option is not None:
             # names and paths come after RUN (the run folder is always first); an assignment is known by its shape.
-            more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
+            more = option not in ASSIGNED or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
             elif taken:
@@ -108,6 +114,18 @@ def spread(words: list[str]) -> list[str]:
             taken += 1
         spread_words.append(word)
     return spread_words
+
+
+def assignment(word: str) -> tuple[str, str]:
+    """A name and its value.
+
+    >>> assignment("site=lower extremity")
+    ('site', 'lower extremity')
+    """
+    name, equals, value = word.partition("=")
+    if not name or not equals:
+        raise dermalyze.UsageError(f"--metadata {word}: write NAME=VALUE, for example age=55")
+    return name, value
 
 
 def command(name: str, *lines: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -469,6 +487,7 @@ def fetch(
     "predict",
     "dermalyze predict outputs/first photo.jpg",
     "dermalyze predict outputs/first/export photos more.zip --format csv --names",
+    "dermalyze predict outputs/first photo.jpg --metadata age=55 sex=male site=back",
     "dermalyze predict outputs/first - --format jsonl < photo.jpg",
 )
 def predict(
@@ -481,6 +500,9 @@ def predict(
     prevalence: Annotated[
         Path | None, typer.Option("--prevalence", metavar="FILE", help="YAML: the share of each class where you work.")
     ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", metavar="NAME=VALUE...", help="Of patient and lesion: age=55 sex=male.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Answer for pictures; a bad one has its own line."""
@@ -489,7 +511,9 @@ def predict(
     from dermalyze.serve.output import write
 
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
-    answers = call("predict", model, images, batch_size=batch_size, threads=threads, prevalence=shares)
+    known = dict(map(assignment, metadata or ()))
+    given = {"prevalence": shares, "metadata": known}
+    answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
     errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
     if counted.rows == 0:

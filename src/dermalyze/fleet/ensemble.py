@@ -225,6 +225,7 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artefact
         "split": (DataError, [run.certificate()["files"] for run in runs]),
         "classes": (ModelError, [one.classes for one in artefacts]),
         "preprocessing": (ModelError, [one.preprocessing for one in artefacts]),
+        "model.metadata": (ModelError, [one.record.metadata for one in artefacts]),
         "inference.recipe": (ModelError, [one.recipe for one in artefacts]),
         "train.imbalance": (ModelError, [(spec.train.imbalance, spec.train.balance_sources) for spec in specs]),
     }
@@ -305,6 +306,7 @@ def make_record(
             "ensemble": [{"seed": r.created_from.get("seed"), "scores_sha256": r.scores_sha256, **r.model} for r in records]
         },
         "recipe": records[0].recipe,
+        **({"metadata": records[0].metadata.model_dump()} if records[0].metadata is not None else {}),
         "training": {"source": spec.data.source.kind, "images": records[0].training.get("images"), "members": len(records)},
         "accepted_leak": "; ".join(leaks) or None,
         "disclaimer": DISCLAIMER,

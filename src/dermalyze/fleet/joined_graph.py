@@ -44,7 +44,8 @@ def join_graphs(graphs: Sequence[bytes]) -> bytes:
     shapes = {value.name: value for value in (*models[0].graph.input, *models[0].graph.output)}
     inside = [compose.add_prefix(model, f"m{m}_") for m, model in enumerate(models)]
     node = helper.make_node
-    nodes = [node("Identity", ["images"], [f"m{m}_images"]) for m in range(len(inside))]
+    inputs = [value.name for value in models[0].graph.input]  # images, and metadata where they are taken
+    nodes = [node("Identity", [name], [f"m{m}_{name}"]) for m in range(len(inside)) for name in inputs]
     nodes += [one for model in inside for one in model.graph.node]
     for m in range(len(inside)):
         nodes += [
@@ -64,7 +65,9 @@ def join_graphs(graphs: Sequence[bytes]) -> bytes:
     ]
     axis = onnx.numpy_helper.from_array(np.array([0], np.int64), "members_axis")
     initializers = [one for model in inside for one in model.graph.initializer]
-    graph = helper.make_graph(nodes, "ensemble", [shapes["images"]], [shapes[name] for name in names], [*initializers, axis])
+    graph = helper.make_graph(
+        nodes, "ensemble", [shapes[name] for name in inputs], [shapes[name] for name in names], [*initializers, axis]
+    )
     joined = helper.make_model(
         graph,
         opset_imports=list(models[0].opset_import),
@@ -92,12 +95,16 @@ def joined_parity(graph: bytes, artefacts: Sequence[Artefact], recipe: str) -> d
     """
     first = artefacts[0]
     height, width = first.preprocessing["height"], first.preprocessing["width"]
-    joined = Graph(graph, classes=len(first.classes), height=height, width=width)
+    blank = first.record.metadata.blank if first.record.metadata is not None else []
+    joined = Graph(graph, classes=len(first.classes), height=height, width=width, metadata_width=len(blank))
+    noise = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), len(blank))).astype(np.float32)
     worst = 0.0
     for images in parity_images(max(PARITY_BATCHES), height, width):
         for batch in PARITY_BATCHES:
-            alone = [apply_recipe(recipe, one.run, images[:batch])[0] for one in artefacts]
-            ours, theirs = apply_recipe(recipe, joined.run, images[:batch])[0], pool(np.stack(alone, axis=1))
+            known = noise[:batch] if blank else None
+            alone = [apply_recipe(recipe, one.knowing(known), images[:batch])[0] for one in artefacts]
+            ours = apply_recipe(recipe, lambda views, known=known: joined.run(views, known), images[:batch])[0]  # type: ignore[misc]
+            theirs = pool(np.stack(alone, axis=1))
             worst = max(worst, float(np.abs(softmax(ours) - softmax(theirs)).max()))
     if not worst <= TOLERANCE:
         raise ModelError(

@@ -23,6 +23,8 @@ Floats = NDArray[np.float32]
 Value = str | float | int | None
 
 MISSING = frozenset({"", "unknown", "nan", "na", "n/a", "none", "null", "<na>"})
+OUTSIDE = "is outside the"
+"""How what is said of a number begins that is known, though not taken as it is."""
 MAX_VALUES = 64  # different ones of a categorical column; more are names or free text
 
 
@@ -61,7 +63,7 @@ class Numeric:
         if number is None:
             return "is missing" if is_missing(value) else "is no number and counts as missing"
         if not self.low <= number <= self.high:
-            return f"is outside the {self.low:g} to {self.high:g} of training and was taken to its edge"
+            return f"{OUTSIDE} {self.low:g} to {self.high:g} of training and was taken to its edge"
         return None
 
 

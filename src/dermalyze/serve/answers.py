@@ -33,6 +33,7 @@ def predict(
     batch_size: int = 32,
     threads: int | None = None,
     prevalence: Mapping[str, float] | None = None,
+    metadata: Mapping[str, str | float] | None = None,
 ) -> Answers:
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
 
@@ -42,9 +43,11 @@ def predict(
         batch_size: images in memory at a time, 1 or more.
         threads: CPU threads of one pass; default: one a core.
         prevalence: share of each class where the answers are to be used; default: as in the calibration part.
+        metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
 
     Raises:
-        UsageError: neither a run nor an artefact, a wrong batch size, or shares that do not fit the classes.
+        UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata that the
+            model does not take.
         ModelError: the artefact is refused.
 
     Example:
@@ -52,4 +55,5 @@ def predict(
             print(answer.error or answer.predicted_class)
     """
     predictor = Predictor(model, threads=threads, prevalence=prevalence)
-    return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size))
+    known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
+    return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size, metadata=known))

@@ -11,8 +11,8 @@ import stat
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -36,12 +36,14 @@ class Item:
         data: the file's content.
         error: why it is not an image, one line without a path.
         image_id: the user's own key, from a CSV.
+        columns: the further columns of its row there, by name.
     """
 
     name: str
     data: bytes | None = None
     error: str | None = None
     image_id: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = None) -> Iterator[Item]:
@@ -49,8 +51,8 @@ def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = Non
 
     Args:
         arguments: files; folders (searched to the bottom, images told by content); zip archives; CSVs (`*.csv`) with a
-            `path` column, relative to the CSV, and perhaps `image_id`; `-` for standard input: an image, a zip archive,
-            or a list of such arguments, one a line.
+            `path` column, relative to the CSV, and perhaps `image_id` and metadata; `-` for standard input: an image, a zip
+            archive, or a list of such arguments, one a line.
         stdin: standard input; default: the process's own.
 
     >>> [item.error for item in read_inputs(["no/such/file.jpg"])]
@@ -123,11 +125,13 @@ def _from_csv(path: Path) -> Iterator[Item]:
     """Rows of a CSV; a row whose file cannot be read is an item with an error."""
     root = path.parent.resolve()
     table = read_table(_read_file(path), "the CSV")
-    names = table.column(table.require(["path"], "give each image's file, relative to the CSV")["path"])
+    place = table.require(["path"], "give each image's file, relative to the CSV")["path"]
     column = table.find("image_id")
-    keys = table.column(column) if column is not None else [""] * len(names)
-    for name, key in zip(names, keys, strict=True):
-        yield _item(name, lambda name=name: _read_file(_below(root, name.strip())), key.strip() or None)  # type: ignore[misc]
+    for cells in table.rows:
+        row = dict(zip(table.columns, cells, strict=True))
+        name, key = row.pop(place), row.pop(column).strip() if column is not None else ""
+        item = _item(name, lambda name=name: _read_file(_below(root, name.strip())), key or None)  # type: ignore[misc]
+        yield replace(item, columns=row)
 
 
 def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, TextIO
 
@@ -61,8 +62,10 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     width = max(10, *(len(name) for name in classes))
     print(f"{'#':>5}  {'image':12}  {'class':{width}}  prob.  description" + ("  name" if names else ""), file=stream)
     errors, leak = 0, None
+    lacking: Counter[str] = Counter()
     for row in rows:
         errors, leak = errors + (row.error is not None), row.accepted_leak or leak
+        lacking.update(row.metadata_unknown or ())
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
         probability = "    -" if row.confidence is None else f"{row.confidence:.3f}"
         said = row.error or row.reason or row.predicted_class_description or ""
@@ -70,6 +73,9 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
+    if lacking:
+        counts = ", ".join(f"{one_line(name)} of {n}" for name, n in lacking.items())
+        print(f"Answered without metadata that the model takes: {counts}; give them with --metadata or in a CSV", file=stream)
     print(DISCLAIMER, file=stream)
     return errors
 
@@ -92,6 +98,7 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         "decision",
         "ood_score",
         "reason",
+        "metadata_unknown",
         "notes",
         "error",
         "accepted_leak",
@@ -107,6 +114,7 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         cells += ["" if number is None else f"{number:.9g}" for number in numbers]
         cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
         cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]
+        cells += [safe_cell("; ".join(row.metadata_unknown or ()))]
         cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
         writer.writerow(cells)
     return errors

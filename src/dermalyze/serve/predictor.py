@@ -1,6 +1,6 @@
 """Answers for images: the ONNX graph of an artefact behind one class. Loads neither torch, timm nor pandas."""
 
-# Shapes: B images, H height, W width, C classes.
+# Shapes: B images, H height, W width, C classes, M encoded metadata.
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from dermalyze.core.artefact import RECORD_NAME, Artefact
 from dermalyze.core.atomic import sha256_bytes
-from dermalyze.core.errors import DataError, UsageError
+from dermalyze.core.errors import DataError, UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
 from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import Calibrator, reprior
 from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
 from dermalyze.serve.inputs import Item, read_file
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Prediction(Mapping[str, Any]):
         reason: why it is not simply answered, or None.
         ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
         ood_threshold: above it a picture is referred.
+        metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
+            None where it takes none.
 
     >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
@@ -81,6 +84,7 @@ class Prediction(Mapping[str, Any]):
     reason: str | None = None
     ood_score: float | None = None
     ood_threshold: float | None = None
+    metadata_unknown: tuple[str, ...] | None = None
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -102,6 +106,7 @@ class Prediction(Mapping[str, Any]):
             values |= {"ood_score": self.ood_score, "ood_threshold": self.ood_threshold} if self.ood_score is not None else {}
             values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}
+            values |= {"metadata_unknown": list(self.metadata_unknown)} if self.metadata_unknown is not None else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
         return {**values, "disclaimer": DISCLAIMER}
@@ -136,6 +141,8 @@ class Predictor:
     def __init__(self, model: str | Path, *, threads: int | None = None, prevalence: Mapping[str, float] | None = None) -> None:
         self.artefact = Artefact.open(_artefact_folder(Path(model)), threads=threads)
         self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
+        metadata = self.artefact.record.metadata
+        self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
         known = self.artefact.record.calibration
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
@@ -151,55 +158,101 @@ class Predictor:
         """Class names, in the model's order."""
         return self.artefact.classes
 
-    def probabilities(self, images_BHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Class probabilities (B, C) of images at the network's size, by the artefact's recipe and calibrator."""
-        return self._judge(images_BHW3)[0]
+    def probabilities(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
+        """Class probabilities (B, C) of images at the network's size, by the artefact's recipe and calibrator.
 
-    def _judge(self, images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        Metadata are encoded; without them nothing is known to a model that takes them.
+        """
+        return self._judge(images_BHW3, metadata_BM)[0]
+
+    def _judge(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Class probabilities (B, C), and out-of-distribution scores (B,) where the model has them."""
-        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, self.artefact.run, images_BHW3)
+        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, self.artefact.knowing(metadata_BM), images_BHW3)
         probs_BC = self.calibrator(logits_BC.astype(np.float64))
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
         return probs_BC if self.shares is None else reprior(probs_BC, *self.shares), foreign_B
 
-    def predict(self, image: str | Path | bytes | Image | NDArray[np.uint8]) -> Prediction:
+    def predict(
+        self, image: str | Path | bytes | Image | NDArray[np.uint8], *, metadata: Mapping[str, Value] | None = None
+    ) -> Prediction:
         """The answer for one image.
 
         Args:
             image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
+            metadata: column to value, of a model that takes them.
 
         Raises:
             DataError: not an image that is read; the message says why.
+            UsageError: metadata that the model does not take.
         """
-        answer = next(self.predict_batch([image]))
+        answer = next(self.predict_batch([image], metadata=metadata))
         if answer.error is not None:
             raise DataError(f"image: {answer.error}")
         return answer
 
-    def predict_batch(self, images: Iterable[Any], batch_size: int = 32) -> Iterator[Prediction]:
+    def predict_batch(
+        self, images: Iterable[Any], batch_size: int = 32, *, metadata: Mapping[str, Value] | None = None
+    ) -> Iterator[Prediction]:
         """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
 
         Args:
             images: as for `predict`, or items of `read_inputs`; taken as they are needed, so it may be endless.
             batch_size: images in memory at a time.
+            metadata: column to value, for every image; where an item of `read_inputs` has a value of its own, that counts.
 
         Raises:
-            UsageError: batch_size below 1.
+            UsageError: batch_size below 1, or metadata that the model does not take.
             ModelError: the model itself fails.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, must be 1 or more")
+        given = self.metadata_of(metadata or {})
         numbered = enumerate(images)
         with ThreadPoolExecutor(DECODERS) as pool:
             while chunk := list(itertools.islice(numbered, batch_size)):
-                yield from self._answer(list(pool.map(self._prepare, chunk)))
+                known = [{**given, **self._columns(image)} for _, image in chunk]
+                yield from self._answer(list(pool.map(self._prepare, chunk)), known)
 
-    def _answer(self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]]) -> Iterator[Prediction]:
+    def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Metadata for every image, by the names of the model's columns.
+
+        Raises:
+            UsageError: the model takes none, has no such column, or takes a number there.
+        """
+        if given and self.encoder is None:
+            raise UsageError("metadata: this model was trained on images alone and takes none; leave them out")
+        columns = {column.name.lower(): column for column in self.encoder.columns} if self.encoder is not None else {}
+        known: dict[str, Value] = {}
+        for name, value in given.items():
+            column = columns.get(name.strip().lower())
+            if column is None:
+                allowed = [column.name for column in columns.values()]
+                raise UsageError(f"metadata: the model has no '{name}'{nearest(name, allowed)}; it takes {', '.join(allowed)}")
+            if isinstance(column, Numeric) and not is_missing(value) and as_number(value) is None:
+                raise UsageError(f"metadata: {column.name} is '{value}', must be a number; leave it out where it is not known")
+            known[column.name] = value
+        return known
+
+    def _columns(self, image: Any) -> dict[str, Value]:
+        """Of an image's row in a CSV what the model takes and the row knows."""
+        if self.encoder is None or not isinstance(image, Item):
+            return {}
+        row = {name.strip().lower(): value for name, value in image.columns.items() if not is_missing(value)}
+        return {name: row[name.lower()] for name in self.encoder.names if name.lower() in row}
+
+    def _answer(
+        self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]], known: list[dict[str, Value]]
+    ) -> Iterator[Prediction]:
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
         if not pixels:
             yield from (blank for blank, _ in prepared)
             return
-        probs_BC, foreign_B = self._judge(np.stack(pixels))
+        known = [row for row, (_, pixels_HW3) in zip(known, prepared, strict=True) if pixels_HW3 is not None]
+        probs_BC, foreign_B = self._judge(np.stack(pixels), self._encoded(known))
         outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
         rows = iter(range(len(pixels)))
         for blank, pixels_HW3 in prepared:
@@ -211,8 +264,12 @@ class Predictor:
             best = self.classes[int(probabilities_C.argmax())]
             order = np.argsort(-probabilities_C, kind="stable")
             score = float(foreign_B[b]) if foreign_B is not None else None
+            problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
+            unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "notes", "image_id", "name", "accepted_leak")},
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak")},
+                notes=(*blank.notes, *(f"metadata: {name} {problem}" for name, problem in problems.items())),
+                metadata_unknown=tuple(unknown) if self.encoder is not None else None,
                 predicted_class=best,
                 calibrated=self.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
@@ -225,6 +282,12 @@ class Predictor:
                 confidence=float(probabilities_C.max()),
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
             )
+
+    def _encoded(self, known: list[dict[str, Value]]) -> NDArray[np.float32] | None:
+        """(B, M) metadata of images, or None for a model that takes none."""
+        if self.encoder is None:
+            return None
+        return self.encoder({name: [row.get(name) for row in known] for name in self.encoder.names})
 
     def _prepare(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """An answer still to be filled in and the network's pixels, or a finished error and None."""
