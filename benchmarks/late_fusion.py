@@ -54,7 +54,7 @@ def main() -> None:
     test = stored["test"]
     sides = [Scored(Scores(test.labels, probabilities(w)), test.groups) for w in (expert.strength, 0.0)]
     metrics = {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro AUROC": macro_auroc, "log loss": log_loss}
-    metrics |= {f"recall {name}": (lambda t, c=c: recall(t)[c]) for c, name in enumerate(classes)}
+    metrics |= {f"recall {name}": (lambda t, c=c: recall(t)[:, c]) for c, name in enumerate(classes)}
     found = compare(*sides, metrics, resamples=2000, level=0.95, seed=0)
     print(f"{'':18} {'image':>7} {'fused':>7}  difference (95 % interval)")
     for name, one in found.items():
