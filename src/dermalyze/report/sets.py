@@ -145,8 +145,13 @@ def view(m: Json) -> dict[str, Any] | None:
             {
                 "name": f"{TITLES.get(one['column'], one['column'])}: {one['level']}",
                 "images": f"{one['images']:,}",
-                "cells": [cell(one[name][key]) for name in SHOWN for key in ("coverage", "size")],
+                "cells": [_guarded(one[name][key]) for name in SHOWN for key in ("coverage", "size")],
             }
             for one in c["by_subgroup"]
         ],
     }
+
+
+def _guarded(estimate: Json) -> tuple[str, str]:
+    """Of a subgroup that is too small for an interval, its number of groups alone."""
+    return cell(estimate) if estimate["low"] is not None else ("–", f"{estimate['groups']} groups")
