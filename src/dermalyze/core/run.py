@@ -427,6 +427,8 @@ class Run:
             "split": self.certificate_path.exists(),
             "train": self.history_path.exists(),
             "export": self.artefact_record_path.exists(),
+            "probe": any(self.predictions_dir.glob("test-*.parquet")),
+            "calibrate": any((self.root / "calibration").glob("*.json")),
             "evaluate": self.evaluation_path.exists(),
         }
 

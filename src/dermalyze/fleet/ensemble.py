@@ -168,7 +168,7 @@ def copy_data(source: Run, target: Run) -> None:
     if target.manifest_path.exists() and target.manifest_hash() != source.manifest_hash():
         raise UsageError(f"{target.root.name}: was begun with other data than {source.root.name}; choose another folder")
     copied = [
-        source.summary_path, source.labels_path, source.audit_path, source.audit_page_path,
+        source.summary_path, source.labels_path, source.audit_path, source.audit_page_path, source.looks_path,
         *(source.split_path(part) for part in PARTS), source.certificate_path, source.manifest_path,
     ]  # fmt: skip
     for path in copied:

@@ -109,7 +109,7 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
         DataError: the manifest is not the one that was split.
         ModelError: a result is damaged.
     """
-    if step not in ("probe", "calibrate") and not run.describe()[step]:
+    if not run.describe()[step]:
         return False
     if step == "audit":
         return not redone

@@ -22,7 +22,7 @@ from dermalyze.ops.ranking import Floats
 from dermalyze.ops.recipes import apply_recipe, softmax
 
 TOLERANCE = 0.05
-"""What an AUROC may exceed chance by, or lose, before it is called suspicious; the interval must lie beyond it as a whole."""
+"""What an AUROC may exceed chance by (with its whole interval), or lose (with an interval above 0), before it is suspicious."""
 MAX_IMAGES = 3000
 """Test images at most: these are held in memory."""
 DONORS, CHOICE = 6, 7  # streams of ops.counter
@@ -108,12 +108,21 @@ def exchanged(artefact: Artefact, recipe: str, test: TestImages, images: Images,
         probs = softmax(scores(artefact, recipe, pasted))
         sides.append(Scored(Scores(test.labels[rows], probs), [test.groups[row] for row in rows]))
     found = differences_of(sides[0], sides[1], judging, ("same", "other"))
-    told = telling({name: values["difference"] for name, values in found["per_class"].items()}, TOLERANCE)
+    told = [name for name, values in found["per_class"].items() if is_lost(values["difference"])]
     macro = found["macro_auroc"]["difference"]
     known = {"images": len(rows), "groups": len({test.groups[row] for row in rows}), **found, "telling": told}
     if macro["low"] is None:
         return {"verdict": "not estimable", "why": macro["note"], **known}
-    return {"verdict": "suspicious" if told or macro["low"] > TOLERANCE else "holds", **known}
+    return {"verdict": "suspicious" if told or is_lost(macro) else "holds", **known}
+
+
+def is_lost(difference: Mapping[str, Any]) -> bool:
+    """Whether more than `TOLERANCE` is lost, and surely something.
+
+    >>> is_lost({"value": 0.1, "low": 0.03}), is_lost({"value": 0.02, "low": 0.01}), is_lost({"value": None, "low": None})
+    (True, False, False)
+    """
+    return difference["low"] is not None and difference["low"] > 0 and difference["value"] > TOLERANCE
 
 
 def planted_mark(

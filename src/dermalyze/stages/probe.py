@@ -176,11 +176,14 @@ def answer_by(
     from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
     from dermalyze.model.checkpoint import load_best
     from dermalyze.model.mc_dropout import DropoutSampler
+    from dermalyze.model.strategies import Plan
 
     if not run.best_record_path.exists():
         raise ModelError(f"{run.root.name}: mc_dropout needs the checkpoint, and this run has none; use plain, flips or tta")
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    sampler = DropoutSampler(load_best(run)[0], seed=spec.seed, passes=passes)
+    model = load_best(run)[0]
+    Plan(model, spec.train.strategy, epochs=spec.train.epochs)  # what it keeps frozen did not draw in training
+    sampler = DropoutSampler(model, seed=spec.seed, passes=passes)
     runtime = choose_runtime(device="cpu", threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
 
     def sample(images_BHW3: NDArray[np.uint8], ids: list[str]) -> tuple[NDArray[np.float32], None]:
