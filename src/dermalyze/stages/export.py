@@ -98,12 +98,12 @@ class Deployed(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
 
-    def forward(self, images: Tensor, *metadata: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images (B, H, W, 3) uint8 RGB, and metadata (B, M) where they are taken, to logits (B, C) and embedding (B, D)."""
         pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
         normalised = (pixels - self.get_buffer("mean")) / self.get_buffer("std")
         forward: Callable[..., tuple[Tensor, Tensor]] = self.network.forward_with_embedding  # type: ignore[assignment]
-        logits, embedding = forward(normalised, *metadata)
+        logits, embedding = forward(normalised) if metadata is None else forward(normalised, metadata)
         return logits, embedding
 
 
@@ -165,10 +165,10 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
         )
     example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
     batch = torch.export.Dim("batch")
-    shapes: dict[str, Any] = {"images": {0: batch}, "metadata": ()}
+    shapes = {"images": {0: batch}}
     if metadata_width:
         example.append(torch.zeros(2, metadata_width))
-        shapes["metadata"] = ({0: batch},)
+        shapes["metadata"] = {0: batch}
     level = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
@@ -179,7 +179,7 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
                 tuple(example),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images", "metadata"][: len(example)],
+                input_names=list(shapes),
                 output_names=["logits", "embedding"],
                 dynamic_shapes=shapes,
                 external_data=False,

@@ -388,7 +388,7 @@ class Training:
         outputs = []
         averaged = self.ema.swapped(self.model) if self.ema is not None else contextlib.nullcontext()
         with averaged:
-            for rows, raw in zip(batches, self.loader.batches(list(batches)), strict=False):  # fewer where a signal came
+            for raw, rows in zip(self.loader.batches(list(batches)), batches, strict=True):
                 for part in self.micro.parts(len(raw)):
                     pixels = raw[part].to(self.runtime.device).permute(0, 3, 1, 2).float().div_(255)
                     inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
