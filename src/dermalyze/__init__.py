@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dermalyze.fleet.models import models
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.fleet.runs import runs
+    from dermalyze.fleet.study import compare
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
@@ -67,6 +68,7 @@ _SOURCES = {
     "audit": "stages.audit:audit",
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
+    "compare": "fleet.study:compare",
     "doctor": "fleet.doctor:doctor",
     "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
@@ -106,6 +108,7 @@ __all__ = [
     "audit",
     "bench",
     "calibrate",
+    "compare",
     "doctor",
     "ensemble",
     "evaluate",

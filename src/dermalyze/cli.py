@@ -40,6 +40,7 @@ COMMANDS = {
     "plot": "plot",
     "fit-check": "fit_check",
     "ensemble": "ensemble",
+    "compare": "compare",
     "leak-bill": "leak_bill",
     "bench": "bench",
     "models": "models",
@@ -509,6 +510,23 @@ def ensemble(
 ) -> None:
     """Average several trainings; train them first, if asked."""
     show(call("ensemble", *roots, config=config, members=members, sets=sets or ()), as_json)
+
+
+@command(
+    "compare",
+    "dermalyze compare experiments/study.yaml",
+    "dermalyze compare experiments/study.yaml outputs/rehearsal --epochs 1 --cost-only",
+)
+def compare(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.YAML", help="An experiment and its variants.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder; default: outputs/ and the name.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of every training, for a rehearsal.")] = None,
+    sets: SetOption = None,
+    cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure what it will cost, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train variants on one split; table them with tests."""
+    show(call("compare", study, out, epochs=epochs, sets=sets or (), cost_only=cost_only), as_json)
 
 
 @command(
