@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dermalyze.core.run import Run
     from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
+    from dermalyze.fleet.advise import advise
     from dermalyze.fleet.bench import bench
     from dermalyze.fleet.doctor import doctor
     from dermalyze.fleet.ensemble import ensemble
@@ -65,6 +66,7 @@ _SOURCES = {
     "ResourceError": "core.errors:ResourceError",
     "Run": "core.run:Run",
     "UsageError": "core.errors:UsageError",
+    "advise": "fleet.advise:advise",
     "audit": "stages.audit:audit",
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
@@ -105,6 +107,7 @@ __all__ = [
     "Run",
     "UsageError",
     "__version__",
+    "advise",
     "audit",
     "bench",
     "calibrate",

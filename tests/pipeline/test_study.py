@@ -137,7 +137,7 @@ def test_other_settings_of_a_trained_variant_are_a_failure(
 
 def test_a_study_without_a_variant_that_ends(images: Path, tmp_path: Path) -> None:
     broken = {"model.backbone": "custom_cnn", "preprocess.size": [8, 8]}
-    path = write(tmp_path, images, variants={"a": broken, "b": broken}, more_seeds={})
+    path = write(tmp_path, images, variants={"a": broken, "b": dict(broken)}, more_seeds={})
     with pytest.raises(UsageError, match="no variant came to an end: a-seed3: "):
         compare(path, tmp_path / "out")
 
@@ -145,6 +145,6 @@ def test_a_study_without_a_variant_that_ends(images: Path, tmp_path: Path) -> No
 def test_no_data_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("{experiment: {}, variants: {a: , b: }}")
-    with pytest.raises(ConfigError, match="data.path is not set"):
+    with pytest.raises(ConfigError, match=r"data\.path is not set"):
         compare(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -110,9 +110,8 @@ def compare(
     if cost_only:
         values = {"costs": {key: cost.as_dict() for key, cost in costs.items()}, "failures": failures}
         return StudyResult(values, [*text, *(f"{f['run']}: {f['reason']}" for f in failures)], None)
-    done = [
-        trial for number, trial in enumerate(trials, 1) if trained(trial, f"{number}/{len(trials)}", study, folder, failures)
-    ]
+    again = f"dermalyze compare {study} {folder}"
+    done = [trial for n, trial in enumerate(trials, 1) if trained(trial, f"{n}/{len(trials)}", again, failures)]
     if not done:
         reasons = "; ".join(f"{f['run']}: {f['reason']}" for f in failures)
         raise UsageError(f"no variant came to an end: {reasons}")

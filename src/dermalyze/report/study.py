@@ -254,9 +254,11 @@ def differences_panels(s: Json, leak: str | None) -> bytes:
                 axes.plot(one["value"], y, "o", markersize=6.5, color=ACCENT, markerfacecolor=ACCENT if clear else "white")
                 axes.text(1.02, y, signed(one["value"]), transform=axes.get_yaxis_transform(), fontsize=9, va="center")
             finish(axes, MEANINGS[metric][0] + (" (less is better)" if metric == "log_loss" else ""))
-        panels[0].set_yticks(range(len(lines)), [name for name, _ in lines])
-        for label, (_, row) in zip(panels[0].get_yticklabels(), lines, strict=True):
-            label.set_fontweight("bold" if row is None else "normal")
+        panels[0].set_yticks(range(len(lines)), ["" if row is None else name for name, row in lines])
+        for y, (name, row) in enumerate(lines):
+            if row is None:  # over the panels, for it is longer than any name
+                place = {"transform": panels[0].get_yaxis_transform(), "va": "center", "fontweight": "bold"}
+                panels[0].text(0, y, name, backgroundcolor="white", zorder=3, **place)
         panels[0].set_ylim(len(lines) - 0.4, -0.6)
         figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
 
