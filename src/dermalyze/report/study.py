@@ -257,8 +257,9 @@ def differences_panels(s: Json, leak: str | None) -> bytes:
         panels[0].set_yticks(range(len(lines)), ["" if row is None else name for name, row in lines])
         for y, (name, row) in enumerate(lines):
             if row is None:  # over the panels, for it is longer than any name
-                place = {"transform": panels[0].get_yaxis_transform(), "va": "center", "fontweight": "bold"}
-                panels[0].text(0, y, name, backgroundcolor="white", zorder=3, **place)
+                heading = panels[0].text(0, y, name, transform=panels[0].get_yaxis_transform(), va="center", fontweight="bold")
+                heading.set(backgroundcolor="white", in_layout=False)
+        panels[0].set_zorder(2)
         panels[0].set_ylim(len(lines) - 0.4, -0.6)
         figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
 
