@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dermalyze.data.synth import synthesize as synth
     from dermalyze.fleet.advise import advise
     from dermalyze.fleet.bench import bench
+    from dermalyze.fleet.controls import controls
     from dermalyze.fleet.doctor import doctor
     from dermalyze.fleet.ensemble import ensemble
     from dermalyze.fleet.leak_bill import leak_bill
@@ -71,6 +72,7 @@ _SOURCES = {
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
     "compare": "fleet.study:compare",
+    "controls": "fleet.controls:controls",
     "doctor": "fleet.doctor:doctor",
     "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
@@ -112,6 +114,7 @@ __all__ = [
     "bench",
     "calibrate",
     "compare",
+    "controls",
     "doctor",
     "ensemble",
     "evaluate",

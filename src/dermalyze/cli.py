@@ -42,6 +42,7 @@ COMMANDS = {
     "ensemble": "ensemble",
     "compare": "compare",
     "leak-bill": "leak_bill",
+    "controls": "controls",
     "bench": "bench",
     "advise": "advise",
     "models": "models",
@@ -77,22 +78,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
+SEVERAL = ("--data", "--foreign", "--only", "--recipes", "--set")
+"""Options that take several values."""
+
+
 def spread(words: list[str]) -> list[str]:
     """Give each of several values its option: `--data a.zip b.zip`, `--recipes tta flips`, `--set a=1 b=2`.
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
+    >>> spread(["probe", "RUN", "--foreign", "films", "pages", "--corruptions", "3"])
+    ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
+    >>> spread(["controls", "RUN", "--only", "border", "shortcut", "--epochs", "4"])
+    ['controls', 'RUN', '--only', 'border', '--only', 'shortcut', '--epochs', '4']
     """
     spread_words: list[str] = []
     option: str | None = None
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--recipes", "--set") else (None, 0)
+            option, taken = (word, 0) if word in SEVERAL else (None, 0)
         elif option is not None:
-            # --data and --recipes come after RUN (the run folder is always first); an assignment is known by its shape.
+            # names and paths come after RUN (the run folder is always first); an assignment is known by its shape.
             more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
@@ -316,6 +325,7 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     "probe",
     "dermalyze probe outputs/first",
     "dermalyze probe outputs/first --recipes tta mc_dropout",
+    "dermalyze probe outputs/first --foreign chest_films pneumoniamnist.npz --corruptions 300",
     "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224",
 )
 def probe(
@@ -325,6 +335,12 @@ def probe(
         typer.Option("--recipes", metavar="NAME...", help="Further ones to compare: plain, flips, tta, mc_dropout."),
     ] = None,
     passes: Annotated[int, typer.Option("--passes", min=2, help="Of mc_dropout.")] = 20,
+    foreign: Annotated[
+        list[Path] | None, typer.Option("--foreign", metavar="FOLDER|NPZ...", help="Pictures that are no skin.")
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
+    ] = 0,
     model: Annotated[
         Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
     ] = None,
@@ -332,7 +348,8 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json, recipes=recipes, passes=passes, model=model, sets=sets or ())
+    options = {"recipes": recipes, "passes": passes, "foreign": foreign or (), "corruptions": corruptions}
+    stage("probe", run, as_json, **options, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")
@@ -348,6 +365,7 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "dermalyze evaluate outputs/first --submission isic.csv",
     "dermalyze evaluate outputs/first --on other-clinic.csv --recalibrate 0.3",
     "dermalyze evaluate outputs/first --predictions theirs.csv",
+    "dermalyze evaluate outputs/first --report-yaml report.yaml",
 )
 def evaluate(
     run: RunArgument,
@@ -369,6 +387,9 @@ def evaluate(
         str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: as it looks.")
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Go on although FILE lacks test images.")] = False,
+    report_yaml: Annotated[
+        Path | None, typer.Option("--report-yaml", metavar="FILE", help="What only a person can tell, for the checklists.")
+    ] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -379,7 +400,7 @@ def evaluate(
         show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
     else:
         asked = {"on": on, "label_map": label_map, "recalibrate": recalibrate, "accept_leak": accept_leak}
-        stage("evaluate", run, as_json, **given, **asked)
+        stage("evaluate", run, as_json, **given, **asked, report_yaml=report_yaml)
 
 
 @command(
@@ -543,6 +564,30 @@ def leak_bill(
 ) -> None:
     """Train twice to show what a random split flatters."""
     stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
+
+
+@command(
+    "controls",
+    "dermalyze controls outputs/first",
+    "dermalyze controls outputs/first --only shuffled metadata shortcut",
+    "dermalyze controls outputs/first --epochs 4 --set preprocess.size=[72,96]",
+)
+def controls(
+    run: RunArgument,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME...",
+            help="Some of: shuffled, metadata, lesion, background, border, shortcut, planted.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each training.")] = 6,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try what must fail: is the result real?"""
+    stage("controls", run, as_json, only=only or (), epochs=epochs, sets=sets or ())
 
 
 @command("bench", "dermalyze bench outputs/first", "dermalyze bench outputs/first --num-batches 30 --json")

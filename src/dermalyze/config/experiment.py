@@ -53,6 +53,12 @@ class InferenceSpec(Spec):
             )
         return value
 
+    ood: Literal["auto", "none", "max_softmax", "energy", "relative_mahalanobis", "knn"] = Field(
+        "auto",
+        description="score by which pictures unlike the training part are referred; auto: the one that tells the synthetic "
+        "foreign pictures best from the calibration part; none: none are",
+    )
+
 
 class EvaluateSpec(Spec):
     """How results are summed up."""

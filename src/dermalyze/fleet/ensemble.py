@@ -21,7 +21,7 @@ import numpy as np
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.core.artefact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact
-from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
+from dermalyze.core.atomic import publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -34,7 +34,7 @@ from dermalyze.ops.metrics import measure
 from dermalyze.ops.recipes import pool, softmax
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import EvaluateResult, evaluate
-from dermalyze.stages.export import LICENCE_NOTE, publish
+from dermalyze.stages.export import LICENCE_NOTE
 from dermalyze.stages.init import environment, freeze
 
 COMPARED = ("accuracy", "balanced_accuracy", "log_loss", "brier")
@@ -168,7 +168,7 @@ def copy_data(source: Run, target: Run) -> None:
     if target.manifest_path.exists() and target.manifest_hash() != source.manifest_hash():
         raise UsageError(f"{target.root.name}: was begun with other data than {source.root.name}; choose another folder")
     copied = [
-        source.summary_path, source.labels_path, source.audit_path, source.audit_page_path,
+        source.summary_path, source.labels_path, source.audit_path, source.audit_page_path, source.looks_path,
         *(source.split_path(part) for part in PARTS), source.certificate_path, source.manifest_path,
     ]  # fmt: skip
     for path in copied:

@@ -25,12 +25,14 @@ from dermalyze.data.grouping import components, lesion_names
 from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.metrics import PER_CLASS_METRICS, Scores
+from dermalyze.ops.operating import questions
 from dermalyze.ops.pairwise import Difference, delong, holm, mcnemar, paired
 from dermalyze.ops.pooling import pool
 from dermalyze.report.discrimination import tables
+from dermalyze.report.gathering import read_calibration
 from dermalyze.report.judged import scores_of
 from dermalyze.report.pairs import pairs_page, told
-from dermalyze.stages.evaluate import check_test, read_calibration
+from dermalyze.stages.evaluate import check_test
 
 Unit = Literal["image", "lesion"]
 SAME_TWICE = {"macro_recall", "weighted_recall"}
@@ -235,10 +237,15 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
         basic=frozenset({"ece"}),
     )  # fmt: skip
     pairs = list(combinations(scores, 2))
+    meant = {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
+    if len(yes := questions(classes, spec.malignant).get("malignant", ())) > 1:  # of one class it is that class
+        meant[f"malignant ({', '.join(yes)})"] = np.isin(classes, yes)
     aurocs = {
         (a, b): {
-            name: delong(labels == c, scores[a].probs[:, c], scores[b].probs[:, c], level=spec.level)
-            for c, name in enumerate(classes)
+            name: delong(
+                of_C[labels], scores[a].probs[:, of_C].sum(axis=1), scores[b].probs[:, of_C].sum(axis=1), level=spec.level
+            )
+            for name, of_C in meant.items()
         }
         for a, b in pairs
     }

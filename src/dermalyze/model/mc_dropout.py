@@ -66,7 +66,8 @@ class DropoutSampler:
     depth and all else stay in evaluation mode. Where no layer of the backbone draws, it runs once for all passes.
 
     Args:
-        model: in evaluation mode, fp32, on the CPU; its dropout layers are replaced.
+        model: fp32, on the CPU; what is in its `held` did not draw in training and does not here. Its dropout layers are
+            replaced.
         seed: of the draws.
         passes: S, 2 or more.
 
@@ -75,12 +76,11 @@ class DropoutSampler:
     """
 
     def __init__(self, model: Classifier, *, seed: int, passes: int) -> None:
+        held = {id(module) for whole in model.held for module in whole.modules()}
         found = [
             (name, module)
             for name, module in model.named_modules()
-            if isinstance(module, ELEMENTWISE + CHANNELWISE)
-            and module.p > 0
-            and not (model.frozen and name.startswith("backbone."))
+            if isinstance(module, ELEMENTWISE + CHANNELWISE) and module.p > 0 and id(module) not in held
         ]
         if not found:
             raise ConfigError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.data.beyond import Beyond
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, metrics
 from dermalyze.ops.calibrators import Calibrator
@@ -38,6 +39,7 @@ class Judged:
         recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
         others: predictions of the same images by further recipes, each with its own calibrator.
+        beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
     """
 
     p: Predictions
@@ -51,6 +53,7 @@ class Judged:
     recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
     others: tuple[tuple[Predictions, Calibrator], ...] = ()
+    beyond: Beyond | None = None
 
     @cached_property
     def scores(self) -> metrics.Scores:

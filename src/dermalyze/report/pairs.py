@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 QUESTIONS = {
     "metrics": "The whole set, by cluster bootstrap",
     "recall": "Sensitivity of each class, by cluster bootstrap",
-    "auroc": "AUROC of each class against the rest, by DeLong's test",
+    "auroc": "AUROC of each class against the rest and of malignant against benign, by DeLong's test",
 }
 
 

@@ -1,4 +1,5 @@
-"""What needs the model: logits and embedding of every image of every part, by the graph that is served.
+"""What needs the model: logits and embedding of every image of every part, by the graph that is served, and of foreign and
+corrupted pictures.
 
 Further recipes may be stored beside the served one, to be compared with it. Among them is mc_dropout, which needs the
 checkpoint itself: the exported graph has no dropout.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.foreign_model import score_foreign
 from dermalyze.data.images import Preprocessing, normalise
-from dermalyze.data.looks import ensure_looks
 from dermalyze.data.pixels import Source, label_indices
-from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.predictions import Predictions, write_predictions
+from dermalyze.data.probing import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.recipes import RECIPES, pool
 from dermalyze.ops.recipes import passes as run_passes
@@ -48,6 +49,8 @@ class ProbeResult:
         images: images of each part.
         skipped: parts whose predictions were there already, from the same model and manifest.
         seconds: time spent on the others.
+        foreign: pictures of each set that is no skin.
+        corrupted: images of the test part of which corrupted copies were scored.
         further: of the recipes stored beside it.
     """
 
@@ -55,6 +58,8 @@ class ProbeResult:
     images: dict[str, int]
     skipped: list[str]
     seconds: float
+    foreign: dict[str, int] = field(default_factory=dict)
+    corrupted: int = 0
     further: tuple[ProbeResult, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +69,9 @@ class ProbeResult:
     def lines(self) -> list[str]:
         """Lines for a person."""
         counts = ", ".join(f"{part} {n}" + (" (kept)" if part in self.skipped else "") for part, n in self.images.items())
-        own = f"predictions by recipe {self.recipe}: {counts}; {self.seconds:.1f} s"
+        more = "; foreign pictures: " + ", ".join(f"{name} {n}" for name, n in self.foreign.items()) if self.foreign else ""
+        more += f"; corrupted copies of {self.corrupted} test images" if self.corrupted else ""
+        own = f"predictions by recipe {self.recipe}: {counts}{more}; {self.seconds:.1f} s"
         return [own, *(line for result in self.further for line in result.lines())]
 
 
@@ -74,10 +81,15 @@ def probe(
     *,
     recipes: Sequence[str] | None = None,
     passes: int = MC_PASSES,
+    foreign: Sequence[Path] = (),
+    corruptions: int = 0,
     model: Path | None = None,
     sets: Sequence[str] = (),
 ) -> ProbeResult:
     """Run the artefact over every part of the split; a part that is done for this model and manifest is left as it is.
+
+    A few synthetic pictures that are no skin (`dermalyze.data.foreign.SYNTHETIC`) are always among them: from these
+    `calibrate` chooses what refuses such pictures.
 
     With `model`, run somebody else's ONNX classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
 
@@ -87,19 +99,23 @@ def probe(
         recipes: further ones, keys of `RECIPES` or mc_dropout, stored for every part but train: what calibrates and what is
             judged. `calibrate` fits each its own calibrator, and `evaluate` compares them.
         passes: of mc_dropout.
+        foreign: folders of pictures that are no skin, or MedMNIST files; each becomes a set of its own in the report.
+        corruptions: test images of which every corruption in every severity is scored (`dermalyze.ops.corruptions`), a
+            seeded sample; 0: none.
         model, sets: see `dermalyze.data.foreign_model.score_foreign`.
 
     Raises:
-        UsageError: no export or no split yet, an unknown recipe, fewer than 2 passes, another process works in the run, or how
-            an image is put into a foreign model is not known.
+        UsageError: no export or no split yet, an unknown recipe, fewer than 2 passes, another process works in the run, two
+            foreign sets of one name, or how an image is put into a foreign model is not known.
         ConfigError: mc_dropout of a network without dropout.
-        DataError: an image or the manifest changed since it was prepared.
+        DataError: an image or the manifest changed since it was prepared; a foreign set without a readable picture.
         ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.
     """
     if sets and model is None:
         raise UsageError("--set belongs to: dermalyze probe RUN --model FILE.onnx; a run's own model is made as it was trained")
-    if recipes and model is not None:
-        raise UsageError("--recipes and --model exclude each other: a foreign model is asked once, plainly")
+    if model is not None and (recipes or foreign or corruptions):
+        raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
+    check_foreign(foreign)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]
     check_recipes(further, passes)
@@ -118,8 +134,12 @@ def probe(
             store_recipe(run, source, artefact, name, answer, frames if name == served else held_out, passes)
             for name, answer in answers.items()
         ]
-        ensure_looks(run, pd.concat(frames.values()), source.store, workers=spec.data.workers)
-        return replace(results[0], further=tuple(results[1:]))
+        meta = scores_meta(run, artefact, served)
+        counts = {"synthetic": score_synthetic(run, spec, artefact, meta)}
+        counts |= score_foreign_sets(run, spec, artefact, foreign, meta)
+        if corruptions:
+            corruptions = score_corrupted(run, spec, artefact, source, frames["test"], corruptions, meta)
+        return replace(results[0], foreign=counts, corrupted=corruptions, further=tuple(results[1:]))
 
 
 def check_recipes(names: Sequence[str], passes: int) -> None:
@@ -148,11 +168,14 @@ def answer_by(run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, p
     from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
     from dermalyze.model.checkpoint import load_best
     from dermalyze.model.mc_dropout import DropoutSampler
+    from dermalyze.model.strategies import Plan
 
     if not run.best_record_path.exists():
         raise ModelError(f"{run.root.name}: mc_dropout needs the checkpoint, and this run has none; use plain, flips or tta")
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    sampler = DropoutSampler(load_best(run)[0], seed=spec.seed, passes=passes)
+    model = load_best(run)[0]
+    Plan(model, spec.train.strategy, epochs=spec.train.epochs)  # what it keeps frozen did not draw in training
+    sampler = DropoutSampler(model, seed=spec.seed, passes=passes)
     runtime = choose_runtime(device="cpu", threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
 
     def sample(images_BHW3: NDArray[np.uint8], ids: list[str]) -> tuple[NDArray[np.float32], None]:
@@ -160,6 +183,18 @@ def answer_by(run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, p
             return sampler(normalise(images_BHW3, preprocessing), ids), None
 
     return sample
+
+
+def scores_meta(run: Run, artefact: Artefact, recipe: str) -> dict[str, Any]:
+    """What stored scores are of."""
+    return {
+        "classes": artefact.classes,
+        "recipe": recipe,
+        "model_sha256": artefact.model_sha256,
+        "scores_sha256": artefact.record.scores_sha256,
+        "manifest_sha256": run.manifest_hash(),
+        "accepted_leak": artefact.record.accepted_leak,
+    }
 
 
 def store_recipe(
@@ -179,15 +214,7 @@ def store_recipe(
         frames: rows of each part.
         passes: of mc_dropout.
     """
-    meta = {
-        "classes": artefact.classes,
-        "recipe": recipe,
-        "model_sha256": artefact.model_sha256,
-        "scores_sha256": artefact.record.scores_sha256,
-        "manifest_sha256": run.manifest_hash(),
-        "accepted_leak": artefact.record.accepted_leak,
-        **({"passes": passes} if recipe == MC_DROPOUT else {}),
-    }
+    meta = {**scores_meta(run, artefact, recipe), **({"passes": passes} if recipe == MC_DROPOUT else {})}
     todo = {p: frame for p, frame in frames.items() if not is_done(run, frame, {**meta, "set": p})}
     total = sum(map(len, todo.values()))
     started = time.monotonic()
@@ -247,13 +274,6 @@ def run_part(
 
 def is_done(run: Run, frame: pd.DataFrame, meta: dict[str, Any]) -> bool:
     """Whether the part's file is there, undamaged, and of this model, manifest, recipe and these images."""
-    path = run.predictions_path(meta["set"], meta["recipe"])
-    if not path.exists():
-        return False
-    try:
-        known = read_predictions(path)
-    except ModelError as error:
-        say(f"{error}: doing so")
-        return False
-    same = all(known.meta.get(key) == value for key, value in meta.items())
-    return same and known.ids == frame["image_id"].astype(str).tolist()
+    known = read_done(run.predictions_path(meta["set"], meta["recipe"]))
+    same = known is not None and all(known.meta.get(key) == value for key, value in meta.items())
+    return same and known is not None and known.ids == frame["image_id"].astype(str).tolist()

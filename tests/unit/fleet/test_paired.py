@@ -214,3 +214,11 @@ def test_the_command_prints_a_table_and_json(two: Any) -> None:
     found = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
     assert found["action"] == "compare"
     assert found["pairs"][0]["auroc"].keys() == COUNTS.keys()
+
+
+def test_malignant_against_benign_is_asked_where_several_classes_are_malignant(judged: Any) -> None:
+    counts, config = {"bcc": 30, "mel": 30, "nv": 60}, {"evaluate": {"malignant": ["bcc", "mel"]}}
+    made = [judged(counts, name=name, skill=skill, config=config)[0] for name, skill in (("a", 3.0), ("b", 1.0))]
+    found = compare_runs([run.root for run in made])[0]["pairs"][0]["auroc"]
+    assert list(found) == ["bcc", "mel", "nv", "malignant (bcc, mel)"]
+    assert found["malignant (bcc, mel)"]["value"] == pytest.approx(found["nv"]["value"])  # its complement

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from dermalyze.config.model import ModelSpec
+from dermalyze.config.train import FrozenStrategy
 from dermalyze.core.errors import ConfigError, ModelError
 from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.mc_dropout import AddressedDropout, DropoutSampler
+from dermalyze.model.strategies import Plan
 from dermalyze.ops.counter import positions_of
 
 IDS = [f"i{k}" for k in range(6)]
@@ -104,15 +106,17 @@ def test_the_mean_of_many_passes_of_a_linear_head_is_the_plain_answer() -> None:
 
 
 def test_dropout_of_a_backbone_draws_too_unless_it_was_frozen() -> None:
-    def with_inner(**changes: Any) -> Classifier:
-        model = network({"kind": "linear", "dropout": 0.5}, **changes)
+    def with_inner() -> Classifier:
+        model = network({"kind": "linear", "dropout": 0.5})
         model.backbone.net.layers.append(nn.Dropout2d(0.5))  # type: ignore[union-attr, operator]
         return model.eval()
 
     drawing = DropoutSampler(with_inner(), seed=1, passes=2)
     assert (len(drawing.layers), drawing.head_only) == (2, False)
     assert np.isfinite(drawing(IMAGES, IDS)).all()
-    frozen = DropoutSampler(with_inner(freeze_backbone=True), seed=1, passes=2)
+    kept = with_inner()
+    Plan(kept, FrozenStrategy(), epochs=1)
+    frozen = DropoutSampler(kept, seed=1, passes=2)
     assert (len(frozen.layers), frozen.head_only) == (1, True)
 
 
