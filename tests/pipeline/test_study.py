@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from training import HEAD, tiny_set
 
 from dermalyze.core.errors import ConfigError, InterruptedRunError, UsageError
@@ -37,7 +36,7 @@ def write(root: Path, images: Path, **changes: Any) -> Path:
         **changes,
     }
     path = root / "study.yaml"
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    path.write_text(json.dumps(study))
     return path
 
 
