@@ -15,6 +15,7 @@ from dermalyze.core.artefact import Graph
 from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.fusion import FUSIONS, Expert, FusedHead, Late
+from dermalyze.model.mc_dropout import DropoutSampler
 from dermalyze.model.weights import load_state, save_state
 from dermalyze.ops.tabular import fit_encoder
 from dermalyze.stages.export import TOLERANCE, Deployed, measure_parity, to_onnx
@@ -156,3 +157,13 @@ def test_late_holds_its_layer_for_saving_alone() -> None:
             fused = model(images, torch.from_numpy(rows))
         torch.testing.assert_close(fused, alone + torch.from_numpy(0.5 * expert.evidence(rows)).float(), rtol=1e-5, atol=1e-5)
         assert torch.equal(model(images, torch.from_numpy(rows)), alone)
+
+
+def test_mc_dropout_of_a_network_with_metadata() -> None:
+    sampler = DropoutSampler(build("concat"), seed=1, passes=3)
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 40)).astype(np.float32)
+    rows = ENCODER({"age": [40, 60], "site": ["back", "foot"]})
+    together = sampler(images, ["a", "b"], rows)
+    np.testing.assert_allclose(sampler(images[1:], ["b"], rows[1:]), together[1:], rtol=1e-4, atol=1e-5)
+    assert np.ptp(together, axis=1).min() > 0
+    assert np.abs(sampler(images, ["a", "b"]) - together).max() > 1e-3

@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
+from dermalyze.core.artefact import GRAPH_NAME, Artefact
 from dermalyze.core.errors import ConfigError, InterruptedRunError, ModelError, UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
+from dermalyze.fleet.joined_graph import join_graphs, joined_parity
 from dermalyze.model.fusion import FUSIONS
 from dermalyze.ops.metrics import measure
 from dermalyze.serve.answers import predict
@@ -214,6 +216,14 @@ def test_another_set_without_the_columns_is_judged_and_it_is_said(
     assert "metadata: age is missing (12 of 12 images)" in notes
     assert "metadata: site is not among the values of training and counts as unknown (1 of 12 images)" in notes
     assert "metadata: age is missing" in capsys.readouterr().err
+
+
+def test_members_that_take_metadata_join(trained: dict[str | None, Run]) -> None:
+    """The joined graph gives the members' mean for the same metadata; `joined_parity` refuses it otherwise."""
+    folders = [trained[kind].artefact_dir for kind in ("late", "film")]
+    artefacts = [Artefact.open(folder, threads=1) for folder in folders]
+    graph = join_graphs([(folder / GRAPH_NAME).read_bytes() for folder in folders])
+    assert joined_parity(graph, artefacts, "flips")["max_probability_difference"] < 1e-4
 
 
 class TestResume:
