@@ -37,13 +37,17 @@ if TYPE_CHECKING:
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
+    from dermalyze.stages.embed import embed
     from dermalyze.stages.evaluate import evaluate
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
+    from dermalyze.stages.frozen import frozen
     from dermalyze.stages.init import init
+    from dermalyze.stages.map import draw_map as map
     from dermalyze.stages.plot import plot
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.probe import probe
+    from dermalyze.stages.similar import similar
     from dermalyze.stages.split import split
     from dermalyze.stages.train import train
 
@@ -66,13 +70,16 @@ _SOURCES = {
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
     "doctor": "fleet.doctor:doctor",
+    "embed": "stages.embed:embed",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
+    "frozen": "stages.frozen:frozen",
     "init": "stages.init:init",
     "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
+    "map": "stages.map:draw_map",
     "plot": "stages.plot:plot",
     "predict": "serve.answers:predict",
     "prepare": "stages.prepare:prepare",
@@ -80,6 +87,7 @@ _SOURCES = {
     "run": "fleet.pipeline:run_experiment",
     "runs": "fleet.runs:runs",
     "schema": "config.experiment:json_schema",
+    "similar": "stages.similar:similar",
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
     "train": "stages.train:train",
@@ -103,13 +111,16 @@ __all__ = [
     "bench",
     "calibrate",
     "doctor",
+    "embed",
     "evaluate",
     "export",
     "fetch",
     "fit_check",
+    "frozen",
     "init",
     "leak_bill",
     "load_experiment",
+    "map",
     "plot",
     "predict",
     "prepare",
@@ -117,6 +128,7 @@ __all__ = [
     "run",
     "runs",
     "schema",
+    "similar",
     "split",
     "synth",
     "train",

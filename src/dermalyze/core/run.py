@@ -153,6 +153,25 @@ class Run:
         return self.root / "report" / f"on-{name}"
 
     @property
+    def features_dir(self) -> Path:
+        return self.root / "features"
+
+    def features_path(self, name: str) -> Path:
+        """Features by another network than the run's own."""
+        return self.features_dir / f"{name}.parquet"
+
+    def stored_features(self) -> list[str]:
+        """Names of those, in order."""
+        return sorted(path.stem for path in self.features_dir.glob("*.parquet"))
+
+    def map_path(self, name: str, suffix: str) -> Path:
+        return self.report_dir / f"map-{name}{suffix}"
+
+    def frozen_path(self, features: str) -> Path:
+        """What simple models on frozen features reach."""
+        return self.report_dir / f"frozen-{features}.json"
+
+    @property
     def leak_bill_dir(self) -> Path:
         return self.root / "leak_bill"
 
