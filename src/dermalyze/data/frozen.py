@@ -86,7 +86,9 @@ def neighbours(train: Part, val: Part, classes: int) -> Chosen:
     most = max((k for k in NEIGHBOURS if k <= len(train.labels)), default=1)
     near_val = nearest(val.features, train.features, most)
 
-    def fitted(k: int) -> Classify:
+    def fitted(value: float) -> Classify:
+        k = int(value)
+
         def classify(features: NDArray[np.floating]) -> Floats:
             index, distance = near_val if features is val.features else nearest(features, train.features, k)
             return smoothed(vote(train.labels[index[:, :k]], distance[:, :k], classes), k, prior)

@@ -22,7 +22,7 @@ def unit(features_ND: NDArray[np.floating]) -> Floats:
     """
     rows = np.asarray(features_ND, dtype=np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return np.asarray(np.divide(rows, length, out=np.zeros_like(rows), where=length > 0), dtype=np.float64)
 
 
 def cosine_distances(query_QD: NDArray[np.floating], known_ND: NDArray[np.floating]) -> Iterator[tuple[slice, Floats]]:

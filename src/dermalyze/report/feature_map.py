@@ -94,17 +94,20 @@ def map_figure(points_N2: Floats, colours: Colouring, *, title: str, caption: st
     count = len(colours.names)
     columns = 3 if count <= 2 else 4
     rows = 2 + max(0, -(-(count - 2 * (columns - 2)) // columns))
-    cell_in = WIDTH_IN / columns
+    low, high = points_N2.min(axis=0), points_N2.max(axis=0)
+    spread = np.maximum(high - low, 1e-9)
+    shape = float(np.clip(spread[1] / spread[0], 0.6, 1.0))  # of every panel, height over width; both axes to one scale
+    half = 0.54 * max(float(spread[0]), float(spread[1]) / shape)
+    cell_in = WIDTH_IN / columns * shape + 0.2
     lines = textwrap.wrap(f"{caption} {DISCLAIMER}", 128)
     foot_in = 0.19 * len(lines) + 0.15
-    size = float(np.clip(2600 / max(1, len(points_N2)), 1.5, 24))
+    size = float(np.clip(9000 / max(1, len(points_N2)), 3.0, 24))
 
     def panel(axes: Axes) -> None:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=PALE)
-        low, high = points_N2.min(axis=0), points_N2.max(axis=0)
-        middle, half = (low + high) / 2, 0.53 * max(float((high - low).max()), 1e-9)
-        axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+        x, y = (low + high) / 2
+        axes.set(xlim=(x - half, x + half), ylim=(y - half * shape, y + half * shape), aspect="equal")
 
     def dots(axes: Axes, c: int, s: float) -> None:
         style, inside = colours.styles[c], points_N2[colours.of == c]
@@ -134,11 +137,13 @@ def map_figure(points_N2: Floats, colours: Colouring, *, title: str, caption: st
 
 
 def _label(axes: Axes, points_N2: Floats, colours: Colouring) -> None:
-    """Each category's name where its points are densest, moved up where two would overlap."""
+    """Each category's name above where its points are densest, moved up where two would overlap."""
     taken: list[tuple[float, float]] = []
-    step = 0.045 * float(np.diff(axes.get_ylim())[0])
+    left, right = axes.get_xlim()
+    step = 0.04 * (right - left)
     for c in range(len(colours.names)):
         x, y = densest(points_N2[colours.of == c])
+        x, y = float(np.clip(x, left + 2 * step, right - 2 * step)), y + step
         while any(abs(y - other) < step and abs(x - beside) < 4.5 * step for beside, other in taken):
             y += step
         taken.append((x, y))

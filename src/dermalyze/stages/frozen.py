@@ -159,7 +159,7 @@ def part_of(found: Features, part: str, classes: list[str]) -> Part:
 
 def groups_of(found: Features, part: str) -> list[str]:
     """The group of each image of a part."""
-    return found.frame.loc[found.frame["part"] == part, "group"].astype(str).tolist()
+    return [str(group) for group in found.frame.loc[found.frame["part"] == part, "group"]]
 
 
 def judged(labels: Any, probs: Floats, groups: list[str], classes: list[str], spec: EvaluateSpec) -> dict[str, Any]:
