@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
     from dermalyze.fleet.bench import bench
+    from dermalyze.fleet.controls import controls
     from dermalyze.fleet.doctor import doctor
+    from dermalyze.fleet.ensemble import ensemble
     from dermalyze.fleet.leak_bill import leak_bill
+    from dermalyze.fleet.models import models
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.fleet.runs import runs
     from dermalyze.serve.answers import predict
@@ -69,8 +72,10 @@ _SOURCES = {
     "audit": "stages.audit:audit",
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
+    "controls": "fleet.controls:controls",
     "doctor": "fleet.doctor:doctor",
     "embed": "stages.embed:embed",
+    "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
@@ -80,6 +85,7 @@ _SOURCES = {
     "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
     "map": "stages.map:draw_map",
+    "models": "fleet.models:models",
     "plot": "stages.plot:plot",
     "predict": "serve.answers:predict",
     "prepare": "stages.prepare:prepare",
@@ -110,8 +116,10 @@ __all__ = [
     "audit",
     "bench",
     "calibrate",
+    "controls",
     "doctor",
     "embed",
+    "ensemble",
     "evaluate",
     "export",
     "fetch",
@@ -121,6 +129,7 @@ __all__ = [
     "leak_bill",
     "load_experiment",
     "map",
+    "models",
     "plot",
     "predict",
     "prepare",

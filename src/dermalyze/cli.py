@@ -39,12 +39,15 @@ COMMANDS = {
     "predict": "predict",
     "plot": "plot",
     "fit-check": "fit_check",
+    "ensemble": "ensemble",
     "leak-bill": "leak_bill",
+    "controls": "controls",
     "bench": "bench",
     "embed": "embed",
     "map": "map",
     "similar": "similar",
     "frozen": "frozen",
+    "models": "models",
     "runs": "runs",
     "doctor": "doctor",
     "schema": "schema",
@@ -77,23 +80,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
+SEVERAL = ("--data", "--foreign", "--only", "--recipes", "--set")
+"""Options that take several values."""
+
+
 def spread(words: list[str]) -> list[str]:
-    """Give each of several values its option: `--data a.zip b.zip`, `--set a=1 b=2`.
+    """Give each of several values its option: `--data a.zip b.zip`, `--recipes tta flips`, `--set a=1 b=2`.
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
+    >>> spread(["probe", "RUN", "--foreign", "films", "pages", "--corruptions", "3"])
+    ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
     ['init', '--set', 'seed=1', '--set', 'train.epochs=2', 'RUN']
+    >>> spread(["controls", "RUN", "--only", "border", "shortcut", "--epochs", "4"])
+    ['controls', 'RUN', '--only', 'border', '--only', 'shortcut', '--epochs', '4']
     """
     spread_words: list[str] = []
     option: str | None = None
     taken = 0
     for word in words:
         if word.startswith("-"):
-            option, taken = (word, 0) if word in ("--data", "--set") else (None, 0)
+            option, taken = (word, 0) if word in SEVERAL else (None, 0)
         elif option is not None:
-            # --data comes after RUN (the run folder is always first); an assignment is known by its shape.
-            more = option == "--data" or re.match(r"[A-Za-z_][\w.]*=", word)
+            # names and paths come after RUN (the run folder is always first); an assignment is known by its shape.
+            more = option != "--set" or re.match(r"[A-Za-z_][\w.]*=", word)
             if taken and more:
                 spread_words.append(option)
             elif taken:
@@ -312,10 +323,35 @@ def export(run: RunArgument, as_json: JsonOption = False) -> None:
     stage("export", run, as_json)
 
 
-@command("probe", "dermalyze probe outputs/first")
-def probe(run: RunArgument, as_json: JsonOption = False) -> None:
+@command(
+    "probe",
+    "dermalyze probe outputs/first",
+    "dermalyze probe outputs/first --recipes tta mc_dropout",
+    "dermalyze probe outputs/first --foreign chest_films pneumoniamnist.npz --corruptions 300",
+    "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224",
+)
+def probe(
+    run: RunArgument,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipes", metavar="NAME...", help="Further ones to compare: plain, flips, tta, mc_dropout."),
+    ] = None,
+    passes: Annotated[int, typer.Option("--passes", min=2, help="Of mc_dropout.")] = 20,
+    foreign: Annotated[
+        list[Path] | None, typer.Option("--foreign", metavar="FOLDER|NPZ...", help="Pictures that are no skin.")
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
+    ] = 0,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
+    ] = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Store the exported model's scores of every part."""
-    stage("probe", run, as_json)
+    options = {"recipes": recipes, "passes": passes, "foreign": foreign or (), "corruptions": corruptions}
+    stage("probe", run, as_json, **options, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")
@@ -330,6 +366,8 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
     "dermalyze evaluate outputs/first --on other-clinic.csv --label-map map.yaml",
     "dermalyze evaluate outputs/first --submission isic.csv",
     "dermalyze evaluate outputs/first --on other-clinic.csv --recalibrate 0.3",
+    "dermalyze evaluate outputs/first --predictions theirs.csv",
+    "dermalyze evaluate outputs/first --report-yaml report.yaml",
 )
 def evaluate(
     run: RunArgument,
@@ -344,14 +382,27 @@ def evaluate(
         float | None,
         typer.Option("--recalibrate", metavar="SHARE", help="Fit a calibrator on this share of that set, measure on the rest."),
     ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", metavar="FILE", help="Of another model: image_id and a column a class.")
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: as it looks.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Go on although FILE lacks test images.")] = False,
+    report_yaml: Annotated[
+        Path | None, typer.Option("--report-yaml", metavar="FILE", help="What only a person can tell, for the checklists.")
+    ] = None,
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure with intervals, and write the report."""
-    stage(
-        "evaluate", run, as_json, on=on, label_map=label_map, accept_leak=accept_leak, submission=submission,
-        recalibrate=recalibrate,
-    )  # fmt: skip
+    given = {"predictions": predictions, "scores": scores, "partial": partial, "submission": submission}
+    if predictions is not None and not dermalyze.Run(run).config_path.is_file():
+        spec = dermalyze.ExperimentSpec()  # a folder for the report of a file that has labels of its own
+        show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
+    else:
+        asked = {"on": on, "label_map": label_map, "recalibrate": recalibrate, "accept_leak": accept_leak}
+        stage("evaluate", run, as_json, **given, **asked, report_yaml=report_yaml)
 
 
 @command(
@@ -468,6 +519,24 @@ def fit_check(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @command(
+    "ensemble",
+    "dermalyze ensemble outputs/first outputs/second outputs/third outputs/ensemble",
+    "dermalyze ensemble --config experiments/dermalyze.yaml --members 5 outputs/ensemble",
+)
+def ensemble(
+    roots: Annotated[list[Path], typer.Argument(metavar="RUN... OUT", help="Finished runs, then the folder to make.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="An experiment; its members are trained by seeds, and OUT alone is named.")
+    ] = None,
+    members: Annotated[int, typer.Option("--members", min=2, help="With --config: how many to train.")] = 5,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Average several trainings; train them first, if asked."""
+    show(call("ensemble", *roots, config=config, members=members, sets=sets or ()), as_json)
+
+
+@command(
     "leak-bill",
     "dermalyze leak-bill outputs/first",
     "dermalyze leak-bill outputs/first --epochs 6 --set preprocess.size=[96,128]",
@@ -480,6 +549,30 @@ def leak_bill(
 ) -> None:
     """Train twice to show what a random split flatters."""
     stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
+
+
+@command(
+    "controls",
+    "dermalyze controls outputs/first",
+    "dermalyze controls outputs/first --only shuffled metadata shortcut",
+    "dermalyze controls outputs/first --epochs 4 --set preprocess.size=[72,96]",
+)
+def controls(
+    run: RunArgument,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME...",
+            help="Some of: shuffled, metadata, lesion, background, border, shortcut, planted.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each training.")] = 6,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try what must fail: is the result real?"""
+    stage("controls", run, as_json, only=only or (), epochs=epochs, sets=sets or ())
 
 
 @command("bench", "dermalyze bench outputs/first", "dermalyze bench outputs/first --num-batches 30 --json")
@@ -555,23 +648,37 @@ def frozen(
     stage("frozen", run, as_json, features=features, accept_leak=accept_leak)
 
 
+@command("models", "dermalyze models list", "dermalyze models show resnet50", "dermalyze models list --json")
+def models(
+    action: Annotated[str, typer.Argument(metavar="list|show", help="What to do.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="show: the network.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what networks cost and can do."""
+    show(call("models", action, name), as_json)
+
+
 @command(
     "runs",
     "dermalyze runs list",
     "dermalyze runs show outputs/first",
     "dermalyze runs diff outputs/first outputs/second",
+    "dermalyze runs compare outputs/first outputs/second --out compared.html",
     "dermalyze runs tag outputs/first baseline paper --remove draft",
     "dermalyze runs clean outputs --yes",
 )
 def runs(
-    action: Annotated[str, typer.Argument(metavar="list|show|diff|tag|clean", help="What to do.")],
+    action: Annotated[str, typer.Argument(metavar="list|show|diff|compare|tag|clean", help="What to do.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="WORD...", help="Folder, runs or tags; see below.")] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", metavar="TAG", help="tag: take a tag away.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="clean: delete without asking.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="compare: on the images that all test parts have.")] = False,
+    by: Annotated[str, typer.Option("--by", metavar="image|lesion", help="compare: what counts as one case.")] = "image",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="compare: write a page as well.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List, show, compare, tag and tidy up runs."""
-    found = call("runs", action, words or (), remove=remove or (), yes=yes)
+    found = call("runs", action, words or (), remove=remove or (), yes=yes, shared=shared, by=by, out=out)
     show(found, as_json)
     if action == "clean" and found.values["items"] and not yes and not as_json:
         if not sys.stdin.isatty():

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dermalyze.config.model import AcrnnHead, ModelSpec
-from dermalyze.core.errors import ConfigError, DermalyzeError, ModelError
+from dermalyze.core.errors import ConfigError, DermalyzeError, ModelError, ResourceError
 from dermalyze.model import backbones
 from dermalyze.model.backbones import InputConfig, create_backbone, pretrained_cfg_of
 from dermalyze.model.classifier import build_classifier, check_input
@@ -66,19 +66,67 @@ def test_token_map_is_in_raster_order_without_the_class_token() -> None:
 
 
 def test_a_network_without_a_map_serves_pooled_heads_and_refuses_acrnn() -> None:
-    spec = ModelSpec(backbone="levit_128s")
-    assert build_classifier(spec, 3, load_weights=False).eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 3)
-    spec = ModelSpec(backbone="levit_128s", head=AcrnnHead())
-    with pytest.raises(ModelError, match="no map; use head linear or simple"):
-        build_classifier(spec, 3, load_weights=False).eval()(torch.zeros(1, 3, 224, 224))
+    """CrossViT gives the tokens of two grids."""
+    images = torch.zeros(1, 3, 240, 240)
+    spec = ModelSpec(backbone="crossvit_tiny_240")
+    assert build_classifier(spec, 3, load_weights=False).eval()(images).shape == (1, 3)
+    spec = ModelSpec(backbone="crossvit_tiny_240", head=AcrnnHead())
+    with pytest.raises(ModelError, match=r"no map: .*; use head linear or simple"):
+        build_classifier(spec, 3, load_weights=False).eval()(images)
 
 
 def test_size_that_the_network_refuses() -> None:
     model = build_classifier(ModelSpec(backbone="vit_tiny_patch16_224"), 3, load_weights=False).train()
-    with pytest.raises(ModelError, match=r"does not take 96x128 px: .*preprocess\.size \(its own size is 224x224\)"):
+    with pytest.raises(
+        ModelError,
+        match=r"does not take 96x128 px: .*preprocess\.size \(its own size is 224x224; the nearest it takes is 224x224\)",
+    ) as caught:
         check_input(model, 96, 128)
+    assert str(caught.value).endswith("or build it for this size with model.kwargs: {img_size: [96, 128]}")
+    check_input(
+        build_classifier(ModelSpec(backbone="vit_tiny_patch16_224", kwargs={"img_size": [96, 128]}), 3, load_weights=False),
+        96,
+        128,
+    )
     assert model.training
     check_input(model, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "nearest"),
+    [
+        ("vit_small_patch14_dinov2", (30, 44), "28x42"),  # patches of 14
+        ("tiny_cnn", (8, 8), "16x16"),  # three halvings behind a stride of two
+    ],
+)
+def test_the_nearest_size_is_told(name: str, size: tuple[int, int], nearest: str) -> None:
+    kwargs = {"dynamic_img_size": True, "depth": 1} if name.startswith("vit") else {}
+    model = build_classifier(ModelSpec(backbone=name, kwargs=kwargs), 3, load_weights=False)
+    with pytest.raises(ModelError, match=f"the nearest it takes is {nearest}") as caught:
+        check_input(model, *size)
+    assert "\n" not in str(caught.value)
+    check_input(model, *map(int, nearest.split("x")))
+
+
+def test_a_network_larger_than_memory_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "available_memory_bytes", lambda: 40_000_000)
+    built: list[str] = []
+    create_net = backbones._create
+
+    def note(spec: ModelSpec, *rest: Path | None) -> torch.nn.Module:
+        net = create_net(spec, *rest)
+        built.append(next(net.parameters()).device.type)
+        return net
+
+    monkeypatch.setattr(backbones, "_create", note)
+    backbones._parameters.cache_clear()
+    with pytest.raises(ResourceError, match=r"resnet18 has 11 M parameters, 43 MiB, and 38 MiB of memory are free") as caught:
+        create("resnet18")
+    assert caught.value.exit_code == 5
+    assert built == ["meta"]
+    create("mobilenetv2_035")
+    monkeypatch.setattr(backbones, "available_memory_bytes", lambda: None)  # a system that does not say
+    create("resnet18")
 
 
 @pytest.mark.parametrize("kind", ["linear", "acrnn"])
@@ -126,6 +174,19 @@ def test_refusals(values: dict[str, object], error: type[DermalyzeError], messag
 def test_kwargs_reach_the_network() -> None:
     net = create("mobilenetv2_035", bn_eps=1e-3).net
     assert {m.eps for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
+
+
+def test_one_channel_is_a_network_of_one_channel_with_summed_kernels() -> None:
+    """Against timm's own network of one input channel."""
+    torch.manual_seed(0)
+    backbone = create_backbone(ModelSpec(backbone="resnet10t", channels=1), load_weights=False).eval()
+    other = timm.create_model("resnet10t", in_chans=1, num_classes=0).eval()
+    state = backbone.net.state_dict()
+    other.load_state_dict({**state, "conv1.0.weight": state["conv1.0.weight"].sum(dim=1, keepdim=True)})
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone.embed(images), other(images.mean(dim=1, keepdim=True)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(backbone(images), backbone(images.flip(1)), rtol=1e-4, atol=1e-5)
 
 
 def test_tiny_cnn_is_tiny_and_good_at_small_sizes() -> None:

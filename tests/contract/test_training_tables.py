@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from dermalyze.config.base import Spec
-from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, TrainSpec
+from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, StrategySpec, TrainSpec
 from dermalyze.model.augment import POLICIES, Policy, augment
+from dermalyze.model.auto_augment import AUTO
 from dermalyze.model.losses import LOSSES, build_loss
 from dermalyze.model.optim import OPTIMIZERS, build_optimizer, set_lr
 from dermalyze.model.schedules import SCHEDULES, cycle_start, lr_at
+from dermalyze.model.strategies import STRATEGIES, scales_at
 from dermalyze.ops.imbalance import IMBALANCE, class_weights, draw_order
 
 torch.set_num_threads(1)
@@ -31,7 +33,8 @@ def members(union: Any) -> list[type[Spec]]:
 TABLES: dict[str, tuple[dict[str, Callable[..., Any]], Any, set[str]]] = {
     "LOSSES": (LOSSES, LossSpec, {"weight_C"}),
     "SCHEDULES": (SCHEDULES, ScheduleSpec, {"steps_per_epoch", "total_steps", "lr"}),
-    "OPTIMIZERS": (OPTIMIZERS, OptimizerSpec, set()),
+    "OPTIMIZERS": (OPTIMIZERS, OptimizerSpec, {"paces"}),
+    "STRATEGIES": (STRATEGIES, StrategySpec, set()),
     "IMBALANCE": ({kind: row.weights for kind, row in IMBALANCE.items()}, ImbalanceSpec, set()),
 }
 ROWS = [
@@ -65,10 +68,12 @@ def test_policies_are_the_specs() -> None:
     assert list(POLICIES) == list(get_args(AugmentSpec.model_fields["policy"].annotation))
     own = {"policy", "mixup", "cutmix"}
     assert set(AugmentSpec.model_fields) - own == {f.name for f in dataclasses.fields(Policy)} - {"affine_deg"}
-    for policy in POLICIES.values():  # every number of a policy could be given by hand
+    for name, policy in POLICIES.items():  # every number of a policy could be given by hand
         numbers = dataclasses.asdict(policy)
-        del numbers["affine_deg"]
-        AugmentSpec(**numbers)
+        for key in ("affine_deg", *(("ops", "magnitude") if name != "randaugment" else ())):
+            del numbers[key]
+        AugmentSpec(policy=name, **numbers)  # type: ignore[arg-type]
+    assert set(AUTO) == {name for name, policy in POLICIES.items() if policy.ops}
 
 
 def test_standard_is_the_documents_list() -> None:
@@ -100,6 +105,18 @@ def test_every_schedule(spec: ScheduleSpec) -> None:
     assert all(isinstance(rate, float) and 0 < rate <= 0.1 for rate in rates)
     assert max(rates) == 0.1
     assert all(0 <= cycle_start(spec, epoch) <= epoch for epoch in range(40))
+
+
+@pytest.mark.parametrize("spec", [spec() for spec in members(StrategySpec)], ids=lambda spec: spec.kind)
+def test_every_strategy(spec: StrategySpec) -> None:
+    before = [0.0] * 7
+    for epoch in range(30):
+        scales = scales_at(spec, 7, epoch)
+        assert len(scales) == 7
+        assert all(0 <= scale <= 1 for scale in scales)
+        assert scales == sorted(scales), "what is nearer to the head learns at least as fast"
+        assert all(new >= old for new, old in zip(scales, before, strict=True)), "nothing is frozen again"
+        before = scales
 
 
 @pytest.mark.parametrize("spec", [spec() for spec in members(OptimizerSpec)], ids=lambda spec: spec.kind)

@@ -38,10 +38,10 @@ def test_votes_are_scikit_learns(k):
     known, labels = blobs()
     asked = np.concatenate([blobs(30, seed=2)[0], known[:3]])  # some at distance 0
     index, distance = nearest(asked.astype(np.float64), known, k)
-    model = KNeighborsClassifier(k, weights="distance", metric="cosine", algorithm="brute").fit(known.astype(np.float64), labels)
+    theirs = KNeighborsClassifier(k, weights="distance", metric="cosine", algorithm="brute").fit(known.astype(float), labels)
     distance[distance < 1e-12] = 0  # theirs leaves rounding in; so that both see the same
-    ours, theirs = vote(labels[index], distance, 4), model.predict_proba(asked.astype(np.float64))
-    np.testing.assert_allclose(ours[:30], theirs[:30], atol=1e-6)
+    ours = vote(labels[index], distance, 4)
+    np.testing.assert_allclose(ours[:30], theirs.predict_proba(asked[:30].astype(float)), atol=1e-6)
     np.testing.assert_array_equal(ours[30:].argmax(axis=1), labels[:3])
 
 

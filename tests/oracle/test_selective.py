@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import entropy
+from scipy.stats import entropy, rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from dermalyze.core.errors import ConfigError, ModelError
+from dermalyze.ops.metrics import Scores, Tally
+from dermalyze.ops.ranking import midranks, spearman
 from dermalyze.ops.selective import (
     CONFIDENCES,
     Referral,
     augrc,
     aurc,
+    aurc_metric,
     e_aurc,
     error_auroc,
     quality,
     risk_coverage,
+    spearman_of,
     threshold_for,
 )
 
@@ -58,6 +62,31 @@ def test_error_auroc_equals_scikit_learn(pairs):
         assert error_auroc(confidence, wrong) is None
     else:
         assert error_auroc(confidence, wrong) == pytest.approx(roc_auc_score(wrong == 0, confidence))
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=25))
+def test_aurc_under_weights_is_that_of_the_images_so_often(rows):
+    """A weight is a number of copies; copies of one image have one confidence, and so does whoever shares it."""
+    confidence, wrong, copies = (np.array(column, float) for column in zip(*rows, strict=True))
+    weights = np.stack([copies, np.ones(len(rows))], axis=1)
+    scores = Scores(np.zeros(len(rows), int), np.tile([0.5, 0.5], (len(rows), 1)))
+    drawn, plain = aurc_metric(confidence, wrong)(Tally(scores, weights))
+    repeated = [np.repeat(values, copies.astype(int)) for values in (confidence, wrong)]
+    assert plain == pytest.approx(aurc(confidence, wrong))
+    assert np.isnan(drawn) if not copies.any() else drawn == pytest.approx(aurc(*repeated))
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-3, 3)), min_size=2, max_size=30))
+def test_rank_correlation_equals_scipy(pairs):
+    a, b = (np.array(column, float) for column in zip(*pairs, strict=True))
+    np.testing.assert_allclose(midranks(a), rankdata(a))
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert spearman(a, b) is None
+    else:
+        assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
+        assert spearman_of(a, b) == pytest.approx(-spearman(a, b))
 
 
 def test_any_rising_change_of_the_confidence_changes_nothing():

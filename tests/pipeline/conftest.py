@@ -104,7 +104,7 @@ def new_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
     return lambda **config: make_world(tmp_path_factory.mktemp("world"), **config)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_checkpoint() -> Callable[..., None]:
     """`save_checkpoint(run, spec, seed=0, **record_changes)`."""
     return checkpoint

@@ -32,6 +32,11 @@ TOLERANCE = 1e-4
 
 CASES: dict[str, dict[str, Any]] = {
     "simple, plain, squash": {},
+    "linear, tta, crop": {
+        "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 16]}, "head": {"kind": "linear"}},
+        "inference": {"recipe": "tta", "batch_size": 7},
+        "preprocess": {"kind": "resize_crop", "size": [48, 40]},
+    },
     "acrnn, flips, pad": {
         "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 8, 16]}, "head": {"kind": "acrnn"}},
         "inference": {"recipe": "flips", "batch_size": 7},

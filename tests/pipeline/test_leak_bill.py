@@ -15,7 +15,7 @@ from dermalyze.core.errors import DataError, InterruptedRunError, UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_division
-from dermalyze.fleet import leak_bill as module
+from dermalyze.fleet import small_fits
 from dermalyze.fleet.leak_bill import REASON, LeakBillResult, leak_bill
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
@@ -167,7 +167,7 @@ def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypa
         assert steps[0] == "split"
         raise InterruptedRunError("SIGTERM: state saved at step 4; go on with: dermalyze train X")
 
-    monkeypatch.setattr(module, "run_experiment", stopped)
+    monkeypatch.setattr(small_fits, "run_experiment", stopped)
     with pytest.raises(InterruptedRunError, match=rf"^SIGTERM: state saved at step 4; .*dermalyze leak-bill {run.root}$"):
         leak_bill(run, spec, epochs=2)
     assert seen == [("random", REASON)]

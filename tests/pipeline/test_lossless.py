@@ -33,7 +33,7 @@ from dermalyze.model.classifier import Classifier
 from dermalyze.stages.train import Training, train
 
 CPU_ERROR = "[enforce fail at alloc_cpu.cpp:128] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
-FROZEN = {"model": {"freeze_backbone": True, "head": {"kind": "linear"}}}  # no BatchNorm that learns
+FROZEN = {"strategy": {"kind": "frozen"}, "model": {"head": {"kind": "linear"}}}  # no BatchNorm that learns
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from dermalyze.core.runtime import StopRequest, applied, choose_runtime
 from dermalyze.data.manifest import read_manifest, write_manifest
 from dermalyze.data.synth import synthesize
 from dermalyze.model.checkpoint import load_best
+from dermalyze.model.classifier import Classifier
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
 from dermalyze.stages.train import Training, train
@@ -65,12 +66,11 @@ def base(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_spec(images: Path, **settings: Any) -> ExperimentSpec:
     head = settings.pop("head", {"kind": "linear"})
-    weights = {"freeze_backbone": settings.pop("freeze_backbone", False)}
     return build_experiment(
         {
             "data": {"path": str(images), "workers": 0},
             "preprocess": {"size": [24, 32]},
-            "model": {"backbone": "tiny_cnn", "head": head, **weights},
+            "model": {"backbone": "tiny_cnn", "head": head},
             "train": {"epochs": 2, "batch_size": 16, "threads": 1, **settings},
         }
     )
@@ -143,6 +143,39 @@ class TestResume:
         monkeypatch.setattr(Training, "_validate", original)
         train(run, spec, resume=run.root)
         assert state_bytes(run) == state_bytes(uninterrupted)
+
+    @pytest.mark.parametrize("kind", ["adamw", "sgd"])
+    def test_across_unfreezing_and_new_sizes(
+        self, kind: str, base: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Four steps an epoch: stopped before, at and after both changes; each part ends where it begins to learn or later."""
+        plan = {
+            "optimizer": {"kind": kind, "lr": 1e-2},
+            "strategy": {"kind": "gradual", "epochs": [1, 2], "stages": 1},
+            "progressive": [{"epoch": 0, "scale": 0.75}, {"epoch": 2, "scale": 1}],
+            "augment": {"policy": "randaugment", "perspective": 0.2, "cutmix": 0.2},
+        }
+        spec = make_spec(images, head=DROPOUT_HEAD, **{**RICH, **plan})
+        whole, stopped = (fresh(base, tmp_path / name, spec) for name in ("whole", "stopped"))
+        train(whole, spec)
+        original = Training.step
+        seen: list[tuple[int, int]] = []
+
+        def stopping(self: Training, *arguments: Any) -> None:
+            original(self, *arguments)
+            seen.append((self.progress["step"], len(self.optimizer.state)))
+            self.request.signal = "SIGTERM" if self.progress["step"] + 1 in (3, 4, 5, 8, 10) else None
+
+        monkeypatch.setattr(Training, "step", stopping)
+        for _ in range(5):
+            with pytest.raises(InterruptedRunError):
+                train(stopped, spec)
+        train(stopped, spec)
+        assert state_bytes(stopped) == state_bytes(whole)
+        assert without_times(stopped) == without_times(whole)
+        assert [step for step, _ in seen] == list(range(12))
+        remembered = [count for _, count in seen]
+        assert remembered[0] == remembered[3] < remembered[4] == remembered[7] < remembered[8] == remembered[11]
 
     def test_finished_run_is_not_trained_again(self, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         before = state_bytes(uninterrupted)
@@ -382,7 +415,7 @@ class TestLoop:
         heads = []
         for name, settings in (("one", {"batch_size": 16}), ("four", {"batch_size": 4, "accumulate": 4})):
             spec = make_spec(
-                images, epochs=1, freeze_backbone=True, imbalance={"kind": "weights"}, clip_norm=None,
+                images, epochs=1, strategy={"kind": "frozen"}, imbalance={"kind": "weights"}, clip_norm=None,
                 optimizer={"kind": "sgd", "lr": 0.1}, schedule={"kind": "constant", "warmup": 0.0}, **settings,
             )  # fmt: skip
             run = fresh(base, tmp_path / name, spec)
@@ -397,7 +430,7 @@ class TestLoop:
         torch.testing.assert_close(heads[0], heads[1], rtol=1e-5, atol=1e-6)
 
     def test_frozen_backbone_stays_as_it_was(self, base: Path, images: Path, tmp_path: Path) -> None:
-        spec = make_spec(images, epochs=1, freeze_backbone=True)
+        spec = make_spec(images, epochs=1, strategy={"kind": "frozen"})
         run = fresh(base, tmp_path / "run", spec)
         runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
         with applied(runtime):
@@ -418,6 +451,46 @@ class TestLoop:
         spec = make_spec(images, epochs=1, compile=True)
         run = fresh(base, tmp_path / "run", spec)
         assert np.isfinite(train(run, spec).value)
+
+    def test_sizes_of_each_epoch(self, base: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes = [{"epoch": 1, "scale": 0.75}, {"epoch": 2, "scale": 0.875}, {"epoch": 3, "scale": 1}]
+        spec = make_spec(images, epochs=4, progressive=sizes)
+        run = fresh(base, tmp_path / "run", spec)
+        seen: list[tuple[bool, tuple[int, ...]]] = []
+        original = Classifier.forward
+
+        def forward(self: Classifier, batch: torch.Tensor) -> torch.Tensor:
+            seen.append((self.training, tuple(batch.shape[2:])))
+            return original(self, batch)
+
+        monkeypatch.setattr(Classifier, "forward", forward)
+        train(run, spec)
+        trained = list(dict.fromkeys(size for training, size in seen if training))
+        assert trained == [(24, 32), (18, 24), (21, 28)]
+        assert [size for training, size in seen if training][-1] == (24, 32)
+        assert {size for training, size in seen if not training} == {(24, 32)}
+
+    def test_a_size_the_network_cannot_take_is_refused_at_the_start(self, base: Path, images: Path, tmp_path: Path) -> None:
+        spec = make_spec(images, progressive=[{"epoch": 0, "scale": 0.11}, {"epoch": 1, "scale": 1}])
+        run = fresh(base, tmp_path / "run", spec)
+        with pytest.raises(ModelError, match=r"train.progressive: this network does not take 3x4 px"):
+            train(run, spec)
+
+    def test_patience_waits_for_what_is_planned(
+        self, base: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing improves after the first epoch; the last change comes after six, and patience is 2."""
+        spec = make_spec(
+            images, epochs=12, strategy={"kind": "gradual", "epochs": [1, 6]}, early_stopping={"patience": 2},
+            schedule={"kind": "cosine"},
+        )  # fmt: skip
+        run = fresh(base, tmp_path / "run", spec)
+        template = {"train_loss": 1.0, "val_accuracy": 0.5, "val_balanced_accuracy": 0.5, "val_macro_auroc": 0.5}
+        template |= {"lr": 1.0, "seconds": 1.0, "images_per_s": 1.0}
+        monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: None)
+        monkeypatch.setattr(Training, "_validate", lambda self, epoch: {"epoch": epoch + 1, "val_loss": 1.0, **template})
+        result = train(run, spec)
+        assert (result.epochs, result.best_epoch) == (9, 1)
 
     @pytest.mark.parametrize(
         ("schedule", "losses", "epochs", "best"),

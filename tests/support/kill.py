@@ -46,6 +46,10 @@ sys.path.append(str(Path(__file__).parent))
 from training import outcome, tiny_run, tiny_set
 
 KILLS_A_RUN = 8
+PLAN: dict[str, Any] = {  # another part of the network, and another size of the images, in each epoch
+    "strategy": {"kind": "gradual", "epochs": [1, 2], "stages": 1},
+    "progressive": [{"epoch": 0, "scale": 0.5}, {"epoch": 1, "scale": 0.75}, {"epoch": 2, "scale": 1}],
+}
 
 
 def fork(body: Callable[[], None], log: Path) -> int:
@@ -105,7 +109,7 @@ class Trials:
         self.places: Counter[str] = Counter()
 
     def _prepare(self) -> None:
-        tiny_run(self.root / "base", tiny_set(self.root / "set"))
+        tiny_run(self.root / "base", tiny_set(self.root / "set"), **PLAN)
 
     def fresh(self, name: str) -> Path:
         return Path(shutil.copytree(self.root / "base", self.root / name / "run"))

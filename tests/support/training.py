@@ -38,12 +38,12 @@ def tiny_set(root: Path) -> Path:
     return root
 
 
-def tiny_run(root: Path, images: Path) -> Run:
-    """Prepared and split."""
+def tiny_run(root: Path, images: Path, **changes: Any) -> Run:
+    """Prepared and split; `changes` as of `tiny_spec`."""
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.split import split
 
-    spec = tiny_spec(images)
+    spec = tiny_spec(images, **changes)
     run = Run.create(root, spec)
     prepare(run, spec)
     split(run, spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from dermalyze.config.base import Spec, merge, parse_set, read_mapping
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
@@ -22,8 +22,10 @@ SCHEMA_VERSION: Literal[1] = 1
 class InferenceSpec(Spec):
     """How an answer is made from the network. A recipe is measured, exported and served as one thing."""
 
-    recipe: Literal["plain", "flips"] = Field(
-        "plain", description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn"
+    recipe: Literal["plain", "flips", "tta"] = Field(
+        "plain",
+        description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn; tta: "
+        "over the image, its two mirror images, turned by 5 degrees either way, a tenth brighter and a tenth darker",
     )
     batch_size: int = Field(64, ge=1)
     calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic"] = Field(
@@ -39,6 +41,22 @@ class InferenceSpec(Spec):
     )
     coverage: float | None = Field(
         None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
+    )
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _served(cls, value: object) -> object:
+        if value == "mc_dropout":
+            raise ValueError(
+                "mc_dropout cannot be served: the exported graph has no dropout to draw; serve plain, flips or tta, and "
+                "measure it beside that with: dermalyze probe RUN --recipes mc_dropout"
+            )
+        return value
+
+    ood: Literal["auto", "none", "max_softmax", "energy", "relative_mahalanobis", "knn"] = Field(
+        "auto",
+        description="score by which pictures unlike the training part are referred; auto: the one that tells the synthetic "
+        "foreign pictures best from the calibration part; none: none are",
     )
 
 

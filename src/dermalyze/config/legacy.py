@@ -184,13 +184,14 @@ def _model(old: Values, name: str) -> tuple[Values, dict[str, str]]:
     kind = _word(old, "model.head_type", {"simple": "simple", "acrnn": "acrnn"}, name)
     head: Values = {"kind": kind} | ({"dropout": float(old["model.dropout_rate"])} if kind == "simple" else {})
     size = old.get("data.image_size", 224)
+    strategy = "frozen" if old["model.freeze_backbone"] else "full"
     values = {
         "model": {
             "backbone": backbone,
             "pretrained": old["model.pretrained"],
             "head": head,
-            "freeze_backbone": old["model.freeze_backbone"],
         },
+        "train": {"strategy": {"kind": strategy}},
         "preprocess": {"kind": "squash", "size": size},
     }
     said = {
@@ -203,7 +204,7 @@ def _model(old: Values, name: str) -> tuple[Values, dict[str, str]]:
         "model.dropout_rate": f"model.head.dropout {old['model.dropout_rate']:g}"
         if kind == "simple"
         else "not used: the acrnn head as documented has no dropout",
-        "model.freeze_backbone": f"model.freeze_backbone {_yaml(old['model.freeze_backbone'])}",
+        "model.freeze_backbone": f"train.strategy kind {strategy}",
         "model.num_classes": "not used: the number of classes is counted from the data",
         "data.image_size": f"preprocess.size {size}",
     }

@@ -28,6 +28,7 @@ SYNONYMS = {
     "val_size": "fractions",
     "test_size": "fractions",
     "head_type": "head",
+    "freeze_backbone": "strategy",
     "class_weights": "imbalance",
     "use_weighted_sampling": "imbalance",
     "augmentation": "augment",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from dermalyze.config.base import Spec
 
+S = TypeVar("S")
 Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+def _rising(spec: S, epochs: tuple[int, ...]) -> S:
+    if any(later <= earlier for earlier, later in pairwise(epochs)):
+        raise ValueError(f"epochs {', '.join(map(str, epochs))} must rise")
+    return spec
 
 
 class CrossEntropyLoss(Spec):
@@ -38,26 +46,84 @@ class LabelSmoothingLoss(Spec):
 LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss, Field(discriminator="kind")]
 
 
+BACKBONE_LR = {"backbone_lr": "train.strategy: {kind: differential, factor: BACKBONE_LR / LR}"}
+
+
 class AdamWOptimizer(Spec):
     """AdamW with decoupled decay; biases and normalisation layers are not decayed."""
+
+    replaced = BACKBONE_LR
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(3e-4, gt=0)
     weight_decay: float = Field(0.02, ge=0)
-    backbone_lr: float | None = Field(None, gt=0, description="learning rate of the backbone; default: lr")
 
 
 class SgdOptimizer(Spec):
     """SGD with Nesterov momentum."""
 
+    replaced = BACKBONE_LR
+
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    backbone_lr: float | None = Field(None, gt=0, description="learning rate of the backbone; default: lr")
 
 
 OptimizerSpec = Annotated[AdamWOptimizer | SgdOptimizer, Field(discriminator="kind")]
+
+
+class FullStrategy(Spec):
+    """Train everything at the same rate: random weights, or more than some 50,000 images."""
+
+    kind: Literal["full"] = "full"
+
+
+class FrozenStrategy(Spec):
+    """Train the head alone."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class LastStrategy(Spec):
+    """Train the head and the last stages of the backbone."""
+
+    kind: Literal["last"] = "last"
+    stages: int = Field(2, ge=1, description="of the backbone, counted from the head")
+
+
+class DifferentialStrategy(Spec):
+    """Train everything, the backbone at a rate of its own."""
+
+    kind: Literal["differential"] = "differential"
+    factor: float = Field(0.01, gt=0, le=1, description="of optimizer.lr, for the backbone; 0.01 with lr 1e-3 is 1e-5")
+
+
+class LayerwiseDecayStrategy(Spec):
+    """Train everything, each stage at the rate of the one after it times a factor (ELECTRA, BEiT)."""
+
+    kind: Literal["layerwise_decay"] = "layerwise_decay"
+    factor: float = Field(0.75, gt=0, lt=1, description="a stage; the head has optimizer.lr")
+
+
+class GradualStrategy(Spec):
+    """Train the head first, and the backbone's stages with it from the named epochs on, deepest first (ULMFiT)."""
+
+    kind: Literal["gradual"] = "gradual"
+    epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (1, 10, 20), min_length=1, description="epochs done before each unfreezing, rising"
+    )
+    stages: int = Field(2, ge=1, description="unfrozen each time")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _rising(self, self.epochs)
+
+
+StrategySpec = Annotated[
+    FullStrategy | FrozenStrategy | LastStrategy | DifferentialStrategy | LayerwiseDecayStrategy | GradualStrategy,
+    Field(discriminator="kind"),
+]
 
 
 class _Warmup(Spec):
@@ -134,7 +200,7 @@ ImbalanceSpec = Annotated[NoImbalance | WeightsImbalance | SamplingImbalance | B
 class AugmentSpec(Spec):
     """Random changes of a training batch. A policy sets every number; a number given beside it wins."""
 
-    policy: Literal["none", "conservative", "standard", "strong"] = "standard"
+    policy: Literal["none", "conservative", "standard", "strong", "randaugment", "trivialaugment", "autoaugment"] = "standard"
     hflip: Unit | None = Field(None, description="probability")
     vflip: Unit | None = Field(None, description="probability")
     rotate_deg: float | None = Field(None, ge=0, le=180, description="rotation uniform in ± this")
@@ -145,7 +211,10 @@ class AugmentSpec(Spec):
     saturation: Unit | None = None
     hue: float | None = Field(None, ge=0, le=0.5, description="turns")
     blur: Unit | None = Field(None, description="probability of a Gaussian blur")
-    cutout: Unit | None = Field(None, description="probability of masking a rectangle")
+    cutout: Unit | None = Field(None, description="probability of masking a rectangle (random erasing)")
+    perspective: float | None = Field(None, ge=0, le=0.8, description="corners move in by up to this share of half an edge")
+    ops: int | None = Field(None, ge=1, le=10, description="randaugment: operations an image, one after another; default 2")
+    magnitude: int | None = Field(None, ge=0, le=30, description="randaugment: strength of each; default 9")
     mixup: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Zhang et al. 2018)")
     cutmix: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Yun et al. 2019)")
 
@@ -153,7 +222,16 @@ class AugmentSpec(Spec):
     def _check(self) -> Self:
         if self.scale is not None and not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise ValueError(f"scale {self.scale} must be (low, high) within 0.1..10")
+        if self.policy != "randaugment" and (self.ops is not None or self.magnitude is not None):
+            raise ValueError(f"ops and magnitude belong to policy randaugment, not {self.policy}")
         return self
+
+
+class SizeSpec(Spec):
+    """The size of training images from an epoch on."""
+
+    epoch: int = Field(0, ge=0, description="epochs done before")
+    scale: float = Field(1.0, gt=0.1, le=1, description="of the edges of preprocess.size")
 
 
 class EarlyStoppingSpec(Spec):
@@ -170,6 +248,7 @@ class TrainSpec(Spec):
     batch_size: int = Field(32, ge=2)
     accumulate: int = Field(1, ge=1, description="micro-batches of batch_size an optimizer step")
     optimizer: OptimizerSpec = AdamWOptimizer()
+    strategy: StrategySpec = FullStrategy()
     schedule: ScheduleSpec = CosineRestartsSchedule()
     loss: LossSpec = CrossEntropyLoss()
     imbalance: ImbalanceSpec = WeightsImbalance()
@@ -177,6 +256,9 @@ class TrainSpec(Spec):
         False, description="draw each source (of merged data) equally often, then within a source as imbalance says"
     )
     augment: AugmentSpec = AugmentSpec()
+    progressive: tuple[SizeSpec, ...] = Field(
+        (), description="smaller images first; at full size before the first entry, from the last on, and in validation"
+    )
     monitor: str = Field("val_loss", description="metric that picks the best epoch and stops early; see metrics.jsonl")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     ema: float | None = Field(
@@ -202,3 +284,14 @@ class TrainSpec(Spec):
     prefetch_factor: int = Field(2, ge=1, description="stream: batches ready a worker")
     persistent_workers: bool = Field(True, description="stream: keep workers between epochs")
     checkpoint_minutes: float = Field(3.0, gt=0, description="longest time between checkpoints within an epoch")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.progressive:
+            _rising(self, tuple(size.epoch for size in self.progressive))
+            last = self.progressive[-1]
+            if last.scale != 1 or last.epoch >= self.epochs:
+                raise ValueError(
+                    f"progressive must end at scale 1 before epoch {self.epochs}, ends at {last.scale:g} in {last.epoch}"
+                )
+        return self

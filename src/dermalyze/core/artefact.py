@@ -23,8 +23,11 @@ from dermalyze.core.errors import ModelError, ResourceError
 from dermalyze.core.onnx_scan import refuse_external_data
 
 RECORD_NAME, GRAPH_NAME, WEIGHTS_NAME = "artefact.json", "model.onnx", "model.safetensors"
+OOD_NAME = "ood.bin"
+"""Arrays of the calibration's out-of-distribution score; shapes stand in `calibration`."""
 MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 MAX_RECORD_BYTES = 16 * 2**20
+MAX_OOD_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 100_000_000  # of safetensors
 _REMEDY = "export the model again, or fetch the artefact again from where it came"
 
@@ -60,7 +63,7 @@ class ArtefactRecord(_Record):
     classes: Annotated[list[ClassEntry], Field(min_length=2, max_length=10_000)]
     preprocessing: dict[str, Any]
     model: dict[str, Any]
-    recipe: Literal["plain", "flips"]
+    recipe: Literal["plain", "flips", "tta"]
     training: dict[str, Any]
     accepted_leak: str | None
     disclaimer: str
@@ -68,11 +71,12 @@ class ArtefactRecord(_Record):
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
     calibration: dict[str, Any] | None = None
+    calibration_files: dict[Literal["ood.bin"], Sha256] = {}
 
     @property
     def scores_sha256(self) -> str:
         """SHA-256 of all that the scores depend on, and so of everything but the calibration that is made from them."""
-        values = self.model_dump(mode="json", exclude={"calibration"})
+        values = self.model_dump(mode="json", exclude={"calibration", "calibration_files"})
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -148,11 +152,13 @@ class Artefact:
         record: the content of `artefact.json`.
         sha256: of `artefact.json`, which names the hash of every other file: the identity of the whole model.
         graph: runs the network.
+        ood: the bytes of `OOD_NAME`; empty without it.
     """
 
     record: ArtefactRecord
     sha256: str
     graph: Graph
+    ood: bytes = b""
 
     @classmethod
     def open(cls, folder: Path, *, threads: int | None = None) -> Artefact:
@@ -172,17 +178,18 @@ class Artefact:
         with _reading(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
             text = stream.read()
         record = parse_record(text)
-        strangers, missing = sorted(present - {RECORD_NAME, *record.files}), sorted(record.files.keys() - present)
+        files: dict[str, str] = dict(record.files) | {str(name): sha for name, sha in record.calibration_files.items()}
+        strangers, missing = sorted(present - {RECORD_NAME, *files}), sorted(files.keys() - present)
         if missing:
             raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {_REMEDY}")
         if strangers:
             raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {_REMEDY}")
-        graph = b""
-        for name, expected in record.files.items():
-            with _reading(folder / name, MAX_GRAPH_BYTES if name == GRAPH_NAME else None) as stream:
-                if name == GRAPH_NAME:
-                    graph = stream.read()
-                    found = hashlib.sha256(graph).hexdigest()
+        kept = {GRAPH_NAME: b"", OOD_NAME: b""}
+        for name, expected in files.items():
+            with _reading(folder / name, {GRAPH_NAME: MAX_GRAPH_BYTES, OOD_NAME: MAX_OOD_BYTES}.get(name)) as stream:
+                if name in kept:
+                    kept[name] = stream.read()
+                    found = hashlib.sha256(kept[name]).hexdigest()
                 else:
                     found = hashlib.file_digest(stream, "sha256").hexdigest()
                 if found != expected:
@@ -193,8 +200,10 @@ class Artefact:
                 if name == WEIGHTS_NAME:
                     _check_safetensors(stream)
         geometry = Geometry.model_validate(record.preprocessing)
-        loaded = Graph(graph, classes=len(record.classes), height=geometry.height, width=geometry.width, threads=threads)
-        return cls(record, hashlib.sha256(text).hexdigest(), loaded)
+        loaded = Graph(
+            kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width, threads=threads
+        )
+        return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME])
 
     @property
     def classes(self) -> list[str]:

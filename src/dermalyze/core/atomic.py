@@ -9,7 +9,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,55 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, keys in the given order; NaN and infinity are refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes.
+
+    >>> json_bytes({"a": 1})
+    b'{\\n  "a": 1\\n}\\n'
+    """
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def publish(files: Mapping[str, bytes | Path], target: Path, *, check: Callable[[Path], object]) -> None:
+    """Write a folder durably and all at once, beside its place first.
+
+    Args:
+        files: name to content, or to a file to copy.
+        target: the folder to make or replace.
+        check: raises where the new folder is not good; then the old one stays.
+
+    Raises:
+        ResourceError: no space, no permission.
+    """
+    with resource_errors(target.name):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
+        try:
+            for name, content in files.items():
+                with (staging / name).open("xb") as stream:
+                    if isinstance(content, Path):
+                        with content.open("rb") as source:
+                            shutil.copyfileobj(source, stream)
+                    else:
+                        stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            staging.chmod(0o755)
+            sync_folder(staging)
+            check(staging)
+            if target.exists():
+                before = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
+                target.rename(before / target.name)
+                staging.rename(target)
+                shutil.rmtree(before, ignore_errors=True)
+            else:
+                staging.rename(target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:

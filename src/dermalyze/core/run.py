@@ -130,8 +130,30 @@ class Run:
     def predictions_path(self, name: str, recipe: str) -> Path:
         return self.predictions_dir / f"{name}-{recipe}.parquet"
 
+    def stored_recipes(self, name: str) -> list[str]:
+        """Inference recipes whose predictions of a set are there, in order of their names."""
+        found = sorted(path.stem.removeprefix(f"{name}-") for path in self.predictions_dir.glob(f"{name}-*.parquet"))
+        return [recipe for recipe in found if "-" not in recipe]  # those are of an external set whose name begins alike
+
+    def foreign_path(self, name: str, recipe: str) -> Path:
+        """Predictions of pictures that are no skin; `synthetic` are those made by the program."""
+        return self.predictions_dir / "foreign" / f"{name}-{recipe}.parquet"
+
+    def foreign_paths(self, recipe: str) -> list[Path]:
+        """All there are of a recipe, the synthetic ones first."""
+        found = self.predictions_dir.glob(f"foreign/*-{recipe}.parquet")
+        return sorted(found, key=lambda path: (path != self.foreign_path("synthetic", recipe), path.name))
+
+    def corrupted_path(self, recipe: str) -> Path:
+        """Predictions of corrupted copies of the test part."""
+        return self.predictions_dir / "corrupted" / f"test-{recipe}.parquet"
+
     def calibration_path(self, recipe: str) -> Path:
         return self.root / "calibration" / f"{recipe}.json"
+
+    def ood_path(self, recipe: str, kind: str) -> Path:
+        """The arrays of a fitted out-of-distribution score."""
+        return self.root / "calibration" / f"{recipe}-{kind}.bin"
 
     @property
     def report_dir(self) -> Path:
@@ -151,6 +173,10 @@ class Run:
 
     def external_report_dir(self, name: str) -> Path:
         return self.root / "report" / f"on-{name}"
+
+    def given_report_dir(self, name: str) -> Path:
+        """Of predictions that somebody else made."""
+        return self.root / "report" / f"by-{name}"
 
     @property
     def features_dir(self) -> Path:
@@ -186,6 +212,35 @@ class Run:
     @property
     def leak_bill_figure_path(self) -> Path:
         return self.report_dir / "leak_bill.png"
+
+    @property
+    def members_dir(self) -> Path:
+        return self.root / "members"
+
+    def member_dir(self, seed: int) -> Path:
+        """The folder of a run within this one: a member of the ensemble that this run is."""
+        return self.members_dir / f"seed-{seed}"
+
+    @property
+    def controls_dir(self) -> Path:
+        return self.root / "controls"
+
+    def control_run(self, kind: str) -> Path:
+        """The folder of a run within this one: the same network on other labels or painted pictures."""
+        return self.controls_dir / kind
+
+    def control_pictures_path(self, kind: str, key: str) -> Path:
+        """Painted pictures of one kind."""
+        return self.controls_dir / "pictures" / f"{kind}-{key}.zip"
+
+    @property
+    def controls_path(self) -> Path:
+        return self.report_dir / "controls.json"
+
+    @property
+    def report_answers_path(self) -> Path:
+        """What a person wrote for the checklists."""
+        return self.root / "report.yaml"
 
     @property
     def tags_path(self) -> Path:
@@ -368,6 +423,21 @@ class Run:
             )
         return artefact
 
+    def present_files(self) -> dict[str, str]:
+        """Files that answer a reviewer's questions, by what they are: paths from the run's folder, of those that are there."""
+        places = {
+            "configuration": self.config_path,
+            "environment": self.environment_path,
+            "summary": self.summary_path,
+            "audit": self.audit_path,
+            "certificate": self.certificate_path,
+            "history": self.history_path,
+            "artefact": self.artefact_record_path,
+        }
+        found = {key: str(path.relative_to(self.root)) for key, path in places.items() if path.exists()}
+        external = sorted(self.report_dir.glob(f"on-*/{self.evaluation_path.name}"))
+        return found | ({"external": str(external[0].parent.relative_to(self.root))} if external else {})
+
     def describe(self) -> dict[str, bool]:
         """Which steps have left their result, in order."""
         return {
@@ -376,6 +446,8 @@ class Run:
             "split": self.certificate_path.exists(),
             "train": self.history_path.exists(),
             "export": self.artefact_record_path.exists(),
+            "probe": any(self.predictions_dir.glob("test-*.parquet")),
+            "calibrate": any((self.root / "calibration").glob("*.json")),
             "evaluate": self.evaluation_path.exists(),
         }
 

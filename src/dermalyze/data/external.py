@@ -163,16 +163,26 @@ def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int
     """How many images of the set were used to make the model, by part; found by file bytes, by pixels, by the name in the ISIC
     archive and, where both sets name lesions alike, by lesion, so that a re-encoded copy or another photograph of a lesion
     counts too."""
+    return made_with(run, external.frame, lesions=shares_lesions(external.kind, spec))
+
+
+def made_with(run: Run, judged: pd.DataFrame, *, lesions: bool) -> dict[str, int]:
+    """How many of some images were used to make the model, by part; see `trained_on`.
+
+    Args:
+        judged: rows with image_id, sha256, pixel_sha256 and lesion_id.
+        lesions: whether lesion_id names the same lesion there and in the run.
+    """
     frame, parts = read_division(run)
-    columns = ["sha256", "pixel_sha256", *(["lesion_id"] if shares_lesions(external.kind, spec) else [])]
-    used, judged = (_keyed(rows, columns) for rows in (frame, external.frame))
+    columns = ["sha256", "pixel_sha256", *(["lesion_id"] if lesions else [])]
+    used_rows, judged_rows = (_keyed(rows, columns) for rows in (frame, judged))
     found = {}
-    seen = pd.Series(False, index=external.frame.index)
+    seen = pd.Series(False, index=judged.index)
     for part in MADE_WITH:
         inside = parts == part
-        known = pd.Series(False, index=external.frame.index)
-        for column, values in judged.items():
-            known |= values.isin(set(used[column][inside].dropna()))
+        known = pd.Series(False, index=judged.index)
+        for column, values in judged_rows.items():
+            known |= values.isin(set(used_rows[column][inside].dropna()))
         count = int((known & ~seen).sum())
         seen |= known
         if count:

@@ -48,6 +48,17 @@ def groups(frame: pd.DataFrame) -> pd.Series:
     return names.groupby(components(len(frame), edges)).transform("min").rename("group")
 
 
+def lesion_names(frame: pd.DataFrame) -> list[str]:
+    """The lesion of each image; an image of no known lesion is one of its own.
+
+    >>> lesion_names(pd.DataFrame({"image_id": list("abc"), "lesion_id": ["L1", None, "L1"]}))
+    ['lesion L1', 'image b', 'lesion L1']
+    """
+    known = keys(frame, "lesion_id")
+    ids = frame["image_id"].astype(str)
+    return [f"lesion {lesion}" if isinstance(lesion, str) else f"image {i}" for lesion, i in zip(known, ids, strict=True)]
+
+
 def components(count: int, edges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """(count,) the smallest number of each number's connected component.
 

@@ -8,10 +8,8 @@ import pandas as pd
 
 from dermalyze.core.atomic import replacing
 from dermalyze.core.errors import ModelError
-from dermalyze.core.progress import say
 from dermalyze.core.run import Run
-from dermalyze.data.statistics import SKIN, Looks, measure_images
-from dermalyze.data.store import ImageStore
+from dermalyze.data.statistics import SKIN, Looks
 
 KEPT = ("brightness", "contrast", "sharpness", "red", "green", "blue", *SKIN)
 FORMAT_VERSION = 1
@@ -50,7 +48,7 @@ def read_looks(run: Run) -> pd.DataFrame | None:
 
     if not run.looks_path.exists():
         return None
-    remedy = f"delete it and run: dermalyze probe {run.root}"
+    remedy = f"delete it and run: dermalyze audit {run.root}"
     try:
         table = pq.read_table(run.looks_path, use_threads=False, page_checksum_verification=True)
         version = json.loads((table.schema.metadata or {}).get(_FORMAT_KEY, b"0"))
@@ -73,24 +71,3 @@ def with_looks(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
         return rows.assign(**dict.fromkeys(KEPT, float("nan")))
     found = known.reindex(rows.index)
     return rows.assign(**found[list(KEPT)].where(found["sha256"] == rows["sha256"]))
-
-
-def ensure_looks(run: Run, frame: pd.DataFrame, store: ImageStore, *, workers: int | None = None) -> None:
-    """Measure a run's pictures unless that has been done; a damaged file is replaced.
-
-    Args:
-        run: whose pictures they are.
-        frame: rows with `image_id`, `sha256`, `path` and `mask_path`.
-        store: reads the bytes.
-        workers: processes; None: one a core; 0: in this process.
-
-    Raises:
-        DataError, ResourceError: see `measure_images`.
-    """
-    try:
-        known = read_looks(run)
-    except ModelError as error:
-        say(f"{error}: doing so")
-        known = None
-    if known is None or not (known["sha256"].reindex(frame["image_id"].astype(str)).to_numpy() == frame["sha256"]).all():
-        write_looks(run, frame, measure_images(store, frame, workers=workers))

@@ -14,9 +14,10 @@ from dermalyze.core.atomic import replacing
 from dermalyze.core.errors import ModelError
 from dermalyze.ops.recipes import softmax
 
-# Shapes: N images, C classes, D width of the embedding.
+# Shapes: N images, S passes, C classes, D width of the embedding.
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)  # 1 had no samples
 META_KEYS = ("classes", "set", "recipe")
 _FORMAT_KEY, _META_KEY = b"dermalyze.predictions", b"dermalyze.meta"
 
@@ -33,6 +34,8 @@ class Predictions:
         embedding: (N, D) float32, finite, or None.
         meta: JSON values; at least `classes` (list of names), `set` and `recipe`; also `model_sha256`,
             `manifest_sha256` and `accepted_leak` (a reason, or None).
+        samples: (N, S, C) float32, finite: logits of each of the S passes whose mean probability the answer is, or None
+            where there was one pass, or nothing is known of them.
 
     Raises:
         ModelError: lengths differ, a logit is NaN or infinite, a label is outside the classes, an id is given twice.
@@ -49,12 +52,15 @@ class Predictions:
     logits: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32] | None
     meta: dict[str, Any]
+    samples: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, dtype=np.int64))
         object.__setattr__(self, "logits", np.ascontiguousarray(self.logits, dtype=np.float32))
         if self.embedding is not None:
             object.__setattr__(self, "embedding", np.ascontiguousarray(self.embedding, dtype=np.float32))
+        if self.samples is not None:
+            object.__setattr__(self, "samples", np.ascontiguousarray(self.samples, dtype=np.float32))
         _check(self)
 
     def __len__(self) -> int:
@@ -68,6 +74,12 @@ class Predictions:
     def probs(self) -> npt.NDArray[np.float64]:
         """(N, C) probabilities: the softmax of the logits, in float64, so that each row sums to 1."""
         return softmax(self.logits)
+
+    def sample_probs(self) -> npt.NDArray[np.float64] | None:
+        """(N, S, C) probabilities of each pass, in float64; None without samples."""
+        if self.samples is None:
+            return None
+        return softmax(self.samples.reshape(-1, len(self.classes))).reshape(self.samples.shape)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -87,6 +99,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     }
     if predictions.embedding is not None:
         columns["embedding"] = _rows(predictions.embedding)
+    if predictions.samples is not None:
+        n, s, c = predictions.samples.shape
+        columns["samples"] = pa.FixedSizeListArray.from_arrays(_rows(predictions.samples.reshape(n * s, c)), s)
     meta = json.dumps(predictions.meta, sort_keys=True, allow_nan=False)
     table = pa.table(columns).replace_schema_metadata({_FORMAT_KEY: str(FORMAT_VERSION).encode(), _META_KEY: meta.encode()})
     with replacing(path) as temporary:
@@ -111,8 +126,9 @@ def read_predictions(path: Path) -> Predictions:
         raise ModelError(f"{path.name}: not a file of predictions (its header is missing); {remedy}") from None
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name}: damaged or not a Parquet file: {type(error).__name__}; {remedy}") from error
-    if version != FORMAT_VERSION:
-        raise ModelError(f"{path.name}: format version {version}; this dermalyze reads {FORMAT_VERSION}; {remedy}")
+    if version not in READ_VERSIONS:
+        read = " and ".join(map(str, READ_VERSIONS))
+        raise ModelError(f"{path.name}: format version {version}; this dermalyze reads {read}; {remedy}")
     missing = [name for name in ("image_id", "group", "label", "logits") if name not in table.column_names]
     if missing or not isinstance(meta, dict):
         raise ModelError(f"{path.name}: columns {missing} or the header's meta are missing; {remedy}")
@@ -124,6 +140,7 @@ def read_predictions(path: Path) -> Predictions:
             logits=_matrix(table["logits"]),
             embedding=_matrix(table["embedding"]) if "embedding" in table.column_names else None,
             meta=meta,
+            samples=_passes(table["samples"]) if "samples" in table.column_names else None,
         )
     except ModelError as error:
         raise ModelError(f"{path.name}: {error}") from None
@@ -148,9 +165,14 @@ def _check(p: Predictions) -> None:
         raise ModelError(f"predictions: {n} ids, {len(p.groups)} groups and {p.labels.shape} labels; the numbers must be equal")
     if p.embedding is not None and (p.embedding.ndim != 2 or len(p.embedding) != n):
         raise ModelError(f"predictions: embedding has shape {p.embedding.shape}, must be ({n}, D)")
-    for name, values in (("logits", p.logits), ("embedding", p.embedding)):
+    samples = p.samples
+    if samples is not None and (samples.ndim != 3 or samples.shape[0] != n or samples.shape[2] != len(classes)):
+        raise ModelError(f"predictions: samples have shape {samples.shape}, must be ({n}, S, {len(classes)})")
+    if samples is not None and samples.shape[1] < 2:
+        raise ModelError("predictions: samples of a single pass are its logits; leave them out")
+    for name, values in (("logits", p.logits), ("embedding", p.embedding), ("samples", samples)):
         if values is not None and not np.isfinite(values).all():
-            bad = int((~np.isfinite(values)).any(axis=1).sum())
+            bad = int((~np.isfinite(values)).reshape(n, -1).any(axis=1).sum())
             raise ModelError(f"predictions: {bad} of {n} rows have NaN or infinite {name}; the model or its export is faulty")
     if n and not (p.labels.min() >= 0 and p.labels.max() < len(classes)):
         raise ModelError(f"predictions: labels reach from {p.labels.min()} to {p.labels.max()}, must be 0..{len(classes) - 1}")
@@ -169,6 +191,15 @@ def _matrix(column: Any) -> npt.NDArray[np.float32]:
     if column.null_count or str(rows.type.value_type) != "float":
         raise ValueError("null or not float32")
     return np.asarray(rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), rows.type.list_size), dtype=np.float32)
+
+
+def _passes(column: Any) -> npt.NDArray[np.float32]:
+    rows = column.combine_chunks()
+    passes = rows.flatten()
+    if column.null_count or passes.null_count or str(passes.type.value_type) != "float":
+        raise ValueError("null or not float32")
+    values = passes.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(values.reshape(len(rows), rows.type.list_size, passes.type.list_size), dtype=np.float32)
 
 
 def _whole_numbers(column: Any) -> npt.NDArray[np.int64]:

@@ -18,9 +18,9 @@ from dermalyze.core.run import Run
 from dermalyze.core.runtime import Runtime, StopRequest, applied
 from dermalyze.data.loader import balanced_batches
 from dermalyze.fleet.pipeline import duration
-from dermalyze.model.speed import StepTime, best_of, combinations, step_times
+from dermalyze.model.speed import StepTime, asked_runtime, best_of, combinations, step_times
 from dermalyze.ops.imbalance import draw_order
-from dermalyze.stages.train import Training, asked_runtime
+from dermalyze.stages.train import Training
 
 WARM_UP = 2  # steps that don't count
 
@@ -136,7 +136,7 @@ def bench(run: Run, spec: ExperimentSpec, *, num_batches: int = 10) -> BenchResu
 
 
 def timed(training: Training, runtime: Runtime, count: int) -> tuple[float, list[float], float | None]:
-    """Images loaded a second, seconds of each step, and the largest memory in MiB."""
+    """Images loaded a second, seconds of each step (of the last epoch, the dearest), and the largest memory in MiB."""
     settings, rows = training.settings, training.rows["train"]
     order = draw_order(
         settings.imbalance, training.labels["train"], seed=training.spec.seed, epoch=0, classes=training.classes
@@ -156,7 +156,7 @@ def timed(training: Training, runtime: Runtime, count: int) -> tuple[float, list
     with progress("bench", WARM_UP + count, "steps") as advance:
         for at in range(0, needed, settings.accumulate):
             started = time.perf_counter()
-            training.step(0, positions[at : at + settings.accumulate], order, images)
+            training.step(settings.epochs - 1, positions[at : at + settings.accumulate], order, images)
             if runtime.device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)

@@ -40,9 +40,9 @@ def size_of(path: Path) -> int:
 
 
 def parts_of(run: Run) -> list[Run]:
-    """Runs within a run."""
-    return [Run(child) for child in (sorted(run.leak_bill_dir.iterdir()) if run.leak_bill_dir.is_dir() else ())
-            if Run(child).config_path.is_file()]  # fmt: skip
+    """Runs within a run: the two of a leak bill, the members of an ensemble."""
+    folders = [child for place in (run.leak_bill_dir, run.members_dir) if place.is_dir() for child in sorted(place.iterdir())]
+    return [Run(folder) for folder in folders if Run(folder).config_path.is_file()]
 
 
 def rubbish_of(run: Run) -> list[Rubbish]:

@@ -11,24 +11,24 @@ import numpy as np
 import pandas as pd
 
 from dermalyze.config.data import PARTS
-from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
-from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, UsageError
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import write_bytes, write_json
+from dermalyze.core.errors import DataError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.core.run import Run, differences, read_json
+from dermalyze.core.run import Run, differences
 from dermalyze.data.grouping import leaks
-from dermalyze.data.manifest import manifest_bytes, read_classes, read_manifest, write_manifest
+from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import assign, read_division
-from dermalyze.fleet.pipeline import STEPS, run_experiment
+from dermalyze.fleet.pipeline import STEPS
+from dermalyze.fleet.small_fits import begin, fit, guess, settings_of_fits
 from dermalyze.ops.comparison import Scored, class_mix, compare
 from dermalyze.ops.counter import permutation
 from dermalyze.ops.metrics import METRICS, Scores
 from dermalyze.report.evaluation import versions
 from dermalyze.report.figures import interval_text
 from dermalyze.report.leak_bill import leak_bill_figure
-from dermalyze.stages.init import freeze
 
 REASON = "leak bill: images divided at random, lesions ignored, to measure what that flatters"
 KINDS = ("random", "grouped")
@@ -38,8 +38,6 @@ SHOWN = {
     "macro_auroc": "macro AUROC",
     "log_loss": "log loss",
 }
-CHANGEABLE = ("preprocess", "model", "train", "inference", "evaluate", "seed")
-"""First words of settings that may differ from the run's; data and split are what the bill is about."""
 
 
 @dataclass(frozen=True)
@@ -99,24 +97,20 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
         DermalyzeError: whatever a training refuses.
     """
     run.probe_write()
-    small = settings_of_both(spec, epochs, sets)
+    small = settings_of_fits(spec, epochs, sets, "leak-bill")
     classes = read_classes(run)
     frame, own = read_division(run)
     if frame["group"].nunique() == len(frame):
         raise DataError(f"{run.root.name}: no lesion has two images, so a random split cannot leak here: there is no bill")
     grouped = assign(frame, spec.split, classes=classes) if leaks(frame, own) else own
     parts = {"random": at_random(frame, grouped, small.seed), "grouped": grouped}
-    subs = {kind: begin(run, kind, small, frame["image_id"], parts[kind]) for kind in KINDS}
+    subs = {kind: inner_run(run, kind, small, frame["image_id"], parts[kind]) for kind in KINDS}
     train = int((grouped == "train").sum())
-    say(f"leak bill: 2 trainings of {small.train.epochs} epochs over {train} images{guess(run, small, train)}")
+    say(f"leak bill: 2 trainings of {small.train.epochs} epochs over {train} images{guess(run, small, train, fits=2)}")
     for number, (kind, sub) in enumerate(subs.items(), start=1):
         say(f"leak bill {number}/2: {kind} split")
-        try:
-            steps = [step for step in STEPS if step not in ("prepare", "audit")]
-            run_experiment(sub.config(), sub.root, accept_leak=REASON if kind == "random" else None, steps=steps)
-        except InterruptedRunError as error:
-            told = str(error).partition(";")[0]
-            raise InterruptedRunError(f"{told}; go on with the same command: dermalyze leak-bill {run.root}") from error
+        steps = [step for step in STEPS if step not in ("prepare", "audit")]
+        fit(sub, accept_leak=REASON if kind == "random" else None, steps=steps, again=f"dermalyze leak-bill {run.root}")
     held_out = {kind: read_held_out(subs[kind], small.inference.recipe) for kind in KINDS}
     bill = {
         "schema_version": 1,
@@ -140,27 +134,6 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
     return LeakBillResult(bill, (run.leak_bill_path, run.leak_bill_figure_path))
 
 
-def settings_of_both(spec: ExperimentSpec, epochs: int, sets: Sequence[str]) -> ExperimentSpec:
-    """The run's experiment with fewer epochs, no early stopping and the plain recipe, then `sets`.
-
-    Raises:
-        UsageError: fewer than 1 epoch, or settings of data or split.
-        ConfigError: settings that are none.
-
-    >>> settings_of_both(ExperimentSpec(), 3, ["preprocess.size=[96,128]"]).preprocess.size
-    (96, 128)
-    """
-    if epochs < 1:
-        raise UsageError(f"--epochs is {epochs}, must be 1 or more")
-    for key in (assignment.partition("=")[0].strip() for assignment in sets):
-        if key.partition(".")[0] not in CHANGEABLE:
-            raise UsageError(f"--set {key}: cannot differ from the run's; allowed are settings of {', '.join(CHANGEABLE)}")
-    values = spec.model_dump(mode="json")
-    values["train"] |= {"epochs": epochs, "early_stopping": None}
-    values["inference"] |= {"recipe": "plain"}
-    return build_experiment(values, "leak-bill", sets)
-
-
 def at_random(frame: pd.DataFrame, parts: pd.Series, seed: int) -> pd.Series:
     """The same parts dealt out again among the images of each class, lesions ignored: as many of each class in each part.
 
@@ -174,54 +147,13 @@ def at_random(frame: pd.DataFrame, parts: pd.Series, seed: int) -> pd.Series:
     return dealt
 
 
-def begin(run: Run, kind: str, spec: ExperimentSpec, ids: pd.Series, parts: pd.Series) -> Run:
-    """The run inside the run: frozen, and prepared by copying the manifest with the parts in its `split` column.
-
-    Raises:
-        UsageError: it was begun with other settings, or from another manifest or split.
-    """
-    root = run.leak_bill_run(kind)
-    again = f"give the same as before, or delete {run.leak_bill_dir.name} in the run's folder"
-    spec = spec.model_copy(update={"name": f"{spec.name[:60]} {kind} split"})
-    try:
-        sub = freeze(root, spec)
-    except ConfigError:
-        if not Run(root).config_path.exists():
-            raise
-        changed = [name for name in differences(Run(root).config(), spec) if name != "name"]
-        raise UsageError(f"leak-bill was begun with other settings ({', '.join(changed)}); {again}") from None
+def inner_run(run: Run, kind: str, spec: ExperimentSpec, ids: pd.Series, parts: pd.Series) -> Run:
+    """The run inside the run, on the same images in other parts."""
     part_of = dict(zip(ids, parts, strict=True))
     manifest = read_manifest(run)
     manifest["split"] = [part_of.get(image_id) for image_id in manifest["image_id"]]
-    if not sub.manifest_path.exists():
-        write_json(sub.summary_path, read_json(run.summary_path))
-        for own, there in ((sub.labels_path, run.labels_path), (sub.looks_path, run.looks_path)):
-            if there.exists():
-                write_bytes(own, there.read_bytes())
-        write_manifest(sub, manifest)
-    elif sub.manifest_hash() != sha256_bytes(manifest_bytes(manifest)):
-        raise UsageError(f"leak-bill was begun on another manifest, split or seed; {again}")
-    return sub
-
-
-def guess(run: Run, spec: ExperimentSpec, images: int) -> str:
-    """How long both trainings will take, by the speed of the run's own, where that has been trained."""
-    if not run.history_path.exists():
-        return "; the first ten steps of each tell how long it takes"
-    history = read_json(run.history_path)
-    rate = float(np.median(history["images_per_s"]))
-    then, now = (read_size(s.preprocess.size) for s in (run.config(), spec))
-    rate *= then / now if then and now else 1.0
-    return f"; about {2 * spec.train.epochs * images / max(rate, 1e-9) / 60:.0f} min by the speed of the run's own training"
-
-
-def read_size(size: int | tuple[int, int] | None) -> int | None:
-    """Pixels of an input size, None where the backbone decides.
-
-    >>> read_size((96, 128)), read_size(64)
-    (12288, 4096)
-    """
-    return None if size is None else size * size if isinstance(size, int) else size[0] * size[1]
+    spec = spec.model_copy(update={"name": f"{spec.name[:60]} {kind} split"})
+    return begin(run, run.leak_bill_run(kind), spec, manifest, "leak-bill")
 
 
 def read_held_out(run: Run, recipe: str) -> dict[str, Predictions]:

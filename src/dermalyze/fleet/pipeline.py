@@ -30,7 +30,7 @@ class PipelineResult:
     Attributes:
         root: the run folder.
         seconds: of each step done in this call; a step that is not named was finished before.
-        metrics: the test part's `evaluation_metrics.json`.
+        metrics: the test part's `evaluation_metrics.json`; empty where `evaluate` was not among the steps.
     """
 
     root: Path
@@ -89,7 +89,7 @@ def run_experiment(
         stage(run, spec, **options)
         seconds[step] = time.monotonic() - started
         say(f"[{number}/{len(steps)}] {step}: {duration(seconds[step])}")
-    return PipelineResult(root, seconds, read_json(run.evaluation_path))
+    return PipelineResult(root, seconds, read_json(run.evaluation_path) if run.evaluation_path.exists() else {})
 
 
 def _check_backbone(spec: ExperimentSpec) -> None:
@@ -109,7 +109,7 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
         DataError: the manifest is not the one that was split.
         ModelError: a result is damaged.
     """
-    if step not in ("probe", "calibrate") and not run.describe()[step]:
+    if not run.describe()[step]:
         return False
     if step == "audit":
         return not redone
@@ -140,6 +140,7 @@ def _probed(run: Run, recipe: str) -> bool:
 
     scores = parse_record(run.artefact_record_path.read_bytes()).scores_sha256
     paths = [run.predictions_path(part, recipe) for part in PARTS if run.split_path(part).exists()]
+    paths.append(run.foreign_path("synthetic", recipe))
     return all(path.exists() and read_predictions(path).meta.get("scores_sha256") == scores for path in paths)
 
 
@@ -152,6 +153,7 @@ def _calibrated(run: Run, recipe: str) -> bool:
     served = parse_record(run.artefact_record_path.read_bytes()).calibration
     return (
         known.get("predictions_sha256") == sha256_file(run.predictions_path(part, recipe))
+        and known.get("synthetic_sha256") == sha256_file(run.foreign_path("synthetic", recipe))
         and known.get("calibration") == served
     )
 

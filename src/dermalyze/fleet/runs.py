@@ -1,4 +1,4 @@
-"""The runs that there are: list, show, diff, tag, and clean of what can be made again."""
+"""The runs that there are: list, show, diff, compare, tag, and clean of what can be made again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunsResult:
     """What was asked for.
 
     Attributes:
-        action: list, show, diff, tag or clean.
+        action: list, show, diff, compare, tag or clean.
         values: JSON-ready answer.
         told: the same for a person.
     """
@@ -42,34 +42,54 @@ class RunsResult:
         return list(self.told)
 
 
-def runs(action: str, words: Sequence[str | Path] = (), *, remove: Sequence[str] = (), yes: bool = False) -> RunsResult:
-    """List, show, compare, tag or clean runs.
+def runs(
+    action: str,
+    words: Sequence[str | Path] = (),
+    *,
+    remove: Sequence[str] = (),
+    yes: bool = False,
+    shared: bool = False,
+    by: str = "image",
+    out: Path | None = None,
+) -> RunsResult:
+    """List, show, diff, compare, tag or clean runs.
 
     - `list [FOLDER]`: every run under a folder (default: outputs), with state, data, network, best validation and test figures.
     - `show RUN`: one of them in full.
     - `diff RUN RUN`: the settings in which two differ, and their results side by side.
+    - `compare RUN RUN [RUN...]`: their stored predictions of the same test images: every difference with its interval and
+      p-value (cluster bootstrap, DeLong, McNemar, Holm's correction). `shared` takes the images that all test parts have where
+      the parts differ, `by` "lesion" pools the photographs of a lesion, `out` writes a page.
     - `tag RUN [WORD...]`: words to find it by, kept beside the frozen configuration; `remove` takes some away.
     - `clean [FOLDER or RUN...]`: what can be made again: resumable states of finished trainings but the newest, TensorBoard
       logs, leftovers of killed processes and, for a folder, image caches that belong to no run in it. Best weights, exports,
       predictions, reports and everything of an unfinished training stay. Without `yes` it only says what and how much.
 
     Args:
-        action: one of the five.
+        action: one of the six.
         words: as above.
         remove: tags to take away.
         yes: delete what `clean` found.
+        shared, by, out: of `compare`; see `dermalyze.fleet.paired.compare_runs`, which says what else is refused.
 
     Raises:
         UsageError: another action, words that it does not take, a folder that is no run, a tag with odd characters.
         ResourceError: a run's folder cannot be written.
     """
-    if action not in ACTIONS:
-        raise UsageError(f"runs {action}: must be one of {', '.join(ACTIONS)}{nearest(action, list(ACTIONS))}")
+    if action not in TAKES:
+        raise UsageError(f"runs {action}: must be one of {', '.join(TAKES)}{nearest(action, list(TAKES))}")
     least, most, usage = TAKES[action]
     if not least <= len(words) <= most:
         raise UsageError(f"runs {action}: got {len(words)} words; write: dermalyze runs {action} {usage}")
     if remove and action != "tag":
         raise UsageError(f"--remove belongs to: dermalyze runs tag RUN, not to runs {action}")
+    if action == "compare":
+        from dermalyze.fleet.paired import compare_runs  # here, not above: the others need none of it
+
+        values, told = compare_runs(words, shared=shared, by=by, out=out)
+        return RunsResult("compare", values, tuple(told))
+    if shared or out is not None or by != "image":
+        raise UsageError(f"--shared, --by and --out belong to: dermalyze runs compare RUN RUN, not to runs {action}")
     return ACTIONS[action](list(words), list(remove), yes)
 
 
@@ -263,6 +283,7 @@ TAKES: dict[str, tuple[int, int, str]] = {
     "list": (0, 1, "[FOLDER]"),
     "show": (1, 1, "RUN"),
     "diff": (2, 2, "RUN RUN"),
+    "compare": (2, 10, "RUN RUN [RUN...]"),
     "tag": (1, 1000, "RUN [WORD...]"),
     "clean": (0, 1000, "[FOLDER or RUN...]"),
 }

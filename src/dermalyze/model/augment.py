@@ -20,7 +20,9 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from dermalyze.config.train import AugmentSpec
-from dermalyze.ops.counter import AUGMENT, MIX, Floats, uniforms
+from dermalyze.model.auto_augment import AUTO, COLUMNS, Round
+from dermalyze.model.warp import perspective, warp
+from dermalyze.ops.counter import AUGMENT, MIX, POLICY, Floats, uniforms
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Policy:
     hue: float = 0.0
     blur: float = 0.0
     cutout: float = 0.0
+    perspective: float = 0.0
+    ops: int = 0
+    magnitude: int = 0
     affine_deg: float = 0.0
     """a second, independent rotation that adds to the first; off when the spec gives rotate_deg"""
 
@@ -75,12 +80,16 @@ POLICIES: dict[str, Policy] = {
         blur=0.2,
         cutout=0.25,
     ),
+    # Made for photographs: solarizing, inverting or equalizing a lesion changes the colours that its diagnosis rests on.
+    "randaugment": Policy(hflip=0.5, vflip=0.5, ops=2, magnitude=9),
+    "trivialaugment": Policy(hflip=0.5, vflip=0.5, ops=1),
+    "autoaugment": Policy(hflip=0.5, vflip=0.5, ops=2),
 }
 
 # Column of each random number. Fixed, so that switching one change on or off leaves the others as they were.
 _COLUMNS = (
     "hflip", "vflip", "rotate", "affine", "shift_x", "shift_y", "scale", "brightness", "contrast", "saturation", "hue",
-    "blur", "sigma", "cutout", "area", "aspect", "top", "left",
+    "blur", "sigma", "cutout", "area", "aspect", "top", "left", *(f"corner_{i}" for i in range(8)),
 )  # fmt: skip
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as the grey of Pillow and torchvision
 _TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -108,8 +117,9 @@ def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, po
     """Randomly changed images.
 
     Colour jitter draws factors uniform in 1 ± brightness, contrast and saturation and a hue turn uniform in ± hue, and clips
-    once at the end. What the affine map uncovers is filled by reflection. Blur draws its sigma from 0.1 to 2 pixels at a short
-    edge of 224, cutout a rectangle of 2 to 15 % of the area, filled with the image's mean colour.
+    once at the end. A perspective moves each corner inwards by a share of half the edge, uniform in 0 to `perspective`. What
+    the map uncovers is filled by reflection. Blur draws its sigma from 0.1 to 2 pixels at a short edge of 224, cutout a
+    rectangle of 2 to 15 % of the area, filled with the image's mean colour. The operations of `auto_augment` come before all.
 
     Args:
         images_BHW3: uint8 RGB, any device; not changed.
@@ -129,13 +139,20 @@ def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, po
     device = images_BHW3.device
     policy = resolve(spec)
     drawn = uniforms(seed, epoch, positions_B, len(_COLUMNS), stream=AUGMENT)
+    rounds: list[Round] = []
+    if spec.policy in AUTO:
+        random_BR4 = uniforms(seed, epoch, positions_B, policy.ops * COLUMNS, stream=POLICY).reshape(batch, policy.ops, COLUMNS)
+        rounds = AUTO[spec.policy](random_BR4, policy.magnitude)
     # On a CPU a few images at a time: what lies between the steps then stays in the cache, which halves the time.
     chunk = max(1, _CHUNK_PX // (height * width)) if device.type == "cpu" else max(1, batch)
     out = torch.empty(batch, 3, height, width, device=device, memory_format=torch.channels_last)
     with torch.autocast(device.type, enabled=False):
         for first in range(0, batch, chunk):
             random = dict(zip(_COLUMNS, drawn[first : first + chunk].T, strict=True))
-            out[first : first + chunk] = _augment(images_BHW3[first : first + chunk], policy, random)
+            part = images_BHW3[first : first + chunk]
+            for changes in rounds:
+                part = changes.apply(part, first)
+            out[first : first + chunk] = _augment(part, policy, random)
     return out
 
 
@@ -143,8 +160,13 @@ def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> 
     height, width = images_BHW3.shape[1:3]
     fill_B3 = mean_B3 = _mean_colours(images_BHW3) if policy.contrast or policy.cutout else np.zeros((len(images_BHW3), 3))
     flip_x, flip_y = random["hflip"] < policy.hflip, random["vflip"] < policy.vflip
-    if policy.rotate_deg or policy.affine_deg or policy.translate or policy.scale != (1.0, 1.0):
-        images = _warp(images_BHW3, _affine(policy, random, flip_x, flip_y, height / width))
+    if policy.rotate_deg or policy.affine_deg or policy.translate or policy.scale != (1.0, 1.0) or policy.perspective:
+        matrix = _affine(policy, random, flip_x, flip_y, height / width)
+        if policy.perspective:
+            inward = policy.perspective * np.stack([random[f"corner_{i}"] for i in range(8)], -1).reshape(-1, 4, 2)
+            whole = np.concatenate([matrix, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrix), 1, 3))], 1)
+            matrix = whole @ perspective(inward)
+        images = warp(images_BHW3, matrix)
     else:
         images = _flip(images_BHW3, flip_x, flip_y).permute(0, 3, 1, 2).float()
     if policy.brightness or policy.contrast or policy.saturation or policy.hue:
@@ -188,23 +210,6 @@ def _affine(
     offset = -(linear @ shift[:, :, None])
     sign = np.where(np.stack([flip_x, flip_y], -1), -1.0, 1.0)[:, :, None]
     return np.asarray(np.concatenate([linear, offset], 2) * sign)
-
-
-def _warp(images_BHW3: Tensor, affine_B23: Floats) -> Tensor:
-    """Bilinear resampling of uint8 to (B, 3, H, W) float32 in 0..255."""
-    batch, height, width, _ = images_BHW3.shape
-    device = images_BHW3.device
-    matrix = torch.from_numpy(affine_B23.astype(np.float32)).to(device)
-    x = (2 * torch.arange(width, device=device) + 1) / width - 1
-    y = (2 * torch.arange(height, device=device) + 1) / height - 1
-    grid = torch.empty(batch, height, width, 2, device=device)
-    for axis in (0, 1):
-        row = matrix[:, axis, 0, None] * x + matrix[:, axis, 2, None]
-        column = matrix[:, axis, 1, None] * y
-        torch.add(row[:, None, :], column[:, :, None], out=grid[..., axis])
-    return F.grid_sample(
-        images_BHW3.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
 
 
 def _flip(images_BHW3: Tensor, flip_x: npt.NDArray[np.bool_], flip_y: npt.NDArray[np.bool_]) -> Tensor:

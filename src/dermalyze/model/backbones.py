@@ -1,32 +1,39 @@
-"""Backbones: images to features. The only file that imports timm.
+"""Backbones: images to features. The only file that imports timm and transformers.
 
 Shapes: B images, H x W pixels, D features, h x w feature map, N tokens.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from dermalyze.config.model import ModelSpec
+from dermalyze.config.model import AttentionSpec, ModelSpec
 from dermalyze.core import torch_guard
-from dermalyze.core.errors import ConfigError, MissingExtraError, ModelError, nearest
-from dermalyze.model.weights import load_backbone_weights, read_sidecar, read_tensors
+from dermalyze.core.atomic import size_text
+from dermalyze.core.errors import ConfigError, MissingExtraError, ModelError, ResourceError, nearest
+from dermalyze.core.machine import available_memory_bytes
+from dermalyze.model.attention import add_attention
+from dermalyze.model.hub import hub_weights, no_missing_weights
+from dermalyze.model.names import NAMES, VARIANTS, resolve
+from dermalyze.model.own import OWN, InputConfig, OwnNetwork
+from dermalyze.model.parts import CamTarget, Stage, child_groups, split_stages
+from dermalyze.model.weights import load_backbone_weights, read_sidecar
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 OURS = {  # kwargs of timm.create_model that are set here, and where to say it instead
     "num_classes": "the head has the classes",
-    "in_chans": "images have 3 channels",
+    "in_chans": "write model.channels",
     "pretrained": "write model.pretrained",
     "checkpoint_path": "write model.weights",
     "pretrained_cfg": "write model.weights",
@@ -35,69 +42,6 @@ OURS = {  # kwargs of timm.create_model that are set here, and where to say it i
     "out_indices": "the last feature map is used",
     "cache_dir": "set HF_HOME",
 }
-HUB_FILE = "model.safetensors"
-HUB_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """What a backbone was trained on.
-
-    Attributes:
-        size: (height, width), px.
-        mean: of RGB in 0..1.
-        std: of RGB in 0..1, above 0.
-    """
-
-    size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class OwnNetwork(nn.Module):
-    """A network that timm does not have: it speaks timm's dialect (`forward_features`, `forward_head`, `num_features`).
-
-    Attributes:
-        config: the input it was made for.
-    """
-
-    config: ClassVar[InputConfig]
-
-
-class TinyCnn(OwnNetwork):
-    """Four blocks of convolution, BatchNorm and ReLU: a network for demonstrations and tests, no weights exist.
-
-    A stem of stride 2 and a halving before each later block make the map 1/16 of the image. 137,112 parameters with
-    the default channels.
-
-    Args:
-        channels: of each block, four or any other number.
-    """
-
-    config = InputConfig((96, 96), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-    def __init__(self, channels: Sequence[int] = (24, 48, 96, 96)) -> None:
-        super().__init__()
-        layers = self._block(3, channels[0], kernel=5, stride=2)
-        for edge_in, edge_out in pairwise(channels):
-            layers += [nn.MaxPool2d(2), *self._block(edge_in, edge_out, kernel=3, stride=1)]
-        self.layers = nn.Sequential(*layers)
-        self.num_features = channels[-1]
-
-    @staticmethod
-    def _block(edge_in: int, edge_out: int, *, kernel: int, stride: int) -> list[nn.Module]:
-        conv = nn.Conv2d(edge_in, edge_out, kernel, stride, padding=kernel // 2, bias=False)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        return [conv, nn.BatchNorm2d(edge_out), nn.ReLU(inplace=True)]
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.layers(images))
-
-    def forward_head(self, map_BDhw: Tensor, pre_logits: bool = True) -> Tensor:
-        return map_BDhw.mean(dim=(2, 3))
-
-
-OWN: dict[str, type[OwnNetwork]] = {"tiny_cnn": TinyCnn}
 
 
 class Backbone(nn.Module):
@@ -109,14 +53,22 @@ class Backbone(nn.Module):
         map_width: channels of the feature map (differs from `width` where the network ends in a layer after pooling,
             as MobileNetV3 does).
         default_size, mean, std: see `InputConfig`.
+        channels: 1 where the network sees the mean of the three in each. That is what a network of one channel computes whose
+            first kernels are the sums of these, so that any weights serve.
     """
 
-    def __init__(self, net: nn.Module, config: InputConfig) -> None:
+    def __init__(self, net: nn.Module, config: InputConfig, channels: int = 3) -> None:
         super().__init__()
+        self.channels = channels
         self.net = net
         self.map_width = int(cast(int, net.num_features))
         self.width = int(cast(int, getattr(net, "head_hidden_size", None) or net.num_features))
         self.default_size, self.mean, self.std = config.size, config.mean, config.std
+        self.tap = nn.Identity()  # the features pass here, so that a hook can read them in any family
+        self._attention: dict[str, int] = {}
+        prefix = getattr(net, "num_prefix_tokens", None)
+        last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        self._map_target = CamTarget(self.tap, None if prefix is None else int(prefix), last, self._token_grid)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to the feature map (B, D, h, w).
@@ -124,7 +76,14 @@ class Backbone(nn.Module):
         Raises:
             ModelError: the network's features are no grid.
         """
-        return self._grid(self._raw(images), images)
+        raw = self._raw(images)
+        try:
+            map_BDhw = self._map_target.as_map(raw, (images.shape[2], images.shape[3]))
+        except (AttributeError, ValueError) as error:  # some networks give a list of maps
+            raise ModelError(f"{type(self.net).__name__} has no map: {error}; use head linear or simple") from error
+        if map_BDhw.shape[1] != self.map_width:
+            raise ModelError(f"{type(self.net).__name__} has a map of {map_BDhw.shape[1]} channels, not {self.map_width}")
+        return map_BDhw
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images to features (B, D), pooled the network's own way."""
@@ -138,28 +97,129 @@ class Backbone(nn.Module):
         """
         if hasattr(self.net, "num_prefix_tokens"):
             raise ModelError(f"{type(self.net).__name__} pools tokens, not its map; use embed() instead of pooled()")
-        channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
-        return self._pool(map_BDhw.permute(0, 2, 3, 1) if channels_last else map_BDhw)
+        return self._pool(map_BDhw.permute(0, 2, 3, 1) if self._map_target.channels_last else map_BDhw)
+
+    def stages(self) -> list[Stage]:
+        """The network's parts in depth order: the stem first, every parameter in exactly one.
+
+        What layer-wise decay and gradual unfreezing act on. A part is what the network's family calls so: a stage of a
+        convolutional network or of a Swin, a block of a ViT. Class token and position embedding belong to the stem; a
+        closing norm to the last part.
+        """
+        groups: list[list[str]]
+        try:
+            matcher = self.net.group_matcher(coarse=True)  # type: ignore[operator]
+            groups = [*_timm().models.group_parameters(self.net, matcher).values()]
+        except (AttributeError, AssertionError):  # a few of timm's networks do not say
+            groups = child_groups(self.net)
+        for place, stage in self._attention.items():  # a block belongs to the stage that it stands behind
+            moved = {name for names in groups for name in names if name.startswith(f"{place}.")}
+            groups = [[name for name in names if name not in moved] for names in groups]
+            groups[stage] += [name for name, _ in self.net.named_parameters() if name in moved]
+        return split_stages(self.net, groups)
+
+    def cam_target(self) -> CamTarget:
+        """Where a class-activation map is read.
+
+        The feature map itself. In a transformer whose class token alone is pooled nothing but that token of the last
+        block's output has a gradient; there the input of the last attention (its norm) is read, where every token has one.
+        """
+        last = getattr(self.net, "blocks", [None])[-1]
+        norm = getattr(last, "norm1", getattr(last, "layernorm_before", None))
+        if norm is None or self._map_target.prefix_tokens == 0:
+            return self._map_target
+        return replace(self._map_target, module=norm)
+
+    def add_attention(self, specs: Sequence[AttentionSpec]) -> None:
+        """Put attention blocks behind stages, in place; see `attention.add_attention`.
+
+        Raises:
+            ConfigError: no such stage, or no convolutional network.
+        """
+        if self._map_target.channels_last:
+            raise ConfigError(f"model.attention: {type(self.net).__name__} is a transformer and has attention; remove it")
+        self._attention = add_attention(self.net, self.stages(), specs, features=self._raw)
 
     def _raw(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.net.forward_features(images))  # type: ignore[operator]
+        if self.channels == 1:
+            images = images.mean(dim=1, keepdim=True).expand_as(images)
+        return cast(Tensor, self.tap(self.net.forward_features(images)))  # type: ignore[operator]
 
     def _pool(self, raw: Tensor) -> Tensor:
         return cast(Tensor, self.net.forward_head(raw, pre_logits=True))  # type: ignore[operator]
 
-    def _grid(self, raw: Tensor, images: Tensor) -> Tensor:
-        shape = tuple(raw.shape) if isinstance(raw, Tensor) else ()  # some networks give a list of maps
-        if len(shape) == 4 and shape[1] == self.map_width:
-            return raw
-        if len(shape) == 4 and shape[3] == self.map_width:
-            return raw.permute(0, 3, 1, 2)
-        patches = getattr(self.net, "patch_embed", None)
-        if len(shape) == 3 and hasattr(patches, "dynamic_feat_size"):
-            tokens_BND = raw[:, int(cast(int, getattr(self.net, "num_prefix_tokens", 0))) :]
-            rows, columns = patches.dynamic_feat_size(tuple(images.shape[-2:]))  # type: ignore[union-attr]
-            if rows * columns == tokens_BND.shape[1] and shape[2] == self.map_width:
-                return tokens_BND.transpose(1, 2).reshape(-1, self.map_width, rows, columns)
-        raise ModelError(f"{type(self.net).__name__} gives features {shape}, which are no map; use head linear or simple")
+    def _token_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens of an image of (H, W) pixels."""
+        own, patches = getattr(self.net, "token_grid", None), getattr(self.net, "patch_embed", None)
+        if own is not None:
+            rows, columns = own(size)
+        elif hasattr(patches, "dynamic_feat_size"):
+            rows, columns = patches.dynamic_feat_size(size)  # type: ignore[union-attr]
+        else:
+            info = getattr(self.net, "feature_info", None) or [{"reduction": 1}]
+            rows, columns = (-(-edge // int(info[-1]["reduction"])) for edge in size)
+        return int(rows), int(columns)
+
+
+class Cvt(OwnNetwork):
+    """CvT, the Convolutional Vision Transformer, through transformers; CvT-13 by default.
+
+    Its features are the class token and the last map's places in raster order.
+
+    Args:
+        settings: of `transformers.CvtConfig`.
+
+    Wu et al. 2021, arXiv:2103.15808
+    """
+
+    config = InputConfig((224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    num_prefix_tokens = 1
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        torch_guard.install()
+        try:
+            from transformers import CvtConfig, CvtModel
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("CvT", "hf") from error
+        config: Any = CvtConfig()
+        if unknown := sorted(settings.keys() - config.to_dict().keys()):
+            raise TypeError(f"unexpected keyword argument '{unknown[0]}'")
+        config = CvtConfig(**settings)
+        self.network = CvtModel(config)
+        self.norm = nn.LayerNorm(config.embed_dim[-1])
+        self.num_features = int(config.embed_dim[-1])
+        self.kernels = [*zip(config.patch_sizes, config.patch_stride, config.patch_padding, strict=True)]
+
+    def group_matcher(self, coarse: bool = True) -> Callable[[str], int]:
+        def part(name: str) -> int:
+            if not name.startswith("network."):
+                return len(self.kernels)  # the closing norm
+            stage, what = name.removeprefix("network.encoder.stages.").split(".")[:2]
+            return int(stage) + (stage != "0" or what != "embedding")
+
+        return part
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(cast(nn.ModuleList, self.network.encoder.stages[-1].layers))
+
+    def token_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the last map."""
+        for kernel, stride, padding in self.kernels:
+            size = ((size[0] + 2 * padding - kernel) // stride + 1, (size[1] + 2 * padding - kernel) // stride + 1)
+        return size
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        out = self.network(images)
+        return torch.cat([out.cls_token_value, out.last_hidden_state.flatten(2).transpose(1, 2)], dim=1)
+
+    def forward_head(self, tokens_BND: Tensor, pre_logits: bool = True) -> Tensor:
+        return cast(Tensor, self.norm(tokens_BND[:, 0]))
+
+
+NETWORKS: dict[str, type[OwnNetwork]] = {**OWN, "cvt": Cvt}
+"""The networks that timm does not have."""
 
 
 def create_backbone(spec: ModelSpec, *, load_weights: bool) -> Backbone:
@@ -174,15 +234,17 @@ def create_backbone(spec: ModelSpec, *, load_weights: bool) -> Backbone:
         ConfigError: unknown name or kwargs.
         ModelError: weights are refused or cannot be reached.
     """
-    check_name(spec.backbone)
-    check_kwargs(spec)
-    if load_weights and spec.weights is not None:
-        config = pretrained_cfg_of(spec)  # the sidecar is judged before the network is built
-        net = _create(spec)
-        load_backbone_weights(Path(spec.weights), net, spec)
-        return Backbone(net, config)
+    spec = _checked(spec)
+    config = pretrained_cfg_of(spec) if load_weights else _architecture_config(spec)  # a sidecar is judged before building
+    _require_memory(spec)
     hub_file = _hub_weights(spec.backbone) if load_weights and spec.pretrained else None
-    return Backbone(_create(spec, hub_file), _architecture_config(spec))
+    net = _create(spec, hub_file)
+    if load_weights and spec.weights is not None:
+        load_backbone_weights(Path(spec.weights), net, spec)
+    backbone = Backbone(net, config, spec.channels)
+    if spec.attention:
+        backbone.add_attention(spec.attention)
+    return backbone
 
 
 def pretrained_cfg_of(spec: ModelSpec) -> InputConfig:
@@ -194,8 +256,7 @@ def pretrained_cfg_of(spec: ModelSpec) -> InputConfig:
         ConfigError: unknown name or kwargs.
         ModelError: the sidecar is missing, damaged, or made for another network.
     """
-    check_name(spec.backbone)
-    check_kwargs(spec)
+    spec = _checked(spec)
     if spec.weights is None:
         return _architecture_config(spec)
     sidecar = read_sidecar(Path(spec.weights))
@@ -203,8 +264,29 @@ def pretrained_cfg_of(spec: ModelSpec) -> InputConfig:
     return InputConfig(sidecar.size, sidecar.mean, sidecar.std)
 
 
+def licence_of(spec: ModelSpec) -> str | None:
+    """Licence of the weights that `pretrained: true` takes, as timm states it; "unknown", or None where there are no weights.
+
+    >>> licence_of(ModelSpec(backbone="resnet18")), licence_of(ModelSpec(backbone="tiny_cnn"))
+    ('apache-2.0', None)
+    """
+    spec = _checked(spec)
+    cfg = (
+        None if spec.backbone in NETWORKS or "block_config" in spec.kwargs else _timm().models.get_pretrained_cfg(spec.backbone)
+    )
+    return (cfg.license or "unknown") if cfg and cfg.hf_hub_id else None
+
+
+def _checked(spec: ModelSpec) -> ModelSpec:
+    """The spec under timm's name, with a known name and kwargs of its own."""
+    spec = resolve(spec)
+    check_name(spec.backbone)
+    check_kwargs(spec)
+    return spec
+
+
 def check_name(name: str) -> None:
-    """Refuse a name that neither timm nor this file knows.
+    """Refuse a name that neither timm nor dermalyze knows.
 
     Raises:
         ConfigError: with the nearest names.
@@ -214,11 +296,11 @@ def check_name(name: str) -> None:
     ...
     dermalyze.core.errors.ConfigError: model.backbone: 'tiny_cn' is unknown to timm; nearest: tiny_cnn, ...
     """
-    if name in OWN:
+    if name in NETWORKS:
         return
     timm = _timm()
     if not timm.is_model(name):
-        near = get_close_matches(name.lower(), [*timm.list_models(), *OWN], n=4, cutoff=0.4)
+        near = get_close_matches(name.lower(), [*timm.list_models(), *NETWORKS, *NAMES, *VARIANTS], n=4, cutoff=0.4)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ConfigError(f"model.backbone: {name!r} is unknown to timm{hint}")
     architecture, _, tag = name.partition(".")
@@ -250,14 +332,16 @@ def _timm() -> ModuleType:
 
 
 def _architecture_config(spec: ModelSpec) -> InputConfig:
-    if spec.backbone in OWN:
-        return OWN[spec.backbone].config
-    cfg = _timm().models.get_pretrained_cfg(spec.backbone)
-    _, height, width = cfg.input_size if cfg else (3, 224, 224)
-    size = spec.kwargs.get("img_size", (height, width))
+    if spec.backbone in NETWORKS:
+        config = NETWORKS[spec.backbone].config
+    else:
+        cfg = _timm().models.get_pretrained_cfg(spec.backbone)
+        _, height, width = cfg.input_size if cfg else (3, 224, 224)
+        mean, std = (cfg.mean, cfg.std) if cfg else ((0.5,) * 3, (0.5,) * 3)
+        config = InputConfig((height, width), _triple(mean), _triple(std))
+    size = spec.kwargs.get("img_size", config.size)
     height, width = (size, size) if isinstance(size, int) else size
-    mean, std = (cfg.mean, cfg.std) if cfg else ((0.5,) * 3, (0.5,) * 3)
-    return InputConfig((int(height), int(width)), _triple(mean), _triple(std))
+    return replace(config, size=(int(height), int(width)))
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
@@ -265,17 +349,45 @@ def _triple(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def _require_memory(spec: ModelSpec) -> None:
+    """Refuse a network that memory does not hold, before it is built; its weights alone are counted, in fp32.
+
+    Raises:
+        ResourceError: with what is needed and what is free.
+    """
+    free = available_memory_bytes()
+    if free is None or spec.backbone in NETWORKS or torch.get_default_device().type == "meta":
+        return
+    parameters = _parameters(spec.backbone, json.dumps(spec.kwargs, sort_keys=True, default=str))
+    if (needed := 4 * parameters) > free:
+        raise ResourceError(
+            f"model.backbone: {spec.backbone} has {parameters / 1e6:,.0f} M parameters, {size_text(needed)}, and "
+            f"{size_text(free)} of memory are free (training needs about four times the weights); choose a smaller one"
+        )
+
+
+@functools.lru_cache
+def _parameters(backbone: str, kwargs: str) -> int:
+    """Parameters of a network, counted without memory for them; 0 where it cannot be built so."""
+    try:
+        with torch.device("meta"):
+            net = _create(ModelSpec(backbone=backbone, kwargs=json.loads(kwargs)))
+    except (ConfigError, NotImplementedError):
+        return 0  # what is wrong with it is said where it is really built
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
 def _create(spec: ModelSpec, hub_file: Path | None = None) -> nn.Module:
     """The bare network, with the hub's weights if a file is given."""
     try:
-        if spec.backbone in OWN:
-            return OWN[spec.backbone](**spec.kwargs)
-        with _no_missing_weights(spec.backbone):
+        if spec.backbone in NETWORKS:
+            return NETWORKS[spec.backbone](**spec.kwargs)
+        with no_missing_weights(spec.backbone):
             overlay = None if hub_file is None else {"file": str(hub_file)}
             net: nn.Module = _timm().create_model(
                 spec.backbone, pretrained=hub_file is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.kwargs
             )
-    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError, NotImplementedError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in spec.kwargs.items()) or "none"
         raise ConfigError(f"model.backbone: {spec.backbone} refuses model.kwargs ({given}): {error}; correct them") from error
     if not hasattr(net, "forward_head") or not hasattr(net, "num_features"):
@@ -283,60 +395,7 @@ def _create(spec: ModelSpec, hub_file: Path | None = None) -> nn.Module:
     return net
 
 
-@contextlib.contextmanager
-def _no_missing_weights(name: str) -> Iterator[None]:
-    """Refuse a network that timm filled only in part: it says so in its log, and goes on with random numbers."""
-    missing: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if text.startswith("Missing keys") or "random init" in text:
-                missing.append(text)
-
-    logger, listener = logging.getLogger("timm.models._builder"), Listener()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(listener)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)
-        logger.propagate = propagate
-    if missing:
-        raise ModelError(f"model.pretrained: the weights of {name} do not fill this network: {missing[0]}; remove model.kwargs")
-
-
 def _hub_weights(name: str) -> Path:
-    """The local path of a network's weights from the hub: its cache, else one download; only safetensors.
-
-    Raises:
-        ModelError: there are none, or the hub cannot be reached.
-    """
-    remedy = "give a local file with model.weights, or train from random weights with model.pretrained: false"
-    cfg = None if name in OWN else _timm().models.get_pretrained_cfg(name)
-    if cfg is None or not cfg.hf_hub_id:
-        raise ModelError(f"model.pretrained: no weights of {name} are on timm's hub; {remedy}")
-    import huggingface_hub as hub
-
-    repository, _, revision = str(cfg.hf_hub_id).partition("@")
-    at = revision or None
-    try:
-        cached = hub.try_to_load_from_cache(repository, HUB_FILE, revision=at)
-        if isinstance(cached, str):
-            path = Path(cached)
-        else:  # ask once before the download, which would ask for half a minute
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, HUB_FILE, revision=at), timeout=HUB_TIMEOUT_S)
-            path = Path(hub.hf_hub_download(repository, HUB_FILE, revision=at))
-    except Exception as error:  # the hub's client raises errors of several libraries, other ones in each version
-        if type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
-            problem = f"{repository} has no {HUB_FILE}, and pickles are not loaded"
-        else:
-            problem = (
-                f"cannot reach the weights of {name} ({HUB_FILE} of {repository}) on the hub: {type(error).__name__}: {error}"
-            )
-        raise ModelError(f"model.pretrained: {problem}; {remedy}") from error
-    read_tensors(path)
-    return path
+    cfg = None if name in NETWORKS else _timm().models.get_pretrained_cfg(name)
+    near = f"tf_{name}" if name not in NETWORKS and _timm().models.is_model_pretrained(f"tf_{name}") else None
+    return hub_weights(name, cfg.hf_hub_id if cfg else None, near)

@@ -61,7 +61,8 @@ class Learner:
     def disk_bytes(self) -> int:
         """At most what the checkpoints take together: two states kept and one being written, and the best weights."""
         weights = _bytes(self.model.state_dict().values())
-        moments = 2 * _bytes(p for p in self.model.parameters() if p.requires_grad)  # AdamW's; SGD has one
+        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments = 2 * _bytes(learning)  # AdamW's; SGD has one
         state = weights * (2 if self.ema is not None else 1) + moments
         return max(3 * state + weights, 2 * state + 2 * weights) + SLACK_BYTES
 

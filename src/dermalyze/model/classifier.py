@@ -15,6 +15,7 @@ from dermalyze.core.errors import ModelError
 from dermalyze.core.runtime import out_of_memory
 from dermalyze.model.backbones import Backbone, create_backbone
 from dermalyze.model.heads import Head, build_head
+from dermalyze.model.parts import CamTarget, Stage
 
 
 class Classifier(nn.Module):
@@ -24,16 +25,14 @@ class Classifier(nn.Module):
         backbone: images to features.
         head: features to logits.
         classes: C.
-        frozen: the backbone is not trained: its parameters take no gradient, and its BatchNorm and dropout stay in
-            evaluation mode after `.train()`.
+        held: modules that stay in evaluation mode after `.train()`, with their BatchNorm and dropout: those that a transfer
+            strategy keeps frozen.
     """
 
-    def __init__(self, backbone: Backbone, head: Head, *, classes: int, frozen: bool = False) -> None:
+    def __init__(self, backbone: Backbone, head: Head, *, classes: int) -> None:
         super().__init__()
-        self.backbone, self.head, self.classes, self.frozen = backbone, head, classes, frozen
-        if frozen:
-            backbone.requires_grad_(False)
-            backbone.eval()
+        self.backbone, self.head, self.classes = backbone, head, classes
+        self.held: tuple[nn.Module, ...] = ()
 
     @property
     def width(self) -> int:
@@ -64,10 +63,18 @@ class Classifier(nn.Module):
         """The backbone's pooled features (B, D), as in `forward_with_embedding`."""
         return self.features(images).mean(dim=(2, 3)) if self.head.takes == "map" else self.backbone.embed(images)
 
+    def stages(self) -> list[Stage]:
+        """The backbone's parts in depth order; see `Backbone.stages`. The head is in none of them."""
+        return self.backbone.stages()
+
+    def cam_target(self) -> CamTarget:
+        """Where a class-activation map is read; see `Backbone.cam_target`."""
+        return self.backbone.cam_target()
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self.held:
+            module.eval()
         return self
 
 
@@ -91,15 +98,33 @@ def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool) -> Cl
         raise ModelError(f"a classifier of {classes} class(es) makes no sense; 2 or more are needed")
     backbone = create_backbone(spec, load_weights=load_weights)
     head = build_head(spec.head, pooled_width=backbone.width, map_width=backbone.map_width, classes=classes)
-    return Classifier(backbone, head, classes=classes, frozen=spec.freeze_backbone)
+    return Classifier(backbone, head, classes=classes)
 
 
 def check_input(model: Classifier, height: int, width: int) -> None:
     """Try one black image, so that a size the network cannot take is refused before anything long begins.
 
     Raises:
-        ModelError: the network refuses (height, width) pixels.
+        ModelError: the network refuses (height, width) pixels; with the nearest size that it takes.
     """
+    if (error := _refusal(model, height, width)) is None:
+        return
+    own = model.backbone.default_size
+    sizes = {own, *((max(step, round(height / step) * step), max(step, round(width / step) * step)) for step in (14, 16, 32))}
+    by_distance = sorted(sizes, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
+    near = next((size for size in by_distance if _refusal(model, *size) is None), own)
+    remedy = f"set preprocess.size (its own size is {_px(own)}; the nearest it takes is {_px(near)})"
+    if getattr(getattr(model.backbone.net, "patch_embed", None), "strict_img_size", False):
+        remedy += f", or build it for this size with model.kwargs: {{img_size: [{height}, {width}]}}"
+    raise ModelError(f"this network does not take {height}x{width} px: {error}; {remedy}") from error
+
+
+def _px(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _refusal(model: Classifier, height: int, width: int) -> Exception | None:
+    """Why the network does not take a black image of this size; None if it does. The model stays as it was."""
     parameter = next(model.parameters())
     images = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
     training = model.training
@@ -110,9 +135,7 @@ def check_input(model: Classifier, height: int, width: int) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         if out_of_memory(error):
             raise
-        own = "x".join(map(str, model.backbone.default_size))
-        raise ModelError(
-            f"this network does not take {height}x{width} px: {error}; set preprocess.size (its own size is {own})"
-        ) from error
+        return error
     finally:
         model.train(training)
+    return None

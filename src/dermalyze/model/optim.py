@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,84 +14,96 @@ from dermalyze.config.train import OptimizerSpec
 from dermalyze.core.errors import ConfigError, ModelError
 
 
-def parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one group.
+class Pace(NamedTuple):
+    """How a parameter learns.
+
+    Attributes:
+        scale: share of the learning rate, 0 to leave it out.
+        start: first epoch in which it takes a gradient. Those of one group must begin together: torch's fused SGD knows one
+            first step a group.
+    """
+
+    scale: float
+    start: int = 0
+
+
+Paces = Mapping[nn.Parameter, Pace]
+
+
+def parameter_groups(model: nn.Module, *, lr: float, weight_decay: float, paces: Paces) -> list[dict[str, Any]]:
+    """Every parameter that learns in exactly one group.
 
     Decay leaves out biases, normalisation layers and whatever else has one dimension or none, and the names that a sub-module
-    lists in `no_weight_decay()` (timm: position embeddings, class tokens). Where `backbone_lr` is given, `model.backbone` has
-    groups of its own. Frozen parameters are left out.
+    lists in `no_weight_decay()` (timm: position embeddings, class tokens). A parameter that takes no gradient yet is in its
+    group all the same: until it has one, torch's optimizers neither change it nor keep state for it.
+
+    Args:
+        model: the network.
+        lr: the full learning rate.
+        weight_decay: of the decayed.
+        paces: of parameters. Those that are not named have the whole rate from the start, or none if they take no gradient.
 
     Returns:
-        Groups for a torch optimizer. Each also carries `name` and `lr_scale`, its rate relative to `spec.lr`.
+        Groups for a torch optimizer. Each also carries `name`, `start`, and `lr_scale`, its rate relative to `lr`.
 
     Raises:
         ConfigError: nothing is trainable.
 
-    >>> from dermalyze.config.train import AdamWOptimizer
-    >>> groups = parameter_groups(nn.Linear(2, 3), AdamWOptimizer())
+    >>> groups = parameter_groups(nn.Linear(2, 3), lr=0.1, weight_decay=0.02, paces={})
     >>> [(group["name"], group["weight_decay"], len(group["params"])) for group in groups]
     [('decay', 0.02, 1), ('no_decay', 0.0, 1)]
     """
-    return _groups(model, lr=spec.lr, weight_decay=spec.weight_decay, backbone_lr=spec.backbone_lr)
-
-
-def _groups(model: nn.Module, *, lr: float, weight_decay: float, backbone_lr: float | None) -> list[dict[str, Any]]:
     exempt = {
         f"{prefix}.{name}".lstrip(".")
         for prefix, module in model.named_modules()
         if callable(listed := getattr(module, "no_weight_decay", None))
         for name in listed()
     }
-    backbone: set[int] = set()
-    if backbone_lr is not None:
-        if not isinstance(getattr(model, "backbone", None), nn.Module):
-            raise ConfigError("optimizer.backbone_lr is given, and the model has no backbone; leave it out")
-        backbone = {id(parameter) for parameter in model.backbone.parameters()}  # type: ignore[union-attr]
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[Pace, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
         decayed = parameter.ndim > 1 and name not in exempt
-        slow = id(parameter) in backbone
-        key = ("backbone_" if slow else "") + ("decay" if decayed else "no_decay")
-        scale = backbone_lr / lr if slow and backbone_lr is not None else 1.0
-        empty = {
-            "name": key,
-            "params": [],
-            "lr": lr * scale,
-            "lr_scale": scale,
-            "weight_decay": weight_decay if decayed else 0.0,
-        }
-        groups.setdefault(key, empty)["params"].append(parameter)
+        pace = paces.get(parameter, Pace(float(parameter.requires_grad)))
+        if pace.scale:
+            groups.setdefault((pace, decayed), []).append(parameter)
     if not groups:
         raise ConfigError("the model has no trainable parameter: everything is frozen")
-    return [groups[key] for key in sorted(groups)]
+    return [
+        {
+            "name": "decay" if decayed else "no_decay",
+            "params": groups[pace, decayed],
+            "lr": lr * pace.scale,
+            "lr_scale": pace.scale,
+            "start": pace.start,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for pace, decayed in sorted(groups, reverse=True)
+    ]
 
 
-def adamw(model: nn.Module, *, lr: float, weight_decay: float, backbone_lr: float | None) -> Optimizer:
+def adamw(model: nn.Module, *, paces: Paces, lr: float, weight_decay: float) -> Optimizer:
     """AdamW: Adam whose decay does not pass through the moments.
 
     Loshchilov & Hutter 2019, arXiv:1711.05101
     """
-    groups = _groups(model, lr=lr, weight_decay=weight_decay, backbone_lr=backbone_lr)
+    groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, paces=paces)
     return AdamW(groups, lr=lr, weight_decay=weight_decay, fused=_fusable(groups))
 
 
-def sgd(model: nn.Module, *, lr: float, momentum: float, weight_decay: float, backbone_lr: float | None) -> Optimizer:
+def sgd(model: nn.Module, *, paces: Paces, lr: float, momentum: float, weight_decay: float) -> Optimizer:
     """SGD with Nesterov momentum (plain where momentum is 0); the decay is an L2 term of the gradient."""
-    groups = _groups(model, lr=lr, weight_decay=weight_decay, backbone_lr=backbone_lr)
+    groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, paces=paces)
     return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0, fused=_fusable(groups))
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adamw": adamw, "sgd": sgd}
 
 
-def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> Optimizer:
-    """The optimizer of a spec over `parameter_groups(model, spec)`.
+def build_optimizer(model: nn.Module, spec: OptimizerSpec, paces: Paces | None = None) -> Optimizer:
+    """The optimizer of a spec over its `parameter_groups`.
 
     Move the model to its device first: the fused kernels are chosen by it.
     """
-    return OPTIMIZERS[spec.kind](model, **spec.model_dump(exclude={"kind"}))
+    return OPTIMIZERS[spec.kind](model, paces=paces or {}, **spec.model_dump(exclude={"kind"}))
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -18,6 +18,7 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.core.runtime import Runtime, applied, choose_runtime
 from dermalyze.model.classifier import Classifier, build_classifier
 from dermalyze.model.optim import build_optimizer
+from dermalyze.model.strategies import Plan
 
 ROUNDS = (3, 20)  # least and most that count
 ENOUGH_S, LONG_S = 2.0, 60.0  # after the first, the least number of rounds is enough; after the second, one is
@@ -50,15 +51,16 @@ def step_times(
     """Time steps of the experiment's network (random weights and images) under each runtime, in turns, after one to warm up.
 
     Args:
-        spec: `model`, `train.optimizer` and `train.batch_size` are used; `train.compile` is not.
+        spec: `model`, `train.strategy`, `train.optimizer` and `train.batch_size` are used; `train.compile` is not.
         base: the runtime whose device and threads hold.
         classes: of the head.
         size: (height, width) of the input, px.
         which: runtimes that differ from `base` in precision and memory format; see `combinations`.
     """
     with applied(base):
-        model = build_classifier(spec.model, classes, load_weights=False).to(base.device).train()
-        optimizer = build_optimizer(model, spec.train.optimizer)
+        model = build_classifier(spec.model, classes, load_weights=False).to(base.device)
+        plan = Plan(model, spec.train.strategy, epochs=spec.train.epochs)
+        optimizer = build_optimizer(model, spec.train.optimizer, plan.paces)
         images = torch.rand(spec.train.batch_size, 3, *size, device=base.device)
         target = torch.arange(spec.train.batch_size, device=base.device) % classes
         taken: dict[Runtime, list[tuple[float, float, float]]] = {runtime: [] for runtime in which}
@@ -99,6 +101,22 @@ def _now(runtime: Runtime) -> float:
     if runtime.device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def asked_runtime(spec: ExperimentSpec) -> Runtime:
+    """The runtime that the experiment asks for, `auto` taken as fp32 and channels-last; nothing is measured.
+
+    Raises:
+        ResourceError: no such device.
+    """
+    settings = spec.train
+    return choose_runtime(
+        device=settings.device,
+        threads=settings.threads,
+        amp=settings.amp is True,
+        channels_last=settings.channels_last is not False,
+        deterministic=settings.mode == "deterministic",
+    )
 
 
 def combinations(base: Runtime, *, amp: bool | None = None, channels_last: bool | None = None) -> list[Runtime]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dermalyze.core.errors import ModelError, nearest
+from dermalyze.ops.counter import positions_of
 from dermalyze.ops.ranking import Floats, Ints
 
 Masks = npt.NDArray[np.bool_]
@@ -179,7 +179,7 @@ def luck_of(ids: Sequence[str]) -> Floats:
     >>> luck_of(["a", "b"]).round(3).tolist() == luck_of(["b", "a"])[::-1].round(3).tolist()
     True
     """
-    return np.array([int.from_bytes(sha256(str(i).encode()).digest()[:7], "big") / 2**56 for i in ids])
+    return positions_of(ids) / 2**56
 
 
 def _cumulative(probs_NC: Floats) -> Floats:

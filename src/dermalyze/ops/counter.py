@@ -6,6 +6,9 @@ its address alone. The hash is SplitMix64's finaliser (Steele, Lea & Flood 2014,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
-ORDER, AUGMENT, MIX = 0, 1, 2  # streams: what the numbers are for, so that two uses never share them
+ORDER, AUGMENT, MIX, DROPOUT, POLICY = range(5)  # streams: what the numbers are for, so that two uses never share them
 
 _GAMMA = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 _MASK = (1 << 64) - 1
@@ -54,7 +57,7 @@ def uniforms(seed: int, epoch: int, positions_B: npt.ArrayLike, n: int, *, strea
         epoch: any integer.
         positions_B: integers, draw positions within the epoch.
         n: columns; the first k of n columns are the same numbers for every n.
-        stream: what the numbers are for (`ORDER`, `AUGMENT`, `MIX`, or a further small integer).
+        stream: what the numbers are for (`ORDER`, `AUGMENT`, `MIX`, `DROPOUT`, or a further small integer).
 
     Returns:
         (B, n) float64 in [0, 1), multiples of 2**-53.
@@ -68,6 +71,15 @@ def uniforms(seed: int, epoch: int, positions_B: npt.ArrayLike, n: int, *, strea
     return (words(seed, epoch, positions_B, n, stream=stream) >> np.uint64(11)) * np.float64(2.0**-53)
 
 
+def positions_of(names: Sequence[str]) -> Ints:
+    """(N,) whole numbers below 2**56 that belong to the names, whatever their order.
+
+    >>> bool((positions_of(["a", "b"]) == positions_of(["b", "a"])[::-1]).all())
+    True
+    """
+    return np.array([int.from_bytes(sha256(str(name).encode()).digest()[:7], "big") for name in names], dtype=np.int64)
+
+
 def permutation(seed: int, epoch: int, n: int, *, stream: int = ORDER) -> Ints:
     """A random order of 0..n-1.
 
@@ -78,3 +90,10 @@ def permutation(seed: int, epoch: int, n: int, *, stream: int = ORDER) -> Ints:
     array([0, 2, 1, 3, 4])
     """
     return np.argsort(words(seed, epoch, np.arange(n), 1, stream=stream)[:, 0], kind="stable").astype(np.int64, copy=False)
+
+
+def dropout_seed(seed: int, epoch: int, position: int) -> int:
+    """A seed for torch's generator, 0..2**63-1: dropout is a function of the draw position, not of what was drawn before, so
+    that a resume needs no generator's state.
+    """
+    return int(words(seed, epoch, [position], 1, stream=DROPOUT)[0, 0] >> np.uint64(1))

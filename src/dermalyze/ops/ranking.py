@@ -111,6 +111,28 @@ def partial_auroc_of(ranking: Ranking, weights_NR: Floats, floor: float) -> Floa
     return np.asarray((part_GR * mean_GR).sum(axis=0))
 
 
+def midranks(values_N: Floats) -> Floats:
+    """(N,) place of each value in ascending order, from 1; equal values share the mean of their places.
+
+    >>> midranks(np.array([3.0, 1.0, 3.0]))
+    array([2.5, 1. , 2.5])
+    """
+    _, which_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[which_N], dtype=np.float64)
+
+
+def spearman(a_N: Floats, b_N: Floats) -> float | None:
+    """Rank correlation, -1 to 1, ties by midranks; None where one of both is constant. Spearman 1904, doi:10.2307/1412159
+
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 1000.0, 100.0]))
+    0.5
+    """
+    a, b = (midranks(np.asarray(values)) - (len(values) + 1) / 2 for values in (a_N, b_N))
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(np.clip(a @ b / scale, -1.0, 1.0)) if scale > 0 else None
+
+
 def ratio(over: Floats, under: Floats) -> Floats:
     """over / under, NaN where under is 0."""
     over, under = np.broadcast_arrays(np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64))

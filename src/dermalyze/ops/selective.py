@@ -1,6 +1,6 @@
 """Keeping silent: how good a confidence is at telling right answers from wrong ones, and what is gained by leaving cases out.
 
-Shapes: N images. Equal confidences are taken together: an order among them would be luck.
+Shapes: N images, R weightings, B blocks of equal confidence. Equals are taken together: an order among them would be luck.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dermalyze.core.errors import ConfigError, ModelError
-from dermalyze.ops.metrics import Scores, defined
-from dermalyze.ops.ranking import Floats, auroc_of, rank
+from dermalyze.ops.metrics import Scores, Tally, defined
+from dermalyze.ops.ranking import Floats, auroc_of, rank, ratio, spearman
 
 Masks = npt.NDArray[np.bool_]
 
@@ -53,6 +53,49 @@ def aurc(confidence_N: Floats, wrong_N: Floats) -> float | None:
     return defined(float(risk_coverage(confidence_N, wrong_N)[1].mean())) if len(wrong_N) else None
 
 
+def aurc_metric(confidence_N: Floats, wrong_N: Floats) -> Callable[[Tally], Floats]:
+    """AURC under many weightings at once, for `bootstrap.estimates`: each image stands as often as it weighs.
+
+    Within a block of equal confidences the errors grow evenly, from E at k = K to E + m n at K + n, and the sum of
+    (E + m (k - K)) / k over them is m n + (E - m K) (H(K + n) - H(K)) with the harmonic numbers H.
+
+    Args:
+        confidence_N: higher is surer.
+        wrong_N: 1 where the answer is wrong, else 0 (or any loss).
+
+    Returns:
+        whole weights (N, R) to (R,); NaN where all are 0.
+
+    >>> t = Tally(Scores(np.zeros(4, int), np.tile([0.5, 0.5], (4, 1))), np.ones((4, 1)))
+    >>> confidence, wrong = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.0, 0.0, 1.0, 0.0])
+    >>> bool(np.isclose(aurc_metric(confidence, wrong)(t)[0], aurc(confidence, wrong)))
+    True
+    """
+    order = np.argsort(-np.asarray(confidence_N, dtype=np.float64), kind="stable")
+    wrong_N1 = np.asarray(wrong_N, dtype=np.float64)[order, None]
+    begins = np.flatnonzero(np.append(True, np.diff(np.asarray(confidence_N)[order]) != 0)[: len(order)])
+    tied = len(begins) < len(order)
+
+    def metric(t: Tally) -> Floats:
+        if not len(order):
+            return np.full(t.weights.shape[1], np.nan)
+        images_BR = t.weights[order]
+        errors_BR = images_BR * wrong_N1
+        mean_BR = wrong_N1  # of a block of one image; where that weighs nothing, its step is 0
+        if tied:
+            images_BR, errors_BR = (np.add.reduceat(values, begins, axis=0) for values in (images_BR, errors_BR))
+            mean_BR = np.divide(errors_BR, images_BR, out=np.zeros_like(errors_BR), where=images_BR > 0)
+        until_BR, errors_until_BR = np.cumsum(images_BR, axis=0), np.cumsum(errors_BR, axis=0)
+        harmonic = np.append(0.0, np.cumsum(1 / np.arange(1, until_BR[-1].max() + 1)))
+        at_BR = harmonic.take(until_BR.astype(np.int32))
+        at_BR[1:] -= at_BR[:-1].copy()
+        errors_sum_R = errors_until_BR[-1].copy()
+        errors_until_BR -= mean_BR * until_BR  # E - m K is the same at both ends of a block
+        return ratio(errors_sum_R + np.einsum("br,br->r", errors_until_BR, at_BR), until_BR[-1])
+
+    return metric
+
+
 def e_aurc(confidence_N: Floats, wrong_N: Floats) -> float | None:
     """AURC above that of the best order of the same answers: 0 is best, whatever the accuracy. arXiv:1805.08206"""
     if not len(wrong_N):
@@ -74,13 +117,18 @@ def error_auroc(confidence_N: Floats, wrong_N: Floats) -> float | None:
     return defined(float(auroc_of(rank(right, confidence_N), np.ones((len(right), 1)))[0]))
 
 
+def spearman_of(confidence_N: Floats, loss_N: Floats) -> float | None:
+    """Rank correlation of minus the confidence with errors or any loss, 1 is best; None where one is constant."""
+    return spearman(-np.asarray(confidence_N, dtype=np.float64), np.asarray(loss_N, dtype=np.float64))
+
+
 CONFIDENCE = "max_probability"
 """The confidence that decides whether an answer is given; the others are measured beside it."""
 
 
 def quality(confidence_N: Floats, wrong_N: Floats) -> dict[str, float | None]:
-    """Every figure of one confidence."""
-    measures = {"aurc": aurc, "e_aurc": e_aurc, "augrc": augrc, "error_auroc": error_auroc}
+    """Every figure of one confidence; `spearman` is that of its opposite, the uncertainty, with the errors."""
+    measures = {"aurc": aurc, "e_aurc": e_aurc, "augrc": augrc, "error_auroc": error_auroc, "spearman": spearman_of}
     return {name: measure(confidence_N, wrong_N) for name, measure in measures.items()}
 
 

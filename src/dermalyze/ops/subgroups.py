@@ -28,6 +28,7 @@ from dermalyze.ops.bootstrap import (
 from dermalyze.ops.calibration import wilson
 from dermalyze.ops.calibrators import log_losses
 from dermalyze.ops.metrics import Scores
+from dermalyze.ops.pairwise import holm
 from dermalyze.ops.ranking import Floats, Ints, Ranking, auroc_of, rank, ratio
 
 UNKNOWN = "unknown"
@@ -163,21 +164,6 @@ def subgroups(
                 p_values |= {key: p} if p is not None else {}
         found.append(Subgroup(d.name, name, len(rows), len(np.unique(table.index[rows])), values, gaps, p_values, {}))
     return _adjust(found, {d.name: len(d.levels) for d in divisions})
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values that may be read one by one although many were made: step-down Bonferroni.
-
-    >>> [round(p, 2) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-
-    Holm 1979, Scandinavian Journal of Statistics 6, 65-70
-    """
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return [float(p) for p in adjusted]
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------
@@ -323,7 +309,10 @@ def _adjust(found: Sequence[Subgroup], levels: Mapping[str, int]) -> list[Subgro
     for one in found:
         family |= {key(one, name): p for name, p in one.p_values.items()}
     adjusted = dict(zip(family, holm(list(family.values())), strict=True))
-    return [replace(one, adjusted={name: adjusted[key(one, name)] for name in one.p_values}) for one in found]
+    return [
+        replace(one, adjusted={name: p for name in one.p_values if (p := adjusted[key(one, name)]) is not None})
+        for one in found
+    ]
 
 
 def comparisons(found: Sequence[Subgroup]) -> int:

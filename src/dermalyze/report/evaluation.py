@@ -12,11 +12,14 @@ from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops import bootstrap
+from dermalyze.report import checklists
 from dermalyze.report.html import page
 from dermalyze.report.judged import Judged
+from dermalyze.report.model_card import model_card
 from dermalyze.report.sections import build_sections, draw_sections
 
 METRICS_NAME, PAGE_NAME = "evaluation_metrics.json", "report.html"
+CARD_NAME, CHECKLISTS_NAME = "model_card.md", "checklists.md"
 HAM10000_IDS = ("ISIC_0024306", "ISIC_0034320")
 """Its first and last image_id; all between are its own."""
 HAM10000_BIASES = (
@@ -73,14 +76,17 @@ def write_report(folder: Path, m: Mapping[str, Any], judged: Judged) -> list[Pat
         ResourceError: the folder cannot be written.
     """
     figures = draw_sections(m, judged)
-    text = page(m, figures)
+    texts = {PAGE_NAME: page(m, figures)}
+    if m["files"] is not None:  # a run's own test part, not another set
+        texts |= {CARD_NAME: model_card(m), CHECKLISTS_NAME: checklists.markdown(m)}
     (folder / METRICS_NAME).unlink(missing_ok=True)
     images = {name: figure.data for of_section in figures.values() for name, figure in of_section.items()}
     for name, data in images.items():
         write_bytes(folder / name, data)
-    write_text(folder / PAGE_NAME, text)
+    for name, text in texts.items():
+        write_text(folder / name, text)
     write_json(folder / METRICS_NAME, m)
-    return [folder / name for name in (METRICS_NAME, PAGE_NAME, *images)]
+    return [folder / name for name in (METRICS_NAME, *texts, *images)]
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, cla
 
 Floats = npt.NDArray[np.float64]
 EstimateDict = Mapping[str, Any]  # {value, low, high, n, note} as in evaluation_metrics.json
+LESS_IS_BETTER = ("log loss", "Brier score", "expected calibration error")
 _BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "#6aa9d6", "#0072B2", "#003f66"])
 
 
@@ -271,6 +272,29 @@ def risk_coverage(
         axes.set_axisbelow(True)
 
     return draw(7.2, 4.6, title, leak, paint)
+
+
+def differences_figure(differences: Mapping[str, EstimateDict], *, title: str, leak: str | None = None) -> bytes:
+    """A row a figure: the difference with its interval beside the line of none; hollow where less is better."""
+    shown = {name: one for name, one in differences.items() if one["value"] is not None}
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row, (name, one) in enumerate(shown.items()):
+            if one["low"] is not None:
+                axes.plot([one["low"], one["high"]], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
+            hollow = name in LESS_IS_BETTER
+            axes.plot(one["value"], row, "o", markersize=7, color=ACCENT, markerfacecolor="white" if hollow else ACCENT)
+        axes.axvline(0, color=QUIET, linewidth=1, linestyle=(0, (4, 2)), zorder=0)
+        axes.set_yticks(range(len(shown)), list(shown))
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("difference")
+
+    return draw(7.6, 0.31 * len(shown) + 0.75, title, leak, paint)
 
 
 def training_curves(

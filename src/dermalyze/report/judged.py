@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.data.beyond import Beyond
 from dermalyze.data.predictions import Predictions
 from dermalyze.ops import bootstrap, metrics
 from dermalyze.ops.calibrators import Calibrator
@@ -37,6 +38,8 @@ class Judged:
         home: predictions of the run's own test part, where another set is judged; else None.
         recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
+        others: predictions of the same images by further recipes, each with its own calibrator.
+        beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
     """
 
     p: Predictions
@@ -49,6 +52,8 @@ class Judged:
     home: Predictions | None = None
     recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
+    others: tuple[tuple[Predictions, Calibrator], ...] = ()
+    beyond: Beyond | None = None
 
     @cached_property
     def scores(self) -> metrics.Scores:
@@ -74,5 +79,10 @@ class Judged:
 
 
 def scores_of(p: Predictions, calibrator: Calibrator) -> metrics.Scores:
-    """Labels and calibrated probabilities of stored predictions."""
-    return metrics.Scores(p.labels, calibrator(p.logits.astype(np.float64)))
+    """Labels and calibrated probabilities of stored predictions.
+
+    Probabilities that a file gave are stored as their logarithms and taken back one by one, not through a softmax: equal ones
+    stay equal, and ranks with them.
+    """
+    logits = p.logits.astype(np.float64)
+    return metrics.Scores(p.labels, np.exp(logits) if p.meta.get("scores") == "probabilities" else calibrator(logits))

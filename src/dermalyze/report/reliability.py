@@ -22,6 +22,7 @@ def build(j: Judged) -> dict[str, Any]:
     return {
         "calibration": {
             "calibrator": j.calibrator.kind,
+            "given": j.p.meta.get("scores") == "probabilities",
             "fitted": j.fitted,
             "bins": [b.as_dict() for b in bins],
             "binning": "equal width, top label, upper edge included",
@@ -52,7 +53,9 @@ def view(m: Json) -> dict[str, Any]:
     c = m["calibration"]
     fitted = c["fitted"]
     kind = c["calibrator"].replace("_", " ")
-    if c["calibrator"] == "none":
+    if c["given"]:
+        how = "The probabilities stand as the file of predictions gives them."
+    elif c["calibrator"] == "none":
         how = "The probabilities are the plain softmax of the scores; no calibrator stands between them."
     else:
         how = (

@@ -7,14 +7,20 @@ from typing import Any
 
 from dermalyze.report import (
     abstention,
+    checklists,
+    controls,
     discrimination,
     failures,
     for_whom,
+    foreign,
     operating,
     reader,
     recalibration,
     reliability,
+    robustness,
     shift,
+    uncertainty,
+    units,
 )
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, Section
@@ -35,6 +41,7 @@ SECTIONS: dict[str, Section] = {
     "metrics": Section(
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
     ),
+    "units": Section("An image, a lesion, a patient", "units.html.jinja", units.view, units.build),
     "classes": Section("Class by class", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures),
     "operating": Section(
         "Malignant or not, and from which probability on",
@@ -58,10 +65,22 @@ SECTIONS: dict[str, Section] = {
         abstention.build_silence,
         abstention.draw_silence,
     ),
+    "uncertainty": Section(
+        "Where does the doubt come from?", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw
+    ),
     "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
+    "decision": Section(
+        "What is answered and what is referred", "decision.html.jinja", foreign.decision_view, foreign.build_decision
+    ),
+    "foreign": Section("Does it know what it has never seen?", "foreign.html.jinja", foreign.ood_view, foreign.build_ood),
+    "corruptions": Section(
+        "When the photograph is bad", "corruptions.html.jinja", robustness.view, robustness.build, robustness.draw_figures
+    ),
     "for_whom": Section("For whom?", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
+    "controls": Section("Is it real?", "controls.html.jinja", controls.view),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
+    "checklists": Section("Reporting checklists", "checklists.html.jinja", checklists.view),
 }
 
 

@@ -199,3 +199,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """`metrics.jsonl` as one list a metric, under the Dermalyze document's short names where it has them."""
+    short = {"train_accuracy": "train_acc", "val_accuracy": "val_acc"}
+    return {short.get(name, name): [line.get(name) for line in history] for name in (history[0] if history else ())}

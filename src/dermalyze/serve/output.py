@@ -66,7 +66,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
         probability = "    -" if row.confidence is None else f"{row.confidence:.3f}"
         said = row.error or row.reason or row.predicted_class_description or ""
-        label = one_line("refer" if row.abstain else row.predicted_class or "error")
+        label = one_line({"refer": "refer", "set": "set"}.get(row.decision or "", row.predicted_class or "error"))
         print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
@@ -89,6 +89,8 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         "confidence",
         *(f"p_{one_line(name)}" for name in classes),
         "abstain",
+        "decision",
+        "ood_score",
         "reason",
         "notes",
         "error",
@@ -103,7 +105,8 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description)]
         numbers = [row.confidence, *(row.probabilities.get(name) for name in classes)]
         cells += ["" if number is None else f"{number:.9g}" for number in numbers]
-        cells += ["" if row.error is not None else str(row.abstain).lower(), safe_cell(row.reason)]
+        cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
+        cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]
         cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
         writer.writerow(cells)
     return errors

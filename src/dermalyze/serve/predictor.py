@@ -20,16 +20,17 @@ from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
+from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import Calibrator, reprior
-from dermalyze.ops.conformal import Sets
+from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
-from dermalyze.ops.selective import Referral
 from dermalyze.serve.inputs import Item, read_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
+MIN_EDGE_PX = 8  # less is no photograph
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ class Prediction(Mapping[str, Any]):
         calibrated: whether a calibrator stands between the scores and the probabilities.
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
             sets were calibrated.
-        abstain: the model is not sure enough to be asked; the rest of the answer is there to be seen, not to be used.
-        reason: why it abstains, or None.
+        decision: "answer"; "set", where `prediction_set` is the answer and not the class alone; or "refer", to a person.
+        abstain: the decision is to refer; the rest of the answer is there to be seen, not to be used.
+        reason: why it is not simply answered, or None.
+        ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
+        ood_threshold: above it a picture is referred.
 
     >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
@@ -72,8 +76,11 @@ class Prediction(Mapping[str, Any]):
     accepted_leak: str | None = None
     calibrated: bool = False
     prediction_set: tuple[str, ...] | None = None
+    decision: str | None = None
     abstain: bool = False
     reason: str | None = None
+    ood_score: float | None = None
+    ood_threshold: float | None = None
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -89,8 +96,10 @@ class Prediction(Mapping[str, Any]):
                 "confidence": self.confidence,
                 "probabilities": dict(self.probabilities),
                 "calibrated": self.calibrated,
+                "decision": self.decision,
                 "abstain": self.abstain,
             }
+            values |= {"ood_score": self.ood_score, "ood_threshold": self.ood_threshold} if self.ood_score is not None else {}
             values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
@@ -130,9 +139,9 @@ class Predictor:
         known = self.artefact.record.calibration
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
-        self.referral = Referral.from_dict((known or {}).get("referral"))
-        self.sets = Sets.from_dict((known or {}).get("sets"), self.classes)
-        if self.shares is not None and (self.sets is not None or self.referral is not None):
+        self.rule = Rule.from_dict(known, self.classes)
+        self.detector = _detector(self.artefact) if self.rule.limit is not None else None
+        if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
                 "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
             )
@@ -144,9 +153,14 @@ class Predictor:
 
     def probabilities(self, images_BHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Class probabilities (B, C) of images at the network's size, by the artefact's recipe and calibrator."""
-        logits_BC, _ = apply_recipe(self.artefact.recipe, self.artefact.run, images_BHW3)
+        return self._judge(images_BHW3)[0]
+
+    def _judge(self, images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Class probabilities (B, C), and out-of-distribution scores (B,) where the model has them."""
+        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, self.artefact.run, images_BHW3)
         probs_BC = self.calibrator(logits_BC.astype(np.float64))
-        return probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
+        foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
+        return probs_BC if self.shares is None else reprior(probs_BC, *self.shares), foreign_B
 
     def predict(self, image: str | Path | bytes | Image | NDArray[np.uint8]) -> Prediction:
         """The answer for one image.
@@ -182,33 +196,35 @@ class Predictor:
 
     def _answer(self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]]) -> Iterator[Prediction]:
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
-        rows = iter(self.probabilities(np.stack(pixels)) if pixels else np.zeros((0, len(self.classes))))
+        if not pixels:
+            yield from (blank for blank, _ in prepared)
+            return
+        probs_BC, foreign_B = self._judge(np.stack(pixels))
+        outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
+        rows = iter(range(len(pixels)))
         for blank, pixels_HW3 in prepared:
             if pixels_HW3 is None:
                 yield blank
                 continue
-            probabilities_C = next(rows)
+            b = next(rows)
+            probabilities_C, outcome = probs_BC[b], int(outcome_B[b])
             best = self.classes[int(probabilities_C.argmax())]
-            chosen = self._set(probabilities_C) if self.sets is not None else None
-            reason = self.referral.reason(probabilities_C) if self.referral is not None else None
-            if chosen == ():
-                reason = reason or "no class fits: the picture is unlike those of every class in the calibration part"
+            order = np.argsort(-probabilities_C, kind="stable")
+            score = float(foreign_B[b]) if foreign_B is not None else None
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "notes", "image_id", "name", "accepted_leak")},
                 predicted_class=best,
                 calibrated=self.calibrator.kind != "none",
-                prediction_set=chosen,
-                abstain=reason is not None,
-                reason=reason,
+                prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
+                decision=DECISIONS[outcome],
+                abstain=DECISIONS[outcome] == "refer",
+                reason=self.rule.reason(outcome, probabilities_C, self.classes, score),
+                ood_score=score,
+                ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
                 predicted_class_description=self.artefact.descriptions[best],
                 confidence=float(probabilities_C.max()),
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
             )
-
-    def _set(self, probs_C: NDArray[np.float64]) -> tuple[str, ...]:
-        assert self.sets is not None
-        inside_C = self.sets.of(probs_C[None], self.classes)[0]
-        return tuple(self.classes[c] for c in np.argsort(-probs_C, kind="stable") if inside_C[c])
 
     def _prepare(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """An answer still to be filled in and the network's pixels, or a finished error and None."""
@@ -231,9 +247,24 @@ class Predictor:
                 known["sha256"] = sha256_bytes(data)
                 decoded = decode(data, least=self.preprocessing.least)
                 picture, known["notes"] = decoded.image, decoded.notes
+            width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
+            if min(width, height) < MIN_EDGE_PX:
+                raise DataError(f"{width} x {height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
             return Prediction(**known), to_size(picture, self.preprocessing)
         except DataError as error:
             return Prediction(**known, error=str(error)), None
+
+
+def _detector(artefact: Artefact) -> Detector:
+    """The out-of-distribution score of an artefact's calibration.
+
+    Raises:
+        ModelError: its arrays are not those that the calibration describes, or do not fit the model.
+    """
+    known = (artefact.record.calibration or {})["ood"]
+    return Detector.from_bytes(
+        known["kind"], known.get("shapes"), artefact.ood, classes=len(artefact.classes), width=artefact.graph.embedding_width
+    )
 
 
 def _shares(

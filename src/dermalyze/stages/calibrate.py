@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import parse_record
-from dermalyze.core.atomic import sha256_file, write_json
+from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRecord, parse_record
+from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import source_codes
+from dermalyze.data.ood_fit import choose, fit_ood
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
@@ -39,6 +41,8 @@ class CalibrateResult:
         parameters: its numbers.
         referral: from which confidence on it answers, or None where it always does.
         trials: log loss of each calibrator on images that its fit had not seen.
+        ood: what refuses pictures unlike the training part, and from which score on; None: nothing does.
+        further: of the recipes that `probe` has stored beside it.
     """
 
     recipe: str
@@ -48,32 +52,46 @@ class CalibrateResult:
     kind: str
     parameters: dict[str, Any]
     referral: dict[str, Any] | None
+    ood: dict[str, Any] | None
     trials: tuple[Trial, ...]
+    further: tuple[CalibrateResult, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {**self.__dict__, "trials": [trial.as_dict() for trial in self.trials]}
+        further = [result.as_dict() for result in self.further]
+        return {**self.__dict__, "trials": [trial.as_dict() for trial in self.trials], "further": further}
 
     def lines(self) -> list[str]:
         """Lines for a person."""
-        number = self.parameters.get("temperature")
-        said = f"{self.kind.replace('_', ' ')}" + (f" {number:.3f}" if number else "")
-        lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {said}"]
+        lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {self.said()}"]
         lines += [f"  {t.kind:<18} log loss {t.log_loss:.4f}" + ("  *" if t.kind == self.kind else "") for t in self.trials]
         lines.append("log loss by cross-validation within that part; * is the one taken")
         if self.referral is not None:
             lines.append(
                 f"refers what is less sure than {self.referral['threshold']:.3f}: all but {self.referral['coverage']:.0%}"
             )
-        return lines
+        if self.ood is not None:
+            lines.append(
+                f"refers what is unlike the training part: {self.ood['kind'].replace('_', ' ')} above "
+                f"{self.ood['threshold']:.4g}, which {self.ood['kept']:.0%} of {self.part} do not exceed"
+            )
+        return [*lines, *(f"recipe {result.recipe}, to be compared: {result.said()}" for result in self.further)]
+
+    def said(self) -> str:
+        """The calibrator in words."""
+        number = self.parameters.get("temperature")
+        return self.kind.replace("_", " ") + (f" {number:.3f}" if number else "")
 
 
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artefact.
 
+    Each recipe that `probe` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
+
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
-    leaves the choice to that (see `CHOICES`). A split without a calibration part is calibrated on validation, which early
-    stopping has used; the result says so.
+    leaves the choice to that (see `CHOICES`). The out-of-distribution scores are fitted on the training part, with thresholds
+    from the calibration part; `inference.ood` names the one to serve, or leaves it to `dermalyze.data.ood_fit.choose`. A split
+    without a calibration part is calibrated on validation, which early stopping has used; the result says so.
 
     Raises:
         UsageError: no probe or no export yet, or another process works in the run.
@@ -83,48 +101,90 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     """
     with run.lock():
         run.probe_write()
-        recipe = spec.inference.recipe
+        served = spec.inference.recipe
         part = "cal" if run.split_path("cal").exists() else "val"
-        path = run.require(run.predictions_path(part, recipe), "probe")
-        p = read_predictions(path)
+        run.require(run.predictions_path(part, served), "probe")
         record = parse_record(run.require(run.artefact_record_path, "export").read_bytes())
-        _check(run, p, part, record.scores_sha256)
-        asked_of = questions(p.classes, spec.evaluate.malignant)
-        shift_C = prior_shift(run, spec, p.classes)
-        shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
-        logits = p.logits.astype(np.float64)
-        trials = cross_validate(logits, p.labels, p.groups, shift_C)
-        asked = spec.inference.calibration
-        kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
-        fitted = fit(kind, logits, p.labels, shift_C)
-        groups = len(set(p.groups))
-        calibration = {
-            **fitted.as_dict(),
-            "part": part,
-            "images": len(p),
-            "groups": groups,
-            "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
-            "referral": _referral(fitted(logits), spec.inference.coverage),
-            "sets": _sets(fitted(logits), p, spec.inference.set_level),
-            "operating_points": operating_points(
-                Scores(p.labels, fitted(logits)), p.groups, p.classes, asked_of,
-                sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
-            ),
-        }  # fmt: skip
-        write_json(
-            run.calibration_path(recipe),
-            {
-                "schema_version": 1,
-                "recipe": recipe,
-                "scores_sha256": record.scores_sha256,
-                "predictions_sha256": sha256_file(path),
-                "asked": asked,
-                "calibration": calibration,
-                "trials": [trial.as_dict() for trial in trials],
+        result = _calibrate_recipe(run, spec, served, part, record)
+        further = [_calibrate_recipe(run, spec, name, part, record) for name in _further(run, served, part, record)]
+        return replace(result, further=tuple(further))
+
+
+def _further(run: Run, served: str, part: str, record: ArtefactRecord) -> list[str]:
+    """Recipes that are stored beside the served one, of the same model."""
+    names = [name for name in run.stored_recipes(part) if name != served]
+    meta = {name: read_predictions(run.predictions_path(part, name)).meta for name in names}
+    return [name for name in names if meta[name].get("scores_sha256") == record.scores_sha256]
+
+
+def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, record: ArtefactRecord) -> CalibrateResult:
+    """Fit, choose and write the calibration of one recipe; into the artefact too, where it serves the recipe."""
+    path = run.predictions_path(part, recipe)
+    p = read_predictions(path)
+    _check(run, p, part, record.scores_sha256)
+    shift_C = prior_shift(run, spec, p.classes)
+    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
+    logits = p.logits.astype(np.float64)
+    trials = cross_validate(logits, p.labels, p.groups, shift_C)
+    asked = spec.inference.calibration
+    kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
+    fitted = fit(kind, logits, p.labels, shift_C)
+    groups = len(set(p.groups))
+    calibration = {
+        **fitted.as_dict(),
+        "part": part,
+        "images": len(p),
+        "groups": groups,
+        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+        "referral": _referral(fitted(logits), spec.inference.coverage),
+        "sets": _sets(fitted(logits), p, spec.inference.set_level),
+        "operating_points": operating_points(
+            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
+            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
+        ),
+    }  # fmt: skip
+    served = recipe == spec.inference.recipe  # only of it is there what such scores are fitted on
+    fits, missing, synthetic_sha256 = fit_ood(run, spec, p) if served else ({}, {}, None)
+    chosen = choose(fits, missing, spec.inference.ood) if served else None
+    calibration["ood"] = fits[chosen].as_dict() if chosen is not None else None
+    for name, one in fits.items():
+        if data := one.detector.to_bytes():
+            write_bytes(run.ood_path(recipe, name), data)
+    write_json(
+        run.calibration_path(recipe),
+        {
+            "schema_version": 1,
+            "recipe": recipe,
+            "scores_sha256": record.scores_sha256,
+            "predictions_sha256": sha256_file(path),
+            "asked": asked,
+            "calibration": calibration,
+            "trials": [trial.as_dict() for trial in trials],
+            "synthetic_sha256": synthetic_sha256,
+            "ood": {
+                "choice": "largest mean AUROC of the kinds of synthetic foreign pictures against this part",
+                "missing": missing,
+                "scores": {k: {**f.as_dict(), "auroc": f.aurocs, "mean_auroc": f.mean_auroc} for k, f in fits.items()},
             },
-        )
-        write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
-        return CalibrateResult(recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], trials)
+        },
+    )
+    if served:
+        _into_artefact(run, record, calibration, fits[chosen].detector.to_bytes() if chosen is not None else b"")
+    return CalibrateResult(
+        recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], calibration["ood"], trials
+    )
+
+
+def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any], arrays: bytes) -> None:
+    """Put the calibration, and the arrays of its out-of-distribution score, into the exported artefact, all at once."""
+    files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
+    values = {**read_json(run.artefact_record_path), "calibration": calibration, "calibration_files": files}
+    if files == record.calibration_files:
+        write_json(run.artefact_record_path, values)
+        return
+    kept: dict[str, bytes | Path] = {name: run.artefact_dir / name for name in record.files}
+    more = {OOD_NAME: arrays} if arrays else {}
+    publish({**kept, **more, RECORD_NAME: json_bytes(values)}, run.artefact_dir, check=Artefact.open)
 
 
 def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:

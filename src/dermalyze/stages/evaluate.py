@@ -7,35 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import sha256_file, write_text
-from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError, one_line
+from dermalyze.config.report import dump_report, load_report
+from dermalyze.core.atomic import write_text
+from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
-from dermalyze.core.run import Run, read_json
+from dermalyze.core.run import Run
 from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
-from dermalyze.data.gallery import small_pixels
+from dermalyze.data.given import Given, match, read_given, standing_alone
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.looks import KEPT, with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
-from dermalyze.data.sources.linking import archive_name
-from dermalyze.data.splitting import read_division, read_part, require_no_leak
+from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.data.statistics import measure_images
-from dermalyze.data.store import ImageStore
 from dermalyze.data.submission import submission_csv
 from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.discrimination import point_values
-from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, judge, versions, write_report
+from dermalyze.ops.recipes import passes, pool
+from dermalyze.report.evaluation import judge, versions, write_report
+from dermalyze.report.facts import FACTS, NOT_FOR, facts, head, provenance
+from dermalyze.report.gathering import gather, manifest_store, pictures_of, read_home, validation_values
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
 from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.text import interval_or_note, value_text
 
-PICTURE_PX = 240
+"""What no model here is to be used for."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,27 @@ def evaluate(
     *,
     on: Path | None = None,
     label_map: Path | None = None,
+    predictions: Path | None = None,
+    scores: str | None = None,
+    partial: bool = False,
+    report_yaml: Path | None = None,
     accept_leak: str | None = None,
     submission: Path | None = None,
     recalibrate: float | None = None,
 ) -> EvaluateResult:
-    """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation).
+    """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation); or, with
+    `predictions`, on those that somebody else made for the test part.
 
     Args:
-        run: a run whose predictions `probe` has stored; with `on`, one that has been exported.
+        run: a run whose predictions `probe` has stored; with `on`, one that has been exported; with `predictions`, one that
+            has been split, or a folder for the report alone where the file has a column `label`.
         spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
+        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `data.given.read_given`.
+        scores: what the CSV holds, probabilities or logits; None: as its values tell.
+        partial: go on although test images are missing in the CSV.
+        report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
         submission: also write the calibrated probabilities there, as the ISIC challenges take them.
         recalibrate: with `on`, the share of that set's groups on which a calibrator of its own is fitted, to be measured on the
@@ -94,35 +103,48 @@ def evaluate(
 
     Raises:
         UsageError: no predictions yet, an empty reason, or a label map or a recalibration without a set.
-        ConfigError: `recalibrate` is no share, or `evaluate.subgroups` names a column that is not there.
+        ConfigError: `report_yaml` is unreadable or has unknown keys, `recalibrate` is no share, or `evaluate.subgroups`
+            names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
     """
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
+    if predictions is not None and on is not None:
+        raise UsageError("--predictions and --on exclude each other: name the predictions, or the set to predict")
+    if predictions is None and (scores is not None or partial):
+        raise UsageError("--scores and --partial belong to: --predictions FILE")
+    if report_yaml is not None and (on is not None or predictions is not None):
+        raise UsageError("--report-yaml belongs to the report on the run's own test part; leave out --on and --predictions")
     if on is not None:
         return _evaluate_external(run, spec, on, label_map, accept_leak, submission, recalibrate)
     if label_map is not None:
         raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
     if recalibrate is not None:
         raise UsageError("--recalibrate belongs to another set: give that with --on FOLDER or --on FILE.csv")
+    if predictions is not None:
+        return _evaluate_given(run, spec, read_given(predictions, _classes(run), scores), partial, accept_leak, submission)
     run.probe_write()
+    answers = None if report_yaml is None else load_report(report_yaml)
     recipe = spec.inference.recipe
     path = run.require(run.predictions_path("test", recipe), "probe")
-    predictions = read_predictions(path)
-    leak = check_test(run, predictions, recipe, accept_leak)
+    p = read_predictions(path)
+    leak = check_test(run, p, recipe, accept_leak)
     certificate = run.certificate()
-    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[predictions.ids])
-    judged = gather(run, spec, predictions, frame, manifest_store(spec))
-    say(f"evaluate: {len(predictions)} images, {spec.evaluate.resamples} resamples")
+    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[p.ids])
+    judged = gather(run, spec, p, frame, manifest_store(spec))
+    if answers is not None:
+        write_text(run.report_answers_path, dump_report(answers))
+    say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
-        **_head(run, spec, "test part", predictions, leak),
+        **head(run, spec, "test part", p, leak),
+        **facts(run, spec, own=True),
         **judge(judged),
-        "validation": validation_values(run, spec, predictions, judged.calibrator),
+        "validation": validation_values(run, spec, p, judged.calibrator),
         "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
-        "provenance": provenance(run, spec, predictions, path),
+        "provenance": provenance(run, spec, p, path),
     }
     return finish(run.report_dir, metrics, judged, submission)
 
@@ -152,19 +174,20 @@ def _evaluate_external(
     here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
     leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    logits, embeddings = [], []
+    samples, embeddings = [], []
     with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
-            logits_BC, embedding_BD = apply_recipe(recipe, artefact.run, batch)
-            logits.append(logits_BC)
+            samples_BSC, embedding_BD = passes(recipe, artefact.run, batch)
+            samples.append(samples_BSC)
             embeddings.append(embedding_BD)
             advance(len(batch))
+    samples_NSC = np.concatenate(samples)
     predictions = Predictions(
         ids=external.frame["image_id"].astype(str).tolist(),
         groups=external.frame["group"].astype(str).tolist(),
         labels=np.array([artefact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
-        logits=np.concatenate(logits),
+        logits=pool(samples_NSC),
         embedding=np.concatenate(embeddings),
         meta={
             "classes": artefact.classes,
@@ -175,6 +198,7 @@ def _evaluate_external(
             "manifest_sha256": run.manifest_hash(),
             "accepted_leak": leak,
         },
+        samples=samples_NSC if samples_NSC.shape[1] > 1 else None,
     )
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
@@ -185,7 +209,8 @@ def _evaluate_external(
     home = read_home(run, predictions)
     judged = gather(run, spec, predictions, rows, external.store, home, recalibrate)
     metrics = {
-        **_head(run, spec, f"external validation on {external.name}", predictions, leak),
+        **head(run, spec, f"external validation on {external.name}", predictions, leak),
+        **facts(run, spec, own=False),
         **judge(judged),
         "validation": None,
         "split": None,
@@ -207,71 +232,62 @@ def finish(folder: Path, metrics: dict[str, Any], judged: Judged, submission: Pa
     return EvaluateResult(metrics, (*files, *([submission] if submission is not None else [])))
 
 
-def gather(
-    run: Run,
-    spec: ExperimentSpec,
-    p: Predictions,
-    rows: pd.DataFrame,
-    store: ImageStore | None,
-    home: Predictions | None = None,
-    recalibrate: float | None = None,
-) -> Judged:
-    """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
-    calibrator, fitted = read_calibration(run, p)
-    paths = rows["path"].to_dict()
-    picture = None if store is None else lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
-    train = with_looks(run, read_part(run, "train").set_index("image_id"))
-    return Judged(p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, picture)
+def _classes(run: Run) -> list[str] | None:
+    """Of the run; None where the folder is none, but the place for a report."""
+    return read_classes(run) if run.config_path.is_file() else None
 
 
-def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
-    """Where the run's images come from; None where they are gone: the numbers need none."""
-    try:
-        return ImageStore.open(spec.data)
-    except (ConfigError, DataError):
-        return None
-
-
-def _head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
-    return {
+def _evaluate_given(
+    run: Run, spec: ExperimentSpec, given: Given, partial: bool, accept_leak: str | None, submission: Path | None
+) -> EvaluateResult:
+    reference, leak, store, manifest = None, None, None, None
+    if run.config_path.is_file():
+        frame, parts = read_division(run)
+        leak, manifest = require_no_leak(run, accept_leak), run.manifest_hash()
+        if given.manifest_sha256 not in (None, manifest):
+            raise DataError(
+                f"{given.name}: was made for another manifest.parquet; run again: dermalyze probe {run.root} --model FILE"
+            )
+        p, reference, notes = match(given, frame, parts, read_classes(run), partial=partial)
+        rows, store = frame.set_index("image_id").loc[p.ids], manifest_store(spec)
+    else:
+        p, rows, notes = standing_alone(given)
+    run.probe_write()
+    say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
+    counts = np.bincount(p.labels, minlength=len(p.classes))
+    judged = Judged(p, spec.evaluate, Calibrator("none", {}), None, reference, rows, picture=pictures_of(rows, store))
+    metrics = {
         "schema_version": 1,
-        "title": f"{spec.name}: {what}",
+        "title": f"{spec.name}: predictions of {given.name}",
         "set": p.meta["set"],
         "recipe": p.meta["recipe"],
         "accepted_leak": leak,
-        "about": about(run, spec, p),
-        "known_biases": _biases(run),
+        "about": {
+            "sentences": [
+                f"Predictions of {given.model}, read from {given.name} as {given.kind} of {len(p.classes)} classes "
+                f"({', '.join(p.classes)}). How that model was made is not known here, nor whether it was made with these "
+                "images: if it was, these figures flatter."
+            ],
+            "not_for": list(NOT_FOR),
+        },
+        **dict.fromkeys(FACTS),
+        "known_biases": [],
+        **judge(judged),
+        "validation": None,
+        "split": None,
+        "external": {
+            "sentence": f"{len(p)} labelled images with predictions of {given.name}.",
+            "labels": [{"label": c, "class": c, "images": int(n)} for c, n in zip(p.classes, counts, strict=True)],
+            "notes": notes,
+        },
+        "provenance": {
+            "bootstrap_seed": spec.evaluate.seed,
+            "manifest_sha256": manifest,
+            "predictions_sha256": given.sha256,
+            "versions": versions(),
+        },
     }
-
-
-def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]]:
-    """What the model is and was made from, and what it must not be used for, in sentences."""
-    counts = run.certificate()["counts"]
-    train = counts["train"]
-    weights = "given weights" if spec.model.weights or spec.model.pretrained else "random weights"
-    kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
-    size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
-    calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
-    return {
-        "sentences": [
-            f"A classifier of pictures into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
-            f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
-            f"{train['images']:,} images of {train['groups']:,} groups.",
-        ],
-        "not_for": [
-            "diagnosis, triage or any decision about a person",
-            "pictures of another kind than those it was trained on (another device, part of the body or way of taking them)",
-            "conditions that are not among its classes: it knows no others and gives each picture to one of these",
-            "people of whom the data held few; where it was not measured, nothing is known",
-        ],
-    }
-
-
-def _biases(run: Run) -> list[str]:
-    """HAM10000's, where images of it are in the manifest; synthetic sets have the same layout, but other ids."""
-    ids = read_manifest(run)["image_id"].astype(str)
-    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
-    return list(HAM10000_BIASES) if names.between(*HAM10000_IDS).any() else []
+    return finish(run.given_report_dir(given.name), metrics, judged, submission)
 
 
 def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:
@@ -315,75 +331,6 @@ def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -
             raise DataError(f"{run.root.name}: labels or groups of the predictions are not the manifest's; {again}")
     stamped = [p.meta.get("accepted_leak"), crossing, one_line(accept_leak) if accept_leak and used else None]
     return "; ".join(dict.fromkeys(reason for reason in stamped if reason)) or None
-
-
-def read_calibration(run: Run, p: Predictions) -> tuple[Calibrator, dict[str, Any] | None]:
-    """The calibrator of the predictions' recipe and what it was fitted on; none where `calibrate` has not run.
-
-    Raises:
-        ModelError: it was fitted on the scores of another model.
-    """
-    path = run.calibration_path(p.meta["recipe"])
-    if not path.exists():
-        say(f"{run.root.name}: not calibrated; probabilities are the plain softmax until: dermalyze calibrate {run.root}")
-        return Calibrator("none", {}), None
-    known = read_json(path)
-    if known.get("scores_sha256") != p.meta.get("scores_sha256"):
-        raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
-    calibration = known.get("calibration")
-    if not isinstance(calibration, dict):
-        raise ModelError(f"{path.name}: holds no calibration; run again: dermalyze calibrate {run.root}")
-    fitted = {key: calibration.get(key) for key in ("part", "images", "groups")}
-    return Calibrator.from_dict(calibration, len(p.classes)), {
-        **fitted,
-        "trials": known.get("trials"),
-        "sha256": sha256_file(path),
-    }
-
-
-def read_reference(run: Run, p: Predictions) -> Predictions | None:
-    """Predictions of the part from which thresholds come, if they are of the same scores."""
-    part = "cal" if run.split_path("cal").exists() else "val"
-    path = run.predictions_path(part, p.meta["recipe"])
-    if not path.exists():
-        return None
-    known = read_predictions(path)
-    return known if known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
-
-
-def read_home(run: Run, p: Predictions) -> Predictions | None:
-    """Predictions of the run's own test part, if they are of the same scores as those of another set."""
-    path = run.predictions_path("test", p.meta["recipe"])
-    known = read_predictions(path) if path.exists() else None
-    return known if known is not None and known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
-
-
-def validation_values(
-    run: Run, spec: ExperimentSpec, test: Predictions, calibrator: Calibrator
-) -> dict[str, float | None] | None:
-    """The same metrics on the validation part, for reference; None where its predictions are not of the same model."""
-    path = run.predictions_path("val", spec.inference.recipe)
-    if not path.exists():
-        return None
-    p = read_predictions(path)
-    same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
-    return point_values(p, spec.evaluate, calibrator) if same and p.meta["set"] == "val" else None
-
-
-def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:
-    """What the numbers hang on."""
-    return {
-        "seed": spec.seed,
-        "bootstrap_seed": spec.evaluate.seed,
-        "config_sha256": sha256_file(run.config_path),
-        "manifest_sha256": p.meta.get("manifest_sha256"),
-        "predictions_sha256": sha256_file(path),
-        "calibration_sha256": sha256_file(calibration)
-        if (calibration := run.calibration_path(p.meta["recipe"])).exists()
-        else None,
-        "model_sha256": p.meta.get("model_sha256"),
-        "versions": versions(),
-    }
 
 
 def _counts(parts: dict[str, int]) -> str:

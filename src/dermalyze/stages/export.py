@@ -8,9 +8,7 @@ import contextlib
 import io
 import json
 import logging
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +22,17 @@ from torch import Tensor, nn
 
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph, parse_record
-from dermalyze.core.atomic import resource_errors, sha256_bytes, sha256_file, sync_folder
+from dermalyze.core.artefact import (
+    GRAPH_NAME,
+    MAX_GRAPH_BYTES,
+    OOD_NAME,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    Artefact,
+    Graph,
+    parse_record,
+)
+from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
 from dermalyze.core.errors import MissingExtraError, ModelError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -132,9 +139,9 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
         parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record = with_calibration(run, make_record(run, spec, best, hashes, parity))
-        text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        publish({**files, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
+        record, more = with_calibration(run, make_record(run, spec, best, hashes, parity))
+        text = json_bytes(record)
+        publish({**files, **more, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
 
 
@@ -272,44 +279,14 @@ def make_record(
     }
 
 
-def with_calibration(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the run's calibration, where that was fitted on the very scores that this artefact gives."""
+def with_calibration(run: Run, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The record with the run's calibration and its file, where that was fitted on the very scores that this artefact gives."""
     path = run.calibration_path(record["recipe"])
     known = read_json(path) if path.exists() else {}
-    same = known.get("scores_sha256") == parse_record(json.dumps(record).encode()).scores_sha256
-    return {**record, "calibration": known["calibration"] if same else None}
-
-
-def publish(files: dict[str, bytes], target: Path, *, check: Callable[[Path], object]) -> None:
-    """Write a folder durably and all at once, beside its place first.
-
-    Args:
-        files: name to content.
-        target: the folder to make or replace.
-        check: raises where the new folder is not good; then the old one stays.
-
-    Raises:
-        ResourceError: no space, no permission.
-    """
-    with resource_errors(target.name):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
-        try:
-            for name, data in files.items():
-                with (staging / name).open("xb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            staging.chmod(0o755)
-            sync_folder(staging)
-            check(staging)
-            if target.exists():
-                before = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".tmp", dir=target.parent))
-                target.rename(before / target.name)
-                staging.rename(target)
-                shutil.rmtree(before, ignore_errors=True)
-            else:
-                staging.rename(target)
-            sync_folder(target.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    if known.get("scores_sha256") != parse_record(json.dumps(record).encode()).scores_sha256:
+        return {**record, "calibration": None}, {}
+    calibration = known["calibration"]
+    ood = calibration.get("ood") or {}
+    files = {OOD_NAME: ood["sha256"]} if ood.get("sha256") else {}
+    more = {OOD_NAME: run.require(run.ood_path(record["recipe"], ood["kind"]), "calibrate")} if files else {}
+    return {**record, "calibration": calibration, "calibration_files": files}, more

@@ -1,12 +1,18 @@
-"""What needs the model: logits and embedding of every image of every part, by the graph that is served."""
+"""What needs the model: logits and embedding of every image of every part, by the graph that is served, and of foreign and
+corrupted pictures.
 
-# Shapes: B images, H height, W width, N rows.
+Further recipes may be stored beside the served one, to be compared with it. Among them is mc_dropout, which needs the
+checkpoint itself: the exported graph has no dropout.
+"""
+
+# Shapes: B images, H height, W width, N rows, S passes, C classes, D width of the embedding.
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +22,22 @@ from numpy.typing import NDArray
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.artefact import Artefact
-from dermalyze.core.errors import ModelError
+from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.cache import cache_bytes, open_cache
-from dermalyze.data.external import read_batches
-from dermalyze.data.images import Preprocessing
-from dermalyze.data.looks import ensure_looks
-from dermalyze.data.manifest import read_manifest, usable
-from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.foreign_model import score_foreign
+from dermalyze.data.images import Preprocessing, normalise
+from dermalyze.data.pixels import Source, label_indices
+from dermalyze.data.predictions import Predictions, write_predictions
+from dermalyze.data.probing import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
 from dermalyze.data.splitting import read_part
-from dermalyze.data.store import ImageStore
-from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.recipes import RECIPES, pool
+from dermalyze.ops.recipes import passes as run_passes
+
+MC_DROPOUT, MC_PASSES = "mc_dropout", 20
+
+Answer = Callable[[NDArray[np.uint8], list[str]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
+"""Images (B, H, W, 3) and their ids to logits (B, S, C) of each pass and an embedding (B, D), or None."""
 
 
 @dataclass(frozen=True)
@@ -39,64 +49,188 @@ class ProbeResult:
         images: images of each part.
         skipped: parts whose predictions were there already, from the same model and manifest.
         seconds: time spent on the others.
+        foreign: pictures of each set that is no skin.
+        corrupted: images of the test part of which corrupted copies were scored.
+        further: of the recipes stored beside it.
     """
 
     recipe: str
     images: dict[str, int]
     skipped: list[str]
     seconds: float
+    foreign: dict[str, int] = field(default_factory=dict)
+    corrupted: int = 0
+    further: tuple[ProbeResult, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return dict(self.__dict__)
+        return {**self.__dict__, "further": [result.as_dict() for result in self.further]}
 
     def lines(self) -> list[str]:
         """Lines for a person."""
         counts = ", ".join(f"{part} {n}" + (" (kept)" if part in self.skipped else "") for part, n in self.images.items())
-        return [f"predictions by recipe {self.recipe}: {counts}; {self.seconds:.1f} s"]
+        more = "; foreign pictures: " + ", ".join(f"{name} {n}" for name, n in self.foreign.items()) if self.foreign else ""
+        more += f"; corrupted copies of {self.corrupted} test images" if self.corrupted else ""
+        own = f"predictions by recipe {self.recipe}: {counts}{more}; {self.seconds:.1f} s"
+        return [own, *(line for result in self.further for line in result.lines())]
 
 
-def probe(run: Run, spec: ExperimentSpec) -> ProbeResult:
+def probe(
+    run: Run,
+    spec: ExperimentSpec,
+    *,
+    recipes: Sequence[str] | None = None,
+    passes: int = MC_PASSES,
+    foreign: Sequence[Path] = (),
+    corruptions: int = 0,
+    model: Path | None = None,
+    sets: Sequence[str] = (),
+) -> ProbeResult:
     """Run the artefact over every part of the split; a part that is done for this model and manifest is left as it is.
 
+    A few synthetic pictures that are no skin (`dermalyze.data.foreign.SYNTHETIC`) are always among them: from these
+    `calibrate` chooses what refuses such pictures.
+
+    With `model`, run somebody else's ONNX classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
+
+    Args:
+        run: exported.
+        spec: its `inference.recipe` is always stored.
+        recipes: further ones, keys of `RECIPES` or mc_dropout, stored for every part but train: what calibrates and what is
+            judged. `calibrate` fits each its own calibrator, and `evaluate` compares them.
+        passes: of mc_dropout.
+        foreign: folders of pictures that are no skin, or MedMNIST files; each becomes a set of its own in the report.
+        corruptions: test images of which every corruption in every severity is scored (`dermalyze.ops.corruptions`), a
+            seeded sample; 0: none.
+        model, sets: see `dermalyze.data.foreign_model.score_foreign`.
+
     Raises:
-        UsageError: no export or no split yet, or another process works in the run.
-        DataError: an image or the manifest changed since it was prepared.
+        UsageError: no export or no split yet, an unknown recipe, fewer than 2 passes, another process works in the run, two
+            foreign sets of one name, or how an image is put into a foreign model is not known.
+        ConfigError: mc_dropout of a network without dropout.
+        DataError: an image or the manifest changed since it was prepared; a foreign set without a readable picture.
         ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.
     """
+    if sets and model is None:
+        raise UsageError("--set belongs to: dermalyze probe RUN --model FILE.onnx; a run's own model is made as it was trained")
+    if model is not None and (recipes or foreign or corruptions):
+        raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
+    check_foreign(foreign)
+    served = spec.inference.recipe
+    further = [name for name in dict.fromkeys(recipes or ()) if name != served]
+    check_recipes(further, passes)
     with run.lock():
         run.probe_write()
-        recipe = spec.inference.recipe
-        artefact = run.artefact(recipe, threads=spec.train.threads)
-        preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+        if model is not None:
+            started = time.monotonic()
+            name, counts = score_foreign(run, spec, model, sets)
+            return ProbeResult(name, counts, [], time.monotonic() - started)
+        artefact = run.artefact(served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
-        meta = {
-            "classes": artefact.classes,
-            "recipe": recipe,
-            "model_sha256": artefact.model_sha256,
-            "scores_sha256": artefact.record.scores_sha256,
-            "manifest_sha256": run.manifest_hash(),
-            "accepted_leak": artefact.record.accepted_leak,
-        }
-        todo = {p: frame for p, frame in frames.items() if not is_done(run, frame, {**meta, "set": p})}
-        total = sum(map(len, todo.values()))
-        started = time.monotonic()
-        if todo:
-            source = Source(run, spec, preprocessing)
-            say(f"probe: {total} images by recipe {recipe}")
-            with progress(f"probe ({recipe})", total) as advance:
-                for part, frame in todo.items():
-                    batches = source.batches(frame, spec.inference.batch_size)
-                    stored = run_part(artefact, frame, batches, {**meta, "set": part}, total, advance)
-                    write_predictions(run.predictions_path(part, recipe), stored)
-                    total = 0  # the cost is said once
-        ensure_looks(run, pd.concat(frames.values()), ImageStore.open(spec.data), workers=spec.data.workers)
-        images = {str(part): len(frame) for part, frame in frames.items()}
-        return ProbeResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
+        held_out = {part: frame for part, frame in frames.items() if part != "train"}
+        source = Source(run, spec, Preprocessing.from_dict(artefact.preprocessing))
+        answers = {name: answer_by(run, spec, artefact, name, passes) for name in (served, *further)}
+        results = [
+            store_recipe(run, source, artefact, name, answer, frames if name == served else held_out, passes)
+            for name, answer in answers.items()
+        ]
+        meta = scores_meta(run, artefact, served)
+        counts = {"synthetic": score_synthetic(run, spec, artefact, meta)}
+        counts |= score_foreign_sets(run, spec, artefact, foreign, meta)
+        if corruptions:
+            corruptions = score_corrupted(run, spec, artefact, source, frames["test"], corruptions, meta)
+        return replace(results[0], foreign=counts, corrupted=corruptions, further=tuple(results[1:]))
+
+
+def check_recipes(names: Sequence[str], passes: int) -> None:
+    """Refuse what is no recipe.
+
+    Raises:
+        UsageError: with those there are.
+    """
+    known = [*RECIPES, MC_DROPOUT]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--recipes {name}: not one of {', '.join(known)}{nearest(name, known)}")
+    if passes < 2:
+        raise UsageError(f"--passes is {passes}, must be 2 or more: the passes are compared with each other")
+
+
+def answer_by(run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, passes: int) -> Answer:
+    """How a recipe answers: through the graph, or for mc_dropout through the best checkpoint in PyTorch.
+
+    Raises:
+        ConfigError: mc_dropout of a network without dropout.
+        ModelError: the checkpoint is gone, as in an ensemble, or damaged.
+    """
+    if recipe != MC_DROPOUT:
+        return lambda images_BHW3, ids: run_passes(recipe, artefact.run, images_BHW3)
+    from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
+    from dermalyze.model.checkpoint import load_best
+    from dermalyze.model.mc_dropout import DropoutSampler
+    from dermalyze.model.strategies import Plan
+
+    if not run.best_record_path.exists():
+        raise ModelError(f"{run.root.name}: mc_dropout needs the checkpoint, and this run has none; use plain, flips or tta")
+    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    model = load_best(run)[0]
+    Plan(model, spec.train.strategy, epochs=spec.train.epochs)  # what it keeps frozen did not draw in training
+    sampler = DropoutSampler(model, seed=spec.seed, passes=passes)
+    runtime = choose_runtime(device="cpu", threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
+
+    def sample(images_BHW3: NDArray[np.uint8], ids: list[str]) -> tuple[NDArray[np.float32], None]:
+        with applied(runtime):
+            return sampler(normalise(images_BHW3, preprocessing), ids), None
+
+    return sample
+
+
+def scores_meta(run: Run, artefact: Artefact, recipe: str) -> dict[str, Any]:
+    """What stored scores are of."""
+    return {
+        "classes": artefact.classes,
+        "recipe": recipe,
+        "model_sha256": artefact.model_sha256,
+        "scores_sha256": artefact.record.scores_sha256,
+        "manifest_sha256": run.manifest_hash(),
+        "accepted_leak": artefact.record.accepted_leak,
+    }
+
+
+def store_recipe(
+    run: Run,
+    source: Source,
+    artefact: Artefact,
+    recipe: str,
+    answer: Answer,
+    frames: dict[str, pd.DataFrame],
+    passes: int,
+) -> ProbeResult:
+    """Predictions of some parts by one recipe.
+
+    Args:
+        source: of the images.
+        answer: see `answer_by`.
+        frames: rows of each part.
+        passes: of mc_dropout.
+    """
+    meta = {**scores_meta(run, artefact, recipe), **({"passes": passes} if recipe == MC_DROPOUT else {})}
+    todo = {p: frame for p, frame in frames.items() if not is_done(run, frame, {**meta, "set": p})}
+    total = sum(map(len, todo.values()))
+    started = time.monotonic()
+    if todo:
+        say(f"probe: {total} images by recipe {recipe}")
+        with progress(f"probe ({recipe})", total) as advance:
+            for part, frame in todo.items():
+                stored = run_part(answer, frame, source.batches(frame), {**meta, "set": part}, total, advance)
+                write_predictions(run.predictions_path(part, recipe), stored)
+                total = 0  # the cost is said once
+    images = {str(part): len(frame) for part, frame in frames.items()}
+    return ProbeResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
 
 
 def run_part(
-    artefact: Artefact,
+    answer: Answer,
     frame: pd.DataFrame,
     batches: Iterable[NDArray[np.uint8]],
     meta: dict[str, Any],
@@ -106,88 +240,40 @@ def run_part(
     """One part's predictions.
 
     Args:
-        artefact: the model.
+        answer: the model by a recipe.
         frame: N rows with image_id, group and label.
         batches: their images (B, H, W, 3) uint8, in order.
-        meta: with `recipe` and `set`.
+        meta: with `classes`, `recipe` and `set`.
         total: images of all parts, to say what that costs after the first batch; 0: say nothing.
         advance: is told how many images are done.
     """
-    logits: list[NDArray[np.float32]] = []
+    ids = frame["image_id"].astype(str).tolist()
+    samples: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
+    done = 0
     for batch in batches:
         begun = time.monotonic()
-        logits_BC, embedding_BD = apply_recipe(meta["recipe"], artefact.run, batch)
-        if total and not logits:
+        samples_BSC, embedding_BD = answer(batch, ids[done : done + len(batch)])
+        if total and not samples:
             say(f"probe: about {(time.monotonic() - begun) / len(batch) * total:.0f} s for the model")
-        logits.append(logits_BC)
-        embeddings.append(embedding_BD)
+        samples.append(samples_BSC)
+        embeddings += [] if embedding_BD is None else [embedding_BD]
+        done += len(batch)
         advance(len(batch))
+    samples_NSC = np.concatenate(samples)
     return Predictions(
-        ids=frame["image_id"].astype(str).tolist(),
+        ids=ids,
         groups=frame["group"].astype(str).tolist(),
-        labels=label_indices(frame, artefact.classes),
-        logits=np.concatenate(logits),
-        embedding=np.concatenate(embeddings),
+        labels=label_indices(frame, meta["classes"]),
+        logits=pool(samples_NSC),
+        embedding=np.concatenate(embeddings) if embeddings else None,
         meta=meta,
+        samples=samples_NSC if samples_NSC.shape[1] > 1 else None,
     )
-
-
-def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) class index of each row.
-
-    Raises:
-        ModelError: a label that the model doesn't know.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    if unknown := sorted(set(frame["label"]) - set(index)):
-        raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
-    return np.array([index[name] for name in frame["label"]], dtype=np.int64)
 
 
 def is_done(run: Run, frame: pd.DataFrame, meta: dict[str, Any]) -> bool:
     """Whether the part's file is there, undamaged, and of this model, manifest, recipe and these images."""
-    path = run.predictions_path(meta["set"], meta["recipe"])
-    if not path.exists():
-        return False
-    try:
-        known = read_predictions(path)
-    except ModelError as error:
-        say(f"{error}: doing so")
-        return False
-    return known.meta == meta and known.ids == frame["image_id"].astype(str).tolist()
-
-
-class Source:
-    """Pixels at the network's size: from the training's memory map where it is used, else decoded on the way.
-
-    Args:
-        run: for its manifest, in whose order the map is made.
-        spec: for `data` and the `train.cache` settings.
-        preprocessing: the artefact's.
-    """
-
-    def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing) -> None:
-        self.store, self.preprocessing = ImageStore.open(spec.data), preprocessing
-        self.workers = spec.data.workers
-        self.map: NDArray[np.uint8] | None = None
-        frame = usable(read_manifest(run)).reset_index(drop=True)
-        settings = spec.train
-        fits = cache_bytes(len(frame), preprocessing) <= settings.cache_limit_gib * 2**30
-        if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
-            self.row_of = {image_id: row for row, image_id in enumerate(frame["image_id"])}
-            paths, hashes = frame["path"].tolist(), frame["sha256"].tolist()
-            self.map = open_cache(self.store, paths, hashes, preprocessing, workers=spec.data.workers)
-
-    def batches(self, frame: pd.DataFrame, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Batches (B, H, W, 3) uint8 of the frame's images, in order.
-
-        Raises:
-            DataError: an image is gone or changed; named by its hash.
-        """
-        if self.map is not None:
-            rows = np.array([self.row_of[image_id] for image_id in frame["image_id"]], dtype=np.int64)
-            for start in range(0, len(rows), size):
-                yield self.map[rows[start : start + size]]
-            return
-        yield from read_batches(self.store, frame, self.preprocessing, size=size, workers=self.workers)
+    known = read_done(run.predictions_path(meta["set"], meta["recipe"]))
+    same = known is not None and all(known.meta.get(key) == value for key, value in meta.items())
+    return same and known is not None and known.ids == frame["image_id"].astype(str).tolist()

@@ -24,7 +24,7 @@ from dermalyze.core.atomic import require_space, sha256_bytes, sha256_file, writ
 from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, ResourceError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.core.runtime import Runtime, StopRequest, applied, choose_runtime, out_of_memory, stop_on_signals
+from dermalyze.core.runtime import Runtime, StopRequest, applied, out_of_memory, stop_on_signals
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.loader import balanced_batches, open_loader
 from dermalyze.data.manifest import read_classes, source_codes
@@ -46,20 +46,14 @@ from dermalyze.model.losses import build_loss
 from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
-from dermalyze.model.speed import fastest_runtime
-from dermalyze.ops.counter import words
+from dermalyze.model.speed import asked_runtime, fastest_runtime
+from dermalyze.model.strategies import Plan
+from dermalyze.model.warp import resized
+from dermalyze.ops.counter import dropout_seed
 from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
 from dermalyze.ops.metrics import measure
-from dermalyze.report.training import cost_line, epoch_line, log_scalars
-
-MONITORS: dict[str, int] = {  # metric: +1 more is better, -1 less is better
-    "val_loss": -1,
-    "val_accuracy": 1,
-    "val_balanced_accuracy": 1,
-    "val_macro_f1": 1,
-    "val_macro_auroc": 1,
-}
-DROPOUT = 3  # stream of ops.counter
+from dermalyze.ops.stopping import MONITORS, judge_epoch
+from dermalyze.report.training import columns, cost_line, epoch_line, log_scalars
 
 
 @dataclass(frozen=True)
@@ -139,22 +133,6 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
                 raise ResourceError(f"out of memory: {str(error)[:200]}; {OUT_OF_MEMORY}") from error
 
 
-def asked_runtime(spec: ExperimentSpec) -> Runtime:
-    """The runtime that the experiment asks for, `auto` taken as fp32 and channels-last; nothing is measured.
-
-    Raises:
-        ResourceError: no such device.
-    """
-    settings = spec.train
-    return choose_runtime(
-        device=settings.device,
-        threads=settings.threads,
-        amp=settings.amp is True,
-        channels_last=settings.channels_last is not False,
-        deterministic=settings.mode == "deterministic",
-    )
-
-
 def settled_runtime(run: Run, spec: ExperimentSpec) -> Runtime:
     """The runtime of a training: as asked; in fast mode what is left at `auto` is measured once and recorded in the run."""
     runtime = asked_runtime(spec)
@@ -194,8 +172,18 @@ class Training:
         torch.manual_seed(spec.seed)
         model = build_classifier(spec.model, len(self.classes), load_weights=True)
         check_input(model, self.preprocessing.height, self.preprocessing.width)
+        for size in self.settings.progressive:
+            try:
+                check_input(model, *self._size(size.epoch))
+            except ModelError as error:
+                raise ModelError(f"train.progressive: {error}; or raise scale {size.scale:g}") from error
         self.model: Classifier = model.to(runtime.device, memory_format=runtime.memory_format)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.model, self.settings.optimizer)
+        kind = self.settings.strategy.kind
+        if kind in ("frozen", "last", "gradual") and not (spec.model.pretrained or spec.model.weights):
+            say(f"train.strategy {kind} keeps random weights; give model.weights or model.pretrained: true")
+        self.plan = Plan(self.model, self.settings.strategy, epochs=self.settings.epochs)
+        self.changes = sorted({*self.plan.starts, *(size.epoch for size in self.settings.progressive if size.epoch)})
+        self.optimizer = build_optimizer(self.model, self.settings.optimizer, self.plan.paces)
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
         self.micro = MicroBatches(self.settings.batch_size, self.model)
@@ -244,7 +232,7 @@ class Training:
                 self._close_epoch(record)
         finally:
             self.loader.close()
-        write_json(self.run.history_path, _columns(state["history"]))
+        write_json(self.run.history_path, columns(state["history"]))
         best = state["best"]
         return TrainResult(
             len(state["history"]), best["epoch"], self.settings.monitor, best["value"], state["stopped"],
@@ -262,7 +250,7 @@ class Training:
         total_steps = steps_per_epoch * settings.epochs
         todo = positions[state["group"] * settings.accumulate :]
         images = self.loader.batches([self.rows["train"][order[batch]] for batch in todo])
-        self.model.train()
+        self.plan.enter(epoch)
         started = saved = time.monotonic()
         spent = state["epoch_seconds"]
         with contextlib.closing(images), progress(f"epoch {epoch + 1}/{settings.epochs}", len(order)) as advance:
@@ -323,10 +311,9 @@ class Training:
         sums = [0.0, 0.0, 0.0]
         self.optimizer.zero_grad(set_to_none=True)
         for (batch, raw, label), share in zip(pieces, shares, strict=True):
-            torch.manual_seed(_dropout_seed(spec.seed, epoch, int(batch[0])))
-            pixels = augment(
-                raw.to(device, non_blocking=True), self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch
-            )
+            torch.manual_seed(dropout_seed(spec.seed, epoch, int(batch[0])))
+            small = resized(raw.to(device, non_blocking=True), self._size(epoch))
+            pixels = augment(small, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch)
             target = functional.one_hot(label, len(self.classes)).float().to(device)
             pixels, target = mix(pixels, target, self.settings.augment, seed=spec.seed, epoch=epoch, step=int(batch[0]))
             inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
@@ -342,6 +329,11 @@ class Training:
             sums[2] += (scores.argmax(1) == answers).sum().item()
         self.scaler.unscale_(self.optimizer)
         return sums
+
+    def _size(self, epoch: int) -> tuple[int, int]:
+        """Height and width of training images in an epoch (0-based)."""
+        scale = next((size.scale for size in reversed(self.settings.progressive) if size.epoch <= epoch), 1.0)
+        return round(self.preprocessing.height * scale), round(self.preprocessing.width * scale)
 
     def _validate(self, epoch: int) -> dict[str, Any]:
         """The epoch's line: training sums and metrics of the validation part, by the averaged weights where there are any."""
@@ -393,26 +385,23 @@ class Training:
         state, settings = self.progress, self.settings
         state["history"].append(record)
         state["seconds"] += state["epoch_seconds"]
-        value, sign = record[settings.monitor], MONITORS[settings.monitor]
+        value = record[settings.monitor]
         if value is None:
             raise DataError(f"{settings.monitor} is not estimable on the validation part (a class is absent); monitor val_loss")
-        if state["best"] is None or sign * value > sign * state["best"]["value"]:
-            state["best"] = {"epoch": record["epoch"], "value": value}
+        done, patience, starts = record["epoch"], settings.early_stopping, [0, *self.changes]
+        judged = judge_epoch(
+            state, epoch=done, epochs=settings.epochs, value=value, sign=MONITORS[settings.monitor],
+            start=max(cycle_start(settings.schedule, done - 1), *(start for start in starts if start < done)),
+            planned=any(start >= done for start in starts),
+            patience=patience.patience if patience else None, min_delta=patience.min_delta if patience else 0.0,
+        )  # fmt: skip
+        state.update(judged)
+        if judged["best"]["epoch"] == done:
             self._save_best(record)
-        # a warm restart raises the loss: patience counts from the best of the current cycle
-        start, patience = cycle_start(settings.schedule, record["epoch"] - 1), settings.early_stopping
-        best = state["cycle_best"]
-        margin = patience.min_delta if patience else 0.0
-        if best is None or best["start"] != start or sign * value > sign * best["value"] + margin:
-            state["cycle_best"] = best = {"start": start, "epoch": record["epoch"], "value": value}
-        if record["epoch"] >= settings.epochs:
-            state["stopped"] = "epochs"
-        elif patience is not None and record["epoch"] - best["epoch"] >= patience.patience:
-            state["stopped"] = "early"
         state.update(epoch=record["epoch"], group=0, sums=[0.0, 0.0, 0.0], epoch_seconds=0.0)
         write_text(self.run.metrics_path, "".join(json.dumps(line) + "\n" for line in state["history"]))
         self._save()
-        say(epoch_line(record, epochs=settings.epochs, best=state["best"]["epoch"] == record["epoch"]))
+        say(epoch_line(record, epochs=settings.epochs, best=state["best"]["epoch"] == done))
         log_scalars(self.run, record)
         if self.request.signal and state["stopped"] is None:
             self._stop(save=False)
@@ -513,14 +502,6 @@ class Training:
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         counts = (len(self.rows["train"]), len(self.rows["val"]), parameters)
         say(cost_line(*counts, self.runtime.device, self.runtime.precision, seconds, self.learner.disk_bytes()))
-
-
-def _dropout_seed(seed: int, epoch: int, position: int) -> int:
-    """Dropout is a function of the draw position, not of what was drawn before: a resume needs no generator's state."""
-    return int(words(seed, epoch, [position], 1, stream=DROPOUT)[0, 0] >> np.uint64(1))
-
-
-def _columns(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """`metrics.jsonl` as one list a metric, under the Dermalyze document's short names where it has them."""
-    short = {"train_accuracy": "train_acc", "val_accuracy": "val_acc"}
-    return {short.get(name, name): [line.get(name) for line in history] for name in (history[0] if history else ())}
+        if self.changes:
+            later = ", ".join(str(start + 1) for start in self.changes)
+            say(f"at this pace; from epoch {later} on more of the network learns or the images grow, which takes longer")

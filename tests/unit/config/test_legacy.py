@@ -140,3 +140,10 @@ def test_reading_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         read_legacy(tmp_path / "none.yaml")
     assert DOCUMENT["training"]["lr"] == 3e-4  # reading changes no table
+
+
+@pytest.mark.parametrize(("old", "kind"), [("true", "frozen"), ("false", "full")])
+def test_a_frozen_backbone_is_a_strategy(old: str, kind: str) -> None:
+    values, lines = from_legacy(f"model: {{freeze_backbone: {old}}}", "config.yaml")
+    assert build_experiment(values).train.strategy.kind == kind
+    assert f"model.freeze_backbone {old}: train.strategy kind {kind}" in lines

@@ -66,6 +66,7 @@ def test_default_fractions_are_not_shared_between_specs() -> None:
         (PreprocessSpec, {"size": [224, 9000]}, "outside 8..4096"),
         (PreprocessSpec, {"std": [0.2, 0.0, 0.2]}, "must be above 0"),
         (AugmentSpec, {"scale": [1.1, 0.9]}, "must be"),
+        (AugmentSpec, {"magnitude": 9}, "ops and magnitude belong to policy randaugment, not standard"),
         (AugmentSpec, {"hflip": 1.5}, "less than or equal to 1"),
         (ModelSpec, {"pretrained": True, "weights": "a.safetensors"}, "both given; keep one"),
         (DataSpec, {"max_bad_fraction": 2}, "less than or equal to 1"),
@@ -73,11 +74,24 @@ def test_default_fractions_are_not_shared_between_specs() -> None:
         (TrainSpec, {"batch_size": True}, "batch_size is true"),
         (TrainSpec, {"early_stopping": {"patience": True}}, "patience is true"),
         (TrainSpec, {"ema": 1.0}, "less than 1"),
+        (TrainSpec, {"strategy": {"kind": "gradual", "epochs": [1, 5, 5]}}, "epochs 1, 5, 5 must rise"),
+        (TrainSpec, {"strategy": {"kind": "gradual", "epochs": []}}, "at least 1 item"),
+        (TrainSpec, {"strategy": {"kind": "layerwise_decay", "factor": 1.0}}, "less than 1"),
+        (TrainSpec, {"progressive": [{"epoch": 0, "scale": 0.5}]}, "must end at scale 1 before epoch 40, ends at 0.5 in 0"),
+        (TrainSpec, {"progressive": [{"epoch": 9, "scale": 1}], "epochs": 9}, "before epoch 9, ends at 1 in 9"),
+        (TrainSpec, {"progressive": [{"epoch": 2, "scale": 0.5}, {"epoch": 2, "scale": 1}]}, "epochs 2, 2 must rise"),
+        (ModelSpec, {"freeze_backbone": True}, r"freeze_backbone was replaced; write train.strategy: \{kind: frozen\}"),
+        (TrainSpec, {"optimizer": {"backbone_lr": 1e-5}}, r"backbone_lr was replaced; write train.strategy: \{kind: diff"),
     ],
 )
 def test_values_out_of_range_are_refused(spec: type[BaseModel], values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         spec.model_validate(values)
+
+
+def test_old_keys_that_were_off_are_left_out() -> None:
+    assert ModelSpec.model_validate({"freeze_backbone": False}) == ModelSpec()
+    assert TrainSpec.model_validate({"optimizer": {"kind": "sgd", "backbone_lr": None}}).optimizer.kind == "sgd"
 
 
 def test_booleans_stay_where_they_are_meant() -> None:

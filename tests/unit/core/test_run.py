@@ -158,3 +158,13 @@ def test_a_folder_in_the_run_is_probed_as_well(tmp_path: Path) -> None:
     run.probe_write()
     with pytest.raises(ResourceError, match="check the disk and the path"):
         run.probe_write(run.checkpoints_dir)
+
+
+def test_stored_recipes_of_a_set_are_not_those_of_a_set_whose_name_begins_alike(tmp_path):
+    run = Run(tmp_path)
+    assert run.stored_recipes("test") == []
+    run.predictions_dir.mkdir()
+    for name, recipe in (("test", "plain"), ("test", "mc_dropout"), ("test-b", "tta"), ("val", "flips")):
+        run.predictions_path(name, recipe).touch()
+    assert run.stored_recipes("test") == ["mc_dropout", "plain"]
+    assert run.stored_recipes("test-b") == ["tta"]

@@ -12,9 +12,13 @@ from PIL import Image
 from dermalyze.config.data import DataSpec
 from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
-from dermalyze.data import looks
-from dermalyze.data.looks import KEPT, ensure_looks, read_looks, with_looks
+from dermalyze.data.looks import KEPT, read_looks, with_looks, write_looks
+from dermalyze.data.statistics import measure_images
 from dermalyze.data.store import ImageStore
+
+
+def measure(run, rows, store):
+    write_looks(run, rows, measure_images(store, rows, workers=0))
 
 
 @pytest.fixture
@@ -34,21 +38,19 @@ def measured(tmp_path):
     return Run(tmp_path / "run"), pd.DataFrame(rows), ImageStore.open(DataSpec(path=str(data)))
 
 
-def test_looks_are_measured_once_and_read_back(measured, monkeypatch):
+def test_looks_are_kept_and_read_back(measured):
     run, rows, store = measured
-    ensure_looks(run, rows, store, workers=0)
+    measure(run, rows, store)
     found = with_looks(run, rows.set_index("image_id"))
     assert set(KEPT) < set(found.columns)
     assert found["ita"].tolist() == pytest.approx([found["ita"]["i0"], found["ita"]["i1"], found["ita"]["i0"]])
     assert found["ita"]["i0"] > 41 > 10 > found["ita"]["i1"]
     assert found["skin_share"]["i2"] < 0.3 < found["skin_share"]["i0"], "the mask is used"
-    monkeypatch.setattr(looks, "measure_images", lambda *_, **__: pytest.fail("measured again"))
-    ensure_looks(run, rows, store, workers=0)
 
 
 def test_another_image_of_that_name_has_no_looks(measured):
     run, rows, store = measured
-    ensure_looks(run, rows, store, workers=0)
+    measure(run, rows, store)
     changed = rows.set_index("image_id")
     changed.loc["i1", "sha256"] = "0" * 64
     found = with_looks(run, changed)
@@ -56,15 +58,14 @@ def test_another_image_of_that_name_has_no_looks(measured):
     assert with_looks(Run(run.root / "other"), changed)["ita"].isna().all()
 
 
-def test_a_new_image_and_a_damaged_file_are_measured_again(measured):
+def test_a_damaged_file_is_refused_with_the_remedy(measured):
     run, rows, store = measured
-    ensure_looks(run, rows[:2], store, workers=0)
-    ensure_looks(run, rows, store, workers=0)
+    measure(run, rows, store)
     assert len(read_looks(run)) == 3
     whole = run.looks_path.read_bytes()
     for damaged in (whole[:-20], b"no parquet", b""):
         run.looks_path.write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"looks\.parquet: damaged .*delete it and run: dermalyze probe"):
+        with pytest.raises(ModelError, match=r"looks\.parquet: damaged .*delete it and run: dermalyze audit"):
             read_looks(run)
-    ensure_looks(run, rows, store, workers=0)
+    measure(run, rows, store)
     assert run.looks_path.read_bytes() == whole, "the same pictures, the same bytes"

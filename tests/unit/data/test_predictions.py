@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,9 +44,48 @@ def test_round_trip_is_exact(tmp_path_factory, n, width, seed):
         assert after.embedding is None
 
 
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(0, 9), s=st.integers(2, 5), seed=st.integers(0, 99))
+def test_passes_come_back_as_they_were(tmp_path_factory, n, s, seed):
+    path = tmp_path_factory.mktemp("p") / "a.parquet"
+    samples = np.random.default_rng(seed).normal(size=(n, s, 3)).astype(np.float32)
+    write_predictions(path, some(n, samples=samples))
+    after = read_predictions(path)
+    np.testing.assert_array_equal(after.samples, samples)
+    assert after.samples.dtype == np.float32
+    np.testing.assert_allclose(after.sample_probs().sum(axis=2), 1)
+    assert some(n).sample_probs() is None
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path):
+    write_predictions(tmp_path / "new", some())
+    table = pq.read_table(tmp_path / "new")
+    first = table.replace_schema_metadata({**table.schema.metadata, b"dermalyze.predictions": b"1"})
+    pq.write_table(first, tmp_path / "first")
+    assert read_predictions(tmp_path / "first").samples is None
+    pq.write_table(first.replace_schema_metadata({**first.schema.metadata, b"dermalyze.predictions": b"3"}), tmp_path / "later")
+    with pytest.raises(ModelError, match="reads 1 and 2"):
+        read_predictions(tmp_path / "later")
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (np.zeros((5, 3)), "shape"),
+        (np.zeros((4, 2, 3)), "shape"),
+        (np.zeros((5, 2, 4)), "shape"),
+        (np.zeros((5, 1, 3)), "single pass"),
+        (np.where(np.arange(30).reshape(5, 2, 3) == 7, np.nan, 0.0), "1 of 5 rows have NaN or infinite samples"),
+    ],
+)
+def test_unsound_passes_are_refused(samples, words):
+    with pytest.raises(ModelError, match=words):
+        some(samples=samples)
+
+
 def test_the_same_predictions_give_the_same_bytes(tmp_path):
     for name in "ab":
-        write_predictions(tmp_path / name, some())
+        write_predictions(tmp_path / name, some(samples=np.ones((5, 2, 3))))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from dermalyze.config.data import DataSpec
 from dermalyze.data.gallery import Picture
-from dermalyze.data.statistics import MEASURES, SHOWN, artefact_galleries, audit_looks, measure_images
+from dermalyze.data.statistics import MEASURES, SHOWN, SKIN, artefact_galleries, audit_looks, measure_images
 from dermalyze.data.store import ImageStore
 from dermalyze.ops.looks import ARTEFACTS
 
@@ -57,7 +57,7 @@ def kinds(findings):
 def test_a_clean_set_has_no_warning(tmp_path):
     _, looks, findings, tables = audited(tmp_path / "clean")
     assert kinds(findings) == set()
-    assert list(looks.frame) == [*MEASURES, *ARTEFACTS]
+    assert list(looks.frame) == [*MEASURES, *ARTEFACTS, *SKIN]
     assert set(looks.frame["jpeg_quality"]) == {90.0}
     areas = [row[2] for row in tables["looks"]["rows"]]
     assert max(areas) < 0.75

@@ -79,11 +79,14 @@ class World:
         for part in ("train", "val", "test"):
             one = Predictions(["a"], ["a"], np.zeros(1, np.int64), np.zeros((1, 2), np.float32), None, {**meta, "set": part})
             write_predictions(run.predictions_path(part, "plain"), one)
+        write_predictions(run.foreign_path("synthetic", "plain"), one)
 
     def calibrate(self, run: Run) -> None:
         calibration = {"kind": "none", "parameters": {}, "part": "val"}
         scores = sha256_file(run.predictions_path("val", "plain"))
-        write_json(run.calibration_path("plain"), {"predictions_sha256": scores, "calibration": calibration})
+        synthetic = sha256_file(run.foreign_path("synthetic", "plain"))
+        known = {"predictions_sha256": scores, "synthetic_sha256": synthetic, "calibration": calibration}
+        write_json(run.calibration_path("plain"), known)
         write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
 
     def evaluate(self, run: Run) -> None:

@@ -174,7 +174,7 @@ def test_caches_stay_where_one_run_is_unreadable(tmp_path: Path, cache: Path, ca
 @pytest.mark.parametrize(
     ("action", "words", "text"),
     [
-        ("lst", [], "must be one of list, show, diff, tag, clean; did you mean 'list'"),
+        ("lst", [], "must be one of list, show, diff, compare, tag, clean; did you mean 'list'"),
         ("show", [], "write: dermalyze runs show RUN"),
         ("diff", ["a"], "write: dermalyze runs diff RUN RUN"),
         ("show", ["nowhere"], "not a run folder"),

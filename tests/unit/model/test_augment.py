@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 OFF = AugmentSpec(policy="none")
 SWITCHES: list[dict[str, Any]] = [
     {"hflip": 0.5}, {"vflip": 0.5}, {"rotate_deg": 90.0}, {"translate": 0.2}, {"scale": (0.8, 1.2)}, {"brightness": 0.3},
-    {"contrast": 0.3}, {"saturation": 0.5}, {"hue": 0.1}, {"blur": 0.7}, {"cutout": 0.7},
+    {"contrast": 0.3}, {"saturation": 0.5}, {"hue": 0.1}, {"blur": 0.7}, {"cutout": 0.7}, {"perspective": 0.5},
 ]  # fmt: skip
 
 

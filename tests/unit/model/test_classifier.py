@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from dermalyze.config.model import ModelSpec
+from dermalyze.config.train import FrozenStrategy
 from dermalyze.core.errors import ModelError
 from dermalyze.model.classifier import Classifier, build_classifier, check_input
+from dermalyze.model.strategies import Plan
 
 
 def build(**values: object) -> Classifier:
@@ -29,7 +31,9 @@ def step(model: Classifier) -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "simple", "acrnn"])
 def test_a_frozen_backbone_stays_bit_for_bit(kind: str) -> None:
-    model = build(head={"kind": kind}, freeze_backbone=True).train().train()
+    model = build(head={"kind": kind})
+    Plan(model, FrozenStrategy(), epochs=1)
+    model.eval().train().train()
     before, head_before = state(model.backbone), state(model.head)
     assert model.training
     assert model.head.training
@@ -49,7 +53,8 @@ def test_a_free_backbone_learns() -> None:
 
 
 def test_frozen_dropout_is_off() -> None:
-    model = build(backbone="resnet10t", kwargs={"drop_rate": 0.5, "drop_path_rate": 0.5}, freeze_backbone=True).train()
+    model = build(backbone="resnet10t", kwargs={"drop_rate": 0.5, "drop_path_rate": 0.5})
+    Plan(model, FrozenStrategy(), epochs=1)
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(model.embed(images), model.embed(images))
 

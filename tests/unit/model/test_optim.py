@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from dermalyze.config.train import AdamWOptimizer, OptimizerSpec, SgdOptimizer
 from dermalyze.core.errors import ConfigError, ModelError
-from dermalyze.model.optim import Ema, build_optimizer, parameter_groups, set_lr
+from dermalyze.model.optim import Ema, Pace, build_optimizer, parameter_groups, set_lr
 
 torch.set_num_threads(1)
 SPECS: list[OptimizerSpec] = [
@@ -66,46 +67,63 @@ def names(model: nn.Module, group: dict[str, list[Tensor]]) -> set[str]:
     return {name for name, parameter in model.named_parameters() if any(parameter is other for other in group["params"])}
 
 
-@pytest.mark.parametrize("backbone_lr", [None, 1e-3])
-def test_every_parameter_is_in_exactly_one_group(model: Small, backbone_lr: float | None) -> None:
-    groups = parameter_groups(model, AdamWOptimizer(backbone_lr=backbone_lr))
+def groups_of(model: nn.Module, **scales: float) -> list[dict[str, Any]]:
+    """Groups where the parameters under a name have the scale given."""
+    named = {p: Pace(scales[word]) for name, p in model.named_parameters() if (word := name.partition(".")[0]) in scales}
+    return parameter_groups(model, lr=0.1, weight_decay=0.3, paces=named)
+
+
+@pytest.mark.parametrize("scales", [{}, {"backbone": 0.1}, {"backbone": 0.1, "head": 0.2}])
+def test_every_parameter_is_in_exactly_one_group(model: Small, scales: dict[str, float]) -> None:
+    groups = groups_of(model, **scales)
     listed = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters())
+    assert len({(group["name"], group["lr_scale"]) for group in groups}) == len(groups)
 
 
 def test_biases_norms_and_exempt_names_are_not_decayed(model: Small) -> None:
-    groups = {group["name"]: group for group in parameter_groups(model, AdamWOptimizer(weight_decay=0.3))}
+    groups = {group["name"]: group for group in groups_of(model)}
     assert names(model, groups["decay"]) == {"backbone.0.weight", "head.1.weight"}
     assert groups["decay"]["weight_decay"] == 0.3
     assert groups["no_decay"]["weight_decay"] == 0.0
     assert "backbone.2.position" in names(model, groups["no_decay"])
 
 
-@pytest.mark.parametrize("spec", [AdamWOptimizer(lr=1e-2, backbone_lr=1e-3), SgdOptimizer(lr=1e-2, backbone_lr=1e-3)])
-def test_the_backbone_has_its_own_rate_and_keeps_the_proportion(model: Small, spec: OptimizerSpec) -> None:
-    optimizer = build_optimizer(model, spec)
-    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-    assert rates == pytest.approx({"backbone_decay": 1e-3, "backbone_no_decay": 1e-3, "decay": 1e-2, "no_decay": 1e-2})
+@pytest.mark.parametrize("spec", [AdamWOptimizer(lr=1e-2), SgdOptimizer(lr=1e-2)])
+def test_a_scale_is_kept_by_the_schedule(model: Small, spec: OptimizerSpec) -> None:
+    optimizer = build_optimizer(model, spec, dict.fromkeys(model.backbone.parameters(), Pace(0.1)))
     for group in optimizer.param_groups:
-        assert all(name.startswith("backbone.") == group["name"].startswith("backbone_") for name in names(model, group))
-    set_lr(optimizer, 5.0)
-    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == pytest.approx(
-        {"backbone_decay": 0.5, "backbone_no_decay": 0.5, "decay": 5.0, "no_decay": 5.0}
-    )
+        assert all(name.startswith("backbone.") == (group["lr_scale"] == 0.1) for name in names(model, group))
+    for rate in (1e-2, 5.0):
+        set_lr(optimizer, rate)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate, rate / 10, rate / 10])
 
 
-def test_frozen_parameters_are_left_out(model: Small) -> None:
+def test_what_never_learns_is_left_out(model: Small) -> None:
+    head = {"head.1.weight", "head.1.bias"}
+    assert set.union(*(names(model, group) for group in groups_of(model, backbone=0.0))) == head
     model.backbone.requires_grad_(False)
-    groups = parameter_groups(model, AdamWOptimizer(backbone_lr=1e-3))
-    assert set.union(*(names(model, group) for group in groups)) == {"head.1.weight", "head.1.bias"}
+    assert set.union(*(names(model, group) for group in groups_of(model))) == head
     model.requires_grad_(False)
     with pytest.raises(ConfigError, match="everything is frozen"):
-        parameter_groups(model, AdamWOptimizer())
+        groups_of(model)
 
 
-def test_a_backbone_rate_needs_a_backbone() -> None:
-    with pytest.raises(ConfigError, match="has no backbone"):
-        parameter_groups(nn.Linear(2, 2), AdamWOptimizer(backbone_lr=1e-3))
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_what_does_not_learn_yet_is_neither_changed_nor_remembered(model: Small, spec: OptimizerSpec) -> None:
+    optimizer = build_optimizer(model, spec, dict.fromkeys(model.backbone.parameters(), Pace(1.0, start=1)))
+    model.backbone.requires_grad_(False)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    step(model, optimizer)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("backbone."), name
+    assert {id(p) for p in optimizer.state} <= {id(p) for p in model.head.parameters()}
+    model.backbone.requires_grad_(True)
+    step(model, optimizer)
+    assert not torch.equal(model.backbone[0].weight, before["backbone.0.weight"])
+    if isinstance(spec, AdamWOptimizer):  # the correction of the moments' bias begins with its own first step
+        assert optimizer.state[model.backbone[0].weight]["step"].item() == 1
+        assert optimizer.state[model.head[1].weight]["step"].item() == 2
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)

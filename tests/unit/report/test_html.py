@@ -11,8 +11,14 @@ import pytest
 
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
+from dermalyze.data.beyond import Beyond, Pictures
 from dermalyze.data.predictions import Predictions
+from dermalyze.ops.answering import Limit, Rule
 from dermalyze.ops.calibrators import Calibrator
+from dermalyze.ops.conformal import Sets
+from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES
+from dermalyze.ops.ood import OOD_SCORES, fit, threshold_of
+from dermalyze.ops.selective import Referral
 from dermalyze.report.evaluation import judge, write_report
 from dermalyze.report.html import template
 from dermalyze.report.judged import Judged
@@ -36,6 +42,7 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     judged = Judged(p, EvaluateSpec(resamples=100), calibrator, fitted, p if reference else None)
     m = {
         "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, "about": None,
+        "model": None, "files": None, "controls": None, "person": None,
         **judge(judged),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
@@ -208,3 +215,69 @@ def test_every_section_has_its_template_and_its_place_in_the_contents(tmp_path):
     assert f'href="#{heads[0]}"' in page
     for name in SECTIONS.values():
         assert template(name.template)
+
+
+def with_beyond(n=60):
+    """A judged set with embeddings, the whole rule, foreign pictures and corrupted copies of ten images."""
+    m, judged = report(n=n)
+    generator, p = np.random.default_rng(5), judged.p
+    embedding = 6 + generator.normal(size=(n, 4)) + 2 * p.labels[:, None]
+    p = Predictions(p.ids, p.groups, p.labels, p.logits, embedding, p.meta)
+    detectors = {kind: fit(kind, p.logits, embedding, p.labels) for kind in OOD_SCORES}
+    scores = {
+        kind: {"threshold": threshold_of(found(p.logits, embedding)), "mean_auroc": 0.75} for kind, found in detectors.items()
+    }
+    rule = Rule(Limit("knn", scores["knn"]["threshold"], 0.95), Referral("max_probability", 0.8, 0.7),
+                Sets("lac", 0.8, {"marginal": 0.4}, {"marginal": 30}))  # fmt: skip
+    foreign = {
+        name: Pictures(generator.normal(size=(k, 2)).astype(np.float32), generator.normal(-30, 1, (k, 4)).astype(np.float32))
+        for name, k in (("noise", 20), ("two_films", 2))
+    }
+    grid = [f"{kind}/{s}" for kind in CORRUPTIONS for s in SEVERITIES]
+    rows = np.repeat(np.arange(10), len(grid))
+    ids = [f"{p.ids[i]}/{name}" for i, name in zip(rows, grid * 10, strict=True)]
+    logits = p.logits[rows] + generator.normal(size=(len(rows), 2))
+    corrupted = Predictions(ids, [p.groups[i] for i in rows], p.labels[rows], logits, embedding[rows], p.meta)
+    table = {"scores": scores, "missing": {"energy": "a reason"}, "choice": "the rule of choice"}
+    judged = Judged(p, judged.spec, PLAIN, None, p, beyond=Beyond(rule, table, detectors, foreign, corrupted))
+    return {**m, **judge(judged)}, judged
+
+
+def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_path):
+    write_report(tmp_path, *with_beyond())
+    m, page = json.loads((tmp_path / "evaluation_metrics.json").read_text()), (tmp_path / "report.html").read_text()
+    known = set()
+
+    def collect(value):
+        if isinstance(value, dict | list):
+            [collect(v) for v in (value.values() if isinstance(value, dict) else value)]
+        elif isinstance(value, float):
+            known.add(f"{value:.3f}")
+
+    collect(m)
+    text, tags = read(page)
+    assert set(re.findall(r"\d\.\d{3}", text)) <= known
+    for words in ("What is answered", "never seen", "photograph is bad", "two films", "the rule of choice", "a reason"):
+        assert words in text, words
+    assert (tmp_path / "corruptions.png").stat().st_size > 5000
+    shares = m["decision"]["shares"]
+    assert shares["answer"]["value"] + shares["set"]["value"] + shares["refer"]["value"] == pytest.approx(1)
+    assert m["decision"]["foreign"]["noise"]["value"] == 1.0
+    assert m["decision"]["foreign"]["two_films"]["low"] is None
+    assert m["ood"]["scores"]["knn"]["sets"]["noise"]["auroc"]["value"] == 1.0
+    assert not any(attrs.get("src", "data:").startswith("http") for _, attrs in tags)
+
+
+def test_the_mean_over_corruptions_is_the_mean_of_its_parts():
+    c = with_beyond()[0]["corruptions"]
+    assert c["groups"] == 5
+    for key in ("accuracy", "ece", "referred"):
+        parts = [one[key]["value"] for kind in c["kinds"].values() for one in kind["severities"].values()]
+        assert c["mean"][key]["value"] == pytest.approx(np.mean(parts))
+        assert c["kinds"]["hair"]["mean"][key]["value"] == pytest.approx(np.mean(parts[-5:]))
+    assert c["mean"]["accuracy"]["low"] is None  # five groups have no interval
+
+
+def test_without_them_there_is_nothing_to_say():
+    m, _ = report()
+    assert (m["ood"], m["decision"], m["corruptions"]) == (None, None, None)

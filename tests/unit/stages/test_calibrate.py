@@ -223,8 +223,12 @@ class TestReferral:
         p = read_predictions(run.predictions_path("cal", "plain"))
         predictor = Predictor(run.root, threads=1)
         confidence = predictor.calibrator(p.logits.astype(float)).max(axis=1)
-        assert result.referral == {"confidence": "max_probability", "coverage": 0.7, "threshold": predictor.referral.threshold}
-        assert np.mean(confidence >= predictor.referral.threshold) == pytest.approx(0.7, abs=1 / len(p))
+        assert result.referral == {
+            "confidence": "max_probability",
+            "coverage": 0.7,
+            "threshold": predictor.rule.referral.threshold,
+        }
+        assert np.mean(confidence >= predictor.rule.referral.threshold) == pytest.approx(0.7, abs=1 / len(p))
         assert "refers what is less sure" in "\n".join(result.lines())
 
     def test_answers_below_it_abstain_with_the_reason(self, make_artefact):
@@ -300,10 +304,10 @@ class TestSets:
         run, spec = exported(config=self.CONFIG, skill=1.0)
         calibrate(run, spec)
         predictor = Predictor(run.root, threads=1)
-        assert (predictor.sets.level, predictor.sets.score) == (0.8, "lac")
-        assert set(predictor.sets.thresholds) == {"mel", "nv", "vasc"}
+        assert (predictor.rule.sets.level, predictor.rule.sets.score) == (0.8, "lac")
+        assert set(predictor.rule.sets.thresholds) == {"mel", "nv", "vasc"}
         pictures = np.random.default_rng(0).integers(0, 256, (30, 12, 16, 3), dtype=np.uint8)
-        inside = predictor.sets.of(predictor.probabilities(pictures), predictor.classes)
+        inside = predictor.rule.sets.of(predictor.probabilities(pictures), predictor.classes)
         for answer, row in zip(predictor.predict_batch(list(pictures)), inside, strict=True):
             assert set(answer["prediction_set"]) == {name for name, one in zip(predictor.classes, row, strict=True) if one}
             probabilities = [answer.probabilities[name] for name in answer.prediction_set]

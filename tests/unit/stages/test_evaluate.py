@@ -21,7 +21,8 @@ from dermalyze.stages.evaluate import evaluate
 
 COUNTS = {"df": 26, "mel": 30, "nv": 80}
 FILES = {
-    "evaluation_metrics.json", "report.html", "confusion_matrix.png", "roc_curves.png", "per_class_metrics.png",
+    "evaluation_metrics.json", "model_card.md", "checklists.md", "report.html", "confusion_matrix.png", "roc_curves.png",
+    "per_class_metrics.png",
     "calibration_curve.png",
     "risk_coverage.png", "pr_curves.png", "decision_curve.png",
 }  # fmt: skip

@@ -1,0 +1,78 @@
+"""Pixels at the network's size, and labels as class numbers: what the model is asked of."""
+
+# Shapes: B images, H height, W width, N rows.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.errors import ModelError
+from dermalyze.core.run import Run
+from dermalyze.data.cache import cache_bytes, open_cache
+from dermalyze.data.external import read_batches
+from dermalyze.data.images import Preprocessing
+from dermalyze.data.manifest import read_manifest, usable
+from dermalyze.data.store import ImageStore
+
+
+def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) class index of each row.
+
+    Raises:
+        ModelError: a label that the model doesn't know.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    if unknown := sorted(set(frame["label"]) - set(index)):
+        raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
+    return np.array([index[name] for name in frame["label"]], dtype=np.int64)
+
+
+class Source:
+    """Pixels at the network's size: from the training's memory map where it is used, else decoded on the way.
+
+    Args:
+        run: for its manifest, in whose order the map is made.
+        spec: for `data` and the `train.cache` settings.
+        preprocessing: the artefact's.
+    """
+
+    def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing) -> None:
+        self.run, self.spec, self.preprocessing = run, spec, preprocessing
+
+    @cached_property
+    def store(self) -> ImageStore:
+        """Of the images, opened when the first part is read: where all is done, it is not needed."""
+        return ImageStore.open(self.spec.data)
+
+    @cached_property
+    def map(self) -> tuple[NDArray[np.uint8], dict[str, int]] | None:
+        """The memory map and each image's row in it, or None."""
+        settings, workers = self.spec.train, self.spec.data.workers
+        frame = usable(read_manifest(self.run)).reset_index(drop=True)
+        fits = cache_bytes(len(frame), self.preprocessing) <= settings.cache_limit_gib * 2**30
+        if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
+            paths, hashes = frame["path"].tolist(), frame["sha256"].tolist()
+            pixels = open_cache(self.store, paths, hashes, self.preprocessing, workers=workers)
+            return pixels, {image_id: row for row, image_id in enumerate(frame["image_id"])}
+        return None
+
+    def batches(self, frame: pd.DataFrame) -> Iterator[NDArray[np.uint8]]:
+        """Batches (B, H, W, 3) uint8 of the frame's images, in order.
+
+        Raises:
+            DataError: an image is gone or changed; named by its hash.
+        """
+        size = self.spec.inference.batch_size
+        if self.map is not None:
+            pixels, row_of = self.map
+            rows = np.array([row_of[image_id] for image_id in frame["image_id"]], dtype=np.int64)
+            for start in range(0, len(rows), size):
+                yield pixels[rows[start : start + size]]
+            return
+        yield from read_batches(self.store, frame, self.preprocessing, size=size, workers=self.spec.data.workers)

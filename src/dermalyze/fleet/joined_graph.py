@@ -1,0 +1,106 @@
+"""Several exported networks as one ONNX graph that answers with the mean of their probabilities."""
+
+# Shapes: B images, M members, C classes.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, Artefact, Graph
+from dermalyze.core.errors import ModelError
+from dermalyze.ops.recipes import apply_recipe, pool, softmax
+from dermalyze.stages.export import PARITY_BATCHES, TOLERANCE, parity_images
+
+
+def join_graphs(graphs: Sequence[bytes]) -> bytes:
+    """One graph with the members' input, whose logits are the log of their mean probability; the embedding is the first's.
+
+        logits = log mean_m softmax(logits_m), by way of the largest, so that nothing underflows
+
+    A recipe of several views may then be run on it as on any network: the mean over views and members is the same in either
+    order.
+
+    Args:
+        graphs: exported networks of the same input and classes.
+
+    Raises:
+        ModelError: they come of other versions of the exporter, or would be 2 GiB or more.
+    """
+    import onnx
+    from onnx import compose, helper
+
+    if sum(map(len, graphs)) > MAX_GRAPH_BYTES - 2**24:
+        size = sum(map(len, graphs)) / 2**30
+        raise ModelError(f"ensemble: the members' graphs have {size:.1f} GiB, one file holds under 2 GiB; take fewer members")
+    models = [onnx.load_from_string(data) for data in graphs]
+    versions = [(model.ir_version, sorted((one.domain, one.version) for one in model.opset_import)) for model in models]
+    if any(version != versions[0] for version in versions):
+        raise ModelError("ensemble: the members were exported by other versions; export them again: dermalyze export RUN")
+    names = [output.name for output in models[0].graph.output]
+    shapes = {value.name: value for value in (*models[0].graph.input, *models[0].graph.output)}
+    inside = [compose.add_prefix(model, f"m{m}_") for m, model in enumerate(models)]
+    node = helper.make_node
+    nodes = [node("Identity", ["images"], [f"m{m}_images"]) for m in range(len(inside))]
+    nodes += [one for model in inside for one in model.graph.node]
+    for m in range(len(inside)):
+        nodes += [
+            node("LogSoftmax", [f"m{m}_logits"], [f"m{m}_log_probs"], axis=1),
+            node("Unsqueeze", [f"m{m}_log_probs", "members_axis"], [f"m{m}_stacked"]),
+        ]
+    nodes += [
+        node("Concat", [f"m{m}_stacked" for m in range(len(inside))], ["log_probs"], axis=0),
+        node("ReduceMax", ["log_probs", "members_axis"], ["largest"], keepdims=1),
+        node("Sub", ["log_probs", "largest"], ["below"]),
+        node("Exp", ["below"], ["parts"]),
+        node("ReduceMean", ["parts", "members_axis"], ["mean"], keepdims=1),
+        node("Log", ["mean"], ["log_mean"]),
+        node("Add", ["log_mean", "largest"], ["kept"]),
+        node("Squeeze", ["kept", "members_axis"], ["logits"]),
+        node("Identity", ["m0_embedding"], ["embedding"]),
+    ]
+    axis = onnx.numpy_helper.from_array(np.array([0], np.int64), "members_axis")
+    initializers = [one for model in inside for one in model.graph.initializer]
+    graph = helper.make_graph(nodes, "ensemble", [shapes["images"]], [shapes[name] for name in names], [*initializers, axis])
+    joined = helper.make_model(
+        graph,
+        opset_imports=list(models[0].opset_import),
+        ir_version=models[0].ir_version,
+        functions=[one for model in inside for one in model.functions],
+    )
+    return bytes(joined.SerializeToString(deterministic=True))
+
+
+def join_weights(paths: Sequence[Path]) -> bytes:
+    """The members' weights in one safetensors file, as `member_0.NAME` and so on."""
+    from safetensors.numpy import load, save
+
+    tensors: dict[str, Any] = {}
+    for m, path in enumerate(paths):
+        tensors |= {f"member_{m}.{name}": value for name, value in load(path.read_bytes()).items()}
+    return bytes(save(tensors))
+
+
+def joined_parity(graph: bytes, artefacts: Sequence[Artefact], recipe: str) -> dict[str, Any]:
+    """Largest difference between the joined graph and the mean of its members, over noise and smooth pictures.
+
+    Raises:
+        ModelError: a probability differs by more than the export's tolerance.
+    """
+    first = artefacts[0]
+    height, width = first.preprocessing["height"], first.preprocessing["width"]
+    joined = Graph(graph, classes=len(first.classes), height=height, width=width)
+    worst = 0.0
+    for images in parity_images(max(PARITY_BATCHES), height, width):
+        for batch in PARITY_BATCHES:
+            alone = [apply_recipe(recipe, one.run, images[:batch])[0] for one in artefacts]
+            ours, theirs = apply_recipe(recipe, joined.run, images[:batch])[0], pool(np.stack(alone, axis=1))
+            worst = max(worst, float(np.abs(softmax(ours) - softmax(theirs)).max()))
+    if not worst <= TOLERANCE:
+        raise ModelError(
+            f"{GRAPH_NAME}: the joined graph differs from the mean of its members by {worst:.2g} (allowed {TOLERANCE:g})"
+        )
+    return {"max_probability_difference": worst, "tolerance": TOLERANCE, "batches": list(PARITY_BATCHES), "recipes": [recipe]}

@@ -1,0 +1,188 @@
+"""The model card: Markdown with YAML front matter in the convention of model hubs. Every figure comes from the metrics.
+
+Mitchell et al. 2019, doi:10.1145/3287560.3287596
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from dermalyze.report.checklists import escaped
+from dermalyze.report.controls import TITLES, sentence
+from dermalyze.report.text import MEANINGS, interval_or_note, value_text
+
+Json = Mapping[str, Any]
+
+INDEXED = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "ece")
+HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "macro_auroc": "roc_auc"}
+"""Names that hubs know; the others go by their own."""
+NAMELESS = ("folder", "csv", "merged")
+"""Sources that are no set with a name."""
+LICENCE = "The licence of the training images governs what this model may be used for."
+HAM10000 = (
+    "Made from HAM10000 (Tschandl, Rosendahl, Kittler 2018, doi:10.1038/sdata.2018.161), which is CC BY-NC 4.0: with "
+    "attribution, not commercially."
+)
+
+
+def model_card(m: Json) -> str:
+    """The whole card.
+
+    Args:
+        m: what stands in evaluation_metrics.json of a run's own test part.
+    """
+    return f"---\n{front_matter(m)}---\n\n" + "\n".join(body(m)) + "\n"
+
+
+def front_matter(m: Json) -> str:
+    """YAML for a hub: licence, tags, task, data, metrics and results; what cannot be estimated is left out."""
+    model, ham = m["model"], bool(m["known_biases"])
+    named = model["source"] not in NAMELESS and (ham or model["source"] != "ham10000")  # synthetic sets have its layout
+    source = model["source"] if named else "own images"
+    known = [name for name in INDEXED if m["metrics"][name]["value"] is not None]
+    values: dict[str, Any] = {
+        "license": "cc-by-nc-4.0" if ham else "unknown",
+        "library_name": "dermalyze",
+        "pipeline_tag": "image-classification",
+        "tags": ["medical", "not-for-diagnosis", "onnx", model["backbone"], *(["dermatology", "dermoscopy"] if ham else [])],
+        **({"datasets": [source]} if named else {}),
+        "metrics": [HUB_METRICS.get(name, name) for name in known],
+        "model-index": [
+            {
+                "name": model["name"],
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": source, "type": source if named else "other", "split": m["set"]},
+                        "metrics": [
+                            {
+                                "type": HUB_METRICS.get(name, name),
+                                "name": MEANINGS[name][0],
+                                "value": round(m["metrics"][name]["value"], 3),
+                            }
+                            for name in known
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def body(m: Json) -> list[str]:
+    """The card's text, line by line."""
+    person = m.get("person") or {}
+    leak = [f"**LEAK ACCEPTED, NOT A FAIR RESULT: {escaped(m['accepted_leak'])}**", ""] if m["accepted_leak"] else []
+    return [
+        f"# {escaped(m['model']['name'])}",
+        "",
+        f"**{m['disclaimer']}**",
+        "",
+        *leak,
+        *(line for sentence in m["about"]["sentences"] for line in (escaped(sentence), "")),
+        "## Use",
+        "",
+        escaped(person.get("intended_use") or "For research and education: to study, compare and teach."),
+        "",
+        "Not for:",
+        "",
+        *(f"- {line}" for line in m["about"]["not_for"]),
+        "",
+        "## Data",
+        "",
+        *data(m),
+        "## Results",
+        "",
+        *results(m),
+        *controls(m),
+        "## Limits",
+        "",
+        *(f"- {line}" for line in m["known_biases"]),
+        "- Intervals hold for cases drawn like those of the test part; other devices, clinics and people give other figures.",
+        *([f"- {escaped(person['limitations'])}"] if person.get("limitations") else []),
+        "",
+        "## Licence",
+        "",
+        f"{LICENCE} {HAM10000}" if m["known_biases"] else LICENCE,
+        "",
+        "## How to get the same numbers again",
+        "",
+        *provenance(m),
+    ]
+
+
+def data(m: Json) -> list[str]:
+    """Parts, and the certificate that nothing crosses them."""
+    split = m["split"]
+    rows = [
+        f"| {part} | {counts['images']} | {counts['groups']} | {split['used_for'].get(part, '')} |"
+        for part, counts in split["counts"].items()
+    ]
+    verdict = "Certified: nothing crosses the parts." if split["passed"] else "**This split leaks.**"
+    checks = [f"- {check['name']}: {'holds' if check['passed'] else 'fails'} ({check['detail']})" for check in split["checks"]]
+    return ["| part | images | groups | used for |", "|---|---|---|---|", *rows, "", verdict, "", *checks, ""]
+
+
+def results(m: Json) -> list[str]:
+    """Overall and by class, with intervals, and how far the probabilities can be trusted."""
+    level = f"{100 * m['level']:g} %"
+    overall = [
+        f"| {MEANINGS[name][0]} | {value_text(found)} | {interval_or_note(found)} |" for name, found in m["metrics"].items()
+    ]
+    columns = ("recall", "specificity", "precision", "auroc")
+    classes = []
+    for name, found in m["per_class"].items():
+        cells = [f"{value_text(found[key])} ({interval_or_note(found[key])})" for key in columns]
+        classes.append(f"| {escaped(name)} | {escaped(found['description'])} | {found['support']} | {' | '.join(cells)} |")
+    calibrator = m["calibration"]["calibrator"]
+    how = "the plain softmax" if calibrator == "none" else f"a calibrator of kind {calibrator.replace('_', ' ')}"
+    return [
+        f"Test part: {m['n_images']} images of {m['n_groups']} groups (lesions, or patients); recipe {m['recipe']}; "
+        f"{level} intervals by a bootstrap over groups.",
+        "",
+        f"| metric | value | {level} interval |",
+        "|---|---|---|",
+        *overall,
+        "",
+        "| class | what it is | images | sensitivity | specificity | precision | AUROC |",
+        "|---|---|---|---|---|---|---|",
+        *classes,
+        "",
+        f"Probabilities come by {how}.",
+        "",
+        *silence(m),
+    ]
+
+
+def silence(m: Json) -> list[str]:
+    """What is gained by referring the least sure cases."""
+    rows = []
+    for row in m["selective"]["coverages"]:
+        found = f"{value_text(row['accuracy'])} ({interval_or_note(row['accuracy'])})"
+        rows.append(f"| {100 * row['asked']:g} % | {value_text(row['coverage'])} | {found} |")
+    head = ["When only the surest cases are answered:", "", "| asked | answered | accuracy of these |", "|---|---|---|"]
+    return [*head, *rows, ""] if rows else []
+
+
+def controls(m: Json) -> list[str]:
+    """What the controls found."""
+    found = (m.get("controls") or {"controls": {}})["controls"]
+    lines = [f"- {TITLES[name]}: {control['verdict']}. {escaped(sentence(name, control))}" for name, control in found.items()]
+    return ["## Is it real?", "", *lines, ""] if lines else []
+
+
+def provenance(m: Json) -> list[str]:
+    """Seeds, hashes and versions."""
+    kept = {key: value for key, value in m["provenance"].items() if key != "versions" and value is not None}
+    versions = ", ".join(f"{name} {version}" for name, version in m["provenance"]["versions"].items())
+    lines = [f"- {key.replace('_', ' ')}: `{value}`" for key, value in kept.items()]
+    return [
+        "The run's folder holds `config.yaml`; with the same data: `dermalyze run config.yaml`.",
+        "",
+        *lines,
+        f"- {versions}",
+    ]

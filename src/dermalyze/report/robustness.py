@@ -1,0 +1,218 @@
+"""What corrupted copies of the test images do to the figures: by kind and severity, and on average."""
+
+# Shapes: N images, R resamples.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from dermalyze.data.predictions import Predictions
+from dermalyze.ops import bootstrap, calibration, metrics
+from dermalyze.ops.answering import DECISIONS
+from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES
+from dermalyze.ops.ranking import Floats
+from dermalyze.report.figures import draw
+from dermalyze.report.judged import Json, Judged
+from dermalyze.report.section import Figure
+from dermalyze.report.style import GRID, INK, QUIET
+from dermalyze.report.text import cell
+
+FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "melanoma_sensitivity": "melanoma sensitivity",
+    "ece": "ECE",
+    "referred": "referred",
+}
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Figures of each kind and severity with their means over severities and over all; null without corrupted copies."""
+    copies = j.beyond.corrupted if j.beyond is not None else None
+    if copies is None:
+        return {"corruptions": None}
+    place = {image_id: i for i, image_id in enumerate(copies.ids)}
+    names = list(dict.fromkeys(image_id.rsplit("/", 2)[0] for image_id in copies.ids))
+    own = {image_id: i for i, image_id in enumerate(j.p.ids)}
+    clean = _one(j, j.p, [own[name] for name in names])
+    found: dict[str, dict[int, dict[str, _Found]]] = {}
+    for kind in CORRUPTIONS:
+        rows = {s: [place[f"{name}/{kind}/{s}"] for name in names] for s in SEVERITIES}
+        found[kind] = {s: _one(j, copies, chosen) for s, chosen in rows.items()}
+    everything = [one for of_kind in found.values() for one in of_kind.values()]
+    return {
+        "corruptions": {
+            "images": len(names),
+            "groups": len({j.p.groups[own[name]] for name in names}),
+            "clean": {key: one.estimate(j) for key, one in clean.items()},
+            "kinds": {
+                kind: {
+                    "severities": {
+                        str(s): {key: one.estimate(j) for key, one in values.items()} for s, values in of_kind.items()
+                    },
+                    "mean": {key: _mean([values[key] for values in of_kind.values()]).estimate(j) for key in clean},
+                }
+                for kind, of_kind in found.items()
+            },
+            "mean": {key: _mean([values[key] for values in everything]).estimate(j) for key in clean},
+        }
+    }
+
+
+class _Found:
+    """A figure on the set and under each resample, (R,); the resamples of all copies are of the same lesions."""
+
+    def __init__(self, value: float, drawn_R: Floats, n: int, groups: int, *, basic: bool) -> None:
+        self.value, self.drawn_R, self.n, self.groups, self.basic = value, drawn_R, n, groups, basic
+
+    def estimate(self, j: Judged) -> dict[str, Any]:
+        interval: bootstrap.Interval = "basic" if self.basic else "percentile"
+        return bootstrap.estimate(
+            self.value, self.drawn_R, n=self.n, groups=self.groups, level=j.spec.level, interval=interval
+        ).as_dict()
+
+
+def _mean(parts: list[_Found]) -> _Found:
+    """The mean of one figure over kinds or severities."""
+    first = parts[0]
+    drawn_R = np.mean([part.drawn_R for part in parts], axis=0)
+    return _Found(float(np.mean([part.value for part in parts])), drawn_R, first.n, first.groups, basic=first.basic)
+
+
+def _one(j: Judged, p: Predictions, rows: list[int]) -> dict[str, _Found]:
+    """Every figure of some rows of some predictions."""
+    assert j.beyond is not None
+    chosen = np.array(rows, dtype=np.int64)
+    embedding = p.embedding[chosen] if p.embedding is not None else None
+    part = Predictions(
+        [p.ids[i] for i in rows], [p.groups[i] for i in rows], p.labels[chosen], p.logits[chosen], embedding, p.meta
+    )
+    scores = metrics.Scores(part.labels, j.calibrator(part.logits.astype(np.float64)))
+    outcome_N = j.beyond.rule.outcomes(scores.probs, part.classes, j.beyond.foreignness(part))
+    referred_N = np.array([DECISIONS[i] == "refer" for i in outcome_N], dtype=np.float64)
+    table = {
+        "accuracy": metrics.METRICS["accuracy"],
+        "balanced_accuracy": metrics.METRICS["balanced_accuracy"],
+        "ece": lambda t: calibration.ece(t, bins=j.spec.ece_bins),
+        "referred": bootstrap.mean_of(referred_N),
+    }
+    among = np.ones(len(rows), dtype=bool)
+    rests_on = dict.fromkeys(table, among)
+    if "mel" in part.classes:
+        mel_N = part.labels == part.classes.index("mel")
+        table["melanoma_sensitivity"] = bootstrap.mean_of((scores.predicted == part.labels).astype(np.float64), mel_N)
+        rests_on["melanoma_sensitivity"] = mel_N
+    drawn = bootstrap.resample(scores, part.groups, table, resamples=j.spec.resamples, seed=j.spec.seed)
+    whole = metrics.Tally(scores, np.ones((len(rows), 1)))
+    index, _ = bootstrap.group_index(part.groups)
+    return {
+        key: _Found(
+            float(table[key](whole)[0]),
+            drawn[key],
+            int(rests_on[key].sum()),
+            len(np.unique(index[rests_on[key]])),
+            basic=key == "ece",
+        )
+        for key in FIGURES
+        if key in table
+    }
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """One table: kinds and severities down, figures across; the clean images first and the mean of all last."""
+    c = m["corruptions"]
+    if c is None:
+        return None
+    keys = [key for key in FIGURES if key in c["clean"]]
+
+    def row(name: str, values: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+        return name, [cell(values[key]) for key in keys]
+
+    kinds = []
+    for kind, of_kind in c["kinds"].items():
+        kinds.append([row(f"{kind} {s}", values) for s, values in of_kind["severities"].items()])
+    return {
+        "images": c["images"],
+        "groups": c["groups"],
+        "columns": [FIGURES[key] for key in keys],
+        "means": [
+            row("not corrupted", c["clean"]),
+            *(row(f"{kind}, mean of five", one["mean"]) for kind, one in c["kinds"].items()),
+            row("mean of all", c["mean"]),
+        ],
+        "each": [one for of_kind in kinds for one in of_kind],
+    }
+
+
+_LINES = (
+    ("#E69F00", "-", "o"), ("#56B4E9", (0, (5, 1.5)), "s"), ("#009E73", (0, (1.2, 1)), "^"), ("#4D4D4D", "-", "X"),
+    ("#D55E00", (0, (5, 1.5, 1.2, 1.5)), "v"), ("#0072B2", (0, (8, 2)), "P"), ("#CC79A7", (0, (3, 1, 1, 1)), "D"),
+)  # fmt: skip
+
+
+def draw_figures(m: Json, j: Judged) -> dict[str, Figure]:
+    """Accuracy by severity, a line a kind."""
+    c = m["corruptions"]
+    title = f"Corrupted copies of {c['images']:,} test images, recipe {m['recipe']}"
+    data = accuracy_by_severity(c, title=title, leak=m["accepted_leak"])
+    caption = (
+        "Accuracy by severity: each line is one kind of corruption, from the images as they are (0) to the strongest (5). "
+        "A line that falls early names what the photographs must be kept free of."
+    )
+    return {"corruptions.png": Figure(data, caption)}
+
+
+def accuracy_by_severity(c: Json, *, title: str, leak: str | None = None) -> bytes:
+    """A line a kind with its name at its end, apart from its neighbours', and the interval of the strongest as a bar."""
+
+    def paint(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        clean, lines = c["clean"]["accuracy"]["value"], []
+        for (kind, of_kind), (colour, dash, marker) in zip(c["kinds"].items(), _LINES, strict=True):
+            each = [of_kind["severities"][str(s)]["accuracy"] for s in SEVERITIES]
+            y = [clean, *(one["value"] for one in each)]
+            axes.plot((0, *SEVERITIES), y, color=colour, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.6)
+            lines.append((y[-1], kind, colour))
+        lines.sort()
+        low, high = axes.get_ylim()
+        places = spread([y for y, _, _ in lines], 0.055 * (high - low))
+        for (y, kind, colour), place in zip(lines, places, strict=True):
+            arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 3}
+            axes.annotate(
+                kind, (5, y), xytext=(5.22, place), color=INK, fontsize=10, va="center", annotation_clip=False, arrowprops=arrow
+            )
+        axes.plot((0, 5), (clean, clean), color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.set(xlim=(-0.1, 5.85), xticks=(0, *SEVERITIES))
+        axes.set_xlabel("severity (0: as it is)")
+        axes.set_ylabel("accuracy")
+        axes.grid(color=GRID, linewidth=0.7, axis="y")
+        axes.set_axisbelow(True)
+
+    return draw(7.2, 4.4, title, leak, paint)
+
+
+def spread(places: list[float], gap: float) -> list[float]:
+    """Ascending places moved apart until neighbours are `gap` from each other, about where they were.
+
+    >>> [round(p, 2) for p in spread([0.5, 0.5, 0.9], 0.1)]
+    [0.45, 0.55, 0.9]
+    """
+    blocks: list[list[float]] = []  # sum of wished middles, members
+    for place in places:
+        blocks.append([place, 1.0])
+        while len(blocks) > 1 and _end(blocks[-2], gap) > _start(blocks[-1], gap) + 1e-12:
+            total, count = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
+    return [_start(block, gap) + gap * (k + 0.5) for block in blocks for k in range(int(block[1]))]
+
+
+def _start(block: list[float], gap: float) -> float:
+    return block[0] / block[1] - gap * block[1] / 2
+
+
+def _end(block: list[float], gap: float) -> float:
+    return block[0] / block[1] + gap * block[1] / 2

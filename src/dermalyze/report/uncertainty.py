@@ -1,0 +1,198 @@
+"""How well each source of uncertainty tells right answers from wrong ones, side by side on the same images."""
+
+# Shapes: N images, S passes, C classes.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from dermalyze.data.predictions import Predictions
+from dermalyze.ops import bootstrap, uncertainty
+from dermalyze.ops import selective as silence
+from dermalyze.ops.calibrators import Calibrator
+from dermalyze.ops.metrics import SMALLEST_PROBABILITY, Scores, Tally, measure
+from dermalyze.ops.ranking import Floats
+from dermalyze.report import figures
+from dermalyze.report.judged import Json, Judged, scores_of
+from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.style import GRID, QUIET, class_styles
+from dermalyze.report.text import cell, number
+
+SOURCE_NAMES = {
+    "max_probability": "largest probability",
+    "margin": "lead over the second",
+    "neg_entropy": "entropy of the answer",
+    "expected_entropy": "mean entropy of the passes (aleatoric)",
+    "mutual_information": "mutual information (epistemic)",
+    "variance": "variance of the passes",
+    "disagreement": "disagreement of the passes",
+}
+"""Those of the answer, then those of several passes, in the order of the page."""
+
+
+def confidences(p: Predictions, scores: Scores) -> dict[str, Floats]:
+    """(N,) of each source, higher is surer: of the calibrated answer, and of the passes as they come where they are stored."""
+    found = {name: of(scores.probs) for name, of in silence.CONFIDENCES.items()}
+    probs_NSC = p.sample_probs()
+    if probs_NSC is not None:
+        found |= {name: -of(probs_NSC) for name, of in uncertainty.SOURCES.items() if name in SOURCE_NAMES}
+    return found
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Each recipe's sources: quality, AURC with its interval, and its difference from the served recipe's own confidence."""
+    recipes = [(j.p, j.calibrator), *j.others]
+    aurcs: dict[tuple[str, str], Callable[[Tally], Floats]] = {}
+    rows: list[dict[str, Any]] = []
+    for p, calibrator in recipes:
+        row, metrics = _recipe(p, calibrator)
+        rows.append(row)
+        aurcs |= {(row["recipe"], source): metric for source, metric in metrics.items()}
+    base = (rows[0]["recipe"], silence.CONFIDENCE)
+    resampled = bootstrap.resample(
+        j.scores, j.p.groups, {f"{r}/{s}": metric for (r, s), metric in aurcs.items()},
+        resamples=j.spec.resamples, seed=j.spec.seed,
+    )  # fmt: skip
+    best = rows[0]["sources"][silence.CONFIDENCE]["aurc"]
+    settings: dict[str, Any] = {"n": len(j.p), "groups": len(set(j.p.groups)), "level": j.spec.level}
+    for row in rows:
+        for source, values in row["sources"].items():
+            value, found = values["aurc"], resampled[f"{row['recipe']}/{source}"]
+            apart = found - resampled["/".join(base)]
+            value, best_value = (np.nan if v is None else v for v in (value, best))
+            values["aurc"] = bootstrap.estimate(value, found, **settings).as_dict()
+            values["difference"] = bootstrap.estimate(value - best_value, apart, **settings).as_dict()
+    return {"uncertainty": {"base": {"recipe": base[0], "source": base[1]}, "recipes": rows}}
+
+
+def _recipe(p: Predictions, calibrator: Calibrator) -> tuple[dict[str, Any], dict[str, Callable[[Tally], Floats]]]:
+    """A recipe's row without intervals, and the AURC of each source as a metric."""
+    scores = scores_of(p, calibrator)
+    wrong = (scores.predicted != scores.labels).astype(np.float64)
+    own = scores.probs[np.arange(len(p)), scores.labels]
+    losses = {
+        "spearman_brier": np.square(scores.probs - np.eye(len(p.classes))[scores.labels]).sum(axis=1),
+        "spearman_log_loss": -np.log(np.maximum(own, SMALLEST_PROBABILITY)),
+    }
+    known = confidences(p, scores)
+    figures_of = {
+        source: {
+            **silence.quality(confidence, wrong),
+            **{name: silence.spearman_of(confidence, loss) for name, loss in losses.items()},
+        }
+        for source, confidence in known.items()
+    }
+    row = {
+        "recipe": p.meta["recipe"],
+        "passes": 1 if p.samples is None else p.samples.shape[1],
+        "members": p.meta.get("members"),
+        "calibrator": calibrator.kind,
+        "metrics": {name: measure(scores.labels, scores.probs)[name] for name in ("accuracy", "log_loss", "brier")},
+        "sources": figures_of,
+    }
+    return row, {source: silence.aurc_metric(confidence, wrong) for source, confidence in known.items()}
+
+
+def title_of(row: Json) -> str:
+    """What the passes of a recipe are.
+
+    >>> title_of({"recipe": "flips", "passes": 4, "members": None}), title_of({"recipe": "plain", "passes": 5, "members": 5})
+    ('flips, 4 passes', 'plain, 5 members')
+    """
+    kind = "member" if row["members"] else "pass"
+    count = row["passes"]
+    return f"{row['recipe']}, {count} {kind}" + ("" if count == 1 else "s" if row["members"] else "es")
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """What is said of the sources of uncertainty; nothing where there is one pass, of which "keeping silent" tells all."""
+    u = m["uncertainty"]
+    if all(row["passes"] == 1 for row in u["recipes"]) and len(u["recipes"]) == 1:
+        return None
+    keys = ("e_aurc", "augrc", "error_auroc", "spearman", "spearman_brier")
+    return {
+        "base": f"{SOURCE_NAMES[u['base']['source']]}, {u['base']['recipe']}",
+        "others": len(u["recipes"]) > 1,
+        "ensemble": any(row["members"] for row in u["recipes"]),
+        "dropout": any(row["recipe"] == "mc_dropout" for row in u["recipes"]),
+        "recipes": [
+            {
+                "title": title_of(row),
+                "figures": [number(row["metrics"][name]) for name in ("accuracy", "log_loss", "brier")],
+                "rows": [
+                    (
+                        SOURCE_NAMES[source],
+                        [cell(values["aurc"]), cell(values["difference"])],
+                        [number(values[key]) for key in keys],
+                    )
+                    for source, values in row["sources"].items()
+                ],
+            }
+            for row in u["recipes"]
+        ],
+    }
+
+
+def draw(m: Json, j: Judged) -> dict[str, Figure]:
+    """AURC of every source and recipe."""
+    u = m["uncertainty"]
+    rows = [(title_of(row), {SOURCE_NAMES[s]: v["aurc"] for s, v in row["sources"].items()}) for row in u["recipes"]]
+    axis, title = "AURC: mean share of wrong answers, less is better", figure_title("Sources of uncertainty", m)
+    return {
+        "uncertainty.png": Figure(
+            dots_by_source(rows, list(SOURCE_NAMES.values()), axis=axis, title=title, leak=m["accepted_leak"]),
+            "Sources of uncertainty: how much error is left when the least unsure are answered first, by each source and "
+            "recipe. Further left is better; where the intervals overlap widely, the sources do not differ much. The dashed "
+            "line is the largest probability of the recipe that is served.",
+        )
+    }
+
+
+def dots_by_source(
+    rows: Sequence[tuple[str, Mapping[str, Json]]],
+    sources: Sequence[str],
+    *,
+    axis: str,
+    title: str,
+    leak: str | None = None,
+) -> bytes:
+    """One line a source, on it one dot a row with its interval; the dashed line is the first source of the first row.
+
+    Args:
+        rows: name, and an estimate by source; not every row needs every source.
+        sources: in order, from the top.
+        axis: what is measured.
+    """
+    styles = class_styles([name for name, _ in rows])
+    shown = [source for source in sources if any(source in found for _, found in rows)]
+
+    def paint(figure: Canvas) -> None:
+        axes = figure.subplots()
+        base = rows[0][1][shown[0]]["value"]
+        if base is not None:
+            axes.axvline(base, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        for k, ((name, found), style) in enumerate(zip(rows, styles, strict=True)):
+            shift = 0.6 * ((k + 0.5) / len(rows) - 0.5)
+            axes.plot([], [], style.marker, color=style.colour, markersize=6, label=name)
+            for place, source in enumerate(shown):
+                if source not in found or found[source]["value"] is None:
+                    continue
+                one, y = found[source], place + shift
+                if one["low"] is not None:
+                    axes.plot([one["low"], one["high"]], [y, y], "-", color=style.colour, linewidth=1.6, zorder=2)
+                axes.plot(one["value"], y, style.marker, color=style.colour, markersize=6, zorder=3)
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel(axis)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
+        axes.hlines(np.arange(len(shown) - 1) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+    return figures.draw(9.0, 1.4 + len(shown) * max(0.4, 0.17 * len(rows)), title, leak, paint)
