@@ -99,7 +99,7 @@ def map_figure(points_N2: Floats, colours: Colouring, *, title: str, caption: st
     shape = float(np.clip(spread[1] / spread[0], 0.6, 1.0))  # of every panel, height over width; both axes to one scale
     half = 0.54 * max(float(spread[0]), float(spread[1]) / shape)
     cell_in = WIDTH_IN / columns * shape + 0.2
-    lines = textwrap.wrap(f"{caption} {DISCLAIMER}", 128)
+    lines = textwrap.wrap(f"{caption} {DISCLAIMER}", 155)
     foot_in = 0.19 * len(lines) + 0.15
     size = float(np.clip(9000 / max(1, len(points_N2)), 3.0, 24))
 

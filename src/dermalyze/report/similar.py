@@ -55,7 +55,7 @@ def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) ->
     aspect = max(pixels.shape[0] / pixels.shape[1] for pixels in [shown, *(p for p in pictures if p is not None)])
     tile_in = WIDTH_IN / COLUMNS * min(aspect, 1.4) + 0.3
     said = [f"Among these {len(cases)}: {shares_text(values)}.", values["known_text"] or "", CAPTION, DISCLAIMER]
-    lines = [line for text in said if text for line in textwrap.wrap(text[:1].upper() + text[1:], 118)]
+    lines = [line for text in said if text for line in textwrap.wrap(text[:1].upper() + text[1:], 145)]
     foot_in = 0.2 * len(lines) + 0.15
     height_in = rows * tile_in + foot_in
 
