@@ -71,9 +71,10 @@ def test_what_is_far_is_more_foreign_and_order_does_not_matter(kind):
     away = -20 * normalize(embedding).mean(axis=0, keepdims=True)
     far = found(np.zeros_like(logits), np.repeat(away, len(embedding), axis=0))
     assert auroc(known, far) > 0.95
-    np.testing.assert_allclose(found(logits[::-1], embedding[::-1]), known[::-1], rtol=1e-9, atol=1e-9)
+    close = {"rtol": 1e-6, "atol": 1e-6} if kind == "knn" else {"rtol": 1e-9, "atol": 1e-9}  # its product is in float32
+    np.testing.assert_allclose(found(logits[::-1], embedding[::-1]), known[::-1], **close)
     one = np.concatenate([found(logits[i : i + 1], embedding[i : i + 1]) for i in range(5)])
-    np.testing.assert_allclose(one, known[:5], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(one, known[:5], **close)
 
 
 tied = st.lists(st.integers(-5, 5), min_size=1, max_size=40).map(lambda v: np.array(v, dtype=float))

@@ -1,4 +1,4 @@
-"""What a model gains by keeping silent or by answering with a set: thresholds from one part, figures from another."""
+"""What a model gains by keeping silent: thresholds from one part, figures from another."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.ops import conformal as sets
 from dermalyze.ops import selective as silence
-from dermalyze.ops.ranking import Floats
 from dermalyze.report import figures
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, figure_title
@@ -34,53 +32,6 @@ def build_silence(j: Judged) -> dict[str, Any]:
             "focus": None if focus is None else "mel",
             "quality": {name: silence.quality(of(scores.probs), wrong) for name, of in silence.CONFIDENCES.items()},
             "coverages": rows,
-        }
-    }
-
-
-def build_sets(j: Judged) -> dict[str, Any]:
-    """Coverage and size of conformal sets, calibrated on the reference part; null without one."""
-    if j.known is None or j.reference is None:
-        return {"conformal": None}
-    scores, classes = j.scores, j.classes
-    luck, rows = sets.luck_of(j.p.ids), []
-    shares: dict[str, tuple[Floats, silence.Masks | None]] = {}
-    for score in sets.SCORES:
-        for by_class in (False, True):
-            rule = sets.calibrate_sets(
-                j.known.probs, j.known.labels, j.reference.groups, classes, score=score, level=j.spec.set_level,
-                by_class=by_class, seed=j.spec.seed,
-            )  # fmt: skip
-            inside = rule.of(scores.probs, classes, luck)
-            covered, size = inside[np.arange(len(j.p)), scores.labels].astype(np.float64), inside.sum(axis=1).astype(np.float64)
-            name = f"{score} {'by class' if by_class else 'marginal'}"
-            shares |= {
-                f"{name}/coverage": (covered, None),
-                f"{name}/size": (size, None),
-                f"{name}/single": ((size == 1).astype(np.float64), None),
-                f"{name}/empty": ((size == 0).astype(np.float64), None),
-                **{f"{name}/{c}": (covered, scores.labels == c) for c in range(len(classes))},
-            }
-            rows.append((name, rule))
-    found = j.share_estimates(shares)
-    return {
-        "conformal": {
-            "level": j.spec.set_level,
-            "part": j.reference.meta["set"],
-            "rules": {
-                name: {
-                    **{key: found[f"{name}/{key}"].as_dict() for key in ("coverage", "size", "single", "empty")},
-                    "by_class": {
-                        label: {
-                            **found[f"{name}/{c}"].as_dict(),
-                            "lesions": rule.lesions.get(label),
-                            "estimable": rule.thresholds.get(label, 0.0) is not None,
-                        }
-                        for c, label in enumerate(classes)
-                    },
-                }
-                for name, rule in rows
-            },
         }
     }
 
@@ -129,41 +80,4 @@ def draw_silence(m: Json, j: Judged) -> dict[str, Figure]:
             "curve lies below the dotted line, the better the model knows when it is wrong; the dashed line is the best that "
             "the same answers allow. Points: thresholds taken from the calibration part, as they turn out here.",
         )
-    }
-
-
-SET_NAMES = {
-    "lac": "least ambiguous (LAC)",
-    "aps": "adaptive (APS)",
-    "aps_randomised": "adaptive, randomised",
-    "raps": "adaptive, regularised (RAPS)",
-}
-
-
-def sets_view(m: Json) -> dict[str, Any] | None:
-    """What is said of answering with a set of classes."""
-    c = m["conformal"]
-    if c is None:
-        return None
-    marginal, own = c["rules"]["lac marginal"]["by_class"], c["rules"]["lac by class"]["by_class"]
-    not_estimable = ("not estimable", "too few lesions for this level; the class is in every set")
-    return {
-        "level": f"{100 * c['level']:g} %",
-        "part": c["part"],
-        "rules": [
-            (
-                SET_NAMES[name.split()[0]] + (", a threshold a class" if name.endswith("by class") else ""),
-                [cell(rule[key]) for key in ("coverage", "size", "single", "empty")],
-            )
-            for name, rule in c["rules"].items()
-        ],
-        "classes": [
-            {
-                "name": name,
-                "lesions": own[name]["lesions"],
-                "marginal": cell(marginal[name]),
-                "own": cell(own[name]) if own[name]["estimable"] else not_estimable,
-            }
-            for name in m["classes"]
-        ],
     }

@@ -18,6 +18,7 @@ from dermalyze.report import (
     recalibration,
     reliability,
     robustness,
+    sets,
     shift,
     uncertainty,
     units,
@@ -68,7 +69,7 @@ SECTIONS: dict[str, Section] = {
     "uncertainty": Section(
         "Where does the doubt come from?", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw
     ),
-    "sets": Section("Answering with a set", "sets.html.jinja", abstention.sets_view, abstention.build_sets),
+    "sets": Section("Answering with a set", "sets.html.jinja", sets.view, sets.build),
     "decision": Section(
         "What is answered and what is referred", "decision.html.jinja", foreign.decision_view, foreign.build_decision
     ),
