@@ -37,7 +37,7 @@ class FrozenResult:
 
     Attributes:
         values: the content of report/frozen-NAME.json.
-        files: what was written.
+        files: what was written, the table first.
     """
 
     values: dict[str, Any]
@@ -67,7 +67,8 @@ class FrozenResult:
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
             f"{100 * v['level']:g} % intervals over the test part's groups; those of class centres over {v['draws']} draws of "
             "their examples, on the same test images",
-            f"written: {', '.join(path.name for path in self.files)}",
+            f"table: {self.files[0]}",
+            *(f"for evaluate --predictions: {path}" for path in self.files if path.name.startswith("test-by-")),
             v["disclaimer"],
         ]
 
