@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dermalyze.core.run import Run
     from dermalyze.data.fetch import fetch
     from dermalyze.data.synth import synthesize as synth
+    from dermalyze.fleet.advise import advise
     from dermalyze.fleet.bench import bench
     from dermalyze.fleet.controls import controls
     from dermalyze.fleet.doctor import doctor
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dermalyze.fleet.models import models
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.fleet.runs import runs
+    from dermalyze.fleet.study import compare
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
@@ -69,9 +71,11 @@ _SOURCES = {
     "ResourceError": "core.errors:ResourceError",
     "Run": "core.run:Run",
     "UsageError": "core.errors:UsageError",
+    "advise": "fleet.advise:advise",
     "audit": "stages.audit:audit",
     "bench": "fleet.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
+    "compare": "fleet.study:compare",
     "controls": "fleet.controls:controls",
     "doctor": "fleet.doctor:doctor",
     "embed": "stages.embed:embed",
@@ -113,9 +117,11 @@ __all__ = [
     "Run",
     "UsageError",
     "__version__",
+    "advise",
     "audit",
     "bench",
     "calibrate",
+    "compare",
     "controls",
     "doctor",
     "embed",

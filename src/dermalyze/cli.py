@@ -40,6 +40,7 @@ COMMANDS = {
     "plot": "plot",
     "fit-check": "fit_check",
     "ensemble": "ensemble",
+    "compare": "compare",
     "leak-bill": "leak_bill",
     "controls": "controls",
     "bench": "bench",
@@ -47,6 +48,7 @@ COMMANDS = {
     "map": "map",
     "similar": "similar",
     "frozen": "frozen",
+    "advise": "advise",
     "models": "models",
     "runs": "runs",
     "doctor": "doctor",
@@ -537,6 +539,23 @@ def ensemble(
 
 
 @command(
+    "compare",
+    "dermalyze compare experiments/study.yaml",
+    "dermalyze compare experiments/study.yaml outputs/rehearsal --epochs 1 --cost-only",
+)
+def compare(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.YAML", help="An experiment and its variants.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder; default: outputs/ and the name.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of every training, for a rehearsal.")] = None,
+    sets: SetOption = None,
+    cost_only: Annotated[bool, typer.Option("--cost-only", help="Measure what it will cost, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train variants on one split; table them with tests."""
+    show(call("compare", study, out, epochs=epochs, sets=sets or (), cost_only=cost_only), as_json)
+
+
+@command(
     "leak-bill",
     "dermalyze leak-bill outputs/first",
     "dermalyze leak-bill outputs/first --epochs 6 --set preprocess.size=[96,128]",
@@ -646,6 +665,33 @@ def frozen(
 ) -> None:
     """Judge simple classifiers on frozen features."""
     stage("frozen", run, as_json, features=features, accept_leak=accept_leak)
+
+
+@command(
+    "advise",
+    "dermalyze advise outputs/first",
+    "dermalyze advise outputs/first --need interpretability --no-measure",
+    "dermalyze advise --images 800 --classes 2 --device cpu --need edge",
+)
+def advise(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run that is split: its data is counted.")] = None,
+    images: Annotated[int | None, typer.Option("--images", help="Without a run: how many images.")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="Without a run: how many classes.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|gpu", help="Default: what is here.")] = None,
+    need: Annotated[
+        str | None, typer.Option("--need", metavar="NEED", help="interpretability, speed, accuracy or edge.")
+    ] = None,
+    like: Annotated[str | None, typer.Option("--like", metavar="SET", help="pathmnist, chestmnist or dermamnist.")] = None,
+    metadata: Annotated[bool, typer.Option("--metadata", help="Age, sex and site are at hand.")] = False,
+    measure: Annotated[
+        bool | None, typer.Option("--measure/--no-measure", help="Time the leaders here; default: for a run.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank networks for a task, with reasons and YAML."""
+    opened = None if run is None else dermalyze.Run.open(run)
+    options = {"images": images, "classes": classes, "device": device, "need": need, "like": like, "metadata": metadata}
+    show(call("advise", opened, None if opened is None else opened.config(), **options, measure=measure), as_json)
 
 
 @command("models", "dermalyze models list", "dermalyze models show resnet50", "dermalyze models list --json")

@@ -57,7 +57,11 @@ def test_every_command_speaks_json(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(cli.COMMANDS) - {"run", "synth", "fetch", "predict", "ensemble", "schema", "runs", "doctor", "models"})
+    "name",
+    sorted(
+        set(cli.COMMANDS)
+        - {"run", "synth", "fetch", "predict", "ensemble", "schema", "runs", "doctor", "models", "compare", "advise"}
+    ),
 )
 def test_every_stage_takes_the_run_first(name: str) -> None:
     assert GROUP.commands[name].params[0].name == "run"
