@@ -42,13 +42,17 @@ if TYPE_CHECKING:
     from dermalyze.serve.predictor import Predictor
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
+    from dermalyze.stages.embed import embed
     from dermalyze.stages.evaluate import evaluate
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
+    from dermalyze.stages.frozen import frozen
     from dermalyze.stages.init import init
+    from dermalyze.stages.map import draw_map as map
     from dermalyze.stages.plot import plot
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.probe import probe
+    from dermalyze.stages.similar import similar
     from dermalyze.stages.split import split
     from dermalyze.stages.train import train
 
@@ -74,14 +78,17 @@ _SOURCES = {
     "compare": "fleet.study:compare",
     "controls": "fleet.controls:controls",
     "doctor": "fleet.doctor:doctor",
+    "embed": "stages.embed:embed",
     "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
+    "frozen": "stages.frozen:frozen",
     "init": "stages.init:init",
     "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
+    "map": "stages.map:draw_map",
     "models": "fleet.models:models",
     "plot": "stages.plot:plot",
     "predict": "serve.answers:predict",
@@ -90,6 +97,7 @@ _SOURCES = {
     "run": "fleet.pipeline:run_experiment",
     "runs": "fleet.runs:runs",
     "schema": "config.experiment:json_schema",
+    "similar": "stages.similar:similar",
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
     "train": "stages.train:train",
@@ -116,14 +124,17 @@ __all__ = [
     "compare",
     "controls",
     "doctor",
+    "embed",
     "ensemble",
     "evaluate",
     "export",
     "fetch",
     "fit_check",
+    "frozen",
     "init",
     "leak_bill",
     "load_experiment",
+    "map",
     "models",
     "plot",
     "predict",
@@ -132,6 +143,7 @@ __all__ = [
     "run",
     "runs",
     "schema",
+    "similar",
     "split",
     "synth",
     "train",

@@ -44,6 +44,10 @@ COMMANDS = {
     "leak-bill": "leak_bill",
     "controls": "controls",
     "bench": "bench",
+    "embed": "embed",
+    "map": "map",
+    "similar": "similar",
+    "frozen": "frozen",
     "advise": "advise",
     "models": "models",
     "runs": "runs",
@@ -622,6 +626,69 @@ def bench(
 ) -> None:
     """Time loading and training steps on this machine."""
     stage("bench", run, as_json, num_batches=num_batches)
+
+
+FeaturesOption = Annotated[
+    str, typer.Option("--features", metavar="NAME", help="own (the run's network), or a name that embed stored.")
+]
+
+
+@command(
+    "embed",
+    "dermalyze embed outputs/first",
+    "dermalyze embed outputs/first --backbone vit_small_patch14_dinov2.lvd142m",
+    "dermalyze embed outputs/first --weights mobilenetv2_035_imagenet.safetensors",
+)
+def embed(
+    run: RunArgument,
+    backbone: Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="A timm network, from its hub.")] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="A local file with its sidecar.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Store features of every image by a pretrained network."""
+    stage("embed", run, as_json, backbone=backbone, weights=weights)
+
+
+@command(
+    "map",
+    "dermalyze map outputs/first",
+    "dermalyze map outputs/first --method pca --by error",
+    "dermalyze map outputs/first --features mobilenetv2_035 --by part",
+)
+def map_(
+    run: RunArgument,
+    features: FeaturesOption = "own",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="pca, tsne, or umap with its extra.")] = "tsne",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Coloured by class, error, site, source or part.")] = "class",
+    part: Annotated[str | None, typer.Option("--part", metavar="NAME", help="train, val, cal, test or all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw the features in two dimensions."""
+    stage("map", run, as_json, features=features, method=method, by=by, part=part)
+
+
+@command(
+    "similar",
+    "dermalyze similar outputs/first photo.jpg",
+    "dermalyze similar outputs/first photo.jpg --k 5 --out similar.html",
+)
+def similar(
+    run: RunArgument,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="One picture.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Training cases to show, one a lesion.")] = 10,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A sheet with the pictures: .png or .html.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the training cases that a picture resembles."""
+    stage("similar", run, as_json, image=image, k=k, out=out)
+
+
+@command("frozen", "dermalyze frozen outputs/first", "dermalyze frozen outputs/first --features mobilenetv2_035 --json")
+def frozen(
+    run: RunArgument, features: FeaturesOption = "own", accept_leak: LeakOption = None, as_json: JsonOption = False
+) -> None:
+    """Judge simple classifiers on frozen features."""
+    stage("frozen", run, as_json, features=features, accept_leak=accept_leak)
 
 
 @command(

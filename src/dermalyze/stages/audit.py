@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import write_json, write_text
-from dermalyze.core.errors import DataError
+from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.progress import progress, say
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.checks import Finding, audit_frame, summary
 from dermalyze.data.duplicates import Duplicates, find_duplicates, galleries, join_clusters, recorded
 from dermalyze.data.external import read_batches
@@ -104,6 +104,8 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     """
     manifest = read_manifest(run)
     frame = usable(manifest)
+    if not labels and _had_labels(run):
+        say(f"{run.audit_path.name}: what --labels found is left out now; to have it: dermalyze audit {run.root} --labels")
     store = ImageStore.open(spec.data) if frame["path"].notna().any() else ImageStore(())
     duplicates = recorded(run, frame)
     if duplicates is None:
@@ -135,6 +137,14 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         if finding.kind in FATAL:
             raise DataError(f"{run.root.name}: {finding.detail} (all of them: {run.audit_path.name})")
     return result
+
+
+def _had_labels(run: Run) -> bool:
+    """Whether an earlier audit judged the labels; a damaged file is written anew, so it says nothing."""
+    try:
+        return run.audit_path.exists() and "labels" in read_json(run.audit_path)
+    except ModelError:
+        return False
 
 
 def late_findings(run: Run, duplicates: Duplicates) -> list[Finding]:

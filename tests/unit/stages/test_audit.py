@@ -105,3 +105,17 @@ def test_pictures_are_looked_at_and_the_page_is_the_same_again(prepared: Any, tm
     assert str(tmp_path) not in page
     audit(run, spec)
     assert (run.audit_path.read_bytes(), run.audit_page_path.read_bytes()) == written
+
+
+def test_a_plain_audit_says_that_it_leaves_out_what_was_said_of_labels(
+    prepared: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, spec = prepared(frame())
+    audit(run, spec)
+    assert "--labels" not in capsys.readouterr().err
+    run.audit_path.write_text(json.dumps({**json.loads(run.audit_path.read_text()), "labels": {}}))
+    audit(run, spec)
+    assert "what --labels found is left out" in capsys.readouterr().err
+    run.audit_path.write_text("{")
+    audit(run, spec)
+    assert "labels" not in json.loads(run.audit_path.read_text())

@@ -1,0 +1,223 @@
+"""What simple classifiers reach on features that stay as they are: how much of a result the features alone explain."""
+
+# Shapes: N images, D features, C classes, R draws.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
+from dermalyze.core.atomic import write_json
+from dermalyze.core.errors import DataError
+from dermalyze.core.progress import progress, say
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run
+from dermalyze.data.features import OWN, Features, read_features
+from dermalyze.data.frozen import DRAWS, FROZEN, FROZEN_NAMES, SHOTS, Chosen, FewShot, Part, few_shot
+from dermalyze.data.manifest import read_classes
+from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.splitting import require_no_leak
+from dermalyze.ops.bootstrap import Estimate, estimates, not_estimable
+from dermalyze.ops.metrics import Scores, accuracy, balanced_accuracy, macro_auroc, recall
+from dermalyze.ops.ranking import Floats
+from dermalyze.report.figures import interval_text
+
+METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_auroc": macro_auroc, "recall": recall}
+COLUMNS = ("accuracy", "balanced_accuracy", "macro_auroc")
+
+
+@dataclass(frozen=True)
+class FrozenResult:
+    """What `frozen` found.
+
+    Attributes:
+        values: the content of report/frozen-NAME.json.
+        files: what was written, the table first.
+    """
+
+    values: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.values, "files": [str(path) for path in self.files]}
+
+    def lines(self) -> list[str]:
+        """A table for a person, and what its intervals are over."""
+        v = self.values
+        names = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC"}
+        names |= {"mel": "melanoma sensitivity"} if "mel" in v["classes"] else {}
+        rows = [("", *names.values())]
+        for model in v["models"]:
+            cells = [model["metrics"][key] if key in COLUMNS else model["recall"][key] for key in names]
+            rows.append((model["title"], *(interval_text(cell) for cell in cells)))
+        for row in v["few_shot"]:
+            found = [row["metrics"][key] if key in row["metrics"] else row["recall"].get(key) for key in names]
+            rows.append((row["title"], *("" if cell is None else interval_text(cell) for cell in found)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        leak = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {v['accepted_leak']}"] if v["accepted_leak"] else []
+        return [
+            f"{v['what']}: {v['images']['test']} test images of {v['groups']} groups",
+            *leak,
+            *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+            f"{100 * v['level']:g} % intervals over the test part's groups; those of class centres over {v['draws']} draws of "
+            "their examples, on the same test images",
+            f"table: {self.files[0]}",
+            *(f"for evaluate --predictions: {path}" for path in self.files if path.name.startswith("test-by-")),
+            v["disclaimer"],
+        ]
+
+
+def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: str | None = None) -> FrozenResult:
+    """Judge a linear probe, nearest neighbours and class centres of few examples on the test part.
+
+    C and k are chosen on the validation part; the predictions of both are stored for val, cal and test, where
+    `evaluate --predictions` reads them.
+
+    Args:
+        run: split, with predictions of every part.
+        spec: `inference.recipe` and `evaluate` are used.
+        features: `own`, or a name that `embed` stored.
+        accept_leak: go on although the split leaks, for this reason.
+
+    Raises:
+        UsageError: nothing of that name is stored.
+        DataError: manifest or split changed, or there is no training image.
+        LeakError: the split leaks and no reason was given.
+        ModelError: a file is damaged.
+    """
+    run.probe_write()
+    found = read_features(run, spec.inference.recipe, features)
+    crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)
+    leak = "; ".join(dict.fromkeys(reason for reason in (found.accepted_leak, crossing) if reason)) or None
+    classes = read_classes(run)
+    parts = {part: part_of(found, part, classes) for part in ("train", "val", "cal", "test")}
+    if not len(parts["train"].labels) or not len(parts["val"].labels) or not len(parts["test"].labels):
+        raise DataError(f"{run.root.name}: train, val and test must all hold images; split the set again")
+    test_groups = groups_of(found, "test")
+    models, files = [], []
+    say(f"frozen: {found.what}; {len(FROZEN)} models, then {len(SHOTS)} times {DRAWS} draws")
+    trained = run.predictions_path("test", spec.inference.recipe)
+    if trained.exists() and found.called.all():
+        p = read_predictions(trained)
+        models.append(
+            {"name": "trained", "title": "the trained network", **judged(p.labels, p.probs(), p.groups, classes, spec.evaluate)}
+        )
+    with progress("frozen", len(FROZEN) + len(SHOTS), "models") as advance:
+        for kind, fit in FROZEN.items():
+            chosen = fit(parts["train"], parts["val"], len(classes))
+            probs = chosen.classify(parts["test"].features)
+            models.append(
+                {
+                    "name": kind,
+                    "title": f"{FROZEN_NAMES[kind]}, {chosen.setting} = {chosen.value:g}",
+                    "chosen": {chosen.setting: chosen.value, "val_log_loss": chosen.log_loss},
+                    **judged(parts["test"].labels, probs, test_groups, classes, spec.evaluate),
+                }
+            )
+            files += store(run, found, kind, chosen, parts, classes, leak)
+            advance(1)
+        shots = []
+        for count in SHOTS:
+            drawn = few_shot(
+                parts["train"], groups_of(found, "train"), parts["test"], len(classes),
+                shots=count, draws=DRAWS, seed=spec.evaluate.seed,
+            )  # fmt: skip
+            shots.append(shots_row(count, drawn, parts, test_groups, classes, spec.evaluate.level))
+            advance(1)
+    values = {
+        "schema_version": 1,
+        "features": features,
+        "what": found.what,
+        "accepted_leak": leak,
+        "classes": classes,
+        "images": {part: len(values.labels) for part, values in parts.items()},
+        "groups": len(set(test_groups)),
+        "resamples": spec.evaluate.resamples,
+        "level": spec.evaluate.level,
+        "draws": DRAWS,
+        "models": models,
+        "few_shot": shots,
+        "manifest_sha256": run.manifest_hash(),
+        "disclaimer": DISCLAIMER,
+    }
+    path = run.frozen_path(features)
+    write_json(path, values)
+    return FrozenResult(values, (path, *files))
+
+
+def part_of(found: Features, part: str, classes: list[str]) -> Part:
+    """Features and class indices of one part; the part may be empty."""
+    inside = (found.frame["part"] == part).to_numpy()
+    labels = np.array([classes.index(label) for label in found.frame.loc[inside, "label"]], dtype=np.int64)
+    return Part(found.values[inside], labels)
+
+
+def groups_of(found: Features, part: str) -> list[str]:
+    """The group of each image of a part."""
+    return [str(group) for group in found.frame.loc[found.frame["part"] == part, "group"]]
+
+
+def judged(labels: Any, probs: Floats, groups: list[str], classes: list[str], spec: EvaluateSpec) -> dict[str, Any]:
+    """Metrics with intervals, JSON-ready."""
+    found = estimates(
+        Scores(labels, probs), groups, METRICS, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=classes
+    )
+    each = found.pop("recall")
+    assert isinstance(each, list)
+    return {
+        "metrics": {name: one.as_dict() for name, one in found.items() if isinstance(one, Estimate)},
+        "recall": {name: one.as_dict() for name, one in zip(classes, each, strict=True)},
+    }
+
+
+def shots_row(
+    count: int, drawn: FewShot | None, parts: Mapping[str, Part], groups: list[str], classes: list[str], level: float
+) -> dict[str, Any]:
+    """Means over draws with the interval that the draws span, JSON-ready; or why there are none."""
+    n, lesions = len(parts["test"].labels), len(set(groups))
+    title = f"class centres of {count} example{'s' if count > 1 else ''} a class"
+    if drawn is None:
+        why = Estimate(None, None, None, n, lesions, note=not_estimable(n, f"a class has fewer than {count} training groups"))
+        return {"shots": count, "title": title, "metrics": {"accuracy": why.as_dict()}, "recall": {}}
+
+    def spanned(values_R: Floats) -> dict[str, Any]:
+        if np.isnan(values_R).any():  # no test image of a class, in every draw alike
+            return Estimate(None, None, None, 0, 0, note=not_estimable(0)).as_dict()
+        low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
+        return Estimate(float(values_R.mean()), float(low), float(high), n, lesions).as_dict()
+
+    return {
+        "shots": count,
+        "title": title,
+        "metrics": {"accuracy": spanned(drawn.accuracy), "balanced_accuracy": spanned(drawn.recall.mean(axis=1))},
+        "recall": {name: spanned(drawn.recall[:, c]) for c, name in enumerate(classes)},
+    }
+
+
+def store(
+    run: Run, found: Features, kind: str, chosen: Chosen, parts: Mapping[str, Part], classes: list[str], leak: str | None
+) -> list[Path]:
+    """Predictions of val, cal and test, as those of a model from elsewhere are stored."""
+    name = kind if found.name == OWN else f"{kind}-{found.name}"
+    written = []
+    for part in ("val", "cal", "test"):
+        if not len(parts[part].labels):
+            continue
+        ids = found.frame.loc[found.frame["part"] == part, "image_id"].astype(str).tolist()
+        meta = {
+            "classes": classes, "set": part, "recipe": "given", "scores": "probabilities", "accepted_leak": leak,
+            "model": f"{FROZEN_NAMES[kind]} ({chosen.setting} = {chosen.value:g}) on {found.what}",
+            "model_sha256": found.meta.get("model_sha256") or found.meta.get("weights_sha256"),
+            "manifest_sha256": run.manifest_hash(),
+        }  # fmt: skip
+        logits = np.log(chosen.classify(parts[part].features))
+        path = run.predictions_path(part, f"by-{name}")
+        write_predictions(path, Predictions(ids, groups_of(found, part), parts[part].labels, logits, None, meta))
+        written.append(path)
+    return written

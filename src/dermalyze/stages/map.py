@@ -1,0 +1,176 @@
+"""Draw a run's features in two dimensions."""
+
+# Shapes: N images, D features.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermalyze.config.data import PARTS
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import write_bytes, write_text
+from dermalyze.core.errors import ConfigError, DataError, UsageError, nearest
+from dermalyze.core.progress import progress, say
+from dermalyze.core.run import Run
+from dermalyze.data.features import OWN, Features, read_features
+from dermalyze.data.gallery import small_pixels
+from dermalyze.data.manifest import read_classes
+from dermalyze.data.projection import PROJECTION_NAMES, PROJECTIONS
+from dermalyze.data.store import ImageStore
+from dermalyze.ops.projection import kept_neighbours
+from dermalyze.report.feature_map import Colouring, colouring, even_sample, map_figure, map_page
+from dermalyze.report.similar import jpeg
+
+MOST_POINTS = 5000
+MOST_PICTURES = 600
+"""On the page: about 1.5 MB."""
+PICTURE_PX = 120
+NEIGHBOURS = 10
+COLOURS = ("class", "error", "site", "source", "part")
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """What was drawn.
+
+    Attributes:
+        figure, page: where it is.
+        points: images in the figure.
+        pictures: images on the page.
+        kept: share of the 10 nearest on the map that are among the 10 nearest by features; None with too few images.
+        caption: what to see, and what not.
+    """
+
+    figure: Path
+    page: Path
+    points: int
+    pictures: int
+    kept: float | None
+    caption: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**vars(self), "figure": str(self.figure), "page": str(self.page)}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        return [
+            f"{self.points} images. {self.caption}",
+            f"figure: {self.figure}",
+            f"page with {self.pictures} pictures: {self.page}",
+        ]
+
+
+def draw_map(
+    run: Run, spec: ExperimentSpec, *, features: str = OWN, method: str = "tsne", by: str = "class", part: str | None = None
+) -> MapResult:
+    """A figure of one part's features, and a page on which pointing at a mark shows its image; the same seed, the same map.
+
+    Args:
+        run: split, with predictions of every part.
+        spec: `seed` and `inference.recipe` are used, and `data` for the pictures.
+        features: `own`, or a name that `embed` stored.
+        method: pca, tsne or umap.
+        by: class, error, site, source or part; the page can be changed to the others.
+        part: train, val, cal, test or all; None: test, and all where they are coloured by part.
+
+    Raises:
+        UsageError: an unknown word, nothing stored yet, or fewer than 3 images.
+        MissingExtraError: umap without its extra.
+        DataError, ModelError: see `read_features`.
+    """
+    for option, word, allowed in (
+        ("method", method, tuple(PROJECTIONS)),
+        ("by", by, COLOURS),
+        ("part", part or "all", (*PARTS, "all")),
+    ):
+        if word not in allowed:
+            raise UsageError(f"--{option} {word}: must be one of {', '.join(allowed)}{nearest(word, allowed)}")
+    run.probe_write()
+    part = part or ("all" if by == "part" else "test")
+    found = read_features(run, spec.inference.recipe, features)
+    found = found.rows(((found.frame["part"] == part) | (part == "all")).to_numpy())
+    total, generator = len(found.frame), np.random.default_rng(spec.seed)
+    if total < 3:
+        raise UsageError(f"--part {part}: holds {total} images, at least 3 are needed")
+    if total > MOST_POINTS:
+        keep = np.zeros(total, dtype=bool)
+        keep[generator.choice(total, MOST_POINTS, replace=False)] = True
+        found = found.rows(keep)
+    colours = colourings(found, read_classes(run))
+    if by not in colours:
+        raise UsageError(f"--by {by}: the run knows nothing of it; there are {', '.join(colours)}")
+    say(f"map: {len(found.frame)} images by {PROJECTION_NAMES[method]}")
+    points = PROJECTIONS[method](found.values, spec.seed)
+    k = min(NEIGHBOURS, len(points) - 2)
+    kept = kept_neighbours(found.values, points, k) if k >= 1 else None
+    some = f", {len(points):,} drawn at random of {total:,}" if total > len(points) else ""
+    what = f"{PROJECTION_NAMES[method]} of {found.what}, {'all parts' if part == 'all' else f'{part} part'}{some}"
+    caption = caption_of(kept, k, len(points), trained=features == OWN and part in ("train", "all"))
+    name = method if features == OWN else f"{method}-{features}"
+    figure, page = run.map_path(f"{name}-{by}", ".png"), run.map_path(name, ".html")
+    drawn = map_figure(points, colours[by], title=f"{spec.name}: {what}", caption=caption, leak=found.accepted_leak)
+    shown = even_sample(found.frame["label"].to_numpy(), MOST_PICTURES, generator)
+    inside = found.rows(np.isin(np.arange(len(points)), shown))
+    ordered = {one: colours[one] for one in sorted(colours, key=lambda one: (one != by, COLOURS.index(one)))}
+    parts = {one: Colouring(one, c.names, c.of[shown], c.styles) for one, c in ordered.items() if len(c.names) > 1 or one == by}
+    text = map_page(
+        points[shown], parts, pictures(inside, spec), [words(inside, row) for row in range(len(shown))],
+        title=f"{spec.name}: map of the features",
+        subtitle=f"{what}; {len(shown):,} of {len(points):,} images are shown, as many of each class as can be.",
+        caption=caption, leak=found.accepted_leak,
+    )  # fmt: skip
+    write_bytes(figure, drawn)
+    write_text(page, text)
+    return MapResult(figure, page, len(points), len(shown), kept, caption)
+
+
+def caption_of(kept: float | None, k: int, points: int, *, trained: bool) -> str:
+    """What a map shows and what it does not."""
+    told = "Points that lie together look alike to the network; sizes of groups and distances between them are no evidence."
+    if kept is not None:
+        told += f" Of each image's {k} nearest on the map {kept:.0%} are among its {k} nearest by features "
+        told += f"(chance: {k / (points - 1):.1%})."
+    return told + (" Training images lie apart because their labels were learnt." if trained else "")
+
+
+def colourings(found: Features, classes: list[str]) -> dict[str, Colouring]:
+    """Those that the run knows something for."""
+    frame = found.frame
+    made = {"class": colouring("class", frame["label"].astype(str).tolist(), classes)}
+    if (found.called != "").all():
+        right = np.where(found.called == frame["label"].to_numpy().astype(str), "right", "wrong")
+        made["error"] = colouring("error", right.tolist(), ["right", "wrong"])
+    for column in ("site", "source"):
+        if frame[column].notna().any():
+            made[column] = colouring(column, frame[column].fillna("unknown").astype(str).tolist())
+    return {**made, "part": colouring("part", frame["part"].astype(str).tolist(), PARTS)}
+
+
+def words(found: Features, row: int) -> list[str]:
+    """Lines about one image."""
+    values = found.frame.iloc[row]
+    called = str(found.called[row])
+    lines = [str(values["image_id"]), f"label {values['label']}" + (f", called {called}" if called else "")]
+    lines += [f"{column} {values[column]}" for column in ("site", "source") if isinstance(values[column], str)]
+    return [*lines, f"{values['part']} part, group {values['group']}"]
+
+
+def pictures(found: Features, spec: ExperimentSpec) -> list[str | None]:
+    """A small JPEG of each image, in base64; None for one that is gone."""
+    try:
+        store = ImageStore.open(spec.data)
+    except (ConfigError, DataError):
+        say("map: the images are not at hand; the page shows none")
+        return [None] * len(found.frame)
+    made: list[str | None] = []
+    with progress("pictures", len(found.frame)) as advance:
+        for path in found.frame["path"]:
+            pixels = small_pixels(store, str(path), PICTURE_PX)
+            made.append(None if pixels is None else jpeg(pixels, PICTURE_PX, quality=70))
+            advance(1)
+    return made

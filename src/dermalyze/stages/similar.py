@@ -1,0 +1,189 @@
+"""The training cases that one picture resembles most, with their diagnoses."""
+
+# Shapes: N training images, D features.
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import sha256_bytes, write_bytes, write_text
+from dermalyze.core.errors import ConfigError, DataError, UsageError
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run
+from dermalyze.data.gallery import small_pixels
+from dermalyze.data.images import Preprocessing, check_size, decode, pixel_sha256
+from dermalyze.data.predictions import Predictions, read_predictions
+from dermalyze.data.preprocessing import to_size
+from dermalyze.data.splitting import read_division
+from dermalyze.data.store import ImageStore
+from dermalyze.ops.neighbours import cosine_distances, nearest_groups
+from dermalyze.ops.recipes import apply_recipe
+from dermalyze.report.similar import sheet_page, sheet_png
+
+MAX_FILE_BYTES = 64 * 2**20
+PICTURE_PX = 240
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training case: the image of one group that is nearest.
+
+    Attributes:
+        image_id: the user's key.
+        group: its lesion, or patient.
+        label: its diagnosis.
+        distance: cosine distance of the features, 0 (alike) to 2.
+    """
+
+    image_id: str
+    group: str
+    label: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class SimilarResult:
+    """What resembles a picture.
+
+    Attributes:
+        image: the first 12 digits of its SHA-256; its name may identify a person.
+        known: where the picture itself stands in the run (`image_id`, `part`, `label`), or None.
+        neighbours: the nearest first, one a group.
+        shares: share of each class among them, the largest first.
+        accepted_leak: the reason with which training on leaking data was accepted, or None.
+        out: the sheet that was written, or None.
+    """
+
+    image: str
+    known: dict[str, str] | None
+    neighbours: tuple[Neighbour, ...]
+    shares: dict[str, float]
+    accepted_leak: str | None
+    out: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**asdict(self), "out": str(self.out) if self.out else None, "disclaimer": DISCLAIMER}
+
+    def lines(self) -> list[str]:
+        """A table for a person."""
+        known = self.known
+        lines = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {self.accepted_leak}"] if self.accepted_leak else []
+        lines += [known_text(known)] if known else []
+        width = max(len(one.image_id) for one in self.neighbours)
+        lines += [f"{'training image':<{max(width, 14)}}  {'distance':>8}  diagnosis"]
+        lines += [f"{one.image_id:<{max(width, 14)}}  {one.distance:8.4f}  {one.label}" for one in self.neighbours]
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+        lines.append(f"among these {len(self.neighbours)}, one a group: {shares}")
+        lines += [f"sheet: {self.out}"] if self.out else []
+        return [*lines, "Alike to the network is not alike in kind. " + DISCLAIMER]
+
+
+def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Path | None = None) -> SimilarResult:
+    """The k training groups whose pictures are nearest to one picture, by cosine distance of the network's features.
+
+    The picture goes the way of every answer: the same decoding, preprocessing, ONNX graph and recipe.
+
+    Args:
+        run: exported, with predictions of the training part.
+        spec: `inference.recipe` is used; with `out`, `data` as well.
+        image: a JPEG, PNG, WebP or BMP file. If it is itself a training image, this is said and its own group left out.
+        k: groups, 1 or more.
+        out: a sheet with the pictures, .png or .html.
+
+    Raises:
+        UsageError: nothing exported or probed yet, k below 1, or another kind of sheet.
+        DataError: the file is no image that is read, or manifest or split changed.
+        ModelError: the artefact is refused, or the predictions are not of it.
+    """
+    if k < 1:
+        raise UsageError(f"--k is {k}, must be 1 or more")
+    if out is not None and out.suffix.lower() not in (".png", ".html"):
+        raise UsageError(f"--out {out.name}: must end in .png or .html")
+    data = read_image_file(image)
+    artefact = run.artefact(spec.inference.recipe, threads=spec.train.threads)
+    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    try:
+        shown = decode(data).pixels
+        picture = decode(data, least=preprocessing.least).image
+        check_size(*picture.size)
+    except DataError as error:
+        raise type(error)(f"image: {error}") from None
+    p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "probe"))
+    if p.meta.get("scores_sha256") != artefact.record.scores_sha256 or p.embedding is None:
+        raise UsageError(
+            f"{run.root.name}: the training features are not of the exported model; run again: dermalyze probe {run.root}"
+        )
+    _, query_1D = apply_recipe(artefact.recipe, artefact.run, to_size(picture, preprocessing)[None])
+    frame, parts = read_division(run)
+    same = ((frame["sha256"] == sha256_bytes(data)) | (frame["pixel_sha256"] == pixel_sha256(shown))).to_numpy().nonzero()[0]
+    known = None
+    if len(same):
+        row = frame.iloc[same[0]]
+        known = {"image_id": str(row["image_id"]), "part": str(parts.iloc[same[0]]), "label": str(row["label"])}
+    own = set(frame["group"].astype(str).iloc[same])
+    neighbours = nearest_cases(p, query_1D, k, without=own)
+    if not neighbours:
+        raise DataError(f"{run.root.name}: the training part holds no group but the picture's own")
+    counts = Counter(one.label for one in neighbours)
+    shares = {name: n / len(neighbours) for name, n in counts.most_common()}
+    result = SimilarResult(sha256_bytes(data)[:12], known, neighbours, shares, artefact.record.accepted_leak, out)
+    if out is not None:
+        write_sheet(out, spec, result, shown, dict(zip(frame["image_id"].astype(str), frame["path"], strict=True)))
+    return result
+
+
+def nearest_cases(
+    p: Predictions, query_1D: np.ndarray[Any, np.dtype[np.float32]], k: int, *, without: set[str]
+) -> tuple[Neighbour, ...]:
+    """The nearest image of each of the k nearest groups, `without` left out."""
+    assert p.embedding is not None
+    ((_, far_1N),) = cosine_distances(query_1D, p.embedding)
+    nearest = nearest_groups(far_1N[0], p.groups, k + len(without))
+    cases = (Neighbour(p.ids[i], p.groups[i], p.classes[p.labels[i]], float(far_1N[0, i])) for i in nearest)
+    return tuple(one for one in cases if one.group not in without)[:k]
+
+
+def read_image_file(image: Path) -> bytes:
+    """The bytes of one file.
+
+    Raises:
+        DataError: not there, not a file, too large.
+    """
+    try:
+        if image.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(f"image: larger than {MAX_FILE_BYTES >> 20} MiB; make it smaller")
+        return image.read_bytes()
+    except OSError as error:
+        raise DataError(f"image: cannot be read: {error.strerror}; give one image file") from None
+
+
+def known_text(known: dict[str, str]) -> str:
+    """Where the picture itself stands in the run."""
+    where = f"this picture is {known['image_id']} ({known['label']}) of the run's {known['part']} part"
+    if known["part"] != "train":
+        return f"{where}; none of its group was trained on"
+    return f"{where}, at distance 0 of itself; its own group is left out below"
+
+
+def write_sheet(out: Path, spec: ExperimentSpec, result: SimilarResult, shown: Any, paths: dict[str, Any]) -> None:
+    """The picture and its neighbours, as a figure or a page; a training image that is gone leaves its frame."""
+    try:
+        store = ImageStore.open(spec.data)
+    except (ConfigError, DataError):
+        store = None
+    pictures = [
+        small_pixels(store, str(paths[one.image_id]), PICTURE_PX) if store is not None and one.image_id in paths else None
+        for one in result.neighbours
+    ]
+    values = {**result.as_dict(), "known_text": known_text(result.known) if result.known else None}
+    if out.suffix.lower() == ".png":
+        write_bytes(out, sheet_png(values, shown, pictures))
+    else:
+        write_text(out, sheet_page(values, shown, pictures))
