@@ -173,7 +173,7 @@ def test_probe_needs_an_export(copy_of: Callable[[], Any]) -> None:
 def test_probe_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     world = copy_of()
 
-    def nan(self: Artefact, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def nan(self: Artefact, images: np.ndarray, *known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         return np.full((len(images), 3), np.nan, np.float32), np.zeros((len(images), 16), np.float32)
 
     monkeypatch.setattr(Artefact, "run", nan)

@@ -235,8 +235,8 @@ def hungry(limit: int, patch: pytest.MonkeyPatch, error: Callable[[], Exception]
     """Let a pass of more than `limit` images in training run out of memory."""
     original = Classifier.forward
 
-    def forward(self: Classifier, batch: torch.Tensor) -> torch.Tensor:
-        result = original(self, batch)  # so that the failed attempt has left its traces
+    def forward(self: Classifier, batch: torch.Tensor, *known: torch.Tensor | None) -> torch.Tensor:
+        result = original(self, batch, *known)  # so that the failed attempt has left its traces
         if self.training and len(batch) > limit:
             raise error()
         return result

@@ -459,9 +459,9 @@ class TestLoop:
         seen: list[tuple[bool, tuple[int, ...]]] = []
         original = Classifier.forward
 
-        def forward(self: Classifier, batch: torch.Tensor) -> torch.Tensor:
+        def forward(self: Classifier, batch: torch.Tensor, *known: torch.Tensor | None) -> torch.Tensor:
             seen.append((self.training, tuple(batch.shape[2:])))
-            return original(self, batch)
+            return original(self, batch, *known)
 
         monkeypatch.setattr(Classifier, "forward", forward)
         train(run, spec)

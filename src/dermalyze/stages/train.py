@@ -207,6 +207,9 @@ class Training:
         self.mean = torch.tensor(self.preprocessing.mean, device=runtime.device).view(1, 3, 1, 1)
         self.std = torch.tensor(self.preprocessing.std, device=runtime.device).view(1, 3, 1, 1)
 
+        # of the last epoch's validation, and which of its images these are of
+        nothing = np.zeros((0, len(self.classes))), np.zeros(len(self.rows["val"]), dtype=bool)
+        self.val_logits: tuple[NDArray[np.float64], NDArray[np.bool_]] = nothing
         self.circumstances = {
             "dermalyze": importlib.metadata.version("dermalyze"),
             "torch": torch.__version__,
