@@ -151,5 +151,5 @@ EXPORTED = frozenset(FAMILIES)
 """Families whose smallest member gives the same probabilities as an ONNX graph; a slow test holds it."""
 QUANTISED = frozenset({"ResNet", "ViT", "own", "DINO", "CLIP, SigLIP"})
 """Families whose graph takes static int8 quantisation (QDQ) and still answers: tried with the smallest member, random weights
-and random images, its logits are nearer to those in fp32 than to zero; a slow test holds it. That says nothing of accuracy, which
-is a matter of weights and calibration images. CvT's are not; the other families were not tried."""
+and random images, its logits are nearer to those in fp32 than to zero; a slow test holds it. That says nothing of accuracy,
+which hangs on weights and calibration images. CvT's are not; the other families were not tried."""
