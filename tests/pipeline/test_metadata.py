@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from training import another
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.artefact import GRAPH_NAME, Artefact
@@ -93,15 +94,6 @@ def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def begun(base: Run, root: Path, spec: ExperimentSpec) -> Run:
-    """A run with the same data and split."""
-    run = Run.create(root, spec)
-    for path in (base.manifest_path, base.summary_path, base.labels_path):
-        shutil.copy(path, root / path.name)
-    shutil.copytree(base.splits_dir, run.splits_dir)
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, Run]:
     """One finished run a fusion, and one of images alone."""
@@ -110,7 +102,7 @@ def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) ->
     patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for kind in (None, *FUSIONS):
         spec = make_spec(table, kind)
-        run = begun(base, tmp_path_factory.mktemp(str(kind)) / "run", spec)
+        run = another(base, tmp_path_factory.mktemp(str(kind)) / "run", spec)
         train(run, spec)
         export(run, spec)
         probe(run, spec)
@@ -232,7 +224,7 @@ class TestResume:
         self, kind: str, base: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         spec = make_spec(table, kind, epochs=3, ema=0.9, augment={"policy": "conservative", "mixup": 0.2})
-        whole, run = begun(base, tmp_path / "whole", spec), begun(base, tmp_path / "stopped", spec)
+        whole, run = another(base, tmp_path / "whole", spec), another(base, tmp_path / "stopped", spec)
         train(whole, spec)
         step = Training.step
         done = []
@@ -276,7 +268,7 @@ class TestRefused:
             prepare(run, spec)
         assert not run.manifest_path.exists()
         with pytest.raises(ConfigError, match="no values of 'sex'"):
-            train(begun(base, tmp_path / "other", (empty := make_spec(table, "late", ("sex",)))), empty)
+            train(another(base, tmp_path / "other", (empty := make_spec(table, "late", ("sex",)))), empty)
 
     def test_an_artefact_whose_encoder_was_changed(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
         folder = tmp_path / "export"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermalyze.core.errors import ModelError, ResourceError
-from dermalyze.core.onnx_scan import refuse_external_data
+from dermalyze.core.onnx_session import brief, open_session
 
 RECORD_NAME, GRAPH_NAME, WEIGHTS_NAME = "artefact.json", "model.onnx", "model.safetensors"
 OOD_NAME = "ood.bin"
@@ -113,18 +113,7 @@ class Graph:
     def __init__(
         self, data: bytes, *, classes: int, height: int, width: int, metadata_width: int = 0, threads: int | None = None
     ) -> None:
-        refuse_external_data(data, GRAPH_NAME)
-        import onnxruntime  # here, not above: it takes longer than everything else in this file
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no base of their own
-            raise ModelError(f"{GRAPH_NAME}: onnxruntime refuses it: {_brief(error)}; {_REMEDY}") from error
+        self._session = open_session(data, GRAPH_NAME, threads=threads, remedy=_REMEDY)
         self._shape = (height, width, 3)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = {f"input {i.name}": (i.type, i.shape[1:]) for i in inputs}
@@ -165,7 +154,7 @@ class Graph:
         try:
             logits_BC, embedding_BD = self._session.run(["logits", "embedding"], inputs)
         except Exception as error:  # as above
-            raise ModelError(f"{GRAPH_NAME}: the model failed on a batch of {len(images_BHW3)}: {_brief(error)}") from error
+            raise ModelError(f"{GRAPH_NAME}: the model failed on a batch of {len(images_BHW3)}: {brief(error)}") from error
         if not (np.isfinite(logits_BC).all() and np.isfinite(embedding_BD).all()):
             raise ModelError(f"{GRAPH_NAME}: the model gave NaN or infinity; no answer is made from it; {_REMEDY}")
         return logits_BC, embedding_BD
@@ -287,7 +276,7 @@ def parse_record(text: bytes) -> ArtefactRecord:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
         raise ModelError(f"{RECORD_NAME}: {problems}; {_REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{RECORD_NAME}: not valid JSON ({_brief(error)}); {_REMEDY}") from error
+        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {_REMEDY}") from error
     if absent := {GRAPH_NAME, WEIGHTS_NAME} - record.files.keys():
         raise ModelError(f"{RECORD_NAME}: files does not name {sorted(absent)}; {_REMEDY}")
     if RECORD_NAME in record.files:
@@ -336,8 +325,3 @@ def _check_safetensors(stream: BufferedReader) -> None:
         header = None
     if not isinstance(header, dict):
         raise ModelError(f"{WEIGHTS_NAME}: not a safetensors file (pickles are never opened); {_REMEDY}")
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

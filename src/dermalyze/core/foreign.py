@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.core.errors import ModelError
-from dermalyze.core.onnx_scan import refuse_external_data
+from dermalyze.core.onnx_session import open_session
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
@@ -33,18 +33,7 @@ class ForeignGraph:
     """
 
     def __init__(self, data: bytes, name: str, *, classes: int, threads: int | None = None) -> None:
-        refuse_external_data(data, name)
-        import onnxruntime  # here, not above: it takes longer than everything else in this file
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no base of their own
-            raise ModelError(f"{name}: onnxruntime refuses it: {' '.join(str(error).split())[:300]}") from error
+        self._session = open_session(data, name, threads=threads, remedy="export it again, to one file")
         self.name, self.classes = name, classes
         inputs = self._session.get_inputs()
         shape: list[Any] = list(inputs[0].shape) if len(inputs) == 1 else []

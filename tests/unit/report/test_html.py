@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from figures import PRINTED, printed
 
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
@@ -81,19 +82,9 @@ def read(page):
 @pytest.mark.parametrize("calibrator", [PLAIN, WARM], ids=lambda c: c.kind)
 def test_every_number_with_three_decimals_stands_in_the_metrics_file(tmp_path, calibrator):
     m, page = written(tmp_path, calibrator=calibrator)
-    known = set()
-
-    def collect(value):
-        if isinstance(value, dict):
-            [collect(v) for v in value.values()]
-        elif isinstance(value, list):
-            [collect(v) for v in value]
-        elif isinstance(value, float):
-            known.add(f"{value:.3f}")
-
-    collect(m)
+    known = set(printed(m))
     text, _ = read(page)
-    shown = re.findall(r"\d\.\d{3}", text)
+    shown = PRINTED.findall(text)
     assert len(shown) > 60
     assert set(shown) <= known
 
@@ -246,17 +237,9 @@ def with_beyond(n=60):
 def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_path):
     write_report(tmp_path, *with_beyond())
     m, page = json.loads((tmp_path / "evaluation_metrics.json").read_text()), (tmp_path / "report.html").read_text()
-    known = set()
-
-    def collect(value):
-        if isinstance(value, dict | list):
-            [collect(v) for v in (value.values() if isinstance(value, dict) else value)]
-        elif isinstance(value, float):
-            known.add(f"{value:.3f}")
-
-    collect(m)
+    known = set(printed(m))
     text, tags = read(page)
-    assert set(re.findall(r"\d\.\d{3}", text)) <= known
+    assert set(PRINTED.findall(text)) <= known
     for words in ("What is answered", "never seen", "photograph is bad", "two films", "the rule of choice", "a reason"):
         assert words in text, words
     assert (tmp_path / "corruptions.png").stat().st_size > 5000

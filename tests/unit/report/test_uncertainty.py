@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
+from figures import PRINTED, printed
 from scipy.stats import spearmanr
 
 from dermalyze.config.experiment import EvaluateSpec
@@ -93,18 +92,8 @@ def test_every_number_on_the_page_is_in_the_file(n):
     [(name, figure)] = draw(m, j).items()
     picture = {"data": "", "alt": figure.caption, "caption": figure.caption, "width_px": 1}
     page = template("uncertainty.html.jinja").render(m=m, v=view(m), pictures={name: picture})
-    known: set[str] = set()
-
-    def collect(value):
-        if isinstance(value, dict):
-            [collect(one) for one in value.values()]
-        elif isinstance(value, list):
-            [collect(one) for one in value]
-        elif isinstance(value, float):
-            known.add(f"{value:.3f}")
-
-    collect(m)
-    shown = re.findall(r"-?\d\.\d{3}", page)
+    known = set(printed(m))
+    shown = PRINTED.findall(page)
     assert set(shown) <= known
     assert len(shown) > (100 if n == 80 else -1)
     assert "mc_dropout, 3 passes" in page
