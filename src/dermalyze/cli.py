@@ -638,15 +638,19 @@ FeaturesOption = Annotated[
     "dermalyze embed outputs/first",
     "dermalyze embed outputs/first --backbone vit_small_patch14_dinov2.lvd142m",
     "dermalyze embed outputs/first --weights mobilenetv2_035_imagenet.safetensors",
+    "dermalyze embed outputs/first --clip prompts.yaml",
 )
 def embed(
     run: RunArgument,
     backbone: Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="A timm network, from its hub.")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="A local file with its sidecar.")] = None,
+    clip: Annotated[
+        Path | None, typer.Option("--clip", metavar="YAML", help="A CLIP-type model and prompts of the classes.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Store features of every image by a pretrained network."""
-    stage("embed", run, as_json, backbone=backbone, weights=weights)
+    stage("embed", run, as_json, backbone=backbone, weights=weights, clip=clip)
 
 
 @command(

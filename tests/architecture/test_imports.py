@@ -33,6 +33,7 @@ EXCEPTIONS = {("config", "dermalyze.core.errors")}
 ONLY_IN = {
     "timm": {"model/backbones.py"},
     "transformers": {"model/backbones.py"},
+    "open_clip": {"model/clip.py"},
     "torchxrayvision": {"model/backbones.py"},
     "torch.distributed": {"core/runtime.py"},
 }

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import save_clip
 from PIL import Image
 
 from dermalyze.core.atomic import write_json
-from dermalyze.core.errors import DataError, MissingExtraError, ModelError, UsageError
+from dermalyze.core.errors import ConfigError, DataError, MissingExtraError, ModelError, UsageError
 from dermalyze.data.features import read_features, read_stored
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.predictions import read_predictions
@@ -212,3 +213,67 @@ def test_changed_or_damaged_features_are_refused(world: Any, embedded: Any) -> N
             frozen(world.run, world.spec, features="tiny_cnn")
     finally:
         path.write_bytes(whole)
+
+
+@pytest.fixture(scope="module")
+def prompts(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`prompts(change)`: a file of prompts for the world's classes, changed."""
+    folder = tmp_path_factory.mktemp("prompts")
+    weights = save_clip(folder)
+    classes = read_predictions(world.run.predictions_path("test", "plain")).classes
+
+    def write(change: dict[str, Any] | None = None) -> Path:
+        asked = {
+            "weights": str(weights), "templates": ["a photo of {}", "{}"],
+            "prompts": {name: [f"a lesion called {name}"] for name in classes},
+        }  # fmt: skip
+        (folder / "prompts.yaml").write_text(json.dumps(asked | (change or {})))
+        return folder / "prompts.yaml"
+
+    return write
+
+
+def test_zero_shot_stands_beside_the_others_and_new_prompts_need_no_images(
+    world: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dermalyze.stages import embed as module
+
+    assert embed(world.run, world.spec, clip=prompts()).width == 12
+    found = frozen(world.run, world.spec, features="clip")
+    row = next(model for model in found.values["models"] if model["name"] == "zero-shot")
+    assert row["chosen"]["templates"] == ["a photo of {}", "{}"]
+    path = next(path for path in found.files if path.name.startswith("test-by-zero-shot"))
+    p = read_predictions(path)
+    _, values, meta = read_stored(world.run.features_path("clip"))
+    features = read_features(world.run, "plain", "clip")
+    test = features.values[(features.frame["part"] == "test").to_numpy()].astype(float)
+    cosine = test / np.linalg.norm(test, axis=1, keepdims=True) @ np.array(meta["zero_shot"]["directions"]).T
+    np.testing.assert_array_equal(p.logits.argmax(axis=1), cosine.argmax(axis=1))
+    right = (cosine.argmax(axis=1) == p.labels).mean()
+    assert row["metrics"]["accuracy"]["value"] == pytest.approx(right)
+    assert row["metrics"]["accuracy"]["groups"] == found.values["groups"]
+    assert any("zero-shot by prompts, scale" in line for line in found.lines())
+    assert evaluate(world.run, world.spec, predictions=path).metrics["metrics"]["accuracy"]["value"] == pytest.approx(right)
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the images are stored")
+
+    monkeypatch.setattr(module, "read_batches", never)
+    embed(world.run, world.spec, clip=prompts({"templates": ["no {}"]}))
+    _, again, changed = read_stored(world.run.features_path("clip"))
+    np.testing.assert_array_equal(again, values)
+    assert changed["zero_shot"]["directions"] != meta["zero_shot"]["directions"]
+
+
+def test_zero_shot_refuses_before_any_model_is_opened(world: Any, prompts: Any, tmp_path: Path) -> None:
+    classes = read_predictions(world.run.predictions_path("test", "plain")).classes
+    with pytest.raises(ConfigError, match=f"no prompt of {', '.join(classes[1:])};"):
+        embed(world.run, world.spec, clip=prompts({"prompts": {classes[0]: "a mole"}, "weights": "gone.safetensors"}))
+    with pytest.raises(UsageError, match="leave out --backbone"):
+        embed(world.run, world.spec, clip=prompts(), backbone="resnet18")
+    with pytest.raises(UsageError, match="choose another one"):
+        embed(world.run, world.spec, clip=prompts({"name": "own"}))
+    with pytest.raises(ModelError, match="no such weight file"):
+        embed(world.run, world.spec, clip=prompts({"weights": str(tmp_path / "gone.safetensors")}))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        embed(world.run, world.spec, clip=tmp_path / "gone.yaml")

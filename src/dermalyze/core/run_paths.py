@@ -228,5 +228,10 @@ class RunPaths:
         return self.root / "report.yaml"
 
     @property
+    def croissant_path(self) -> Path:
+        """The data set described for machines; beside the files that it names."""
+        return self.root / "croissant.json"
+
+    @property
     def tags_path(self) -> Path:
         return self.root / "tags.json"

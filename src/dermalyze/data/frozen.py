@@ -7,15 +7,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from dermalyze.core.errors import DataError
 from dermalyze.ops.metrics import measure
 from dermalyze.ops.neighbours import centres, draw_shots, nearest, nearest_centre, unit, vote
 from dermalyze.ops.ranking import Floats, Ints
+from dermalyze.ops.zero_shot import zero_shot
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation (scikit-learn's C), tried upwards for as long as the log loss of the validation part falls."""
@@ -31,8 +34,8 @@ class Chosen:
     """A classifier and how it came to be.
 
     Attributes:
-        setting: its name, `C` or `k`.
-        value: what was chosen.
+        setting: its name, `C`, `k` or `scale`.
+        value: what was chosen; the scale comes with the model.
         log_loss: of the validation part, for each value tried.
         classify: features (M, D) to probabilities (M, C), none of them 0.
     """
@@ -129,7 +132,26 @@ def choose(
 
 
 FROZEN: Mapping[str, Callable[[Part, Part, int], Chosen]] = {"linear-probe": linear_probe, "nearest-neighbours": neighbours}
-FROZEN_NAMES = {"linear-probe": "linear probe", "nearest-neighbours": "nearest neighbours"}
+FROZEN_NAMES = {
+    "linear-probe": "linear probe",
+    "nearest-neighbours": "nearest neighbours",
+    "zero-shot": "zero-shot by prompts",
+}
+
+
+def by_words(meta: Mapping[str, Any], classes: Sequence[str]) -> Chosen | None:
+    """Zero-shot with the prompts whose directions `embed --clip` stored beside the features; None where there are none.
+
+    Raises:
+        DataError: they are of other classes.
+    """
+    words = meta.get("zero_shot")
+    if words is None:
+        return None
+    if words["classes"] != list(classes):
+        raise DataError(f"the prompts are of the classes {', '.join(words['classes'])}; run embed again with --clip")
+    known, scale = np.asarray(words["directions"], np.float64), float(words["scale"])
+    return Chosen("scale", scale, {}, lambda features: zero_shot(features, known, scale))
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,24 +55,39 @@ def hub_weights(name: str, hub_id: str | None, near: str | None) -> Path:
     if not hub_id:
         other = f" (those of {near} are)" if near else ""
         raise ModelError(f"model.pretrained: no weights of {name} are on timm's hub{other}; {remedy}")
-    import huggingface_hub as hub
-
     repository, _, revision = hub_id.partition("@")
-    at = revision or None
-    try:
-        cached = hub.try_to_load_from_cache(repository, HUB_FILE, revision=at)
-        if isinstance(cached, str):
-            path = Path(cached)
-        else:  # ask once before the download, which would ask for half a minute
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, HUB_FILE, revision=at), timeout=HUB_TIMEOUT_S)
-            path = Path(hub.hf_hub_download(repository, HUB_FILE, revision=at))
-    except Exception as error:  # the hub's client raises errors of several libraries, other ones in each version
-        if type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
-            problem = f"{repository} has no {HUB_FILE}, and pickles are not loaded"
-        else:
-            problem = (
-                f"cannot reach the weights of {name} ({HUB_FILE} of {repository}) on the hub: {type(error).__name__}: {error}"
-            )
-        raise ModelError(f"model.pretrained: {problem}; {remedy}") from error
+    path = hub_file(repository, HUB_FILE, key="model.pretrained", remedy=remedy, revision=revision or None, of=name)
     read_tensors(path)
     return path
+
+
+def hub_file(repository: str, file: str, *, key: str, remedy: str, revision: str | None = None, of: str = "") -> Path:
+    """One file of a repository of the hub: from its cache, else one download.
+
+    Args:
+        repository: `owner/name`.
+        file: its name there; weights are asked for as safetensors only.
+        key: of the configuration, for messages.
+        remedy: for messages.
+        revision: default: the newest.
+        of: the network, for messages; default: the repository.
+
+    Raises:
+        ModelError: there is no such file, or the hub cannot be reached.
+    """
+    import huggingface_hub as hub
+
+    try:
+        cached = hub.try_to_load_from_cache(repository, file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+        # ask once before the download, which would ask for half a minute
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=HUB_TIMEOUT_S)
+        return Path(hub.hf_hub_download(repository, file, revision=revision))
+    except Exception as error:  # the hub's client raises errors of several libraries, other ones in each version
+        if type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
+            problem = f"{repository} has no {file}, and pickles are not loaded"
+        else:
+            whose = f"the weights of {of} ({file} of {repository})" if of else f"{file} of {repository}"
+            problem = f"cannot reach {whose} on the hub: {type(error).__name__}: {error}"
+        raise ModelError(f"{key}: {problem}; {remedy}") from error

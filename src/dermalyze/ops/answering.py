@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,3 +167,30 @@ def decision_shares(outcome_N: Ints, hit_N: Masks, covered_N: Masks | None) -> d
     if covered_N is not None:
         found["set_error"] = ((~covered_N).astype(np.float64), outcome_N == SET)
     return found
+
+
+def threshold_band(known: int, judged: int, passed: float, level: float = 0.95) -> tuple[float, float]:
+    """Between which shares of a set stand above a threshold that the share `passed` of another set did not exceed, by chance.
+
+    Both are of the same population, and each group counts once. With the k-th smallest of n known scores as threshold, the
+    number above it among m others follows the beta-binomial law with parameters n - k + 1 and k.
+
+    Args:
+        known: n, groups from which the threshold comes, 1 or more.
+        judged: m, groups that are held against it, 1 or more.
+        passed: share that does not exceed the threshold, above 0 and at most 1.
+        level: of the band.
+
+    >>> tuple(round(share, 3) for share in threshold_band(746, 1120, 0.95))
+    (0.032, 0.072)
+
+    Vovk 2012, arXiv:1209.2673 (there for conformal sets, whose coverage is the same question)
+    """
+    k = max(1, math.ceil(passed * known - 1e-9))
+    a, b = known - k + 1, k
+    x = np.arange(judged + 1)
+    log_choose = math.lgamma(judged + 1) - np.array([math.lgamma(i + 1) + math.lgamma(judged - i + 1) for i in x])
+    log_beta = np.array([math.lgamma(i + a) + math.lgamma(judged - i + b) for i in x]) - math.lgamma(judged + a + b)
+    below = np.cumsum(np.exp(log_choose + log_beta - (math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))))
+    low, high = (int(np.searchsorted(below, q)) for q in ((1 - level) / 2, (1 + level) / 2))
+    return low / judged, min(high, judged) / judged

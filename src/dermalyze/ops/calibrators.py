@@ -132,6 +132,8 @@ CALIBRATORS: dict[str, Method] = {  # the simplest first: the choice prefers it 
 
 SAME_ANSWERS = ("none", "temperature")
 """Calibrators that keep the order of an image's classes: they change how sure an answer is, never the answer."""
+CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
+"""What `inference.calibration` may leave open, and the calibrators that are then chosen from."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,11 @@ def simplest(trials: Sequence[Trial], kinds: Sequence[str]) -> str:
         if len(gain_G) > 1 and gain_G.sum() > np.sqrt(len(gain_G) * gain_G.var(ddof=1)):
             best = kind
     return best
+
+
+def asked_for(asked: str, trials: Sequence[Trial]) -> str:
+    """The calibrator that `inference.calibration` names, or the one that the trials choose where it leaves that open."""
+    return simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
 
 
 def fit(kind: str, logits_NC: Floats, labels_N: Ints, shift_C: Floats) -> Calibrator:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from dermalyze.core.errors import ConfigError, nearest
+from dermalyze.ops.answering import DECISIONS
 from dermalyze.ops.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS
 from dermalyze.ops.operating import questions
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 AGES = (30, 45, 60, 75)
 """Years at which an age band begins; the first begins at 0."""
-COVERAGE = 0.9  # share of the calibration part that is answered, for the referral rate, where the experiment names none
+COVERAGE = 0.9  # share of the calibration part that is answered, for the referral rate, where the served rule refers nothing
 LEVELS = 16  # of a column of the user's; the rarer ones are taken together
 SIGNIFICANT = 0.05
 THIRDS = {  # of the training part: measure, and its levels
@@ -67,8 +68,8 @@ def build(j: Judged) -> dict[str, Any]:
     columns = divisions(j.rows, j.train, j.spec.subgroups)
     focus = j.classes.index("mel") if "mel" in j.classes else None
     malignant = [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
-    answered, coverage = None, None
-    if j.known is not None:
+    answered, coverage = answered_by_rule(j), None
+    if answered is None and j.known is not None:
         confidence = CONFIDENCES[CONFIDENCE]
         coverage = COVERAGE
         answered = confidence(j.scores.probs) >= threshold_for(confidence(j.known.probs), coverage)
@@ -82,10 +83,19 @@ def build(j: Judged) -> dict[str, Any]:
             "subgroups": [one.as_dict() for one in found],
             "comparisons": comparisons(found),
             "coverage": coverage,
+            "by_rule": answered is not None and coverage is None,
             "least_groups": MIN_GROUPS,
             "least_class_groups": MIN_CLASS_GROUPS,
         }
     }
+
+
+def answered_by_rule(j: Judged) -> NDArray[np.bool_] | None:
+    """(N,) whether the served rule answers, with one class or a set; None where there is none that refers anything."""
+    if j.beyond is None or not (j.beyond.rule.limit or j.beyond.rule.referral or j.beyond.rule.sets):
+        return None
+    outcome_N = j.beyond.rule.outcomes(j.scores.probs, j.classes, j.beyond.foreignness(j.p))
+    return np.array([DECISIONS[i] != "refer" for i in outcome_N], dtype=np.bool_)
 
 
 def divisions(rows: pd.DataFrame, train: pd.DataFrame | None, further: Sequence[str]) -> list[Division]:
@@ -213,6 +223,7 @@ def view(m: Json) -> dict[str, Any] | None:
         "unknown": ", ".join(unknown),
         "measures": [MEASURES[name][0] for name in shown],
         "coverage": None if f["coverage"] is None else f"{100 * f['coverage']:g} %",
+        "by_rule": f["by_rule"],
         "comparisons": f"{f['comparisons']:,}",
         "least": (f["least_groups"], f["least_class_groups"]),
         "largest": [

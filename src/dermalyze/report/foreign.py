@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.ops.answering import DECISIONS, OUTCOMES, decision_shares
+from dermalyze.ops.answering import DECISIONS, OUTCOMES, decision_shares, threshold_band
 from dermalyze.ops.bootstrap import estimate, group_weights
 from dermalyze.ops.separation import MEASURES, separation
 from dermalyze.report.judged import Json, Judged
@@ -97,9 +97,30 @@ def build_decision(j: Judged) -> dict[str, Any]:
             "unsure_below": None if rule.referral is None else rule.referral.threshold,
             "set_level": None if rule.sets is None else rule.sets.level,
             "shares": {name: one.as_dict() for name, one in found.items()},
+            "chance": _chance(j),
             "foreign": foreign,
         }
     }
+
+
+def _chance(j: Judged) -> dict[str, Any]:
+    """What chance alone makes of each threshold's share on a set like the part that it comes from, groups as cases."""
+    if j.beyond is None or j.reference is None or not len(j.reference):
+        return {}
+    rule, known, here = j.beyond.rule, len(set(j.reference.groups)), len(set(j.p.groups))
+    passed = {
+        "foreign": None if rule.limit is None else rule.limit.kept,
+        "unsure": None if rule.referral is None else rule.referral.coverage,
+    }
+    found = {}
+    for name, share in passed.items():
+        if share is not None:
+            low, high = threshold_band(known, here, share, j.spec.level)
+            found[name] = {
+                "expected": 1 - share, "low": low, "high": high, "level": j.spec.level,
+                "part": j.reference.meta["set"], "known_groups": known, "groups": here,
+            }  # fmt: skip
+    return found
 
 
 SHARE_NAMES = {
@@ -136,5 +157,26 @@ def decision_view(m: Json) -> dict[str, Any] | None:
     return {
         "rules": rules,
         "rows": [(SHARE_NAMES[name], cell(d["shares"][name])) for name in shown],
+        "chance": [
+            {
+                "name": SHARE_NAMES[name],
+                "part": one["part"],
+                "groups": [one["known_groups"], one["groups"]],
+                **{key: number(one[key]) for key in ("expected", "low", "high")},
+                "level": f"{100 * one['level']:g} %",
+                "place": _place(d["shares"][name]["value"], one["low"], one["high"]),
+                "here": number(d["shares"][name]["value"]),
+            }
+            for name, one in d["chance"].items()
+        ],
         "foreign": [(name.replace("_", " "), one["n"], cell(one)) for name, one in d["foreign"].items()],
     }
+
+
+def _place(value: float, low: float, high: float) -> str:
+    """Where a share lies beside what chance makes.
+
+    >>> _place(0.08, 0.03, 0.07)
+    'above that'
+    """
+    return "above that" if value > high else "below that" if value < low else "within that"

@@ -15,6 +15,7 @@ from dermalyze.core.errors import ConfigError, DataError, ModelError
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.beyond import read_beyond
+from dermalyze.data.class_shares import prior_shift
 from dermalyze.data.gallery import small_pixels
 from dermalyze.data.looks import with_looks
 from dermalyze.data.predictions import Predictions, read_predictions
@@ -41,7 +42,8 @@ def gather(
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
     return Judged(
         p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, pictures_of(rows, store),
-        read_others(run, p), read_beyond(run, p),
+        read_others(run, p), read_beyond(run, p), spec.inference.calibration,
+        prior_shift(run, spec, p.classes) if recalibrate is not None else None,
     )  # fmt: skip
 
 

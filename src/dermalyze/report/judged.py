@@ -37,6 +37,8 @@ class Judged:
         train: the same of the training part, from which bands come and with which another set is compared; None: unknown.
         home: predictions of the run's own test part, where another set is judged; else None.
         recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
+        calibration: which calibrator that is to be, as `inference.calibration` says.
+        training_shift: (C,) log of the classes' shares in training over those it weighed them by; None: unknown.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
         others: predictions of the same images by further recipes, each with its own calibrator.
         beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
@@ -54,6 +56,8 @@ class Judged:
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
     others: tuple[tuple[Predictions, Calibrator], ...] = ()
     beyond: Beyond | None = None
+    calibration: str = "auto"
+    training_shift: Floats | None = None
 
     @cached_property
     def scores(self) -> metrics.Scores:

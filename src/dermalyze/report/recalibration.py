@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.ops import calibration, metrics
-from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, cross_validate, fit, reprior, simplest
+from dermalyze.ops.calibrators import CHOICES, asked_for, cross_validate, fit, reprior
 from dermalyze.ops.comparison import Scored, compare
 from dermalyze.ops.ranking import Floats
+from dermalyze.ops.recipes import softmax
 from dermalyze.report.judged import Json, Judged
 from dermalyze.report.text import MEANINGS, cell
 
@@ -22,6 +23,7 @@ PRIOR_IMAGES = 30
 """Weight, in images, of the class shares of the calibration part when those of the new site are estimated."""
 MEASURED = ("log_loss", "brier", "ece", "accuracy", "balanced_accuracy")
 KINDS = {
+    "none": "no calibrator: the plain softmax",
     "prior": "class shares of the new site, the calibrator as it was",
     "refit": "a calibrator fitted on the new site",
 }
@@ -52,7 +54,7 @@ def divide_groups(groups_N: list[str], share: float, seed: int) -> NDArray[np.bo
 
 
 def build(j: Judged) -> dict[str, Any]:
-    """Fit on a part of the groups, measure all three on the others, with paired intervals of what is gained."""
+    """Fit on a part of the groups, measure every method on the others, with paired intervals of what is gained."""
     if j.recalibrate is None:
         return {"recalibration": None}
     chosen = divide_groups(j.p.groups, j.recalibrate, j.spec.seed)
@@ -76,6 +78,7 @@ def build(j: Judged) -> dict[str, Any]:
             "share": j.recalibrate,
             "fitted": {"images": int(chosen.sum()), "groups": len(set(j.p.groups)) - len(set(groups))},
             "measured": {"images": int(rest.sum()), "groups": len(set(groups))},
+            "asked": j.calibration,
             "kind": kind,
             "parameters": parameters,
             "methods": found,
@@ -86,19 +89,21 @@ def build(j: Judged) -> dict[str, Any]:
 def _answers(
     j: Judged, logits_NC: Floats, labels_N: NDArray[np.int64], chosen_N: NDArray[np.bool_]
 ) -> tuple[dict[str, Floats], str, dict[str, Any]]:
-    """Probabilities by each method, and which calibrator was fitted: chosen as `calibrate` does, of those that keep answers."""
-    none = np.zeros(logits_NC.shape[1])
-    groups = [group for group, inside in zip(j.p.groups, chosen_N, strict=True) if inside]
-    trials = cross_validate(logits_NC[chosen_N], labels_N[chosen_N], groups, none)
-    kind = simplest(trials, [name for name in CALIBRATORS if name in SAME_ANSWERS])
-    fitted = fit(kind, logits_NC[chosen_N], labels_N[chosen_N], none)
-    found = {"refit": fitted(logits_NC)}
+    """Probabilities by each method, and which calibrator was fitted: the one that `inference.calibration` names, or chosen as
+    `calibrate` chooses, on the new site."""
+    new, labels = logits_NC[chosen_N], labels_N[chosen_N]
+    shift_C = np.zeros(logits_NC.shape[1]) if j.training_shift is None else j.training_shift
+    found = {} if j.calibrator.kind == "none" else {"none": softmax(logits_NC)}  # else it is as it was
     if j.reference is not None:  # few cases of a rare class say little of its share, and one that is absent is not ruled out
-        counts, new = (np.bincount(z, minlength=logits_NC.shape[1]) for z in (j.reference.labels, labels_N[chosen_N]))
-        known = (counts + 1) / (counts + 1).sum()
-        wanted = (new + PRIOR_IMAGES * known) / (new.sum() + PRIOR_IMAGES)
-        found = {"prior": reprior(j.scores.probs, known, wanted), **found}
-    return found, kind, fitted.parameters
+        there, here = (np.bincount(z, minlength=logits_NC.shape[1]) for z in (j.reference.labels, labels))
+        known = (there + 1) / (there + 1).sum()
+        wanted = (here + PRIOR_IMAGES * known) / (here.sum() + PRIOR_IMAGES)
+        found["prior"] = reprior(j.scores.probs, known, wanted)
+        shift_C = shift_C + np.log(wanted / known)  # what training undid, and how this site differs
+    groups = [group for group, inside in zip(j.p.groups, chosen_N, strict=True) if inside]
+    kind = asked_for(j.calibration, cross_validate(new, labels, groups, shift_C))
+    fitted = fit(kind, new, labels, shift_C)
+    return {**found, "refit": fitted(logits_NC)}, kind, fitted.parameters
 
 
 def view(m: Json) -> dict[str, Any] | None:
@@ -110,6 +115,7 @@ def view(m: Json) -> dict[str, Any] | None:
         "fitted": r["fitted"],
         "measured": r["measured"],
         "kind": r["kind"].replace("_", " "),
+        "left_open": r["asked"] in CHOICES,
         "methods": [
             {
                 "name": KINDS[name],

@@ -14,19 +14,15 @@ from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRec
 from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.manifest import source_codes
+from dermalyze.data.class_shares import prior_shift
 from dermalyze.data.ood_fit import choose, fit_ood
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
-from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
+from dermalyze.ops.calibrators import Trial, asked_for, cross_validate, fit
 from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
-from dermalyze.ops.imbalance import effective_shares, source_counts
 from dermalyze.ops.metrics import Scores
 from dermalyze.ops.operating import operating_points, questions
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
-
-CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
-"""What `inference.calibration` may leave open, and the calibrators that are then chosen from."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,10 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     Each recipe that `probe` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
 
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
-    leaves the choice to that (see `CHOICES`). The out-of-distribution scores are fitted on the training part, with thresholds
-    from the calibration part; `inference.ood` names the one to serve, or leaves it to `dermalyze.data.ood_fit.choose`. A split
-    without a calibration part is calibrated on validation, which early stopping has used; the result says so.
+    leaves the choice to that (see `calibrators.CHOICES`). The out-of-distribution scores are fitted on the training part,
+    with thresholds from the calibration part; `inference.ood` names the one to serve, or leaves it to
+    `dermalyze.data.ood_fit.choose`. A split without a calibration part is calibrated on validation, which early stopping has
+    used; the result says so.
 
     Raises:
         UsageError: no probe or no export yet, or another process works in the run.
@@ -127,7 +124,7 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     logits = p.logits.astype(np.float64)
     trials = cross_validate(logits, p.labels, p.groups, shift_C)
     asked = spec.inference.calibration
-    kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
+    kind = asked_for(asked, trials)
     fitted = fit(kind, logits, p.labels, shift_C)
     groups = len(set(p.groups))
     calibration = {
@@ -200,16 +197,6 @@ def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) ->
     if level is None:
         return None
     return calibrate_sets(probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True).as_dict()
-
-
-def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
-    """(C,) log of the share of each class in the training part over the share that training weighed it by."""
-    frame = read_part(run, "train")
-    labels = np.array([classes.index(name) for name in frame["label"]])
-    counts_C = np.bincount(labels, minlength=len(classes))
-    seen_C = source_counts(labels, source_codes(frame["source"]), len(classes)) if spec.train.balance_sources else counts_C
-    shift_C = np.log(counts_C / counts_C.sum() / effective_shares(spec.train.imbalance, seen_C, classes))
-    return np.asarray(shift_C, dtype=np.float64)
 
 
 def _check(run: Run, p: Predictions, part: str, scores_sha256: str) -> None:

@@ -11,21 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.model import ModelSpec
+from dermalyze.config.zero_shot import ZeroShotSpec, load_zero_shot
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.errors import UsageError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
 from dermalyze.data.external import read_batches
-from dermalyze.data.features import OWN, write_features
+from dermalyze.data.features import OWN, read_stored, write_features
 from dermalyze.data.images import Preprocessing, normalise
+from dermalyze.data.manifest import read_classes
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
+from dermalyze.model.clip import Clip
 from dermalyze.model.embedding import Embedder
 from dermalyze.model.weights import read_sidecar
+from dermalyze.ops.zero_shot import directions
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,14 @@ class EmbedResult:
         ]
 
 
-def embed(run: Run, spec: ExperimentSpec, *, backbone: str | None = None, weights: Path | None = None) -> EmbedResult:
+def embed(
+    run: Run,
+    spec: ExperimentSpec,
+    *,
+    backbone: str | None = None,
+    weights: Path | None = None,
+    clip: Path | None = None,
+) -> EmbedResult:
     """Features of every image of the split, under the backbone's name; those of the run's own network `probe` has stored.
 
     Without `backbone` and `weights` it is the network that the experiment starts from, before any training.
@@ -69,48 +81,88 @@ def embed(run: Run, spec: ExperimentSpec, *, backbone: str | None = None, weight
         spec: `data`, `preprocess.kind` and, without the arguments, `model` are used.
         backbone: a timm name, with the weights of its hub; with `weights`, only to be compared with the file's own.
         weights: a local .safetensors file of a backbone with its .json sidecar, which names the network.
+        clip: a YAML file of a CLIP-type model and prompts of the classes, instead of both: `frozen` then answers zero-shot
+            too. Where its features are stored already, only the prompts are taken anew.
 
     Raises:
         UsageError: no pretrained weights are named anywhere, or nothing has been split.
-        ConfigError: unknown backbone.
+        ConfigError: unknown backbone; a class without a prompt.
         DataError: an image is gone or changed.
         ModelError: weights are refused or cannot be reached; NaN.
     """
     run.probe_write()
-    model = frozen_spec(spec.model, backbone, weights)
-    name = re.sub(r"[^\w.-]+", "_", model.backbone)
+    if clip is not None and (backbone is not None or weights is not None):
+        raise UsageError("--clip names its weights itself; leave out --backbone and --weights")
+    asked = load_zero_shot(clip) if clip is not None else None
+    if asked is not None and clip is not None:
+        asked.check_classes(read_classes(run), clip.name)
+    model = frozen_spec(spec.model, backbone, weights) if asked is None else None
+    name = asked.name if asked is not None else re.sub(r"[^\w.-]+", "_", model.backbone if model is not None else "")
     if name == OWN:  # no network is called so; the name is taken
-        raise UsageError(f"--backbone {backbone}: this name stands for the run's own features; choose another network")
+        raise UsageError(f"{name}: this name stands for the run's own features; choose another one")
     frame, _ = read_division(run)
     runtime = choose_runtime(
         device=spec.train.device, threads=spec.train.threads, amp=False, channels_last=False, deterministic=True
     )
     started = time.monotonic()
-    found = []
     with applied(runtime):
-        embedder = Embedder(model, device=runtime.device)
+        network: Clip | Embedder
+        meta: dict[str, Any]
+        if model is not None:
+            network = Embedder(model, device=runtime.device)
+            file_hash = sha256_file(Path(model.weights)) if model.weights is not None else None
+            meta = {"backbone": model.backbone, "kwargs": model.kwargs, "weights_sha256": file_hash}
+        else:
+            assert asked is not None
+            network = Clip(asked.weights, device=runtime.device)
+            meta = {"backbone": asked.name, "weights_sha256": network.sha256}
         whole = spec.preprocess.model_copy(update={"size": None, "mean": None, "std": None})  # the network's own
-        preprocessing = Preprocessing.resolve(whole, size=embedder.size, mean=embedder.mean, std=embedder.std)
-        say(f"embed: {len(frame)} images by {model.backbone} at {preprocessing.height} x {preprocessing.width} px")
-        batches = read_batches(
-            ImageStore.open(spec.data), frame, preprocessing, size=spec.inference.batch_size, workers=spec.data.workers
-        )
-        with progress("embed", len(frame), cost=True) as advance:
-            for batch in batches:
-                found.append(embedder(normalise(batch, preprocessing)))
-                advance(len(batch))
-    values = np.concatenate(found)
-    meta = {
-        "backbone": model.backbone,
-        "kwargs": model.kwargs,
-        "weights_sha256": sha256_file(Path(model.weights)) if model.weights is not None else None,
-        "preprocessing": preprocessing.as_dict(),
-        "manifest_sha256": run.manifest_hash(),
-    }
-    write_features(run.features_path(name), frame["image_id"].astype(str).tolist(), values, meta)
+        preprocessing = Preprocessing.resolve(whole, size=network.size, mean=network.mean, std=network.std)
+        meta |= {"preprocessing": preprocessing.as_dict(), "manifest_sha256": run.manifest_hash()}
+        ids = frame["image_id"].astype(str).tolist()
+        if asked is not None and isinstance(network, Clip):
+            spoken = asked_in_words(network, asked, read_classes(run))
+            values = stored_already(run.features_path(name), ids, meta)
+            meta["zero_shot"] = spoken
+        else:
+            values = None
+        if values is None:
+            say(f"embed: {len(frame)} images by {meta['backbone']} at {preprocessing.height} x {preprocessing.width} px")
+            batches = read_batches(
+                ImageStore.open(spec.data), frame, preprocessing, size=spec.inference.batch_size, workers=spec.data.workers
+            )
+            found = []
+            with progress("embed", len(frame), cost=True) as advance:
+                for batch in batches:
+                    found.append(network(normalise(batch, preprocessing)))
+                    advance(len(batch))
+            values = np.concatenate(found)
+        else:
+            say(f"embed: the {len(frame)} images are stored already; the prompts are taken anew")
+    write_features(run.features_path(name), ids, values, meta)
     return EmbedResult(
         name, len(frame), values.shape[1], (preprocessing.height, preprocessing.width), time.monotonic() - started
     )
+
+
+def asked_in_words(network: Clip, asked: ZeroShotSpec, classes: list[str]) -> dict[str, Any]:
+    """What zero-shot needs beside the images' features, JSON-ready: a direction a class, the scale, and the words."""
+    found = directions([network.texts(asked.sentences(label)) for label in classes])
+    return {
+        "classes": classes,
+        "templates": list(asked.templates),
+        "prompts": {label: list(asked.prompts[label]) for label in classes},
+        "directions": found.tolist(),
+        "scale": network.scale,
+    }
+
+
+def stored_already(path: Path, ids: list[str], meta: dict[str, Any]) -> NDArray[np.float32] | None:
+    """The features that are there, if they are of the same weights, preprocessing and images."""
+    if not path.exists():
+        return None
+    there, values, old = read_stored(path)
+    return values if there == ids and all(old.get(key) == value for key, value in meta.items()) else None
 
 
 def frozen_spec(own: ModelSpec, backbone: str | None, weights: Path | None) -> ModelSpec:

@@ -11,7 +11,7 @@ import numpy as np
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
-from dermalyze.core.atomic import write_text
+from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
@@ -27,6 +27,7 @@ from dermalyze.data.statistics import measure_images
 from dermalyze.data.submission import submission_csv
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import passes, pool
+from dermalyze.report.croissant import croissant
 from dermalyze.report.evaluation import judge, versions, write_report
 from dermalyze.report.facts import FACTS, NOT_FOR, facts, head, provenance
 from dermalyze.report.gathering import gather, manifest_store, pictures_of, read_home, validation_values
@@ -147,7 +148,9 @@ def evaluate(
         "external": None,
         "provenance": provenance(run, spec, p, path),
     }
-    return finish(run.report_dir, metrics, judged, submission)
+    result = finish(run.report_dir, metrics, judged, submission)
+    write_json(run.croissant_path, croissant(run, spec))
+    return EvaluateResult(result.metrics, (*result.files, run.croissant_path))
 
 
 def _evaluate_external(

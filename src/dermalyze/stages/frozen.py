@@ -18,7 +18,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.features import OWN, Features, read_features
-from dermalyze.data.frozen import DRAWS, FROZEN, FROZEN_NAMES, SHOTS, Chosen, FewShot, Part, few_shot
+from dermalyze.data.frozen import DRAWS, FROZEN, FROZEN_NAMES, SHOTS, Chosen, FewShot, Part, by_words, few_shot
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import require_no_leak
@@ -74,9 +74,10 @@ class FrozenResult:
 
 
 def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: str | None = None) -> FrozenResult:
-    """Judge a linear probe, nearest neighbours and class centres of few examples on the test part.
+    """Judge a linear probe, nearest neighbours, class centres of few examples and, if asked, prompts on the test part.
 
-    C and k are chosen on the validation part; the predictions of both are stored for val, cal and test, where
+    Prompts (zero-shot) are there where `embed --clip` stored the features. C and k are chosen on the validation part; the
+    predictions of all but the centres are stored for val, cal and test, where
     `evaluate --predictions` reads them.
 
     Args:
@@ -122,6 +123,19 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
             )
             files += store(run, found, kind, chosen, parts, classes, leak)
             advance(1)
+        if (spoken := by_words(found.meta, classes)) is not None:
+            words = found.meta["zero_shot"]
+            models.append(
+                {
+                    "name": "zero-shot",
+                    "title": f"{FROZEN_NAMES['zero-shot']}, {spoken.setting} = {spoken.value:g}",
+                    "chosen": {spoken.setting: spoken.value, "templates": words["templates"], "prompts": words["prompts"]},
+                    **judged(
+                        parts["test"].labels, spoken.classify(parts["test"].features), test_groups, classes, spec.evaluate
+                    ),
+                }
+            )
+            files += store(run, found, "zero-shot", spoken, parts, classes, leak)
         shots = []
         for count in SHOTS:
             drawn = few_shot(

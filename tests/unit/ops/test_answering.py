@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from dermalyze.core.errors import ModelError
-from dermalyze.ops.answering import DECISIONS, FOREIGN, NO_CLASS, OUTCOMES, SET, UNSURE, Limit, Rule, decision_shares
+from dermalyze.ops.answering import (
+    DECISIONS,
+    FOREIGN,
+    NO_CLASS,
+    OUTCOMES,
+    SET,
+    UNSURE,
+    Limit,
+    Rule,
+    decision_shares,
+    threshold_band,
+)
 from dermalyze.ops.conformal import Sets
 from dermalyze.ops.selective import Referral
 
@@ -86,3 +97,25 @@ def test_shares_are_counted_right():
     assert mean["set_error"] == pytest.approx(1 / 2)
     assert mean["error_all"] == pytest.approx(1 / 2)
     assert "set_error" not in decision_shares(outcome, hit, None)
+
+
+@pytest.mark.parametrize(("known", "judged", "passed"), [(746, 1120, 0.95), (40, 25, 0.9), (1, 7, 0.5), (300, 10, 1.0)])
+def test_the_band_of_a_threshold_is_the_beta_binomial_law(known: int, judged: int, passed: float) -> None:
+    from scipy.stats import betabinom
+
+    k = int(np.ceil(passed * known - 1e-9))
+    law = betabinom(judged, known - k + 1, k)
+    low, high = threshold_band(known, judged, passed, 0.9)
+    assert (low * judged, high * judged) == pytest.approx((law.ppf(0.05), law.ppf(0.95)))
+
+
+def test_the_band_of_a_threshold_holds_what_chance_makes() -> None:
+    """Thresholds and shares of simulated sets: 95 % of the shares are to lie within."""
+    rng = np.random.default_rng(0)
+    known, judged = 60, 80
+    low, high = threshold_band(known, judged, 0.9)
+    inside = 0
+    for _ in range(2000):
+        threshold = np.sort(rng.random(known))[int(np.ceil(0.9 * known)) - 1]
+        inside += low <= (rng.random(judged) > threshold).mean() <= high
+    assert 0.94 <= inside / 2000 <= 0.98

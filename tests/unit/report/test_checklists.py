@@ -16,6 +16,7 @@ from dermalyze.report.checklists import (
     MISSING,
     PARTLY,
     REPORTED,
+    STARD_AI,
     TRIPOD_AI,
     Item,
     answer,
@@ -44,7 +45,14 @@ def test_tripod_ai_has_its_27_items_and_52_with_parts():
         assert letters in ([""], [*"abcdefg"[: len(letters)]])
 
 
-@pytest.mark.parametrize("item", [*CLAIM_2024, *TRIPOD_AI], ids=lambda item: item.number)
+def test_stard_ai_has_its_40_items_and_48_with_parts():
+    numbers = [item.number for item in STARD_AI]
+    parts = {"15": "abcd", "16": "abc", "17": "ab", "26": "ab", "40": "ab"}
+    assert numbers == [f"{n}{letter}" for n in range(1, 41) for letter in parts.get(str(n), [""])]
+    assert len(numbers) == 48
+
+
+@pytest.mark.parametrize("item", [*CLAIM_2024, *TRIPOD_AI, *STARD_AI], ids=lambda item: item.number)
 def test_every_place_and_every_question_exists(item):
     assert item.places or item.asks, "nobody could ever answer it"
     assert set(item.asks) <= set(ReportSpec.model_fields)

@@ -12,8 +12,11 @@ import pytest
 
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.errors import ConfigError, DataError
+from dermalyze.data.beyond import Beyond
 from dermalyze.data.predictions import Predictions
+from dermalyze.ops.answering import Rule
 from dermalyze.ops.calibrators import Calibrator
+from dermalyze.ops.selective import Referral
 from dermalyze.report import for_whom, recalibration, shift
 from dermalyze.report.evaluation import judge
 from dermalyze.report.html import page
@@ -104,6 +107,24 @@ def test_every_image_is_in_one_level_of_each_column():
     assert list(of(m, "age")) == ["0-29", "30-44", "45-59", "60-74", "75+"]
     assert "colour cast" in of(m, "ita")
     assert {*of(m, "source")} == {"unknown"}
+
+
+def test_referral_is_that_of_the_served_rule_where_it_refers_anything():
+    j = judged()
+    confidence = j.scores.probs.max(axis=1)
+    rule = Rule(None, Referral("max_probability", 0.5, float(np.median(confidence))))
+    table = {"scores": {}, "missing": {}, "choice": ""}
+    served = judged(beyond=Beyond(rule, table, {}, {}))
+    m = for_whom.build(served)["for_whom"]
+    assert (m["by_rule"], m["coverage"]) == (True, None)
+    sexes = of(for_whom.build(served), "sex")
+    for sex, one in sexes.items():
+        inside = (j.rows["sex"] == sex).to_numpy()
+        assert one["values"]["referred"]["value"] == pytest.approx((confidence < np.median(confidence))[inside].mean())
+    assert "by the rule that is served" in report(served)[1]
+    answers_all = for_whom.build(judged(beyond=Beyond(Rule(), table, {}, {})))["for_whom"]
+    assert (answers_all["by_rule"], answers_all["coverage"]) == (False, 0.9)
+    assert "by the rule that is served" not in report(judged())[1]
 
 
 def test_bands_of_age_begin_where_they_say():

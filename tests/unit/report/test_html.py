@@ -245,6 +245,10 @@ def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_pat
     assert (tmp_path / "corruptions.png").stat().st_size > 5000
     shares = m["decision"]["shares"]
     assert shares["answer"]["value"] + shares["set"]["value"] + shares["refer"]["value"] == pytest.approx(1)
+    chance = m["decision"]["chance"]
+    assert {name: round(one["expected"], 2) for name, one in chance.items()} == {"foreign": 0.05, "unsure": 0.2}
+    assert all(0 <= one["low"] < one["expected"] < one["high"] <= 1 for one in chance.values())
+    assert text.count("beta-binomial") == 2
     assert m["decision"]["foreign"]["noise"]["value"] == 1.0
     assert m["decision"]["foreign"]["two_films"]["low"] is None
     assert m["ood"]["scores"]["knn"]["sets"]["noise"]["auroc"]["value"] == 1.0

@@ -1,0 +1,171 @@
+"""A description of the prepared data set for machines: Croissant 1.0, which is JSON-LD in the words of schema.org.
+
+It names files, columns, classes and parts; no value of any image stands in it, and no column that identifies a person.
+
+MLCommons 2024, http://mlcommons.org/croissant/1.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dermalyze.config.classes import describe
+from dermalyze.config.data import PARTS
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import sha256_file
+from dermalyze.core.run import Run
+from dermalyze.data.catalogue import REMOTE_SETS
+from dermalyze.data.manifest import read_classes, read_manifest
+from dermalyze.data.sources.linking import archive_name
+from dermalyze.report.evaluation import HAM10000_IDS
+
+CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+_TERMS = (
+    "citeAs", "column", "extract", "field", "fileObject", "fileProperty", "fileSet", "format", "includes", "isLiveDataset",
+    "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "separator",
+    "source", "subField", "transform",
+)  # fmt: skip
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    **{term: f"cr:{term}" for term in _TERMS},
+}
+"""The recommended context (appendix 1 of the specification), with the namespaces that it leaves to be declared."""
+
+COLUMNS: dict[str, tuple[str | list[str], str]] = {
+    "image_id": ("sc:Text", "key of an image"),
+    "sha256": ("sc:Text", "SHA-256 of the file"),
+    "pixel_sha256": ("sc:Text", "SHA-256 of the decoded pixels"),
+    "width": ("sc:Integer", "px"),
+    "height": ("sc:Integer", "px"),
+    "label": (["sc:Text", "cr:Label"], "class of the image"),
+    "age": ("sc:Float", "years"),
+    "sex": ("sc:Text", "as the source has it"),
+    "site": ("sc:Text", "part of the body"),
+    "source": ("sc:Text", "collection or centre"),
+    "quarantine_reason": ("sc:Text", "why an image is left out; empty where it is not"),
+}
+"""Columns of the manifest that are described, with type and meaning: a closed list, so that none of a user's own is."""
+
+HAM10000: dict[str, Any] = {
+    "name": "HAM10000",
+    "url": REMOTE_SETS["ham10000"].page,
+    "license": "https://creativecommons.org/licenses/by-nc/4.0/",
+    "citeAs": REMOTE_SETS["ham10000"].citation,
+    "creator": [{"@type": "sc:Person", "name": name} for name in ("Philipp Tschandl", "Cliff Rosendahl", "Harald Kittler")],
+    "datePublished": "2018-08-14",  # of the article, doi:10.1038/sdata.2018.161
+}
+
+
+def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
+    """The description, JSON-ready; `url`, `license`, `creator` and `datePublished` only where they are known.
+
+    The specification requires these four as well: for a set of one's own a person has to add them.
+
+    Args:
+        run: prepared; its parts are described where it has been split.
+        spec: its name is the set's, unless that is HAM10000.
+    """
+    frame, classes = read_manifest(run), read_classes(run)
+    ids = frame["image_id"].astype(str)
+    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
+    known = HAM10000 if len(frame) and names.between(*HAM10000_IDS).all() else {"name": spec.name}
+    parts = [part for part in PARTS if run.split_path(part).exists()]
+    manifest = run.require(run.manifest_path, "prepare")
+    described = [name for name in COLUMNS if name in frame]
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": CONFORMS_TO,
+        **known,
+        "description": (
+            f"{len(frame):,} images of skin in {len(classes)} classes ({', '.join(classes)}), as dermalyze prepared them: one "
+            "row an image in manifest.parquet. The pictures themselves are not part of it. The manifest has further columns "
+            "(paths, groups of patients and lesions, columns of the source) that are not described here; look through them "
+            "before it is passed on. For research and education."
+        ),
+        "distribution": [
+            _file(run, manifest, "application/x-parquet"),
+            *(_file(run, run.split_path(part), "text/csv") for part in parts),
+        ],
+        "recordSet": [
+            {
+                **_records("classes", "The classes and what they stand for.", "sc:Enumeration", key="name"),
+                "field": [_field("classes/name", "sc:Text"), _field("classes/description", "sc:Text")],
+                "data": [{"classes/name": name, "classes/description": describe(name)} for name in classes],
+            },
+            {
+                **_records("images", "One record an image.", key="image_id"),
+                "field": [
+                    {
+                        **_field(f"images/{name}", *COLUMNS[name], file=manifest.name),
+                        **({"references": {"field": {"@id": "classes/name"}}} if name == "label" else {}),
+                    }
+                    for name in described
+                ],
+            },
+            *(
+                {
+                    **_records(part, f"The images of the part {part}.", key="image_id"),
+                    "field": [
+                        {
+                            **_field(f"{part}/image_id", "sc:Text", "key of an image", _name(run, run.split_path(part))),
+                            "references": {"field": {"@id": "images/image_id"}},
+                        }
+                    ],
+                }
+                for part in parts
+            ),
+            *([_splits(parts)] if parts else []),
+        ],
+    }
+
+
+def _name(run: Run, path: Path) -> str:
+    """A file's place within the run."""
+    return path.relative_to(run.root).as_posix()
+
+
+def _file(run: Run, path: Path, form: str) -> dict[str, Any]:
+    name = _name(run, path)
+    return {
+        "@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": name, "contentSize": f"{path.stat().st_size} B",
+        "encodingFormat": form, "sha256": sha256_file(path),
+    }  # fmt: skip
+
+
+def _records(name: str, description: str, kind: str | None = None, *, key: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "key": {"@id": f"{name}/{key}"},
+        **({"dataType": kind} if kind else {}),
+    }  # fmt: skip
+
+
+def _field(name: str, kind: str | list[str], description: str = "", file: str | None = None) -> dict[str, Any]:
+    column = name.rpartition("/")[2]
+    return {
+        "@type": "cr:Field",
+        "@id": name,
+        "name": column,
+        **({"description": description} if description else {}),
+        "dataType": kind,
+        **({"source": {"fileObject": {"@id": file}, "extract": {"column": column}}} if file else {}),
+    }
+
+
+def _splits(parts: Sequence[str]) -> dict[str, Any]:
+    """The parts as Croissant names them; it has no word for a calibration part."""
+    words = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test": "cr:TestSplit"}
+    return {
+        **_records("splits", "The parts; cal is for calibration, after training.", "cr:Split", key="name"),
+        "field": [_field("splits/name", "sc:Text"), _field("splits/url", ["sc:URL", "cr:Split"])],
+        "data": [{"splits/name": part, "splits/url": words.get(part)} for part in parts],
+    }
