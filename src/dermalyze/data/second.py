@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.errors import ConfigError
+from dermalyze.core.progress import say
 from dermalyze.core.second import PLANES, SECOND_COLUMNS, packed
 from dermalyze.data.cache import UnusableImageError, read_image
 from dermalyze.data.inspection import Inspected, inspect_images
@@ -86,7 +87,7 @@ def lines_of(second: dict[str, int] | None) -> list[str]:
 
 
 def require_second(frame: pd.DataFrame, spec: ModelSpec, *, what: str = "the set") -> None:
-    """Refuse a network of two pictures where no case has a second one.
+    """Refuse a network of two pictures where no case has a second one; say what is there and not used, or never met.
 
     Args:
         frame: manifest rows.
@@ -96,11 +97,17 @@ def require_second(frame: pd.DataFrame, spec: ModelSpec, *, what: str = "the set
     Raises:
         ConfigError: with the remedy.
     """
-    if spec.second is not None and ("second_sha256" not in frame or frame["second_sha256"].isna().all()):
+    there = sum(one is not None for one in seconds_of(frame))
+    if spec.second is None:
+        if there:
+            say(f"model.second is not set: the network sees the first picture alone of {there} cases that have two")
+    elif there == 0:
         raise ConfigError(
             f"model.second: {what} has no second pictures; name them in a column second_path of the CSV "
             "(data.source.columns maps another name to it), or leave model.second out"
         )
+    elif there == len(frame) and spec.second.hide == 0:
+        say("model.second: no case lacks its second picture and hide is 0, so an answer without one will be a guess")
 
 
 def seconds_of(frame: pd.DataFrame) -> Seconds:

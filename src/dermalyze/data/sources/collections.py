@@ -117,12 +117,12 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
         known = known_values(values, place) | {"lesion_id": f"derm7pt_{values['image_id']}"}
         known |= {} if parts is None else {"split": parts[i]}
         found = {}
-        for which in ("derm", "clinic"):
+        for which in ("derm", "clinic") if images == "paired" else wanted:
             path = values[which]
             if path and (problem := name_problem(path)) is not None:
                 raise DataError(f"{place}: path {path!r} {problem}; paths are relative to the folder of images")
             found[which] = files.by_path(path) if path else None
-        clinic = found["clinic"]
+        clinic = found.get("clinic")
         second = None if images != "paired" or not values["clinic"] else "" if clinic is None else clinic.path
         for which in wanted:
             image = found[which]
