@@ -185,10 +185,15 @@ def read_case_batches(
     store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
 ) -> Iterator[NDArray[np.uint8]]:
     """As `dermalyze.data.external.read_batches`, of cases (B, H, W, 7)."""
-    jobs = list(zip(zip(frame["path"], frame["sha256"], strict=True), seconds_of(frame), strict=True))
+    jobs = list(zip(frame["path"], frame["sha256"], seconds_of(frame), strict=True))
+
+    def read(job: Job) -> NDArray[np.uint8]:
+        path, sha256, second = job
+        return read_case(store, (path, sha256), second, preprocessing)
+
     with ThreadPoolExecutor(max(1, workers or 2)) as pool:
         for start in range(0, len(jobs), size):
-            yield np.stack([*pool.map(lambda job: read_case(store, *job, preprocessing), jobs[start : start + size])])
+            yield np.stack([*pool.map(read, jobs[start : start + size])])
 
 
 Job = tuple[str, str, tuple[str, str] | None]
