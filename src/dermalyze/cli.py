@@ -494,6 +494,7 @@ def fetch(
     "dermalyze predict outputs/first photo.jpg",
     "dermalyze predict outputs/first/export photos more.zip --format csv --names",
     "dermalyze predict outputs/first photo.jpg --metadata age=55 sex=male site=back",
+    "dermalyze predict outputs/pairs dermoscopy.jpg --second clinical.jpg",
     "dermalyze predict outputs/first - --format jsonl < photo.jpg",
 )
 def predict(
@@ -509,6 +510,9 @@ def predict(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="NAME=VALUE...", help="Of patient and lesion: age=55 sex=male.")
     ] = None,
+    second: Annotated[
+        str | None, typer.Option("--second", metavar="IMAGE", help="The case's second picture, of a model of two.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Answer for pictures; a bad one has its own line."""
@@ -518,7 +522,7 @@ def predict(
 
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
     known = dict(map(assignment, metadata or ()))
-    given = {"prevalence": shares, "metadata": known}
+    given = {"prevalence": shares, "metadata": known, "second": second}
     answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
     errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)

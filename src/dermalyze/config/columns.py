@@ -6,7 +6,7 @@ GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant
 _GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant")
 OWN_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
-    "mask_path", "split", "quarantine_reason", "group",
+    "mask_path", "split", "quarantine_reason", "group", "second_path", "second_sha256", "second_pixel_sha256",
 )  # fmt: skip
 """Columns that name, describe or divide the images: an identifier or the answer itself."""
 

@@ -42,7 +42,8 @@ class CsvSource(Spec):
     file: str | None = Field(None, description="name of the CSV inside the data folder; default: the only one there")
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="our name (image_id, path, label, patient_id, lesion_id, age, sex, site, split, mask_path) to the file's",
+        description="our name (image_id, path, second_path, label, patient_id, lesion_id, age, sex, site, split, mask_path) to "
+        "the file's",
     )
     extension: str = Field(".jpg", description="appended to image_id where the file has no path column")
 
@@ -89,7 +90,9 @@ class Derm7ptSource(Spec):
     """Derm7pt, the seven-point checklist: a dermoscopic and a clinical image a case."""
 
     kind: Literal["derm7pt"] = "derm7pt"
-    images: Literal["dermoscopic", "clinical", "both"] = Field("dermoscopic", description="which images of each case")
+    images: Literal["dermoscopic", "clinical", "both", "paired"] = Field(
+        "dermoscopic", description="which images of each case; paired: the dermoscopic one, and the clinical one as its second"
+    )
 
 
 class Fitzpatrick17kSource(Spec):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dermalyze.config.base import Spec
 from dermalyze.config.columns import why_no_input
@@ -119,6 +119,27 @@ class MetadataSpec(Spec):
         return columns
 
 
+class _Second(Spec):
+    hide: float = Field(
+        0.1, ge=0, lt=1, description="share of second pictures hidden in training, so that missing ones are met"
+    )
+
+
+class SharedSecond(_Second):
+    """One backbone sees both pictures."""
+
+    kind: Literal["shared"] = "shared"
+
+
+class SeparateSecond(_Second):
+    """A backbone for the first picture, and another of the same kind for the second."""
+
+    kind: Literal["separate"] = "separate"
+
+
+SecondSpec = Annotated[SharedSecond | SeparateSecond, Field(discriminator="kind")]
+
+
 class ModelSpec(Spec):
     """A backbone by name, and a head; metadata as a second input, if asked for."""
 
@@ -132,9 +153,24 @@ class ModelSpec(Spec):
     attention: tuple[AttentionSpec, ...] = Field((), description="blocks behind stages of a convolutional backbone")
     head: HeadSpec = SimpleHead()
     metadata: MetadataSpec | None = Field(None, description="columns of the manifest as a second input; null: images alone")
+    second: SecondSpec | None = Field(
+        None, description="a second picture of each case, such as a clinical one beside dermoscopy; null: one picture a case"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained: true and weights: FILE are both given; keep one")
+        if self.second is not None and self.head.kind == "acrnn":
+            raise ValueError(
+                "head acrnn reads one feature map, and two pictures have two; with model.second take head linear or simple"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_second(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where there is none the key is left out, so that records of networks of one picture stay what they were."""
+        values: dict[str, Any] = write(self)
+        if values.get("second") is None:
+            values.pop("second", None)
+        return values

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermalyze.core.errors import ModelError, ResourceError
 from dermalyze.core.onnx_session import brief, open_session
+from dermalyze.core.second import PLANES, packed, unpacked
 
 RECORD_NAME, GRAPH_NAME, WEIGHTS_NAME = "artefact.json", "model.onnx", "model.safetensors"
 OOD_NAME = "ood.bin"
@@ -61,6 +62,13 @@ class MetadataRecord(_Record):
     blank: Annotated[list[float], Field(min_length=1, max_length=10_000)]
 
 
+class SecondRecord(_Record):
+    """The inputs of a model of two pictures a case: the second one, and whether there is one."""
+
+    images: Literal["images2"] = "images2"
+    known: Literal["has_second"] = "has_second"
+
+
 class ArtefactRecord(_Record):
     """The content of `artefact.json`."""
 
@@ -78,6 +86,7 @@ class ArtefactRecord(_Record):
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
     metadata: MetadataRecord | None = None
+    second: SecondRecord | None = None
     calibration: dict[str, Any] | None = None
     calibration_files: dict[Literal["ood.bin"], Sha256] = {}
 
@@ -88,7 +97,8 @@ class ArtefactRecord(_Record):
             "calibration",
             "calibration_files",
             *(["metadata"] if self.metadata is None else []),
-        }  # older records lack it
+            *(["second"] if self.second is None else []),
+        }  # older records lack them
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -96,7 +106,9 @@ class ArtefactRecord(_Record):
 class Graph:
     """An ONNX graph that takes images (B, H, W, 3) uint8 and gives logits (B, C) and an embedding (B, D), float32.
 
-    One that was trained with metadata also takes these, encoded, (B, M) float32.
+    One that was trained with metadata also takes these, encoded, (B, M) float32. One that was trained on two pictures a case
+    also takes the second, `images2`, as the first, and `has_second` (B,) bool; what stands there in `images2` where it is
+    false counts nothing.
 
     Args:
         data: the bytes of a self-contained ONNX file.
@@ -104,6 +116,7 @@ class Graph:
         height: H, px.
         width: W, px.
         metadata_width: M; 0: the graph takes none.
+        second: whether it takes second pictures.
         threads: CPU threads of one pass; None: one a core.
 
     Raises:
@@ -111,16 +124,29 @@ class Graph:
     """
 
     def __init__(
-        self, data: bytes, *, classes: int, height: int, width: int, metadata_width: int = 0, threads: int | None = None
+        self,
+        data: bytes,
+        *,
+        classes: int,
+        height: int,
+        width: int,
+        metadata_width: int = 0,
+        second: bool = False,
+        threads: int | None = None,
     ) -> None:
         self._session = open_session(data, GRAPH_NAME, threads=threads, remedy=_REMEDY)
-        self._shape = (height, width, 3)
+        self._shape = (height, width, PLANES if second else 3)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = {f"input {i.name}": (i.type, i.shape[1:]) for i in inputs}
         found |= {f"output {o.name}": (o.type, o.shape[1:]) for o in outputs}
         width_D = next((o.shape[-1] for o in outputs if o.name == "embedding" and o.shape), None)
         expected = {
             "input images": ("tensor(uint8)", [height, width, 3]),
+            **(
+                {"input images2": ("tensor(uint8)", [height, width, 3]), "input has_second": ("tensor(bool)", [])}
+                if second
+                else {}
+            ),
             **({"input metadata": ("tensor(float)", [metadata_width])} if metadata_width else {}),
             "output logits": ("tensor(float)", [classes]),
             "output embedding": ("tensor(float)", [width_D]),
@@ -128,12 +154,14 @@ class Graph:
         dynamic = all(x.shape and not isinstance(x.shape[0], int) for x in (*inputs, *outputs))
         if found != expected or not isinstance(width_D, int) or not dynamic:
             raise ModelError(f"{GRAPH_NAME}: has {found}, artefact.json asks for {expected} with a free batch size; {_REMEDY}")
-        self.classes, self.embedding_width, self.metadata_width = classes, width_D, metadata_width
+        self.classes, self.embedding_width, self.metadata_width, self.second = classes, width_D, metadata_width, second
 
     def run(
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits (B, C) and embedding (B, D) of a batch; an empty batch gives empty arrays.
+
+        A graph of two pictures takes cases (B, H, W, 7), see `dermalyze.core.second`.
 
         Raises:
             ModelError: images or metadata of another shape or type; NaN or infinity from the model.
@@ -141,9 +169,11 @@ class Graph:
         if images_BHW3.dtype != np.uint8 or images_BHW3.ndim != 4 or images_BHW3.shape[1:] != self._shape:
             raise ModelError(
                 f"images are {images_BHW3.dtype} {images_BHW3.shape}; the model takes uint8 (B, {self._shape[0]}, "
-                f"{self._shape[1]}, 3): resize with its own preprocessing"
+                f"{self._shape[1]}, {self._shape[2]}): resize with its own preprocessing"
             )
         inputs: dict[str, NDArray[Any]] = {"images": np.ascontiguousarray(images_BHW3)}
+        if self.second:
+            inputs = dict(zip(("images", "images2", "has_second"), unpacked(images_BHW3), strict=True))
         if metadata_BM is not None:
             inputs["metadata"] = np.ascontiguousarray(metadata_BM, dtype=np.float32)
         given = inputs["metadata"].shape if "metadata" in inputs else (len(images_BHW3), 0)
@@ -218,7 +248,8 @@ class Artefact:
         geometry = Geometry.model_validate(record.preprocessing)
         loaded = Graph(
             kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
-            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0, threads=threads,
+            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0,
+            second=record.second is not None, threads=threads,
         )  # fmt: skip
         return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME])
 
@@ -250,7 +281,10 @@ class Artefact:
     def run(
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`. Metadata that are not given are not known."""
+        """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`. What is not given is not known: metadata, and second
+        pictures where a model of two is given images (B, H, W, 3)."""
+        if self.record.second is not None and images_BHW3.ndim == 4 and images_BHW3.shape[3] == 3:
+            images_BHW3 = packed(images_BHW3, None)
         if metadata_BM is None and self.record.metadata is not None:
             metadata_BM = np.tile(np.array(self.record.metadata.blank, np.float32), (len(images_BHW3), 1))
         return self.graph.run(images_BHW3, metadata_BM)

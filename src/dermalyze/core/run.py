@@ -15,6 +15,7 @@ from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_ex
 from dermalyze.core.atomic import resource_errors, sha256_file, sweep, try_lock, write_bytes, write_json, write_text
 from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
 from dermalyze.core.run_paths import RunPaths
+from dermalyze.core.second import SECOND_COLUMNS
 
 if TYPE_CHECKING:
     from dermalyze.core.artefact import Artefact
@@ -23,6 +24,8 @@ MANIFEST_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
     "mask_path", "age", "sex", "site", "source", "split", "quarantine_reason",
 )  # fmt: skip
+OWN_NAMES = (*MANIFEST_COLUMNS, *SECOND_COLUMNS)
+"""Names in a manifest that no column of a user may have."""
 
 
 @dataclass(frozen=True)
@@ -289,4 +292,4 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-__all__ = ["MANIFEST_COLUMNS", "Run", "differences", "read_json", "write_json"]
+__all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "Run", "differences", "read_json", "write_json"]

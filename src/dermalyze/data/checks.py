@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from dermalyze.config.columns import is_giveaway
 from dermalyze.config.data import SplitSpec
 from dermalyze.core.errors import DataError
-from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.duplicates import Duplicates, Pair, across
 from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
+from dermalyze.data.second import shared_second
 from dermalyze.data.splitting import divide
 
 GIVEAWAY_AUROC = 0.95
@@ -78,6 +79,7 @@ def audit_frame(frame: pd.DataFrame, spec: SplitSpec, found: Duplicates | None =
         *mixed_lesions(frame),
         *giant_groups(frame),
         *exact_duplicates(frame),
+        *shared_second_pictures(frame),
         *([] if found is None else near_duplicates(frame, found)),
     ]
     return sorted(findings, key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
@@ -118,6 +120,21 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
             ids = rows.sort_values("key", kind="stable")["image_id"].astype(str)[: 2 * EXAMPLES]
             found.append(Finding(kind, "info", len(rows) - sets, detail, tuple(ids)))
     return found
+
+
+def shared_second_pictures(frame: pd.DataFrame) -> list[Finding]:
+    """Second pictures that several cases have in common; a warning where these have different labels."""
+    found = shared_second(frame)
+    if not found:
+        return []
+    label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
+    mixed = [ids for ids in found if len({label[i] for i in ids}) > 1]
+    detail = (
+        f"{len(found)} second picture(s) stand in several cases, {len(mixed)} of them under different labels (an overview of "
+        "two lesions? then it tells neither); each set of cases stays in one part"
+    )
+    shown = tuple(", ".join(ids) for ids in (mixed or found)[:EXAMPLES])
+    return [Finding("shared_second", "warn" if mixed else "info", len(found), detail, shown)]
 
 
 def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
@@ -203,7 +220,7 @@ def giant_groups(frame: pd.DataFrame) -> list[Finding]:
 
 def giveaway_columns(frame: pd.DataFrame) -> list[Finding]:
     """Columns that give the label away: known by name, or because they tell a class on groups they have not seen."""
-    skipped = {*MANIFEST_COLUMNS, "group"} - {"age", "sex", "site", "source"}
+    skipped = {*OWN_NAMES, "group"} - {"age", "sex", "site", "source"}
     found = []
     for column in [c for c in frame.columns if c not in skipped]:
         named = is_giveaway(str(column))
@@ -244,7 +261,7 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
 
 def one_class_values(frame: pd.DataFrame) -> list[Finding]:
     """Values of a source, site, size, mode or column of the user that hold one class only, more often than by chance."""
-    extra = [c for c in frame.columns if c not in (*MANIFEST_COLUMNS, "group")]
+    extra = [c for c in frame.columns if c not in (*OWN_NAMES, "group")]
     columns = {str(c): keys(frame, c) for c in ("source", "site", "sex", "mode", *extra)}
     if {"width", "height"} <= set(frame):
         columns["size"] = frame["width"].astype(str) + "x" + frame["height"].astype(str)

@@ -20,6 +20,7 @@ from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode
 from dermalyze.data.inspection import map_images
 from dermalyze.data.manifest import write_manifest
 from dermalyze.data.pairs import LEAST_CONTRAST, SIZE, find_pairs, shrink
+from dermalyze.data.second import pictures
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.ops import phash
 
@@ -128,8 +129,11 @@ def find_duplicates(frame: pd.DataFrame, store: ImageStore, *, workers: int | No
     pairs = tuple(
         Pair(str(ids[i]), str(ids[j]), round(float(value), 3), phash.TRANSFORMS[transform])
         for (i, j), transform, value in zip(images, transforms, values, strict=True)
-        if pixels[i] != pixels[j]
+        if pixels[i] != pixels[j] and ids[i] != ids[j]
     )
+    if not frame["image_id"].is_unique:  # cases of two pictures may be alike in both
+        best = {(pair.first, pair.second): pair for pair in sorted(pairs, key=lambda pair: pair.correlation)}
+        pairs = tuple(best[ids] for ids in sorted(best))
     return Duplicates(fingerprint(frame), pairs, clusters_of(pairs), int(shown.sum()), int((~shown).sum()))
 
 
@@ -153,7 +157,8 @@ def recorded(run: Run, frame: pd.DataFrame) -> Duplicates | None:
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose pixels are known, by image_id."""
+    """The rows whose pixels are known, by image_id; a case's second picture is a row of its own."""
+    frame = pictures(frame)
     known = keys(frame, "path").notna() & keys(frame, "pixel_sha256").notna()
     return frame[known].sort_values("image_id", kind="stable")
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS
+from dermalyze.core.second import SECOND_COLUMNS
 
 LINKS = ("patient_id", "lesion_id", "cluster_id", "sha256", "pixel_sha256")
 """Columns whose equal values join two images; a null joins nothing."""
@@ -25,6 +26,31 @@ def keys(frame: pd.DataFrame, column: str) -> pd.Series:
         return pd.Series(None, index=frame.index, dtype=object)
     text = frame[column].astype(object).where(frame[column].notna(), "").map(lambda value: str(value).strip())
     return text.where(text != "", None)
+
+
+def contents(frame: pd.DataFrame, column: str) -> list[pd.Series]:
+    """`keys` of a column of `LINKS`, and for hashes those of the cases' second pictures beside them.
+
+    >>> frame = pd.DataFrame({"sha256": ["x", "y"], "second_sha256": ["z", "x"]})
+    >>> [values.tolist() for values in contents(frame, "sha256")]
+    [['x', 'y'], ['z', 'x']]
+    """
+    second = f"second_{column}"
+    there = second in SECOND_COLUMNS and second in frame
+    return [keys(frame, column), *([keys(frame, second)] if there else [])]
+
+
+def listed(frame: pd.DataFrame, column: str, parts: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """`contents` as one list, and the part of each; second pictures that are not there are left out.
+
+    Args:
+        parts: part of each row, indexed like `frame`.
+    """
+    first, *second = contents(frame, column)
+    if not second:
+        return first, parts
+    values = [first, *(one.dropna() for one in second)]
+    return pd.concat(values, ignore_index=True), pd.concat([parts[one.index] for one in values], ignore_index=True)
 
 
 def groups(frame: pd.DataFrame) -> pd.Series:
@@ -43,7 +69,8 @@ def groups(frame: pd.DataFrame) -> pd.Series:
     edges: list[tuple[int, int]] = []
     for column in LINKS:
         first: dict[str, int] = {}
-        edges += [(first.setdefault(key, i), i) for i, key in enumerate(keys(frame, column)) if isinstance(key, str)]
+        for values in contents(frame, column):
+            edges += [(first.setdefault(key, i), i) for i, key in enumerate(values) if isinstance(key, str)]
     names = frame["image_id"].astype(str)
     return names.groupby(components(len(frame), edges)).transform("min").rename("group")
 
@@ -97,10 +124,13 @@ def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
         parts: part of each row.
     """
     rows = frame[frame["group"].isin(crossings(frame["group"], parts))]
-    values = {column: keys(rows, column) for column in LINKS}
-    crossed = {column: values[column].isin(crossings(values[column], parts[rows.index])) for column in LINKS}
+    lesions = keys(rows, "lesion_id")
+    crossed = {}
+    for column in LINKS:
+        bad = crossings(*listed(rows, column, parts[rows.index]))
+        crossed[column] = pd.concat([values.isin(bad) for values in contents(rows, column)], axis=1).any(axis=1)
     found: dict[str, dict[str, Any]] = {}
-    columns = [rows["group"], rows["image_id"].astype(str), parts[rows.index], values["lesion_id"], *crossed.values()]
+    columns = [rows["group"], rows["image_id"].astype(str), parts[rows.index], lesions, *crossed.values()]
     for name, image_id, part, lesion, *by in sorted(zip(*columns, strict=True), key=lambda row: row[:2]):
         leak = found.setdefault(name, {"group": name, "joined_by": [], "lesion_ids": [], "image_ids": [], "parts": {}})
         leak["joined_by"] = [c for c, crosses in zip(LINKS, by, strict=True) if crosses or c in leak["joined_by"]]
@@ -123,12 +153,20 @@ def describe_leaks(found: Sequence[dict[str, Any]]) -> str:
 
 
 def conflicts(frame: pd.DataFrame) -> list[list[str]]:
-    """Images with the same file bytes or the same pixels that stand under two labels: their image_ids, sorted."""
+    """Images with the same file bytes or the same pixels that stand under two labels: their image_ids, sorted.
+
+    A second picture that several cases share is no conflict: an overview may show two lesions. One that is the first
+    picture of a case with another label is.
+    """
     found = set()
     for column in ("sha256", "pixel_sha256"):
-        key = keys(frame, column)
-        twice = frame[key.notna() & key.duplicated(keep=False)]
+        key, *second = contents(frame, column)
+        rows = frame
+        if second:
+            key = pd.concat([key, *(one[one.isin(set(key.dropna()))] for one in second)])
+            rows, key = frame.loc[key.index].reset_index(drop=True), key.reset_index(drop=True)
+        twice = rows[key.notna() & key.duplicated(keep=False)]
         labels = twice["label"].groupby(key).nunique()  # first the few that matter: a frame a key takes a millisecond
-        for _, rows in twice[key[twice.index].isin(labels.index[labels > 1])].groupby(key):
-            found.add(tuple(sorted(rows["image_id"].astype(str))))
+        for _, same in twice[key[twice.index].isin(labels.index[labels > 1])].groupby(key):
+            found.add(tuple(sorted(set(same["image_id"].astype(str)))))
     return [list(ids) for ids in sorted(found)]

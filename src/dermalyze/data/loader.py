@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from dermalyze.core.progress import say
 from dermalyze.data.cache import cache_bytes, open_cache, read_block
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.inspection import begin_worker
+from dermalyze.data.second import CaseMap, Seconds, places, read_cases
 from dermalyze.data.store import ImageStore
 
 Rows = NDArray[np.int64]
@@ -28,7 +29,7 @@ Block = tuple[NDArray[np.uint8], dict[int, str]]
 
 
 class Loader(Protocol):
-    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order.
+    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order; cases (B, H, W, 7) for a network of two pictures.
 
     Attributes:
         bad: rows met so far whose image can no longer be used, and why; they come out black.
@@ -49,6 +50,7 @@ def open_loader(
     *,
     pin: bool = False,
     check: Callable[[], None] = lambda: None,
+    seconds: Seconds | None = None,
 ) -> Loader:
     """The loader that `train.cache` asks for.
 
@@ -58,19 +60,25 @@ def open_loader(
         preprocessing: to the network's size.
         pin: give page-locked memory, for fast copies to a GPU.
         check: as for `open_cache`.
+        seconds: the second picture of each row, for a network of two pictures.
 
     Raises:
         ResourceError, DataError: see `open_cache`.
     """
     store = ImageStore.open(data)
     names, paths, hashes = (list(column) for column in zip(*images, strict=True))
-    fits = cache_bytes(len(images), preprocessing) <= settings.cache_limit_gib * 2**30
+    others = [one for one in seconds or () if one is not None]
+    fits = cache_bytes(len(images) + len(others), preprocessing) <= settings.cache_limit_gib * 2**30
     if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
         mapped = open_cache(store, paths, hashes, preprocessing, workers=data.workers, check=check, names=names)
-        return MappedLoader(mapped, pin=pin)
+        if seconds is None:
+            return MappedLoader(mapped, pin=pin)
+        where, marks = (list(column) for column in zip(*others, strict=True))
+        more = open_cache(store, where, marks, preprocessing, workers=data.workers, check=check)
+        return MappedLoader(CaseMap(mapped, more, places(seconds)), pin=pin)
     return StreamLoader(
         store, paths, hashes, preprocessing, names=names, workers=settings.num_workers, prefetch=settings.prefetch_factor,
-        persistent=settings.persistent_workers, pin=pin,
+        persistent=settings.persistent_workers, pin=pin, seconds=seconds,
     )  # fmt: skip
 
 
@@ -91,11 +99,11 @@ class MappedLoader:
     """Gathers rows of a memory-mapped array; a thread reads one batch ahead, so the loop never waits for the disk.
 
     Args:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, 3) uint8, or cases.
         pin: give page-locked memory, for fast copies to a GPU.
     """
 
-    def __init__(self, images: NDArray[np.uint8], *, pin: bool = False) -> None:
+    def __init__(self, images: NDArray[np.uint8] | CaseMap, *, pin: bool = False) -> None:
         self.images = images
         self.pin = pin
         self.bad: dict[int, str] = {}  # the images were checked when they were decoded
@@ -131,6 +139,7 @@ class StreamLoader:
         prefetch: batches ready a worker.
         persistent: keep the workers between epochs.
         pin: give page-locked memory.
+        seconds: the second picture of each row, for a network of two pictures.
     """
 
     def __init__(
@@ -145,9 +154,14 @@ class StreamLoader:
         prefetch: int = 2,
         persistent: bool = True,
         pin: bool = False,
+        seconds: Seconds | None = None,
     ) -> None:
         self.store, self.preprocessing, self.names = store, preprocessing, names
-        self.jobs = list(zip(paths, hashes, strict=True))
+        self.read: Callable[..., Block] = read_block if seconds is None else read_cases
+        pairs = zip(paths, hashes, strict=True)
+        self.jobs: list[Any] = list(
+            pairs if seconds is None else ((*one, two) for one, two in zip(pairs, seconds, strict=True))
+        )
         self.workers, self.prefetch, self.persistent, self.pin = workers, prefetch, persistent, pin
         self.bad: dict[int, str] = {}
         self._pool: ProcessPoolExecutor | None = None
@@ -174,7 +188,7 @@ class StreamLoader:
             for number, batch in enumerate(rows):
                 self._open()
                 if self._pool is None:
-                    yield read_block(self.store, self._jobs(batch), self.preprocessing)
+                    yield self.read(self.store, self._jobs(batch), self.preprocessing)
                     continue
                 try:
                     for later in rows[number + len(ahead) : number + 1 + self.workers * self.prefetch]:
@@ -200,11 +214,11 @@ class StreamLoader:
             say(f"no decoding processes ({error}): decoding in this one, slower and the same; give /dev/shm some space")
             self.workers = 0
 
-    def _jobs(self, batch: Rows) -> list[tuple[str, str]]:
+    def _jobs(self, batch: Rows) -> list[Any]:
         return [self.jobs[row] for row in batch]
 
     def _submit(self, pool: ProcessPoolExecutor, batch: Rows) -> Future[Block]:
-        return pool.submit(read_block, self.store, self._jobs(batch), self.preprocessing)
+        return pool.submit(self.read, self.store, self._jobs(batch), self.preprocessing)
 
     def _one_by_one(self, batch: Rows) -> Block:
         with _new_pool(1) as pool:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.columns import is_giveaway
-from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.checks import GIVEAWAY_AUROC, Finding, associations, binned
 from dermalyze.data.grouping import keys
 from dermalyze.data.out_of_fold import judged, out_of_fold
@@ -81,7 +81,7 @@ def column_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     Args:
         frame: usable manifest rows with `group`.
     """
-    skipped = {*MANIFEST_COLUMNS, "group"} - set(INPUTS)
+    skipped = {*OWN_NAMES, "group"} - set(INPUTS)
     table = []
     for column in [str(c) for c in frame.columns if c not in skipped]:
         found = keys(frame, column)

@@ -18,6 +18,7 @@ from dermalyze.data.cache import cache_bytes, open_cache
 from dermalyze.data.external import read_batches
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_manifest, usable
+from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
 
 
@@ -40,10 +41,11 @@ class Source:
         run: for its manifest, in whose order the map is made.
         spec: for `data` and the `train.cache` settings.
         preprocessing: the artefact's.
+        second: give cases (B, H, W, 7) with their second pictures.
     """
 
-    def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing) -> None:
-        self.run, self.spec, self.preprocessing = run, spec, preprocessing
+    def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing, *, second: bool = False) -> None:
+        self.run, self.spec, self.preprocessing, self.second = run, spec, preprocessing, second
 
     @cached_property
     def store(self) -> ImageStore:
@@ -51,19 +53,26 @@ class Source:
         return ImageStore.open(self.spec.data)
 
     @cached_property
-    def map(self) -> tuple[NDArray[np.uint8], dict[str, int]] | None:
+    def map(self) -> tuple[NDArray[np.uint8] | CaseMap, dict[str, int]] | None:
         """The memory map and each image's row in it, or None."""
         settings, workers = self.spec.train, self.spec.data.workers
         frame = usable(read_manifest(self.run)).reset_index(drop=True)
-        fits = cache_bytes(len(frame), self.preprocessing) <= settings.cache_limit_gib * 2**30
+        seconds = seconds_of(frame) if self.second else []
+        others = [one for one in seconds if one is not None]
+        fits = cache_bytes(len(frame) + len(others), self.preprocessing) <= settings.cache_limit_gib * 2**30
         if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
             paths, hashes = frame["path"].tolist(), frame["sha256"].tolist()
+            row_of = {image_id: row for row, image_id in enumerate(frame["image_id"])}
             pixels = open_cache(self.store, paths, hashes, self.preprocessing, workers=workers)
-            return pixels, {image_id: row for row, image_id in enumerate(frame["image_id"])}
+            if not self.second:
+                return pixels, row_of
+            paths, hashes = [path for path, _ in others], [sha256 for _, sha256 in others]
+            more = open_cache(self.store, paths, hashes, self.preprocessing, workers=workers)
+            return CaseMap(pixels, more, places(seconds)), row_of
         return None
 
     def batches(self, frame: pd.DataFrame) -> Iterator[NDArray[np.uint8]]:
-        """Batches (B, H, W, 3) uint8 of the frame's images, in order.
+        """Batches (B, H, W, 3) uint8 of the frame's images, in order; of cases (B, H, W, 7) where they are asked for.
 
         Raises:
             DataError: an image is gone or changed; named by its hash.
@@ -75,4 +84,5 @@ class Source:
             for start in range(0, len(rows), size):
                 yield pixels[rows[start : start + size]]
             return
-        yield from read_batches(self.store, frame, self.preprocessing, size=size, workers=self.spec.data.workers)
+        read = read_case_batches if self.second else read_batches
+        yield from read(self.store, frame, self.preprocessing, size=size, workers=self.spec.data.workers)

@@ -18,6 +18,7 @@ from dermalyze.core.artefact import Artefact
 from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
+from dermalyze.core.second import packed
 from dermalyze.data.foreign import EACH, SYNTHETIC, Foreign, name_of, read_foreign, synthetic
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.metadata_rows import encoder_of, lookup
@@ -67,6 +68,8 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artefact: Artefact, pictures:
     """Score pictures that are no skin; their group is their kind, and their label says nothing."""
     size = spec.inference.batch_size
     batches = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
+    if artefact.record.second is not None:  # in both places: that the second is missing must not give them away
+        batches = (packed(batch, batch) for batch in batches)
     with progress(f"probe foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
         logits, embedding = score(artefact, meta["recipe"], batches, advance)
     stored = Predictions(

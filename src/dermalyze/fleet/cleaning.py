@@ -82,7 +82,7 @@ def unused_caches(known: Sequence[Run]) -> list[Rubbish]:
     if not settled:
         return []
     try:
-        used = {key for run in known if run.manifest_path.exists() for key in [cache_of(run)]}
+        used = {key for run in known if run.manifest_path.exists() for key in caches_of(run)}
     except (DermalyzeError, ImportError) as error:
         say(f"image caches are left alone, since it is not clear which are used: {error}")
         return []
@@ -92,10 +92,11 @@ def unused_caches(known: Sequence[Run]) -> list[Rubbish]:
     return [Rubbish("", f"{len(gone)} that no run here uses, {size / MIB:.1f} MiB", paths)] if gone else []
 
 
-def cache_of(run: Run) -> str:
-    """The name of the image cache that a run uses or would use."""
+def caches_of(run: Run) -> list[str]:
+    """The names of the image caches that a run uses or would use; a second one where its cases have two pictures."""
     from dermalyze.data.manifest import read_manifest, usable
     from dermalyze.data.preprocessing import Preprocessing
+    from dermalyze.data.second import seconds_of
 
     if run.best_record_path.exists():
         preprocessing = Preprocessing.from_dict(read_json(run.best_record_path)["preprocessing"])
@@ -105,7 +106,9 @@ def cache_of(run: Run) -> str:
         spec = run.config()
         config = pretrained_cfg_of(spec.model)
         preprocessing = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
-    return cache_key(usable(read_manifest(run))["sha256"].tolist(), preprocessing)
+    frame = usable(read_manifest(run))
+    second = [one[1] for one in seconds_of(frame) if one is not None]
+    return [cache_key(hashes, preprocessing) for hashes in (frame["sha256"].tolist(), second) if hashes]
 
 
 def delete(rubbish: Sequence[Rubbish]) -> int:

@@ -100,6 +100,8 @@ def controls(
     for name in only:
         if name not in FITS:
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")
+    if spec.model.second is not None:
+        raise UsageError("controls: not made for models of two pictures a case yet; use a run without model.second")
     run.probe_write()
     require_no_leak(run, None)
     work = Work.begin(run, settings_of_fits(spec, epochs, sets, "controls"))

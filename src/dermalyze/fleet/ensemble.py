@@ -226,6 +226,7 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artefact
         "classes": (ModelError, [one.classes for one in artefacts]),
         "preprocessing": (ModelError, [one.preprocessing for one in artefacts]),
         "model.metadata": (ModelError, [one.record.metadata for one in artefacts]),
+        "model.second": (ModelError, [one.record.second for one in artefacts]),
         "inference.recipe": (ModelError, [one.recipe for one in artefacts]),
         "train.imbalance": (ModelError, [(spec.train.imbalance, spec.train.balance_sources) for spec in specs]),
     }
@@ -307,6 +308,7 @@ def make_record(
         },
         "recipe": records[0].recipe,
         **({"metadata": records[0].metadata.model_dump()} if records[0].metadata is not None else {}),
+        **({"second": records[0].second.model_dump()} if records[0].second is not None else {}),
         "training": {"source": spec.data.source.kind, "images": records[0].training.get("images"), "members": len(records)},
         "accepted_leak": "; ".join(leaks) or None,
         "disclaimer": DISCLAIMER,

@@ -96,10 +96,13 @@ def joined_parity(graph: bytes, artefacts: Sequence[Artefact], recipe: str) -> d
     first = artefacts[0]
     height, width = first.preprocessing["height"], first.preprocessing["width"]
     blank = first.record.metadata.blank if first.record.metadata is not None else []
-    joined = Graph(graph, classes=len(first.classes), height=height, width=width, metadata_width=len(blank))
+    joined = Graph(
+        graph, classes=len(first.classes), height=height, width=width, metadata_width=len(blank),
+        second=first.record.second is not None,
+    )  # fmt: skip
     noise = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), len(blank))).astype(np.float32)
     worst = 0.0
-    for images in parity_images(max(PARITY_BATCHES), height, width):
+    for images in parity_images(max(PARITY_BATCHES), height, width, second=joined.second):
         for batch in PARITY_BATCHES:
             known = noise[:batch] if blank else None
             alone = [apply_recipe(recipe, one.knowing(known), images[:batch])[0] for one in artefacts]

@@ -17,11 +17,12 @@ from dermalyze.model.backbones import Backbone, create_backbone
 from dermalyze.model.fusion import FusedHead, build_fusion
 from dermalyze.model.heads import ON_MAP, Head, build_head
 from dermalyze.model.parts import CamTarget, Stage
+from dermalyze.model.second import PairBackbone, pair_backbone
 from dermalyze.ops.tabular import Encoder
 
 
 class Classifier(nn.Module):
-    """Normalised images (B, 3, H, W) to logits (B, C).
+    """Normalised images (B, 3, H, W) to logits (B, C); of a network of two pictures, cases (B, 7, H, W) of `core.second`.
 
     Attributes:
         backbone: images to features.
@@ -31,7 +32,7 @@ class Classifier(nn.Module):
             strategy keeps frozen.
     """
 
-    def __init__(self, backbone: Backbone, head: Head, *, classes: int) -> None:
+    def __init__(self, backbone: Backbone | PairBackbone, head: Head, *, classes: int) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.held: tuple[nn.Module, ...] = ()
@@ -115,7 +116,11 @@ def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool, encod
     """
     if classes < 2:
         raise ModelError(f"a classifier of {classes} class(es) makes no sense; 2 or more are needed")
-    backbone = create_backbone(spec, load_weights=load_weights)
+    backbone: Backbone | PairBackbone
+    if spec.second is not None:
+        backbone = pair_backbone(spec, load_weights=load_weights)
+    else:
+        backbone = create_backbone(spec, load_weights=load_weights)
     names = encoder.names if encoder is not None else ()
     columns = spec.metadata.columns if spec.metadata is not None else ()
     if names != columns:

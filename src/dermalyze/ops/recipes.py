@@ -135,7 +135,7 @@ def turn(images_BHW3: Images, degrees: float) -> Images:
     ]
     turned_BHW3 = np.empty(images_BHW3.shape, np.uint8)
     for image_HW3, turned_HW3 in zip(images_BHW3, turned_BHW3, strict=True):  # one by one, which stays in a core's cache
-        pixels_P3 = image_HW3.reshape(height * width, 3)
+        pixels_P3 = image_HW3.reshape(height * width, -1)
         turned_HW3[:] = np.rint(sum(np.take(pixels_P3, place, axis=0) * weight for place, weight in corners))
     return turned_BHW3
 

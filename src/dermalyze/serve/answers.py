@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dermalyze.serve.inputs import read_inputs
 from dermalyze.serve.predictor import Prediction, Predictor
+from dermalyze.serve.second import one_case
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def predict(
     threads: int | None = None,
     prevalence: Mapping[str, float] | None = None,
     metadata: Mapping[str, str | float] | None = None,
+    second: str | Path | None = None,
 ) -> Answers:
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
 
@@ -44,10 +46,11 @@ def predict(
         threads: CPU threads of one pass; default: one a core.
         prevalence: share of each class where the answers are to be used; default: as in the calibration part.
         metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
+        second: the second picture of the one image that is asked for, of a model of two pictures a case.
 
     Raises:
-        UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata that the
-            model does not take.
+        UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata or a
+            second picture that the model does not take.
         ModelError: the artefact is refused.
 
     Example:
@@ -56,4 +59,8 @@ def predict(
     """
     predictor = Predictor(model, threads=threads, prevalence=prevalence)
     known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
-    return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size, metadata=known))
+    if second is None:
+        return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size, metadata=known))
+    predictor.require_second()
+    case = one_case(list(images), second)
+    return Answers(predictor.classes, predictor.predict_batch(case, batch_size, metadata=known))

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -37,6 +38,7 @@ class Item:
         error: why it is not an image, one line without a path.
         image_id: the user's own key, from a CSV.
         columns: the further columns of its row there, by name.
+        second: reads the case's second picture, where the row names one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Item:
     error: str | None = None
     image_id: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    second: Callable[[], Item] | None = None
 
 
 def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = None) -> Iterator[Item]:
@@ -51,8 +54,8 @@ def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = Non
 
     Args:
         arguments: files; folders (searched to the bottom, images told by content); zip archives; CSVs (`*.csv`) with a
-            `path` column, relative to the CSV, and perhaps `image_id` and metadata; `-` for standard input: an image, a zip
-            archive, or a list of such arguments, one a line.
+            `path` column, relative to the CSV, and perhaps `second_path`, `image_id` and metadata; `-` for standard input: an
+            image, a zip archive, or a list of such arguments, one a line.
         stdin: standard input; default: the process's own.
 
     >>> [item.error for item in read_inputs(["no/such/file.jpg"])]
@@ -126,12 +129,14 @@ def _from_csv(path: Path) -> Iterator[Item]:
     root = path.parent.resolve()
     table = read_table(_read_file(path), "the CSV")
     place = table.require(["path"], "give each image's file, relative to the CSV")["path"]
-    column = table.find("image_id")
+    column, beside = table.find("image_id"), table.find("second_path")
     for cells in table.rows:
         row = dict(zip(table.columns, cells, strict=True))
         name, key = row.pop(place), row.pop(column).strip() if column is not None else ""
+        other = row.get(beside, "").strip() if beside is not None else ""
         item = _item(name, lambda name=name: _read_file(_below(root, name.strip())), key or None)  # type: ignore[misc]
-        yield replace(item, columns=row)
+        second = partial(_item, other, partial(_read_below, root, other)) if other else None
+        yield replace(item, columns=row, second=second)
 
 
 def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:
@@ -232,6 +237,10 @@ def _below(root: Path, name: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
         raise DataError("the row's path leaves the CSV's folder; paths are relative to it")
     return _inside(root / name, root)
+
+
+def _read_below(root: Path, name: str) -> bytes:
+    return _read_file(_below(root, name))
 
 
 def _inside(path: Path, real_root: Path) -> Path:

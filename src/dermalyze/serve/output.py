@@ -12,6 +12,7 @@ from dermalyze.core.errors import UsageError, one_line
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.tables import neutralise
 from dermalyze.serve.predictor import Prediction
+from dermalyze.serve.second import NO_SECOND
 
 Format = Literal["table", "jsonl", "csv"]
 
@@ -63,9 +64,11 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     print(f"{'#':>5}  {'image':12}  {'class':{width}}  prob.  description" + ("  name" if names else ""), file=stream)
     errors, leak = 0, None
     lacking: Counter[str] = Counter()
+    alone = 0
     for row in rows:
         errors, leak = errors + (row.error is not None), row.accepted_leak or leak
         lacking.update(row.metadata_unknown or ())
+        alone += row.error is None and NO_SECOND in row.notes
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
         probability = "    -" if row.confidence is None else f"{row.confidence:.3f}"
         said = row.error or row.reason or row.predicted_class_description or ""
@@ -76,6 +79,10 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     if lacking:
         counts = ", ".join(f"{one_line(name)} of {n}" for name, n in lacking.items())
         print(f"Answered without metadata that the model takes: {counts}; give them with --metadata or in a CSV", file=stream)
+    if alone:
+        print(
+            f"Answered without a second picture: {alone}; give it with --second or in a CSV's column second_path", file=stream
+        )
     print(DISCLAIMER, file=stream)
     return errors
 

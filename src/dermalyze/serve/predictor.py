@@ -26,6 +26,7 @@ from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.ops.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
 from dermalyze.serve.inputs import Item, read_file
+from dermalyze.serve.second import Case, joined, parts_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -177,19 +178,27 @@ class Predictor:
         return probs_BC if self.shares is None else reprior(probs_BC, *self.shares), foreign_B
 
     def predict(
-        self, image: str | Path | bytes | Image | NDArray[np.uint8], *, metadata: Mapping[str, Value] | None = None
+        self,
+        image: str | Path | bytes | Image | NDArray[np.uint8],
+        *,
+        second: str | Path | bytes | Image | NDArray[np.uint8] | None = None,
+        metadata: Mapping[str, Value] | None = None,
     ) -> Prediction:
         """The answer for one image.
 
         Args:
             image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
+            second: the case's second picture, of a model of two; without it the answer has a note.
             metadata: column to value, of a model that takes them.
 
         Raises:
             DataError: not an image that is read; the message says why.
-            UsageError: metadata that the model does not take.
+            UsageError: a second picture or metadata that the model does not take.
         """
-        answer = next(self.predict_batch([image], metadata=metadata))
+        if second is not None:
+            self.require_second()
+        asked = image if second is None else Case(image, second)
+        answer = next(self.predict_batch([asked], metadata=metadata))
         if answer.error is not None:
             raise DataError(f"image: {answer.error}")
         return answer
@@ -215,7 +224,16 @@ class Predictor:
         with ThreadPoolExecutor(DECODERS) as pool:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
-                yield from self._answer(list(pool.map(self._prepare, chunk)), known)
+                yield from self._answer(list(pool.map(self._prepare_case, chunk)), known)
+
+    def require_second(self) -> None:
+        """Refuse a second picture for a model of one.
+
+        Raises:
+            UsageError: with the remedy.
+        """
+        if self.artefact.record.second is None:
+            raise UsageError("second: this model was trained on one picture a case and takes no second one; leave it out")
 
     def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Metadata for every image, by the names of the model's columns.
@@ -236,6 +254,13 @@ class Predictor:
                 raise UsageError(f"metadata: {column.name} is '{value}', must be a number; leave it out where it is not known")
             known[column.name] = value
         return known
+
+    def _prepare_case(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
+        """As `_prepare`; of a model of two pictures with the second one, and the pixels of both."""
+        index, image = numbered
+        if self.artefact.record.second is None:
+            return self._prepare(numbered)
+        return joined(*parts_of(image), lambda picture: self._prepare((index, picture)))
 
     def _columns(self, image: Any) -> dict[str, Value]:
         """Of an image's row in a CSV what the model takes and the row knows."""

@@ -165,6 +165,8 @@ def _evaluate_external(
     run.probe_write()
     recipe = spec.inference.recipe
     artefact = run.artefact(recipe, threads=spec.train.threads)
+    if artefact.record.second is not None:
+        raise UsageError("--on: not made for models of two pictures a case yet; use a model of one")
     external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})
     if recalibrate is not None:
         divide_groups(external.frame["group"].astype(str).tolist(), recalibrate, spec.evaluate.seed)  # refused before the work

@@ -30,6 +30,7 @@ from dermalyze.core.artefact import (
     WEIGHTS_NAME,
     Artefact,
     Graph,
+    SecondRecord,
     parse_record,
 )
 from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
@@ -37,6 +38,7 @@ from dermalyze.core.errors import MissingExtraError, ModelError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, read_json
+from dermalyze.core.second import packed, statistics, unpacked
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes
 from dermalyze.model.checkpoint import load_best
@@ -107,6 +109,22 @@ class Deployed(nn.Module):
         return logits, embedding
 
 
+class DeployedPair(Deployed):
+    """As `Deployed`, of a network of two pictures a case."""
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__(network, mean, std)
+        mean, std = statistics(mean, std)
+        self.mean, self.std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+
+    def forward(  # type: ignore[override]
+        self, images: Tensor, images2: Tensor, has_second: Tensor, metadata: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Both pictures (B, H, W, 3) uint8 RGB, whether there is a second (B,) bool, and metadata where they are taken."""
+        known = has_second.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, images.shape[1], images.shape[2], 1)
+        return super().forward(torch.cat([images, images2, known], dim=3), metadata)
+
+
 def export(run: Run, spec: ExperimentSpec) -> ExportResult:
     """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
 
@@ -130,7 +148,8 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
         preprocessing = Preprocessing.from_dict(best["preprocessing"])
         parameters = sum(parameter.numel() for parameter in classifier.parameters())
         say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
-        network = Deployed(classifier, preprocessing.mean, preprocessing.std).eval()
+        second = best["model"].get("second") is not None
+        network = (DeployedPair if second else Deployed)(classifier, preprocessing.mean, preprocessing.std).eval()
         encoder = Encoder.from_dict(best["metadata"]) if best.get("metadata") is not None else None
         metadata_width = encoder.width if encoder is not None else 0
         graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width, metadata_width)
@@ -140,7 +159,7 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
             raise ModelError(f"{run.best_weights_path.name}: changed while it was exported; export again")
         graph = Graph(
             graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width,
-            metadata_width=metadata_width,
+            metadata_width=metadata_width, second=second,
         )  # fmt: skip
         parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
@@ -166,6 +185,9 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
     example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
     batch = torch.export.Dim("batch")
     shapes = {"images": {0: batch}}
+    if isinstance(network, DeployedPair):
+        example += [example[0].clone(), torch.ones(2, dtype=torch.bool)]
+        shapes |= {"images2": {0: batch}, "has_second": {0: batch}}
     if metadata_width:
         example.append(torch.zeros(2, metadata_width))
         shapes["metadata"] = {0: batch}
@@ -226,14 +248,15 @@ def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> 
 
     def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():
-            logits, embedding = network(torch.from_numpy(images_BHW3), *map(torch.from_numpy, known(images_BHW3)))
+            pixels = unpacked(images_BHW3) if graph.second else (images_BHW3,)
+            logits, embedding = network(*map(torch.from_numpy, (*pixels, *known(images_BHW3))))
         return logits.numpy(), embedding.numpy()
 
     def exported(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return graph.run(images_BHW3, *known(images_BHW3))
 
     worst_probability = worst_embedding = 0.0
-    for images in parity_images(max(PARITY_BATCHES), height, width):
+    for images in parity_images(max(PARITY_BATCHES), height, width, second=graph.second):
         for batch in PARITY_BATCHES:
             for recipe in RECIPES:
                 ours, theirs = (apply_recipe(recipe, run, images[:batch]) for run in (forward, exported))
@@ -257,13 +280,20 @@ def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> 
     }
 
 
-def parity_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
-    """Two batches (count, height, width, 3) of pictures, always the same: noise, and smooth colours with a dark disc."""
+def parity_images(count: int, height: int, width: int, *, second: bool = False) -> list[NDArray[np.uint8]]:
+    """Two batches (count, height, width, 3) of pictures, always the same: noise, and smooth colours with a dark disc.
+
+    With `second`, cases whose second picture is of the other batch; of one it is missing, in the second batch of the first.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     skin = np.stack([200 + 40 * x, 150 + 30 * y, 130 + 20 * x * y], axis=-1)
     smooth = np.stack([skin * np.where(x**2 + y**2 < (0.2 + 0.2 * i) ** 2, 0.4, 1.0)[..., None] for i in range(count)])
-    return [noise, smooth.clip(0, 255).astype(np.uint8)]
+    pictures = [noise, smooth.clip(0, 255).astype(np.uint8)]
+    if not second:
+        return pictures
+    there = np.arange(count)
+    return [packed(pictures[0], pictures[1], there != 1), packed(pictures[1], pictures[0], there != 0)]
 
 
 def make_record(
@@ -292,6 +322,7 @@ def make_record(
         "model": model,
         "recipe": spec.inference.recipe,
         **({"metadata": {"encoder": encoder.as_dict(), "blank": encoder.blank.tolist()}} if encoder is not None else {}),
+        **({"second": SecondRecord().model_dump()} if model.get("second") is not None else {}),
         "training": {
             "source": spec.data.source.kind,
             "images": run.certificate().get("counts", {}),

@@ -15,11 +15,12 @@ from dermalyze.config.columns import is_giveaway
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
 from dermalyze.core.errors import DataError
-from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
+from dermalyze.core.run import MANIFEST_COLUMNS, OWN_NAMES, Run, read_json
 from dermalyze.data.inspection import Inspected, inspect_images
 from dermalyze.data.labels import require_classes, settle_labels
 from dermalyze.data.manifest import manifest_bytes, read_manifest, usable, write_manifest
 from dermalyze.data.metadata_rows import require_columns
+from dermalyze.data.second import as_cases, inspect_second, lines_of, require_second, second_columns, summary_of
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.data.tables import csv_text
@@ -55,6 +56,7 @@ class PrepareResult:
             said.append(f"{s['lesions']} lesions by number of images: {images}")
         if s["quarantined"]["images"]:
             said.append(f"{s['quarantined']['images']} images quarantined: {_pairs(s['quarantined']['by_reason'])}")
+        said += lines_of(s.get("second"))
         said += [
             f"{pair['sources'][0]} and {pair['sources'][1]} share {pair['pictures']} identical pictures; each stays in one part"
             for pair in s["shared_pictures"]
@@ -104,12 +106,15 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         return PrepareResult(before, fresh=False)
     with run.lock():
         run.probe_write()
-        images = _inspect(store, listing, spec.data.workers)
+        first = _inspect(store, listing, spec.data.workers)
+        second = inspect_second(store, listing.rows, workers=spec.data.workers)
+        images = as_cases(first, second)
         _refuse_bad(listing, images, spec.data.max_bad_fraction)
-        frame = _frame(listing, labels, images)
+        frame = _frame(listing, labels, images, second)
         require_classes(classes, usable(frame)["label"].value_counts().to_dict())
         require_columns(usable(frame), spec.model)
-        summary = _summary(frame, classes, images, listing, spec.data.source.kind)
+        require_second(usable(frame), spec.model)
+        summary = _summary(frame, classes, images, listing, spec.data.source.kind, [one for one in second if one is not None])
         return PrepareResult(_write(run, frame, {**summary, "fingerprint": fingerprint}, before), fresh=True)
 
 
@@ -210,9 +215,12 @@ def _refuse_bad(listing: Listing, images: Sequence[Inspected], limit: float) -> 
     )
 
 
-def _frame(listing: Listing, labels: Sequence[str], images: Sequence[Inspected]) -> pd.DataFrame:
+def _frame(
+    listing: Listing, labels: Sequence[str], images: Sequence[Inspected], second: Sequence[Inspected | None]
+) -> pd.DataFrame:
     """Manifest rows in the source's order; a missing file keeps an empty path."""
     extra = list(dict.fromkeys(name for row in listing.rows for name in row.extra))
+    paired = any(row.second is not None for row in listing.rows)
     rows = [
         {
             **dict.fromkeys((*MANIFEST_COLUMNS, *extra)),
@@ -223,22 +231,28 @@ def _frame(listing: Listing, labels: Sequence[str], images: Sequence[Inspected])
             "label": label,
             **{name: getattr(image, name) for name in ("sha256", "pixel_sha256", "width", "height", "mode")},
             "quarantine_reason": image.reason,
+            **(second_columns(row, image, other) if paired else {}),
         }
-        for row, label, image in zip(listing.rows, labels, images, strict=True)
+        for row, label, image, other in zip(listing.rows, labels, images, second, strict=True)
     ]
     return pd.DataFrame(rows, dtype=object)
 
 
 def _summary(
-    frame: pd.DataFrame, classes: Sequence[str], images: Sequence[Inspected], listing: Listing, kind: str
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    images: Sequence[Inspected],
+    listing: Listing,
+    kind: str,
+    second: Sequence[Inspected],
 ) -> dict[str, Any]:
     good = usable(frame)
-    done = [image for image in images if image.reason is None]
+    done = [image for image in (*images, *second) if image.reason is None]
     lesions = good["lesion_id"].dropna()
     pictures = good.groupby("pixel_sha256")["label"].agg(["size", "nunique"])
     twice = pictures[pictures["size"] > 1]
     counts = good["label"].value_counts()
-    extra = [name for name in frame.columns if name not in MANIFEST_COLUMNS]
+    extra = [name for name in frame.columns if name not in OWN_NAMES]
     return {
         "schema_version": VERSION,
         "source": kind,
@@ -253,6 +267,7 @@ def _summary(
         "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
         "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,
         "shared_pictures": _shared_pictures(good) if kind == "merged" else [],
+        **summary_of(good),
         "patients": int(good["patient_id"].nunique()) if good["patient_id"].notna().any() else None,
         "missing": {name: int(good[name].isna().sum()) for name in (*_ASKED, *extra)},
         "user_columns": extra,
@@ -287,6 +302,7 @@ def _fingerprint(listing: Listing, labels: Sequence[str], classes: Sequence[str]
     stamps = {entry.path: (entry.size, entry.stamp) for entry in listing.files}
     rows = [
         (row.image_id, label, row.path, stamps.get(row.path or ""), sorted(row.known.items()), sorted(row.extra.items()))
+        + (() if row.second is None else (row.second, stamps.get(row.second)))
         for row, label in zip(listing.rows, labels, strict=True)
     ]
     settings = spec.data.model_dump(mode="json", exclude={"workers", "path"})

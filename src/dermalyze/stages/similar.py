@@ -108,6 +108,8 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         raise UsageError(f"--out {out.name}: must end in .png or .html")
     data = read_image_file(image)
     artefact = run.artefact(spec.inference.recipe, threads=spec.train.threads)
+    if artefact.record.second is not None:
+        raise UsageError("similar: not made for models of two pictures a case yet; use a model of one")
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
     try:
         shown = decode(data).pixels

@@ -13,7 +13,7 @@ from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import Run
 from dermalyze.data.duplicates import join_clusters, recorded
-from dermalyze.data.grouping import LINKS, conflicts, crossings, describe_leaks, groups, keys, leaks
+from dermalyze.data.grouping import LINKS, conflicts, crossings, describe_leaks, groups, keys, leaks, listed
 from dermalyze.data.manifest import read_classes, read_manifest, usable
 from dermalyze.data.splitting import Division, divide, part_csv
 
@@ -149,8 +149,8 @@ def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: i
         check("no group in two parts", not found, frame["group"].nunique(), f"{len(found)} cross"),
     ]
     for column in LINKS:
-        values = keys(frame, column)
-        crossed = crossings(values, parts)
+        values, where = listed(frame, column, parts)
+        crossed = crossings(values, where)
         shared = int((values.dropna().value_counts() > 1).sum())
         detail = f"{len(crossed)} cross; {shared} have more than one image, {int(values.isna().sum())} images have none"
         checks.append(check(f"no {MEANING[column]} in two parts", not crossed, int(values.nunique()), detail))

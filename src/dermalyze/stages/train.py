@@ -26,13 +26,15 @@ from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, M
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
 from dermalyze.core.runtime import Runtime, StopRequest, applied, out_of_memory, stop_on_signals
+from dermalyze.core.second import statistics
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.loader import balanced_batches, open_loader
 from dermalyze.data.manifest import read_classes, source_codes
 from dermalyze.data.metadata_rows import fit_rows
 from dermalyze.data.quarantine import Quarantine
+from dermalyze.data.second import require_second, seconds_of
 from dermalyze.data.splitting import read_division, require_no_leak
-from dermalyze.model.augment import augment, mix
+from dermalyze.model.augment import mix
 from dermalyze.model.backbones import pretrained_cfg_of
 from dermalyze.model.checkpoint import (
     Learner,
@@ -49,6 +51,7 @@ from dermalyze.model.losses import build_loss
 from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
+from dermalyze.model.second import augment_cases
 from dermalyze.model.speed import asked_runtime, fastest_runtime
 from dermalyze.model.strategies import Plan
 from dermalyze.model.warp import resized
@@ -167,9 +170,12 @@ class Training:
         total, limit = sum(map(len, self.rows.values())), spec.data.max_bad_fraction
         self.quarantine = Quarantine(self.image_ids, total=total, limit=limit, known={})
         images = list(zip(self.image_ids, frame["path"], frame["sha256"], strict=True))
+        self.second = spec.model.second
+        require_second(frame.iloc[self.rows["train"]], spec.model, what="the training part")
         self.loader = open_loader(
-            spec.data, self.settings, images, self.preprocessing, pin=runtime.device == "cuda", check=self._check_before_start
-        )
+            spec.data, self.settings, images, self.preprocessing, pin=runtime.device == "cuda", check=self._check_before_start,
+            seconds=seconds_of(frame) if self.second is not None else None,
+        )  # fmt: skip
         self.sources = source_codes(frame["source"].iloc[self.rows["train"]]) if spec.train.balance_sources else None
 
         self.known = Known(
@@ -204,8 +210,10 @@ class Training:
         weights = class_weights(self.settings.imbalance, counts, self.classes)
         self.weight_C = torch.ones(len(self.classes)) if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.loss = build_loss(self.settings.loss, None if weights is None else self.weight_C.to(runtime.device))
-        self.mean = torch.tensor(self.preprocessing.mean, device=runtime.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(self.preprocessing.std, device=runtime.device).view(1, 3, 1, 1)
+        planes = self.preprocessing.mean, self.preprocessing.std
+        mean, std = planes if self.second is None else statistics(*planes)
+        self.mean = torch.tensor(mean, device=runtime.device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=runtime.device).view(1, -1, 1, 1)
 
         # of the last epoch's validation, and which of its images these are of
         nothing = np.zeros((0, len(self.classes))), np.zeros(len(self.rows["val"]), dtype=bool)
@@ -331,7 +339,8 @@ class Training:
         for (batch, raw, label, known), share in zip(pieces, shares, strict=True):
             torch.manual_seed(dropout_seed(spec.seed, epoch, int(batch[0])))
             small = resized(raw.to(device, non_blocking=True), self._size(epoch))
-            pixels = augment(small, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch)
+            hide = self.second.hide if self.second is not None else 0.0
+            pixels = augment_cases(small, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch, hide=hide)
             target = torch.cat([functional.one_hot(label, len(self.classes)).float(), known], dim=1).to(device)
             pixels, target = mix(pixels, target, self.settings.augment, seed=spec.seed, epoch=epoch, step=int(batch[0]))
             target, metadata = target[:, : len(self.classes)], target[:, len(self.classes) :]

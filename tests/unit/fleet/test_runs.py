@@ -18,7 +18,7 @@ from dermalyze.core.errors import UsageError
 from dermalyze.core.run import Run
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import write_manifest
-from dermalyze.fleet.cleaning import cache_of
+from dermalyze.fleet.cleaning import caches_of
 from dermalyze.fleet.runs import runs
 
 ESTIMATE = {"value": 0.75, "low": 0.7, "high": 0.8, "n": 9, "note": ""}
@@ -149,7 +149,7 @@ def test_a_run_in_work_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_caches_of_no_run_here_go_and_the_others_stay(tmp_path: Path, cache: Path) -> None:
     run = make_run(tmp_path / "out" / "a")
-    used = cache_of(run)
+    (used,) = caches_of(run)
     for name, age in ((used, 9e9), ("f" * 32, 9e9), ("e" * 32, 0)):
         write_bytes(cache / f"{name}.u8", bytes(10))
         write_json(cache / f"{name}.json", {})

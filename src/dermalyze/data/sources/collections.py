@@ -90,7 +90,7 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
 
     What: 1,011 cases with twenty diagnoses and the criteria of the checklist. `images` chooses dermoscopic, clinical or
         both; the two images of a case share its lesion_id (`derm7pt_` and case_num) and so never part. The column
-        image_type says which is which.
+        image_type says which is which. With paired a case is one row, dermoscopic, with the clinical image as its second.
     Layout: `images/` in folders; `meta/meta.csv` with case_num, diagnosis, seven_point_score, the criteria, location, sex,
         management, clinic and derm (paths below `images`); `meta/train_indexes.csv`, `valid_indexes.csv`,
         `test_indexes.csv` (indexes: rows of meta.csv from 0), which become the split where all three are there. `label_map:
@@ -104,7 +104,7 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
     """
     files = Files(store)
     table = need_table(store, files, "meta")
-    wanted = {"dermoscopic": ("derm",), "clinical": ("clinic",), "both": ("derm", "clinic")}[images]
+    wanted = {"dermoscopic": ("derm",), "clinical": ("clinic",), "both": ("derm", "clinic"), "paired": ("derm",)}[images]
     names, notes = take(
         table,
         {"case_num": "image_id", "diagnosis": "label", "derm": "derm", "clinic": "clinic"},
@@ -116,15 +116,19 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
     for i, (place, values, extra) in enumerate(cells(table, names)):
         known = known_values(values, place) | {"lesion_id": f"derm7pt_{values['image_id']}"}
         known |= {} if parts is None else {"split": parts[i]}
-        for which in wanted:
+        found = {}
+        for which in ("derm", "clinic") if images == "paired" else wanted:
             path = values[which]
             if path and (problem := name_problem(path)) is not None:
                 raise DataError(f"{place}: path {path!r} {problem}; paths are relative to the folder of images")
-            image = files.by_path(path) if path else None
+            found[which] = files.by_path(path) if path else None
+        clinic = found.get("clinic")
+        second = None if images != "paired" or not values["clinic"] else "" if clinic is None else clinic.path
+        for which in wanted:
+            image = found[which]
             told = {**extra, "image_type": "dermoscopic" if which == "derm" else "clinical"}
-            rows.append(
-                Row(place, f"{values['image_id']}_{which}", values["label"], None if image is None else image.path, known, told)
-            )
+            at = None if image is None else image.path
+            rows.append(Row(place, f"{values['image_id']}_{which}", values["label"], at, known, told, second))
     notes += ["the set's own split is taken" if parts is not None else "the three lists of indexes are not there: no own split"]
     return Listing(rows, None, files.entries, (*notes, *files.notes))
 

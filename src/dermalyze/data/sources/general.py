@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from dermalyze.config.data import PART_WORDS
 from dermalyze.core.errors import ConfigError, DataError, nearest
@@ -64,7 +65,8 @@ def csv(store: ImageStore, *, file: str | None, columns: Mapping[str, str], exte
 
     What: needs a label and image_id or path; `columns` maps our names to the file's. A path is relative to the data folder
         (or unique by its end, also inside a zip: `images.zip!a.jpg`); without one the image is image_id + extension.
-        patient_id and lesion_id keep images together in one part of the split. Unmapped columns are kept as they are.
+        patient_id and lesion_id keep images together in one part of the split. second_path names a second picture of the
+        case, empty where there is none. Unmapped columns are kept as they are.
     Keys: without an image_id one is made from the path, as for folders.
     Licence, citation, biases: those of the collection. Give patient_id or lesion_id where you can: without them
         photographs of one lesion fall on both sides of a split, and the results are too good.
@@ -75,15 +77,28 @@ def csv(store: ImageStore, *, file: str | None, columns: Mapping[str, str], exte
     rows = []
     for place, values, extra in cells(table, names):
         wanted = values.get("path") or values["image_id"] + extension
-        if (problem := name_problem(wanted.replace("!", "/"))) is not None:
-            raise DataError(f"{place}: path {wanted!r} {problem}; paths are relative to the data folder")
-        entry, known = files.by_path(wanted), known_values(values, place)
+        entry, known = _named(files, wanted, f"{place}: path"), known_values(values, place)
+        other = values.get("second_path", "").strip()
+        second = _named(files, other, f"{place}: second_path") if other else None
         if values.get("mask_path"):
             mask = files.by_path(values["mask_path"])
             known["mask_path"] = None if mask is None else mask.path
         image_id = values["image_id"] if "image_id" in values else pseudonym(wanted)
         rows.append(Row(place, image_id, values["label"], None if entry is None else entry.path, known, extra))
+        if other:
+            rows[-1] = replace(rows[-1], second="" if second is None else second.path)
     return Listing(rows, None, files.entries, (*_spelling(names, columns), *renamed(table, names.values()), *files.notes))
+
+
+def _named(files: Files, name: str, what: str) -> Entry | None:
+    """The file of that name in the data folder; None where there is none.
+
+    Raises:
+        DataError: a name that leaves the folder or cannot be one.
+    """
+    if (problem := name_problem(name.replace("!", "/"))) is not None:
+        raise DataError(f"{what} {name!r} {problem}; paths are relative to the data folder")
+    return files.by_path(name)
 
 
 def _csv_table(files: Files, name: str | None) -> Entry:

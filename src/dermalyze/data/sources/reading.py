@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 from dermalyze.config.data import PART_WORDS, PARTS
 from dermalyze.core.errors import DataError, nearest
-from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.store import Entry, ImageStore, ReadError
 from dermalyze.data.tables import Table, check_keys, read_table
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm")
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 OUR_NAMES = (
-    "image_id", "path", "label", "patient_id", "lesion_id", "age", "sex", "site", "source", "split", "mask_path",
+    "image_id", "path", "label", "patient_id", "lesion_id", "age", "sex", "site", "source", "split", "mask_path", "second_path",
 )  # fmt: skip
 MISSING_FILE = "image file is missing"
 _TABLE_ENDINGS = (".csv", "", ".tab", ".tsv", ".txt")
@@ -36,6 +36,7 @@ class Row:
         path: manifest path of the image; None where there is no such file.
         known: of `OUR_NAMES`, what else the source tells; None where it is missing.
         extra: the user's further columns.
+        second: manifest path of the case's second picture; None where it has none, empty where there is no such file.
     """
 
     where: str
@@ -44,6 +45,7 @@ class Row:
     path: str | None
     known: Mapping[str, str | float | None] = field(default_factory=dict)
     extra: Mapping[str, str | None] = field(default_factory=dict)
+    second: str | None = None
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
 
 def _free(name: str) -> str:
     """A user's column under a name that is not one of ours."""
-    return f"{name}_user" if name in MANIFEST_COLUMNS else name
+    return f"{name}_user" if name in OWN_NAMES else name
 
 
 def known_values(values: Mapping[str, str], place: str) -> dict[str, str | float | None]:

@@ -108,6 +108,15 @@ def test_derm7pt_images_of_a_case_share_a_lesion(lay: Lay, images: str, ids: lis
     assert (listing.rows[0].known["sex"], listing.rows[0].known["site"]) == ("female", "abdomen")
 
 
+def test_derm7pt_pairs_the_images_of_a_case(lay: Lay) -> None:
+    store = lay({"meta/meta.csv": DERM, **INDEXES, "images/NEL/NEL027.jpg": "d", "images/NEL/Nel026.jpg": "c"})
+    first, second, third = derm7pt(store, images="paired").rows
+    assert (first.image_id, first.path, first.second) == ("1_derm", "images/NEL/NEL027.jpg", "images/NEL/Nel026.jpg")
+    assert [row.path for row in (second, third)] == [None, None]
+    assert [row.second for row in (second, third)] == ["", None]  # named and not there, and not named
+    assert derm7pt(store, images="both").rows[0].second is None
+
+
 def test_derm7pt_without_lists_has_no_own_split(lay: Lay) -> None:
     listing = derm7pt(lay({"meta.csv": DERM, "train_indexes.csv": "indexes\n0\n"}), images="dermoscopic")
     assert not any("split" in row.known for row in listing.rows)

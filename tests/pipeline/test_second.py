@@ -1,0 +1,447 @@
+"""Two pictures a case, from a table to an answer; the class stands in the second picture alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, write_table
+from training import another, outcome
+from typer.testing import CliRunner
+
+from dermalyze.cli import app
+from dermalyze.core.artefact import GRAPH_NAME, Artefact
+from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, UsageError
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.grouping import conflicts
+from dermalyze.data.manifest import read_manifest
+from dermalyze.data.predictions import read_predictions
+from dermalyze.data.splitting import read_part
+from dermalyze.fleet.controls import controls
+from dermalyze.fleet.joined_graph import join_graphs, joined_parity
+from dermalyze.ops.metrics import measure
+from dermalyze.serve.answers import predict
+from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.second import NO_SECOND
+from dermalyze.stages.audit import audit
+from dermalyze.stages.evaluate import evaluate
+from dermalyze.stages.export import export
+from dermalyze.stages.prepare import prepare
+from dermalyze.stages.probe import probe
+from dermalyze.stages.similar import similar
+from dermalyze.stages.split import split
+from dermalyze.stages.train import Training, train
+
+KINDS = ("shared", "separate")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cases(tmp_path_factory.mktemp("cases"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    spec = case_spec(table, None)
+    run = Run.create(tmp_path_factory.mktemp("base") / "run", spec)
+    prepare(run, spec)
+    split(run, spec)
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, Run]:
+    """One finished run a kind, and one of first pictures alone."""
+    runs: dict[str | None, Run] = {}
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    for kind in (None, *KINDS):
+        spec = case_spec(table, kind)
+        run = another(base, tmp_path_factory.mktemp(str(kind)) / "run", spec)
+        train(run, spec)
+        export(run, spec)
+        probe(run, spec)
+        runs[kind] = run
+    patch.undo()
+    return runs
+
+
+def balanced_accuracy(run: Run) -> float:
+    p = read_predictions(run.predictions_path("test", "flips"))
+    return float(measure(p.labels, p.probs())["balanced_accuracy"] or 0.0)
+
+
+def changed(table: Path, root: Path, change: Any) -> Path:
+    """A copy of the set with another table; `change` gets its rows."""
+    shutil.copytree(table, root)
+    rows = read_table(root / "set.csv")
+    change(rows)
+    write_table(root / "set.csv", rows)
+    return root
+
+
+def begun(root: Path, table: Path, second: str | None = "shared", **changes: Any) -> Run:
+    spec = case_spec(table, second, **changes)
+    run = Run.create(root, spec)
+    prepare(run, spec)
+    return run
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_knows_both_pictures(base: Run) -> None:
+    frame, summary = read_manifest(base), read_json(base.summary_path)
+    without = frame["second_path"].isna()
+    assert int(without.sum()) == len(range(0, CASES, WITHOUT))
+    assert summary["second"] == {"cases": CASES - int(without.sum()), "missing": int(without.sum()), "same_as_first": 0}
+    assert frame.loc[~without, "second_sha256"].str.len().eq(64).all()
+    assert "second_path" not in summary["user_columns"]
+    assert "clinical" not in frame
+
+
+def test_a_set_of_one_picture_has_no_further_columns(table: Path, tmp_path: Path) -> None:
+    root = changed(table, tmp_path / "set", lambda rows: [row.update(clinical="") for row in rows])
+    run = begun(tmp_path / "run", root, None)
+    assert not [name for name in read_manifest(run).columns if name.startswith("second_")]
+    assert "second" not in read_json(run.summary_path)
+
+
+def test_a_bad_second_picture_puts_the_case_aside(table: Path, tmp_path: Path) -> None:
+    def spoil(rows: list[dict[str, str]]) -> None:
+        rows[1]["clinical"] = "nowhere.png"
+
+    root = changed(table, tmp_path / "set", spoil)
+    (root / "3b.png").write_bytes((root / "3b.png").read_bytes()[:200])
+    run = begun(tmp_path / "run", root, data={"max_bad_fraction": 0.1})
+    reasons = read_manifest(run).set_index("image_id")["quarantine_reason"].dropna()
+    assert set(reasons.index) == {"i001", "i003"}
+    assert reasons["i001"] == "second image: image file is missing"
+    assert reasons["i003"].startswith("second image: ")
+    with pytest.raises(DataError, match=r"2 of 120 images are unusable .*second image"):
+        begun(tmp_path / "strict", root)
+
+
+@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "a\x01b.png"])
+def test_paths_that_leave_the_folder_are_refused(path: str, table: Path, tmp_path: Path) -> None:
+    root = changed(table, tmp_path / "set", lambda rows: rows[4].update(clinical=path))
+    with pytest.raises(DataError, match=r"set\.csv line 6: second_path"):
+        begun(tmp_path / "run", root)
+    assert not (tmp_path / "run" / "manifest.parquet").exists()
+
+
+def test_a_link_that_leaves_the_folder_is_refused(table: Path, tmp_path: Path) -> None:
+    root = changed(table, tmp_path / "set", lambda rows: rows[4].update(clinical="link.png"))
+    (root / "link.png").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match="link"):
+        begun(tmp_path / "run", root)
+
+
+def test_a_column_that_the_table_has_not(table: Path, tmp_path: Path) -> None:
+    spec = case_spec(table, "shared", data={"source": {"kind": "csv", "columns": {"second_path": "clinicl"}}})
+    with pytest.raises(DataError, match="clinicl"):
+        prepare(Run.create(tmp_path / "run", spec), spec)
+
+
+def test_a_network_of_two_needs_second_pictures(table: Path, base: Run, tmp_path: Path) -> None:
+    root = changed(table, tmp_path / "set", lambda rows: [row.update(clinical="") for row in rows])
+    with pytest.raises(ConfigError, match=r"model\.second: the set has no second pictures; name them"):
+        begun(tmp_path / "run", root)
+    one = begun(tmp_path / "one", root, None)
+    split(one, one.config())
+    spec = case_spec(root, "shared")
+    with pytest.raises(ConfigError, match=r"model\.second: the training part has no second pictures"):
+        train(another(one, tmp_path / "other", spec), spec)
+
+
+class TestLeaks:
+    def same(self, rows: list[dict[str, str]]) -> None:
+        """The second picture of i001 is the first one of i003, of the same class."""
+        rows[1]["clinical"] = "3.png"
+
+    def test_a_second_picture_that_is_a_first_one_joins_the_cases(self, table: Path, tmp_path: Path) -> None:
+        run = begun(tmp_path / "run", changed(table, tmp_path / "set", self.same))
+        split(run, run.config())
+        rows = [read_part(run, part) for part in ("train", "val", "cal", "test")]
+        (holding,) = [part for part in rows if "i001" in set(part["image_id"])]
+        assert "i003" in set(holding["image_id"])
+        groups = holding.set_index("image_id")["group"]
+        assert groups["i001"] == groups["i003"]
+
+    def test_an_own_split_that_parts_them_is_refused(self, table: Path, tmp_path: Path) -> None:
+        def parted(rows: list[dict[str, str]]) -> None:
+            self.same(rows)
+            for i, row in enumerate(rows):
+                row["split"] = {0: "val", 1: "cal", 2: "test"}.get(i // 2 % 8, "train")
+            rows[1]["split"], rows[3]["split"] = "train", "test"
+
+        run = begun(tmp_path / "run", changed(table, tmp_path / "set", parted))
+        result = split(run, run.config())
+        assert not result.passed
+        (leak,) = result.certificate["leaks"]
+        assert leak["image_ids"] == ["i001", "i003"]
+        assert leak["joined_by"] == ["sha256", "pixel_sha256"]
+        with pytest.raises(LeakError, match="leaks"):
+            train(run, run.config())
+
+    def test_one_picture_under_two_labels_is_refused_where_one_is_a_first(self, table: Path, tmp_path: Path) -> None:
+        run = begun(tmp_path / "run", changed(table, tmp_path / "set", lambda rows: rows[1].update(clinical="2.png")))
+        assert conflicts(read_manifest(run)) == [["i001", "i002"]]
+        with pytest.raises(DataError, match="under two labels; first: i001, i002"):
+            split(run, run.config())
+
+    def test_an_overview_of_two_lesions_is_shared_and_kept_together(self, table: Path, tmp_path: Path) -> None:
+        run = begun(tmp_path / "run", changed(table, tmp_path / "set", lambda rows: rows[1].update(clinical="2b.png")))
+        assert conflicts(read_manifest(run)) == []
+        findings = {finding.kind: finding for finding in audit(run, run.config()).findings}
+        assert findings["shared_second"].severity == "warn"
+        assert findings["shared_second"].examples == ("i001, i002",)
+        split(run, run.config())
+        rows = [read_part(run, part) for part in ("train", "val", "cal", "test")]
+        assert [set(part["image_id"]) >= {"i001", "i002"} for part in rows].count(True) == 1
+
+    def test_near_duplicates_are_looked_for_among_both(self, tmp_path: Path) -> None:
+        """A second picture that is another case's first one, mirrored, is found by the audit."""
+        from PIL import Image
+
+        from dermalyze.data.synth import synthesize
+
+        synthesize(tmp_path / "photos", lesions=14, seed=3, size_px=(96, 96), balance="even", images_per_lesion=1.0)
+        photos = sorted((tmp_path / "photos").rglob("*.jpg"))
+        root = tmp_path / "set"
+        root.mkdir()
+        rows = []
+        for i, photo in enumerate(photos[:12]):
+            shutil.copy(photo, root / f"{i}.jpg")
+            rows.append({"image_id": f"i{i:02}", "path": f"{i}.jpg", "label": CLASSES[i % 2], "clinical": ""})
+        Image.open(root / "7.jpg").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "mirrored.png")
+        rows[3]["clinical"] = "mirrored.png"
+        write_table(root / "set.csv", rows)
+        run = begun(tmp_path / "run", root)
+        found = audit(run, run.config()).duplicates
+        assert [(pair.first, pair.second) for pair in found.pairs] == [("i03", "i07")]
+        assert read_manifest(run).set_index("image_id").loc[["i03", "i07"], "cluster_id"].tolist() == ["i03", "i03"]
+
+
+# -- from training to an answer ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_picture_tells_what_the_first_does_not(kind: str, trained: dict[str | None, Run]) -> None:
+    assert balanced_accuracy(trained[None]) < 0.8  # 18 cases at chance
+    assert balanced_accuracy(trained[kind]) > balanced_accuracy(trained[None]) + 0.15
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_artefact_says_what_it_takes(kind: str, trained: dict[str | None, Run]) -> None:
+    record = json.loads((trained[kind].artefact_dir / "artefact.json").read_text())
+    assert record["second"] == {"images": "images2", "known": "has_second"}
+    assert record["model"]["second"]["kind"] == kind
+    assert record["parity"]["max_probability_difference"] < 1e-4
+    alone = json.loads((trained[None].artefact_dir / "artefact.json").read_text())
+    assert "second" not in alone
+    assert "second" not in alone["model"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_probed_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
+    """The scores of the test part against answers made from a CSV, from Python and from the command line."""
+    run = trained[kind]
+    p, test = read_predictions(run.predictions_path("test", "flips")), read_part(run, "test").set_index("image_id")
+    rows = read_table(table / "set.csv")
+    for row in rows:
+        row["second_path"] = row.pop("clinical")
+    write_table(table / "asked.csv", rows)
+    answers = {answer.image_id: answer for answer in predict(run.root, [table / "asked.csv"], threads=1)}
+    probs = p.probs()
+    predictor = Predictor(run.root, threads=1)
+    for row, image_id in enumerate(p.ids):
+        np.testing.assert_allclose(list(answers[image_id].probabilities.values()), probs[row], atol=1e-4)
+        missing = bool(test["second_path"].isna()[image_id])
+        assert (NO_SECOND in answers[image_id].notes) == missing
+        second = None if missing else table / test.loc[image_id, "second_path"]
+        answer = predictor.predict(table / test.loc[image_id, "path"], second=second)
+        np.testing.assert_allclose(list(answer.probabilities.values()), probs[row], atol=1e-4)
+    said = CliRunner().invoke(
+        app, ["predict", str(run.root), str(table / "1.png"), "--second", str(table / "1b.png"), "--json"]
+    )
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["probabilities"] == dict(
+        predictor.predict(table / "1.png", second=table / "1b.png")["probabilities"]
+    )
+
+
+def test_a_missing_second_picture_is_said(trained: dict[str | None, Run], table: Path) -> None:
+    answer = Predictor(trained["shared"].root, threads=1).predict(table / "1.png")
+    assert answer.as_dict()["notes"] == [NO_SECOND]
+    said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), str(table / "1.png"), str(table / "2.png")])
+    assert "Answered without a second picture: 2; give it with --second" in said.stdout
+    alone = CliRunner().invoke(app, ["predict", str(trained[None].root), str(table / "1.png")])
+    assert "second picture" not in alone.stdout
+
+
+def test_foreign_pictures_stand_in_both_places(trained: dict[str | None, Run]) -> None:
+    """Else they would be told by the missing second picture, and not by what they show."""
+    p = read_predictions(trained["separate"].foreign_path("synthetic", "flips"))
+    stand_in = Predictor(trained["separate"].root).artefact.run(np.zeros((1, 16, 16, 3), np.uint8))[1][0, 8:]
+    assert p.embedding is not None
+    assert not np.isclose(p.embedding[:, 8:], stand_in, atol=1e-6).all(axis=1).any()
+
+
+def test_members_of_two_pictures_join(trained: dict[str | None, Run]) -> None:
+    folders = [trained[kind].artefact_dir for kind in KINDS]
+    artefacts = [Artefact.open(folder, threads=1) for folder in folders]
+    graph = join_graphs([(folder / GRAPH_NAME).read_bytes() for folder in folders])
+    assert joined_parity(graph, artefacts, "flips")["max_probability_difference"] < 1e-4
+
+
+def test_mc_dropout_and_the_report(base: Run, table: Path, tmp_path: Path) -> None:
+    """With metadata as well: calibrated, judged and written."""
+    from dermalyze.stages.calibrate import calibrate
+
+    model = {"head": {"kind": "simple", "dropout": 0.2, "hidden": [8, 8]}, "metadata": {"columns": ["age"]}}
+    spec = case_spec(table, "shared", epochs=2, model=model)
+    run = another(base, tmp_path / "run", spec)
+    train(run, spec)
+    export(run, spec)
+    probe(run, spec, recipes=["mc_dropout"], passes=2)
+    calibrate(run, spec)
+    evaluate(run, spec)
+    assert (run.report_dir / "report.html").exists()
+    stored = read_predictions(run.predictions_path("test", "mc_dropout"))
+    assert stored.samples is not None
+    assert stored.samples.shape[1] == 2
+
+
+def test_streamed_cases_are_the_cached_ones(base: Run, table: Path, tmp_path: Path) -> None:
+    runs = []
+    for cache in ("memory_map", "stream"):
+        spec = case_spec(table, "separate", epochs=2, cache=cache, num_workers=0)
+        run = another(base, tmp_path / cache, spec)
+        train(run, spec)
+        runs.append(run.best_weights_path.read_bytes())
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resume_equals_uninterrupted_bit_for_bit(
+    kind: str, base: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = case_spec(
+        table, kind, epochs=3, ema=0.9, augment={"policy": "standard", "mixup": 0.2},
+        progressive=[{"epoch": 0, "scale": 0.5}, {"epoch": 1, "scale": 1}],
+    )  # fmt: skip
+    whole, run = another(base, tmp_path / "whole", spec), another(base, tmp_path / "stopped", spec)
+    train(whole, spec)
+    step = Training.step
+    done = []
+
+    def stopping(self: Training, *arguments: Any) -> None:
+        done.append(1)
+        step(self, *arguments)
+        if len(done) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Training, "step", stopping)
+    with pytest.raises(InterruptedRunError):
+        train(run, spec)
+    monkeypatch.setattr(Training, "step", step)
+    train(run, spec)
+    assert outcome(run) == outcome(whole)
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+class TestRefused:
+    def test_a_second_picture_for_a_model_of_one(self, trained: dict[str | None, Run], table: Path) -> None:
+        with pytest.raises(UsageError, match="trained on one picture a case"):
+            Predictor(trained[None].root, threads=1).predict(table / "1.png", second=table / "1b.png")
+        said = CliRunner().invoke(app, ["predict", str(trained[None].root), str(table / "1.png"), "--second", "x.png"])
+        assert said.exit_code == 2
+        assert "takes no second one; leave it out" in said.stderr
+
+    @pytest.mark.parametrize("images", [["1.png", "2.png"], ["."], ["set.csv"], ["-"]])
+    def test_one_second_picture_for_several(self, images: list[str], trained: dict[str | None, Run], table: Path) -> None:
+        named = [image if image == "-" else str(table / image) for image in images]
+        said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), *named, "--second", str(table / "1b.png")])
+        assert said.exit_code == 2
+        assert "--second goes with one image file" in said.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "reason"), [(None, "no such file"), (b"<html>", ""), (b"", ""), (b"\x89PNG\r\n\x1a\n12345678", "")]
+    )
+    def test_a_second_picture_that_is_none(
+        self, content: bytes | None, reason: str, trained: dict[str | None, Run], table: Path, tmp_path: Path
+    ) -> None:
+        second = tmp_path / "second.png"
+        if content is not None:
+            second.write_bytes(content)
+        with pytest.raises(DataError, match=f"second image: {reason}"):
+            Predictor(trained["shared"].root, threads=1).predict(table / "1.png", second=second)
+        said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), str(table / "1.png"), "--second", str(second)])
+        assert said.exit_code == 3
+
+    def test_rows_whose_second_picture_leaves_the_folder(self, trained: dict[str | None, Run], table: Path) -> None:
+        rows = [{"path": "1.png", "second_path": path} for path in ("../x.png", "/etc/passwd", "nowhere.png", " ", "1b.png")]
+        write_table(table / "odd.csv", rows)
+        answers = list(predict(trained["shared"].root, [table / "odd.csv"], threads=1))
+        assert [answer.error for answer in answers] == [
+            "second image: the row's path leaves the CSV's folder; paths are relative to it",
+            "second image: the row's path leaves the CSV's folder; paths are relative to it",
+            "second image: no such file",
+            None,
+            None,
+        ]
+        assert [NO_SECOND in answer.notes for answer in answers[3:]] == [True, False]
+        of_one = list(predict(trained[None].root, [table / "odd.csv"], threads=1))
+        assert all(answer.error is None for answer in of_one)  # a model of one picture lets the column be
+
+    def test_what_is_not_made_for_two_pictures(self, trained: dict[str | None, Run], table: Path) -> None:
+        run = trained["shared"]
+        spec = run.config()
+        for attempt in (
+            lambda: controls(run, spec),
+            lambda: similar(run, spec, table / "1.png"),
+            lambda: evaluate(run, spec, on=table / "set.csv"),
+            lambda: probe(run, spec, corruptions=3),
+        ):
+            with pytest.raises(UsageError, match="not made for models of two pictures a case yet"):
+                attempt()
+
+    def test_an_artefact_whose_record_does_not_fit_its_graph(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
+        folder = tmp_path / "export"
+        shutil.copytree(trained["shared"].artefact_dir, folder)
+        path = folder / "artefact.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "second": {"images": "elsewhere", "known": "has_second"}}))
+        with pytest.raises(ModelError, match=r"second\.images"):
+            Predictor(folder, threads=1)
+        del record["second"]
+        path.write_text(json.dumps(record))
+        with pytest.raises(ModelError, match="input images2"):
+            Predictor(folder, threads=1)
+
+    @pytest.mark.parametrize(
+        ("second", "message"),
+        [
+            ({"kind": "shred"}, "shared"),
+            ({"kind": "shared", "hide": 1}, "less than 1"),
+            ("shared", "second"),
+            ({"hid": 0.1}, "kind"),
+        ],
+    )
+    def test_settings(self, second: Any, message: str, table: Path) -> None:
+        with pytest.raises(ConfigError, match=message):
+            case_spec(table, None, model={"second": second})
