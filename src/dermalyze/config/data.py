@@ -45,6 +45,9 @@ class CsvSource(Spec):
         description="our name (image_id, path, label, patient_id, lesion_id, age, sex, site, split, mask_path) to the file's",
     )
     extension: str = Field(".jpg", description="appended to image_id where the file has no path column")
+    labels: list[str] | None = Field(
+        None, min_length=1, description="task multilabel: the columns that say 1 where an image has the label and 0 elsewhere"
+    )
 
 
 class Isic2018Source(Spec):
