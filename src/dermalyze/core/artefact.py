@@ -77,6 +77,7 @@ class ArtefactRecord(_Record):
     licence_note: str
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
+    task: Literal["multiclass", "multilabel"] = "multiclass"
     metadata: MetadataRecord | None = None
     calibration: dict[str, Any] | None = None
     calibration_files: dict[Literal["ood.bin"], Sha256] = {}
@@ -88,7 +89,8 @@ class ArtefactRecord(_Record):
             "calibration",
             "calibration_files",
             *(["metadata"] if self.metadata is None else []),
-        }  # older records lack it
+            *(["task"] if self.task == "multiclass" else []),
+        }  # older records lack both
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
