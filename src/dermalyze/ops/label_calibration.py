@@ -182,9 +182,9 @@ def read_thresholds(calibration: Mapping[str, Any] | None, classes: Sequence[str
     if calibration is None:
         return np.full(len(classes), 0.5)
     known = calibration.get("thresholds")
-    if not isinstance(known, dict) or list(known) != list(classes) or not _numbers(list(known.values()), len(classes)):
+    if not isinstance(known, dict) or known.keys() != set(classes) or not _numbers(list(known.values()), len(classes)):
         raise ModelError("calibration: its thresholds do not fit the labels; calibrate again")
-    return np.array(list(known.values()), dtype=np.float64)
+    return np.array([known[name] for name in classes], dtype=np.float64)
 
 
 def _numbers(values: Any, length: int) -> bool:
