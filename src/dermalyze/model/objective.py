@@ -24,7 +24,15 @@ from dermalyze.ops.tasks import Task
 class Objective(Protocol):
     """What the training loop asks of a task."""
 
-    task: Task
+    @property
+    def task(self) -> Task:
+        """Its row of `TASKS`."""
+        ...
+
+    @property
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Logits and targets (B, C) to the mean loss, a scalar."""
+        ...
 
     def share(self, label: Tensor) -> float:
         """By how much some images count in the mean of a batch."""
@@ -32,10 +40,6 @@ class Objective(Protocol):
 
     def target(self, label: Tensor) -> Tensor:
         """Labels of B images to (B, C), each 0..1."""
-        ...
-
-    def loss(self, logits_BC: Tensor, target_BC: Tensor) -> Tensor:
-        """The mean loss, a scalar."""
         ...
 
     def figures(self, logits_BC: Tensor, label: Tensor) -> tuple[float, float]:

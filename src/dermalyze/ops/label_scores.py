@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ class LabelScores:
         ModelError: shapes that do not fit, other targets than 0 and 1, probabilities that are none.
     """
 
-    targets: npt.NDArray[np.bool_]
+    targets: npt.NDArray[Any]
     probs: Floats
     thresholds: Floats
 

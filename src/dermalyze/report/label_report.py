@@ -97,7 +97,7 @@ def judge(j: JudgedLabels) -> dict[str, Any]:
         "least_class_groups": bootstrap.MIN_CLASS_GROUPS,
         "methods": methods(j.spec),
         "disclaimer": DISCLAIMER,
-        **{key: value for section in SECTIONS.values() for key, value in section.build(j).items()},  # type: ignore[arg-type]
+        **{key: value for section in SECTIONS.values() for key, value in section.build(j).items()},
     }
 
 
@@ -193,14 +193,14 @@ def label_figures(m: Json, j: JudgedLabels) -> dict[str, Figure]:
 
 SECTIONS: dict[str, Section] = {
     "split": Section("How the data was divided", "label_split.html.jinja", lambda m: m["split"]),
-    "metrics": Section("All figures", "label_metrics.html.jinja", overall_view, build, overall_figures),  # type: ignore[arg-type]
-    "labels": Section("Label by label", "labels.html.jinja", label_view, figures=label_figures),  # type: ignore[arg-type]
+    "metrics": Section("All figures", "label_metrics.html.jinja", overall_view, build, overall_figures),
+    "labels": Section("Label by label", "labels.html.jinja", label_view, figures=label_figures),
     "calibration": Section(
         "Can the probabilities be taken at their word?", "label_calibration.html.jinja", label_calibration.view,
-        label_calibration.build, label_calibration.draw,  # type: ignore[arg-type]
+        label_calibration.build, label_calibration.draw,
     ),
     "failures": Section(
-        "The worst mistakes", "label_failures.html.jinja", label_failures.view, label_failures.build, label_failures.figures,  # type: ignore[arg-type]
+        "The worst mistakes", "label_failures.html.jinja", label_failures.view, label_failures.build, label_failures.figures,
     ),
 }  # fmt: skip
 
@@ -217,7 +217,7 @@ def write_report(folder: Path, m: Mapping[str, Any], j: JudgedLabels) -> list[Pa
         ResourceError: the folder cannot be written.
     """
     drawn = {
-        key: section.figures(m, j) if section.view(m) is not None else {}  # type: ignore[arg-type]
+        key: section.figures(m, j) if section.view(m) is not None else {}
         for key, section in SECTIONS.items()
     }
     images = {name: figure.data for of_section in drawn.values() for name, figure in of_section.items()}
