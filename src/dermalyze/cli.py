@@ -525,7 +525,8 @@ def predict(
     given = {"prevalence": shares, "metadata": known, "second": second}
     answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
-    errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
+    shown = {"classes": answers.classes, "format": "jsonl" if as_json else form.value, "names": names, "task": answers.task}
+    errors = write(counted, sys.stdout, **shown)
     if counted.rows == 0:
         raise dermalyze.DataError("no image found; name image files, or a folder, zip or CSV that holds some")
     if errors == counted.rows:

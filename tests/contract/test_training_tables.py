@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from dermalyze.config.base import Spec
+from dermalyze.config.task import tasks_of
 from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, StrategySpec, TrainSpec
 from dermalyze.model.augment import POLICIES, Policy, augment
 from dermalyze.model.auto_augment import AUTO
+from dermalyze.model.label_losses import LABEL_LOSSES
 from dermalyze.model.losses import LOSSES, build_loss
 from dermalyze.model.optim import OPTIMIZERS, build_optimizer, set_lr
 from dermalyze.model.schedules import SCHEDULES, cycle_start, lr_at
@@ -25,29 +27,34 @@ from dermalyze.ops.imbalance import IMBALANCE, class_weights, draw_order
 torch.set_num_threads(1)
 
 
-def members(union: Any) -> list[type[Spec]]:
-    """The spec classes of Annotated[A | B | ..., discriminator]."""
-    return list(get_args(get_args(union)[0]))
+def members(union: Any, task: str = "multiclass") -> list[type[Spec]]:
+    """The spec classes of Annotated[A | B | ..., discriminator] that belong to a task."""
+    return [spec for spec in get_args(get_args(union)[0]) if task in tasks_of(spec)]
 
 
-TABLES: dict[str, tuple[dict[str, Callable[..., Any]], Any, set[str]]] = {
-    "LOSSES": (LOSSES, LossSpec, {"weight_C"}),
-    "SCHEDULES": (SCHEDULES, ScheduleSpec, {"steps_per_epoch", "total_steps", "lr"}),
-    "OPTIMIZERS": (OPTIMIZERS, OptimizerSpec, {"paces"}),
-    "STRATEGIES": (STRATEGIES, StrategySpec, set()),
-    "IMBALANCE": ({kind: row.weights for kind, row in IMBALANCE.items()}, ImbalanceSpec, set()),
+TABLES: dict[str, tuple[dict[str, Callable[..., Any]], list[type[Spec]], set[str]]] = {
+    "LOSSES": (LOSSES, members(LossSpec), {"weight_C"}),
+    "LABEL_LOSSES": (LABEL_LOSSES, members(LossSpec, "multilabel"), {"weight_C"}),
+    "SCHEDULES": (SCHEDULES, members(ScheduleSpec), {"steps_per_epoch", "total_steps", "lr"}),
+    "OPTIMIZERS": (OPTIMIZERS, members(OptimizerSpec), {"paces"}),
+    "STRATEGIES": (STRATEGIES, members(StrategySpec), set()),
+    "IMBALANCE": ({kind: row.weights for kind, row in IMBALANCE.items()}, members(ImbalanceSpec), set()),
 }
 ROWS = [
     pytest.param(table[spec().kind], spec, given, id=f"{name}-{spec().kind}")  # type: ignore[attr-defined]
-    for name, (table, union, given) in TABLES.items()
-    for spec in members(union)
+    for name, (table, specs, given) in TABLES.items()
+    for spec in specs
 ]
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_keys_are_the_kinds(name: str) -> None:
-    table, union, _ = TABLES[name]
-    assert list(table) == [spec().kind for spec in members(union)]  # type: ignore[attr-defined]
+    table, specs, _ = TABLES[name]
+    assert list(table) == [spec().kind for spec in specs]  # type: ignore[attr-defined]
+
+
+def test_every_loss_belongs_to_a_task() -> None:
+    assert {*members(LossSpec), *members(LossSpec, "multilabel")} == set(get_args(get_args(LossSpec)[0]))
 
 
 @pytest.mark.parametrize(("function", "spec", "given"), ROWS)
@@ -97,6 +104,28 @@ def test_every_loss(spec: LossSpec, weighted: bool) -> None:
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert (logits.grad != 0).all()
+
+
+@pytest.mark.parametrize("spec", [spec() for spec in members(LossSpec, "multilabel")], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_loss_of_labels(spec: LossSpec, weighted: bool) -> None:
+    """Hard and mixed targets, scores that saturate, and as much from two halves of a batch as from the whole."""
+    torch.manual_seed(0)
+    logits = torch.cat([torch.randn(5, 3), torch.tensor([[100.0, -100.0, 100.0]])]).requires_grad_()
+    target = torch.cat([torch.rand(3, 3), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])])
+    weight = torch.tensor([1.0, 2.0, 3.0]) if weighted else None
+    loss = build_loss(spec, weight, LABEL_LOSSES)
+    whole = loss(logits, target)
+    assert whole.shape == ()
+    assert whole.dtype == torch.float32
+    whole.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad[:5] != 0).sum() >= 12, "asymmetric leaves out the easiest negatives"
+    halves = (loss(logits[:3], target[:3]) + loss(logits[3:], target[3:])) / 2
+    assert torch.allclose(whole, halves)
+    if weighted:
+        assert whole > build_loss(spec, None, LABEL_LOSSES)(logits, target)
 
 
 @pytest.mark.parametrize("spec", [spec() for spec in members(ScheduleSpec)], ids=lambda spec: spec.kind)

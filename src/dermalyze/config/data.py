@@ -46,6 +46,9 @@ class CsvSource(Spec):
         "the file's",
     )
     extension: str = Field(".jpg", description="appended to image_id where the file has no path column")
+    labels: list[str] | None = Field(
+        None, min_length=1, description="task multilabel: the columns that say 1 where an image has the label and 0 elsewhere"
+    )
 
 
 class Isic2018Source(Spec):

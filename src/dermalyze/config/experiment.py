@@ -13,6 +13,7 @@ from dermalyze.config.base import Spec, merge, parse_set, read_mapping
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
 from dermalyze.config.messages import validation_message
 from dermalyze.config.model import ModelSpec
+from dermalyze.config.task import MulticlassTask, TaskSpec, misfit, with_defaults
 from dermalyze.config.train import TrainSpec
 from dermalyze.core.errors import ConfigError
 
@@ -28,10 +29,10 @@ class InferenceSpec(Spec):
         "over the image, its two mirror images, turned by 5 degrees either way, a tenth brighter and a tenth darker",
     )
     batch_size: int = Field(64, ge=1)
-    calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic"] = Field(
+    calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic", "platt"] = Field(
         "auto",
         description="from scores to probabilities, chosen by cross-validation: auto: of those that change no answer, only how "
-        "sure it is (none, temperature); any: of all",
+        "sure it is (none, temperature); any: of all; task multilabel: none or platt, a scale and a shift for each label",
     )
     set_level: float | None = Field(
         None,
@@ -97,6 +98,7 @@ class ExperimentSpec(Spec):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field("dermalyze", pattern=r"^[\w .-]{1,80}$")
     seed: int = Field(42, ge=0, lt=2**31)
+    task: TaskSpec = MulticlassTask()
     data: DataSpec = DataSpec()
     preprocess: PreprocessSpec = PreprocessSpec()
     split: SplitSpec = SplitSpec()
@@ -104,6 +106,17 @@ class ExperimentSpec(Spec):
     train: TrainSpec = TrainSpec()
     inference: InferenceSpec = InferenceSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, values: Any) -> Any:
+        return with_defaults(values)
+
+    @model_validator(mode="after")
+    def _goes_with_the_task(self) -> Self:
+        if (problem := misfit(self)) is not None:
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _reader_is_no_input(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -28,9 +28,15 @@ class CrossEntropyLoss(Spec):
 class FocalLoss(Spec):
     """Cross-entropy that discounts easy examples (Lin et al. 2017)."""
 
+    tasks: ClassVar = ("multiclass", "multilabel")
+
     kind: Literal["focal"] = "focal"
     gamma: float = Field(2.0, ge=0, le=10)
-    alpha: float | list[float] | None = Field(None, description="a number for all classes, or one a class in class order")
+    alpha: float | list[float] | None = Field(
+        None,
+        description="a number for all classes, or one a class in class order; multilabel: the weight of where the label is, "
+        "1 - alpha of where it is not",
+    )
 
 
 class LabelSmoothingLoss(Spec):
@@ -43,7 +49,29 @@ class LabelSmoothingLoss(Spec):
     )
 
 
-LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss, Field(discriminator="kind")]
+class BceLoss(Spec):
+    """Binary cross-entropy of each label."""
+
+    tasks: ClassVar = ("multilabel",)
+
+    kind: Literal["bce"] = "bce"
+    smoothing: float = Field(0.0, ge=0, lt=1, description="targets eps/2 and 1 - eps/2 in place of 0 and 1")
+
+
+class AsymmetricLoss(Spec):
+    """Binary cross-entropy that discounts easy negatives more than easy positives (Ridnik et al. 2021)."""
+
+    tasks: ClassVar = ("multilabel",)
+
+    kind: Literal["asymmetric"] = "asymmetric"
+    gamma_positive: float = Field(0.0, ge=0, le=10)
+    gamma_negative: float = Field(4.0, ge=0, le=10)
+    margin: float = Field(0.05, ge=0, lt=1, description="negatives of a lower probability count nothing")
+
+
+LossSpec = Annotated[
+    CrossEntropyLoss | FocalLoss | LabelSmoothingLoss | BceLoss | AsymmetricLoss, Field(discriminator="kind")
+]
 
 
 BACKBONE_LR = {"backbone_lr": "train.strategy: {kind: differential, factor: BACKBONE_LR / LR}"}
@@ -170,11 +198,18 @@ ScheduleSpec = Annotated[
 class NoImbalance(Spec):
     """Take the classes as they come."""
 
+    tasks: ClassVar = ("multiclass", "multilabel")
+
     kind: Literal["none"] = "none"
 
 
 class WeightsImbalance(Spec):
-    """Class weights in the loss: N / (C n_c), raised to `power` (0.5: square-root weights), or given by hand."""
+    """Class weights in the loss: N / (C n_c), raised to `power` (0.5: square-root weights), or given by hand.
+
+    multilabel: weights of where a label is, against where it is not: (N - n_c) / n_c, raised to `power`.
+    """
+
+    tasks: ClassVar = ("multiclass", "multilabel")
 
     kind: Literal["weights"] = "weights"
     power: float = Field(1.0, gt=0, le=1)

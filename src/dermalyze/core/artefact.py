@@ -85,6 +85,7 @@ class ArtefactRecord(_Record):
     licence_note: str
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
+    task: Literal["multiclass", "multilabel"] = "multiclass"
     metadata: MetadataRecord | None = None
     second: SecondRecord | None = None
     calibration: dict[str, Any] | None = None
@@ -98,6 +99,7 @@ class ArtefactRecord(_Record):
             "calibration_files",
             *(["metadata"] if self.metadata is None else []),
             *(["second"] if self.second is None else []),
+            *(["task"] if self.task == "multiclass" else []),
         }  # older records lack them
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -22,7 +22,8 @@ from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.duplicates import Duplicates, Pair, across
 from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
 from dermalyze.data.second import shared_second
-from dermalyze.data.splitting import divide
+from dermalyze.data.splitting import MULTICLASS, divide
+from dermalyze.ops.tasks import Task
 
 GIVEAWAY_AUROC = 0.95
 """A column that ranks one class above the others this well, on groups it has not seen, gives the label away."""
@@ -30,6 +31,7 @@ GIVEAWAY_AUROC = 0.95
 PURE_GROUPS, PURE_CHANCE = 10, 1e-4
 """A value is called one-class from this many groups on, where chance alone would make them so less often than this."""
 
+NOT_JUDGED = "task multilabel: whether columns, files or looks of the pictures give labels away is not looked for"
 LARGE_CLUSTER = 20
 FOLDS = 5
 EXAMPLES = 5
@@ -58,13 +60,18 @@ class Finding:
         return {**asdict(self), "examples": list(self.examples)}
 
 
-def audit_frame(frame: pd.DataFrame, spec: SplitSpec, found: Duplicates | None = None) -> list[Finding]:
+def audit_frame(
+    frame: pd.DataFrame, spec: SplitSpec, found: Duplicates | None = None, task: Task = MULTICLASS
+) -> list[Finding]:
     """Every check on one set, the worst findings first.
+
+    Where images have any number of labels each, what looks for giveaways of a class is left out.
 
     Args:
         frame: usable manifest rows, with any columns of the user.
         spec: only read where the set has its own split column with parts missing.
         found: near-duplicates, where they were looked for.
+        task: what `label` holds.
     """
     frame = frame.reset_index(drop=True)
     if len(frame) == 0:
@@ -72,11 +79,12 @@ def audit_frame(frame: pd.DataFrame, spec: SplitSpec, found: Duplicates | None =
     frame = frame.assign(group=groups(frame))
     findings = [
         *label_conflicts(frame),
-        *crossing_groups(frame, spec),
-        *giveaway_columns(frame),
-        *telling_files(frame),
-        *one_class_values(frame),
-        *mixed_lesions(frame),
+        *crossing_groups(frame, spec, task),
+        *(
+            [*giveaway_columns(frame), *telling_files(frame), *one_class_values(frame), *mixed_lesions(frame)]
+            if task.kind == "multiclass"
+            else [Finding("labels_not_judged", "info", 0, NOT_JUDGED)]
+        ),
         *giant_groups(frame),
         *exact_duplicates(frame),
         *shared_second_pictures(frame),
@@ -173,12 +181,12 @@ def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
     return findings
 
 
-def crossing_groups(frame: pd.DataFrame, spec: SplitSpec) -> list[Finding]:
+def crossing_groups(frame: pd.DataFrame, spec: SplitSpec, task: Task = MULTICLASS) -> list[Finding]:
     """Groups that cross the set's own split column, or a column that `split` would refuse."""
     if keys(frame, "split").isna().all():
         return []
     try:
-        found = leaks(frame, divide(frame, spec).parts)
+        found = leaks(frame, divide(frame, spec, task=task).parts)
     except DataError as error:
         return [Finding("split_column", "refuse", 1, str(error))]
     if not found:

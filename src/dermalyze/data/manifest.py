@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
 from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
+from dermalyze.ops.tasks import TASKS, Task
 
 _INTEGERS, _FLOATS = ("width", "height"), ("age",)
 
@@ -131,6 +132,19 @@ def read_classes(run: Run) -> list[str]:
     if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
         raise DataError(f"{run.summary_path.name}: names no classes; run prepare in a new run folder")
     return [str(name) for name in classes]
+
+
+def read_task(run: Run) -> Task:
+    """The task that the set was prepared for.
+
+    Raises:
+        UsageError: `prepare` has not run.
+        DataError: the summary names an unknown one.
+    """
+    kind = read_json(run.require(run.summary_path, "prepare")).get("task", "multiclass")
+    if kind not in TASKS:
+        raise DataError(f"{run.summary_path.name}: names an unknown task; run prepare in a new run folder")
+    return TASKS[kind]
 
 
 def source_codes(sources: pd.Series) -> NDArray[np.int64]:

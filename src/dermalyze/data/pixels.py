@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
 from dermalyze.data.cache import cache_bytes, open_cache
 from dermalyze.data.external import read_batches
@@ -20,6 +19,7 @@ from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
+from dermalyze.ops.tasks import class_indices
 
 
 def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -28,10 +28,7 @@ def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int
     Raises:
         ModelError: a label that the model doesn't know.
     """
-    index = {name: i for i, name in enumerate(classes)}
-    if unknown := sorted(set(frame["label"]) - set(index)):
-        raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
-    return np.array([index[name] for name in frame["label"]], dtype=np.int64)
+    return class_indices(frame["label"].tolist(), classes)
 
 
 class Source:

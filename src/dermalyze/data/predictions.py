@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from dermalyze.core.atomic import replacing
 from dermalyze.core.errors import ModelError
-from dermalyze.ops.recipes import softmax
+from dermalyze.ops.tasks import TASKS, Task
 
 # Shapes: N images, S passes, C classes, D width of the embedding.
 
 FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)  # 1 had no samples
+LABELS_VERSION = 3  # several labels an image
+READ_VERSIONS = (1, FORMAT_VERSION, LABELS_VERSION)  # 1 had no samples
 META_KEYS = ("classes", "set", "recipe")
 _FORMAT_KEY, _META_KEY = b"dermalyze.predictions", b"dermalyze.meta"
 
@@ -29,11 +30,11 @@ class Predictions:
     Args:
         ids: image_id of each row, unique.
         groups: what must never be torn apart (patient, lesion), one a row.
-        labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`.
-        logits: (N, C) float32, finite; their softmax is the probability.
+        labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`; of task multilabel (N, C) zeros and ones.
+        logits: (N, C) float32, finite; their softmax is the probability, of task multilabel their sigmoid.
         embedding: (N, D) float32, finite, or None.
         meta: JSON values; at least `classes` (list of names), `set` and `recipe`; also `model_sha256`,
-            `manifest_sha256` and `accepted_leak` (a reason, or None).
+            `manifest_sha256` and `accepted_leak` (a reason, or None); `task` where that is not multiclass.
         samples: (N, S, C) float32, finite: logits of each of the S passes whose mean probability the answer is, or None
             where there was one pass, or nothing is known of them.
 
@@ -71,15 +72,20 @@ class Predictions:
         """Class names, in the order of the logits."""
         return list(self.meta["classes"])
 
+    @property
+    def task(self) -> Task:
+        """What the labels are."""
+        return TASKS[self.meta.get("task", "multiclass")]
+
     def probs(self) -> npt.NDArray[np.float64]:
-        """(N, C) probabilities: the softmax of the logits, in float64, so that each row sums to 1."""
-        return softmax(self.logits)
+        """(N, C) probabilities in float64: the softmax of the logits, each row summing to 1; of labels the sigmoid."""
+        return self.task.probabilities(self.logits)
 
     def sample_probs(self) -> npt.NDArray[np.float64] | None:
         """(N, S, C) probabilities of each pass, in float64; None without samples."""
         if self.samples is None:
             return None
-        return softmax(self.samples.reshape(-1, len(self.classes))).reshape(self.samples.shape)
+        return self.task.probabilities(self.samples.reshape(-1, len(self.classes))).reshape(self.samples.shape)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -91,10 +97,11 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    several = predictions.labels.ndim == 2
     columns = {
         "image_id": pa.array(predictions.ids, pa.string()),
         "group": pa.array(predictions.groups, pa.string()),
-        "label": pa.array(predictions.labels, pa.int64()),
+        "label": _rows(predictions.labels) if several else pa.array(predictions.labels, pa.int64()),
         "logits": _rows(predictions.logits),
     }
     if predictions.embedding is not None:
@@ -103,7 +110,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         n, s, c = predictions.samples.shape
         columns["samples"] = pa.FixedSizeListArray.from_arrays(_rows(predictions.samples.reshape(n * s, c)), s)
     meta = json.dumps(predictions.meta, sort_keys=True, allow_nan=False)
-    table = pa.table(columns).replace_schema_metadata({_FORMAT_KEY: str(FORMAT_VERSION).encode(), _META_KEY: meta.encode()})
+    version = str(LABELS_VERSION if several else FORMAT_VERSION)
+    table = pa.table(columns).replace_schema_metadata({_FORMAT_KEY: version.encode(), _META_KEY: meta.encode()})
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -127,7 +135,7 @@ def read_predictions(path: Path) -> Predictions:
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name}: damaged or not a Parquet file: {type(error).__name__}; {remedy}") from error
     if version not in READ_VERSIONS:
-        read = " and ".join(map(str, READ_VERSIONS))
+        read = ", ".join(map(str, READ_VERSIONS))
         raise ModelError(f"{path.name}: format version {version}; this dermalyze reads {read}; {remedy}")
     missing = [name for name in ("image_id", "group", "label", "logits") if name not in table.column_names]
     if missing or not isinstance(meta, dict):
@@ -136,7 +144,7 @@ def read_predictions(path: Path) -> Predictions:
         return Predictions(
             ids=_texts(table["image_id"]),
             groups=_texts(table["group"]),
-            labels=_whole_numbers(table["label"]),
+            labels=_label_rows(table["label"]) if version == LABELS_VERSION else _whole_numbers(table["label"]),
             logits=_matrix(table["logits"]),
             embedding=_matrix(table["embedding"]) if "embedding" in table.column_names else None,
             meta=meta,
@@ -158,10 +166,13 @@ def _check(p: Predictions) -> None:
     named = isinstance(classes, list) and len(classes) >= 2 and all(isinstance(name, str) for name in classes)
     if not named or len(set(classes)) != len(classes):
         raise ModelError(f"predictions: classes {classes!r} must be two or more different names")
+    if p.meta.get("task", "multiclass") not in TASKS:
+        raise ModelError(f"predictions: task {p.meta['task']!r} is not one of {', '.join(TASKS)}")
     n = len(p.ids)
     if p.logits.shape != (n, len(classes)):
         raise ModelError(f"predictions: logits have shape {p.logits.shape}, must be ({n}, {len(classes)}) for {n} images")
-    if len(p.groups) != n or p.labels.shape != (n,):
+    several = p.task.kind == "multilabel"
+    if len(p.groups) != n or p.labels.shape != ((n, len(classes)) if several else (n,)):
         raise ModelError(f"predictions: {n} ids, {len(p.groups)} groups and {p.labels.shape} labels; the numbers must be equal")
     if p.embedding is not None and (p.embedding.ndim != 2 or len(p.embedding) != n):
         raise ModelError(f"predictions: embedding has shape {p.embedding.shape}, must be ({n}, D)")
@@ -174,16 +185,18 @@ def _check(p: Predictions) -> None:
         if values is not None and not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).reshape(n, -1).any(axis=1).sum())
             raise ModelError(f"predictions: {bad} of {n} rows have NaN or infinite {name}; the model or its export is faulty")
-    if n and not (p.labels.min() >= 0 and p.labels.max() < len(classes)):
-        raise ModelError(f"predictions: labels reach from {p.labels.min()} to {p.labels.max()}, must be 0..{len(classes) - 1}")
+    most = 1 if several else len(classes) - 1
+    if n and not (p.labels.min() >= 0 and p.labels.max() <= most):
+        raise ModelError(f"predictions: labels reach from {p.labels.min()} to {p.labels.max()}, must be 0..{most}")
     if len(set(p.ids)) != n:
         raise ModelError(f"predictions: {n - len(set(p.ids))} image ids are given more than once; each may stand once")
 
 
-def _rows(values_ND: npt.NDArray[np.float32]) -> Any:
+def _rows(values_ND: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> Any:
     import pyarrow as pa
 
-    return pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1), pa.float32()), values_ND.shape[1])
+    kind = pa.int64() if values_ND.dtype == np.int64 else pa.float32()
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1), kind), values_ND.shape[1])
 
 
 def _matrix(column: Any) -> npt.NDArray[np.float32]:
@@ -191,6 +204,13 @@ def _matrix(column: Any) -> npt.NDArray[np.float32]:
     if column.null_count or str(rows.type.value_type) != "float":
         raise ValueError("null or not float32")
     return np.asarray(rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), rows.type.list_size), dtype=np.float32)
+
+
+def _label_rows(column: Any) -> npt.NDArray[np.int64]:
+    rows = column.combine_chunks()
+    if column.null_count or str(rows.type.value_type) != "int64":
+        raise ValueError("null or not int64")
+    return np.asarray(rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), rows.type.list_size), dtype=np.int64)
 
 
 def _passes(column: Any) -> npt.NDArray[np.float32]:

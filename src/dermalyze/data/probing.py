@@ -27,6 +27,7 @@ from dermalyze.data.predictions import Predictions, read_predictions, write_pred
 from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from dermalyze.ops.counter import permutation
 from dermalyze.ops.recipes import apply_recipe
+from dermalyze.ops.tasks import TASKS
 
 
 def score_synthetic(run: Run, spec: ExperimentSpec, artefact: Artefact, meta: dict[str, Any]) -> int:
@@ -75,7 +76,7 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artefact: Artefact, pictures:
     stored = Predictions(
         ids=[p.image_id for p in pictures],
         groups=[p.kind for p in pictures],
-        labels=np.zeros(len(pictures), dtype=np.int64),
+        labels=np.zeros(logits.shape if artefact.record.task == "multilabel" else len(pictures), dtype=np.int64),
         logits=logits,
         embedding=embedding,
         meta=meta,
@@ -138,7 +139,7 @@ def score(
     logits: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
     for batch, known_BM in zip(batches, metadata if metadata is not None else repeat(None), strict=False):  # that has no end
-        logits_BC, embedding_BD = apply_recipe(recipe, artefact.knowing(known_BM), batch)
+        logits_BC, embedding_BD = apply_recipe(recipe, artefact.knowing(known_BM), batch, TASKS[artefact.record.task].pool)
         logits.append(logits_BC)
         embeddings.append(embedding_BD)
         advance(len(batch))

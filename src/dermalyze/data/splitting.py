@@ -21,10 +21,16 @@ from dermalyze.core.errors import DataError, LeakError, ResourceError, UsageErro
 from dermalyze.core.run import Run
 from dermalyze.data.duplicates import Duplicates, joined, recorded
 from dermalyze.data.grouping import describe_leaks, groups, keys, leaks
-from dermalyze.data.manifest import read_classes, read_manifest, usable
+from dermalyze.data.label_sets import counts_by
+from dermalyze.data.label_splitting import iterative
+from dermalyze.data.manifest import read_classes, read_manifest, read_task, usable
+from dermalyze.ops.tasks import TASKS, Task, parted
 
 RESTARTS = 20
 """Orders tried where groups hold several classes at once; with one class a group the first always succeeds."""
+
+
+MULTICLASS = TASKS["multiclass"]
 
 
 @dataclass(frozen=True)
@@ -44,17 +50,21 @@ class Division:
     notes: tuple[str, ...] = ()
 
 
-def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None) -> pd.Series:
+def assign(
+    frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS
+) -> pd.Series:
     """The part of each image: stratified by class, groups whole, the same for any order of rows.
 
     Each group goes, rarest class and largest first, to the part whose share of its classes is least filled
     (Webster's apportionment, so that large and small groups spread alike); ties by a seeded hash of the group's name.
     k-fold: the folds are apportioned alike, one is the test part, the others are divided by the remaining fractions.
+    Images of any number of labels each are divided by iterative stratification instead.
 
     Args:
         frame: rows with `image_id`, `label` and, if it is there, `group`.
         spec: fractions or folds, and the seed.
         classes: classes that must stand in every part; default: those in `frame`.
+        task: what `label` holds.
 
     Raises:
         DataError: no image, one class, or a class with too few groups for the parts.
@@ -63,37 +73,56 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
     >>> assign(frame, SplitSpec()).value_counts().sort_index().to_dict()
     {'cal': 4, 'test': 6, 'train': 26, 'val': 4}
     """
-    names = list(classes) if classes is not None else sorted(set(frame["label"].dropna().astype(str)))
+    names = list(classes) if classes is not None else _names(frame, task)
     group = frame["group"] if "group" in frame else groups(frame)
-    _require_labels(frame, names)
+    _require_labels(frame, names, task)
     parts = [part for part in PARTS if part in spec.fractions]
-    counts = pd.crosstab(group, frame["label"].astype(str)).reindex(columns=names, fill_value=0).sort_index()
+    counts, sizes = counts_by(group, frame["label"], names, task), _sizes(group, task)
     _require_groups(counts, parts, spec)
     shares = np.array([spec.fractions[part] for part in parts])
     seed = str(spec.seed)
     if spec.kind == "holdout":
-        chosen = fill(counts, parts, shares, seed)
+        chosen = fill(counts, parts, shares, seed, sizes)
     else:
         folds = [f"fold {k}" for k in range(spec.folds)]
-        mine = fill(counts, folds, np.full(spec.folds, 1 / spec.folds), seed) == folds[spec.fold]
-        rest = fill(counts[~mine], parts[:-1], shares[:-1], seed)
+        mine = fill(counts, folds, np.full(spec.folds, 1 / spec.folds), seed, sizes) == folds[spec.fold]
+        rest = fill(counts[~mine], parts[:-1], shares[:-1], seed, sizes)
         chosen = pd.Series("test", index=counts.index).where(mine, rest.reindex(counts.index))
     return group.map(chosen).rename("split")
 
 
-def fill(counts: pd.DataFrame, parts: Sequence[str], shares_P: NDArray[np.float64], seed: str) -> pd.Series:
+def _names(frame: pd.DataFrame, task: Task) -> list[str]:
+    """The classes or labels that stand in a frame."""
+    texts = frame["label"].dropna().astype(str)
+    return sorted({name for text in texts for name in ([text] if task.kind == "multiclass" else parted(text))})
+
+
+def _sizes(group: pd.Series, task: Task) -> pd.Series | None:
+    """Images of each group, where counts of labels do not tell it."""
+    return None if task.kind == "multiclass" else group.value_counts()
+
+
+def fill(
+    counts: pd.DataFrame, parts: Sequence[str], shares_P: NDArray[np.float64], seed: str, sizes: pd.Series | None = None
+) -> pd.Series:
     """The part of each group, with every class in every part; `apportion` in other orders where the first leaves one out.
 
     Args:
         counts: images of each class (columns) in each group (index, sorted).
         parts: names of the parts.
+        sizes: images of each group, where an image may count for several columns or none: then `iterative` divides.
 
     Raises:
         DataError: no order did it.
     """
     table, names = counts.to_numpy(dtype=np.int64), [str(name) for name in counts.index]
+    images = None if sizes is None else sizes.reindex(counts.index).to_numpy(dtype=np.int64)
     for salt in range(RESTARTS):
-        chosen = apportion(table, names, shares_P, f"{seed}:{salt}", shuffled=salt > 0)
+        options: dict[str, Any] = {"seed": f"{seed}:{salt}", "shuffled": salt > 0}
+        if images is None:
+            chosen = apportion(table, names, shares_P, **options)
+        else:
+            chosen = iterative(table, images, names, shares_P, **options)
         present = np.array([(table[chosen == p] > 0).any(axis=0) for p in range(len(parts))])
         if present.all():
             return pd.Series(np.array(parts, dtype=object)[chosen], index=counts.index)
@@ -147,7 +176,9 @@ def apportion(
     return chosen
 
 
-def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None) -> Division:
+def divide(
+    frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS
+) -> Division:
     """The set's own `split` column where it has one, else `assign`.
 
     An own split is kept as it is; where it has only train and test, the missing parts are taken out of its train part.
@@ -158,7 +189,7 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
     own = keys(frame, "split")
     if own.isna().all():
         return Division(
-            assign(frame, spec, classes=classes), spec.kind, {p: spec.fractions[p] for p in PARTS if p in spec.fractions}
+            assign(frame, spec, classes=classes, task=task), spec.kind, {p: spec.fractions[p] for p in PARTS if p in spec.fractions}
         )
     if own.isna().any():
         first = frame.loc[own.isna(), "image_id"].iloc[0]
@@ -179,21 +210,21 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
         raise DataError(
             f"split column: no image in {' and '.join(missing)}; train and test are needed, or leave the column out"
         )
+    names = _names(frame, task) if classes is None else list(classes)
     if "val" not in set(known):
         wanted = [part for part in ("train", "val", "cal") if part in spec.fractions and part not in (set(known) - {"train"})]
         inside = known == "train"
-        names = sorted(set(frame["label"].dropna().astype(str))) if classes is None else list(classes)
-        _require_labels(frame, names)
+        _require_labels(frame, names, task)
         group = (frame["group"] if "group" in frame else groups(frame))[inside]
-        counts = pd.crosstab(group, frame.loc[inside, "label"].astype(str)).reindex(columns=names, fill_value=0).sort_index()
+        counts = counts_by(group, frame.loc[inside, "label"], names, task)
         shares = np.array([spec.fractions[part] for part in wanted])
-        known = known.where(~inside, group.map(fill(counts, wanted, shares, str(spec.seed))))
+        known = known.where(~inside, group.map(fill(counts, wanted, shares, str(spec.seed), _sizes(group, task))))
         notes.append(
             f"it has no validation part: {' and '.join(wanted[1:])} taken out of its train part, whole groups, stratified"
         )
-    table = pd.crosstab(known, frame["label"].astype(str))
-    for name in classes if classes is not None else table.columns:
-        absent = [part for part in table.index if name not in table.columns or table.loc[part, name] == 0]
+    table = counts_by(known, frame["label"], names, task)
+    for name in names:
+        absent = [part for part in table.index if table.loc[part, name] == 0]
         if absent:
             raise DataError(
                 f"split column: class '{name}' has no image in {' and '.join(absent)}; every part needs every class: "
@@ -202,14 +233,14 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
     return Division(known.rename("split"), "own", None, tuple(notes))
 
 
-def _require_labels(frame: pd.DataFrame, names: Sequence[str]) -> None:
+def _require_labels(frame: pd.DataFrame, names: Sequence[str], task: Task) -> None:
     if len(frame) == 0:
         raise DataError(
             "no usable image; at least one group a part of at least 2 classes is needed: run prepare on a filled folder"
         )
     if frame["label"].isna().any():
         raise DataError(f"image {frame.loc[frame['label'].isna(), 'image_id'].iloc[0]} has no label; label it or leave it out")
-    unknown = sorted(set(frame["label"].astype(str)) - set(names))
+    unknown = sorted(set(_names(frame, task)) - set(names))
     if unknown:
         raise DataError(f"label '{unknown[0]}' is not one of the classes {', '.join(names)}{nearest(unknown[0], list(names))}")
     if len(names) < 2:
@@ -301,7 +332,7 @@ def read_division(run: Run) -> tuple[pd.DataFrame, pd.Series]:
                 raise DataError(f"{path.name}: image {image_id} stands in {part_of[image_id]} too; {again}")
         if data != part_csv(frame[frame["image_id"].isin(set(rows["image_id"].map(_from_text)))]):
             raise DataError(f"{path.name}: its images, labels or groups are not the manifest's; {again}")
-    _require_labels(frame, read_classes(run))
+    _require_labels(frame, read_classes(run), read_task(run))
     parts = frame["image_id"].map(part_of)
     if parts.isna().any():
         raise DataError(f"splits: image {frame.loc[parts.isna(), 'image_id'].iloc[0]} of the manifest is in no part; {again}")

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.errors import UsageError, nearest
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
@@ -159,6 +160,7 @@ def advise(
             raise UsageError(f"{option} {word}: must be {', '.join(allowed)}{nearest(word, allowed)}")
     counts: dict[str, int] = {}
     if run is not None and spec is not None:
+        require_multiclass(spec, "advise RUN")
         parts = run.certificate()["counts"]
         counts, images = dict(parts["train"]["classes"]), sum(part["images"] for part in parts.values())
         like = like or ("dermamnist" if spec.data.source.kind in SKIN else None)

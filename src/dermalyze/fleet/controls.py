@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json
 from dermalyze.core.errors import DataError, UsageError, nearest
 from dermalyze.core.progress import say
@@ -97,6 +98,7 @@ def controls(
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
+    require_multiclass(spec, "controls")
     for name in only:
         if name not in FITS:
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")

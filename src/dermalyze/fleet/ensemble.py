@@ -20,6 +20,7 @@ import numpy as np
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.artefact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact
 from dermalyze.core.atomic import publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
@@ -98,7 +99,9 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
     if config is not None:
         if named:
             raise UsageError("ensemble: --config trains its own members; name the folder to make alone")
-        runs = train_members(load_experiment(config, sets), last, members)
+        asked = load_experiment(config, sets)
+        require_multiclass(asked, "ensemble")
+        runs = train_members(asked, last, members)
     else:
         if sets:
             raise UsageError("ensemble: --set belongs to --config; runs that are named are taken as they are")
@@ -107,6 +110,8 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         if len({path.resolve() for path in (*named, last)}) < len(named) + 1:
             raise UsageError("ensemble: a folder is named twice; each member is another run, and OUT another folder")
         runs = [Run.open(path) for path in named]
+        for run in runs:
+            require_multiclass(run.config(), "ensemble")
     out, spec = assemble(runs, last)
     calibrate(out, spec)
     evaluation = evaluate(out, spec)

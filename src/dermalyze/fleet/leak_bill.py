@@ -12,6 +12,7 @@ import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_bytes, write_json
 from dermalyze.core.errors import DataError
 from dermalyze.core.progress import say
@@ -96,6 +97,7 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
+    require_multiclass(spec, "leak-bill")
     run.probe_write()
     small = settings_of_fits(spec, epochs, sets, "leak-bill")
     classes = read_classes(run)

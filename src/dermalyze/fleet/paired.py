@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError
 from dermalyze.core.progress import say
@@ -120,6 +121,7 @@ def read_side(run: Run, name: str) -> Side:
         UsageError, DataError, LeakError, ModelError: as `evaluate` refuses them.
     """
     spec = run.config()
+    require_multiclass(spec, "runs compare")
     path = run.require(run.predictions_path("test", spec.inference.recipe), "probe")
     p = read_predictions(path)
     leak = check_test(run, p, spec.inference.recipe, None)

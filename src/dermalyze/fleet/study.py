@@ -10,6 +10,7 @@ from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.study import ComparisonSpec, Study, load_study
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_file, write_bytes, write_json, write_text
 from dermalyze.core.errors import ConfigError, DermalyzeError, InterruptedRunError, UsageError, one_line
 from dermalyze.core.progress import say
@@ -99,6 +100,8 @@ def compare(
     """
     sets = [*sets, *([f"train.epochs={epochs}"] if epochs is not None else [])]
     plan = load_study(Path(study), sets)
+    for variant in plan.variants.values():
+        require_multiclass(variant, "compare")
     folder = Path(root if root is not None else Path("outputs") / Path(study).stem)
     data = prepared(plan, folder / "data")
     trials, failures = begun(plan, folder / "runs", data)

@@ -12,7 +12,7 @@ For one-hot targets the denominator is the sum of the weights of the true classe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -121,14 +121,16 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def build_loss(spec: LossSpec, weight_C: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Bind a spec and class weights: (logits_BC, target_BC) -> scalar.
+def build_loss(
+    spec: LossSpec, weight_C: Tensor | None, table: Mapping[str, Callable[..., Tensor]] = LOSSES
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Bind a spec and class weights: (logits_BC, target_BC) -> scalar. `table` is the task's.
 
     >>> from dermalyze.config.train import FocalLoss
     >>> build_loss(FocalLoss(), None)(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
     tensor(0.1733)
     """
-    function, fields = LOSSES[spec.kind], dict[str, Any](spec.model_dump(exclude={"kind"}))
+    function, fields = table[spec.kind], dict[str, Any](spec.model_dump(exclude={"kind"}))
 
     def loss(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
         return function(logits_BC, target_BC, weight_C=weight_C, **fields)

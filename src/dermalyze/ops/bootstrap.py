@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,17 @@ MAX_UNDEFINED = 0.05  # more undefined resamples than this share: no interval
 CHUNK_NUMBERS = 1 << 17  # weights held at once (1 MiB): what stays in a core's cache is also the fastest
 
 Interval = Literal["percentile", "basic"]
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Weighable(Protocol[T_co]):
+    """What is resampled: `Scores`, or those of another task."""
+
+    def __len__(self) -> int: ...
+
+    def under(self, weights: Floats) -> T_co:
+        """What metrics are functions of: these scores under R weightings (N, R)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,9 @@ def group_weights(group_N: Ints, groups: int, resamples: int, seed: int) -> Iter
 
 
 def resample(
-    scores: Scores,
+    scores: Weighable[T_co],
     groups_N: Sequence[str] | npt.NDArray[Any],
-    metrics: Mapping[str, Callable[[Tally], Floats]],
+    metrics: Mapping[str, Callable[[T_co], Floats]],
     *,
     resamples: int,
     seed: int,
@@ -102,12 +113,12 @@ def resample(
     Raises:
         ModelError: not one group an image.
     """
-    if len(groups_N) != len(scores.labels):
-        raise ModelError(f"{len(groups_N)} groups for {len(scores.labels)} images; each image needs its lesion or patient")
+    if len(groups_N) != len(scores):
+        raise ModelError(f"{len(groups_N)} groups for {len(scores)} images; each image needs its lesion or patient")
     index, groups = group_index(groups_N)
     parts: dict[str, list[Floats]] = {name: [] for name in metrics}
     for weights in group_weights(index, groups, resamples, seed):
-        t = Tally(scores, weights)
+        t = scores.under(weights)
         for name, metric in metrics.items():
             parts[name].append(metric(t))
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -44,13 +44,16 @@ RECIPES: dict[str, Callable[[Images], tuple[Images, ...]]] = {"plain": plain, "f
 """Images (B, H, W, 3) to the views of them that are answered. Each list is fixed: nothing is drawn."""
 
 
-def apply_recipe(name: str, forward: Forward, images_BHW3: Images) -> Outputs:
+def apply_recipe(
+    name: str, forward: Forward, images_BHW3: Images, pooled: Callable[[Samples], Samples] | None = None
+) -> Outputs:
     """Logits and embedding of a batch by a named recipe; `pool` of its `passes`.
 
     Args:
         name: a key of `RECIPES`.
         forward: images (B, H, W, 3) uint8 to logits (B, C) and embedding (B, D), float32.
         images_BHW3: uint8 RGB at the network's size; B may be 0.
+        pooled: logits (B, S, C) of several passes to (B, C), as the task has it; None: `pool`.
 
     Returns:
         logits (B, C) float32, whose softmax is the recipe's probability, and embedding (B, D) float32.
@@ -65,7 +68,7 @@ def apply_recipe(name: str, forward: Forward, images_BHW3: Images) -> Outputs:
     [[[0.982, 0.018]], [[0.5, 0.5]]]
     """
     samples_BSC, embedding_BD = passes(name, forward, images_BHW3)
-    return pool(samples_BSC), embedding_BD
+    return (pool if pooled is None else pooled)(samples_BSC), embedding_BD
 
 
 def passes(name: str, forward: Forward, images_BHW3: Images) -> Outputs:

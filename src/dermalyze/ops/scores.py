@@ -52,6 +52,13 @@ class Scores:
         if len(labels) and not (labels.min() >= 0 and labels.max() < self.classes):
             raise ModelError(f"labels reach from {labels.min()} to {labels.max()}, must be 0..{self.classes - 1}")
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def under(self, weights: Floats) -> Tally:
+        """These scores under R weightings (N, R)."""
+        return Tally(self, weights)
+
     @property
     def classes(self) -> int:
         """C, the number of classes."""

@@ -12,6 +12,13 @@ MONITORS: dict[str, int] = {  # metric: +1 more is better, -1 less is better
     "val_macro_f1": 1,
     "val_macro_auroc": 1,
 }
+LABEL_MONITORS: dict[str, int] = {  # of task multilabel
+    "val_loss": -1,
+    "val_accuracy": 1,
+    "val_macro_f1": 1,
+    "val_macro_auroc": 1,
+    "val_macro_average_precision": 1,
+}
 
 
 def judge_epoch(

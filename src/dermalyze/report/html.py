@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dermalyze.report.judged import Json
-from dermalyze.report.section import Figure
+from dermalyze.report.section import Figure, Section
 from dermalyze.report.sections import SECTIONS
 from dermalyze.report.text import MEANINGS, interval_or_note, value_text
 
@@ -35,12 +35,19 @@ def template(name: str) -> Template:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False).get_template(name)
 
 
-def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
+def page(
+    m: Json,
+    figures: Mapping[str, Mapping[str, Figure]],
+    shown: Mapping[str, Section] = SECTIONS,
+    first: Callable[[Json], list[tuple[str, Json]]] | None = None,
+) -> str:
     """The whole page.
 
     Args:
         m: what stands in evaluation_metrics.json.
         figures: by section and file name, as `dermalyze.report.sections.draw_sections` gives them.
+        shown: the sections, in order.
+        first: the figures that come first; None: `headline`.
     """
     level = f"{100 * m['level']:g} %"
     sections = [
@@ -51,14 +58,14 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
             "v": view,
             "pictures": {name: picture(figure) for name, figure in figures.get(key, {}).items()},
         }
-        for key, section in SECTIONS.items()
+        for key, section in shown.items()
         if (view := section.view(m)) is not None
     ]
     return template("report.html.jinja").render(
         m=m,
         title=m["title"],
         subtitle=subtitle(m),
-        cards=[_card(name, estimate) for name, estimate in headline(m)],
+        cards=[_card(name, estimate) for name, estimate in (first or headline)(m)],
         how_to_read=(
             f"Beneath each figure its {level} interval, from a bootstrap over {m['n_groups']:,} groups (lesions, or patients "
             "where they are known). If two models' intervals overlap widely, this set does not tell which is better."
@@ -83,7 +90,8 @@ def picture(figure: Figure) -> dict[str, Any]:
 def subtitle(m: Json) -> str:
     """What was measured on what."""
     part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
-    size = f"{m['n_images']:,} images of {m['n_groups']:,} groups, {len(m['classes'])} classes"
+    kind = "labels" if m.get("task") == "multilabel" else "classes"
+    size = f"{m['n_images']:,} images of {m['n_groups']:,} groups, {len(m['classes'])} {kind}"
     return f"{part}: {size}; inference recipe {m['recipe']}."
 
 

@@ -42,13 +42,15 @@ class Section:
         view: from the whole file to what the template prints; None: nothing to show, no heading either.
         build: entries of the file, by key; no two sections give the same.
         figures: by file name; their numbers come from the file.
+
+    `build` and `figures` are given what is judged: `Judged`, or `JudgedLabels` of task multilabel.
     """
 
     title: str
     template: str
     view: Callable[[Json], Mapping[str, Any] | None]
-    build: Callable[[Judged], dict[str, Any]] = nothing
-    figures: Callable[[Json, Judged], dict[str, Figure]] = no_figures
+    build: Callable[[Any], dict[str, Any]] = nothing
+    figures: Callable[[Json, Any], dict[str, Figure]] = no_figures
 
 
 def figure_title(name: str, m: Json) -> str:

@@ -29,6 +29,29 @@ MEANINGS: dict[str, tuple[str, str, str]] = {  # name in the file: name on the p
     "ece": ("expected calibration error", "0", "mean gap between confidence and share right; noise alone keeps it above 0"),
 }  # fmt: skip
 
+LABEL_MEANINGS: dict[str, tuple[str, str, str]] = {  # of task multilabel
+    "macro_auroc": ("macro AUROC", "1", "mean over labels of ranking images that have one above those that have not; 0.5 is "
+                    "chance"),
+    "macro_average_precision": ("macro average precision", "1", "mean over labels of the area under the precision-recall "
+                                "curve; chance is the label's share"),
+    "macro_f1": ("macro F1", "1", "mean over labels of the harmonic mean of precision and sensitivity, at the thresholds"),
+    "macro_recall": ("macro sensitivity", "1", "mean over labels of the share of images with it that are called so"),
+    "macro_specificity": ("macro specificity", "1", "mean over labels of the share of images without it that are not called "
+                          "so"),
+    "macro_precision": ("macro precision", "1", "mean over labels of the share of right calls"),
+    "micro_auroc": ("micro AUROC", "1", "ranking of all pairs of an image and a label; common labels weigh more"),
+    "micro_average_precision": ("micro average precision", "1", "the same for the precision-recall curve"),
+    "micro_f1": ("micro F1", "1", "F1 of the counts of all labels together"),
+    "subset_accuracy": ("subset accuracy", "1", "share of images of which every label is called right"),
+    "hamming_loss": ("Hamming loss", "0", "share of all pairs of an image and a label that are called wrong"),
+    "ranking_average_precision": ("label ranking average precision", "1", "of an image's labels, how far they stand before "
+                                  "the others by probability"),
+    "log_loss": ("log loss", "0", "mean binary cross-entropy of all pairs of an image and a label, natural logarithm"),
+    "macro_brier": ("macro Brier score", "0", "mean over labels of the mean squared error of the probability"),
+    "macro_ece": ("macro calibration error (ECE)", "0", "mean over labels of the gap between probability and share; noise "
+                  "alone keeps it above 0"),
+}  # fmt: skip
+
 
 def value_text(estimate: Json) -> str:
     """The value, or that it is not estimable.

@@ -16,6 +16,8 @@ Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"
 History = Mapping[str, Sequence[float | None]]
 
 JUDGED_BY = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_balanced_accuracy")
+EPOCH_FIGURES = {"val_balanced_accuracy": "balanced accuracy", "val_macro_average_precision": "average precision"}
+"""What stands beside the AUROC in the line of an epoch: the first that its task measures."""
 LEAST_EPOCHS = 5  # fewer say nothing about a trend
 LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learnt next to nothing
 LARGEST_GAP = 0.15  # train accuracy minus validation accuracy at the epoch kept
@@ -63,13 +65,12 @@ def cost_line(images: int, val_images: int, parameters: int, device: str, precis
 def epoch_line(record: Mapping[str, Any], *, epochs: int, best: bool) -> str:
     """One epoch for a person; `record` is its line of `metrics.jsonl`; a star marks the best so far, a dash the undefined."""
     left = (epochs - record["epoch"]) * record["seconds"] / 60
-    balanced, auroc = (
-        "-" if record[key] is None else f"{record[key]:.3f}" for key in ("val_balanced_accuracy", "val_macro_auroc")
-    )
+    key = next(key for key in EPOCH_FIGURES if key in record)
+    figure, auroc = ("-" if record[key] is None else f"{record[key]:.3f}" for key in (key, "val_macro_auroc"))
     return (
         f"epoch {record['epoch']:3d}/{epochs}  train loss {record['train_loss']:.4f}  "
         f"val loss {record['val_loss']:.4f}  "
-        f"balanced accuracy {balanced}  AUROC {auroc}  "
+        f"{EPOCH_FIGURES[key]} {figure}  AUROC {auroc}  "
         f"{record['images_per_s']:.0f} images/s  {left:.1f} min left" + ("  *" if best else "")
     )
 

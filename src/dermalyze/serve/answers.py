@@ -18,10 +18,12 @@ class Answers:
     Attributes:
         classes: of the model, in its order.
         rows: an answer or an error an image.
+        task: of the model, multiclass or multilabel.
     """
 
     classes: list[str]
     rows: Iterator[Prediction]
+    task: str = "multiclass"
 
     def __iter__(self) -> Iterator[Prediction]:
         return self.rows
@@ -60,7 +62,8 @@ def predict(
     predictor = Predictor(model, threads=threads, prevalence=prevalence)
     known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
     if second is None:
-        return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size, metadata=known))
+        rows = predictor.predict_batch(read_inputs(images), batch_size, metadata=known)
+        return Answers(predictor.classes, rows, predictor.task.kind)
     predictor.require_second()
     case = one_case(list(images), second)
-    return Answers(predictor.classes, predictor.predict_batch(case, batch_size, metadata=known))
+    return Answers(predictor.classes, predictor.predict_batch(case, batch_size, metadata=known), predictor.task.kind)

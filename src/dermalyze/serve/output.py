@@ -18,8 +18,9 @@ Format = Literal["table", "jsonl", "csv"]
 
 
 def write(
-    rows: Iterable[Prediction], stream: TextIO, *, classes: Sequence[str], format: Format = "table", names: bool = False
-) -> int:
+    rows: Iterable[Prediction], stream: TextIO, *, classes: Sequence[str], format: Format = "table", names: bool = False,
+    task: str = "multiclass",
+) -> int:  # fmt: skip
     """Write answers as they come.
 
     Args:
@@ -28,6 +29,7 @@ def write(
         classes: of the model, in its order (columns of the CSV).
         format: "table", "jsonl" or "csv".
         names: add what the user called each image (which may identify a person).
+        task: of the model: of multilabel the labels that are called stand in place of a class.
 
     Returns:
         Number of rows with an error.
@@ -47,7 +49,7 @@ def write(
     writers = {"table": _table, "jsonl": _jsonl, "csv": _csv}
     if format not in writers:
         raise UsageError(f"format '{format}' is not one of {', '.join(writers)}")
-    return writers[format](rows, stream, classes, names)
+    return writers[format](rows, stream, classes, names, task == "multilabel")
 
 
 def safe_cell(text: str | None) -> str:
@@ -59,9 +61,11 @@ def safe_cell(text: str | None) -> str:
     return neutralise(one_line(text or ""))
 
 
-def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool) -> int:
+def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
     width = max(10, *(len(name) for name in classes))
-    print(f"{'#':>5}  {'image':12}  {'class':{width}}  prob.  description" + ("  name" if names else ""), file=stream)
+    head = "prob.  labels" if several else "prob.  description"
+    what = "top label" if several else "class"
+    print(f"{'#':>5}  {'image':12}  {what:{width}}  {head}" + ("  name" if names else ""), file=stream)
     errors, leak = 0, None
     lacking: Counter[str] = Counter()
     alone = 0
@@ -70,9 +74,14 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         lacking.update(row.metadata_unknown or ())
         alone += row.error is None and NO_SECOND in row.notes
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
-        probability = "    -" if row.confidence is None else f"{row.confidence:.3f}"
-        said = row.error or row.reason or row.predicted_class_description or ""
-        label = one_line({"refer": "refer", "set": "set"}.get(row.decision or "", row.predicted_class or "error"))
+        top = row.predicted_class
+        highest = row.confidence
+        if row.positive is not None:
+            top, highest = max(row.probabilities.items(), key=lambda item: item[1])
+        probability = "    -" if highest is None else f"{highest:.3f}"
+        called = ", ".join(row.positive) or "none" if row.positive is not None else ""
+        said = row.error or row.reason or row.predicted_class_description or called
+        label = one_line({"refer": "refer", "set": "set"}.get(row.decision or "", top or "error"))
         print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
@@ -87,7 +96,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     return errors
 
 
-def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool) -> int:
+def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
     errors = 0
     for row in rows:
         errors += row.error is not None
@@ -95,11 +104,11 @@ def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     return errors
 
 
-def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool) -> int:
+def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
     writer = csv.writer(stream, lineterminator="\n")
-    header = ["index", "image", "image_id", *(["name"] if names else []), "predicted_class", "predicted_class_description"]
+    header = ["index", "image", "image_id", *(["name"] if names else [])]
     header += [
-        "confidence",
+        *(["positive"] if several else ["predicted_class", "predicted_class_description", "confidence"]),
         *(f"p_{one_line(name)}" for name in classes),
         "abstain",
         "decision",
@@ -116,8 +125,11 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
     for row in rows:
         errors += row.error is not None
         cells = [str(row.index), (row.sha256 or "")[:12], safe_cell(row.image_id), *([safe_cell(row.name)] if names else [])]
-        cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description)]
-        numbers = [row.confidence, *(row.probabilities.get(name) for name in classes)]
+        if several:
+            cells += [safe_cell("|".join(row.positive or ()))]
+        else:
+            cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description)]
+        numbers = [*([] if several else [row.confidence]), *(row.probabilities.get(name) for name in classes)]
         cells += ["" if number is None else f"{number:.9g}" for number in numbers]
         cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
         cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]

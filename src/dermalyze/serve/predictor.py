@@ -22,9 +22,11 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.images import Preprocessing, check_size, decode, to_size
 from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import Calibrator, reprior
+from dermalyze.ops.label_calibration import LabelCalibrator, read_thresholds
 from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.ops.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
+from dermalyze.ops.tasks import TASKS
 from dermalyze.serve.inputs import Item, read_file
 from dermalyze.serve.second import Case, joined, parts_of
 
@@ -61,6 +63,9 @@ class Prediction(Mapping[str, Any]):
         ood_threshold: above it a picture is referred.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.
+        positive: of task multilabel: labels whose probability reaches their threshold, in the model's order; there is then no
+            predicted class and no confidence, and probabilities need not sum to 1. None for task multiclass.
+        thresholds: of task multilabel, by label.
 
     >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
@@ -86,6 +91,8 @@ class Prediction(Mapping[str, Any]):
     ood_score: float | None = None
     ood_threshold: float | None = None
     metadata_unknown: tuple[str, ...] | None = None
+    positive: tuple[str, ...] | None = None
+    thresholds: dict[str, float] | None = None
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -95,10 +102,15 @@ class Prediction(Mapping[str, Any]):
         if self.error is not None:
             values["error"] = self.error
         else:
+            if self.positive is not None:
+                values |= {"positive": list(self.positive), "thresholds": dict(self.thresholds or {})}
+            else:
+                values |= {
+                    "predicted_class": self.predicted_class,
+                    "predicted_class_description": self.predicted_class_description,
+                    "confidence": self.confidence,
+                }
             values |= {
-                "predicted_class": self.predicted_class,
-                "predicted_class_description": self.predicted_class_description,
-                "confidence": self.confidence,
                 "probabilities": dict(self.probabilities),
                 "calibrated": self.calibrated,
                 "decision": self.decision,
@@ -145,7 +157,12 @@ class Predictor:
         metadata = self.artefact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
         known = self.artefact.record.calibration
-        self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
+        self.task = TASKS[self.artefact.record.task]
+        kind: type[LabelCalibrator] | type[Calibrator] = LabelCalibrator if self.task.kind == "multilabel" else Calibrator
+        self.calibrator = kind.from_dict(known, len(self.classes)) if known is not None else kind("none", {})
+        self.thresholds = read_thresholds(known, self.classes) if self.task.kind == "multilabel" else None
+        if prevalence is not None and self.thresholds is not None:
+            raise UsageError("prevalence: shares of classes of which each image has one; this model gives any number of labels")
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
         self.detector = _detector(self.artefact) if self.rule.limit is not None else None
@@ -172,7 +189,9 @@ class Predictor:
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Class probabilities (B, C), and out-of-distribution scores (B,) where the model has them."""
-        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, self.artefact.knowing(metadata_BM), images_BHW3)
+        logits_BC, embedding_BD = apply_recipe(
+            self.artefact.recipe, self.artefact.knowing(metadata_BM), images_BHW3, self.task.pool
+        )
         probs_BC = self.calibrator(logits_BC.astype(np.float64))
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
         return probs_BC if self.shares is None else reprior(probs_BC, *self.shares), foreign_B
@@ -291,11 +310,24 @@ class Predictor:
             score = float(foreign_B[b]) if foreign_B is not None else None
             problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
             unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
+            called: dict[str, Any]
+            if self.thresholds is not None:
+                reached = zip(self.classes, probabilities_C >= self.thresholds, strict=True)
+                called = {
+                    "positive": tuple(name for name, there in reached if there),
+                    "thresholds": dict(zip(self.classes, self.thresholds.tolist(), strict=True)),
+                }
+            else:
+                called = {
+                    "predicted_class": best,
+                    "predicted_class_description": self.artefact.descriptions[best],
+                    "confidence": float(probabilities_C.max()),
+                }
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak")},
                 notes=(*blank.notes, *(f"metadata: {name} {problem}" for name, problem in problems.items())),
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
-                predicted_class=best,
+                **called,
                 calibrated=self.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
@@ -303,8 +335,6 @@ class Predictor:
                 reason=self.rule.reason(outcome, probabilities_C, self.classes, score),
                 ood_score=score,
                 ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
-                predicted_class_description=self.artefact.descriptions[best],
-                confidence=float(probabilities_C.max()),
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
             )
 

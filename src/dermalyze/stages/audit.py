@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.progress import progress, say
@@ -25,7 +26,7 @@ from dermalyze.data.grouping import describe_leaks, groups
 from dermalyze.data.images import Preprocessing, normalise
 from dermalyze.data.label_audit import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
 from dermalyze.data.looks import write_looks
-from dermalyze.data.manifest import read_manifest, usable
+from dermalyze.data.manifest import read_manifest, read_task, usable
 from dermalyze.data.metadata_model import MetadataModel, column_table, metadata_model
 from dermalyze.data.out_of_fold import FOLDS
 from dermalyze.data.splitting import late_leaks
@@ -95,14 +96,16 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         labels: judge every label too, by a model that has not seen the image: needs the pictures, and minutes.
 
     Raises:
-        UsageError: not prepared yet.
+        UsageError: not prepared yet; `labels` of a run of another task than multiclass.
         DataError: an image stands under two labels, or none is usable, or near-duplicates cross the parts of a split that was
             made before they were found; audit.json is written first and lists them all. An image is gone or changed.
             With `labels`: too few groups to judge any label.
         ModelError: with `labels`, weights that the experiment names are refused.
         ResourceError: a worker was killed, or the run cannot be written.
     """
-    manifest = read_manifest(run)
+    if labels:
+        require_multiclass(spec, "audit --labels")
+    manifest, task = read_manifest(run), read_task(run)
     frame = usable(manifest)
     if not labels and _had_labels(run):
         say(f"{run.audit_path.name}: what --labels found is left out now; to have it: dermalyze audit {run.root} --labels")
@@ -113,12 +116,12 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     if not run.certificate_path.exists():
         frame = usable(join_clusters(run, manifest, duplicates))
     frame = frame.reset_index(drop=True)
-    findings = [*late_findings(run, duplicates), *audit_frame(frame, spec.split, duplicates)]
+    findings = [*late_findings(run, duplicates), *audit_frame(frame, spec.split, duplicates, task)]
     columns: list[dict[str, Any]] = []
     looks: dict[str, Any] = {}
     metadata, judged = None, None
     shown = list(galleries(frame, duplicates))
-    if len(frame):
+    if len(frame) and task.kind == "multiclass":
         frame = frame.assign(group=groups(frame))
         columns, metadata = column_table(frame), metadata_model(frame)
         judged = judge_labels(frame, spec) if labels else None

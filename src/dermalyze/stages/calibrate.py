@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import MultilabelTask
 from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRecord, parse_record
 from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
@@ -18,8 +19,9 @@ from dermalyze.data.class_shares import prior_shift
 from dermalyze.data.ood_fit import choose, fit_ood
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
-from dermalyze.ops.calibrators import Trial, asked_for, cross_validate, fit
+from dermalyze.ops.calibrators import Trial, asked_for, cross_validate, fit, simplest
 from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
+from dermalyze.ops.label_calibration import LABEL_CALIBRATORS, best_thresholds, cross_validate_labels, fit_labels
 from dermalyze.ops.metrics import Scores
 from dermalyze.ops.operating import operating_points, questions
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
@@ -39,6 +41,7 @@ class CalibrateResult:
         trials: log loss of each calibrator on images that its fit had not seen.
         ood: what refuses pictures unlike the training part, and from which score on; None: nothing does.
         further: of the recipes that `probe` has stored beside it.
+        thresholds: of task multilabel: from which probability on each label is called.
     """
 
     recipe: str
@@ -51,6 +54,7 @@ class CalibrateResult:
     ood: dict[str, Any] | None
     trials: tuple[Trial, ...]
     further: tuple[CalibrateResult, ...] = ()
+    thresholds: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -62,6 +66,8 @@ class CalibrateResult:
         lines = [f"recipe {self.recipe}, fitted on {self.images} images ({self.groups} groups) of {self.part}: {self.said()}"]
         lines += [f"  {t.kind:<18} log loss {t.log_loss:.4f}" + ("  *" if t.kind == self.kind else "") for t in self.trials]
         lines.append("log loss by cross-validation within that part; * is the one taken")
+        if self.thresholds is not None:
+            lines.append("called from: " + ", ".join(f"{name} {value:.3f}" for name, value in self.thresholds.items()))
         if self.referral is not None:
             lines.append(
                 f"refers what is less sure than {self.referral['threshold']:.3f}: all but {self.referral['coverage']:.0%}"
@@ -119,27 +125,14 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     path = run.predictions_path(part, recipe)
     p = read_predictions(path)
     _check(run, p, part, record.scores_sha256)
-    shift_C = prior_shift(run, spec, p.classes)
-    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
-    logits = p.logits.astype(np.float64)
-    trials = cross_validate(logits, p.labels, p.groups, shift_C)
     asked = spec.inference.calibration
-    kind = asked_for(asked, trials)
-    fitted = fit(kind, logits, p.labels, shift_C)
-    groups = len(set(p.groups))
-    calibration = {
-        **fitted.as_dict(),
-        "part": part,
-        "images": len(p),
-        "groups": groups,
-        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
-        "referral": _referral(fitted(logits), spec.inference.coverage),
-        "sets": _sets(fitted(logits), p, spec.inference.set_level),
-        "operating_points": operating_points(
-            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
-            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
-        ),
-    }  # fmt: skip
+    if isinstance(spec.task, MultilabelTask):
+        trials, fitted = _of_labels(p, asked, spec.task)
+    else:
+        trials, fitted = _of_classes(run, spec, p, asked)
+    kind, groups = fitted["kind"], len(set(p.groups))
+    about = {"part": part, "images": len(p), "groups": groups}
+    calibration = {key: fitted[key] for key in ("kind", "parameters")} | about | fitted
     served = recipe == spec.inference.recipe  # only of it is there what such scores are fitted on
     fits, missing, synthetic_sha256 = fit_ood(run, spec, p) if served else ({}, {}, None)
     chosen = choose(fits, missing, spec.inference.ood) if served else None
@@ -168,8 +161,42 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     if served:
         _into_artefact(run, record, calibration, fits[chosen].detector.to_bytes() if chosen is not None else b"")
     return CalibrateResult(
-        recipe, part, len(p), groups, kind, fitted.parameters, calibration["referral"], calibration["ood"], trials
-    )
+        recipe, part, len(p), groups, kind, fitted["parameters"], fitted.get("referral"), calibration["ood"], trials,
+        thresholds=fitted.get("thresholds"),
+    )  # fmt: skip
+
+
+def _of_classes(run: Run, spec: ExperimentSpec, p: Predictions, asked: str) -> tuple[tuple[Trial, ...], dict[str, Any]]:
+    """The trials, and what is kept of the calibrator that is taken, with all that hangs on its probabilities."""
+    shift_C = prior_shift(run, spec, p.classes)
+    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
+    logits = p.logits.astype(np.float64)
+    trials = cross_validate(logits, p.labels, p.groups, shift_C)
+    fitted = fit(asked_for(asked, trials), logits, p.labels, shift_C)
+    return trials, {
+        **fitted.as_dict(),
+        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+        "referral": _referral(fitted(logits), spec.inference.coverage),
+        "sets": _sets(fitted(logits), p, spec.inference.set_level),
+        "operating_points": operating_points(
+            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
+            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
+        ),
+    }  # fmt: skip
+
+
+def _of_labels(p: Predictions, asked: str, task: MultilabelTask) -> tuple[tuple[Trial, ...], dict[str, Any]]:
+    """The same for labels: a calibrator and a threshold each; no sets and no referral, which are about the one right class."""
+    logits = p.logits.astype(np.float64)
+    trials = cross_validate_labels(logits, p.labels, p.groups)
+    kind = simplest(trials, LABEL_CALIBRATORS) if asked == "auto" else asked
+    fitted = fit_labels(kind, logits, p.labels)
+    return trials, {
+        **fitted.as_dict(),
+        "shares": dict(zip(p.classes, p.labels.mean(axis=0).tolist(), strict=True)),
+        "thresholds": best_thresholds(fitted(logits), p.labels, p.classes, task.threshold),
+        "threshold_rule": task.threshold,
+    }
 
 
 def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any], arrays: bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
+from dermalyze.config.task import MultilabelTask, require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
@@ -27,12 +28,15 @@ from dermalyze.data.statistics import measure_images
 from dermalyze.data.submission import submission_csv
 from dermalyze.ops.calibrators import Calibrator
 from dermalyze.ops.recipes import passes, pool
+from dermalyze.ops.tasks import TASKS
+from dermalyze.report import label_report
 from dermalyze.report.croissant import croissant
 from dermalyze.report.evaluation import judge, versions, write_report
 from dermalyze.report.facts import FACTS, NOT_FOR, facts, head, provenance
 from dermalyze.report.gathering import gather, manifest_store, pictures_of, read_home, validation_values
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
+from dermalyze.report.label_judged import gather_labels
 from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.text import interval_or_note, value_text
 
@@ -66,7 +70,7 @@ class EvaluateResult:
         lines = [f"{m['title']}: {m['n_images']} images of {m['n_groups']} groups, recipe {m['recipe']}"]
         if m["accepted_leak"]:
             lines.append(f"LEAK ACCEPTED, NOT A FAIR RESULT: {m['accepted_leak']}")
-        for name, estimate in headline(m):
+        for name, estimate in (label_report.headline if m.get("task") == "multilabel" else headline)(m):
             lines.append(f"{name:<26} {value_text(estimate)}  {interval_or_note(estimate)}".rstrip())
         return [*lines, f"intervals: {100 * m['level']:g} %, over groups", f"report: {self.page}", m["disclaimer"]]
 
@@ -104,13 +108,18 @@ def evaluate(
             others beside the one there is.
 
     Raises:
-        UsageError: no predictions yet, an empty reason, or a label map or a recalibration without a set.
+        UsageError: no predictions yet, an option that takes runs of task multiclass, an empty reason, or a label map or a recalibration without a set.
         ConfigError: `report_yaml` is unreadable or has unknown keys, `recalibrate` is no share, or `evaluate.subgroups`
             names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
     """
+    if isinstance(spec.task, MultilabelTask):
+        given = (on, label_map, predictions, scores, report_yaml, submission, recalibrate)
+        if partial or any(option is not None for option in given):
+            require_multiclass(spec, "evaluate with any option but --accept-leak")
+        return _evaluate_labels(run, spec, accept_leak)
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
     if predictions is not None and on is not None:
@@ -151,6 +160,29 @@ def evaluate(
     result = finish(run.report_dir, metrics, judged, submission)
     write_json(run.croissant_path, croissant(run, spec))
     return EvaluateResult(result.metrics, (*result.files, run.croissant_path))
+
+
+def _evaluate_labels(run: Run, spec: ExperimentSpec, accept_leak: str | None) -> EvaluateResult:
+    """The report of a run whose images have any number of labels each."""
+    run.probe_write()
+    recipe = spec.inference.recipe
+    path = run.require(run.predictions_path("test", recipe), "probe")
+    p = read_predictions(path)
+    leak = check_test(run, p, recipe, accept_leak)
+    frame = read_manifest(run).set_index("image_id").loc[p.ids]
+    judged = gather_labels(run, spec, p, pictures_of(frame, manifest_store(spec)))
+    say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
+    certificate = run.certificate()
+    metrics = {
+        **head(run, spec, "test part", p, leak),
+        "task": spec.task.kind,
+        "about": label_report.about(run, spec, p),
+        **facts(run, spec, own=True),
+        **label_report.judge(judged),
+        "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
+        "provenance": provenance(run, spec, p, path),
+    }
+    return EvaluateResult(metrics, tuple(label_report.write_report(run.report_dir, metrics, judged)))
 
 
 def _evaluate_external(
@@ -340,8 +372,8 @@ def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -
     if not used:
         if len(p) != len(test):
             raise DataError(f"{run.root.name}: {len(p)} predictions for {len(test)} images of the test part; {again}")
-        expected = [classes.index(label) for label in test.loc[p.ids, "label"]]
-        if expected != p.labels.tolist() or test.loc[p.ids, "group"].tolist() != p.groups:
+        expected = TASKS[run.config().task.kind].targets(test.loc[p.ids, "label"].tolist(), classes)
+        if not np.array_equal(expected, p.labels) or test.loc[p.ids, "group"].tolist() != p.groups:
             raise DataError(f"{run.root.name}: labels or groups of the predictions are not the manifest's; {again}")
     stamped = [p.meta.get("accepted_leak"), crossing, one_line(accept_leak) if accept_leak and used else None]
     return "; ".join(dict.fromkeys(reason for reason in stamped if reason)) or None

@@ -42,8 +42,9 @@ from dermalyze.core.second import packed, statistics, unpacked
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_classes
 from dermalyze.model.checkpoint import load_best
-from dermalyze.ops.recipes import RECIPES, apply_recipe, softmax
+from dermalyze.ops.recipes import RECIPES, apply_recipe
 from dermalyze.ops.tabular import Encoder
+from dermalyze.ops.tasks import TASKS, Task
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a probability between PyTorch and the graph
@@ -161,7 +162,8 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
             graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width,
             metadata_width=metadata_width, second=second,
         )  # fmt: skip
-        parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
+        task = TASKS[spec.task.kind]
+        parity = measure_parity(network, graph, preprocessing.height, preprocessing.width, task)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
         record, more = with_calibration(run, make_record(run, spec, best, encoder, hashes, parity))
@@ -233,7 +235,9 @@ def _strip(message: Any) -> None:
                 _strip(value)
 
 
-def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> dict[str, Any]:
+def measure_parity(
+    network: Deployed, graph: Graph, height: int, width: int, task: Task = TASKS["multiclass"]
+) -> dict[str, Any]:
     """Largest differences between PyTorch and the graph, over noise and smooth pictures, batch sizes and recipes; metadata,
     where they are taken, are noise.
 
@@ -259,8 +263,8 @@ def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> 
     for images in parity_images(max(PARITY_BATCHES), height, width, second=graph.second):
         for batch in PARITY_BATCHES:
             for recipe in RECIPES:
-                ours, theirs = (apply_recipe(recipe, run, images[:batch]) for run in (forward, exported))
-                probability = float(np.abs(softmax(ours[0]) - softmax(theirs[0])).max())
+                ours, theirs = (apply_recipe(recipe, run, images[:batch], task.pool) for run in (forward, exported))
+                probability = float(np.abs(task.probabilities(ours[0]) - task.probabilities(theirs[0])).max())
                 scale = 1.0 + float(np.abs(ours[1]).max())
                 embedding = float(np.abs(ours[1] - theirs[1]).max()) / scale
                 if not (probability <= TOLERANCE and embedding <= 10 * TOLERANCE):
@@ -321,6 +325,7 @@ def make_record(
         "preprocessing": best["preprocessing"],
         "model": model,
         "recipe": spec.inference.recipe,
+        **({"task": spec.task.kind} if spec.task.kind != "multiclass" else {}),
         **({"metadata": {"encoder": encoder.as_dict(), "blank": encoder.blank.tolist()}} if encoder is not None else {}),
         **({"second": SecondRecord().model_dump()} if model.get("second") is not None else {}),
         "training": {

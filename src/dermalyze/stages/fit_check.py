@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
 from dermalyze.report.training import JUDGED_BY, Fit, judge_fit, kept_epoch, read_history
@@ -48,6 +49,7 @@ def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
         UsageError: nothing has been trained, or no split.
         ModelError: metrics.jsonl or best.json is damaged.
     """
+    require_multiclass(spec, "fit-check")
     history = read_history(run)
     if absent := [key for key in JUDGED_BY if key not in history]:
         raise ModelError(f"{run.metrics_path.name}: lacks {', '.join(absent)}; train in a new run folder")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json
 from dermalyze.core.errors import DataError
 from dermalyze.core.progress import progress, say
@@ -92,6 +93,7 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
         LeakError: the split leaks and no reason was given.
         ModelError: a file is damaged.
     """
+    require_multiclass(spec, "frozen")
     run.probe_write()
     found = read_features(run, spec.inference.recipe, features)
     crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)

@@ -12,6 +12,7 @@ import numpy as np
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_bytes, write_text
 from dermalyze.core.errors import ConfigError, DataError, UsageError, nearest
 from dermalyze.core.progress import progress, say
@@ -90,6 +91,7 @@ def draw_map(
     ):
         if word not in allowed:
             raise UsageError(f"--{option} {word}: must be one of {', '.join(allowed)}{nearest(word, allowed)}")
+    require_multiclass(spec, "map")
     run.probe_write()
     part = part or ("all" if by == "part" else "test")
     found = read_features(run, spec.inference.recipe, features)

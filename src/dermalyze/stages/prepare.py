@@ -13,10 +13,12 @@ import pandas as pd
 
 from dermalyze.config.columns import is_giveaway
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
 from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS, OWN_NAMES, Run, read_json
 from dermalyze.data.inspection import Inspected, inspect_images
+from dermalyze.data.label_sets import counts_by, label_counts, require_both, settle_label_sets
 from dermalyze.data.labels import require_classes, settle_labels
 from dermalyze.data.manifest import manifest_bytes, read_manifest, usable, write_manifest
 from dermalyze.data.metadata_rows import require_columns
@@ -24,6 +26,7 @@ from dermalyze.data.second import as_cases, inspect_second, lines_of, require_se
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.data.tables import csv_text
+from dermalyze.ops.tasks import NO_LABEL, TASKS, Task
 
 VERSION = 1  # of what is written; another one decodes again
 _ASKED = ("patient_id", "lesion_id", "mask_path", "age", "sex", "site", "source", "split")
@@ -51,6 +54,8 @@ class PrepareResult:
         s = self.summary
         per_class = ", ".join(f"{name} {n}" for name, n in s["class_counts"].items())
         said = [f"{s['images']} usable images: {per_class}"]
+        if "without_label" in s:
+            said.append(f"{s['without_label']} images have no label; one may have several")
         if s["lesions"] is not None:
             images = ", ".join(f"{n} with {k}" for k, n in s["images_per_lesion"].items())
             said.append(f"{s['lesions']} lesions by number of images: {images}")
@@ -91,14 +96,8 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         ResourceError: the run cannot be written, or a worker process was killed.
     """
     store = ImageStore.open(spec.data)
-    listing = _left_out(_list(store, spec), spec.data.label_map)
-    labels, classes = settle_labels(
-        [row.label for row in listing.rows],
-        label_map=spec.data.label_map,
-        chosen=spec.data.classes,
-        own=listing.classes,
-        splits=[_text(row.known.get("split")) for row in listing.rows],
-    )
+    listing, labels, classes = _settle(_list(store, spec), spec)
+    task = TASKS[spec.task.kind]
     _refuse_repeats(listing, labels)
     fingerprint = _fingerprint(listing, labels, classes, spec)
     before = _prepared(run)
@@ -111,11 +110,33 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         images = as_cases(first, second)
         _refuse_bad(listing, images, spec.data.max_bad_fraction)
         frame = _frame(listing, labels, images, second)
-        require_classes(classes, usable(frame)["label"].value_counts().to_dict())
+        known = usable(frame)["label"].tolist()
+        require_classes(classes, label_counts(known, classes, task))
+        if task.kind == "multilabel":
+            require_both(known, classes)
         require_columns(usable(frame), spec.model)
         require_second(usable(frame), spec.model)
-        summary = _summary(frame, classes, images, listing, spec.data.source.kind, [one for one in second if one is not None])
+        others = [one for one in second if one is not None]
+        summary = _summary(frame, classes, images, listing, spec.data.source.kind, task, others)
         return PrepareResult(_write(run, frame, {**summary, "fingerprint": fingerprint}, before), fresh=True)
+
+
+def _settle(listing: Listing, spec: ExperimentSpec) -> tuple[Listing, list[str], list[str]]:
+    """The listing, the manifest's label of each of its images, and the classes."""
+    if isinstance(spec.task, MultilabelTask):
+        labels, classes = settle_label_sets(
+            listing.rows, spec.task, label_map=spec.data.label_map, chosen=spec.data.classes, own=listing.classes
+        )
+        return listing, labels, classes
+    listing = _left_out(listing, spec.data.label_map)
+    labels, classes = settle_labels(
+        [row.label for row in listing.rows],
+        label_map=spec.data.label_map,
+        chosen=spec.data.classes,
+        own=listing.classes,
+        splits=[_text(row.known.get("split")) for row in listing.rows],
+    )
+    return listing, labels, classes
 
 
 def _list(store: ImageStore, spec: ExperimentSpec) -> Listing:
@@ -244,6 +265,7 @@ def _summary(
     images: Sequence[Inspected],
     listing: Listing,
     kind: str,
+    task: Task,
     second: Sequence[Inspected],
 ) -> dict[str, Any]:
     good = usable(frame)
@@ -251,18 +273,19 @@ def _summary(
     lesions = good["lesion_id"].dropna()
     pictures = good.groupby("pixel_sha256")["label"].agg(["size", "nunique"])
     twice = pictures[pictures["size"] > 1]
-    counts = good["label"].value_counts()
+    counts = label_counts(good["label"].tolist(), classes, task)
+    by_lesion = counts_by(good["lesion_id"], good["label"], classes, task) if len(lesions) else None
     extra = [name for name in frame.columns if name not in OWN_NAMES]
     return {
         "schema_version": VERSION,
+        **({"task": task.kind} if task.kind != "multiclass" else {}),
         "source": kind,
         "classes": list(classes),
         "rows": len(frame),
         "images": len(good),
-        "class_counts": {name: int(counts[name]) for name in classes},
-        "class_lesions": {name: int(good.loc[good["label"] == name, "lesion_id"].nunique()) for name in classes}
-        if len(lesions)
-        else None,
+        **({} if task.kind == "multiclass" else {"without_label": int((good["label"] == NO_LABEL).sum())}),
+        "class_counts": counts,
+        "class_lesions": None if by_lesion is None else {name: int((by_lesion[name] > 0).sum()) for name in classes},
         "lesions": int(lesions.nunique()) if len(lesions) else None,
         "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
         "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,

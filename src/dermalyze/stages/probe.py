@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.artefact import Artefact
 from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.progress import progress, say
@@ -29,13 +30,14 @@ from dermalyze.core.second import statistics
 from dermalyze.data.foreign_model import Foreign, open_graph, score_foreign
 from dermalyze.data.images import Preprocessing, normalise
 from dermalyze.data.metadata_rows import encoder_of, lookup
-from dermalyze.data.pixels import Source, label_indices
+from dermalyze.data.pixels import Source
 from dermalyze.data.predictions import Predictions, write_predictions
 from dermalyze.data.probing import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
 from dermalyze.data.splitting import read_part
-from dermalyze.ops.recipes import RECIPES, pool
+from dermalyze.ops.recipes import RECIPES
 from dermalyze.ops.recipes import passes as run_passes
 from dermalyze.ops.tabular import Floats
+from dermalyze.ops.tasks import TASKS
 
 MC_DROPOUT, MC_PASSES = "mc_dropout", 20
 
@@ -108,7 +110,7 @@ def probe(
         model, sets: see `dermalyze.data.foreign_model.score_foreign`.
 
     Raises:
-        UsageError: no export or no split yet, an unknown recipe, fewer than 2 passes, another process works in the run, two
+        UsageError: no export or no split yet, a run of another task with options that take multiclass, an unknown recipe, fewer than 2 passes, another process works in the run, two
             foreign sets of one name, or how an image is put into a foreign model is not known.
         ConfigError: mc_dropout of a network without dropout.
         DataError: an image or the manifest changed since it was prepared; a foreign set without a readable picture.
@@ -118,6 +120,8 @@ def probe(
         raise UsageError("--set belongs to: dermalyze probe RUN --model FILE; a run's own model is made as it was trained")
     if model is not None and (recipes or foreign or corruptions):
         raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
+    if recipes or foreign or corruptions or model is not None:
+        require_multiclass(spec, "probe --recipes, --foreign, --corruptions and --model")
     check_foreign(foreign)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]
@@ -213,6 +217,7 @@ def scores_meta(run: Run, artefact: Artefact, recipe: str) -> dict[str, Any]:
     return {
         "classes": artefact.classes,
         "recipe": recipe,
+        **({"task": artefact.record.task} if artefact.record.task != "multiclass" else {}),
         "model_sha256": artefact.model_sha256,
         "scores_sha256": artefact.record.scores_sha256,
         "manifest_sha256": run.manifest_hash(),
@@ -270,6 +275,7 @@ def run_part(
         total: images of all parts, to say what that costs after the first batch; 0: say nothing.
         advance: is told how many images are done.
     """
+    task = TASKS[meta.get("task", "multiclass")]
     ids = frame["image_id"].astype(str).tolist()
     samples: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
@@ -287,8 +293,8 @@ def run_part(
     return Predictions(
         ids=ids,
         groups=frame["group"].astype(str).tolist(),
-        labels=label_indices(frame, meta["classes"]),
-        logits=pool(samples_NSC),
+        labels=task.targets(frame["label"].tolist(), meta["classes"]),
+        logits=task.pool(samples_NSC),
         embedding=np.concatenate(embeddings) if embeddings else None,
         meta=meta,
         samples=samples_NSC if samples_NSC.shape[1] > 1 else None,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_text
 from dermalyze.core.errors import ConfigError, DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
@@ -102,6 +103,7 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         DataError: the file is no image that is read, or manifest or split changed.
         ModelError: the artefact is refused, or the predictions are not of it.
     """
+    require_multiclass(spec, "similar")
     if k < 1:
         raise UsageError(f"--k is {k}, must be 1 or more")
     if out is not None and out.suffix.lower() not in (".png", ".html"):

@@ -14,8 +14,10 @@ from dermalyze.core.errors import DataError
 from dermalyze.core.run import Run
 from dermalyze.data.duplicates import join_clusters, recorded
 from dermalyze.data.grouping import LINKS, conflicts, crossings, describe_leaks, groups, keys, leaks, listed
-from dermalyze.data.manifest import read_classes, read_manifest, usable
-from dermalyze.data.splitting import Division, divide, part_csv
+from dermalyze.data.label_sets import counts_by
+from dermalyze.data.manifest import read_classes, read_manifest, read_task, usable
+from dermalyze.data.splitting import MULTICLASS, Division, divide, part_csv
+from dermalyze.ops.tasks import Task
 
 USED_FOR = {
     "train": "weights",
@@ -93,7 +95,7 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
         DataError: too few images, classes or groups; one image under two labels; an own split column that makes no sense.
     """
     manifest = read_manifest(run)
-    classes = read_classes(run)
+    classes, task = read_classes(run), read_task(run)
     duplicates = recorded(run, usable(manifest))
     if duplicates is not None:
         manifest = join_clusters(run, manifest, duplicates)
@@ -105,10 +107,10 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
             f"again: dermalyze audit {run.root} lists them"
         )
     frame["group"] = groups(frame)
-    division = divide(frame, spec.split, classes=classes)
+    division = divide(frame, spec.split, classes=classes, task=task)
     names = [part for part in PARTS if part in set(division.parts)]
     files = {part: part_csv(frame[division.parts == part]) for part in names}
-    certificate = certify(frame, division, classes, spec.split.seed)
+    certificate = certify(frame, division, classes, spec.split.seed, task)
     certificate |= {"manifest_sha256": run.manifest_hash(), "files": {part: sha256_bytes(data) for part, data in files.items()}}
     if spec.split.kind == "kfold" and division.kind == "kfold":
         certificate |= {"folds": spec.split.folds, "fold": spec.split.fold}
@@ -122,7 +124,9 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
     return SplitResult(certificate)
 
 
-def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: int) -> dict[str, Any]:
+def certify(
+    frame: pd.DataFrame, division: Division, classes: list[str], seed: int, task: Task = MULTICLASS
+) -> dict[str, Any]:
     """Each property of a split, checked, with its count.
 
     Args:
@@ -139,7 +143,7 @@ def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: i
     got: dict[str, float] = {part: float((parts == part).mean()) for part in names}
     largest = int(frame["group"].value_counts().iloc[0])
     slack = max(0.01, largest / len(frame))
-    table = pd.crosstab(parts, frame["label"].astype(str)).reindex(index=names, columns=classes, fill_value=0)
+    table = counts_by(parts, frame["label"], classes, task).reindex(index=names, fill_value=0)
 
     def check(name: str, passed: bool, count: int, detail: str) -> dict[str, Any]:
         return {"name": name, "passed": passed, "count": count, "detail": detail}

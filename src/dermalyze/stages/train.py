@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.model import ConcatFusion
@@ -47,8 +46,8 @@ from dermalyze.model.checkpoint import (
 )
 from dermalyze.model.classifier import Classifier, build_classifier, check_input
 from dermalyze.model.known import Known
-from dermalyze.model.losses import build_loss
 from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
+from dermalyze.model.objective import build_objective
 from dermalyze.model.optim import Ema, build_optimizer, set_lr
 from dermalyze.model.schedules import cycle_start, lr_at
 from dermalyze.model.second import augment_cases
@@ -56,9 +55,9 @@ from dermalyze.model.speed import asked_runtime, fastest_runtime
 from dermalyze.model.strategies import Plan
 from dermalyze.model.warp import resized
 from dermalyze.ops.counter import dropout_seed
-from dermalyze.ops.imbalance import class_weights, draw_order, source_counts
-from dermalyze.ops.metrics import measure
-from dermalyze.ops.stopping import MONITORS, judge_epoch
+from dermalyze.ops.imbalance import draw_order
+from dermalyze.ops.stopping import judge_epoch
+from dermalyze.ops.tasks import TASKS
 from dermalyze.report.training import columns, cost_line, epoch_line, log_scalars
 
 
@@ -118,9 +117,10 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
         ResourceError: the folder cannot be written, no disk, no memory, no such device, a decoder killed twice.
         InterruptedRunError: a signal came; the state is saved.
     """
-    if spec.train.monitor not in MONITORS:
-        hint = nearest(spec.train.monitor, list(MONITORS))
-        raise ConfigError(f"train.monitor: '{spec.train.monitor}' is not one of {', '.join(MONITORS)}{hint}")
+    monitors = TASKS[spec.task.kind].monitors
+    if spec.train.monitor not in monitors:
+        hint = nearest(spec.train.monitor, list(monitors))
+        raise ConfigError(f"train.monitor: '{spec.train.monitor}' is not one of {', '.join(monitors)}{hint}")
     with run.lock():
         reason = require_no_leak(run, accept_leak)
         if resume is not None and not resume.exists():
@@ -154,7 +154,7 @@ class Training:
 
     def __init__(self, run: Run, spec: ExperimentSpec, runtime: Runtime, reason: str | None, request: StopRequest) -> None:
         self.run, self.spec, self.settings, self.runtime, self.request = run, spec, spec.train, runtime, request
-        self.classes = read_classes(run)
+        self.classes, task = read_classes(run), TASKS[spec.task.kind]
         frame, parts = read_division(run)
         config = pretrained_cfg_of(spec.model)
         self.preprocessing = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
@@ -165,7 +165,7 @@ class Training:
             if len(rows) < 2:
                 raise DataError(f"the {part} part holds {len(rows)} images; at least 2 are needed; split again")
             self.rows[part] = rows.astype(np.int64)
-            self.labels[part] = np.array([self.classes.index(name) for name in frame["label"].iloc[rows]], dtype=np.int64)
+            self.labels[part] = task.targets(frame["label"].iloc[rows].tolist(), self.classes)
         self.image_ids = frame["image_id"].tolist()
         total, limit = sum(map(len, self.rows.values())), spec.data.max_bad_fraction
         self.quarantine = Quarantine(self.image_ids, total=total, limit=limit, known={})
@@ -204,12 +204,9 @@ class Training:
         self.micro = MicroBatches(self.settings.batch_size, self.model)
         self.learner = Learner(self.model, self.optimizer, self.ema, self.scaler)
         self.forward: Callable[..., Tensor] = torch.compile(self.model) if self.settings.compile else self.model
-        counts: NDArray[Any] = np.bincount(self.labels["train"], minlength=len(self.classes))
-        if self.sources is not None:
-            counts = source_counts(self.labels["train"], self.sources, len(self.classes))
-        weights = class_weights(self.settings.imbalance, counts, self.classes)
-        self.weight_C = torch.ones(len(self.classes)) if weights is None else torch.tensor(weights, dtype=torch.float32)
-        self.loss = build_loss(self.settings.loss, None if weights is None else self.weight_C.to(runtime.device))
+        self.objective = build_objective(
+            task, self.settings, self.labels["train"], self.classes, sources=self.sources, device=runtime.device
+        )
         planes = self.preprocessing.mean, self.preprocessing.std
         mean, std = planes if self.second is None else statistics(*planes)
         self.mean = torch.tensor(mean, device=runtime.device).view(1, -1, 1, 1)
@@ -323,7 +320,7 @@ class Training:
         micro-batches equal one batch of their union (where no BatchNorm is in play).
 
         Returns:
-            Images, summed plain cross-entropy, right answers (under augmentation).
+            Images, summed plain loss, right answers (under augmentation).
         """
         spec, device = self.spec, self.runtime.device
         pieces = []
@@ -333,7 +330,7 @@ class Training:
             whole = raw[taken] if self.quarantine.known else raw
             known = self.known.learned(epoch, batch, self.rows["train"][order[batch][taken]])
             pieces += [(batch[part], whole[part], label[part], known[part]) for part in self.micro.parts(len(batch))]
-        shares = [float(self.weight_C[label].sum()) for _, _, label, _ in pieces]
+        shares = [self.objective.share(label) for _, _, label, _ in pieces]
         sums = [0.0, 0.0, 0.0]
         self.optimizer.zero_grad(set_to_none=True)
         for (batch, raw, label, known), share in zip(pieces, shares, strict=True):
@@ -341,20 +338,20 @@ class Training:
             small = resized(raw.to(device, non_blocking=True), self._size(epoch))
             hide = self.second.hide if self.second is not None else 0.0
             pixels = augment_cases(small, self.settings.augment, seed=spec.seed, epoch=epoch, positions_B=batch, hide=hide)
-            target = torch.cat([functional.one_hot(label, len(self.classes)).float(), known], dim=1).to(device)
+            target = torch.cat([self.objective.target(label), known], dim=1).to(device)
             pixels, target = mix(pixels, target, self.settings.augment, seed=spec.seed, epoch=epoch, step=int(batch[0]))
             target, metadata = target[:, : len(self.classes)], target[:, len(self.classes) :]
             inputs = ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
             with self.runtime.autocast():
                 logits = self.forward(inputs, metadata if known.shape[1] else None)
-            loss = self.loss(logits.float(), target) * (share / sum(shares))
+            loss = self.objective.loss(logits.float(), target) * (share / sum(shares))
             if not math.isfinite(loss.item()):
                 self._diverged("loss", loss.item(), epoch, members, order, inputs)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            scores, answers = logits.detach().float(), label.to(device)
+            plain, right = self.objective.figures(logits.detach().float(), label.to(device))
             sums[0] += len(label)
-            sums[1] += functional.cross_entropy(scores, answers, reduction="sum").item()
-            sums[2] += (scores.argmax(1) == answers).sum().item()
+            sums[1] += plain
+            sums[2] += right
         self.scaler.unscale_(self.optimizer)
         return sums
 
@@ -376,7 +373,7 @@ class Training:
                 f"validation logits are not finite after epoch {epoch + 1}; lower train.optimizer.lr; the best so far is kept"
             )
         self.val_logits = logits.numpy()[kept], kept
-        measured = measure(self.labels["val"][kept], logits[torch.from_numpy(kept)].softmax(1).numpy())
+        measured = self.objective.measure(self.labels["val"][kept], logits[torch.from_numpy(kept)])
         images, loss, right = state["sums"]
         seconds = state["epoch_seconds"]
         return {
@@ -384,7 +381,7 @@ class Training:
             "train_loss": loss / images,
             "train_accuracy": right / images,
             "val_loss": measured["log_loss"],
-            **{name: measured[name.removeprefix("val_")] for name in MONITORS if name != "val_loss"},
+            **{name: measured[name.removeprefix("val_")] for name in self.objective.task.monitors if name != "val_loss"},
             "lr": state["lr"],
             "seconds": round(seconds, 3),
             "images_per_s": round(images / max(seconds, 1e-9), 1),
@@ -420,7 +417,7 @@ class Training:
             raise DataError(f"{settings.monitor} is not estimable on the validation part (a class is absent); monitor val_loss")
         done, patience, starts = record["epoch"], settings.early_stopping, [0, *self.changes]
         judged = judge_epoch(
-            state, epoch=done, epochs=settings.epochs, value=value, sign=MONITORS[settings.monitor],
+            state, epoch=done, epochs=settings.epochs, value=value, sign=self.objective.task.monitors[settings.monitor],
             start=max(cycle_start(settings.schedule, done - 1), *(start for start in starts if start < done)),
             planned=any(start >= done for start in starts),
             patience=patience.patience if patience else None, min_delta=patience.min_delta if patience else 0.0,

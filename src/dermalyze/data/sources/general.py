@@ -18,6 +18,7 @@ from dermalyze.data.sources.reading import (
     cells,
     is_image,
     known_values,
+    label_columns,
     pseudonym,
     read,
     renamed,
@@ -60,22 +61,27 @@ def folder(store: ImageStore) -> Listing:
     return Listing(rows, None, files.entries, (*notes, *([f"{others} files are no images and are left out"] if others else [])))
 
 
-def csv(store: ImageStore, *, file: str | None, columns: Mapping[str, str], extension: str) -> Listing:
+def csv(
+    store: ImageStore, *, file: str | None, columns: Mapping[str, str], extension: str, labels: Sequence[str] | None
+) -> Listing:
     """A CSV with one row an image, beside the images, with any column names.
 
     What: needs a label and image_id or path; `columns` maps our names to the file's. A path is relative to the data folder
         (or unique by its end, also inside a zip: `images.zip!a.jpg`); without one the image is image_id + extension.
         patient_id and lesion_id keep images together in one part of the split. second_path names a second picture of the
         case, empty where there is none. Unmapped columns are kept as they are.
+        With `labels` these columns of 0 and 1, one a label, stand in place of the column label; an image may have several
+        labels or none.
     Keys: without an image_id one is made from the path, as for folders.
     Licence, citation, biases: those of the collection. Give patient_id or lesion_id where you can: without them
         photographs of one lesion fall on both sides of a split, and the results are too good.
     """
     files = Files(store)
     table = read(store, _csv_table(files, file))
-    names = _csv_columns(table, columns)
+    names = _csv_columns(table, columns, labelled=labels is None)
+    sets = None if labels is None else label_columns(table, labels)
     rows = []
-    for place, values, extra in cells(table, names):
+    for number, (place, values, extra) in enumerate(cells(table, names, without=labels or ())):
         wanted = values.get("path") or values["image_id"] + extension
         entry, known = _named(files, wanted, f"{place}: path"), known_values(values, place)
         other = values.get("second_path", "").strip()
@@ -84,10 +90,12 @@ def csv(store: ImageStore, *, file: str | None, columns: Mapping[str, str], exte
             mask = files.by_path(values["mask_path"])
             known["mask_path"] = None if mask is None else mask.path
         image_id = values["image_id"] if "image_id" in values else pseudonym(wanted)
-        rows.append(Row(place, image_id, values["label"], None if entry is None else entry.path, known, extra))
+        path, several = None if entry is None else entry.path, None if sets is None else sets[number]
+        rows.append(Row(place, image_id, values.get("label", ""), path, known, extra, labels=several))
         if other:
             rows[-1] = replace(rows[-1], second="" if second is None else second.path)
-    return Listing(rows, None, files.entries, (*_spelling(names, columns), *renamed(table, names.values()), *files.notes))
+    notes = (*_spelling(names, columns), *renamed(table, {*names.values(), *(labels or ())}), *files.notes)
+    return Listing(rows, None if labels is None else tuple(labels), files.entries, notes)
 
 
 def _named(files: Files, name: str, what: str) -> Entry | None:
@@ -117,8 +125,8 @@ def _csv_table(files: Files, name: str | None) -> Entry:
     return top[0]
 
 
-def _csv_columns(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
-    """Our name to the file's column."""
+def _csv_columns(table: Table, columns: Mapping[str, str], *, labelled: bool) -> dict[str, str]:
+    """Our name to the file's column; `labelled`: one of them is the label."""
     for ours in columns:
         if ours not in OUR_NAMES:
             hint = nearest(ours, OUR_NAMES)
@@ -129,7 +137,9 @@ def _csv_columns(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
     remedy = "map it with data.source.columns, as in {label: dx}"
     if "image_id" not in names and "path" not in names:
         table.require(["image_id"], remedy)
-    if "label" not in names:
+    if not labelled:
+        names.pop("label", None)
+    elif "label" not in names:
         table.require(["label"], remedy)
     if len(set(names.values())) != len(names):
         raise ConfigError(f"data.source.columns: two of our names are mapped to one column ({names}); map each to its own")

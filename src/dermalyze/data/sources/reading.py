@@ -32,11 +32,12 @@ class Row:
     Attributes:
         where: file and line, or the folder, for messages.
         image_id: the user's own key.
-        label: as in the source, unchanged.
+        label: as in the source, unchanged; "" where `labels` stands.
         path: manifest path of the image; None where there is no such file.
         known: of `OUR_NAMES`, what else the source tells; None where it is missing.
         extra: the user's further columns.
         second: manifest path of the case's second picture; None where it has none, empty where there is no such file.
+        labels: of an image that may have several or none, where the source has a column for each; else None.
     """
 
     where: str
@@ -46,6 +47,7 @@ class Row:
     known: Mapping[str, str | float | None] = field(default_factory=dict)
     extra: Mapping[str, str | None] = field(default_factory=dict)
     second: str | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,36 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
             )
         labels.append(ones[0])
     return labels, columns
+
+
+def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The labels of each row of a table with a column a label: 1 (or 1.0) where an image has it, 0 (or 0.0) where not.
+
+    Args:
+        columns: the labels, each the name of its column as it stands in the header.
+
+    Raises:
+        DataError: a column is missing or named twice, or a cell says anything else; with its line.
+
+    >>> label_columns(read_table(b"image,edema,mass\\na,1,0\\nb,0,0\\n", "t.csv"), ["edema", "mass"])
+    [('edema',), ()]
+    """
+    if missing := [name for name in columns if name not in table.columns]:
+        hint = nearest(missing[0], table.columns)
+        raise DataError(f"{table.name}: label columns {missing} are missing; found {list(table.columns)}{hint}; correct labels")
+    if len(set(columns)) != len(columns):
+        raise DataError(f"data.source.labels: {list(columns)} name one twice; keep one")
+    at, found = [(name, table.columns.index(name)) for name in columns], []
+    for row, line in zip(table.rows, table.lines, strict=True):
+        for name, i in at:
+            if row[i].strip() not in ("0", "0.0", "1", "1.0"):
+                what = f"{row[i]!r}" if row[i].strip() else "empty"
+                raise DataError(
+                    f"{table.name} line {line}: label column '{name}' is {what}, must be 0 or 1: what is not known (empty, -1) "
+                    "must be settled by a person, or the row left out"
+                )
+        found.append(tuple(name for name, i in at if row[i].strip() in ("1", "1.0")))
+    return found
 
 
 def _free(name: str) -> str:

@@ -1,0 +1,133 @@
+"""What is asked of an image: its one class, or any number of labels. The task decides targets, losses, metrics and more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from dermalyze.config.base import Spec, merge
+from dermalyze.config.data import CsvSource
+from dermalyze.config.model import LateFusion
+from dermalyze.config.train import ImbalanceSpec, LossSpec
+from dermalyze.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from dermalyze.config.experiment import ExperimentSpec
+
+MULTICLASS, MULTILABEL = "multiclass", "multilabel"
+
+
+class MulticlassTask(Spec):
+    """Each image has exactly one class."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    kind: Literal["multiclass"] = "multiclass"
+
+
+class MultilabelTask(Spec):
+    """Each image has any number of labels, or none: findings of a chest film, attributes of a lesion."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "train": {"loss": {"kind": "bce"}, "imbalance": {"kind": "none"}, "monitor": "val_macro_auroc"}
+    }
+    """What an experiment of this task says where its file says nothing."""
+
+    kind: Literal["multilabel"] = "multilabel"
+    separator: str = Field("|", min_length=1, max_length=1, description="between the labels in the column label")
+    none: tuple[str, ...] = Field((), description="names that mean no label, such as No Finding; an empty cell always does")
+    threshold: Literal["f1", "youden"] = Field(
+        "f1",
+        description="a label is called from the probability on that has, on the calibration part, the largest F1, or the "
+        "largest sum of sensitivity and specificity",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(not name.strip() for name in self.none):
+            raise ValueError(f"none {list(self.none)} names an empty text; an empty cell means no label anyway")
+        return self
+
+
+TaskSpec = Annotated[MulticlassTask | MultilabelTask, Field(discriminator="kind")]
+
+
+def with_defaults(values: Any) -> Any:
+    """An experiment's mapping with the defaults of its task below what it says itself.
+
+    >>> with_defaults({"task": {"kind": "multilabel"}, "train": {"loss": {"kind": "asymmetric"}}})["train"]["loss"]
+    {'kind': 'asymmetric'}
+    """
+    task = values.get("task") if isinstance(values, dict) else None
+    kind = task.get("kind") if isinstance(task, dict) else getattr(task, "kind", None)
+    if kind != MULTILABEL or not isinstance(values.get("train", {}), dict):
+        return values
+    return merge(dict(MultilabelTask.defaults), values)
+
+
+def tasks_of(row: type) -> tuple[str, ...]:
+    """The tasks that a row of a table belongs to; multiclass alone where it names none."""
+    return tuple(getattr(row, "tasks", (MULTICLASS,)))
+
+
+def misfit(spec: ExperimentSpec) -> str | None:
+    """What of an experiment does not go with its task, in words; None where all does."""
+    kind = spec.task.kind
+    for key, union, chosen in (
+        ("train.loss", LossSpec, spec.train.loss),
+        ("train.imbalance", ImbalanceSpec, spec.train.imbalance),
+    ):
+        if kind not in tasks_of(type(chosen)):
+            rows = [row for row in get_args(get_args(union)[0]) if kind in tasks_of(row)]
+            allowed = ", ".join(row.model_fields["kind"].default for row in rows)
+            return f"{key}: kind '{chosen.kind}' does not belong to task {kind}; allowed: {allowed}"
+    if isinstance(spec.task, MultilabelTask):
+        return _misfit_of_labels(spec)
+    if isinstance(spec.data.source, CsvSource) and spec.data.source.labels is not None:
+        return "data.source.labels names several labels an image; set task: {kind: multilabel}, or leave it out"
+    if spec.inference.calibration == "platt":
+        return "inference.calibration: platt belongs to task multilabel; here it is vector, temperature, isotonic, ..."
+    return None
+
+
+def _misfit_of_labels(spec: ExperimentSpec) -> str | None:
+    inference, judged = spec.inference, spec.evaluate
+    metadata = spec.model.metadata
+    problems = {
+        f"data.source.kind: {spec.data.source.kind} has one class an image; task multilabel reads csv": not isinstance(
+            spec.data.source, CsvSource
+        ),
+        "train.balance_sources belongs to task multiclass; leave it out": spec.train.balance_sources,
+        "model.metadata.fusion: late multiplies probabilities of classes; task multilabel takes film or concat": metadata
+        is not None
+        and isinstance(metadata.fusion, LateFusion),
+        f"inference.calibration: {inference.calibration} is of one class an image; task multilabel takes auto, none or "
+        "platt": inference.calibration not in ("auto", "none", "platt"),
+        "inference.set_level makes sets of classes of which one is right; leave it out of task multilabel": inference.set_level
+        is not None,
+        "inference.coverage belongs to task multiclass; leave it out": inference.coverage is not None,
+        f"inference.ood: {inference.ood} looks at classes; task multilabel takes auto, none or knn": inference.ood
+        not in ("auto", "none", "knn"),
+        "evaluate.malignant names classes of a two-class view; leave it out of task multilabel": isinstance(
+            judged.malignant, list
+        ),
+        "evaluate.reader, prevalence and subgroups belong to task multiclass; leave them out": judged.reader is not None
+        or judged.prevalence is not None
+        or bool(judged.subgroups),
+    }
+    return next((problem for problem, found in problems.items() if found), None)
+
+
+def require_multiclass(spec: ExperimentSpec, what: str) -> None:
+    """Refuse an experiment of another task.
+
+    Args:
+        what: the command, or the option.
+
+    Raises:
+        UsageError: with the tasks that it takes.
+    """
+    if spec.task.kind != MULTICLASS:
+        raise UsageError(f"{what}: takes runs of task multiclass, one class an image; this one is of task {spec.task.kind}")

@@ -1,0 +1,68 @@
+"""The worst mistakes, label by label: what was missed at the lowest probability, and called in vain at the highest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dermalyze.report.failures import WORST, contact_sheet
+from dermalyze.report.judged import Json
+from dermalyze.report.label_judged import JudgedLabels
+from dermalyze.report.section import Figure, figure_title
+
+
+def build(j: JudgedLabels) -> dict[str, Any]:
+    """Misses and false alarms, how many and the worst of them, one a group."""
+    s = j.scores
+    missed, alarms = s.targets & ~s.called, ~s.targets & s.called
+    return {
+        "failures": {
+            "missed": {"mistakes": int(missed.sum()), "worst": _worst(j, missed, 1 - s.probs)},
+            "alarms": {"mistakes": int(alarms.sum()), "worst": _worst(j, alarms, s.probs)},
+        }
+    }
+
+
+def _worst(j: JudgedLabels, among: Any, how_wrong: Any) -> list[dict[str, Any]]:
+    pairs = [(-how_wrong[n, c], j.p.ids[n], n, c) for n, c in np.argwhere(among)]
+    chosen: dict[str, dict[str, Any]] = {}
+    for _, image_id, n, c in sorted(pairs):
+        name = j.classes[c]
+        one = {"image_id": image_id, "of": name, "probability": float(j.scores.probs[n, c])}
+        there = bool(j.scores.targets[n, c])
+        words = {"label": name, "called": f"no {name}"} if there else {"label": f"no {name}", "called": name}
+        chosen.setdefault(j.p.groups[n], {**one, **words})
+        if len(chosen) == WORST:
+            break
+    return list(chosen.values())
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """How many mistakes there are, and the worst as a table; nothing where there is none."""
+    missed, alarms = m["failures"]["missed"], m["failures"]["alarms"]
+    if not missed["mistakes"] and not alarms["mistakes"]:
+        return None
+    return {
+        "mistakes": f"{missed['mistakes']:,} labels of images were missed, and {alarms['mistakes']:,} called in vain.",
+        "rows": [(one["image_id"], one["label"], one["called"], f"{one['probability']:.3f}")
+                 for one in (*missed["worst"], *alarms["worst"])],
+    }  # fmt: skip
+
+
+def figures(m: Json, j: JudgedLabels) -> dict[str, Figure]:
+    """The pictures, where the images are at hand."""
+    titles = {"missed": ("Missed labels", "missed_labels.png"), "alarms": ("False alarms", "false_alarms.png")}
+    said = {
+        "missed": "Missed labels: those given the lowest probability though the image has them, one a group. Above each what "
+        "it is, what it was called, and the label's probability.",
+        "alarms": "False alarms: labels that the image has not, called with the highest probability, one a group.",
+    }
+    found = {}
+    for kind, (name, file) in titles.items():
+        worst = m["failures"][kind]["worst"]
+        pictures = [j.picture(one["image_id"]) for one in worst] if j.picture is not None else []
+        if any(pixels is not None for pixels in pictures):
+            sheet = contact_sheet(worst, pictures, title=figure_title(name, m), leak=m["accepted_leak"])
+            found[file] = Figure(sheet, said[kind])
+    return found
