@@ -162,10 +162,9 @@ def _field(name: str, kind: str | list[str], description: str = "", file: str | 
 
 
 def _splits(parts: Sequence[str]) -> dict[str, Any]:
-    """The parts as Croissant names them; it has no word for a calibration part."""
-    words = {"train": "cr:TrainingSplit", "val": "cr:ValidationSplit", "test": "cr:TestSplit"}
+    """The names of the parts; Croissant's own words for parts have none for calibration, and so are not used."""
     return {
         **_records("splits", "The parts; cal is for calibration, after training.", "cr:Split", key="name"),
-        "field": [_field("splits/name", "sc:Text"), _field("splits/url", ["sc:URL", "cr:Split"])],
-        "data": [{"splits/name": part, "splits/url": words.get(part)} for part in parts],
+        "field": [_field("splits/name", "sc:Text")],
+        "data": [{"splits/name": part} for part in parts],
     }
