@@ -97,7 +97,7 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
     calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
     return {
         "sentences": [
-            f"A classifier of pictures into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
+            f"A classifier of {'pictures' if spec.model.second is None else 'cases of two pictures'} into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
             f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
             f"{train['images']:,} images of {train['groups']:,} groups.",
         ],
