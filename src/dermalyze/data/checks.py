@@ -131,15 +131,15 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
 
 
 def shared_second_pictures(frame: pd.DataFrame) -> list[Finding]:
-    """Second pictures that several cases have in common; a warning where these have different labels."""
+    """Second pictures that stand in another case too, in either place; a warning where the cases have different labels."""
     found = shared_second(frame)
     if not found:
         return []
     label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
     mixed = [ids for ids in found if len({label[i] for i in ids}) > 1]
     detail = (
-        f"{len(found)} second picture(s) stand in several cases, {len(mixed)} of them under different labels (an overview of "
-        "two lesions? then it tells neither); each set of cases stays in one part"
+        f"{len(found)} second picture(s) stand in another case too, {len(mixed)} of them under different labels (an overview "
+        "of two lesions? then it tells neither); each set of cases stays in one part"
     )
     shown = tuple(", ".join(ids) for ids in (mixed or found)[:EXAMPLES])
     return [Finding("shared_second", "warn" if mixed else "info", len(found), detail, shown)]

@@ -215,13 +215,16 @@ def read_cases(
 
 
 def shared_second(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Cases that share a second picture, pixel for pixel: their image_ids, sorted.
+    """Cases whose second picture stands in another case too, in either place, pixel for pixel: their image_ids, sorted.
 
-    >>> frame = pd.DataFrame({"image_id": ["a", "b", "c"], "second_pixel_sha256": ["p", "p", None]})
-    >>> shared_second(frame)
+    >>> row = {"image_id": ["a", "b", "c"], "path": ["1", "2", "3"], "pixel_sha256": ["p", "q", "r"],
+    ...        "second_path": ["4", "1", None], "second_sha256": ["t", "u", None], "second_pixel_sha256": ["s", "p", None]}
+    >>> shared_second(pd.DataFrame(row))
     [('a', 'b')]
     """
     if "second_pixel_sha256" not in frame:
         return []
-    ids = frame["image_id"].astype(str).groupby(frame["second_pixel_sha256"]).agg(lambda one: tuple(sorted(one)))
+    shown = pictures(frame)
+    shown = shown[shown["pixel_sha256"].isin(set(frame["second_pixel_sha256"].dropna()))]
+    ids = shown["image_id"].astype(str).groupby(shown["pixel_sha256"]).agg(lambda one: tuple(sorted(set(one))))
     return sorted(found for found in ids if len(found) > 1)

@@ -95,9 +95,10 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
     kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
     size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
     calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
+    judged = "pictures" if spec.model.second is None else "cases of two pictures"
     return {
         "sentences": [
-            f"A classifier of pictures into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
+            f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
             f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
             f"{train['images']:,} images of {train['groups']:,} groups.",
         ],
