@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dermalyze.fleet.study import compare
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
+    from dermalyze.serve.verify import verify
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
@@ -101,6 +102,7 @@ _SOURCES = {
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
     "train": "stages.train:train",
+    "verify": "serve.verify:verify",
 }
 
 __all__ = [
@@ -147,6 +149,7 @@ __all__ = [
     "split",
     "synth",
     "train",
+    "verify",
 ]
 
 
