@@ -85,11 +85,15 @@ def _feeds(images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None) 
 @contextlib.contextmanager
 def _quiet() -> Any:
     """Without the tools' own advice."""
+    import onnxruntime
+
     level = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
+        onnxruntime.set_default_logger_severity(4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        onnxruntime.set_default_logger_severity(2)  # its own default, warnings
