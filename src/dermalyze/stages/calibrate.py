@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import MultilabelTask
-from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRecord, parse_record
-from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
+from dermalyze.core.artefact import OOD_NAME, ArtefactRecord, parse_record
+from dermalyze.core.artefact_edit import rewrite
+from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
+from dermalyze.data.calibration_fit import calibration_of
 from dermalyze.data.class_shares import prior_shift
 from dermalyze.data.ood_fit import choose, fit_ood
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import Trial, asked_for, cross_validate, fit, simplest
-from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
 from dermalyze.ops.label_calibration import LABEL_CALIBRATORS, best_thresholds, cross_validate_labels, fit_labels
-from dermalyze.ops.metrics import Scores
-from dermalyze.ops.operating import operating_points, questions
-from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.ops.reference import with_probabilities
+from dermalyze.ops.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,13 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     _check(run, p, part, record.scores_sha256)
     asked = spec.inference.calibration
     if isinstance(spec.task, MultilabelTask):
-        trials, fitted = _of_labels(p, asked, spec.task)
+        trials, fitted = _of_labels(p, part, asked, spec.task)
     else:
-        trials, fitted = _of_classes(run, spec, p, asked)
-    kind, groups = fitted["kind"], len(set(p.groups))
-    about = {"part": part, "images": len(p), "groups": groups}
-    calibration = {key: fitted[key] for key in ("kind", "parameters")} | about | fitted
+        shift_C = prior_shift(run, spec, p.classes)
+        trials = cross_validate(p.logits.astype(np.float64), p.labels, p.groups, shift_C)
+        calibrator = fit(asked_for(asked, trials), p.logits.astype(np.float64), p.labels, shift_C)
+        fitted = calibration_of(p, calibrator, part, spec)
+    kind, groups, calibration = fitted["kind"], fitted["groups"], dict(fitted)
     served = recipe == spec.inference.recipe  # only of it is there what such scores are fitted on
     fits, missing, synthetic_sha256 = fit_ood(run, spec, p) if served else ({}, {}, None)
     chosen = choose(fits, missing, spec.inference.ood) if served else None
@@ -166,33 +165,17 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     )  # fmt: skip
 
 
-def _of_classes(run: Run, spec: ExperimentSpec, p: Predictions, asked: str) -> tuple[tuple[Trial, ...], dict[str, Any]]:
-    """The trials, and what is kept of the calibrator that is taken, with all that hangs on its probabilities."""
-    shift_C = prior_shift(run, spec, p.classes)
-    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
-    logits = p.logits.astype(np.float64)
-    trials = cross_validate(logits, p.labels, p.groups, shift_C)
-    fitted = fit(asked_for(asked, trials), logits, p.labels, shift_C)
-    return trials, {
-        **fitted.as_dict(),
-        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
-        "referral": _referral(fitted(logits), spec.inference.coverage),
-        "sets": _sets(fitted(logits), p, spec.inference.set_level),
-        "operating_points": operating_points(
-            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
-            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
-        ),
-    }  # fmt: skip
-
-
-def _of_labels(p: Predictions, asked: str, task: MultilabelTask) -> tuple[tuple[Trial, ...], dict[str, Any]]:
-    """The same for labels: a calibrator and a threshold each; no sets and no referral, which are about the one right class."""
+def _of_labels(p: Predictions, part: str, asked: str, task: MultilabelTask) -> tuple[tuple[Trial, ...], dict[str, Any]]:
+    """The trials of calibrators, and what is kept: a calibrator and a threshold a label; no sets and no referral, which are about the one right class."""
     logits = p.logits.astype(np.float64)
     trials = cross_validate_labels(logits, p.labels, p.groups)
     kind = simplest(trials, LABEL_CALIBRATORS) if asked == "auto" else asked
     fitted = fit_labels(kind, logits, p.labels)
     return trials, {
         **fitted.as_dict(),
+        "part": part,
+        "images": len(p),
+        "groups": len(set(p.groups)),
         "shares": dict(zip(p.classes, p.labels.mean(axis=0).tolist(), strict=True)),
         "thresholds": best_thresholds(fitted(logits), p.labels, p.classes, task.threshold),
         "threshold_rule": task.threshold,
@@ -203,27 +186,10 @@ def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any]
     """Put the calibration, and the arrays of its out-of-distribution score, into the exported artefact, all at once."""
     files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
     values = {**read_json(run.artefact_record_path), "calibration": calibration, "calibration_files": files}
-    if files == record.calibration_files:
-        write_json(run.artefact_record_path, values)
-        return
-    kept: dict[str, bytes | Path] = {name: run.artefact_dir / name for name in record.files}
-    more = {OOD_NAME: arrays} if arrays else {}
-    publish({**kept, **more, RECORD_NAME: json_bytes(values)}, run.artefact_dir, check=Artefact.open)
-
-
-def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:
-    """From which confidence on the model answers; None where it always does."""
-    if coverage is None:
-        return None
-    threshold = threshold_for(CONFIDENCES[CONFIDENCE](probs_NC), coverage)
-    return {"confidence": CONFIDENCE, "coverage": coverage, "threshold": threshold}
-
-
-def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) -> dict[str, Any] | None:
-    """The rule that gives each answer its set; None where none is asked for."""
-    if level is None:
-        return None
-    return calibrate_sets(probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True).as_dict()
+    if values.get("reference") is not None:
+        task = TASKS[record.task]
+        values["reference"] = with_probabilities(values["reference"], calibration, len(record.classes), task)
+    rewrite(run.artefact_dir, values, {OOD_NAME: arrays} if files != record.calibration_files and arrays else {})
 
 
 def _check(run: Run, p: Predictions, part: str, scores_sha256: str) -> None:

@@ -38,6 +38,7 @@ from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
 from dermalyze.report.label_judged import gather_labels
 from dermalyze.report.recalibration import divide_groups
+from dermalyze.report.served import into_artefact
 from dermalyze.report.text import interval_or_note, value_text
 
 """What no model here is to be used for."""
@@ -158,6 +159,7 @@ def evaluate(
         "provenance": provenance(run, spec, p, path),
     }
     result = finish(run.report_dir, metrics, judged, submission)
+    into_artefact(run, metrics, p.meta.get("scores_sha256"))
     write_json(run.croissant_path, croissant(run, spec))
     return EvaluateResult(result.metrics, (*result.files, run.croissant_path))
 
