@@ -10,6 +10,8 @@ import torch
 from clips import save_clip
 
 from dermalyze.config.zero_shot import ZeroShotSpec
+from dermalyze.core.errors import DataError
+from dermalyze.data.frozen import by_words
 from dermalyze.model.clip import Clip
 from dermalyze.ops.zero_shot import directions, zero_shot
 
@@ -39,6 +41,17 @@ def test_a_long_text_weighs_no_more_and_a_class_may_have_more_texts() -> None:
     np.testing.assert_allclose(directions([a * [[1], [10], [0.1]], b * 7]), found)
     mean = sum(row / np.linalg.norm(row) for row in a) / 3
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean))
+
+
+def test_prompts_of_other_classes_than_the_run_s_are_refused() -> None:
+    words = {"classes": ["mel", "nv"], "directions": np.eye(2).tolist(), "scale": 10.0}
+    chosen = by_words({"zero_shot": words}, ["mel", "nv"])
+    assert chosen is not None
+    np.testing.assert_allclose(chosen.classify(np.eye(2)), zero_shot(np.eye(2), np.eye(2), 10.0))
+    assert by_words({}, ["mel", "nv"]) is None
+    for classes in (["nv", "mel"], ["mel", "nv", "bcc"]):
+        with pytest.raises(DataError, match="classes mel, nv; run embed again with --clip"):
+            by_words({"zero_shot": words}, classes)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e6])

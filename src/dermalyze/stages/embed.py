@@ -17,7 +17,7 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.model import ModelSpec
 from dermalyze.config.zero_shot import ZeroShotSpec, load_zero_shot
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import UsageError
+from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
@@ -106,26 +106,16 @@ def embed(
     )
     started = time.monotonic()
     with applied(runtime):
-        network: Clip | Embedder
-        meta: dict[str, Any]
-        if model is not None:
-            network = Embedder(model, device=runtime.device)
-            file_hash = sha256_file(Path(model.weights)) if model.weights is not None else None
-            meta = {"backbone": model.backbone, "kwargs": model.kwargs, "weights_sha256": file_hash}
-        else:
-            assert asked is not None
-            network = Clip(asked.weights, device=runtime.device)
-            meta = {"backbone": asked.name, "weights_sha256": network.sha256}
+        network, meta = opened(model, asked, runtime.device)
         whole = spec.preprocess.model_copy(update={"size": None, "mean": None, "std": None})  # the network's own
         preprocessing = Preprocessing.resolve(whole, size=network.size, mean=network.mean, std=network.std)
         meta |= {"preprocessing": preprocessing.as_dict(), "manifest_sha256": run.manifest_hash()}
         ids = frame["image_id"].astype(str).tolist()
+        values = None
         if asked is not None and isinstance(network, Clip):
             spoken = asked_in_words(network, asked, read_classes(run))
             values = stored_already(run.features_path(name), ids, meta)
             meta["zero_shot"] = spoken
-        else:
-            values = None
         if values is None:
             say(f"embed: {len(frame)} images by {meta['backbone']} at {preprocessing.height} x {preprocessing.width} px")
             batches = read_batches(
@@ -145,6 +135,17 @@ def embed(
     )
 
 
+def opened(model: ModelSpec | None, asked: ZeroShotSpec | None, device: str) -> tuple[Clip | Embedder, dict[str, Any]]:
+    """The network that gives the features, and what is written of it."""
+    if model is not None:
+        file_hash = sha256_file(Path(model.weights)) if model.weights is not None else None
+        meta = {"backbone": model.backbone, "kwargs": model.kwargs, "weights_sha256": file_hash}
+        return Embedder(model, device=device), meta
+    assert asked is not None, "one of the two is there"
+    clip = Clip(asked.weights, device=device)
+    return clip, {"backbone": asked.name, "weights_sha256": clip.sha256}
+
+
 def asked_in_words(network: Clip, asked: ZeroShotSpec, classes: list[str]) -> dict[str, Any]:
     """What zero-shot needs beside the images' features, JSON-ready: a direction a class, the scale, and the words."""
     found = directions([network.texts(asked.sentences(label)) for label in classes])
@@ -158,10 +159,13 @@ def asked_in_words(network: Clip, asked: ZeroShotSpec, classes: list[str]) -> di
 
 
 def stored_already(path: Path, ids: list[str], meta: dict[str, Any]) -> NDArray[np.float32] | None:
-    """The features that are there, if they are of the same weights, preprocessing and images."""
+    """The features that are there, if they are whole and of the same weights, preprocessing and images."""
     if not path.exists():
         return None
-    there, values, old = read_stored(path)
+    try:
+        there, values, old = read_stored(path)
+    except ModelError:
+        return None
     return values if there == ids and all(old.get(key) == value for key, value in meta.items()) else None
 
 
