@@ -25,7 +25,7 @@ class ServeSpec(Spec):
         files: images of one request.
         body_mib: of one request.
         pixels: of one image, width times height.
-        deadline_s: from a request's first byte to its answer, after which it is given up with 504.
+        deadline_s: from a request's last byte to its answer, after which it is given up with 504.
         slow_s: for a request's headers, for a body to begin to flow, and for an answer to be taken.
         drain_s: for requests under way when the server is told to stop.
         decoders: processes that decode images.

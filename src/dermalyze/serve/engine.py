@@ -101,8 +101,8 @@ class Engine:
 
     def _run(self, jobs: Sequence[Job]) -> list[Prediction | BaseException]:
         predictor = jobs[0].predictor
-        leak = predictor.artefact.record.accepted_leak
-        blanks: list[Any] = [(Prediction(0, None, notes=j.prepared.notes, accepted_leak=leak), j.prepared.pixels) for j in jobs]
+        known = {"index": 0, "sha256": None, "accepted_leak": predictor.artefact.record.accepted_leak}
+        blanks: list[Any] = [(predictor.blank(job.prepared, **known), job.prepared.pixels) for job in jobs]
         try:
             return list(predictor.answer(blanks, [dict(job.known) for job in jobs]))
         except ModelError:

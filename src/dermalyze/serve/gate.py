@@ -95,6 +95,9 @@ class Gate:
         }
 
 
+UNJUDGED = Gate((), "accept", None, "not judged")
+
+
 def worst(verdicts: Sequence[str]) -> str:
     """The worst of some verdicts; of none, `accept`.
 
@@ -118,6 +121,23 @@ def judge(looks: Appraisal, width: int, height: int, *, network: tuple[int, int]
         return Gate(checks, "accept", None, "the model does not say what its training pictures look like; not judged")
     score, verdict, words = likeness.of(looks)
     return Gate(checks, verdict, round(score, 3), words)
+
+
+def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """The verdict on a picture and its answer together, and the reasons in words.
+
+    Args:
+        gate: what was found before the model saw it.
+        decision: of the model's rule: "answer", "set" or "refer".
+        reason: why it is not simply answered.
+        metadata: what was wrong with them.
+
+    >>> conclude(Gate((), "accept", None, ""), "set", "a or b")
+    ('caution', ('a or b',))
+    """
+    by_rule = {"answer": "accept", "set": "caution", "refer": "refer"}[decision]
+    verdict = worst([by_rule, gate.verdict, "caution" if metadata else "accept"])
+    return verdict, (*([reason] if reason else []), *gate.reasons, *metadata)
 
 
 def of_model(record: Mapping[str, Any]) -> Likeness | None:
@@ -151,9 +171,9 @@ def _size(edge: int, network: int) -> Check:
 
 def _check(name: str, value: float) -> Check:
     end, caution, refer, mild, hard = LIMITS[name]
-    beyond = (lambda limit: value < limit) if end == "low" else (lambda limit: value > limit)
-    if beyond(refer):
+    sign = -1 if end == "low" else 1
+    if sign * (value - refer) > 0:
         return Check(name, value, refer, False, hard, "refer")
-    if beyond(caution):
+    if sign * (value - caution) > 0:
         return Check(name, value, caution, False, mild, "caution")
     return Check(name, value, caution, True, f"{name} is within its limit", "accept")

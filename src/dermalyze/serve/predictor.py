@@ -19,19 +19,20 @@ from dermalyze.core.artefact import RECORD_NAME, Artefact
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.images import Preprocessing, check_size, decode, to_size
+from dermalyze.data.images import Preprocessing
 from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import Calibrator, reprior
 from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.ops.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
+from dermalyze.serve.gate import UNJUDGED, Gate, conclude, judge, of_model
 from dermalyze.serve.inputs import Item, read_file
+from dermalyze.serve.preparing import Prepared, prepare, prepare_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
-MIN_EDGE_PX = 8  # less is no photograph
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,14 @@ class Prediction(Mapping[str, Any]):
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
             sets were calibrated.
         decision: "answer"; "set", where `prediction_set` is the answer and not the class alone; or "refer", to a person.
+        gate: what the gate found; None where the picture was not judged.
         abstain: the decision is to refer; the rest of the answer is there to be seen, not to be used.
         reason: why it is not simply answered, or None.
         ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
         ood_threshold: above it a picture is referred.
+        verdict: "accept", "caution" or "refer": the worst of what the gate found on the picture and of the decision; None where
+            the picture was not judged.
+        reasons: why it is not simply accepted, in words.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.
 
@@ -85,6 +90,9 @@ class Prediction(Mapping[str, Any]):
     ood_score: float | None = None
     ood_threshold: float | None = None
     metadata_unknown: tuple[str, ...] | None = None
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+    gate: Gate | None = None
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -106,6 +114,7 @@ class Prediction(Mapping[str, Any]):
             values |= {"ood_score": self.ood_score, "ood_threshold": self.ood_threshold} if self.ood_score is not None else {}
             values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}
+            values |= {"verdict": self.verdict, "reasons": list(self.reasons)} if self.verdict is not None else {}
             values |= {"metadata_unknown": list(self.metadata_unknown)} if self.metadata_unknown is not None else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
@@ -147,6 +156,7 @@ class Predictor:
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
+        self.likeness = of_model(self.artefact.record.training)
         self.detector = _detector(self.artefact) if self.rule.limit is not None else None
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
@@ -217,6 +227,12 @@ class Predictor:
                 known = [{**given, **self._columns(image)} for _, image in chunk]
                 yield from self.answer(list(pool.map(self._prepare, chunk)), known)
 
+    def blank(self, prepared: Prepared, **known: Any) -> Prediction:
+        """An answer for a prepared picture that is still to be filled in: what the gate found, and what was done to it."""
+        p = self.preprocessing
+        found = judge(prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness)
+        return Prediction(**known, notes=prepared.notes, gate=found)
+
     def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Metadata for every image, by the names of the model's columns.
 
@@ -272,16 +288,22 @@ class Predictor:
             score = float(foreign_B[b]) if foreign_B is not None else None
             problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
             unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
+            said = tuple(f"metadata: {name} {problem}" for name, problem in problems.items())
+            reason = self.rule.reason(outcome, probabilities_C, self.classes, score)
+            beyond = tuple(words for words in said if OUTSIDE in words)
+            verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, beyond)
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak")},
-                notes=(*blank.notes, *(f"metadata: {name} {problem}" for name, problem in problems.items())),
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate")},
+                notes=(*blank.notes, *said),
+                verdict=verdict,
+                reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
                 predicted_class=best,
                 calibrated=self.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
                 abstain=DECISIONS[outcome] == "refer",
-                reason=self.rule.reason(outcome, probabilities_C, self.classes, score),
+                reason=reason,
                 ood_score=score,
                 ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
                 predicted_class_description=self.artefact.descriptions[best],
@@ -308,18 +330,13 @@ class Predictor:
                     return Prediction(**known, error=image.error), None
                 image = image.data
             if isinstance(image, np.ndarray):
-                picture: NDArray[np.uint8] | Image = _from_array(image)
-                check_size(image.shape[1], image.shape[0])
+                prepared = prepare_picture(_from_array(image), self.preprocessing)
                 known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
             else:
                 data = image if isinstance(image, bytes) else _encode(image)
                 known["sha256"] = sha256_bytes(data)
-                decoded = decode(data, least=self.preprocessing.least)
-                picture, known["notes"] = decoded.image, decoded.notes
-            width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
-            if min(width, height) < MIN_EDGE_PX:
-                raise DataError(f"{width} x {height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
-            return Prediction(**known), to_size(picture, self.preprocessing)
+                prepared = prepare(data, self.preprocessing)
+            return self.blank(prepared, **known), prepared.pixels
         except DataError as error:
             return Prediction(**known, error=str(error)), None
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Numeric
-from dermalyze.serve.gate import Gate, worst
+from dermalyze.serve.gate import UNJUDGED
 from dermalyze.serve.predictor import Prediction, Predictor
 
 Verdict = Literal["accept", "caution", "refer"]
@@ -153,7 +153,6 @@ class Health(_Reply):
 
 def image_reply(
     answer: Prediction,
-    gate: Gate,
     index: int,
     *,
     descriptions: Mapping[str, str],
@@ -165,16 +164,12 @@ def image_reply(
 
     Args:
         answer: of the model.
-        gate: what the gate found.
         index: of the image in the request.
         descriptions: of the classes.
         top: how many classes are ranked.
         heatmap: fields of `Heatmap`, or None with a note why.
     """
-    by_rule = {"answer": "accept", "set": "caution", "refer": "refer"}[answer.decision or "answer"]
-    outside = [note for note in answer.notes if note.startswith("metadata:")]
-    verdict = worst([by_rule, gate.verdict, "caution" if outside else "accept"])
-    reasons = [*([answer.reason] if answer.reason else []), *gate.reasons, *outside]
+    gate, verdict = answer.gate or UNJUDGED, answer.verdict or "accept"
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:top]
     ood = None
     if answer.ood_score is not None:
@@ -191,7 +186,7 @@ def image_reply(
         "prediction_set": list(answer.prediction_set) if answer.prediction_set is not None else None,
         "decision": "refer" if verdict == "refer" else answer.decision,
         "verdict": verdict,
-        "reasons": reasons,
+        "reasons": list(answer.reasons),
         "abstain": verdict == "refer",
         **gate.as_dict(),
         "ood": ood,

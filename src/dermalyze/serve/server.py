@@ -39,7 +39,7 @@ def serve_http(
     Args:
         models: runs or artefacts; the first answers where a request names none.
         spec: address and limits; default: `ServeSpec()`.
-        keys_file: API keys, one a line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, no key is asked.
+        keys_file: API keys, one a line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, none is asked.
         started: told of the address once it listens; default: it is said on standard error.
 
     Raises:
@@ -73,7 +73,7 @@ def serve_http(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     class Patient(PatientProtocol):
-        slow_s = spec.slow_s
+        slow_s, most = spec.slow_s, CONNECTIONS
 
     app = build_app(service, hosts=names(spec), origins=spec.origins, keys=keys, log=log)
     config = uvicorn.Config(

@@ -17,7 +17,6 @@ from dermalyze.config.serve import ServeSpec
 from dermalyze.core.errors import UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Value
-from dermalyze.serve import gate as gates
 from dermalyze.serve.decoding import Decoders
 from dermalyze.serve.engine import Engine
 from dermalyze.serve.measured import Measured
@@ -73,7 +72,6 @@ class Service:
             self.predictors[name] = predictor
         if not self.predictors:
             raise UsageError("no model; name a run or an artefact")
-        self.likeness = {name: gates.of_model(p.artefact.record.training) for name, p in self.predictors.items()}
         self.decoders = Decoders(spec.decoders, spec.decoder_mib, spec.pixels, self.measured.lost_decoder)
         self.engine = Engine(spec.batch, self.measured.model_fault)
         self.budget = Budget(BODIES * spec.body_mib * 2**20)
@@ -134,7 +132,6 @@ class Service:
             Refusal: of the whole request; where it holds one image, of that.
         """
         self.check_room()  # before the body is read: nobody shall send it for nothing
-        until = time.monotonic() + self.spec.deadline_s
         boundary, limit = boundary_of(headers.get("content-type")), self.spec.body_mib * 2**20
         length = int(headers.get("content-length", "0"))
         if length > limit:
@@ -145,7 +142,7 @@ class Service:
             form = await read_form(
                 chunks(receive, limit=limit, slow_s=self.spec.slow_s), boundary, files=1 if explain else self.spec.files
             )
-            wish = self.wish(form, explain)
+            wish, until = self.wish(form, explain), time.monotonic() + self.spec.deadline_s
             with self.admitted():
                 return await self._answer(form.files, wish, until)
         finally:
@@ -211,15 +208,11 @@ class Service:
 
     async def _image(self, index: int, data: bytes, wish: Wish, until: float) -> dict[str, Any]:
         predictor = self.predictors[wish.name]
-        p = predictor.preprocessing
-        prepared = await self.decoders.decode(data, p, until)
-        found = gates.judge(
-            prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness[wish.name]
-        )
+        prepared = await self.decoders.decode(data, predictor.preprocessing, until)
         answer = await self.engine.answer(predictor, prepared, wish.known[index])
         note = "this model declares no heat map (cam: none)" if wish.explain else None
         return image_reply(
-            answer, found, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=None, heatmap_note=note
+            answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=None, heatmap_note=note
         )
 
 
