@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.serve.server import serve_http
+    from dermalyze.serve.verify import verify
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
@@ -103,6 +104,7 @@ _SOURCES = {
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
     "train": "stages.train:train",
+    "verify": "serve.verify:verify",
 }
 
 __all__ = [
@@ -150,6 +152,7 @@ __all__ = [
     "split",
     "synth",
     "train",
+    "verify",
 ]
 
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "fetch": "fetch",
     "predict": "predict",
     "serve": "serve_http",
+    "verify": "verify",
     "plot": "plot",
     "fit-check": "fit_check",
     "ensemble": "ensemble",
@@ -496,6 +497,7 @@ def fetch(
     "dermalyze predict outputs/first photo.jpg",
     "dermalyze predict outputs/first/export photos more.zip --format csv --names",
     "dermalyze predict outputs/first photo.jpg --metadata age=55 sex=male site=back",
+    "dermalyze predict outputs/first photo.jpg --explain maps",
     "dermalyze predict outputs/first - --format jsonl < photo.jpg",
 )
 def predict(
@@ -511,6 +513,9 @@ def predict(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="NAME=VALUE...", help="Of patient and lesion: age=55 sex=male.")
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", metavar="DIR", help="Write each picture there with what spoke for the class.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Answer for pictures; a bad one has its own line."""
@@ -520,7 +525,7 @@ def predict(
 
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
     known = dict(map(assignment, metadata or ()))
-    given = {"prevalence": shares, "metadata": known}
+    given = {"prevalence": shares, "metadata": known, "explain": explain}
     answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
     errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
@@ -568,6 +573,18 @@ def serve(
     spec = spec_of({**given, "queue": queue, "body_mib": body_mib, "deadline_s": deadline_s, "threads": threads})
     tell = (lambda address: typer.echo(json.dumps({"address": address}))) if as_json else None
     call("serve", models, spec, keys_file=keys_file, started=tell)
+
+
+@command("verify", "dermalyze verify outputs/first", "dermalyze verify outputs/first/export --json")
+def verify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artefact (its export folder).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Hash a model again and ask for its recorded answers."""
+    found = call("verify", model)
+    show(found, as_json)
+    if not found.passed:
+        raise typer.Exit(dermalyze.ModelError.exit_code)
 
 
 @command("plot", "dermalyze plot outputs/first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -198,6 +199,16 @@ def image_reply(
     }
 
 
+def heatmap_reply(png: bytes, of_class: str) -> dict[str, Any]:
+    """A heat map's fields.
+
+    >>> heatmap_reply(b"x", "mel")["class"]
+    'mel'
+    """
+    words = {"class": of_class, "method": "class-activation map", "signed": False, "grade": None}
+    return {"png_base64": base64.b64encode(png).decode(), **words}
+
+
 def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model that answered, in short."""
     artefact = predictor.artefact
@@ -219,9 +230,24 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
         "classes": [entry.model_dump() for entry in artefact.record.classes],
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
         "metadata": metadata,
-        "cam": "none",
-        "headline": None,
+        "cam": artefact.record.cam.kind if artefact.record.cam is not None else "none",
+        "headline": _headline(artefact.metrics),
         "disclaimer": DISCLAIMER,
         "licence_note": artefact.record.licence_note,
         "accepted_leak": artefact.record.accepted_leak,
     }
+
+
+def _headline(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The first figures of the test part, with intervals, and what they were measured on."""
+    if metrics is None:
+        return None
+    return {**{key: metrics[key] for key in ("set", "recipe", "n_images", "n_groups", "level")}, "figures": metrics["headline"]}
+
+
+def reliability_reply(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The reliability diagram of the test part."""
+    kept = ("confidence", "accuracy", "lower", "upper", "low", "high")
+    rows = [row for row in metrics["reliability"]["bins"] if row["n"]]
+    bins = [{**{key: row[key] for key in kept}, "count": row["n"]} for row in rows]
+    return {"set": metrics["set"], "calibrator": metrics["reliability"]["calibrator"], "bins": bins, "disclaimer": DISCLAIMER}

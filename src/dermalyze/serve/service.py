@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from dermalyze.config.serve import ServeSpec
-from dermalyze.core.errors import UsageError, nearest
+from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Value
 from dermalyze.serve.decoding import Decoders
 from dermalyze.serve.engine import Engine
+from dermalyze.serve.heatmap import heat_png
 from dermalyze.serve.measured import Measured
 from dermalyze.serve.predictor import Predictor
 from dermalyze.serve.refusals import Refusal
-from dermalyze.serve.replies import image_reply, model_reply, model_words
+from dermalyze.serve.replies import heatmap_reply, image_reply, model_reply, model_words
 from dermalyze.serve.uploads import Budget, Form, Receive, boundary_of, chunks, read_form
 
 FIELDS = ("metadata", "top_k", "explain", "recipe", "model", "class")
@@ -184,6 +185,16 @@ class Service:
             raise Refusal("metadata", str(error)) from None
         return Wish(name, int(top), wanted in ("true", "1") or explain, fields.get("class"), rows)
 
+    def explainable(self, predictor: Predictor, wish: Wish) -> tuple[bool | str, str | None]:
+        """What the predictor is asked to explain, and why nothing is explained where something was wished for."""
+        if not wish.explain:
+            return False, None
+        try:
+            predictor.check_explain(True)
+        except ModelError as error:
+            return False, str(error)
+        return wish.of_class or True, None
+
     async def _answer(self, files: Sequence[bytearray], wish: Wish, until: float) -> dict[str, Any]:
         predictor = self.predictors[wish.name]
         try:
@@ -209,10 +220,15 @@ class Service:
     async def _image(self, index: int, data: bytes, wish: Wish, until: float) -> dict[str, Any]:
         predictor = self.predictors[wish.name]
         prepared = await self.decoders.decode(data, predictor.preprocessing, until)
-        answer = await self.engine.answer(predictor, prepared, wish.known[index])
-        note = "this model declares no heat map (cam: none)" if wish.explain else None
+        explain, note = self.explainable(predictor, wish)
+        answer = await self.engine.answer(predictor, prepared, wish.known[index], explain)
+        heatmap = None
+        if answer.cam is not None:
+            size = (prepared.width, prepared.height)
+            png = await asyncio.to_thread(heat_png, answer.cam, size, predictor.preprocessing)
+            heatmap = heatmap_reply(png, str(answer.cam_class))
         return image_reply(
-            answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=None, heatmap_note=note
+            answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRecord, parse_record
-from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
+from dermalyze.core.artefact import OOD_NAME, ArtefactRecord, parse_record
+from dermalyze.core.artefact_edit import rewrite
+from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import source_codes
@@ -23,6 +23,7 @@ from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
 from dermalyze.ops.imbalance import effective_shares, source_counts
 from dermalyze.ops.metrics import Scores
 from dermalyze.ops.operating import operating_points, questions
+from dermalyze.ops.reference import with_probabilities
 from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
 
 CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
@@ -179,12 +180,9 @@ def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any]
     """Put the calibration, and the arrays of its out-of-distribution score, into the exported artefact, all at once."""
     files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
     values = {**read_json(run.artefact_record_path), "calibration": calibration, "calibration_files": files}
-    if files == record.calibration_files:
-        write_json(run.artefact_record_path, values)
-        return
-    kept: dict[str, bytes | Path] = {name: run.artefact_dir / name for name in record.files}
-    more = {OOD_NAME: arrays} if arrays else {}
-    publish({**kept, **more, RECORD_NAME: json_bytes(values)}, run.artefact_dir, check=Artefact.open)
+    if values.get("reference") is not None:
+        values["reference"] = with_probabilities(values["reference"], calibration, len(record.classes))
+    rewrite(run.artefact_dir, values, {OOD_NAME: arrays} if files != record.calibration_files and arrays else {})
 
 
 def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:
