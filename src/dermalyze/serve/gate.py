@@ -140,15 +140,18 @@ def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[s
     return verdict, (*([reason] if reason else []), *gate.reasons, *metadata)
 
 
-def of_model(record: Mapping[str, Any]) -> Likeness | None:
+def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any]) -> Likeness | None:
     """How a model's training pictures look: its artefact's own words, else dermoscopy where it was trained on that.
 
     Args:
-        record: `training` of the artefact.
+        looks, training: of the artefact's record.
+
+    Raises:
+        ModelError: the looks are damaged.
     """
-    if isinstance(record.get("looks"), dict):
-        return Likeness.from_dict(record["looks"])
-    return Likeness.dermoscopy() if record.get("source") in DERMOSCOPY else None
+    if looks is not None:
+        return Likeness.from_dict(looks)
+    return Likeness.dermoscopy() if training.get("source") in DERMOSCOPY else None
 
 
 DERMOSCOPY = ("ham10000", "isic", "isic2019", "isic2020")

@@ -165,7 +165,7 @@ class Predictor:
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
-        self.likeness = of_model(self.artefact.record.training)
+        self.likeness = of_model(self.artefact.record.looks, self.artefact.record.training)
         self.detector = _detector(self.artefact) if self.rule.limit is not None else None
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(

@@ -13,11 +13,10 @@ from PIL import Image
 
 from dermalyze.core.errors import DataError
 from dermalyze.data.images import MAX_PIXELS, SERVING_FORMATS, Preprocessing, check_size, decode, to_size
+from dermalyze.data.preprocessing import small
 from dermalyze.ops.appraisal import Appraisal, appraise
 
 MIN_EDGE_PX = 8  # less is no photograph
-SMALL_PX = 200
-"""Longer edge at which a picture is appraised: what is finer, small networks do not see either."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +71,3 @@ def prepare_picture(
     if min(image.size) < MIN_EDGE_PX:
         raise DataError(f"{image.width} x {image.height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
     return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
-
-
-def small(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of a picture, its longer edge at most `SMALL_PX`.
-
-    >>> small(Image.new("RGB", (400, 300))).shape
-    (150, 200, 3)
-    """
-    scale = SMALL_PX / max(image.size)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(image, np.uint8)

@@ -73,10 +73,10 @@ def test_size(edge: int, verdict: str) -> None:
 
 
 def test_of_which_training_a_model_knows() -> None:
-    assert of_model({"source": "folder"}) is None
-    assert all(of_model({"source": source}) is not None for source in DERMOSCOPY)
+    assert of_model(None, {"source": "folder"}) is None
+    assert all(of_model(None, {"source": source}) is not None for source in DERMOSCOPY)
     own = Likeness.fit([skin(seed) for seed in range(60)])
-    known = of_model({"source": "folder", "looks": json.loads(json.dumps(own.as_dict()))})
+    known = of_model(json.loads(json.dumps(own.as_dict())), {"source": "folder"})
     assert known is not None
     assert known.of(skin(1))[0] == pytest.approx(own.of(skin(1))[0], rel=1e-3)
     gate = judge(skin(0), 600, 450, network=(64, 64))
