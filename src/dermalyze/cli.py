@@ -58,7 +58,6 @@ COMMANDS = {
 }
 
 EXTRAS = {
-    "serve": "fastapi uvicorn python_multipart prometheus_client",
     "train": "torch torchvision timm safetensors sklearn scipy pandas pyarrow matplotlib tensorboard onnx onnxscript jinja2",
 }
 """Modules that each optional part of the installation brings."""

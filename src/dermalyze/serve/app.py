@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-import dermalyze
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve import replies
 from dermalyze.serve.guard import REFUSE, Guard
@@ -94,7 +94,7 @@ def build_app(
         log: told of every request.
     """
     app = FastAPI(
-        title="dermalyze", version=dermalyze.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
+        title="dermalyze", version=metadata.version("dermalyze"), description=DESCRIPTION, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json",
     )  # fmt: skip
     _routes(app, service)
