@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.fleet.runs import runs
     from dermalyze.fleet.study import compare
+    from dermalyze.model.import_weights import import_weights
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
     from dermalyze.serve.server import serve_http
@@ -87,6 +88,7 @@ _SOURCES = {
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
     "frozen": "stages.frozen:frozen",
+    "import_weights": "model.import_weights:import_weights",
     "init": "stages.init:init",
     "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
@@ -135,6 +137,7 @@ __all__ = [
     "fetch",
     "fit_check",
     "frozen",
+    "import_weights",
     "init",
     "leak_bill",
     "load_experiment",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ class ServeSpec(Spec):
         decoders: processes that decode images.
         decoder_mib: memory of one of them, above what it starts with.
         threads: of one pass of the network; None: one a core.
+        provider: what computes the network; see `Predictor`.
     """
 
     host: Host = "127.0.0.1"
@@ -48,3 +49,4 @@ class ServeSpec(Spec):
     decoders: int = Field(2, ge=1, le=64)
     decoder_mib: int = Field(512, ge=64, le=16_384)
     threads: int | None = Field(None, ge=1, le=1024)
+    provider: Literal["onnxruntime", "openvino", "auto"] = "onnxruntime"

@@ -123,6 +123,12 @@ class ArtefactRecord(_Record):
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
+    def named(self) -> dict[str, str]:
+        """Every file to its SHA-256."""
+        more = (self.calibration_files, self.evaluation_files)
+        return self.files | {str(name): sha256 for files in more for name, sha256 in files.items()}
+
+    @property
     def answers_sha256(self) -> str:
         """SHA-256 of all that the answers depend on: the scores, and what is made of them."""
         values = [self.scores_sha256, self.calibration, self.calibration_files]
@@ -167,7 +173,7 @@ class Artefact:
         with _reading(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
             text = stream.read()
         record = parse_record(text)
-        files: dict[str, str] = {**record.files, **record.calibration_files, **record.evaluation_files}
+        files = record.named
         strangers, missing = sorted(present - {RECORD_NAME, *files}), sorted(files.keys() - present)
         if missing:
             raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {_REMEDY}")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 GRAPH_NAME = "model.onnx"
 REMEDY = "export the model again, or fetch the artefact again from where it came"
 Floats = NDArray[np.float32]
+Answer = Callable[[tuple[str, ...], dict[str, NDArray[Any]]], list[Floats]]
+"""Names of outputs and the inputs by name to these outputs."""
 
 
 ANSWERS, CAM = ("logits", "embedding"), "cam"
@@ -40,6 +43,10 @@ class Graph:
         metadata_width: M; 0: the graph takes none.
         cam: (h, w) of its class-activation map; None: it has none.
         threads: CPU threads of one pass; None: one a core.
+
+    Attributes:
+        provider: what computes logits and embedding.
+        answer: how another library than onnxruntime does; None: onnxruntime does.
 
     Raises:
         ModelError: not ONNX, external data, an unknown operator, other inputs or outputs, 2 GiB or more.
@@ -61,10 +68,16 @@ class Graph:
         self._shape, self._threads, self._lock = (height, width, 3), threads, threading.Lock()
         self._data = data if cam is not None else b""  # of the whole graph, until a map is first asked for
         self._with_cam: onnxruntime.InferenceSession | None = None
+        self.answer: Answer | None = None
+        self.provider = "onnxruntime"
         if cam is not None and CAM not in output_names(data, GRAPH_NAME):
             raise ModelError(f"{GRAPH_NAME}: has no output {CAM}, which artefact.json names; {REMEDY}")
         self._session = self._open(data if cam is None else prune(data, [CAM], GRAPH_NAME), {})
         self.embedding_width = int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
+
+    def answer_by(self, provider: str, answer: Answer) -> None:
+        """Have another library compute logits and embedding from now on; maps stay with onnxruntime."""
+        self.provider, self.answer = provider, answer
 
     def _open(self, data: bytes, more: dict[str, list[int]]) -> onnxruntime.InferenceSession:
         """A session with the inputs and outputs of an artefact, and further outputs of these shapes."""
@@ -127,8 +140,10 @@ class Graph:
         if len(images_BHW3) == 0:  # some operators abort the whole process on an empty batch (onnxruntime's LSTM does)
             return [np.zeros((0, *shapes[name]), np.float32) for name in names]
         try:
-            session = self._whole() if CAM in names else self._session
-            outputs: list[Floats] = session.run(list(names), inputs)
+            if CAM in names:
+                outputs: list[Floats] = self._whole().run(list(names), inputs)
+            else:
+                outputs = self.answer(names, inputs) if self.answer is not None else self._session.run(list(names), inputs)
         except ModelError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no base of their own

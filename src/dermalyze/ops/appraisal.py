@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,5 +169,5 @@ class Likeness:
     @classmethod
     def dermoscopy(cls) -> Likeness:
         """That of HAM10000's training part, for models that were trained on it and do not say."""
-        text = importlib.resources.files("dermalyze.ops").joinpath("dermoscopy.json").read_text(encoding="utf-8")
+        text = Path(__file__).with_name("dermoscopy.json").read_text(encoding="utf-8")
         return cls.from_dict(json.loads(text))

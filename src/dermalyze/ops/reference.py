@@ -37,12 +37,12 @@ def reference_pictures(seed: int, count: int, height: int, width: int) -> NDArra
     cells = words(seed, 0, np.arange(count), rows * columns * 3, stream=_REFERENCE) >> np.uint64(56)
     coarse_Nhw3 = cells.astype(np.int64).reshape(count, rows, columns, 3)
     (top, down), (left, right) = (_between(n, cells_n) for n, cells_n in ((height, rows), (width, columns)))
-    mixed = 0
+    mixed = np.zeros((count, height, width, 3), np.int64)
     for y, weight_y in ((top, 256 - down), (top + 1, down)):
         for x, weight_x in ((left, 256 - right), (left + 1, right)):
             weight = (weight_y[:, None] * weight_x[None, :])[None, :, :, None]
-            mixed = mixed + weight * coarse_Nhw3[:, np.minimum(y, rows - 1)][:, :, np.minimum(x, columns - 1)]
-    pictures = (np.asarray(mixed) >> 16).astype(np.uint8)
+            mixed += weight * coarse_Nhw3[:, np.minimum(y, rows - 1)][:, :, np.minimum(x, columns - 1)]
+    pictures = (mixed >> 16).astype(np.uint8)
     noise = words(seed, 1, np.arange(height), width * 3, stream=_REFERENCE) >> np.uint64(56)
     pictures[-1] = noise.astype(np.uint8).reshape(height, width, 3)
     return pictures

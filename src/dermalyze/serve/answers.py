@@ -35,6 +35,7 @@ def predict(
     prevalence: Mapping[str, float] | None = None,
     metadata: Mapping[str, str | float] | None = None,
     explain: str | Path | None = None,
+    provider: str = "onnxruntime",
 ) -> Answers:
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
 
@@ -47,6 +48,7 @@ def predict(
         metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
         explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
             predicted class. The map is of the picture as it stands, also where the recipe asks further views of it.
+        provider: "onnxruntime", "openvino" or "auto"; see `Predictor`.
 
     Raises:
         UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata that the
@@ -58,7 +60,7 @@ def predict(
         for answer in predict("outputs/first", ["photos", "more.zip"]):
             print(answer.error or answer.predicted_class)
     """
-    predictor = Predictor(model, threads=threads, prevalence=prevalence)
+    predictor = Predictor(model, threads=threads, prevalence=prevalence, provider=provider)
     known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
     predictor.check_explain(explain is not None)
     rows = predictor.predict_batch(read_inputs(images), batch_size, metadata=known, explain=explain is not None)

@@ -77,9 +77,8 @@ def spread(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing)
         x0, y0, x1, y1 = (round(edge) for edge in edges)
         whole = np.full((height, width), np.nan, dtype=np.float32)
         seen = (max(1, min(x1, width) - max(x0, 0)), max(1, min(y1, height) - max(y0, 0)))
-        whole[max(y0, 0) : max(y0, 0) + seen[1], max(x0, 0) : max(x0, 0) + seen[0]] = cam.resize(
-            seen, Image.Resampling.BILINEAR
-        )
+        resized = np.array(cam.resize(seen, Image.Resampling.BILINEAR), dtype=np.float32)
+        whole[max(y0, 0) : max(y0, 0) + seen[1], max(x0, 0) : max(x0, 0) + seen[0]] = resized
         return whole
     left, top = (p.width - wide) // 2, (p.height - tall) // 2  # of the picture within black bars; 0 where it fills the frame
     box = (

@@ -146,18 +146,34 @@ class Predictor:
         model: a run folder, or the folder of an artefact.
         threads: CPU threads of one pass; None: one a core.
         prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
+        provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
+            two; see `dermalyze.serve.provider`.
 
     Raises:
-        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1.
+        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1; no such provider.
         ModelError: the artefact is refused; see `Artefact.open`.
+        MissingExtraError: OpenVINO is asked for and not installed.
 
     Example:
         result = Predictor("outputs/my_run").predict("image.jpg")
         print(result["predicted_class"], result["confidence"])
     """
 
-    def __init__(self, model: str | Path, *, threads: int | None = None, prevalence: Mapping[str, float] | None = None) -> None:
-        self.artefact = Artefact.open(_artefact_folder(Path(model)), threads=threads)
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int | None = None,
+        prevalence: Mapping[str, float] | None = None,
+        provider: str = "onnxruntime",
+    ) -> None:
+        folder = _artefact_folder(Path(model))
+        self.artefact = Artefact.open(folder, threads=threads)
+        self.provider = "onnxruntime"
+        if provider != "onnxruntime":
+            from dermalyze.serve.provider import choose_provider  # here, not above: most answers need none of it
+
+            self.provider = choose_provider(self.artefact, folder, provider, threads)
         self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
         metadata = self.artefact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None

@@ -66,7 +66,7 @@ class Service:
         self.spec, self.measured = spec, Measured()
         self.predictors: dict[str, Predictor] = {}
         for model in models:
-            predictor = Predictor(model, threads=spec.threads)
+            predictor = Predictor(model, threads=spec.threads, provider=spec.provider)
             name = address(predictor.artefact.record.name)
             if name in self.predictors:
                 raise UsageError(f"two models are called '{name}'; rename the folder of one and export it again")

@@ -104,8 +104,7 @@ def _of_artefact(folder: Path, threads: int | None) -> Iterator[Check]:
         yield Check(RECORD_NAME, False, str(error))
         return
     yield Check(RECORD_NAME, True, f"format {record.schema_version}, {len(record.classes)} classes, recipe {record.recipe}")
-    named: dict[str, str] = {**record.files, **record.calibration_files, **record.evaluation_files}
-    for name, expected in named.items():
+    for name, expected in record.named.items():
         yield _hashed(folder / name, expected, name)
     try:
         artefact = Artefact.open(folder, threads=threads)

@@ -29,9 +29,10 @@ from dermalyze.core.artefact_edit import earlier_evaluation
 from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
 from dermalyze.core.errors import ModelError
 from dermalyze.core.progress import say
-from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.int8 import export_int8
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.training_looks import training_looks
 from dermalyze.model.checkpoint import load_best
@@ -80,14 +81,21 @@ class ExportResult:
         ]
 
 
-def export(run: Run, spec: ExperimentSpec) -> ExportResult:
+def export(run: Run, spec: ExperimentSpec, *, int8: bool = False) -> Result:
     """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
+
+    Args:
+        run: trained.
+        spec: `inference.recipe` is what the artefact answers with.
+        int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see `dermalyze.data.int8`.
 
     Raises:
         UsageError: nothing has been trained, or another process works in the run.
         ModelError: the checkpoint is damaged or another run's, the network can't be exported, or its numbers differ.
         ResourceError: the folder can't be written.
     """
+    if int8:
+        return export_int8(run, spec)
     with run.lock():
         run.probe_write()
         for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
