@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
 from serving import FILE, Server, answer_of, multipart, picture, post, read_all, server
 
+from dermalyze.core.errors import DataError, ResourceError, UsageError
 from dermalyze.data.foreign import SYNTHETIC
+from dermalyze.serve.client import Client
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes are bounded and found through /proc")
@@ -358,6 +358,25 @@ def test_49_names_origins_and_hosts(served: Server) -> None:
     assert answer_of(served.raw(post(body, "/v1/predict", "Sec-Fetch-Site: cross-site")))[0] == 403
     assert answer_of(served.raw(post(body, "/v1/predict", "Origin: http://localhost")))[0] == 200
     assert answer_of(served.raw(post(body).replace(b"Host: localhost", b"Host: evil")))[0] == 400
+
+
+def test_the_client(served: Server) -> None:
+    client = Client(served.address)
+    assert client.ready()
+    assert [model["name"] for model in client.models()] == ["stand-in"]
+    answer = client.predict([picture(), picture(1)], top_k=1)
+    assert [len(result["top"]) for result in answer["results"]] == [1, 1]
+    with pytest.raises(DataError, match="not_an_image"):
+        client.predict(b"no image")
+    with pytest.raises(DataError, match="none of that name"):
+        client.predict(picture(), model="other")
+    with pytest.raises(DataError, match="not_found"):
+        client.card("stand-in")
+    with pytest.raises(ResourceError):
+        Client("http://127.0.0.1:9", timeout_s=2).models()
+    assert not Client("http://127.0.0.1:9").ready()
+    with pytest.raises(UsageError):
+        Client("ftp://x")
 
 
 def test_the_log_tells_nothing_of_what_was_sent(artefact: Path) -> None:
