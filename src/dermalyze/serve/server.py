@@ -91,6 +91,7 @@ def serve_http(
         asyncio.run(server.serve(sockets=[listening]))
     finally:
         service.close()
+        log.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
