@@ -55,7 +55,8 @@ class Log:
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
             with contextlib.suppress(OSError, ValueError):
-                print(line, file=sys.stderr, flush=True)
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
 
     def request(self, number: str, method: str, route: str, status: int, seconds: float, received: int) -> None:
         """A request was answered."""
