@@ -261,9 +261,9 @@ SLOW_MODEL = """
 import time
 from dermalyze.serve.predictor import Predictor
 whole = Predictor.answer
-def answer(self, prepared, known):
+def answer(self, prepared, known, explain=False):
     time.sleep({seconds} * len(prepared))
-    return whole(self, prepared, known)
+    return whole(self, prepared, known, explain)
 Predictor.answer = answer
 """
 
