@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dermalyze.model.import_weights import import_weights
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
+    from dermalyze.serve.server import serve_http
     from dermalyze.serve.verify import verify
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
@@ -100,6 +101,7 @@ _SOURCES = {
     "run": "fleet.pipeline:run_experiment",
     "runs": "fleet.runs:runs",
     "schema": "config.experiment:json_schema",
+    "serve_http": "serve.server:serve_http",
     "similar": "stages.similar:similar",
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
@@ -148,6 +150,7 @@ __all__ = [
     "run",
     "runs",
     "schema",
+    "serve_http",
     "similar",
     "split",
     "synth",

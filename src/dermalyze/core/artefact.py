@@ -118,6 +118,7 @@ class ArtefactRecord(_Record):
     cam: CamRecord | None = None
     calibration: dict[str, Any] | None = None
     calibration_files: dict[Literal["ood.bin"], Sha256] = {}
+    looks: dict[str, Any] | None = None
     reference: ReferenceRecord | None = None
     evaluated_answers_sha256: Sha256 | None = None
     evaluation_files: dict[Literal["model_card.md", "metrics.json"], Sha256] = {}
@@ -128,7 +129,7 @@ class ArtefactRecord(_Record):
         lacking = {name for name in ("metadata", "second", "cam") if getattr(self, name) is None}  # as older records do
         lacking |= {"task"} if self.task == "multiclass" else set()
         made_from_them = {"calibration", "calibration_files", "reference", "evaluated_answers_sha256", "evaluation_files"}
-        without = made_from_them | lacking
+        without = made_from_them | lacking | {"looks"}
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

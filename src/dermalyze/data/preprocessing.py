@@ -18,6 +18,9 @@ from dermalyze.core.errors import ModelError
 if TYPE_CHECKING:
     from dermalyze.config.data import PreprocessSpec  # not above: to answer, no configuration is read
 
+SMALL_PX = 200
+"""Longer edge at which a picture is appraised: what is finer, small networks do not see either."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -138,6 +141,19 @@ def to_size(picture: NDArray[np.uint8] | Image.Image, p: Preprocessing) -> NDArr
     frame = Image.new("RGB", (p.width, p.height))
     frame.paste(resized, ((p.width - size[0]) // 2, (p.height - size[1]) // 2))
     return np.asarray(frame, np.uint8)
+
+
+def small(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of a picture, its longer edge at most `SMALL_PX`.
+
+    >>> small(Image.new("RGB", (400, 300))).shape
+    (150, 200, 3)
+    """
+    scale = SMALL_PX / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image, np.uint8)
 
 
 def _squash(width: int, height: int, p: Preprocessing) -> tuple[int, int]:

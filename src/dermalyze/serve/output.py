@@ -80,8 +80,9 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
             top, highest = max(row.probabilities.items(), key=lambda item: item[1])
         probability = "    -" if highest is None else f"{highest:.3f}"
         called = ", ".join(row.positive) or "none" if row.positive is not None else ""
-        said = row.error or row.reason or row.predicted_class_description or called
-        label = one_line({"refer": "refer", "set": "set"}.get(row.decision or "", top or "error"))
+        said = row.error or row.reason or "; ".join(row.reasons) or row.predicted_class_description or called
+        shown = "refer" if row.verdict == "refer" else row.decision or ""
+        label = one_line({"refer": "refer", "set": "set"}.get(shown, top or "error"))
         print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
@@ -114,6 +115,8 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         "decision",
         "ood_score",
         "reason",
+        "verdict",
+        "reasons",
         "metadata_unknown",
         "notes",
         "error",
@@ -133,6 +136,7 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         cells += ["" if number is None else f"{number:.9g}" for number in numbers]
         cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
         cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]
+        cells += [row.verdict or "", safe_cell("; ".join(row.reasons))]
         cells += [safe_cell("; ".join(row.metadata_unknown or ()))]
         cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
         writer.writerow(cells)

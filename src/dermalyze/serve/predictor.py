@@ -20,7 +20,7 @@ from dermalyze.core.artefact import RECORD_NAME, Artefact
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.images import Preprocessing, check_size, decode, to_size
+from dermalyze.data.images import Preprocessing
 from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import reprior
 from dermalyze.ops.label_calibration import read_thresholds
@@ -29,14 +29,15 @@ from dermalyze.ops.recipes import apply_recipe
 from dermalyze.ops.reference import calibrator_of
 from dermalyze.ops.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
 from dermalyze.ops.tasks import TASKS
+from dermalyze.serve.gate import UNJUDGED, Gate, conclude, judge, of_model
 from dermalyze.serve.inputs import Item, read_file
+from dermalyze.serve.preparing import Prepared, prepare, prepare_picture
 from dermalyze.serve.second import Case, joined, parts_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
-MIN_EDGE_PX = 8  # less is no photograph
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,14 @@ class Prediction(Mapping[str, Any]):
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
             sets were calibrated.
         decision: "answer"; "set", where `prediction_set` is the answer and not the class alone; or "refer", to a person.
+        gate: what the gate found; None where the picture was not judged.
         abstain: the decision is to refer; the rest of the answer is there to be seen, not to be used.
         reason: why it is not simply answered, or None.
         ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
         ood_threshold: above it a picture is referred.
+        verdict: "accept", "caution" or "refer": the worst of what the gate found on the picture and of the decision; None where
+            the picture was not judged.
+        reasons: why it is not simply accepted, in words.
         cam: with `explain`, where the picture speaks for `cam_class` (above 0) or against it (below), (h, w) of the network's
             last map, in units of logits; of the picture as it stands, whatever further views the recipe asks; see
             `dermalyze.serve.heatmap`.
@@ -100,6 +105,9 @@ class Prediction(Mapping[str, Any]):
     metadata_unknown: tuple[str, ...] | None = None
     positive: tuple[str, ...] | None = None
     thresholds: dict[str, float] | None = None
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+    gate: Gate | None = None
     cam: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     cam_class: str | None = None
     picture: Image | None = field(default=None, compare=False, repr=False)
@@ -129,6 +137,7 @@ class Prediction(Mapping[str, Any]):
             values |= {"ood_score": self.ood_score, "ood_threshold": self.ood_threshold} if self.ood_score is not None else {}
             values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}
+            values |= {"verdict": self.verdict, "reasons": list(self.reasons)} if self.verdict is not None else {}
             values |= {"metadata_unknown": list(self.metadata_unknown)} if self.metadata_unknown is not None else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
@@ -190,6 +199,7 @@ class Predictor:
             raise UsageError("prevalence: shares of classes of which each image has one; this model gives any number of labels")
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
+        self.likeness = of_model(self.artefact.record.looks, self.artefact.record.training)
         self.detector = _detector(self.artefact) if self.rule.limit is not None else None
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
@@ -294,7 +304,13 @@ class Predictor:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
                 prepared = list(pool.map(functools.partial(self._prepare_case, keep=bool(explain)), chunk))
-                yield from self._answer(prepared, known, explain)
+                yield from self.answer(prepared, known, explain)
+
+    def blank(self, prepared: Prepared, **known: Any) -> Prediction:
+        """An answer for a prepared picture that is still to be filled in: what the gate found, and what was done to it."""
+        p = self.preprocessing
+        found = judge(prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness)
+        return Prediction(**known, notes=prepared.notes, gate=found, picture=prepared.picture)
 
     def require_second(self) -> None:
         """Refuse a second picture for a model of one.
@@ -353,12 +369,19 @@ class Predictor:
         row = {name.strip().lower(): value for name, value in image.columns.items() if not is_missing(value)}
         return {name: row[name.lower()] for name in self.encoder.names if name.lower() in row}
 
-    def _answer(
+    def answer(
         self,
         prepared: list[tuple[Prediction, NDArray[np.uint8] | None]],
         known: list[dict[str, Value]],
         explain: bool | str = False,
     ) -> Iterator[Prediction]:
+        """Answers for images that are prepared: blanks to be filled in with their pixels, or finished errors with None.
+
+        Args:
+            prepared: one an image; pixels (H, W, 3) uint8 at the network's size.
+            known: metadata of each, by the names of the model's columns.
+            explain: whether each has its map, or the class that the maps are of.
+        """
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
         if not pixels:
             yield from (blank for blank, _ in prepared)
@@ -392,18 +415,24 @@ class Predictor:
                     "predicted_class_description": self.artefact.descriptions[best],
                     "confidence": float(probabilities_C.max()),
                 }
+            said = tuple(f"metadata: {name} {problem}" for name, problem in problems.items())
+            reason = self.rule.reason(outcome, probabilities_C, self.classes, score)
+            beyond = tuple(words for words in said if OUTSIDE in words)
+            verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, beyond)
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "picture")},
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate", "picture")},
                 cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
                 cam_class=shown if cam_BChw is not None else None,
-                notes=(*blank.notes, *(f"metadata: {name} {problem}" for name, problem in problems.items())),
+                notes=(*blank.notes, *said),
+                verdict=verdict,
+                reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
                 **called,
                 calibrated=self.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
                 abstain=DECISIONS[outcome] == "refer",
-                reason=self.rule.reason(outcome, probabilities_C, self.classes, score),
+                reason=reason,
                 ood_score=score,
                 ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
                 probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
@@ -428,22 +457,13 @@ class Predictor:
                     return Prediction(**known, error=image.error), None
                 image = image.data
             if isinstance(image, np.ndarray):
-                picture: NDArray[np.uint8] | Image = _from_array(image)
-                check_size(image.shape[1], image.shape[0])
+                prepared = prepare_picture(_from_array(image), self.preprocessing, keep=keep)
                 known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
             else:
                 data = image if isinstance(image, bytes) else _encode(image)
                 known["sha256"] = sha256_bytes(data)
-                decoded = decode(data, least=self.preprocessing.least)
-                picture, known["notes"] = decoded.image, decoded.notes
-            width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
-            if min(width, height) < MIN_EDGE_PX:
-                raise DataError(f"{width} x {height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
-            if keep:
-                from PIL import Image
-
-                known["picture"] = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-            return Prediction(**known), to_size(picture, self.preprocessing)
+                prepared = prepare(data, self.preprocessing, keep=keep)
+            return self.blank(prepared, **known), prepared.pixels
         except DataError as error:
             return Prediction(**known, error=str(error)), None
 

@@ -36,6 +36,7 @@ from dermalyze.core.second import packed, unpacked
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.int8 import export_int8
 from dermalyze.data.manifest import read_classes
+from dermalyze.data.training_looks import training_looks
 from dermalyze.model.checkpoint import load_best
 from dermalyze.model.closed_form import ClosedForm, cam_record, map_size, reason_against
 from dermalyze.model.deployed import OPSET, Deployed, DeployedPair, to_onnx
@@ -133,7 +134,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False) -> Result:
         parity = measure_parity(network, graph, preprocessing.height, preprocessing.width, task)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        values = make_record(run, spec, best, encoder, hashes, parity)
+        values = make_record(run, spec, best, encoder, hashes, parity) | {"looks": training_looks(run, spec)}
         record, more = with_calibration(run, {**values, "cam": cam_record(against, cam_size)})
         blank = np.array(encoder.blank, np.float32) if encoder is not None else None
         record["reference"] = reference_answers(graph, blank, record)
