@@ -48,6 +48,12 @@ def make_artefact(tmp_path: Path) -> Callable[..., Path]:
     return lambda name="artefact", **changes: write_artefact(tmp_path / name, **changes)
 
 
+@pytest.fixture(scope="session")
+def artefact_writer() -> Callable[..., Path]:
+    """`write_artefact(folder, **changes)`, for what is made once for many tests."""
+    return write_artefact
+
+
 def write_artefact(
     folder: Path,
     *,

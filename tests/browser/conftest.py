@@ -1,0 +1,86 @@
+"""One server and one browser for each file of tests on the web page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from web_page import ARGUMENTS, CHROMIUM, Watched, serving, watched
+
+from dermalyze.config.classes import HAM10000_CLASSES
+from dermalyze.data.synth import synthesize
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, artefact_writer: Callable[..., Path]) -> Iterator[str]:
+    """Of a server that answers by a stand-in network with the seven classes of HAM10000."""
+    folder = tmp_path_factory.mktemp("served") / "artefact"
+    artefact_writer(folder, classes=tuple(HAM10000_CLASSES), height=48, width=64, training={"source": "ham10000"})
+    with serving(folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Watched]]:
+    """Open the page, perhaps with settings of a Playwright context; at the end nothing may have gone wrong or elsewhere."""
+    contexts, pages = [], []
+
+    def open_one(**settings: Any) -> Watched:
+        contexts.append(watched(browser, address, **settings))
+        pages.append(contexts[-1].__enter__())
+        return pages[-1]
+
+    yield open_one
+    for context in contexts:
+        context.__exit__(None, None, None)
+    for page in pages:
+        assert page.errors == []
+        assert [url for url in page.asked if not url.startswith((address, "blob:", "data:"))] == []
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> list[Path]:
+    """Six dermoscopic pictures: real ones where they are at hand, else invented ones."""
+    folder = tmp_path_factory.mktemp("pictures")
+    real = shared / "data" / "ham10000" / "HAM10000_images_part_1.zip"
+    if real.exists():
+        with zipfile.ZipFile(real) as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[:600:100]
+            return [Path(archive.extract(name, folder)) for name in names]
+    made = synthesize(folder / "set", lesions=7, size_px=(150, 200), balance="even", workers=1)
+    return sorted(made.root.rglob("*.jpg"))[:6]
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("noise") / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def heatmap() -> dict[str, Any]:
+    """As the server gives it for a model that has one."""
+    pixels = np.zeros((150, 200, 4), np.uint8)
+    pixels[50:100, 60:140] = (220, 30, 30, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    png = base64.b64encode(buffer.getvalue()).decode()
+    return {"png_base64": png, "class": "mel", "method": "class activation map", "signed": False, "grade": None}
