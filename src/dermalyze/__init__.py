@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dermalyze.fleet.study import compare
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
+    from dermalyze.serve.server import serve_http
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
@@ -97,6 +98,7 @@ _SOURCES = {
     "run": "fleet.pipeline:run_experiment",
     "runs": "fleet.runs:runs",
     "schema": "config.experiment:json_schema",
+    "serve_http": "serve.server:serve_http",
     "similar": "stages.similar:similar",
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
@@ -143,6 +145,7 @@ __all__ = [
     "run",
     "runs",
     "schema",
+    "serve_http",
     "similar",
     "split",
     "synth",

@@ -37,6 +37,7 @@ COMMANDS = {
     "synth": "synth",
     "fetch": "fetch",
     "predict": "predict",
+    "serve": "serve_http",
     "plot": "plot",
     "fit-check": "fit_check",
     "ensemble": "ensemble",
@@ -56,6 +57,7 @@ COMMANDS = {
 }
 
 EXTRAS = {
+    "serve": "fastapi uvicorn python_multipart prometheus_client",
     "train": "torch torchvision timm safetensors sklearn scipy pandas pyarrow matplotlib tensorboard onnx onnxscript jinja2",
 }
 """Modules that each optional part of the installation brings."""
@@ -530,6 +532,42 @@ def predict(
         )
     if errors:
         say(f"{errors} of {counted.rows} images could not be read; their lines say why")
+
+
+@command(
+    "serve",
+    "dermalyze serve outputs/first",
+    "dermalyze serve outputs/first outputs/second --port 8080",
+    "dermalyze serve outputs/first --host 0.0.0.0 --allow-host clinic.example --keys-file keys.txt",
+)
+def serve(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Runs or artefacts; the first is the default.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8000,
+    hosts: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A name it may be called by; * allows all.")
+    ] = None,
+    origins: Annotated[
+        list[str] | None, typer.Option("--allow-origin", metavar="URL", help="A page elsewhere that may post to it.")
+    ] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option("--keys-file", metavar="FILE", help="API keys, one a line; else DERMALYZE_API_KEYS.")
+    ] = None,
+    queue: Annotated[int | None, typer.Option("--queue", help="Requests that may wait; default 8.")] = None,
+    body_mib: Annotated[int | None, typer.Option("--body-mib", help="Largest request, MiB; default 32.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option("--deadline", help="Seconds until a request is given up; default 30.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads of one pass; default: one a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object once it listens.")] = False,
+) -> None:
+    """Answer over HTTP, until it is stopped."""
+    from dermalyze.serve.server import spec_of
+
+    given = {"host": host, "port": port, "hosts": tuple(hosts or ()), "origins": tuple(origins or ())}
+    spec = spec_of({**given, "queue": queue, "body_mib": body_mib, "deadline_s": deadline_s, "threads": threads})
+    tell = (lambda address: typer.echo(json.dumps({"address": address}))) if as_json else None
+    call("serve", models, spec, keys_file=keys_file, started=tell)
 
 
 @command("plot", "dermalyze plot outputs/first")

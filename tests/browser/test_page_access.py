@@ -162,6 +162,7 @@ def test_policy_lets_nothing_else_in(address: str) -> None:
         policy, page = response.headers["Content-Security-Policy"], response.read().decode()
     rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split(";") if rule.strip()}
     assert rules["default-src"] in (["'self'"], ["'none'"])
+    assert rules["script-src"] == rules["style-src"] == rules["connect-src"] == ["'self'"]
     assert set(rules["img-src"]) == {"'self'", "blob:", "data:"}
     assert "unsafe" not in policy
     assert page == (WEB / "index.html").read_text(encoding="utf-8")
@@ -181,7 +182,7 @@ def test_every_file_is_used_and_packed() -> None:
     texts = {path.name: path.read_text(encoding="utf-8") for path in WEB.iterdir()}
     for name in texts.keys() - {"index.html"}:
         assert any(f"/{name}" in text for other, text in texts.items() if other != name), name
-    assert 'serve/web/*"' in (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"serve/web/**/*"' in (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_word_stands_in_one_place_and_is_used() -> None:

@@ -33,7 +33,8 @@ needs_browser = pytest.mark.skipif(
 @contextmanager
 def serving(artefact: Path, *options: str) -> Iterator[str]:
     """Run `dermalyze serve` on a free port; gives the address of its page."""
-    command = [sys.executable, "-m", "dermalyze.cli", "serve", str(artefact), "--port", "0", *options]
+    program = "from dermalyze.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(artefact), "--port", "0", "--threads", "1", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         try:

@@ -215,7 +215,7 @@ class Predictor:
         with ThreadPoolExecutor(DECODERS) as pool:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
-                yield from self._answer(list(pool.map(self._prepare, chunk)), known)
+                yield from self.answer(list(pool.map(self._prepare, chunk)), known)
 
     def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Metadata for every image, by the names of the model's columns.
@@ -244,9 +244,15 @@ class Predictor:
         row = {name.strip().lower(): value for name, value in image.columns.items() if not is_missing(value)}
         return {name: row[name.lower()] for name in self.encoder.names if name.lower() in row}
 
-    def _answer(
+    def answer(
         self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]], known: list[dict[str, Value]]
     ) -> Iterator[Prediction]:
+        """Answers for images that are prepared: blanks to be filled in with their pixels, or finished errors with None.
+
+        Args:
+            prepared: one an image; pixels (H, W, 3) uint8 at the network's size.
+            known: metadata of each, by the names of the model's columns.
+        """
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
         if not pixels:
             yield from (blank for blank, _ in prepared)

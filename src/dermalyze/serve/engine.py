@@ -1,0 +1,123 @@
+"""The one thread that runs the networks: images that wait are answered together, and the event loop stays free."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dermalyze.core.errors import ModelError
+from dermalyze.ops.tabular import Value
+from dermalyze.serve.predictor import Prediction, Predictor
+from dermalyze.serve.preparing import Prepared
+from dermalyze.serve.refusals import Refusal
+
+
+@dataclass(eq=False)
+class Job:
+    """One image of a request, waiting.
+
+    Attributes:
+        predictor: whose answer it waits for.
+        prepared: the image.
+        known: its metadata.
+        done: told of the answer, in the event loop.
+    """
+
+    predictor: Predictor
+    prepared: Prepared
+    known: Mapping[str, Value]
+    done: asyncio.Future[Prediction]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+
+class Engine:
+    """Answers jobs in order.
+
+    Args:
+        batch: images of one pass.
+        faulty: called whenever the model gives no usable numbers.
+    """
+
+    def __init__(self, batch: int, faulty: Callable[[], None] = lambda: None) -> None:
+        self.batch, self.faulty = batch, faulty
+        self.image_s = 0.0
+        """What an image takes, running mean; 0 before the first."""
+        self._waiting: deque[Job] = deque()
+        self._more = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
+        self._thread.start()
+
+    async def answer(self, predictor: Predictor, prepared: Prepared, known: Mapping[str, Value]) -> Prediction:
+        """The answer for one image.
+
+        Raises:
+            Refusal: `model_fault`.
+        """
+        job = Job(predictor, prepared, known, asyncio.get_running_loop().create_future())
+        with self._more:
+            self._waiting.append(job)
+            self._more.notify()
+        return await job.done
+
+    def close(self) -> None:
+        """End the thread once it has answered what it holds."""
+        with self._more:
+            self._closed = True
+            self._more.notify()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while (jobs := self._take()) is not None:
+            started = time.perf_counter()
+            results = self._run(jobs)
+            took = (time.perf_counter() - started) / max(1, len(jobs))
+            self.image_s = took if self.image_s == 0 else 0.9 * self.image_s + 0.1 * took
+            for job, result in zip(jobs, results, strict=True):
+                job.loop.call_soon_threadsafe(_tell, job.done, result)
+
+    def _take(self) -> list[Job] | None:
+        """Jobs of one model, as many as are answered together; those given up are left out. None: it is over."""
+        with self._more:
+            while True:
+                while not self._waiting:
+                    if self._closed:
+                        return None
+                    self._more.wait()
+                taken: list[Job] = []
+                while self._waiting and len(taken) < self.batch:
+                    if taken and self._waiting[0].predictor is not taken[0].predictor:
+                        break
+                    job = self._waiting.popleft()
+                    if not job.done.done():
+                        taken.append(job)
+                if taken:
+                    return taken
+
+    def _run(self, jobs: Sequence[Job]) -> list[Prediction | BaseException]:
+        predictor = jobs[0].predictor
+        leak = predictor.artefact.record.accepted_leak
+        blanks: list[Any] = [(Prediction(0, None, notes=j.prepared.notes, accepted_leak=leak), j.prepared.pixels) for j in jobs]
+        try:
+            return list(predictor.answer(blanks, [dict(job.known) for job in jobs]))
+        except ModelError:
+            if len(jobs) > 1:  # one image's fault is not the others'
+                return [result for job in jobs for result in self._run([job])]
+            self.faulty()
+            return [Refusal("model_fault", "the model gave no usable numbers for this image")]
+        except Exception as error:
+            return [error] * len(jobs)
+
+
+def _tell(done: asyncio.Future[Prediction], result: Prediction | BaseException) -> None:
+    if done.done():
+        return
+    if isinstance(result, BaseException):
+        done.set_exception(result)
+    else:
+        done.set_result(result)

@@ -1,0 +1,265 @@
+"""What the server does with a request, without a word of HTTP routing: admit it, read it, decode, judge and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dermalyze.config.serve import ServeSpec
+from dermalyze.core.errors import UsageError, nearest
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.ops.tabular import Value
+from dermalyze.serve import gate as gates
+from dermalyze.serve.decoding import Decoders
+from dermalyze.serve.engine import Engine
+from dermalyze.serve.measured import Measured
+from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.refusals import Refusal
+from dermalyze.serve.replies import image_reply, model_reply, model_words
+from dermalyze.serve.uploads import Budget, Form, Receive, boundary_of, chunks, read_form
+
+FIELDS = ("metadata", "top_k", "explain", "recipe", "model", "class")
+BODIES = 8  # of the largest size that may be in memory at once
+CALL_S = 0.05  # taken for one request before any was timed
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks for, checked.
+
+    Attributes:
+        name: of the model.
+        top: how many classes are ranked.
+        explain: whether a heat map is wanted.
+        of_class: for which class; None: the predicted one.
+        known: each image's metadata.
+    """
+
+    name: str
+    top: int
+    explain: bool
+    of_class: str | None
+    known: list[dict[str, Value]]
+
+
+class Service:
+    """Models, ready to answer requests.
+
+    Args:
+        models: runs or artefacts; the first answers where none is named.
+        spec: limits.
+
+    Raises:
+        UsageError: no model, or two of one name.
+        ModelError: an artefact is refused.
+    """
+
+    def __init__(self, models: Sequence[str | Path], spec: ServeSpec) -> None:
+        self.spec, self.measured = spec, Measured()
+        self.predictors: dict[str, Predictor] = {}
+        for model in models:
+            predictor = Predictor(model, threads=spec.threads)
+            name = address(predictor.artefact.record.name)
+            if name in self.predictors:
+                raise UsageError(f"two models are called '{name}'; rename the folder of one and export it again")
+            self.predictors[name] = predictor
+        if not self.predictors:
+            raise UsageError("no model; name a run or an artefact")
+        self.likeness = {name: gates.of_model(p.artefact.record.training) for name, p in self.predictors.items()}
+        self.decoders = Decoders(spec.decoders, spec.decoder_mib, spec.pixels, self.measured.lost_decoder)
+        self.engine = Engine(spec.batch, self.measured.model_fault)
+        self.budget = Budget(BODIES * spec.body_mib * 2**20)
+        self.under_way, self.call_s = 0, CALL_S
+
+    def close(self) -> None:
+        """End its thread and processes."""
+        self.engine.close()
+        self.decoders.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer now."""
+        return bool(self.decoders.pids)
+
+    def models(self) -> dict[str, Any]:
+        """The body of `/v1/models`."""
+        return {"models": [model_reply(name, predictor) for name, predictor in self.predictors.items()]}
+
+    def predictor(self, name: str) -> Predictor:
+        """Raises: Refusal: no such model."""
+        if name not in self.predictors:
+            raise Refusal("not_found", f"there is no model of that name; there are {', '.join(self.predictors)}")
+        return self.predictors[name]
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """One of the places of requests under way.
+
+        Raises:
+            Refusal: none is free.
+        """
+        self.check_room()
+        self.under_way += 1
+        self.measured.under_way.set(self.under_way)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.call_s = 0.9 * self.call_s + 0.1 * (time.monotonic() - started) / self.under_way
+            self.under_way -= 1
+            self.measured.under_way.set(self.under_way)
+
+    def check_room(self) -> None:
+        """Raises: Refusal: as many requests are under way as may be."""
+        if self.under_way > self.spec.queue:
+            seconds = max(1, math.ceil(self.under_way * self.call_s))
+            raise Refusal("busy", f"{self.under_way} requests are under way", {"Retry-After": str(seconds)})
+
+    async def predict(self, receive: Receive, headers: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
+        """The answer to a request to predict, or with `explain` to one to explain.
+
+        Args:
+            receive: ASGI's, for the body.
+            headers: the request's, in lower case.
+
+        Raises:
+            Refusal: of the whole request; where it holds one image, of that.
+        """
+        self.check_room()  # before the body is read: nobody shall send it for nothing
+        until = time.monotonic() + self.spec.deadline_s
+        boundary, limit = boundary_of(headers.get("content-type")), self.spec.body_mib * 2**20
+        length = int(headers.get("content-length", "0"))
+        if length > limit:
+            raise Refusal("too_large", f"the body is larger than {limit} bytes")
+        size = length or limit  # of a chunked body the size is not known before
+        self.budget.take(size)
+        try:
+            form = await read_form(
+                chunks(receive, limit=limit, slow_s=self.spec.slow_s), boundary, files=1 if explain else self.spec.files
+            )
+            wish = self.wish(form, explain)
+            with self.admitted():
+                return await self._answer(form.files, wish, until)
+        finally:
+            self.budget.give(size)
+
+    def wish(self, form: Form, explain: bool) -> Wish:
+        """What the fields of a form ask for.
+
+        Raises:
+            Refusal: a field is unknown, or its value makes no sense.
+        """
+        fields = form.fields
+        for name in fields:
+            if name not in FIELDS:
+                raise Refusal("bad_field", f"there is no field of that name{nearest(name[:40], ['file', *FIELDS])}")
+        if not form.files:
+            raise Refusal("no_file", "the request holds no image")
+        name = fields.get("model", next(iter(self.predictors)))
+        if name not in self.predictors:
+            raise Refusal("bad_field", f"model: there is none of that name; there are {', '.join(self.predictors)}")
+        predictor = self.predictors[name]
+        if fields.get("recipe", predictor.artefact.recipe) != predictor.artefact.recipe:
+            raise Refusal(
+                "other_recipe",
+                f"recipe: the model is calibrated and measured with '{predictor.artefact.recipe}' and with no other",
+            )
+        wanted = fields.get("explain", "true" if explain else "false").lower()
+        if wanted not in ("true", "false", "1", "0"):
+            raise Refusal("bad_field", "explain: must be true or false")
+        top = fields.get("top_k", str(len(predictor.classes)))
+        if not re.fullmatch(r"[0-9]{1,6}", top, re.ASCII) or int(top) < 1:
+            raise Refusal("bad_field", "top_k: must be a whole number from 1")
+        if fields.get("class", predictor.classes[0]) not in predictor.classes:
+            raise Refusal("bad_field", f"class: must be one of {', '.join(predictor.classes)}")
+        known = metadata_rows(fields.get("metadata"), len(form.files))
+        try:
+            rows = [predictor.metadata_of(row) for row in known]
+        except UsageError as error:
+            raise Refusal("metadata", str(error)) from None
+        return Wish(name, int(top), wanted in ("true", "1") or explain, fields.get("class"), rows)
+
+    async def _answer(self, files: Sequence[bytearray], wish: Wish, until: float) -> dict[str, Any]:
+        predictor = self.predictors[wish.name]
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                tasks = [self._image(i, bytes(data), wish, until) for i, data in enumerate(files)]
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+        except TimeoutError:
+            raise Refusal("too_late", f"the request was not answered within {self.spec.deadline_s:g} s") from None
+        replies = []
+        for index, result in enumerate(results):
+            if isinstance(result, Refusal):
+                if len(files) == 1 or result.status >= 500:
+                    raise result
+                self.measured.images.labels("refused").inc()
+                replies.append({"index": index, "error": result.words})
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                self.measured.images.labels(result["verdict"]).inc()
+                replies.append(result)
+        return {"model": model_words(wish.name, predictor), "results": replies, "disclaimer": DISCLAIMER}
+
+    async def _image(self, index: int, data: bytes, wish: Wish, until: float) -> dict[str, Any]:
+        predictor = self.predictors[wish.name]
+        p = predictor.preprocessing
+        prepared = await self.decoders.decode(data, p, until)
+        found = gates.judge(
+            prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness[wish.name]
+        )
+        answer = await self.engine.answer(predictor, prepared, wish.known[index])
+        note = "this model declares no heat map (cam: none)" if wish.explain else None
+        return image_reply(
+            answer, found, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=None, heatmap_note=note
+        )
+
+
+def metadata_rows(text: str | None, count: int) -> list[dict[str, Value]]:
+    """Each image's metadata from the field of that name: an object for all, or a list, one an image.
+
+    Raises:
+        Refusal: neither, or a value that is no text, number or null.
+
+    >>> metadata_rows('{"age": 55}', 2)
+    [{'age': 55}, {'age': 55}]
+    """
+    if text is None or not text.strip():
+        return [{} for _ in range(count)]
+    try:
+        values = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refusal("metadata", "metadata: not JSON") from None
+    rows = values if isinstance(values, list) else [values] * count
+    if len(rows) != count:
+        raise Refusal("metadata", f"metadata: a list of {len(rows)}, must have one entry an image ({count})")
+    for row in rows:
+        if not isinstance(row, dict):
+            raise Refusal("metadata", "metadata: each entry must be an object, of column to value")
+        for value in row.values():
+            if isinstance(value, bool) or not (value is None or isinstance(value, str | int | float)):
+                raise Refusal("metadata", "metadata: a value must be a text, a number or null")
+            if len(str(value)) > 200:
+                raise Refusal("metadata", "metadata: a value is too long")
+    return [dict(row) for row in rows]
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(text)
+
+
+def address(name: str) -> str:
+    """A model's name as it may stand in an address.
+
+    >>> address("my model/1")
+    'my-model-1'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
