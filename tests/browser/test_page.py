@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from web_page import Watched, needs_browser
+from web_page import Watched, named, needs_browser
 
 from dermalyze.core.result import DISCLAIMER
 
@@ -22,13 +22,8 @@ CHEST = Path(__file__).resolve().parents[3] / "shared" / "data" / "chest_xray" /
 Opener = Callable[..., Watched]
 
 
-def first(body: dict[str, Any]) -> dict[str, Any]:
-    return dict.__getitem__(body, "results")[0]
-
-
-def plainly(body: dict[str, Any]) -> None:
-    """Make an answer one that the model gives without any doubt."""
-    first(body).update(decision="answer", verdict="accept", reasons=[], abstain=False)
+PLAINLY: dict[str, Any] = {"decision": "answer", "verdict": "accept", "reasons": [], "abstain": False}
+"""An answer that the model gives without any doubt."""
 
 
 def picture(name: str, kind: str = "JPEG", **options: Any) -> dict[str, Any]:
@@ -49,7 +44,7 @@ def posted(address: str, path: Path) -> dict[str, Any]:
 
 
 def test_answer_says_what_the_server_says(open_page: Opener, address: str, lesions: list[Path]) -> None:
-    w, result = open_page(), first(posted(address, lesions[0]))
+    w, result = open_page(), posted(address, lesions[0])["results"][0]
     outcome = w.ask(lesions[0])
     expected = "refer" if result["verdict"] == "refer" else "set" if result["decision"] == "set" else None
     assert outcome == (expected or {"accept": "answer", "caution": "caution"}[result["verdict"]])
@@ -61,10 +56,9 @@ def test_answer_says_what_the_server_says(open_page: Opener, address: str, lesio
 
 def test_plain_words_come_first(open_page: Opener, lesions: list[Path]) -> None:
     w = open_page()
-    w.changed(plainly)
+    w.changed(**PLAINLY)
     assert w.ask(lesions[0]) == "answer"
-    result = w.page.evaluate("performance.now() > 0") and w.page.locator(".bar").first
-    name = result.locator(".bar-name").inner_text()
+    name = w.page.locator(".bar-name").first.inner_text()
     assert w.page.locator("#answer-heading").inner_text() == f"Most likely: {name}"
     w.page.evaluate("scrollTo(0, document.body.scrollHeight)")
     notice = w.page.locator("#disclaimer")
@@ -76,9 +70,7 @@ def test_no_file_name_leaves_the_browser(open_page: Opener) -> None:
     w = open_page()
     w.ask(picture("Jane Doe 1970-01-01.jpg"))
     assert "Jane Doe 1970-01-01.jpg" in w.page.inner_text(".provenance")
-    assert len(w.sent) == 1
-    assert b'filename="picture"' in w.sent[0]
-    assert b"Jane" not in w.sent[0]
+    assert w.sent == [{"file": "picture image/jpeg", "model": "stand-in"}]
 
 
 @pytest.mark.parametrize("which", ["noise", "chest film"])
@@ -102,20 +94,19 @@ def test_refusal_shows_no_class(open_page: Opener, noise: Path, which: str) -> N
 
 def test_set_is_marked(open_page: Opener, lesions: list[Path]) -> None:
     w = open_page()
-    w.changed(lambda body: first(body).update(decision="set", verdict="caution", prediction_set=["mel", "nv"], abstain=False))
+    w.changed(decision="set", verdict="caution", prediction_set=["mel", "nv"], abstain=False)
     assert w.ask(lesions[0]) == "set"
-    assert w.page.locator("#answer-heading").inner_text() == "Undecided between 2"
+    assert w.page.locator("#answer-heading").inner_text() == "Undecided between 2 classes"
     inside = [row.get_attribute("data-class") for row in w.page.locator(".bar.inside").all()]
     assert sorted(filter(None, inside)) == ["mel", "nv"]
 
 
 def test_heat_map_moves_and_changes_class(open_page: Opener, lesions: list[Path], heatmap: dict[str, Any]) -> None:
     w = open_page()
-    w.changed(lambda body: [model.update(cam="closed_form") for model in body["models"]], "models")
-    w.page.reload()
-    w.changed(lambda body: (plainly(body), first(body).update(heatmap=heatmap)))
+    w.described(cam="closed_form")
+    w.changed(**PLAINLY, heatmap=heatmap)
     w.ask(lesions[0])
-    assert b'name="explain"' in w.sent[-1]
+    assert w.sent[-1]["explain"] == "true"
     opacity = "node => getComputedStyle(node).opacity"
     assert w.page.locator(".map").evaluate(opacity) == "0.5"
     w.page.locator("#strength").fill("85")
@@ -130,23 +121,23 @@ def test_heat_map_moves_and_changes_class(open_page: Opener, lesions: list[Path]
     assert left["y"] == right["y"]
     with w.page.expect_response("**/v1/predict"):
         w.page.get_by_label("Heat map for").select_option("bcc")
-    assert b'name="class"\r\n\r\nbcc' in w.sent[-1]
+    assert w.sent[-1]["class"] == "bcc"
 
 
 def test_batch_sorts_and_downloads(open_page: Opener, lesions: list[Path], noise: Path, tmp_path: Path) -> None:
     w = open_page()
     bad = {"name": "=1+1, bad.jpg", "mimeType": "image/jpeg", "buffer": b"no picture at all"}
-    w.batch(*(picture(f"{name}.jpg") for name in "cab"), {"name": "=2+2.png", "mimeType": "image/png", "buffer": noise.read_bytes()}, bad)
+    w.batch(*(named(f"{name}.jpg", lesion) for name, lesion in zip("cab", lesions, strict=False)), named("=2+2.png", noise), bad)
     states = [row.get_attribute("data-state") for row in w.page.locator("tbody tr").all()]
     assert states[3:] == ["refer", "error"]
-    assert "error" not in states[:3]
-    assert all(b"=2+2" not in body for body in w.sent)
+    assert set(states[:3]) <= {"answer", "caution"}
+    assert {sent["file"].split()[0] for sent in w.sent} == {"picture"}
     for direction, order in (("ascending", sorted), ("descending", lambda names: sorted(names, reverse=True))):
         w.page.get_by_role("button", name="File").click()
         shown = w.page.locator("tbody td.name").all_inner_texts()
         assert [name for name in shown if not name.startswith("=")] == order(["a.jpg", "b.jpg", "c.jpg"])
         assert w.page.locator("th[aria-sort]").get_attribute("aria-sort") == direction
-        assert w.page.evaluate("document.activeElement.dataset.column") == "file"
+        assert w.page.evaluate("document.activeElement.dataset.focus") == "sort file"
     w.page.get_by_role("button", name="Probability").click()
     assert [row.get_attribute("data-state") for row in w.page.locator("tbody tr").all()][3:] == ["refer", "error"]
     with w.page.expect_download() as download:
@@ -179,19 +170,18 @@ def test_metadata_is_asked_for_only_where_it_is_used(open_page: Opener, lesions:
         {"name": "age", "kind": "numeric", "choices": None, "range": [0, 85]},
         {"name": "sex", "kind": "categorical", "choices": ["female", "male"], "range": None},
     ]
-    w.changed(lambda body: [model.update(metadata=columns) for model in body["models"]], "models")
-    w.page.reload()
+    w.described(metadata=columns)
     answer = json.dumps(posted(w.page.url.split("#")[0], lesions[0]))
     w.page.route("**/v1/predict", lambda route: route.fulfill(body=answer, content_type="application/json"))
     w.page.get_by_label("Age in years").fill("55")
     w.ask(lesions[0])
-    assert b'name="metadata"\r\n\r\n{"age":55}' in w.sent[-1]
+    assert w.sent[-1]["metadata"] == '{"age":55}'
     w.page.get_by_label("Sex").select_option("female")
     with w.page.expect_response("**/v1/predict"):
         w.page.get_by_role("button", name="Answer again with these").click()
-    assert b'{"age":55,"sex":"female"}' in w.sent[-1]
+    assert w.sent[-1]["metadata"] == '{"age":55,"sex":"female"}'
     w.ask(lesions[1])  # another picture is perhaps another person
-    assert b'name="metadata"' not in w.sent[-1]
+    assert "metadata" not in w.sent[-1]
     assert "cleared" in w.page.inner_text("#error")
 
 
@@ -263,23 +253,20 @@ def test_busy_server_is_waited_for(open_page: Opener, lesions: list[Path]) -> No
 def test_names_stay_text(open_page: Opener) -> None:
     w = open_page()
 
-    def poison(body: dict[str, Any]) -> None:
-        result = first(body)
-        result.update(predicted_class=HOSTILE, predicted_class_description=f"d{HOSTILE}", reasons=[HOSTILE], notes=[HOSTILE])
-        result.update(probabilities={HOSTILE: 0.9, "b": 0.1}, decision="answer", verdict="caution", abstain=False)
-        result["modality"]["words"] = result["quality"]["checks"][0]["words"] = HOSTILE
-        result["quality"]["checks"][0]["name"] = HOSTILE
-        body["model"]["name"] = HOSTILE
-
+    check = {"name": HOSTILE, "value": 1.0, "limit": 0.0, "ok": True, "words": HOSTILE}
+    poison = {
+        **PLAINLY, "verdict": "caution", "predicted_class": HOSTILE, "predicted_class_description": f"d{HOSTILE}",
+        "reasons": [HOSTILE], "notes": [HOSTILE], "probabilities": {HOSTILE: 0.9, "b": 0.1}, "accepted_leak": HOSTILE,
+        "modality": {"verdict": "accept", "score": 1.0, "words": HOSTILE}, "quality": {"verdict": "accept", "checks": [check]},
+    }  # fmt: skip
     w.page.on("dialog", lambda dialog: w.errors.append("a script ran"))
-    w.changed(poison)
+    w.changed({"name": HOSTILE}, **poison)
     w.ask(picture(f"{HOSTILE}.jpg"))
     assert w.page.locator("#answer-heading").inner_text() == f"Perhaps: d{HOSTILE}"
     assert f"{HOSTILE}.jpg" in w.page.inner_text(".provenance")
     assert w.page.locator("#answer svg").count() == 0
     w.batch(picture(f"{HOSTILE}.jpg"), picture("b.jpg"))
     assert w.page.locator("#batch svg").count() == 0
-    w.page.unroute("**/v1/predict")
     w.page.route("**/v1/models/*/card", lambda route: route.fulfill(body=CARD, content_type="text/markdown"))
     w.page.get_by_role("link", name="The model").click()
     w.page.wait_for_selector(".markdown")
@@ -344,7 +331,7 @@ def test_camera(open_page: Opener) -> None:
 
 def test_newer_picture_wins(open_page: Opener, lesions: list[Path]) -> None:
     w, held = open_page(), []
-    w.page.route("**/v1/predict", held.append)
+    w.page.route("**/v1/predict", lambda route: held.append(route))
     with w.page.expect_request("**/v1/predict"):
         w.give(lesions[0])
     w.page.unroute("**/v1/predict")
@@ -361,14 +348,14 @@ def test_model_page(open_page: Opener) -> None:
     w.page.wait_for_selector(".diagram")
     assert w.page.locator(".point").count() == 3  # an empty bin has none
     assert "at 90 % right in 80 % of 30" in (w.page.locator(".diagram").get_attribute("aria-label") or "")
-    assert "Melanoma" in w.page.inner_text("#model")
+    assert "MEL" in w.page.inner_text("#model")
     w.page.go_back()
     assert w.page.locator("#view-picture").is_visible()
 
 
 def test_printed_case(open_page: Opener, lesions: list[Path], heatmap: dict[str, Any]) -> None:
     w = open_page()
-    w.changed(lambda body: (plainly(body), first(body).update(heatmap=heatmap)))
+    w.changed(**PLAINLY, heatmap=heatmap)
     w.ask(lesions[0])
     w.page.emulate_media(media="print")
     for hidden in ("#ask", "nav", ".controls", ".case > .buttons"):

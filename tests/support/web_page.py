@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,17 +59,20 @@ class Watched:
         page: Playwright's.
         errors: of its console and its scripts, other than those of refused requests.
         asked: addresses that were requested.
-        sent: bodies of the requests to predict.
     """
 
     page: Any
     errors: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    sent: list[bytes] = field(default_factory=list)
+
+    @property
+    def sent(self) -> list[dict[str, str]]:
+        """Fields of the requests to predict since the page was loaded; of a file its name and kind."""
+        return list(self.page.evaluate("window.sent"))
 
     def give(self, *files: Path | dict[str, Any]) -> None:
         """Choose files, as a person does."""
-        self.page.set_input_files("#file", [str(file) if isinstance(file, Path) else file for file in files])
+        self.page.set_input_files("#file", [named(file.name, file) if isinstance(file, Path) else file for file in files])
 
     def ask(self, *files: Path | dict[str, Any]) -> str:
         """Choose one file and wait for its answer; gives the outcome."""
@@ -83,17 +86,47 @@ class Watched:
         self.page.wait_for_selector("#batch tbody tr")
         self.page.wait_for_selector("#progress", state="hidden")
 
-    def changed(self, change: Callable[[dict[str, Any]], None], path: str = "predict") -> None:
-        """From now on change the server's good answers on their way."""
+    def changed(self, model: dict[str, Any] | None = None, **result: Any) -> None:
+        """From now on change fields of the server's good answers as they reach the page."""
+        self.page.evaluate("patch => { window.patch = patch; }", {"result": result, "model": model or {}})
+
+    def unchanged(self) -> None:
+        """Leave the answers as they are again."""
+        self.page.evaluate("() => { window.patch = null; }")
+
+    def described(self, **model: Any) -> None:
+        """Load the page again with other fields of its models."""
 
         def handle(route: Any) -> None:
             response = route.fetch()
-            body = response.json()
-            if response.ok:
-                change(body)
-            route.fulfill(response=response, json=body)
+            models = [{**each, **model} for each in response.json()["models"]]
+            route.fulfill(response=response, json={"models": models})
 
-        self.page.route(f"**/v1/{path}", handle)
+        self.page.route("**/v1/models", handle)
+        self.page.reload()
+        self.page.wait_for_selector("#model-name:not(:empty)")
+
+
+def named(name: str, path: Path) -> dict[str, Any]:
+    """A picture to upload under another name."""
+    return {"name": name, "mimeType": f"image/{'png' if path.suffix == '.png' else 'jpeg'}", "buffer": path.read_bytes()}
+
+
+# In the page, since a browser does not tell what is in the files that it uploads.
+CHANGE = """
+const honest = window.fetch;
+window.sent = [];
+window.fetch = async (path, options) => {
+  const shown = (value) => (value instanceof File ? `${value.name} ${value.type}` : value);
+  if (options?.body) window.sent.push(Object.fromEntries([...options.body].map(([name, value]) => [name, shown(value)])));
+  const response = await honest(path, options);
+  if (!window.patch || !response.ok || !String(path).endsWith("/predict")) return response;
+  const body = await response.json();
+  Object.assign(body.results[0], window.patch.result);
+  Object.assign(body.model, window.patch.model);
+  return new Response(JSON.stringify(body), { status: response.status, headers: response.headers });
+};
+"""
 
 
 @contextmanager
@@ -101,12 +134,12 @@ def watched(browser: Any, address: str, **context: Any) -> Iterator[Watched]:
     """A fresh page, ready to be asked."""
     opened = browser.new_context(**{"viewport": {"width": 1160, "height": 900}, "reduced_motion": "reduce", **context})
     opened.set_default_timeout(PATIENCE_MS)
+    opened.add_init_script(CHANGE)
     found = Watched(opened.new_page())
     page = found.page
     page.on("console", lambda message: found.errors.append(message.text) if _bad(message) else None)
     page.on("pageerror", lambda error: found.errors.append(str(error)))
     page.on("request", lambda request: found.asked.append(request.url))
-    page.on("request", lambda request: found.sent.append(request.post_data_buffer or b"") if request.method == "POST" else None)
     page.goto(address)
     page.wait_for_selector("#model-name:not(:empty)")
     try:

@@ -36,7 +36,7 @@ async function start() {
 /** Learn which models there are; without them nothing can be asked. */
 async function load() {
   try {
-    options = new Options(await api.models(), { changed: modelChanged, again: () => redo({}) });
+    options = new Options(await api.models(), { changed: modelChanged, again: () => redo({ anew: true }) });
     put(byId("error"));
     modelChanged();
   } catch (error) {
@@ -92,7 +92,7 @@ function clear() {
 
 /** New pictures replace the old ones. */
 async function take(files, refusals) {
-  location.hash = "#picture";
+  if (location.hash === "#model") location.hash = "#picture";
   if (!options) {
     await load();
     if (!options) return;
@@ -127,7 +127,8 @@ async function askOne(one) {
 async function askMany() {
   const control = begin("");
   const mine = cases;
-  const waiting = [...mine];
+  const waiting = mine.filter((one) => !one.result);
+  for (const one of waiting) Object.assign(one, { error: null, stopped: false });
   const lane = async () => {
     while (waiting.length && !control.signal.aborted) {
       const one = waiting.shift();
@@ -156,7 +157,7 @@ async function askMany() {
   if (!current || cases !== mine) return;
   for (const one of mine) one.stopped = stateOf(one) === "waiting";
   const failed = mine.find((one) => ["offline", 401].includes(one.error?.status));
-  if (failed) refuse([failed.error]);
+  if (failed) refuse([failed.error], { retry: askMany });
   drawBatch();
   say(t(control.signal.aborted ? "status.stopped" : "status.done-many", { summary: summary(mine) }));
 }
@@ -189,12 +190,13 @@ async function ask(one, signal, changes = {}) {
   Object.assign(one, { result: said.result, model: said.model, metadata: asked.metadata, time: new Date(), error: null });
 }
 
-/** The shown case once more: with what is entered now, or with the map of another class. */
-async function redo({ className = null, focus = null }) {
+/** The shown case once more: with its map, with that of another class, or (`anew`) with what is entered now. */
+async function redo({ className = null, focus = null, anew = false }) {
   const one = shown;
   if (!one) return;
-  one.asked = { model: options.model?.name, metadata: options.metadata, explain: options.drawsMaps && (options.explain || className !== null) };
-  options.fresh = false;
+  const explain = options.drawsMaps && (options.explain || className !== null);
+  one.asked = { ...one.asked, explain, ...(anew ? { metadata: options.metadata } : {}) };
+  if (anew) options.fresh = false;
   const control = begin(t("status.asking"));
   try {
     await ask(one, control.signal, { className });
@@ -203,7 +205,7 @@ async function redo({ className = null, focus = null }) {
     if (focus) byId(focus)?.focus();
     say(headline(one.result, descriptions()));
   } catch (error) {
-    if (!control.signal.aborted) refuse([error], { retry: () => redo({ className, focus }) });
+    if (!control.signal.aborted) refuse([error], { retry: () => redo({ className, focus, anew }) });
   } finally {
     end(control);
   }
@@ -230,8 +232,8 @@ function end(control) {
 }
 
 function drawBatch() {
-  const button = (key, act, kind = "button") => el("button", { type: "button", class: kind, on: { click: act } }, t(key));
-  const focused = document.activeElement?.dataset?.column;
+  const button = (key, act, kind = "button") => el("button", { type: "button", class: kind, "data-focus": key, on: { click: act } }, t(key));
+  const focused = document.activeElement?.dataset?.focus;
   const scrolled = byId("batch").querySelector(".scroll")?.scrollLeft ?? 0;
   const classes = (options.model?.classes ?? []).map(({ name }) => name);
   put(byId("batch"), batchPage(cases, descriptions(), sort, {
@@ -247,7 +249,7 @@ function drawBatch() {
     ],
   }));
   byId("batch").querySelector(".scroll").scrollLeft = scrolled;
-  if (focused) byId("batch").querySelector(`[data-column="${focused}"]`)?.focus();
+  if (focused) byId("batch").querySelector(`[data-focus="${focused}"]`)?.focus();
   byId("batch").hidden = shown !== null;
 }
 
@@ -284,7 +286,7 @@ function back() {
   put(byId("answer"));
   byId("batch").hidden = false;
   drawBatch();
-  byId("batch").querySelector(`[aria-label="${t("batch.open", { number })}"]`)?.focus();
+  byId("batch").querySelector(`[data-focus="open ${number}"]`)?.focus();
 }
 
 /** What went wrong, in plain words; `mild` is a remark, after which things go on. */

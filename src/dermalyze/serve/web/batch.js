@@ -70,7 +70,7 @@ export function batchPage(cases, descriptions, sort, { open, resort, buttons }) 
     const on = sort.column === column;
     const direction = on ? (sort.down ? "descending" : "ascending") : null;
     return el("th", { scope: "col", "aria-sort": direction, class: NUMERIC.has(column) ? "number" : null },
-      el("button", { type: "button", class: "sort", "data-column": column, on: { click: () => {
+      el("button", { type: "button", class: "sort", "data-focus": `sort ${column}`, on: { click: () => {
         resort({ column, down: on ? !sort.down : false });
         say(t("status.sorted", { column: t(`batch.${column}`), direction: t(on && !sort.down ? "status.descending" : "status.ascending") }));
       } } }, t(`batch.${column}`), el("span", { class: "arrow", "aria-hidden": "true" }, on ? (sort.down ? "▼" : "▲") : "")));
@@ -78,8 +78,8 @@ export function batchPage(cases, descriptions, sort, { open, resort, buttons }) 
   const row = (one) => {
     const state = stateOf(one);
     const confident = one.result && state !== "refer";
-    const opener = one.result ? el("button", { type: "button", class: "thumbnail", "aria-label": t("batch.open", { number: one.number }),
-      on: { click: () => open(one) } }, thumbnail(one)) : el("span", { class: "thumbnail" }, thumbnail(one));
+    const opener = one.result ? el("button", { type: "button", class: "thumbnail", "data-focus": `open ${one.number}`,
+      "aria-label": t("batch.open", { number: one.number }), on: { click: () => open(one) } }, thumbnail(one)) : el("span", { class: "thumbnail" }, thumbnail(one));
     return el("tr", { "data-state": state },
       el("td", { class: "number" }, String(one.number)),
       el("td", {}, opener),
@@ -103,11 +103,11 @@ export function batchPage(cases, descriptions, sort, { open, resort, buttons }) 
 
 /** A small copy of the picture, drawn once and kept with its case; the large one is let go of. */
 function thumbnail(one) {
-  if (one.thumbnail && (one.drawn || !one.picture)) return one.thumbnail;
+  if (one.thumbnail && (!one.picture || one.picture === one.drawn)) return one.thumbnail;
   const canvas = el("canvas", { width: 1, height: 1, "aria-hidden": "true" });
   one.thumbnail = canvas;
-  one.drawn = Boolean(one.picture); // before the answer it may still be turned
-  createImageBitmap(one.picture ?? one.file).then((bitmap) => {
+  one.drawn = one.picture ?? one.file; // which may still have to be turned upright
+  createImageBitmap(one.drawn).then((bitmap) => {
     const scale = THUMBNAIL_PX / Math.max(bitmap.width, bitmap.height);
     canvas.width = Math.max(1, Math.round(bitmap.width * scale));
     canvas.height = Math.max(1, Math.round(bitmap.height * scale));

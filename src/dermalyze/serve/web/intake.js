@@ -37,7 +37,9 @@ export function watch(take) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     over(-depth);
-    taken(event.dataTransfer?.files ?? []);
+    const items = [...(event.dataTransfer?.items ?? [])];
+    if (items.some((item) => item.webkitGetAsEntry?.()?.isDirectory)) take([], [t("error.folder")]);
+    else taken(event.dataTransfer?.files ?? []);
   });
   camera((file) => taken([file]));
 }

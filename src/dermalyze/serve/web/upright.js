@@ -14,6 +14,7 @@ const TURNS = { // canvas transform by EXIF orientation, for the stored width an
 /** The file itself, or for a WebP that is stored turned an upright copy of it. */
 export async function upright(file) {
   try {
+    if (await file.slice(8, 12).text() !== "WEBP") return file;
     const orientation = webpOrientation(new DataView(await file.arrayBuffer()));
     return orientation in TURNS ? await turned(file, orientation) : file;
   } catch {
