@@ -4,6 +4,7 @@ PIP_ARGS ?=
 JOBS ?= 2
 DATA ?=
 MINUTES ?= 10
+UPLOADS ?= 10000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ PICTURE := import sys; from dermalyze import Run; from dermalyze.data.splitting 
 	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
 	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install browser demo demo-synthetic demo-data check test test-random test-slow test-kill bench pictures clean
+.PHONY: help install browser demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +27,7 @@ help:
 	@echo "make test-random          the property tests with new random examples"
 	@echo "make test-slow            the slow tests"
 	@echo "make test-kill            500 trainings killed with SIGKILL and continued: how many were lost, how many differed"
+	@echo "make fuzz                 10,000 damaged uploads against a server process (make fuzz UPLOADS=1000: fewer)"
 	@echo "make bench                benchmarks"
 	@echo "make pictures             the picture of the README again"
 	@echo "make clean                remove what make demo made (make clean VENV_TOO=1: the virtual environment as well)"
@@ -79,6 +81,10 @@ test-slow: $(INSTALLED)
 
 test-kill: $(INSTALLED)
 	$(BIN)/python tests/support/kill.py --kills 500
+
+fuzz: $(INSTALLED)
+	@test -d $(DEMO)/export || { echo "error: no $(DEMO)/export; run: make demo" >&2; exit 2; }
+	$(BIN)/python tests/support/fuzz.py $(DEMO)/export --uploads $(UPLOADS)
 
 bench: $(INSTALLED)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,12 +25,13 @@ class ServeSpec(Spec):
         files: images of one request.
         body_mib: of one request.
         pixels: of one image, width times height.
-        deadline_s: from a request's first byte to its answer, after which it is given up with 504.
+        deadline_s: from a request's last byte to its answer, after which it is given up with 504.
         slow_s: for a request's headers, for a body to begin to flow, and for an answer to be taken.
         drain_s: for requests under way when the server is told to stop.
         decoders: processes that decode images.
         decoder_mib: memory of one of them, above what it starts with.
         threads: of one pass of the network; None: one a core.
+        provider: what computes the network; see `Predictor`.
     """
 
     host: Host = "127.0.0.1"
@@ -48,3 +49,4 @@ class ServeSpec(Spec):
     decoders: int = Field(2, ge=1, le=64)
     decoder_mib: int = Field(512, ge=64, le=16_384)
     threads: int | None = Field(None, ge=1, le=1024)
+    provider: Literal["onnxruntime", "openvino", "auto"] = "onnxruntime"

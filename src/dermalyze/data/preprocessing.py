@@ -7,14 +7,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.config.data import PreprocessSpec
 from dermalyze.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from dermalyze.config.data import PreprocessSpec  # not above: to answer, no configuration is read
+
+SMALL_PX = 200
+"""Longer edge at which a picture is appraised: what is finer, small networks do not see either."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Preprocessing:
     ) -> Preprocessing:
         """Fill what the spec leaves open with the backbone's own size (height, width), mean and std.
 
+        >>> from dermalyze.config.data import PreprocessSpec
         >>> half = (0.5, 0.5, 0.5)
         >>> Preprocessing.resolve(PreprocessSpec(size=64), size=(224, 224), mean=half, std=half).width
         64
@@ -135,6 +141,19 @@ def to_size(picture: NDArray[np.uint8] | Image.Image, p: Preprocessing) -> NDArr
     frame = Image.new("RGB", (p.width, p.height))
     frame.paste(resized, ((p.width - size[0]) // 2, (p.height - size[1]) // 2))
     return np.asarray(frame, np.uint8)
+
+
+def small(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of a picture, its longer edge at most `SMALL_PX`.
+
+    >>> small(Image.new("RGB", (400, 300))).shape
+    (150, 200, 3)
+    """
+    scale = SMALL_PX / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image, np.uint8)
 
 
 def _squash(width: int, height: int, p: Preprocessing) -> tuple[int, int]:

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,17 +123,13 @@ class Likeness:
         verdict = "refer" if score > self.refer else "caution" if score > self.caution else "accept"
         if verdict == "accept":
             return score, verdict, "colours and contrast are those of the training pictures"
-        # what would be left without each measure, its mean in its place: the one without which it is nearest stands out
-        left = [
-            np.linalg.norm(self.root @ np.where(np.arange(len(difference)) == f, 0, difference)) for f in range(len(difference))
-        ]
-        name = MEASURES[int(np.argmin(left))].replace("_", " ")
-        far = "unlike" if verdict == "refer" else "unusual among"
-        return (
-            score,
-            verdict,
-            f"it looks {far} the training pictures: distance {score:.3g}, limit {self.refer if verdict == 'refer' else self.caution:.3g}, most of all in its {name}",
-        )
+        # the measure without which it is nearest stands out
+        kept_FF = 1 - np.eye(len(difference))
+        left_F = np.linalg.norm((kept_FF * difference) @ self.root.T, axis=1)
+        name = MEASURES[int(np.argmin(left_F))].replace("_", " ")
+        far, limit = ("unlike", self.refer) if verdict == "refer" else ("unusual among", self.caution)
+        words = f"it looks {far} the training pictures: distance {score:.3g}, limit {limit:.3g}, most of all in its {name}"
+        return score, verdict, words
 
     @classmethod
     def fit(cls, pictures: list[Appraisal]) -> Likeness:
@@ -173,5 +169,5 @@ class Likeness:
     @classmethod
     def dermoscopy(cls) -> Likeness:
         """That of HAM10000's training part, for models that were trained on it and do not say."""
-        text = importlib.resources.files("dermalyze.ops").joinpath("dermoscopy.json").read_text(encoding="utf-8")
+        text = Path(__file__).with_name("dermoscopy.json").read_text(encoding="utf-8")
         return cls.from_dict(json.loads(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-import dermalyze
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve import replies
 from dermalyze.serve.guard import REFUSE, Guard
@@ -94,7 +94,7 @@ def build_app(
         log: told of every request.
     """
     app = FastAPI(
-        title="dermalyze", version=dermalyze.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
+        title="dermalyze", version=metadata.version("dermalyze"), description=DESCRIPTION, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json",
     )  # fmt: skip
     _routes(app, service)
@@ -131,14 +131,16 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{name}/card", response_class=Response, responses=text | _errors(400, 401, 404), tags=["models"])
     async def card(name: str) -> Response:
         """The model's card."""
-        service.predictor(name)
-        raise Refusal("not_found", "this model's artefact holds no card")
+        if not (words := service.predictor(name).artefact.card):
+            raise Refusal("not_found", "this model's artefact holds no card; it gets one when its run is evaluated")
+        return Response(words, media_type="text/markdown")
 
     @app.get("/v1/models/{name}/reliability", response_class=Response, responses=_errors(400, 401, 404), tags=["models"])
     async def reliability(name: str) -> Response:
         """How often the model is right, by how sure it says it is."""
-        service.predictor(name)
-        raise Refusal("not_found", "this model's artefact holds no reliability diagram")
+        if (metrics := service.predictor(name).artefact.metrics) is None:
+            raise Refusal("not_found", "this model's artefact holds no reliability diagram; evaluate its run first")
+        return _json(replies.reliability_reply(metrics))
 
     @app.get("/v2/health/live", response_model=replies.Health, response_model_exclude_none=True, tags=["health"])
     async def live() -> Response:

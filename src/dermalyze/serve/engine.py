@@ -25,12 +25,14 @@ class Job:
         predictor: whose answer it waits for.
         prepared: the image.
         known: its metadata.
+        explain: whether its map is wanted, or of which class.
         done: told of the answer, in the event loop.
     """
 
     predictor: Predictor
     prepared: Prepared
     known: Mapping[str, Value]
+    explain: bool | str
     done: asyncio.Future[Prediction]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -53,13 +55,15 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
         self._thread.start()
 
-    async def answer(self, predictor: Predictor, prepared: Prepared, known: Mapping[str, Value]) -> Prediction:
-        """The answer for one image.
+    async def answer(
+        self, predictor: Predictor, prepared: Prepared, known: Mapping[str, Value], explain: bool | str = False
+    ) -> Prediction:
+        """The answer for one image, with its class-activation map where `explain` asks for it.
 
         Raises:
             Refusal: `model_fault`.
         """
-        job = Job(predictor, prepared, known, asyncio.get_running_loop().create_future())
+        job = Job(predictor, prepared, known, explain, asyncio.get_running_loop().create_future())
         with self._more:
             self._waiting.append(job)
             self._more.notify()
@@ -91,7 +95,7 @@ class Engine:
                     self._more.wait()
                 taken: list[Job] = []
                 while self._waiting and len(taken) < self.batch:
-                    if taken and self._waiting[0].predictor is not taken[0].predictor:
+                    if taken and not _alike(self._waiting[0], taken[0]):
                         break
                     job = self._waiting.popleft()
                     if not job.done.done():
@@ -101,10 +105,10 @@ class Engine:
 
     def _run(self, jobs: Sequence[Job]) -> list[Prediction | BaseException]:
         predictor = jobs[0].predictor
-        leak = predictor.artefact.record.accepted_leak
-        blanks: list[Any] = [(Prediction(0, None, notes=j.prepared.notes, accepted_leak=leak), j.prepared.pixels) for j in jobs]
+        known = {"index": 0, "sha256": None, "accepted_leak": predictor.artefact.record.accepted_leak}
+        blanks: list[Any] = [(predictor.blank(job.prepared, **known), job.prepared.pixels) for job in jobs]
         try:
-            return list(predictor.answer(blanks, [dict(job.known) for job in jobs]))
+            return list(predictor.answer(blanks, [dict(job.known) for job in jobs], jobs[0].explain))
         except ModelError:
             if len(jobs) > 1:  # one image's fault is not the others'
                 return [result for job in jobs for result in self._run([job])]
@@ -112,6 +116,11 @@ class Engine:
             return [Refusal("model_fault", "the model gave no usable numbers for this image")]
         except Exception as error:
             return [error] * len(jobs)
+
+
+def _alike(one: Job, other: Job) -> bool:
+    """Whether they can be answered together."""
+    return one.predictor is other.predictor and one.explain == other.explain
 
 
 def _tell(done: asyncio.Future[Prediction], result: Prediction | BaseException) -> None:

@@ -95,6 +95,9 @@ class Gate:
         }
 
 
+UNJUDGED = Gate((), "accept", None, "not judged")
+
+
 def worst(verdicts: Sequence[str]) -> str:
     """The worst of some verdicts; of none, `accept`.
 
@@ -120,15 +123,35 @@ def judge(looks: Appraisal, width: int, height: int, *, network: tuple[int, int]
     return Gate(checks, verdict, round(score, 3), words)
 
 
-def of_model(record: Mapping[str, Any]) -> Likeness | None:
+def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """The verdict on a picture and its answer together, and the reasons in words.
+
+    Args:
+        gate: what was found before the model saw it.
+        decision: of the model's rule: "answer", "set" or "refer".
+        reason: why it is not simply answered.
+        metadata: what was wrong with them.
+
+    >>> conclude(Gate((), "accept", None, ""), "set", "a or b")
+    ('caution', ('a or b',))
+    """
+    by_rule = {"answer": "accept", "set": "caution", "refer": "refer"}[decision]
+    verdict = worst([by_rule, gate.verdict, "caution" if metadata else "accept"])
+    return verdict, (*([reason] if reason else []), *gate.reasons, *metadata)
+
+
+def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any]) -> Likeness | None:
     """How a model's training pictures look: its artefact's own words, else dermoscopy where it was trained on that.
 
     Args:
-        record: `training` of the artefact.
+        looks, training: of the artefact's record.
+
+    Raises:
+        ModelError: the looks are damaged.
     """
-    if isinstance(record.get("looks"), dict):
-        return Likeness.from_dict(record["looks"])
-    return Likeness.dermoscopy() if record.get("source") in DERMOSCOPY else None
+    if looks is not None:
+        return Likeness.from_dict(looks)
+    return Likeness.dermoscopy() if training.get("source") in DERMOSCOPY else None
 
 
 DERMOSCOPY = ("ham10000", "isic", "isic2019", "isic2020")
@@ -151,9 +174,9 @@ def _size(edge: int, network: int) -> Check:
 
 def _check(name: str, value: float) -> Check:
     end, caution, refer, mild, hard = LIMITS[name]
-    beyond = (lambda limit: value < limit) if end == "low" else (lambda limit: value > limit)
-    if beyond(refer):
+    sign = -1 if end == "low" else 1
+    if sign * (value - refer) > 0:
         return Check(name, value, refer, False, hard, "refer")
-    if beyond(caution):
+    if sign * (value - caution) > 0:
         return Check(name, value, caution, False, mild, "caution")
     return Check(name, value, caution, True, f"{name} is within its limit", "accept")

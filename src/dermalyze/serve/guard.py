@@ -16,7 +16,7 @@ from dermalyze.serve.uploads import Hung, Receive, drain
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
 
 REFUSE = "dermalyze.refuse"
 """Key of the scope under which a route finds how to answer with a refusal."""

@@ -23,10 +23,10 @@ class Log:
         self.stream = stream
         self._lock = threading.Lock()
 
-    def event(self, kind: str, **values: Any) -> None:
+    def event(self, event: str, /, **values: Any) -> None:
         """Write one line."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() * 1000) % 1000:03d}Z"
-        line = json.dumps({"time": now, "event": kind, **values}, allow_nan=False)
+        line = json.dumps({"time": now, "event": event, **values}, allow_nan=False)
         with self._lock:
             print(line, file=self.stream if self.stream is not None else sys.stderr, flush=True)
 

@@ -68,8 +68,9 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         lacking.update(row.metadata_unknown or ())
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
         probability = "    -" if row.confidence is None else f"{row.confidence:.3f}"
-        said = row.error or row.reason or row.predicted_class_description or ""
-        label = one_line({"refer": "refer", "set": "set"}.get(row.decision or "", row.predicted_class or "error"))
+        said = row.error or row.reason or "; ".join(row.reasons) or row.predicted_class_description or ""
+        shown = "refer" if row.verdict == "refer" else row.decision or ""
+        label = one_line({"refer": "refer", "set": "set"}.get(shown, row.predicted_class or "error"))
         print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
@@ -98,6 +99,8 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         "decision",
         "ood_score",
         "reason",
+        "verdict",
+        "reasons",
         "metadata_unknown",
         "notes",
         "error",
@@ -114,6 +117,7 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
         cells += ["" if number is None else f"{number:.9g}" for number in numbers]
         cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
         cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]
+        cells += [row.verdict or "", safe_cell("; ".join(row.reasons))]
         cells += [safe_cell("; ".join(row.metadata_unknown or ()))]
         cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
         writer.writerow(cells)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,19 +20,20 @@ from dermalyze.core.artefact import RECORD_NAME, Artefact
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.errors import DataError, UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.images import Preprocessing, check_size, decode, to_size
+from dermalyze.data.images import Preprocessing
 from dermalyze.ops.answering import DECISIONS, Rule
 from dermalyze.ops.calibrators import Calibrator, reprior
 from dermalyze.ops.ood import Detector
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.ops.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
+from dermalyze.serve.gate import UNJUDGED, Gate, conclude, judge, of_model
 from dermalyze.serve.inputs import Item, read_file
+from dermalyze.serve.preparing import Prepared, prepare, prepare_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
-MIN_EDGE_PX = 8  # less is no photograph
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,19 @@ class Prediction(Mapping[str, Any]):
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
             sets were calibrated.
         decision: "answer"; "set", where `prediction_set` is the answer and not the class alone; or "refer", to a person.
+        gate: what the gate found; None where the picture was not judged.
         abstain: the decision is to refer; the rest of the answer is there to be seen, not to be used.
         reason: why it is not simply answered, or None.
         ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
         ood_threshold: above it a picture is referred.
+        verdict: "accept", "caution" or "refer": the worst of what the gate found on the picture and of the decision; None where
+            the picture was not judged.
+        reasons: why it is not simply accepted, in words.
+        cam: with `explain`, where the picture speaks for `cam_class` (above 0) or against it (below), (h, w) of the network's
+            last map, in units of logits; of the picture as it stands, whatever further views the recipe asks; see
+            `dermalyze.serve.heatmap`.
+        cam_class: the class of `cam`.
+        picture: with `explain`, the decoded picture, upright.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.
 
@@ -85,6 +96,12 @@ class Prediction(Mapping[str, Any]):
     ood_score: float | None = None
     ood_threshold: float | None = None
     metadata_unknown: tuple[str, ...] | None = None
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+    gate: Gate | None = None
+    cam: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    cam_class: str | None = None
+    picture: Image | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -106,6 +123,7 @@ class Prediction(Mapping[str, Any]):
             values |= {"ood_score": self.ood_score, "ood_threshold": self.ood_threshold} if self.ood_score is not None else {}
             values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}
+            values |= {"verdict": self.verdict, "reasons": list(self.reasons)} if self.verdict is not None else {}
             values |= {"metadata_unknown": list(self.metadata_unknown)} if self.metadata_unknown is not None else {}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
@@ -128,18 +146,34 @@ class Predictor:
         model: a run folder, or the folder of an artefact.
         threads: CPU threads of one pass; None: one a core.
         prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
+        provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
+            two; see `dermalyze.serve.provider`.
 
     Raises:
-        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1.
+        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1; no such provider.
         ModelError: the artefact is refused; see `Artefact.open`.
+        MissingExtraError: OpenVINO is asked for and not installed.
 
     Example:
         result = Predictor("outputs/my_run").predict("image.jpg")
         print(result["predicted_class"], result["confidence"])
     """
 
-    def __init__(self, model: str | Path, *, threads: int | None = None, prevalence: Mapping[str, float] | None = None) -> None:
-        self.artefact = Artefact.open(_artefact_folder(Path(model)), threads=threads)
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int | None = None,
+        prevalence: Mapping[str, float] | None = None,
+        provider: str = "onnxruntime",
+    ) -> None:
+        folder = _artefact_folder(Path(model))
+        self.artefact = Artefact.open(folder, threads=threads)
+        self.provider = "onnxruntime"
+        if provider != "onnxruntime":
+            from dermalyze.serve.provider import choose_provider  # here, not above: most answers need none of it
+
+            self.provider = choose_provider(self.artefact, folder, provider, threads)
         self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
         metadata = self.artefact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
@@ -147,6 +181,7 @@ class Predictor:
         self.calibrator = Calibrator.from_dict(known, len(self.classes)) if known is not None else Calibrator("none", {})
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
+        self.likeness = of_model(self.artefact.record.looks, self.artefact.record.training)
         self.detector = _detector(self.artefact) if self.rule.limit is not None else None
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
@@ -158,6 +193,11 @@ class Predictor:
         """Class names, in the model's order."""
         return self.artefact.classes
 
+    @property
+    def explains(self) -> bool:
+        """Whether answers can come with a class-activation map."""
+        return self.artefact.graph.cam_shape is not None
+
     def probabilities(
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
     ) -> NDArray[np.float64]:
@@ -168,34 +208,57 @@ class Predictor:
         return self._judge(images_BHW3, metadata_BM)[0]
 
     def _judge(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Class probabilities (B, C), and out-of-distribution scores (B,) where the model has them."""
-        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, self.artefact.knowing(metadata_BM), images_BHW3)
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None, explain: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float32] | None]:
+        """Class probabilities (B, C), out-of-distribution scores (B,) where the model has them, and maps (B, C, h, w) where
+        they are asked for: of a recipe's first view, which is the image itself."""
+        maps: list[NDArray[np.float32]] = []
+
+        def first_with_map(view_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            if maps:
+                return self.artefact.run(view_BHW3, metadata_BM)
+            logits_BC, embedding_BD, cam_BChw = self.artefact.cam(view_BHW3, metadata_BM)
+            maps.append(cam_BChw)
+            return logits_BC, embedding_BD
+
+        forward = first_with_map if explain else self.artefact.knowing(metadata_BM)
+        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, forward, images_BHW3)
         probs_BC = self.calibrator(logits_BC.astype(np.float64))
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
-        return probs_BC if self.shares is None else reprior(probs_BC, *self.shares), foreign_B
+        probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
+        return probs_BC, foreign_B, maps[0] if maps else None
 
     def predict(
-        self, image: str | Path | bytes | Image | NDArray[np.uint8], *, metadata: Mapping[str, Value] | None = None
+        self,
+        image: str | Path | bytes | Image | NDArray[np.uint8],
+        *,
+        metadata: Mapping[str, Value] | None = None,
+        explain: bool | str = False,
     ) -> Prediction:
         """The answer for one image.
 
         Args:
             image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
             metadata: column to value, of a model that takes them.
+            explain: give `cam`, of the predicted class or of the class that is named.
 
         Raises:
             DataError: not an image that is read; the message says why.
-            UsageError: metadata that the model does not take.
+            UsageError: metadata that the model does not take, or a class that it does not have.
+            ModelError: `explain` of a model without a class-activation map (see `explains`).
         """
-        answer = next(self.predict_batch([image], metadata=metadata))
+        answer = next(self.predict_batch([image], metadata=metadata, explain=explain))
         if answer.error is not None:
             raise DataError(f"image: {answer.error}")
         return answer
 
     def predict_batch(
-        self, images: Iterable[Any], batch_size: int = 32, *, metadata: Mapping[str, Value] | None = None
+        self,
+        images: Iterable[Any],
+        batch_size: int = 32,
+        *,
+        metadata: Mapping[str, Value] | None = None,
+        explain: bool | str = False,
     ) -> Iterator[Prediction]:
         """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
 
@@ -203,19 +266,42 @@ class Predictor:
             images: as for `predict`, or items of `read_inputs`; taken as they are needed, so it may be endless.
             batch_size: images in memory at a time.
             metadata: column to value, for every image; where an item of `read_inputs` has a value of its own, that counts.
+            explain: see `predict`.
 
         Raises:
-            UsageError: batch_size below 1, or metadata that the model does not take.
-            ModelError: the model itself fails.
+            UsageError: batch_size below 1, metadata that the model does not take, or a class that it does not have.
+            ModelError: the model itself fails, or has no class-activation map and one is asked for.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, must be 1 or more")
+        self.check_explain(explain)
         given = self.metadata_of(metadata or {})
         numbered = enumerate(images)
         with ThreadPoolExecutor(DECODERS) as pool:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
-                yield from self.answer(list(pool.map(self._prepare, chunk)), known)
+                prepared = list(pool.map(functools.partial(self._prepare, keep=bool(explain)), chunk))
+                yield from self.answer(prepared, known, explain)
+
+    def blank(self, prepared: Prepared, **known: Any) -> Prediction:
+        """An answer for a prepared picture that is still to be filled in: what the gate found, and what was done to it."""
+        p = self.preprocessing
+        found = judge(prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness)
+        return Prediction(**known, notes=prepared.notes, gate=found, picture=prepared.picture)
+
+    def check_explain(self, explain: bool | str) -> None:
+        """Refuse an explanation that can't be given.
+
+        Raises:
+            UsageError: a class that the model does not have.
+            ModelError: the model has no class-activation map; with the reason.
+        """
+        if explain:
+            self.artefact.require_cam()
+        if isinstance(explain, str) and explain not in self.classes:
+            raise UsageError(
+                f"explain: no class '{explain}'{nearest(explain, self.classes)}; the model has {', '.join(self.classes)}"
+            )
 
     def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Metadata for every image, by the names of the model's columns.
@@ -245,20 +331,24 @@ class Predictor:
         return {name: row[name.lower()] for name in self.encoder.names if name.lower() in row}
 
     def answer(
-        self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]], known: list[dict[str, Value]]
+        self,
+        prepared: list[tuple[Prediction, NDArray[np.uint8] | None]],
+        known: list[dict[str, Value]],
+        explain: bool | str = False,
     ) -> Iterator[Prediction]:
         """Answers for images that are prepared: blanks to be filled in with their pixels, or finished errors with None.
 
         Args:
             prepared: one an image; pixels (H, W, 3) uint8 at the network's size.
             known: metadata of each, by the names of the model's columns.
+            explain: whether each has its map, or the class that the maps are of.
         """
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
         if not pixels:
             yield from (blank for blank, _ in prepared)
             return
         known = [row for row, (_, pixels_HW3) in zip(known, prepared, strict=True) if pixels_HW3 is not None]
-        probs_BC, foreign_B = self._judge(np.stack(pixels), self._encoded(known))
+        probs_BC, foreign_B, cam_BChw = self._judge(np.stack(pixels), self._encoded(known), bool(explain))
         outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
         rows = iter(range(len(pixels)))
         for blank, pixels_HW3 in prepared:
@@ -268,20 +358,29 @@ class Predictor:
             b = next(rows)
             probabilities_C, outcome = probs_BC[b], int(outcome_B[b])
             best = self.classes[int(probabilities_C.argmax())]
+            shown = explain if isinstance(explain, str) else best
             order = np.argsort(-probabilities_C, kind="stable")
             score = float(foreign_B[b]) if foreign_B is not None else None
             problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
             unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
+            said = tuple(f"metadata: {name} {problem}" for name, problem in problems.items())
+            reason = self.rule.reason(outcome, probabilities_C, self.classes, score)
+            beyond = tuple(words for words in said if OUTSIDE in words)
+            verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, beyond)
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak")},
-                notes=(*blank.notes, *(f"metadata: {name} {problem}" for name, problem in problems.items())),
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate", "picture")},
+                cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
+                cam_class=shown if cam_BChw is not None else None,
+                notes=(*blank.notes, *said),
+                verdict=verdict,
+                reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
                 predicted_class=best,
                 calibrated=self.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
                 abstain=DECISIONS[outcome] == "refer",
-                reason=self.rule.reason(outcome, probabilities_C, self.classes, score),
+                reason=reason,
                 ood_score=score,
                 ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
                 predicted_class_description=self.artefact.descriptions[best],
@@ -295,7 +394,7 @@ class Predictor:
             return None
         return self.encoder({name: [row.get(name) for row in known] for name in self.encoder.names})
 
-    def _prepare(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
+    def _prepare(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """An answer still to be filled in and the network's pixels, or a finished error and None."""
         index, image = numbered
         known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artefact.record.accepted_leak}
@@ -308,18 +407,13 @@ class Predictor:
                     return Prediction(**known, error=image.error), None
                 image = image.data
             if isinstance(image, np.ndarray):
-                picture: NDArray[np.uint8] | Image = _from_array(image)
-                check_size(image.shape[1], image.shape[0])
+                prepared = prepare_picture(_from_array(image), self.preprocessing, keep=keep)
                 known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
             else:
                 data = image if isinstance(image, bytes) else _encode(image)
                 known["sha256"] = sha256_bytes(data)
-                decoded = decode(data, least=self.preprocessing.least)
-                picture, known["notes"] = decoded.image, decoded.notes
-            width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
-            if min(width, height) < MIN_EDGE_PX:
-                raise DataError(f"{width} x {height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
-            return Prediction(**known), to_size(picture, self.preprocessing)
+                prepared = prepare(data, self.preprocessing, keep=keep)
+            return self.blank(prepared, **known), prepared.pixels
         except DataError as error:
             return Prediction(**known, error=str(error)), None
 

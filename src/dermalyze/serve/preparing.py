@@ -13,11 +13,10 @@ from PIL import Image
 
 from dermalyze.core.errors import DataError
 from dermalyze.data.images import MAX_PIXELS, SERVING_FORMATS, Preprocessing, check_size, decode, to_size
+from dermalyze.data.preprocessing import small
 from dermalyze.ops.appraisal import Appraisal, appraise
 
 MIN_EDGE_PX = 8  # less is no photograph
-SMALL_PX = 200
-"""Longer edge at which a picture is appraised: what is finer, small networks do not see either."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +28,7 @@ class Prepared:
         width, height: of the picture as it was decoded, px.
         notes: what was done beyond decoding.
         looks: how it looks.
+        picture: itself, upright, where it was to be kept.
     """
 
     pixels: NDArray[np.uint8]
@@ -36,6 +36,7 @@ class Prepared:
     height: int
     notes: tuple[str, ...]
     looks: Appraisal
+    picture: Image.Image | None = None
 
 
 def formats() -> tuple[str, ...]:
@@ -43,7 +44,7 @@ def formats() -> tuple[str, ...]:
     return (*SERVING_FORMATS, "DICOM") if importlib.util.find_spec("pydicom") is not None else SERVING_FORMATS
 
 
-def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Prepared:
+def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, keep: bool = False) -> Prepared:
     """Decode one file and bring it to the network's size.
 
     Raises:
@@ -51,11 +52,11 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_
         DataError: an edge is too short.
     """
     decoded = decode(data, formats=formats(), max_pixels=max_pixels, least=preprocessing.least)
-    return prepare_picture(decoded.image, preprocessing, decoded.notes)
+    return prepare_picture(decoded.image, preprocessing, decoded.notes, keep=keep)
 
 
 def prepare_picture(
-    picture: NDArray[np.uint8] | Image.Image, preprocessing: Preprocessing, notes: tuple[str, ...] = ()
+    picture: NDArray[np.uint8] | Image.Image, preprocessing: Preprocessing, notes: tuple[str, ...] = (), *, keep: bool = False
 ) -> Prepared:
     """Bring pixels to the network's size.
 
@@ -69,17 +70,4 @@ def prepare_picture(
     check_size(*image.size)
     if min(image.size) < MIN_EDGE_PX:
         raise DataError(f"{image.width} x {image.height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
-    return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)))
-
-
-def small(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of a picture, its longer edge at most `SMALL_PX`.
-
-    >>> small(Image.new("RGB", (400, 300))).shape
-    (150, 200, 3)
-    """
-    scale = SMALL_PX / max(image.size)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(image, np.uint8)
+    return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)

@@ -20,10 +20,14 @@ class PatientProtocol(H11Protocol):
 
     slow_s: ClassVar[float] = 8.0
     """For the headers of a request, and for what was sent to be taken."""
+    most: ClassVar[int] = 256
+    """Connections at once."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A new connection."""
+        """A new connection; one too many is closed unanswered."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.abort()
         self._headers_since: float | None = time.monotonic()
         self._unsent, self._unsent_since = 0, 0.0
         self._clock: asyncio.TimerHandle | None = self.loop.call_later(TICK_S, self._tick)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Numeric
-from dermalyze.serve.gate import Gate, worst
+from dermalyze.serve.gate import UNJUDGED
 from dermalyze.serve.predictor import Prediction, Predictor
 
 Verdict = Literal["accept", "caution", "refer"]
@@ -153,7 +154,6 @@ class Health(_Reply):
 
 def image_reply(
     answer: Prediction,
-    gate: Gate,
     index: int,
     *,
     descriptions: Mapping[str, str],
@@ -165,16 +165,12 @@ def image_reply(
 
     Args:
         answer: of the model.
-        gate: what the gate found.
         index: of the image in the request.
         descriptions: of the classes.
         top: how many classes are ranked.
         heatmap: fields of `Heatmap`, or None with a note why.
     """
-    by_rule = {"answer": "accept", "set": "caution", "refer": "refer"}[answer.decision or "answer"]
-    outside = [note for note in answer.notes if note.startswith("metadata:")]
-    verdict = worst([by_rule, gate.verdict, "caution" if outside else "accept"])
-    reasons = [*([answer.reason] if answer.reason else []), *gate.reasons, *outside]
+    gate, verdict = answer.gate or UNJUDGED, answer.verdict or "accept"
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:top]
     ood = None
     if answer.ood_score is not None:
@@ -191,7 +187,7 @@ def image_reply(
         "prediction_set": list(answer.prediction_set) if answer.prediction_set is not None else None,
         "decision": "refer" if verdict == "refer" else answer.decision,
         "verdict": verdict,
-        "reasons": reasons,
+        "reasons": list(answer.reasons),
         "abstain": verdict == "refer",
         **gate.as_dict(),
         "ood": ood,
@@ -201,6 +197,16 @@ def image_reply(
         "metadata_unknown": list(answer.metadata_unknown) if answer.metadata_unknown is not None else None,
         **({"accepted_leak": answer.accepted_leak} if answer.accepted_leak else {}),
     }
+
+
+def heatmap_reply(png: bytes, of_class: str) -> dict[str, Any]:
+    """A heat map's fields.
+
+    >>> heatmap_reply(b"x", "mel")["class"]
+    'mel'
+    """
+    words = {"class": of_class, "method": "class-activation map", "signed": False, "grade": None}
+    return {"png_base64": base64.b64encode(png).decode(), **words}
 
 
 def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
@@ -224,9 +230,24 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
         "classes": [entry.model_dump() for entry in artefact.record.classes],
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
         "metadata": metadata,
-        "cam": "none",
-        "headline": None,
+        "cam": artefact.record.cam.kind if artefact.record.cam is not None else "none",
+        "headline": _headline(artefact.metrics),
         "disclaimer": DISCLAIMER,
         "licence_note": artefact.record.licence_note,
         "accepted_leak": artefact.record.accepted_leak,
     }
+
+
+def _headline(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The first figures of the test part, with intervals, and what they were measured on."""
+    if metrics is None:
+        return None
+    return {**{key: metrics[key] for key in ("set", "recipe", "n_images", "n_groups", "level")}, "figures": metrics["headline"]}
+
+
+def reliability_reply(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The reliability diagram of the test part."""
+    kept = ("confidence", "accuracy", "lower", "upper", "low", "high")
+    rows = [row for row in metrics["reliability"]["bins"] if row["n"]]
+    bins = [{**{key: row[key] for key in kept}, "count": row["n"]} for row in rows]
+    return {"set": metrics["set"], "calibrator": metrics["reliability"]["calibrator"], "bins": bins, "disclaimer": DISCLAIMER}

@@ -39,7 +39,7 @@ def serve_http(
     Args:
         models: runs or artefacts; the first answers where a request names none.
         spec: address and limits; default: `ServeSpec()`.
-        keys_file: API keys, one a line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, no key is asked.
+        keys_file: API keys, one a line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, none is asked.
         started: told of the address once it listens; default: it is said on standard error.
 
     Raises:
@@ -48,7 +48,7 @@ def serve_http(
         ModelError: an artefact is refused.
         ResourceError: the address is taken.
     """
-    spec = spec or ServeSpec()
+    limits = spec or ServeSpec()
     try:
         import fastapi  # noqa: F401 - said before a model is opened
         import prometheus_client  # noqa: F401
@@ -62,9 +62,9 @@ def serve_http(
     from dermalyze.serve.service import Service
 
     keys = read_keys(keys_file, os.environ)
-    listening = _listen(spec.host, spec.port)
+    listening = _listen(limits.host, limits.port)
     address = _address(listening)
-    service = Service(models, spec)
+    service = Service(models, limits)
     log = Log()
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
@@ -73,12 +73,12 @@ def serve_http(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     class Patient(PatientProtocol):
-        slow_s = spec.slow_s
+        slow_s, most = limits.slow_s, CONNECTIONS
 
-    app = build_app(service, hosts=names(spec), origins=spec.origins, keys=keys, log=log)
+    app = build_app(service, hosts=names(limits), origins=limits.origins, keys=keys, log=log)
     config = uvicorn.Config(
         app, http=Patient, ws="none", lifespan="off", loop="asyncio", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=spec.drain_s,
+        proxy_headers=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=limits.drain_s,
         h11_max_incomplete_event_size=HEAD_BYTES, limit_concurrency=None, backlog=CONNECTIONS,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from dermalyze.config.serve import ServeSpec
-from dermalyze.core.errors import UsageError, nearest
+from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Value
-from dermalyze.serve import gate as gates
 from dermalyze.serve.decoding import Decoders
 from dermalyze.serve.engine import Engine
+from dermalyze.serve.heatmap import heat_png
 from dermalyze.serve.measured import Measured
 from dermalyze.serve.predictor import Predictor
 from dermalyze.serve.refusals import Refusal
-from dermalyze.serve.replies import image_reply, model_reply, model_words
+from dermalyze.serve.replies import heatmap_reply, image_reply, model_reply, model_words
 from dermalyze.serve.uploads import Budget, Form, Receive, boundary_of, chunks, read_form
 
 FIELDS = ("metadata", "top_k", "explain", "recipe", "model", "class")
@@ -66,14 +66,13 @@ class Service:
         self.spec, self.measured = spec, Measured()
         self.predictors: dict[str, Predictor] = {}
         for model in models:
-            predictor = Predictor(model, threads=spec.threads)
+            predictor = Predictor(model, threads=spec.threads, provider=spec.provider)
             name = address(predictor.artefact.record.name)
             if name in self.predictors:
                 raise UsageError(f"two models are called '{name}'; rename the folder of one and export it again")
             self.predictors[name] = predictor
         if not self.predictors:
             raise UsageError("no model; name a run or an artefact")
-        self.likeness = {name: gates.of_model(p.artefact.record.training) for name, p in self.predictors.items()}
         self.decoders = Decoders(spec.decoders, spec.decoder_mib, spec.pixels, self.measured.lost_decoder)
         self.engine = Engine(spec.batch, self.measured.model_fault)
         self.budget = Budget(BODIES * spec.body_mib * 2**20)
@@ -134,7 +133,6 @@ class Service:
             Refusal: of the whole request; where it holds one image, of that.
         """
         self.check_room()  # before the body is read: nobody shall send it for nothing
-        until = time.monotonic() + self.spec.deadline_s
         boundary, limit = boundary_of(headers.get("content-type")), self.spec.body_mib * 2**20
         length = int(headers.get("content-length", "0"))
         if length > limit:
@@ -145,7 +143,7 @@ class Service:
             form = await read_form(
                 chunks(receive, limit=limit, slow_s=self.spec.slow_s), boundary, files=1 if explain else self.spec.files
             )
-            wish = self.wish(form, explain)
+            wish, until = self.wish(form, explain), time.monotonic() + self.spec.deadline_s
             with self.admitted():
                 return await self._answer(form.files, wish, until)
         finally:
@@ -187,6 +185,16 @@ class Service:
             raise Refusal("metadata", str(error)) from None
         return Wish(name, int(top), wanted in ("true", "1") or explain, fields.get("class"), rows)
 
+    def explainable(self, predictor: Predictor, wish: Wish) -> tuple[bool | str, str | None]:
+        """What the predictor is asked to explain, and why nothing is explained where something was wished for."""
+        if not wish.explain:
+            return False, None
+        try:
+            predictor.check_explain(True)
+        except ModelError as error:
+            return False, str(error)
+        return wish.of_class or True, None
+
     async def _answer(self, files: Sequence[bytearray], wish: Wish, until: float) -> dict[str, Any]:
         predictor = self.predictors[wish.name]
         try:
@@ -211,15 +219,16 @@ class Service:
 
     async def _image(self, index: int, data: bytes, wish: Wish, until: float) -> dict[str, Any]:
         predictor = self.predictors[wish.name]
-        p = predictor.preprocessing
-        prepared = await self.decoders.decode(data, p, until)
-        found = gates.judge(
-            prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness[wish.name]
-        )
-        answer = await self.engine.answer(predictor, prepared, wish.known[index])
-        note = "this model declares no heat map (cam: none)" if wish.explain else None
+        prepared = await self.decoders.decode(data, predictor.preprocessing, until)
+        explain, note = self.explainable(predictor, wish)
+        answer = await self.engine.answer(predictor, prepared, wish.known[index], explain)
+        heatmap = None
+        if answer.cam is not None:
+            size = (prepared.width, prepared.height)
+            png = await asyncio.to_thread(heat_png, answer.cam, size, predictor.preprocessing)
+            heatmap = heatmap_reply(png, str(answer.cam_class))
         return image_reply(
-            answer, found, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=None, heatmap_note=note
+            answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )
 
 
