@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import contextlib
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
+from mapped import CAM_RECORD, mapped_graph
 from PIL import Image
-from web_page import ARGUMENTS, CHROMIUM, Watched, serving, watched
+from serving import server
+from web_page import ARGUMENTS, CHROMIUM, Watched, watched
 
 from dermalyze.config.classes import HAM10000_CLASSES
 from dermalyze.data.synth import synthesize
@@ -20,11 +22,28 @@ from dermalyze.data.synth import synthesize
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, artefact_writer: Callable[..., Path]) -> Iterator[str]:
-    """Of a server that answers by a stand-in network with the seven classes of HAM10000."""
+    """Of a server that answers by a small network with the seven classes of HAM10000 and a heat map."""
     folder = tmp_path_factory.mktemp("served") / "artefact"
-    artefact_writer(folder, classes=tuple(HAM10000_CLASSES), height=48, width=64, training={"source": "ham10000"})
-    with serving(folder) as found:
-        yield found
+    height, width = 48, 64
+    artefact_writer(
+        folder,
+        classes=tuple(HAM10000_CLASSES),
+        height=height,
+        width=width,
+        graph=mapped_graph(len(HAM10000_CLASSES), height, width),
+        cam={**CAM_RECORD, "height": height // 4, "width": width // 4},
+        training={"source": "ham10000"},
+    )
+    with server(folder) as started:
+        threading.Thread(target=drain, args=(started.process.stderr,), daemon=True).start()
+        yield started.address + "/"
+
+
+def drain(log: IO[str]) -> None:
+    """Read what the server says, or it would wait for somebody who does."""
+    with contextlib.suppress(ValueError):  # closed
+        for _ in log:
+            pass
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +92,3 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("noise") / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def heatmap() -> dict[str, Any]:
-    """As the server gives it for a model that has one."""
-    pixels = np.zeros((150, 200, 4), np.uint8)
-    pixels[50:100, 60:140] = (220, 30, 30, 255)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    png = base64.b64encode(buffer.getvalue()).decode()
-    return {"png_base64": png, "class": "mel", "method": "class activation map", "signed": False, "grade": None}

@@ -4,7 +4,7 @@ import { card, reliability } from "./api.js";
 import { markdown } from "./card.js";
 import { classWords, slots } from "./classes.js";
 import { el, pairs, svg } from "./dom.js";
-import { number, percent, t, tOr } from "./texts.js";
+import { number, percent, t, third, tOr } from "./texts.js";
 
 /** The page of one model, as /v1/models describes it; card and diagram follow when they come. */
 export function modelPage(model) {
@@ -49,10 +49,13 @@ function classes(model) {
     classWords(name, description), description && description !== name ? el("span", { class: "quiet" }, ` ${name}`) : null)));
 }
 
-function headline(values) {
-  const shown = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : number(value));
-  const rows = Object.entries(values).map(([name, value]) => [name.replaceAll("_", " "), shown(value)]);
-  return [pairs(rows), el("p", { class: "small quiet" }, t("model.headline-note"))];
+function headline({ figures = [], set, n_images: images, n_groups: groups, level }) {
+  const words = ({ value, low, high, note }) => {
+    if (value == null) return note || "–";
+    return low == null ? third(value) : t("model.interval", { value: third(value), low: third(low), high: third(high) });
+  };
+  const note = t("model.headline-note", { set, images: number(images), groups: number(groups), level: percent(level) });
+  return [pairs(figures.map((row) => [row.name, words(row)]), "facts wide"), el("p", { class: "small quiet" }, note)];
 }
 
 const [SIZE, LEFT, RIGHT, TOP, BOTTOM] = [340, 54, 22, 12, 48];

@@ -158,7 +158,8 @@ const TEXTS = {
   "model.licence": "Licence",
   "model.classes": "Classes",
   "model.headline": "Measured",
-  "model.headline-note": "On the test part of its own data.",
+  "model.interval": "{value} ({low} – {high})",
+  "model.headline-note": "Set {set}: {images} pictures of {groups} lesions or patients; in brackets the {level} interval.",
   "model.reliability": "Can the probabilities be trusted?",
   "model.reliability-note": "Each point gathers test pictures that were answered with about the same probability. On the line, it was right as often as it said; below, it was too sure. Larger points stand for more pictures.",
   "model.reliability-alt": "Reliability diagram: {points}",
@@ -225,6 +226,11 @@ export function percent(share, fine = false) {
   if (share < 1 && share * 100 > 100 - least / 2) return `> ${format.format(100 - least)} %`;
   return `${format.format(share * 100)} %`;
 }
+
+const thousandth = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 3, minimumFractionDigits: 3 });
+
+/** A figure of a report, with three digits after the point. */
+export const third = (value) => thousandth.format(value);
 
 /** Any other number, with four significant digits. */
 export function number(value) {
