@@ -15,7 +15,7 @@ PICTURE := import sys; from dermalyze import Run; from dermalyze.data.splitting 
 	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
 	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench pictures clean
+.PHONY: help install browser demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make demo DATA=folder     the same on a HAM10000 folder, MINUTES=$(MINUTES) of training"
 	@echo "make test                 check, then every test that is not slow"
 	@echo "make check                ruff and mypy"
+	@echo "make browser              Debian's Chromium for the tests of the web page, where there is none and it may be installed"
 	@echo "make test-random          the property tests with new random examples"
 	@echo "make test-slow            the slow tests"
 	@echo "make test-kill            500 trainings killed with SIGKILL and continued: how many were lost, how many differed"
@@ -59,7 +60,17 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+# Debian's Chromium, for the tests of the web page. Where it is not and cannot be installed they are skipped, and say why.
+browser:
+	@found() { for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null 2>&1 && return 0; done; return 1; }; \
+	if ! found && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null 2>&1; then \
+		echo "Installing Debian's chromium for the tests of the web page"; \
+		timeout 120 apt-get update > /dev/null 2>&1; \
+		DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install --yes --no-install-recommends chromium fonts-dejavu-core > /dev/null 2>&1; \
+	fi; \
+	found || echo "No Chromium, and it cannot be installed here (as root: apt-get install chromium): the tests of the web page are skipped"
+
+test: check browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-random: $(INSTALLED)

@@ -1,0 +1,143 @@
+// Many pictures: a table that sorts, and the same as CSV.
+
+import { outcomeOf, ranked } from "./answer.js";
+import { classWords } from "./classes.js";
+import { el, say } from "./dom.js";
+import { percent, number, t } from "./texts.js";
+
+const THUMBNAIL_PX = 96;
+const ORDER = ["answer", "caution", "set", "refer", "error", "stopped", "waiting"];
+const NUMERIC = new Set(["number", "confidence", "ood"]);
+const COLUMNS = ["number", "file", "outcome", "class", "confidence", "ood", "why"];
+
+/** What a case has come to: an outcome, or "waiting", "error" or "stopped". */
+export function stateOf(one) {
+  if (one.error) return "error";
+  return one.result ? outcomeOf(one.result) : one.stopped ? "stopped" : "waiting";
+}
+
+/** How many came to what, as one line. */
+export function summary(cases) {
+  const counts = Object.fromEntries(ORDER.map((state) => [state, 0]));
+  for (const one of cases) counts[stateOf(one)] += 1;
+  return t("batch.summary", counts);
+}
+
+function outcomeWords(state) {
+  if (state === "error") return t("batch.failed");
+  return state === "waiting" || state === "stopped" ? t(`batch.${state}`) : t(`answer.tag-${state}`);
+}
+
+/** The class to show: none on a refusal, all of them where several stay possible. */
+function classCell(one, descriptions) {
+  const state = stateOf(one);
+  if (state === "answer" || state === "caution") {
+    return classWords(one.result.predicted_class, one.result.predicted_class_description);
+  }
+  if (state !== "set") return "";
+  const words = new Map(ranked(one.result, descriptions).map(([name, said]) => [name, said]));
+  return (one.result.prediction_set ?? []).map((name) => words.get(name) ?? name).join(", ");
+}
+
+function why(one) {
+  if (one.error) return one.error.line;
+  return (one.result?.reasons ?? []).join("; ");
+}
+
+/** The value that a column sorts by; null goes last in either direction. */
+function sortValue(one, column, descriptions) {
+  const state = stateOf(one);
+  const confident = one.result && state !== "refer";
+  return {
+    number: one.number, file: one.name, outcome: ORDER.indexOf(state), class: classCell(one, descriptions) || null,
+    confidence: confident ? one.result.confidence : null, ood: one.result?.ood?.score ?? null, why: why(one) || null,
+  }[column];
+}
+
+export function sorted(cases, { column, down }, descriptions) {
+  const key = new Map(cases.map((one) => [one, sortValue(one, column, descriptions)]));
+  return [...cases].sort((one, other) => {
+    const [a, b] = [key.get(one), key.get(other)];
+    if (a === null || b === null) return (a === null) - (b === null) || one.number - other.number;
+    const order = typeof a === "number" ? a - b : String(a).localeCompare(String(b));
+    return (down ? -order : order) || one.number - other.number;
+  });
+}
+
+/** The table of a batch; `open(one)` shows a case, `buttons` stand above it. */
+export function batchPage(cases, descriptions, sort, { open, resort, buttons }) {
+  const head = (column) => {
+    const on = sort.column === column;
+    const direction = on ? (sort.down ? "descending" : "ascending") : null;
+    return el("th", { scope: "col", "aria-sort": direction, class: NUMERIC.has(column) ? "number" : null },
+      el("button", { type: "button", class: "sort", "data-focus": `sort ${column}`, on: { click: () => {
+        resort({ column, down: on ? !sort.down : false });
+        say(t("status.sorted", { column: t(`batch.${column}`), direction: t(on && !sort.down ? "status.descending" : "status.ascending") }));
+      } } }, t(`batch.${column}`), el("span", { class: "arrow", "aria-hidden": "true" }, on ? (sort.down ? "▼" : "▲") : "")));
+  };
+  const row = (one) => {
+    const state = stateOf(one);
+    const confident = one.result && state !== "refer";
+    const opener = one.result ? el("button", { type: "button", class: "thumbnail", "data-focus": `open ${one.number}`,
+      "aria-label": t("batch.open", { number: one.number }), on: { click: () => open(one) } }, thumbnail(one)) : el("span", { class: "thumbnail" }, thumbnail(one));
+    return el("tr", { "data-state": state },
+      el("td", { class: "number" }, String(one.number)),
+      el("td", {}, opener),
+      el("td", { class: "name" }, one.name),
+      el("td", {}, el("span", { class: `pill ${state}` }, outcomeWords(state))),
+      el("td", { class: "classes" }, classCell(one, descriptions) || "–"),
+      el("td", { class: "number" }, confident ? percent(one.result.confidence) : "–"),
+      el("td", { class: "number" }, one.result?.ood ? number(one.result.ood.score) : "–"),
+      el("td", { class: "why" }, why(one)));
+  };
+  const [first, ...rest] = COLUMNS;
+  return el("section", { class: "card", "aria-labelledby": "batch-heading" },
+    el("div", { class: "batch-head" },
+      el("div", {}, el("h2", { id: "batch-heading" }, t("batch.heading", { count: cases.length })), el("p", { class: "quiet" }, summary(cases))),
+      el("div", { class: "buttons no-print" }, buttons)),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "batch-heading" },
+      el("table", {}, el("caption", { class: "hidden" }, t("batch.caption")),
+        el("thead", {}, el("tr", {}, head(first), el("th", { scope: "col" }, t("batch.picture")), rest.map(head))),
+        el("tbody", {}, sorted(cases, sort, descriptions).map(row)))));
+}
+
+/** A small copy of the picture, drawn once and kept with its case; the large one is let go of. */
+function thumbnail(one) {
+  if (one.thumbnail && (!one.picture || one.picture === one.drawn)) return one.thumbnail;
+  const canvas = el("canvas", { width: 1, height: 1, "aria-hidden": "true" });
+  one.thumbnail = canvas;
+  one.drawn = one.picture ?? one.file; // which may still have to be turned upright
+  createImageBitmap(one.drawn).then((bitmap) => {
+    const scale = THUMBNAIL_PX / Math.max(bitmap.width, bitmap.height);
+    canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+    canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    bitmap.close();
+  }).catch(() => canvas.classList.add("blank"));
+  return canvas;
+}
+
+/** A cell that no spreadsheet takes for a formula, as in dermalyze.data.tables.neutralise, quoted where CSV asks for it. */
+export function cell(value) {
+  if (value === null || value === undefined) return "";
+  let text = String(value).replace(/[\r\n]+/g, " ");
+  const plainNumber = /^-(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text);
+  if (/^[=+\-@\t\r\n＝＋－＠]/.test(text) && !plainNumber) text = `'${text}`;
+  return /[",;']/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** The batch as CSV. On a refusal the class and its probabilities are left empty: they are no answer. */
+export function csvOf(cases, classes, disclaimer) {
+  const head = ["number", "file", "outcome", "predicted_class", "predicted_class_description", "confidence", "prediction_set",
+    ...classes.map((name) => `p_${name}`), "ood_score", "reasons", "metadata_unknown", "notes", "error", "model", "model_sha256", "disclaimer"];
+  const line = (one) => {
+    const state = stateOf(one);
+    const said = one.result && state !== "refer" ? one.result : {};
+    const list = (values) => (values ?? []).join("; ");
+    return [one.number, one.name, state, said.predicted_class, said.predicted_class_description, said.confidence,
+      list(said.prediction_set), ...classes.map((name) => said.probabilities?.[name]), one.result?.ood?.score,
+      list(one.result?.reasons), list(one.result?.metadata_unknown), list(one.result?.notes), one.error?.line, one.model?.name,
+      one.model?.sha256, disclaimer];
+  };
+  return [head, ...cases.map(line)].map((cells) => cells.map(cell).join(",")).join("\n") + "\n";
+}
