@@ -105,8 +105,8 @@ def deletion_insertion(image_HW3: Image, maps: Mapping[str, Map], predict: Predi
         seed: of the order of equal pixels.
 
     Returns:
-        name to {"deletion_blur", "insertion_blur", "deletion_mean", "insertion_mean", "faithfulness": mean over the two baselines
-        of insertion - deletion, -1..1}.
+        name to {"deletion_blur", "insertion_blur", "deletion_mean", "insertion_mean", "faithfulness"}; the last is the mean
+        over both baselines of insertion - deletion, -1..1.
 
     Petsiuk, Das & Saenko 2018, arXiv:1806.07421
     """
