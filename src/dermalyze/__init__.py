@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from dermalyze.fleet.pipeline import run_experiment as run
     from dermalyze.fleet.runs import runs
     from dermalyze.fleet.study import compare
+    from dermalyze.model.import_weights import import_weights
     from dermalyze.serve.answers import predict
     from dermalyze.serve.predictor import Predictor
+    from dermalyze.serve.verify import verify
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
@@ -87,6 +89,7 @@ _SOURCES = {
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
     "frozen": "stages.frozen:frozen",
+    "import_weights": "model.import_weights:import_weights",
     "init": "stages.init:init",
     "leak_bill": "fleet.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
@@ -103,6 +106,7 @@ _SOURCES = {
     "split": "stages.split:split",
     "synth": "data.synth:synthesize",
     "train": "stages.train:train",
+    "verify": "serve.verify:verify",
 }
 
 __all__ = [
@@ -134,6 +138,7 @@ __all__ = [
     "fetch",
     "fit_check",
     "frozen",
+    "import_weights",
     "init",
     "leak_bill",
     "load_experiment",
@@ -150,6 +155,7 @@ __all__ = [
     "split",
     "synth",
     "train",
+    "verify",
 ]
 
 

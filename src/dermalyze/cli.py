@@ -37,6 +37,8 @@ COMMANDS = {
     "synth": "synth",
     "fetch": "fetch",
     "predict": "predict",
+    "verify": "verify",
+    "import-weights": "import_weights",
     "plot": "plot",
     "fit-check": "fit_check",
     "ensemble": "ensemble",
@@ -231,6 +233,14 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Provider(StrEnum):
+    """What computes the network."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 class Balance(StrEnum):
     """Class balance of a synthetic set."""
 
@@ -339,10 +349,14 @@ def train(
     stage("train", run, as_json, resume=resume, accept_leak=accept_leak)
 
 
-@command("export", "dermalyze export outputs/first")
-def export(run: RunArgument, as_json: JsonOption = False) -> None:
+@command("export", "dermalyze export outputs/first", "dermalyze export outputs/first --int8")
+def export(
+    run: RunArgument,
+    int8: Annotated[bool, typer.Option("--int8", help="A smaller one, where it answers the same; after calibrate.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Write the artefact, checked against PyTorch."""
-    stage("export", run, as_json)
+    stage("export", run, as_json, int8=int8)
 
 
 @command(
@@ -496,6 +510,7 @@ def fetch(
     "dermalyze predict outputs/first photo.jpg",
     "dermalyze predict outputs/first/export photos more.zip --format csv --names",
     "dermalyze predict outputs/first photo.jpg --metadata age=55 sex=male site=back",
+    "dermalyze predict outputs/first photo.jpg --explain maps",
     "dermalyze predict outputs/first - --format jsonl < photo.jpg",
 )
 def predict(
@@ -511,6 +526,12 @@ def predict(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="NAME=VALUE...", help="Of patient and lesion: age=55 sex=male.")
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", metavar="DIR", help="Write each picture there with what spoke for the class.")
+    ] = None,
+    provider: Annotated[
+        Provider, typer.Option("--provider", help="What computes the network; auto measures both.")
+    ] = Provider.onnxruntime,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Answer for pictures; a bad one has its own line."""
@@ -520,7 +541,7 @@ def predict(
 
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
     known = dict(map(assignment, metadata or ()))
-    given = {"prevalence": shares, "metadata": known}
+    given = {"prevalence": shares, "metadata": known, "explain": explain, "provider": provider.value}
     answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
     errors = write(counted, sys.stdout, classes=answers.classes, format="jsonl" if as_json else form.value, names=names)
@@ -532,6 +553,33 @@ def predict(
         )
     if errors:
         say(f"{errors} of {counted.rows} images could not be read; their lines say why")
+
+
+@command("verify", "dermalyze verify outputs/first", "dermalyze verify outputs/first/export --json")
+def verify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artefact (its export folder).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Hash a model again and ask for its recorded answers."""
+    found = call("verify", model)
+    show(found, as_json)
+    if not found.passed:
+        raise typer.Exit(dermalyze.ModelError.exit_code)
+
+
+@command(
+    "import-weights",
+    "dermalyze import-weights resnet18.pth resnet18.safetensors",
+    "dermalyze import-weights checkpoint.pt checkpoint.safetensors --trust",
+)
+def import_weights(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint as torch.save writes it.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to make.")],
+    trust: Annotated[bool, typer.Option("--trust", help="Run the file's own code if it holds more than tensors.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a checkpoint you trust into safetensors."""
+    show(call("import-weights", source, out, trust=trust), as_json)
 
 
 @command("plot", "dermalyze plot outputs/first")

@@ -61,6 +61,7 @@ def test_every_command_speaks_json(name: str) -> None:
     sorted(
         set(cli.COMMANDS)
         - {"run", "synth", "fetch", "predict", "ensemble", "schema", "runs", "doctor", "models", "compare", "advise"}
+        - {"verify", "import-weights"}
     ),
 )
 def test_every_stage_takes_the_run_first(name: str) -> None:

@@ -147,6 +147,16 @@ def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined
     np.testing.assert_allclose(softmax(logits), expected, atol=1e-4)
 
 
+def test_the_map_of_an_ensemble_is_the_mean_of_its_members(joined: Any) -> None:
+    _, runs, result = joined
+    together, *members = (Artefact.open(run.artefact_dir, threads=1) for run in (Run.open(result.root), *runs))
+    height, width = (together.preprocessing[key] for key in ("height", "width"))
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    assert together.graph.cam_shape == members[0].graph.cam_shape is not None
+    expected = np.mean([one.cam(images)[2] for one in members], axis=0)
+    np.testing.assert_allclose(together.cam(images)[2], expected, atol=1e-4 * (1 + np.abs(expected).max()))
+
+
 def steep(graph: bytes, factor: float) -> bytes:
     """The same network with its logits times a factor."""
     import onnx

@@ -22,6 +22,7 @@ from dermalyze.data.images import Preprocessing, decode, normalise, to_size
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.predictions import read_predictions
 from dermalyze.model.checkpoint import load_best
+from dermalyze.model.closed_form import ClosedForm
 from dermalyze.ops.recipes import apply_recipe, softmax
 from dermalyze.serve.predictor import Predictor
 from dermalyze.stages.export import export
@@ -77,6 +78,27 @@ def test_torch_graph_and_predictor_agree(world: Any) -> None:
     one = predictor.predict(world.images[0])
     assert np.abs(np.array(list(one["probabilities"].values())) - theirs[0]).max() < TOLERANCE
     assert predictor.classes == ["mel", "my class", "nv"]
+
+
+def test_the_map_of_the_graph_is_pytorchs(world: Any) -> None:
+    artefact = Artefact.open(world.run.artefact_dir, threads=1)
+    record = artefact.record.cam
+    assert record is not None
+    if world.spec.model.head.kind == "acrnn":
+        assert (record.kind, artefact.graph.cam_shape) == ("none", None)
+        assert "takes the map" in record.reason
+        return
+    model, best = load_best(world.run)
+    p = Preprocessing.from_dict(best["preprocessing"])
+    images = np.random.default_rng(5).integers(0, 256, (3, 48, 40, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        ours = ClosedForm(model).forward_with_cam(torch.from_numpy(normalise(images, p)))[2].numpy()
+    theirs = artefact.cam(images)[2]
+    assert theirs.shape == (3, 3, record.height, record.width) == (3, 3, 12, 10)
+    np.testing.assert_allclose(theirs, ours, atol=1e-4 * (1 + np.abs(ours).max()))
+    answer = Predictor(world.run.root, threads=1).predict(world.images[0], explain=True)
+    assert answer.cam is not None
+    assert answer.cam.std() > 0
 
 
 def test_any_batch_size(world: Any) -> None:

@@ -20,16 +20,24 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermalyze.core.errors import ModelError, ResourceError
-from dermalyze.core.onnx_session import brief, open_session
+from dermalyze.core.graph import GRAPH_NAME as GRAPH_NAME
+from dermalyze.core.graph import REMEDY as _REMEDY
+from dermalyze.core.graph import Graph as Graph
+from dermalyze.core.onnx_session import brief
 
-RECORD_NAME, GRAPH_NAME, WEIGHTS_NAME = "artefact.json", "model.onnx", "model.safetensors"
+RECORD_NAME, WEIGHTS_NAME = "artefact.json", "model.safetensors"
 OOD_NAME = "ood.bin"
 """Arrays of the calibration's out-of-distribution score; shapes stand in `calibration`."""
 MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message cannot be larger
+CARD_NAME, METRICS_NAME = "model_card.md", "metrics.json"
+"""What `evaluate` adds: the model card, and the figures that a server shows (`dermalyze.report.served`)."""
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_OOD_BYTES = 256 * 2**20
+MAX_CARD_BYTES = 4 * 2**20
 MAX_HEADER_BYTES = 100_000_000  # of safetensors
-_REMEDY = "export the model again, or fetch the artefact again from where it came"
+
+LIMITS = {GRAPH_NAME: MAX_GRAPH_BYTES, OOD_NAME: MAX_OOD_BYTES, CARD_NAME: MAX_CARD_BYTES, METRICS_NAME: MAX_CARD_BYTES}
+"""Files that are read into memory, and how large each may be."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[A-Za-z0-9_-]{1,16}){1,3}$")]
@@ -61,6 +69,25 @@ class MetadataRecord(_Record):
     blank: Annotated[list[float], Field(min_length=1, max_length=10_000)]
 
 
+class CamRecord(_Record):
+    """Whether the graph gives a class-activation map."""
+
+    kind: Literal["closed_form", "none"]
+    reason: str = Field(min_length=1, max_length=500)
+    height: int = Field(default=0, ge=0, le=8192)
+    width: int = Field(default=0, ge=0, le=8192)
+
+
+class ReferenceRecord(_Record):
+    """Synthetic pictures, by the seed they are made from, and the model's answers to them (`dermalyze.ops.reference`)."""
+
+    seed: int = Field(ge=0)
+    pictures: int = Field(ge=1, le=64)
+    sha256: Sha256
+    logits: list[list[float]]
+    probabilities: list[list[float]]
+
+
 class ArtefactRecord(_Record):
     """The content of `artefact.json`."""
 
@@ -78,86 +105,33 @@ class ArtefactRecord(_Record):
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
     metadata: MetadataRecord | None = None
+    cam: CamRecord | None = None
     calibration: dict[str, Any] | None = None
     calibration_files: dict[Literal["ood.bin"], Sha256] = {}
+    reference: ReferenceRecord | None = None
+    evaluated_answers_sha256: Sha256 | None = None
+    evaluation_files: dict[Literal["model_card.md", "metrics.json"], Sha256] = {}
 
     @property
     def scores_sha256(self) -> str:
         """SHA-256 of all that the scores depend on, and so of everything but the calibration that is made from them."""
-        without = {
-            "calibration",
-            "calibration_files",
-            *(["metadata"] if self.metadata is None else []),
-        }  # older records lack it
+        lacking = {name for name in ("metadata", "cam") if getattr(self, name) is None}  # as older records do
+        made_from_them = {"calibration", "calibration_files", "reference", "evaluated_answers_sha256", "evaluation_files"}
+        without = made_from_them | lacking
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
+    @property
+    def named(self) -> dict[str, str]:
+        """Every file to its SHA-256."""
+        more = (self.calibration_files, self.evaluation_files)
+        return self.files | {str(name): sha256 for files in more for name, sha256 in files.items()}
 
-class Graph:
-    """An ONNX graph that takes images (B, H, W, 3) uint8 and gives logits (B, C) and an embedding (B, D), float32.
-
-    One that was trained with metadata also takes these, encoded, (B, M) float32.
-
-    Args:
-        data: the bytes of a self-contained ONNX file.
-        classes: C.
-        height: H, px.
-        width: W, px.
-        metadata_width: M; 0: the graph takes none.
-        threads: CPU threads of one pass; None: one a core.
-
-    Raises:
-        ModelError: not ONNX, external data, an unknown operator, other inputs or outputs, 2 GiB or more.
-    """
-
-    def __init__(
-        self, data: bytes, *, classes: int, height: int, width: int, metadata_width: int = 0, threads: int | None = None
-    ) -> None:
-        self._session = open_session(data, GRAPH_NAME, threads=threads, remedy=_REMEDY)
-        self._shape = (height, width, 3)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        found = {f"input {i.name}": (i.type, i.shape[1:]) for i in inputs}
-        found |= {f"output {o.name}": (o.type, o.shape[1:]) for o in outputs}
-        width_D = next((o.shape[-1] for o in outputs if o.name == "embedding" and o.shape), None)
-        expected = {
-            "input images": ("tensor(uint8)", [height, width, 3]),
-            **({"input metadata": ("tensor(float)", [metadata_width])} if metadata_width else {}),
-            "output logits": ("tensor(float)", [classes]),
-            "output embedding": ("tensor(float)", [width_D]),
-        }
-        dynamic = all(x.shape and not isinstance(x.shape[0], int) for x in (*inputs, *outputs))
-        if found != expected or not isinstance(width_D, int) or not dynamic:
-            raise ModelError(f"{GRAPH_NAME}: has {found}, artefact.json asks for {expected} with a free batch size; {_REMEDY}")
-        self.classes, self.embedding_width, self.metadata_width = classes, width_D, metadata_width
-
-    def run(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (B, C) and embedding (B, D) of a batch; an empty batch gives empty arrays.
-
-        Raises:
-            ModelError: images or metadata of another shape or type; NaN or infinity from the model.
-        """
-        if images_BHW3.dtype != np.uint8 or images_BHW3.ndim != 4 or images_BHW3.shape[1:] != self._shape:
-            raise ModelError(
-                f"images are {images_BHW3.dtype} {images_BHW3.shape}; the model takes uint8 (B, {self._shape[0]}, "
-                f"{self._shape[1]}, 3): resize with its own preprocessing"
-            )
-        inputs: dict[str, NDArray[Any]] = {"images": np.ascontiguousarray(images_BHW3)}
-        if metadata_BM is not None:
-            inputs["metadata"] = np.ascontiguousarray(metadata_BM, dtype=np.float32)
-        given = inputs["metadata"].shape if "metadata" in inputs else (len(images_BHW3), 0)
-        if given != (len(images_BHW3), self.metadata_width):
-            raise ModelError(f"metadata are {given}; the model takes {(len(images_BHW3), self.metadata_width)}, a row an image")
-        if len(images_BHW3) == 0:  # some operators abort the whole process on an empty batch (onnxruntime's LSTM does)
-            return np.zeros((0, self.classes), np.float32), np.zeros((0, self.embedding_width), np.float32)
-        try:
-            logits_BC, embedding_BD = self._session.run(["logits", "embedding"], inputs)
-        except Exception as error:  # as above
-            raise ModelError(f"{GRAPH_NAME}: the model failed on a batch of {len(images_BHW3)}: {brief(error)}") from error
-        if not (np.isfinite(logits_BC).all() and np.isfinite(embedding_BD).all()):
-            raise ModelError(f"{GRAPH_NAME}: the model gave NaN or infinity; no answer is made from it; {_REMEDY}")
-        return logits_BC, embedding_BD
+    @property
+    def answers_sha256(self) -> str:
+        """SHA-256 of all that the answers depend on: the scores, and what is made of them (which names its files' hashes)."""
+        values = [self.scores_sha256, self.calibration]
+        return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +143,16 @@ class Artefact:
         sha256: of `artefact.json`, which names the hash of every other file: the identity of the whole model.
         graph: runs the network.
         ood: the bytes of `OOD_NAME`; empty without it.
+        card: the model card, Markdown; empty until the run was evaluated.
+        metrics: the figures of the test part that a server shows (see `dermalyze.report.served`); None likewise.
     """
 
     record: ArtefactRecord
     sha256: str
     graph: Graph
     ood: bytes = b""
+    card: str = ""
+    metrics: dict[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: Path, *, threads: int | None = None) -> Artefact:
@@ -194,15 +172,17 @@ class Artefact:
         with _reading(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
             text = stream.read()
         record = parse_record(text)
-        files: dict[str, str] = dict(record.files) | {str(name): sha for name, sha in record.calibration_files.items()}
+        files = record.named
         strangers, missing = sorted(present - {RECORD_NAME, *files}), sorted(files.keys() - present)
         if missing:
             raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {_REMEDY}")
         if strangers:
             raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {_REMEDY}")
-        kept = {GRAPH_NAME: b"", OOD_NAME: b""}
+        if record.evaluation_files and record.evaluated_answers_sha256 != record.answers_sha256:
+            raise ModelError(f"{RECORD_NAME}: its evaluation is of other answers than the model gives; evaluate the run again")
+        kept = dict.fromkeys(LIMITS, b"")
         for name, expected in files.items():
-            with _reading(folder / name, {GRAPH_NAME: MAX_GRAPH_BYTES, OOD_NAME: MAX_OOD_BYTES}.get(name)) as stream:
+            with _reading(folder / name, LIMITS.get(name)) as stream:
                 if name in kept:
                     kept[name] = stream.read()
                     found = hashlib.sha256(kept[name]).hexdigest()
@@ -218,9 +198,12 @@ class Artefact:
         geometry = Geometry.model_validate(record.preprocessing)
         loaded = Graph(
             kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
-            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0, threads=threads,
+            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0,
+            cam=(record.cam.height, record.cam.width) if record.cam is not None and record.cam.kind != "none" else None,
+            threads=threads,
         )  # fmt: skip
-        return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME])
+        card, metrics = _evaluation(kept[CARD_NAME], kept[METRICS_NAME])
+        return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME], card, metrics)
 
     @property
     def classes(self) -> list[str]:
@@ -251,15 +234,55 @@ class Artefact:
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`. Metadata that are not given are not known."""
+        return self.graph.run(images_BHW3, self._rows(images_BHW3, metadata_BM))
+
+    def cam(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (B, C), embedding (B, D) and class-activation map (B, C, h, w), signed, of one pass.
+
+        The map is in units of logits: its mean over the places is the image's part of the class's logit, for head `linear`
+        exactly (bias apart), for head `simple` to first order.
+
+        Raises:
+            ModelError: the model has no such map, with the reason; or see `run`.
+        """
+        self.require_cam()
+        names = ("logits", "embedding", "cam")
+        logits_BC, embedding_BD, cam_BChw = self.graph.fetch(names, images_BHW3, self._rows(images_BHW3, metadata_BM))
+        return logits_BC, embedding_BD, cam_BChw
+
+    def require_cam(self) -> None:
+        """Refuse a map where there is none.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        if self.graph.cam_shape is None:
+            reason = self.record.cam.reason if self.record.cam is not None else "exported by an older version; export it again"
+            raise ModelError(f"{self.record.name}: has no class-activation map ({reason}); leave the explanation out")
+
+    def _rows(self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
         if metadata_BM is None and self.record.metadata is not None:
-            metadata_BM = np.tile(np.array(self.record.metadata.blank, np.float32), (len(images_BHW3), 1))
-        return self.graph.run(images_BHW3, metadata_BM)
+            return np.tile(np.array(self.record.metadata.blank, np.float32), (len(images_BHW3), 1))
+        return metadata_BM
 
     def knowing(
         self, metadata_BM: NDArray[np.float32] | None
     ) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """`run` for a batch of which these metadata are known, for a recipe that asks it several times."""
         return lambda images_BHW3: self.run(images_BHW3, metadata_BM)
+
+
+def _evaluation(card: bytes, metrics: bytes) -> tuple[str, dict[str, Any] | None]:
+    """The model card and the figures of an evaluation; empty and None without."""
+    try:
+        figures = json.loads(metrics) if metrics else None
+        if figures is not None and not isinstance(figures, dict):
+            raise ValueError(f"{METRICS_NAME} is no object")
+        return card.decode(), figures
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{METRICS_NAME}, {CARD_NAME}: cannot be read ({brief(error)}); evaluate the run again") from error
 
 
 def parse_record(text: bytes) -> ArtefactRecord:

@@ -26,8 +26,8 @@ _SCHEMA: dict[str, dict[int, str]] = {
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION, _MODEL_GRAPH = 13, 14, 7
 
 
-class _Malformed(Exception):
-    pass
+class Malformed(Exception):
+    """Bytes that are no protobuf message."""
 
 
 def refuse_external_data(data: bytes, name: str) -> None:
@@ -51,7 +51,7 @@ def refuse_external_data(data: bytes, name: str) -> None:
         raise ModelError(f"{name}: a zip archive, not an ONNX file; nothing in it was opened")
     try:
         fields = _scan(memoryview(data), "Model", name, 0)
-    except _Malformed:
+    except Malformed:
         raise ModelError(f"{name}: not an ONNX file, or a damaged one; export the model again") from None
     if _MODEL_GRAPH not in fields:
         raise ModelError(f"{name}: not an ONNX file (it holds no graph); export the model again")
@@ -64,24 +64,24 @@ def _scan(view: memoryview, message: str, name: str, depth: int) -> set[int]:
     seen: set[int] = set()
     position = 0
     while position < len(view):
-        key, position = _varint(view, position)
+        key, position = varint(view, position)
         field, wire = key >> 3, key & 7
         if wire == 0:
-            value, position = _varint(view, position)
+            value, position = varint(view, position)
         elif wire in (1, 5):
             value, position = 0, position + (8 if wire == 1 else 4)
         elif wire == 2:
-            length, position = _varint(view, position)
+            length, position = varint(view, position)
             value, end = 0, position + length
             if end > len(view):
-                raise _Malformed
+                raise Malformed
             if field in _SCHEMA[message]:
                 _scan(view[position:end], _SCHEMA[message][field], name, depth + 1)
             position = end
         else:
-            raise _Malformed
+            raise Malformed
         if field == 0 or key >> 32 or position > len(view):  # C++ protobuf would drop a key's bits above 32
-            raise _Malformed
+            raise Malformed
         external = field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and value != 0)
         if message == "Tensor" and external:
             raise ModelError(f"{name}: keeps tensors in other files (external data); only single-file graphs are opened")
@@ -89,11 +89,12 @@ def _scan(view: memoryview, message: str, name: str, depth: int) -> set[int]:
     return seen
 
 
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
+def varint(view: memoryview, position: int) -> tuple[int, int]:
+    """The number at a position, and where the next field begins."""
     value = shift = 0
     while True:
         if position >= len(view) or shift > 63:
-            raise _Malformed
+            raise Malformed
         byte = view[position]
         value |= (byte & 127) << shift
         position, shift = position + 1, shift + 7

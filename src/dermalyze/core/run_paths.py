@@ -109,6 +109,11 @@ class RunPaths:
         return self.root / "export"
 
     @property
+    def int8_dir(self) -> Path:
+        """The artefact of whole numbers of eight bits, beside the other."""
+        return self.root / "export-int8"
+
+    @property
     def predictions_dir(self) -> Path:
         return self.root / "predictions"
 

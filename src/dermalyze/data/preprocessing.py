@@ -7,14 +7,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.config.data import PreprocessSpec
 from dermalyze.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from dermalyze.config.data import PreprocessSpec  # not above: to answer, no configuration is read
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Preprocessing:
     ) -> Preprocessing:
         """Fill what the spec leaves open with the backbone's own size (height, width), mean and std.
 
+        >>> from dermalyze.config.data import PreprocessSpec
         >>> half = (0.5, 0.5, 0.5)
         >>> Preprocessing.resolve(PreprocessSpec(size=64), size=(224, 224), mean=half, std=half).width
         64

@@ -28,7 +28,7 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import read_division
-from dermalyze.fleet.joined_graph import join_graphs, join_weights, joined_parity
+from dermalyze.fleet.joined_graph import join_graphs, join_weights, joined_cam, joined_parity, joined_reference
 from dermalyze.fleet.pipeline import STEPS, duration, run_experiment
 from dermalyze.ops.metrics import measure
 from dermalyze.ops.recipes import pool, softmax
@@ -195,12 +195,15 @@ def assemble(runs: Sequence[Run], root: Path) -> tuple[Run, ExperimentSpec]:
         write_json(out.environment_path, environment(spec))
         copy_data(runs[0], out)
         say(f"ensemble: {len(runs)} networks into one graph, then its numbers against theirs")
-        graph = join_graphs([(run.artefact_dir / GRAPH_NAME).read_bytes() for run in runs])
+        cam = joined_cam(artefacts)
+        graphs = [(run.artefact_dir / GRAPH_NAME).read_bytes() for run in runs]
+        graph = join_graphs(graphs, cam=cam["kind"] != "none")
         parity = joined_parity(graph, artefacts, recipe)
         weights = join_weights([run.artefact_dir / WEIGHTS_NAME for run in runs])
         files = {GRAPH_NAME: graph, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record = make_record(out, spec, artefacts, hashes, parity)
+        record = make_record(out, spec, artefacts, hashes, parity) | {"cam": cam}
+        record["reference"] = joined_reference(graph, artefacts[0], record)
         text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
         publish({**files, RECORD_NAME: text}, out.artefact_dir, check=Artefact.open)
         artefact = out.artefact(recipe)

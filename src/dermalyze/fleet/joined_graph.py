@@ -12,11 +12,13 @@ import numpy as np
 
 from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, Artefact, Graph
 from dermalyze.core.errors import ModelError
+from dermalyze.core.graph import CAM
+from dermalyze.core.onnx_prune import output_names
 from dermalyze.ops.recipes import apply_recipe, pool, softmax
-from dermalyze.stages.export import PARITY_BATCHES, TOLERANCE, parity_images
+from dermalyze.stages.export import PARITY_BATCHES, TOLERANCE, parity_images, reference_answers
 
 
-def join_graphs(graphs: Sequence[bytes]) -> bytes:
+def join_graphs(graphs: Sequence[bytes], *, cam: bool = False) -> bytes:
     """One graph with the members' input, whose logits are the log of their mean probability; the embedding is the first's.
 
         logits = log mean_m softmax(logits_m), by way of the largest, so that nothing underflows
@@ -26,6 +28,7 @@ def join_graphs(graphs: Sequence[bytes]) -> bytes:
 
     Args:
         graphs: exported networks of the same input and classes.
+        cam: the members have class-activation maps of one size, and the mean of them is given.
 
     Raises:
         ModelError: they come of other versions of the exporter, or would be 2 GiB or more.
@@ -40,7 +43,7 @@ def join_graphs(graphs: Sequence[bytes]) -> bytes:
     versions = [(model.ir_version, sorted((one.domain, one.version) for one in model.opset_import)) for model in models]
     if any(version != versions[0] for version in versions):
         raise ModelError("ensemble: the members were exported by other versions; export them again: dermalyze export RUN")
-    names = [output.name for output in models[0].graph.output]
+    names = [output.name for output in models[0].graph.output if cam or output.name != CAM]
     shapes = {value.name: value for value in (*models[0].graph.input, *models[0].graph.output)}
     inside = [compose.add_prefix(model, f"m{m}_") for m, model in enumerate(models)]
     node = helper.make_node
@@ -62,6 +65,7 @@ def join_graphs(graphs: Sequence[bytes]) -> bytes:
         node("Add", ["log_mean", "largest"], ["kept"]),
         node("Squeeze", ["kept", "members_axis"], ["logits"]),
         node("Identity", ["m0_embedding"], ["embedding"]),
+        *([node("Mean", [f"m{m}_cam" for m in range(len(inside))], [CAM])] if cam else []),
     ]
     axis = onnx.numpy_helper.from_array(np.array([0], np.int64), "members_axis")
     initializers = [one for model in inside for one in model.graph.initializer]
@@ -77,6 +81,19 @@ def join_graphs(graphs: Sequence[bytes]) -> bytes:
     return bytes(joined.SerializeToString(deterministic=True))
 
 
+def cam_shape_of(artefacts: Sequence[Artefact]) -> tuple[int, int] | None:
+    """(h, w) of the map that all members have; None where one has none or another size."""
+    shapes = {one.graph.cam_shape for one in artefacts}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def joined_cam(artefacts: Sequence[Artefact]) -> dict[str, Any]:
+    """What the ensemble's record says of a class-activation map: the mean of the members' maps where each has one."""
+    if (shape := cam_shape_of(artefacts)) is None:
+        return {"kind": "none", "reason": "not every member has a class-activation map of the same size"}
+    return {"kind": "closed_form", "reason": "mean of the members' maps", "height": shape[0], "width": shape[1]}
+
+
 def join_weights(paths: Sequence[Path]) -> bytes:
     """The members' weights in one safetensors file, as `member_0.NAME` and so on."""
     from safetensors.numpy import load, save
@@ -87,16 +104,29 @@ def join_weights(paths: Sequence[Path]) -> bytes:
     return bytes(save(tensors))
 
 
+def opened(graph: bytes, first: Artefact) -> Graph:
+    """The joined graph, with the shapes of its first member."""
+    blank = first.record.metadata.blank if first.record.metadata is not None else []
+    height, width = first.preprocessing["height"], first.preprocessing["width"]
+    shape = first.graph.cam_shape if CAM in output_names(graph, GRAPH_NAME) else None
+    return Graph(graph, classes=len(first.classes), height=height, width=width, metadata_width=len(blank), cam=shape)
+
+
+def joined_reference(graph: bytes, first: Artefact, record: dict[str, Any]) -> dict[str, Any]:
+    """The joined graph's answers to the reference pictures."""
+    blank = np.array(first.record.metadata.blank, np.float32) if first.record.metadata is not None else None
+    return reference_answers(opened(graph, first), blank, record)
+
+
 def joined_parity(graph: bytes, artefacts: Sequence[Artefact], recipe: str) -> dict[str, Any]:
     """Largest difference between the joined graph and the mean of its members, over noise and smooth pictures.
 
     Raises:
         ModelError: a probability differs by more than the export's tolerance.
     """
-    first = artefacts[0]
-    height, width = first.preprocessing["height"], first.preprocessing["width"]
-    blank = first.record.metadata.blank if first.record.metadata is not None else []
-    joined = Graph(graph, classes=len(first.classes), height=height, width=width, metadata_width=len(blank))
+    blank = artefacts[0].record.metadata.blank if artefacts[0].record.metadata is not None else []
+    height, width = artefacts[0].preprocessing["height"], artefacts[0].preprocessing["width"]
+    joined = opened(graph, artefacts[0])
     noise = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), len(blank))).astype(np.float32)
     worst = 0.0
     for images in parity_images(max(PARITY_BATCHES), height, width):

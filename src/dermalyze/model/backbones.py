@@ -89,6 +89,11 @@ class Backbone(nn.Module):
         """Normalised images to features (B, D), pooled the network's own way."""
         return self._pool(self._raw(images))
 
+    def embed_with_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D) as `embed`, and the feature map (B, D, h, w) of the same pass."""
+        raw = self._raw(images)
+        return self._pool(raw), self._map_target.as_map(raw, (images.shape[2], images.shape[3]))
+
     def pooled(self, map_BDhw: Tensor) -> Tensor:
         """The feature map to pooled features (B, D).
 

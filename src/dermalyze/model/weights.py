@@ -208,11 +208,14 @@ def check_container(path: Path) -> None:
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") or (head[:1] == b"\x80" and head[1:2] in _PROTOCOLS):
         raise ModelError(
             f"{path.name}: a pickle or zip archive (as torch.save writes), which can run code; not loaded; "
-            "convert a file you trust with import-weights"
+            f"convert a file you trust: dermalyze import-weights {path.name} OUT.safetensors"
         )
     if len(head) == 9 and head[8:] == b"{":
         raise ModelError(f"{path.name}: header of {length} bytes in a file of {size}; truncated or forged; get it again")
-    raise ModelError(f"{path.name}: not a safetensors file; not loaded; convert a file you trust with import-weights")
+    raise ModelError(
+        f"{path.name}: not a safetensors file; not loaded; "
+        f"convert a checkpoint you trust: dermalyze import-weights {path.name} OUT.safetensors"
+    )
 
 
 def _check_layout(name: str, found: Mapping[str, tuple[str, tuple[int, ...]]], like: Mapping[str, Tensor]) -> None:

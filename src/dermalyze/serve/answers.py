@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dermalyze.serve.inputs import read_inputs
@@ -34,6 +34,8 @@ def predict(
     threads: int | None = None,
     prevalence: Mapping[str, float] | None = None,
     metadata: Mapping[str, str | float] | None = None,
+    explain: str | Path | None = None,
+    provider: str = "onnxruntime",
 ) -> Answers:
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
 
@@ -44,16 +46,38 @@ def predict(
         threads: CPU threads of one pass; default: one a core.
         prevalence: share of each class where the answers are to be used; default: as in the calibration part.
         metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
+        explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
+            predicted class. The map is of the picture as it stands, also where the recipe asks further views of it.
+        provider: "onnxruntime", "openvino" or "auto"; see `Predictor`.
 
     Raises:
         UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata that the
             model does not take.
-        ModelError: the artefact is refused.
+        ModelError: the artefact is refused, or has no class-activation map and `explain` is given.
+        ResourceError: the folder of `explain` can't be written.
 
     Example:
         for answer in predict("outputs/first", ["photos", "more.zip"]):
             print(answer.error or answer.predicted_class)
     """
-    predictor = Predictor(model, threads=threads, prevalence=prevalence)
+    predictor = Predictor(model, threads=threads, prevalence=prevalence, provider=provider)
     known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
-    return Answers(predictor.classes, predictor.predict_batch(read_inputs(images), batch_size, metadata=known))
+    predictor.check_explain(explain is not None)
+    rows = predictor.predict_batch(read_inputs(images), batch_size, metadata=known, explain=explain is not None)
+    return Answers(predictor.classes, rows if explain is None else _drawn(rows, Path(explain), predictor))
+
+
+def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> Iterator[Prediction]:
+    """The same answers, each drawn before it is given."""
+    from dermalyze.core.atomic import resource_errors, write_bytes
+    from dermalyze.serve.heatmap import overlay_png
+
+    with resource_errors("--explain"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        if row.cam is not None and row.picture is not None:
+            caption = f"What spoke for {row.cam_class} ({row.probabilities[row.cam_class or '']:.0%})"
+            caption += "; refer to a person" if row.abstain else ""
+            name = f"{row.index:05d}-{(row.sha256 or '')[:12]}.png"
+            write_bytes(folder / name, overlay_png(row.picture, row.cam, predictor.preprocessing, caption=caption))
+        yield replace(row, picture=None)

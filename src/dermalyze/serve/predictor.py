@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,6 +59,11 @@ class Prediction(Mapping[str, Any]):
         reason: why it is not simply answered, or None.
         ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
         ood_threshold: above it a picture is referred.
+        cam: with `explain`, where the picture speaks for `cam_class` (above 0) or against it (below), (h, w) of the network's
+            last map, in units of logits; of the picture as it stands, whatever further views the recipe asks; see
+            `dermalyze.serve.heatmap`.
+        cam_class: the class of `cam`.
+        picture: with `explain`, the decoded picture, upright.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.
 
@@ -85,6 +91,9 @@ class Prediction(Mapping[str, Any]):
     ood_score: float | None = None
     ood_threshold: float | None = None
     metadata_unknown: tuple[str, ...] | None = None
+    cam: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    cam_class: str | None = None
+    picture: Image | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
@@ -128,18 +137,34 @@ class Predictor:
         model: a run folder, or the folder of an artefact.
         threads: CPU threads of one pass; None: one a core.
         prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
+        provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
+            two; see `dermalyze.serve.provider`.
 
     Raises:
-        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1.
+        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1; no such provider.
         ModelError: the artefact is refused; see `Artefact.open`.
+        MissingExtraError: OpenVINO is asked for and not installed.
 
     Example:
         result = Predictor("outputs/my_run").predict("image.jpg")
         print(result["predicted_class"], result["confidence"])
     """
 
-    def __init__(self, model: str | Path, *, threads: int | None = None, prevalence: Mapping[str, float] | None = None) -> None:
-        self.artefact = Artefact.open(_artefact_folder(Path(model)), threads=threads)
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int | None = None,
+        prevalence: Mapping[str, float] | None = None,
+        provider: str = "onnxruntime",
+    ) -> None:
+        folder = _artefact_folder(Path(model))
+        self.artefact = Artefact.open(folder, threads=threads)
+        self.provider = "onnxruntime"
+        if provider != "onnxruntime":
+            from dermalyze.serve.provider import choose_provider  # here, not above: most answers need none of it
+
+            self.provider = choose_provider(self.artefact, folder, provider, threads)
         self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
         metadata = self.artefact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
@@ -158,6 +183,11 @@ class Predictor:
         """Class names, in the model's order."""
         return self.artefact.classes
 
+    @property
+    def explains(self) -> bool:
+        """Whether answers can come with a class-activation map."""
+        return self.artefact.graph.cam_shape is not None
+
     def probabilities(
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
     ) -> NDArray[np.float64]:
@@ -168,34 +198,57 @@ class Predictor:
         return self._judge(images_BHW3, metadata_BM)[0]
 
     def _judge(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Class probabilities (B, C), and out-of-distribution scores (B,) where the model has them."""
-        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, self.artefact.knowing(metadata_BM), images_BHW3)
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None, explain: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float32] | None]:
+        """Class probabilities (B, C), out-of-distribution scores (B,) where the model has them, and maps (B, C, h, w) where
+        they are asked for: of a recipe's first view, which is the image itself."""
+        maps: list[NDArray[np.float32]] = []
+
+        def first_with_map(view_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            if maps:
+                return self.artefact.run(view_BHW3, metadata_BM)
+            logits_BC, embedding_BD, cam_BChw = self.artefact.cam(view_BHW3, metadata_BM)
+            maps.append(cam_BChw)
+            return logits_BC, embedding_BD
+
+        forward = first_with_map if explain else self.artefact.knowing(metadata_BM)
+        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, forward, images_BHW3)
         probs_BC = self.calibrator(logits_BC.astype(np.float64))
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
-        return probs_BC if self.shares is None else reprior(probs_BC, *self.shares), foreign_B
+        probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
+        return probs_BC, foreign_B, maps[0] if maps else None
 
     def predict(
-        self, image: str | Path | bytes | Image | NDArray[np.uint8], *, metadata: Mapping[str, Value] | None = None
+        self,
+        image: str | Path | bytes | Image | NDArray[np.uint8],
+        *,
+        metadata: Mapping[str, Value] | None = None,
+        explain: bool | str = False,
     ) -> Prediction:
         """The answer for one image.
 
         Args:
             image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
             metadata: column to value, of a model that takes them.
+            explain: give `cam`, of the predicted class or of the class that is named.
 
         Raises:
             DataError: not an image that is read; the message says why.
-            UsageError: metadata that the model does not take.
+            UsageError: metadata that the model does not take, or a class that it does not have.
+            ModelError: `explain` of a model without a class-activation map (see `explains`).
         """
-        answer = next(self.predict_batch([image], metadata=metadata))
+        answer = next(self.predict_batch([image], metadata=metadata, explain=explain))
         if answer.error is not None:
             raise DataError(f"image: {answer.error}")
         return answer
 
     def predict_batch(
-        self, images: Iterable[Any], batch_size: int = 32, *, metadata: Mapping[str, Value] | None = None
+        self,
+        images: Iterable[Any],
+        batch_size: int = 32,
+        *,
+        metadata: Mapping[str, Value] | None = None,
+        explain: bool | str = False,
     ) -> Iterator[Prediction]:
         """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
 
@@ -203,19 +256,36 @@ class Predictor:
             images: as for `predict`, or items of `read_inputs`; taken as they are needed, so it may be endless.
             batch_size: images in memory at a time.
             metadata: column to value, for every image; where an item of `read_inputs` has a value of its own, that counts.
+            explain: see `predict`.
 
         Raises:
-            UsageError: batch_size below 1, or metadata that the model does not take.
-            ModelError: the model itself fails.
+            UsageError: batch_size below 1, metadata that the model does not take, or a class that it does not have.
+            ModelError: the model itself fails, or has no class-activation map and one is asked for.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, must be 1 or more")
+        self.check_explain(explain)
         given = self.metadata_of(metadata or {})
         numbered = enumerate(images)
         with ThreadPoolExecutor(DECODERS) as pool:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
-                yield from self._answer(list(pool.map(self._prepare, chunk)), known)
+                prepared = list(pool.map(functools.partial(self._prepare, keep=bool(explain)), chunk))
+                yield from self._answer(prepared, known, explain)
+
+    def check_explain(self, explain: bool | str) -> None:
+        """Refuse an explanation that can't be given.
+
+        Raises:
+            UsageError: a class that the model does not have.
+            ModelError: the model has no class-activation map; with the reason.
+        """
+        if explain:
+            self.artefact.require_cam()
+        if isinstance(explain, str) and explain not in self.classes:
+            raise UsageError(
+                f"explain: no class '{explain}'{nearest(explain, self.classes)}; the model has {', '.join(self.classes)}"
+            )
 
     def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Metadata for every image, by the names of the model's columns.
@@ -245,14 +315,17 @@ class Predictor:
         return {name: row[name.lower()] for name in self.encoder.names if name.lower() in row}
 
     def _answer(
-        self, prepared: list[tuple[Prediction, NDArray[np.uint8] | None]], known: list[dict[str, Value]]
+        self,
+        prepared: list[tuple[Prediction, NDArray[np.uint8] | None]],
+        known: list[dict[str, Value]],
+        explain: bool | str = False,
     ) -> Iterator[Prediction]:
         pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
         if not pixels:
             yield from (blank for blank, _ in prepared)
             return
         known = [row for row, (_, pixels_HW3) in zip(known, prepared, strict=True) if pixels_HW3 is not None]
-        probs_BC, foreign_B = self._judge(np.stack(pixels), self._encoded(known))
+        probs_BC, foreign_B, cam_BChw = self._judge(np.stack(pixels), self._encoded(known), bool(explain))
         outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
         rows = iter(range(len(pixels)))
         for blank, pixels_HW3 in prepared:
@@ -262,12 +335,15 @@ class Predictor:
             b = next(rows)
             probabilities_C, outcome = probs_BC[b], int(outcome_B[b])
             best = self.classes[int(probabilities_C.argmax())]
+            shown = explain if isinstance(explain, str) else best
             order = np.argsort(-probabilities_C, kind="stable")
             score = float(foreign_B[b]) if foreign_B is not None else None
             problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
             unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak")},
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "picture")},
+                cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
+                cam_class=shown if cam_BChw is not None else None,
                 notes=(*blank.notes, *(f"metadata: {name} {problem}" for name, problem in problems.items())),
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
                 predicted_class=best,
@@ -289,7 +365,7 @@ class Predictor:
             return None
         return self.encoder({name: [row.get(name) for row in known] for name in self.encoder.names})
 
-    def _prepare(self, numbered: tuple[int, Any]) -> tuple[Prediction, NDArray[np.uint8] | None]:
+    def _prepare(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """An answer still to be filled in and the network's pixels, or a finished error and None."""
         index, image = numbered
         known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artefact.record.accepted_leak}
@@ -313,6 +389,10 @@ class Predictor:
             width, height = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
             if min(width, height) < MIN_EDGE_PX:
                 raise DataError(f"{width} x {height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
+            if keep:
+                from PIL import Image
+
+                known["picture"] = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
             return Prediction(**known), to_size(picture, self.preprocessing)
         except DataError as error:
             return Prediction(**known, error=str(error)), None

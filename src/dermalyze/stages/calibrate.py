@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import OOD_NAME, RECORD_NAME, Artefact, ArtefactRecord, parse_record
-from dermalyze.core.atomic import json_bytes, publish, sha256_bytes, sha256_file, write_bytes, write_json
+from dermalyze.core.artefact import OOD_NAME, ArtefactRecord, parse_record
+from dermalyze.core.artefact_edit import rewrite
+from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.manifest import source_codes
+from dermalyze.data.calibration_fit import calibration_of, prior_shift
 from dermalyze.data.ood_fit import choose, fit_ood
 from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.ops.calibrators import CALIBRATORS, SAME_ANSWERS, Trial, cross_validate, fit, simplest
-from dermalyze.ops.conformal import SERVED_SCORE, calibrate_sets
-from dermalyze.ops.imbalance import effective_shares, source_counts
-from dermalyze.ops.metrics import Scores
-from dermalyze.ops.operating import operating_points, questions
-from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.ops.reference import with_probabilities
 
 CHOICES = {"auto": SAME_ANSWERS, "any": tuple(CALIBRATORS)}
 """What `inference.calibration` may leave open, and the calibrators that are then chosen from."""
@@ -123,26 +118,13 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     p = read_predictions(path)
     _check(run, p, part, record.scores_sha256)
     shift_C = prior_shift(run, spec, p.classes)
-    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
     logits = p.logits.astype(np.float64)
     trials = cross_validate(logits, p.labels, p.groups, shift_C)
     asked = spec.inference.calibration
     kind = simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
     fitted = fit(kind, logits, p.labels, shift_C)
     groups = len(set(p.groups))
-    calibration = {
-        **fitted.as_dict(),
-        "part": part,
-        "images": len(p),
-        "groups": groups,
-        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
-        "referral": _referral(fitted(logits), spec.inference.coverage),
-        "sets": _sets(fitted(logits), p, spec.inference.set_level),
-        "operating_points": operating_points(
-            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
-            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
-        ),
-    }  # fmt: skip
+    calibration = calibration_of(p, fitted, part, spec)
     served = recipe == spec.inference.recipe  # only of it is there what such scores are fitted on
     fits, missing, synthetic_sha256 = fit_ood(run, spec, p) if served else ({}, {}, None)
     chosen = choose(fits, missing, spec.inference.ood) if served else None
@@ -179,37 +161,9 @@ def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any]
     """Put the calibration, and the arrays of its out-of-distribution score, into the exported artefact, all at once."""
     files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
     values = {**read_json(run.artefact_record_path), "calibration": calibration, "calibration_files": files}
-    if files == record.calibration_files:
-        write_json(run.artefact_record_path, values)
-        return
-    kept: dict[str, bytes | Path] = {name: run.artefact_dir / name for name in record.files}
-    more = {OOD_NAME: arrays} if arrays else {}
-    publish({**kept, **more, RECORD_NAME: json_bytes(values)}, run.artefact_dir, check=Artefact.open)
-
-
-def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:
-    """From which confidence on the model answers; None where it always does."""
-    if coverage is None:
-        return None
-    threshold = threshold_for(CONFIDENCES[CONFIDENCE](probs_NC), coverage)
-    return {"confidence": CONFIDENCE, "coverage": coverage, "threshold": threshold}
-
-
-def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) -> dict[str, Any] | None:
-    """The rule that gives each answer its set; None where none is asked for."""
-    if level is None:
-        return None
-    return calibrate_sets(probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True).as_dict()
-
-
-def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
-    """(C,) log of the share of each class in the training part over the share that training weighed it by."""
-    frame = read_part(run, "train")
-    labels = np.array([classes.index(name) for name in frame["label"]])
-    counts_C = np.bincount(labels, minlength=len(classes))
-    seen_C = source_counts(labels, source_codes(frame["source"]), len(classes)) if spec.train.balance_sources else counts_C
-    shift_C = np.log(counts_C / counts_C.sum() / effective_shares(spec.train.imbalance, seen_C, classes))
-    return np.asarray(shift_C, dtype=np.float64)
+    if values.get("reference") is not None:
+        values["reference"] = with_probabilities(values["reference"], calibration, len(record.classes))
+    rewrite(run.artefact_dir, values, {OOD_NAME: arrays} if files != record.calibration_files and arrays else {})
 
 
 def _check(run: Run, p: Predictions, part: str, scores_sha256: str) -> None:

@@ -33,6 +33,7 @@ from dermalyze.report.gathering import gather, manifest_store, pictures_of, read
 from dermalyze.report.html import headline
 from dermalyze.report.judged import Judged
 from dermalyze.report.recalibration import divide_groups
+from dermalyze.report.served import into_artefact
 from dermalyze.report.text import interval_or_note, value_text
 
 """What no model here is to be used for."""
@@ -147,7 +148,9 @@ def evaluate(
         "external": None,
         "provenance": provenance(run, spec, p, path),
     }
-    return finish(run.report_dir, metrics, judged, submission)
+    result = finish(run.report_dir, metrics, judged, submission)
+    into_artefact(run, metrics, p.meta.get("scores_sha256"))
+    return result
 
 
 def _evaluate_external(

@@ -4,13 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import shutil
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.artefact import (
     GRAPH_NAME,
-    MAX_GRAPH_BYTES,
     OOD_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
@@ -32,18 +25,22 @@ from dermalyze.core.artefact import (
     Graph,
     parse_record,
 )
+from dermalyze.core.artefact_edit import earlier_evaluation
 from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
-from dermalyze.core.errors import MissingExtraError, ModelError
+from dermalyze.core.errors import ModelError
 from dermalyze.core.progress import say
-from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.images import Preprocessing
+from dermalyze.data.int8 import export_int8
 from dermalyze.data.manifest import read_classes
 from dermalyze.model.checkpoint import load_best
+from dermalyze.model.closed_form import ClosedForm, cam_record, map_size, reason_against
+from dermalyze.model.deployed import OPSET, Deployed, to_onnx
 from dermalyze.ops.recipes import RECIPES, apply_recipe, softmax
+from dermalyze.ops.reference import answers
 from dermalyze.ops.tabular import Encoder
 
-OPSET = 18
 TOLERANCE = 1e-4  # largest difference of a probability between PyTorch and the graph
 PARITY_BATCHES = (1, 3)
 LICENCE_NOTE = (
@@ -83,38 +80,21 @@ class ExportResult:
         ]
 
 
-class Deployed(nn.Module):
-    """What goes into the graph: pixels as they are stored, to logits and embedding; normalisation is inside.
+def export(run: Run, spec: ExperimentSpec, *, int8: bool = False) -> Result:
+    """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
 
     Args:
-        network: has `forward_with_embedding(images (B, 3, H, W)[, metadata (B, M)]) -> (logits (B, C), embedding (B, D))`.
-        mean: of RGB in 0..1.
-        std: of RGB in 0..1.
-    """
-
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
-
-    def forward(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Images (B, H, W, 3) uint8 RGB, and metadata (B, M) where they are taken, to logits (B, C) and embedding (B, D)."""
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-        normalised = (pixels - self.get_buffer("mean")) / self.get_buffer("std")
-        forward: Callable[..., tuple[Tensor, Tensor]] = self.network.forward_with_embedding  # type: ignore[assignment]
-        logits, embedding = forward(normalised) if metadata is None else forward(normalised, metadata)
-        return logits, embedding
-
-
-def export(run: Run, spec: ExperimentSpec) -> ExportResult:
-    """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
+        run: trained.
+        spec: `inference.recipe` is what the artefact answers with.
+        int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see `dermalyze.data.int8`.
 
     Raises:
         UsageError: nothing has been trained, or another process works in the run.
         ModelError: the checkpoint is damaged or another run's, the network can't be exported, or its numbers differ.
         ResourceError: the folder can't be written.
     """
+    if int8:
+        return export_int8(run, spec)
     with run.lock():
         run.probe_write()
         for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
@@ -130,9 +110,12 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
         preprocessing = Preprocessing.from_dict(best["preprocessing"])
         parameters = sum(parameter.numel() for parameter in classifier.parameters())
         say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
-        network = Deployed(classifier, preprocessing.mean, preprocessing.std).eval()
+        against = reason_against(classifier)
+        answering = classifier if against is not None else ClosedForm(classifier)
+        network = Deployed(answering, preprocessing.mean, preprocessing.std).eval()
         encoder = Encoder.from_dict(best["metadata"]) if best.get("metadata") is not None else None
         metadata_width = encoder.width if encoder is not None else 0
+        cam_size = None if against is not None else map_size(classifier, preprocessing.height, preprocessing.width)
         graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width, metadata_width)
         with resource_errors("the export"):
             weights = run.best_weights_path.read_bytes()
@@ -140,75 +123,19 @@ def export(run: Run, spec: ExperimentSpec) -> ExportResult:
             raise ModelError(f"{run.best_weights_path.name}: changed while it was exported; export again")
         graph = Graph(
             graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width,
-            metadata_width=metadata_width,
+            metadata_width=metadata_width, cam=cam_size,
         )  # fmt: skip
         parity = measure_parity(network, graph, preprocessing.height, preprocessing.width)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record, more = with_calibration(run, make_record(run, spec, best, encoder, hashes, parity))
+        values = make_record(run, spec, best, encoder, hashes, parity)
+        record, more = with_calibration(run, {**values, "cam": cam_record(against, cam_size)})
+        blank = np.array(encoder.blank, np.float32) if encoder is not None else None
+        record["reference"] = reference_answers(graph, blank, record)
+        record, evaluation = earlier_evaluation(run.artefact_dir, record)
         text = json_bytes(record)
-        publish({**files, **more, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
+        publish({**files, **more, **evaluation, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
-
-
-def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0) -> bytes:
-    """The network as a self-contained ONNX graph with a free batch size; the same network gives the same bytes.
-
-    Raises:
-        ModelError: an operation has no ONNX form, or the graph would be 2 GiB or more.
-        MissingExtraError: onnx or onnxscript is not installed.
-    """
-    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    if size > MAX_GRAPH_BYTES - 2**24:
-        raise ModelError(
-            f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds under 2 GiB: use a smaller one"
-        )
-    example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
-    batch = torch.export.Dim("batch")
-    shapes = {"images": {0: batch}}
-    if metadata_width:
-        example.append(torch.zeros(2, metadata_width))
-        shapes["metadata"] = {0: batch}
-    level = logging.root.manager.disable
-    try:
-        logging.disable(logging.CRITICAL)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # the exporter warns of its own internals
-            program = torch.onnx.export(
-                network,
-                tuple(example),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(shapes),
-                output_names=["logits", "embedding"],
-                dynamic_shapes=shapes,
-                external_data=False,
-                verbose=False,
-            )
-            assert program is not None
-            model = program.model_proto
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("export", "train") from error
-    except Exception as error:  # the exporter raises whatever its passes raise
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"the network cannot be exported to ONNX: {cause[:300]}; choose another backbone or head") from error
-    finally:
-        logging.disable(level)
-    _strip(model)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _strip(message: Any) -> None:
-    """Take out what the exporter notes about its own work: stack traces with the paths of this machine, and docs."""
-    for field, value in list(message.ListFields()):
-        if field.name in ("metadata_props", "doc_string"):
-            message.ClearField(field.name)
-        elif field.message_type is not None and field.message_type.name != "TensorProto":
-            try:
-                for child in value:
-                    _strip(child)
-            except TypeError:  # not repeated
-                _strip(value)
 
 
 def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> dict[str, Any]:
@@ -225,14 +152,18 @@ def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> 
         return [metadata_BM[: len(images_BHW3)]] if graph.metadata_width else []
 
     def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, embedding, *_ = whole(images_BHW3)
+        return logits, embedding
+
+    def whole(images_BHW3: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         with torch.inference_mode():
-            logits, embedding = network(torch.from_numpy(images_BHW3), *map(torch.from_numpy, known(images_BHW3)))
-        return logits.numpy(), embedding.numpy()
+            outputs = network(torch.from_numpy(images_BHW3), *map(torch.from_numpy, known(images_BHW3)))
+        return [output.numpy() for output in outputs]
 
     def exported(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return graph.run(images_BHW3, *known(images_BHW3))
 
-    worst_probability = worst_embedding = 0.0
+    worst_probability = worst_embedding = worst_cam = 0.0
     for images in parity_images(max(PARITY_BATCHES), height, width):
         for batch in PARITY_BATCHES:
             for recipe in RECIPES:
@@ -246,9 +177,16 @@ def measure_parity(network: Deployed, graph: Graph, height: int, width: int) -> 
                         f"{TOLERANCE:g}; recipe {recipe}, batch {batch}), embedding by {embedding:.2g}; nothing was exported"
                     )
                 worst_probability, worst_embedding = max(worst_probability, probability), max(worst_embedding, embedding)
+        if graph.cam_shape is not None:
+            ours_BChw, (theirs_BChw,) = whole(images)[2], graph.fetch(("cam",), images, *known(images))
+            cam = float(np.abs(ours_BChw - theirs_BChw).max()) / (1.0 + float(np.abs(ours_BChw).max()))
+            if not cam <= 10 * TOLERANCE:
+                raise ModelError(f"export: the graph's class-activation map is not PyTorch's: differs by {cam:.2g} (relative)")
+            worst_cam = max(worst_cam, cam)
     return {
         "max_probability_difference": worst_probability,
         "max_relative_embedding_difference": worst_embedding,
+        **({"max_relative_cam_difference": worst_cam} if graph.cam_shape is not None else {}),
         "tolerance": TOLERANCE,
         "batches": list(PARITY_BATCHES),
         "recipes": list(RECIPES),
@@ -264,6 +202,16 @@ def parity_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]
     skin = np.stack([200 + 40 * x, 150 + 30 * y, 130 + 20 * x * y], axis=-1)
     smooth = np.stack([skin * np.where(x**2 + y**2 < (0.2 + 0.2 * i) ** 2, 0.4, 1.0)[..., None] for i in range(count)])
     return [noise, smooth.clip(0, 255).astype(np.uint8)]
+
+
+def reference_answers(graph: Graph, blank_M: NDArray[np.float32] | None, record: dict[str, Any]) -> dict[str, Any]:
+    """The graph's answers to synthetic pictures, of which no metadata are known."""
+
+    def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return graph.run(images_BHW3, None if blank_M is None else np.tile(blank_M, (len(images_BHW3), 1)))
+
+    size = {edge: record["preprocessing"][edge] for edge in ("height", "width")}
+    return answers(forward, record["recipe"], record["calibration"], classes=graph.classes, **size)
 
 
 def make_record(

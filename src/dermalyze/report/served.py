@@ -1,0 +1,70 @@
+"""What a model carries of its own evaluation, for whoever serves it: its card, and the figures that come first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dermalyze.core.artefact import CARD_NAME, METRICS_NAME, parse_record
+from dermalyze.core.artefact_edit import rewrite, with_evaluation
+from dermalyze.core.atomic import json_bytes
+from dermalyze.core.run import Run, read_json
+from dermalyze.report.html import headline
+from dermalyze.report.model_card import model_card
+
+PER_CLASS = ("recall", "specificity", "precision", "auroc")
+
+
+def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
+    """The content of the artefact's `metrics.json`: the headline figures, each class's, and the reliability diagram, with
+    intervals; nothing of single images.
+
+    Args:
+        m: the content of `evaluation_metrics.json` of a run's own test part.
+    """
+    classes = {
+        name: {"description": row["description"], "support": row["support"], **{key: row[key] for key in PER_CLASS}}
+        for name, row in m["per_class"].items()
+    }
+    return {
+        "schema_version": 1,
+        "title": m["title"],
+        "set": m["set"],
+        "recipe": m["recipe"],
+        "n_images": m["n_images"],
+        "n_groups": m["n_groups"],
+        "level": m["level"],
+        "methods": m["methods"],
+        "accepted_leak": m["accepted_leak"],
+        "known_biases": m["known_biases"],
+        "headline": [{"name": name, **estimate} for name, estimate in headline(m)],
+        "per_class": classes,
+        "reliability": {"calibrator": m["calibration"]["calibrator"], "bins": m["calibration"]["bins"]},
+        "disclaimer": m["disclaimer"],
+    }
+
+
+def into_artefact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> bool:
+    """Put the evaluation into the run's exported artefact; an artefact of other scores or another calibration is left
+    as it is.
+
+    Args:
+        run: with its export.
+        m: the content of `evaluation_metrics.json`.
+        scores_sha256: of the predictions that were judged.
+
+    Returns:
+        Whether it was put there.
+    """
+    if not run.artefact_record_path.exists():
+        return False
+    values = read_json(run.artefact_record_path)
+    if parse_record(json_bytes(values)).scores_sha256 != scores_sha256 or values["recipe"] != m["recipe"]:
+        return False
+    path = run.calibration_path(m["recipe"])
+    if values.get("calibration") != (read_json(path).get("calibration") if path.exists() else None):
+        return False  # what was judged is not what the artefact would answer
+    files = {CARD_NAME: model_card(m).encode(), METRICS_NAME: json_bytes(served_metrics(m))}
+    made = with_evaluation(values, files)
+    if made != values:
+        rewrite(run.artefact_dir, made, files)
+    return True

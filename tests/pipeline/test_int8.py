@@ -1,0 +1,119 @@
+"""Eight bits: written only where the gate lets them through, and then an artefact like any other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermalyze.core.artefact import Artefact
+from dermalyze.core.errors import ModelError, UsageError
+from dermalyze.data import int8 as module
+from dermalyze.data.int8 import Gate, judge
+from dermalyze.data.predictions import Predictions
+from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.verify import verify
+from dermalyze.stages.calibrate import calibrate
+from dermalyze.stages.export import export
+from dermalyze.stages.probe import probe
+
+
+@pytest.fixture(scope="module")
+def world(new_world: Any) -> Any:
+    made = new_world(
+        split={"fractions": {"train": 0.3, "val": 0.1, "cal": 0.5, "test": 0.1}},
+        inference={"recipe": "flips", "calibration": "temperature", "ood": "none"},
+        model={"backbone": "tiny_cnn", "kwargs": {"channels": [8, 16, 16]}, "head": {"kind": "linear"}},
+    )
+    export(made.run, made.spec)
+    with pytest.raises(UsageError, match="dermalyze calibrate"):
+        export(made.run, made.spec, int8=True)
+    probe(made.run, made.spec)
+    calibrate(made.run, made.spec)
+    return made
+
+
+def test_refused_with_the_figures_and_nothing_written(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_LOSS_CHANGE", -1.0)
+    before = sorted(path.name for path in world.run.root.iterdir())
+    with pytest.raises(ModelError, match=r"log loss goes from [\d.]+ to [\d.]+ .*nothing was written") as caught:
+        export(world.run, world.spec, int8=True)
+    assert caught.value.exit_code == 4
+    assert sorted(path.name for path in world.run.root.iterdir()) == before
+
+
+def test_what_passes_is_an_artefact_of_its_own(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits are widened: what random weights lose is not the matter here."""
+    for name, limit in (("LEAST_AGREEMENT", 0.0), ("MOST_AUROC_CHANGE", 1.0), ("MOST_LOSS_CHANGE", 1.0)):
+        monkeypatch.setattr(module, name, limit)
+    full = Artefact.open(world.run.artefact_dir, threads=1)
+    result = export(world.run, world.spec, int8=True)
+    small = Artefact.open(world.run.int8_dir, threads=1)
+    assert result.as_dict()["method"].startswith("static QDQ")
+    assert small.model_sha256 != full.model_sha256
+    assert small.record.scores_sha256 != full.record.scores_sha256
+    assert small.record.model["precision"]["of_model_sha256"] == full.model_sha256
+    assert (small.record.cam.kind, small.graph.cam_shape) == ("none", None)  # type: ignore[union-attr]
+    ours, theirs = small.record.calibration, full.record.calibration
+    assert ours is not None
+    assert theirs is not None
+    assert (ours["kind"], ours["images"], ours["part"]) == ("temperature", theirs["images"], "cal")
+    assert ours["parameters"] != theirs["parameters"], "fitted on its own scores"
+    assert verify(world.run.int8_dir, threads=1).passed
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(world.run.int8_dir / "model.onnx").graph.node]
+    assert "QuantizeLinear" in kinds
+    assert kinds.count("DequantizeLinear") > 3
+    one, other = (Predictor(folder, threads=1) for folder in (world.run.artefact_dir, world.run.int8_dir))
+    pairs = [(one.predict(path), other.predict(path)) for path in world.images[:6]]
+    assert max(abs(a.probabilities["nv"] - b.probabilities["nv"]) for a, b in pairs) < 0.2
+    assert any(a.probabilities != b.probabilities for a, b in pairs)
+    assert any("eight bits" in line for line in result.lines())
+    json.dumps(result.as_dict())
+    assert Artefact.open(world.run.artefact_dir, threads=1).sha256 == full.sha256, "the full one is left as it is"
+
+
+def stored(logits: np.ndarray, labels: np.ndarray) -> Predictions:
+    ids = [f"i{k}" for k in range(len(labels))]
+    return Predictions(ids, [f"g{k // 2}" for k in range(len(labels))], labels, logits.astype(np.float32), None, {})
+
+
+def test_the_gate() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 600)
+    logits = rng.normal(size=(600, 3)) + 2 * np.eye(3)[labels]
+    gate = np.arange(600) % 4 < 2
+    full, shift = stored(logits, labels), np.zeros(3)
+    same = judge(full, full, gate, "temperature", shift)
+    assert (same.agreement, same.problems, same.images, same.groups) == (1.0, [], 300, 150)
+    colder = judge(full, replace(full, logits=full.logits * 3), gate, "temperature", shift)
+    assert colder.problems == [], "a temperature of its own takes that back"
+    noisy = judge(full, stored(logits + rng.normal(size=(600, 3)), labels), gate, "temperature", shift)
+    assert len(noisy.problems) == 3
+    assert noisy.agreement < 0.99
+    swapped = logits.copy()
+    swapped[~gate] = swapped[~gate][:, ::-1]
+    assert judge(full, stored(swapped, labels), gate, "none", shift).agreement == 1.0, "only the gate's half is looked at"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"agreement": 0.989}, "agrees for 98.9% (at least 99%)"),
+        ({"macro_auroc": (0.9, 0.897)}, "macro AUROC goes from 0.9000 to 0.8970"),
+        ({"macro_auroc": (0.9, 0.903)}, "macro AUROC"),
+        ({"log_loss": (0.5, 0.503)}, "log loss goes from"),
+        ({"macro_auroc": (None, None)}, "not estimable on 40 images"),
+        ({"agreement": float("nan")}, "agrees for nan"),
+        ({"log_loss": (0.5, float("nan"))}, "log loss"),
+    ],
+)
+def test_each_limit(change: dict[str, Any], said: str) -> None:
+    good = Gate(40, 30, 0.99, (0.9, 0.8981), (0.5, 0.5019))
+    assert good.problems == []
+    [problem] = replace(good, **change).problems
+    assert said in problem
