@@ -18,6 +18,7 @@ from dermalyze.model.attention_maps import multiply, read_out, with_prefix
 from dermalyze.model.attribution import EXPLAINERS, LAYERED, explain_batch, refusal
 from dermalyze.model.cams import Question
 from dermalyze.model.classifier import Classifier, build_classifier
+from dermalyze.model.closed_form import ClosedForm, reason_against
 from dermalyze.ops.tabular import fit_encoder
 
 CAMS = {"gradcam", "gradcam++", "layercam"}
@@ -120,6 +121,18 @@ def test_every_family_works_or_refuses(family: str, method: str) -> None:
         with torch.no_grad():
             assert torch.allclose(found.logits, model(images, metadata), atol=1e-4)
     assert_same(before, state_of(model))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_graphs_map_is_the_same_wherever_it_has_one(family: str) -> None:
+    model, images, metadata = network(family)
+    if reason_against(model) is None:
+        with torch.no_grad():
+            cam_BChw = ClosedForm(model).forward_with_cam(images, metadata)[2]
+        found = explain_batch(model, images, "closed_form", [2, 1], metadata=metadata, signed=True).grid
+        assert torch.allclose(found, cam_BChw[torch.arange(2), torch.tensor([2, 1])], rtol=1e-3, atol=1e-5)
+    else:
+        assert family not in ("tiny_cnn", "resnet18", "densenet121", "mobilenetv2_035")
 
 
 @pytest.mark.parametrize("method", sorted(ON_MEAN | ATTENDING))

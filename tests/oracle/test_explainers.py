@@ -11,6 +11,7 @@ from dermalyze.config.explain import IntegratedGradients
 from dermalyze.config.model import ModelSpec
 from dermalyze.model.attribution import explain_batch
 from dermalyze.model.classifier import Classifier, build_classifier
+from dermalyze.model.closed_form import ClosedForm
 
 captum = pytest.importorskip("captum.attr")
 
@@ -67,3 +68,6 @@ def test_closed_form_is_gradcam_without_the_way_back(head: str) -> None:
     model, images = build("tiny_cnn", head), torch.randn(2, 3, 48, 32)
     closed, gradcam = (explain_batch(model, images, method, 1, signed=True).grid for method in ("closed_form", "gradcam"))
     assert torch.allclose(closed, 6 * gradcam, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        of_the_graph = ClosedForm(model).forward_with_cam(images)[2][:, 1]
+    assert torch.allclose(closed, of_the_graph, rtol=1e-4, atol=1e-5)

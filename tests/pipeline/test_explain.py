@@ -19,6 +19,7 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
+from dermalyze.model.attribution import explain_batch
 from dermalyze.report import explaining
 from dermalyze.stages.explain import explain
 from dermalyze.stages.export import export
@@ -107,6 +108,17 @@ def test_named_pictures_and_foreign_ones(run_of: tuple[Run, Any], tmp_path: Path
     assert "of the train part: the network was made with it" in page
     assert "The maps were not judged" in page
     assert {panel["grade"] for case in values["cases"] for panel in case["panels"]} == {"not graded"}
+
+
+def test_the_exported_graph_gives_the_same_map(probed: tuple[Run, Any]) -> None:
+    run, spec = probed
+    network, artefact = explaining.Network.open(run), run.artefact(spec.inference.recipe)
+    p = network.preprocessing
+    pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
+    found = explain_batch(network.model, network.tensor(pixels), "closed_form", 1, signed=True).grid.numpy()
+    cam_BChw = artefact.cam(pixels, None)[2]
+    assert np.abs(found - cam_BChw[:, 1]).max() <= 1e-4 * max(1.0, np.abs(found).max())
+    assert np.abs(found).max() > 0
 
 
 def test_runs_side_by_side(run_of: tuple[Run, Any], tmp_path: Path, save_checkpoint: Callable[..., None]) -> None:

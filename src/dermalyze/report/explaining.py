@@ -249,15 +249,15 @@ def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequen
     seed = [ord(letter) for letter in image_id]
     order_seed = sum(seed)
     row = scores.rows.setdefault(image_id, {"class": c, "methods": {}})
-    changed = disturbed(image, order_seed)
+    changed, (height, width) = disturbed(image, order_seed), image.shape[:2]
     maps: dict[str, NDArray[Any]] = {}
     others: dict[str, Json] = {}
     for name in methods:
         if name == "centre":
-            maps[name] = centred_gaussian(*image.shape[:2])
+            maps[name] = centred_gaussian(height, width)
         elif name == "random":
-            maps[name] = random_map(*image.shape[:2], seed)
-            again = [random_map(*image.shape[:2], [*seed, k]) for k in (1, 2)]
+            maps[name] = random_map(height, width, seed)
+            again = [random_map(height, width, [*seed, k]) for k in (1, 2)]
             others[name] = {"stability": float(np.mean([similarity(maps[name], one) for one in again]))}
         else:
             first, *rest = network.maps(np.concatenate([image[None], changed]), name, c, known)

@@ -40,7 +40,7 @@ def overlay(image_HW3: Pixels, heat_HW: NDArray[np.float32]) -> Pixels:
     [[200, 200, 200], [233, 219, 99]]
     """
     colours = np.asarray(mpl.colormaps[COLOURS](heat_HW))[..., :3] * 255
-    alpha = (OPACITY * np.sqrt(heat_HW))[..., None]
+    alpha = (OPACITY * heat_HW)[..., None]
     return np.asarray(np.rint(image_HW3 * (1 - alpha) + colours * alpha), np.uint8)
 
 
@@ -75,7 +75,7 @@ def scale_css() -> str:
     for k in range(STEPS + 1):
         share = k / STEPS
         colour = np.asarray(mpl.colormaps[COLOURS](share))[:3] * 255
-        alpha = OPACITY * share**0.5
+        alpha = OPACITY * share
         red, green, blue = (round(float(v)) for v in 235 * (1 - alpha) + colour * alpha)
         stops.append(f"rgb({red},{green},{blue}) {100 * share:.0f}%")
     return f"linear-gradient(to right, {', '.join(stops)})"

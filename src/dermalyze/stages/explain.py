@@ -321,7 +321,7 @@ class World:
                 foreign += len(pictures)
             else:
                 raise UsageError(
-                    f"--images {word}: neither an image of the run ({', '.join(PARTS)}) nor a file{nearest(word, known)}"
+                    f"--images {word}: neither an image of the run ({', '.join(PARTS)}) nor a file{nearest(word, sorted(known))}"
                 )
         if len(found) > MOST_OWN:
             raise UsageError(f"--images: {len(found)} pictures, at most {MOST_OWN} go on a page; name fewer")
