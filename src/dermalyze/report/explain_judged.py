@@ -134,9 +134,9 @@ def rim_sentences(network: Mapping[str, Any]) -> tuple[list[str], str]:
         if one["suspected"]:
             where = ", ".join(f"{place} ({n})" for place, n in list(one["where"].items())[:4])
             alarms.append(
-                f"Shortcut suspected in {network['run']}: {one['name']} hangs on the rim of the picture, beside the lesion. "
-                f"Painting over the hottest place of the rim takes {one['hot']['value']:.2f} from its probability, painting over "
-                f"the coldest {one['cold']['value']:.2f}; the difference is {one['over']['value']:.2f} "
+                f"Shortcut suspected in {network['run']}: {one['name']} hangs on the rim of the picture. "
+                f"Painting over the hottest place of the rim takes {one['hot']['value']:.2f} from its probability, over the "
+                f"coldest {one['cold']['value']:.2f}; the difference is {one['over']['value']:.2f} "
                 f"({one['over']['low']:.2f} to {one['over']['high']:.2f}). Hottest: {where}."
             )
     judged = [one["name"] for one in network["rim"] if one["over"]["low"] is not None]

@@ -27,6 +27,7 @@ from dermalyze.data.metadata_rows import lookup
 from dermalyze.model.attribution import explain_batch, refusal
 from dermalyze.model.checkpoint import load_best
 from dermalyze.model.classifier import Classifier
+from dermalyze.ops.counter import permutation
 from dermalyze.ops.faithfulness import (
     FLOORS,
     Mask,
@@ -279,6 +280,25 @@ def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequen
             }
         finite = {key: None if np.isnan(value) else round(float(value), 6) for key, value in values.items()}
         row["methods"][name] = {**finite, "rim": fallen}
+
+
+def growing_sample(labels_N: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
+    """Ascending rows of a random sample in which every class has its share; a larger one holds the smaller ones, so that
+    what was measured on those counts.
+
+    >>> labels = ["nv"] * 90 + ["df"] * 10
+    >>> ten, twenty = (growing_sample(labels, count, seed=0) for count in (10, 20))
+    >>> set(ten) <= set(twenty), [labels[i] for i in twenty].count("df")
+    (True, 2)
+    """
+    drawn, seen = permutation(seed, 0, len(labels_N)), dict.fromkeys(labels_N, 0)
+    place = np.empty(len(labels_N))
+    for row in drawn:
+        place[row] = seen[labels_N[row]] + 0.5
+        seen[labels_N[row]] += 1
+    place /= [seen[label] for label in labels_N]
+    order = drawn[np.argsort(place[drawn], kind="stable")]
+    return np.sort(order[:count])
 
 
 def cost_s(pictures: int, methods: Sequence[str], seconds_a_pass: float) -> float:

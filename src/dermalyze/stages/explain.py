@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.explain import METHODS, method_spec
 from dermalyze.core.atomic import write_json, write_text
@@ -28,7 +27,6 @@ from dermalyze.data.grouping import keys
 from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode
 from dermalyze.data.masks import mask_at, read_mask
 from dermalyze.data.predictions import Predictions, read_predictions
-from dermalyze.data.probing import spread_sample
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.ops.faithfulness import Mask
@@ -36,7 +34,7 @@ from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnail
 from dermalyze.report.explain_judged import judge_network, rim_sentences, trust
 from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
-from dermalyze.report.explaining import FAST, Network, Sample, Scores, cost_s, measure
+from dermalyze.report.explaining import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
 from dermalyze.report.gathering import read_calibration
 from dermalyze.report.judged import scores_of
 
@@ -120,7 +118,7 @@ def explain(
         asked = world.named(images) if images else None  # refused before the work
         p = read_predictions(run.require(run.predictions_path("test", spec.inference.recipe), "probe"))
         lesions = test.drop_duplicates("group")
-        lesions = lesions.iloc[spread_sample(lesions["label"].astype(str).tolist(), count, spec.seed)]
+        lesions = lesions.iloc[growing_sample(lesions["label"].astype(str).tolist(), count, spec.seed)]
         interval = {"resamples": spec.evaluate.resamples, "level": spec.evaluate.level, "seed": spec.evaluate.seed}
         verdicts, judges = [], []
         for one, network in zip(runs, networks, strict=True):
@@ -320,9 +318,7 @@ class World:
                 ]
                 foreign += len(pictures)
             else:
-                raise UsageError(
-                    f"--images {word}: neither an image of the run ({', '.join(PARTS)}) nor a file{nearest(word, sorted(known))}"
-                )
+                raise UsageError(f"--images {word}: neither an image of the run nor a file{nearest(word, sorted(known))}")
         if len(found) > MOST_OWN:
             raise UsageError(f"--images: {len(found)} pictures, at most {MOST_OWN} go on a page; name fewer")
         return found
