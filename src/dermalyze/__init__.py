@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
     from dermalyze.stages.evaluate import evaluate
+    from dermalyze.stages.explain import explain
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
     from dermalyze.stages.frozen import frozen
@@ -84,6 +85,7 @@ _SOURCES = {
     "embed": "stages.embed:embed",
     "ensemble": "fleet.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
+    "explain": "stages.explain:explain",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
@@ -133,6 +135,7 @@ __all__ = [
     "embed",
     "ensemble",
     "evaluate",
+    "explain",
     "export",
     "fetch",
     "fit_check",

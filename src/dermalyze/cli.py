@@ -50,6 +50,7 @@ COMMANDS = {
     "embed": "embed",
     "map": "map",
     "similar": "similar",
+    "explain": "explain",
     "frozen": "frozen",
     "advise": "advise",
     "models": "models",
@@ -59,6 +60,7 @@ COMMANDS = {
 }
 
 EXTRAS = {
+    "explain": "captum",
     "train": "torch torchvision timm safetensors sklearn scipy pandas pyarrow matplotlib tensorboard onnx onnxscript jinja2",
 }
 """Modules that each optional part of the installation brings."""
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
-SEVERAL = ("--data", "--foreign", "--metadata", "--only", "--recipes", "--set")
+SEVERAL = ("--compare", "--data", "--foreign", "--images", "--metadata", "--methods", "--only", "--recipes", "--set")
 """Options that take several values."""
 
 
@@ -779,6 +781,33 @@ def similar(
 ) -> None:
     """Find the training cases that a picture resembles."""
     stage("similar", run, as_json, image=image, k=k, out=out)
+
+
+@command(
+    "explain",
+    "dermalyze explain outputs/first",
+    "dermalyze explain outputs/first --images ISIC_0024306 ISIC_0024307 --methods gradcam occlusion --count 0",
+    "dermalyze explain outputs/first --compare outputs/second outputs/third --count 200",
+)
+def explain_(
+    run: RunArgument,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", metavar="ID|FILE|FOLDER...", help="Default: mistakes, confusions, doubt, each class."),
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", metavar="NAME...", help="Such as gradcam, rollout, occlusion; or all.")
+    ] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option("--compare", metavar="RUN...", help="Further runs on the same test images.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", help="Test lesions on which maps are graded; 0: none.")] = 100,
+    cases: Annotated[int, typer.Option("--cases", help="Pictures a section of the gallery.")] = 4,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where networks look, graded for faithfulness."""
+    options = {"images": images or (), "methods": methods or (), "compare": compare or ()}
+    stage("explain", run, as_json, **options, count=count, cases=cases)
 
 
 @command("frozen", "dermalyze frozen outputs/first", "dermalyze frozen outputs/first --features mobilenetv2_035 --json")

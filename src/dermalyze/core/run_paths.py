@@ -228,6 +228,22 @@ class RunPaths:
         return self.report_dir / "controls.json"
 
     @property
+    def explain_dir(self) -> Path:
+        return self.root / "explain"
+
+    @property
+    def explanations_path(self) -> Path:
+        return self.explain_dir / "explanations.json"
+
+    @property
+    def gallery_path(self) -> Path:
+        return self.explain_dir / "gallery.html"
+
+    def map_scores_path(self, weights_sha256: str) -> Path:
+        """What maps of one network scored, picture by picture; it may be another run's network."""
+        return self.explain_dir / f"scores-{weights_sha256[:12]}.json"
+
+    @property
     def report_answers_path(self) -> Path:
         """What a person wrote for the checklists."""
         return self.root / "report.yaml"

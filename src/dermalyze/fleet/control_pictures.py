@@ -19,14 +19,14 @@ from PIL import Image, PngImagePlugin
 from dermalyze.config.data import CsvSource
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import replacing, sha256_bytes
-from dermalyze.core.errors import DataError
 from dermalyze.core.progress import progress
 from dermalyze.core.run import Run
 from dermalyze.data.grouping import keys
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
+from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_manifest
+from dermalyze.data.masks import mask_at, read_mask
 from dermalyze.data.pixels import Source
-from dermalyze.data.store import ImageStore, ReadError
+from dermalyze.data.store import ImageStore
 from dermalyze.model.backbones import pretrained_cfg_of
 from dermalyze.ops.counter import uniforms
 from dermalyze.ops.painting import box, mark, only, ring
@@ -74,12 +74,8 @@ class Pictures:
         Raises:
             DataError: the mask cannot be read.
         """
-        path, name = str(self.mask_path.iloc[row]), self.frame["image_id"].iloc[row]
-        try:
-            picture = decode(self.store.read(path), formats=PREPARE_FORMATS).image
-        except (ReadError, ImageError) as error:
-            raise DataError(f"lesion mask of image {name}: {error}") from None
-        return to_size(picture, self.preprocessing)[..., 0] > 127
+        picture = read_mask(self.store, str(self.mask_path.iloc[row]), str(self.frame["image_id"].iloc[row]))
+        return mask_at(picture, self.preprocessing)
 
     def painters(self, target: str, parts: pd.Series) -> dict[str, Painter]:
         """How each kind of picture is made from RGB, mask (all False without one) and row."""

@@ -1,15 +1,11 @@
 """The training cases that one picture resembles most, with their diagnoses."""
 
-# Shapes: N training images, D features.
-
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
@@ -19,33 +15,16 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.gallery import small_pixels
 from dermalyze.data.images import Preprocessing, check_size, decode, pixel_sha256
-from dermalyze.data.predictions import Predictions, read_predictions
+from dermalyze.data.neighbours import Neighbour, nearest_cases
+from dermalyze.data.predictions import read_predictions
 from dermalyze.data.preprocessing import to_size
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
-from dermalyze.ops.neighbours import cosine_distances, nearest_groups
 from dermalyze.ops.recipes import apply_recipe
 from dermalyze.report.similar import sheet_page, sheet_png
 
 MAX_FILE_BYTES = 64 * 2**20
 PICTURE_PX = 240
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A training case: the image of one group that is nearest.
-
-    Attributes:
-        image_id: the user's key.
-        group: its lesion, or patient.
-        label: its diagnosis.
-        distance: cosine distance of the features, 0 (alike) to 2.
-    """
-
-    image_id: str
-    group: str
-    label: str
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -141,17 +120,6 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
     if out is not None:
         write_sheet(out, spec, result, shown, dict(zip(frame["image_id"].astype(str), frame["path"], strict=True)))
     return result
-
-
-def nearest_cases(
-    p: Predictions, query_1D: np.ndarray[Any, np.dtype[np.float32]], k: int, *, without: set[str]
-) -> tuple[Neighbour, ...]:
-    """The nearest image of each of the k nearest groups, `without` left out."""
-    assert p.embedding is not None
-    ((_, far_1N),) = cosine_distances(query_1D, p.embedding)
-    nearest = nearest_groups(far_1N[0], p.groups, k + len(without))
-    cases = (Neighbour(p.ids[i], p.groups[i], p.classes[p.labels[i]], float(far_1N[0, i])) for i in nearest)
-    return tuple(one for one in cases if one.group not in without)[:k]
 
 
 def read_image_file(image: Path) -> bytes:

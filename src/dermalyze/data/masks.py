@@ -1,0 +1,36 @@
+"""Lesion masks of a data set, as the picture they belong to is seen."""
+
+# Shapes: H height, W width.
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dermalyze.core.errors import DataError
+from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
+from dermalyze.data.store import ImageStore, ReadError
+
+
+def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:
+    """A mask's picture, RGB, bright in the lesion.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return decode(store.read(path), formats=PREPARE_FORMATS).image
+    except (ReadError, ImageError) as error:
+        raise DataError(f"lesion mask of image {image_id}: {error}") from None
+
+
+def mask_at(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.bool_]:
+    """(H, W) where the lesion is, at the network's size and in its frame."""
+    return to_size(picture, preprocessing)[..., 0] > 127
+
+
+def mask_of_size(picture: Image.Image, height: int, width: int) -> NDArray[np.bool_]:
+    """(H, W) where the lesion is, at the size of the whole photograph."""
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.uint8)[..., 0] > 127

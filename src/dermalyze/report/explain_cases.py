@@ -1,0 +1,186 @@
+"""One picture explained: its answer, where the networks look, what was measured, what it resembles, what would change it."""
+
+# Shapes: H x W pixels, C classes, K neighbours.
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dermalyze.core.artefact import Artefact
+from dermalyze.data.gallery import small_pixels
+from dermalyze.data.images import Preprocessing, to_size
+from dermalyze.data.masks import mask_at, mask_of_size
+from dermalyze.data.neighbours import nearest_cases
+from dermalyze.data.predictions import Predictions
+from dermalyze.data.store import ImageStore
+from dermalyze.ops import abcd
+from dermalyze.ops.calibrators import Calibrator
+from dermalyze.ops.flip import smallest_flip
+from dermalyze.ops.recipes import apply_recipe
+from dermalyze.report.explain_judged import NAMES
+from dermalyze.report.explaining import Network
+from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
+
+Json = dict[str, Any]
+SHOWN_PX = 240
+"""Width of a picture on the page."""
+NEIGHBOURS = 5
+NEIGHBOUR_PX = 110
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture that is to be explained.
+
+    Attributes:
+        image_id: of the run, or a number of a picture from elsewhere.
+        image: upright, whole.
+        mask: of the lesion, the same frame; None where it is not known.
+        label: its diagnosis, or None.
+        group: its lesion; None of a picture from elsewhere.
+        part: of the split, or None.
+        mm_per_px: width of a pixel, or None.
+    """
+
+    image_id: str
+    image: Image.Image
+    mask: Image.Image | None
+    label: str | None
+    group: str | None
+    part: str | None
+    mm_per_px: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A run as it answers: network for maps, graph and calibrator for probabilities, and the verdict on its maps.
+
+    Attributes:
+        network: in PyTorch.
+        artefact: its graph.
+        calibrator: of the recipe.
+        verdict: of `explain_judged.judge_network`; None where nothing was judged.
+        metadata: image_id to encoded metadata (M,), or None.
+        methods: those that are drawn.
+    """
+
+    network: Network
+    artefact: Artefact
+    calibrator: Calibrator
+    verdict: Json | None
+    metadata: Callable[[str], NDArray[np.float32] | None]
+    methods: Sequence[str]
+
+    def answer(self, shown: Shown) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Calibrated probabilities (C,) by the run's recipe, and the embedding (1, D)."""
+        pixels = to_size(shown.image, Preprocessing.from_dict(self.artefact.preprocessing))[None]
+        known = self.known(shown)
+        forward = self.artefact.knowing(None if known is None else known[None])
+        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, forward, pixels)
+        return self.calibrator(logits_BC.astype(np.float64))[0], embedding_BD
+
+    def known(self, shown: Shown) -> NDArray[np.float32] | None:
+        """Its metadata (M,)."""
+        if self.network.encoder is None:
+            return None
+        if shown.group is None:
+            return np.asarray(self.network.encoder.blank, np.float32)
+        return self.metadata(shown.image_id)
+
+    def note(self, method: str) -> tuple[str, bool]:
+        """What the grade says of a method, and whether that is a warning."""
+        found = None if self.verdict is None else self.verdict["grades"].get(method)
+        return ("not graded", False) if found is None else (found["sentence"], found["verdict"] == "no better")
+
+
+def explain_case(
+    shown: Shown, judges: Sequence[Judge], train: Predictions | None, pictures: Callable[[str], Any]
+) -> tuple[Json, Json]:
+    """Values of one case for the file, and its drawings for the page.
+
+    Args:
+        shown: the picture.
+        judges: the run, and those it is compared with.
+        train: predictions of the training part with embedding; None: no similar cases.
+        pictures: image_id to small RGB pixels, or None.
+    """
+    first = judges[0]
+    geometry = first.network.preprocessing
+    times = SHOWN_PX / geometry.width
+    frame = replace(geometry, width=SHOWN_PX, height=max(8, min(4096, round(geometry.height * times))))
+    image = to_size(shown.image, frame)
+    mask = None if shown.mask is None else mask_at(shown.mask, frame)
+    probs, embedding = first.answer(shown)
+    called = int(probs.argmax())
+    panels, drawn = [], [jpeg(image if mask is None else contoured(image, mask))]
+    for number, judge in enumerate(judges):
+        theirs = (probs, called) if number == 0 else (answer := judge.answer(shown)[0], int(answer.argmax()))
+        pixels = to_size(shown.image, judge.network.preprocessing)[None]
+        same = judge.network.preprocessing == geometry  # else its own frame is drawn, without the outline
+        for method in judge.methods:
+            found = judge.network.maps(pixels, method, theirs[1], judge.known(shown))[0]
+            heat = heat_of(found, *image.shape[:2])
+            over = overlay(image if same else to_size(shown.image, resized(judge.network.preprocessing, image)), heat)
+            drawn.append(jpeg(over if mask is None or not same else contoured(over, mask)))
+            note, warns = judge.note(method)
+            empty = not bool((found > 0).any())
+            panels.append({
+                "run": judge.network.name, "method": method, "name": NAMES[method], "class": judge.network.classes[theirs[1]],
+                "probability": float(theirs[0][theirs[1]]), "grade": note, "warns": warns, "empty": empty,
+            })  # fmt: skip
+    values: Json = {
+        "image_id": shown.image_id,
+        "part": shown.part,
+        "label": shown.label,
+        "called": first.network.classes[called],
+        "probability": float(probs[called]),
+        "probabilities": dict(zip(first.network.classes, map(float, probs), strict=True)),
+        "panels": panels,
+        "words": words(shown),
+        "flip": None,
+        "similar": [],
+    }
+    pixels_HW3 = to_size(shown.image, geometry)
+    flip = smallest_flip(pixels_HW3, first.network.predictor(first.known(shown)))
+    if flip is not None:
+        values["flip"] = {**flip.as_dict(), "becomes": first.network.classes[flip.becomes]}
+        drawn.append(jpeg(boxed(image, (flip.top, flip.left, flip.bottom, flip.right))))
+    thumbs = []
+    if train is not None and train.embedding is not None:
+        near = nearest_cases(train, embedding, NEIGHBOURS, without={shown.group} if shown.group else set())
+        counts = Counter(one.label for one in near)
+        values["similar"] = [{"image_id": one.image_id, "label": one.label, "distance": one.distance} for one in near]
+        values["similar_shares"] = dict(counts.most_common())
+        thumbs = [None if (found := pictures(one.image_id)) is None else jpeg(found, 78) for one in near]
+    return values, {
+        "image": drawn[0],
+        "panels": drawn[1 : 1 + len(panels)],
+        "flip": drawn[-1] if flip else None,
+        "thumbs": thumbs,
+    }
+
+
+def resized(p: Preprocessing, image: NDArray[np.uint8]) -> Preprocessing:
+    """A network's geometry at the size of the page's picture."""
+    return replace(p, height=image.shape[0], width=image.shape[1])
+
+
+def words(shown: Shown) -> Json | None:
+    """Asymmetry, border, colours and diameter, at the size of the photograph; None without a mask or of a speck."""
+    if shown.mask is None:
+        return None
+    pixels = np.asarray(shown.image, np.uint8)
+    found = abcd.measure(pixels, mask_of_size(shown.mask, *pixels.shape[:2]), mm_per_px=shown.mm_per_px)
+    return None if found is None else found.as_dict()
+
+
+def thumbnails(store: ImageStore, paths: Mapping[str, str]) -> Callable[[str], NDArray[np.uint8] | None]:
+    """From image_id to small pixels."""
+    return lambda image_id: small_pixels(store, paths[image_id], NEIGHBOUR_PX) if image_id in paths else None

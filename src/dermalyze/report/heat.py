@@ -1,0 +1,81 @@
+"""Heat on a photograph: colours whose steps look even and that colour-blind people can order, thin where it is cold."""
+
+# Shapes: H x W pixels.
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+Pixels = NDArray[np.uint8]
+
+COLOURS = "viridis"
+"""Even in lightness and readable without red and green; Smith, van der Walt & Firing 2015, bids.github.io/colormap."""
+OPACITY = 0.62
+"""Of the hottest pixel; the lesion stays visible beneath it."""
+STEPS = 6
+
+
+def heat_of(map_HW: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    """(height, width) in 0..1: the positive side of a map over its largest value; all 0 where nothing is positive."""
+    positive = np.maximum(map_HW, 0).astype(np.float32)
+    top = float(positive.max())
+    if top <= 0:
+        return np.zeros((height, width), np.float32)
+    picture = Image.fromarray(positive / top, mode="F").resize((width, height), Image.Resampling.BILINEAR)
+    return np.clip(np.asarray(picture, np.float32), 0, 1)
+
+
+def overlay(image_HW3: Pixels, heat_HW: NDArray[np.float32]) -> Pixels:
+    """The picture with its heat: where that is 0 the picture is as it was.
+
+    >>> overlay(np.full((1, 2, 3), 200, np.uint8), np.array([[0.0, 1.0]], np.float32))[0].tolist()
+    [[200, 200, 200], [233, 219, 99]]
+    """
+    colours = np.asarray(mpl.colormaps[COLOURS](heat_HW))[..., :3] * 255
+    alpha = (OPACITY * heat_HW)[..., None]
+    return np.asarray(np.rint(image_HW3 * (1 - alpha) + colours * alpha), np.uint8)
+
+
+def contoured(image_HW3: Pixels, mask_HW: NDArray[np.bool_]) -> Pixels:
+    """The picture with the outline of the lesion, white between dark lines, so that it shows on any skin."""
+    drawn = np.array(image_HW3)
+    line = mask_HW & ~ndimage.binary_erosion(mask_HW)
+    drawn[ndimage.binary_dilation(line, np.ones((3, 3))) & ~line] = 30
+    drawn[line] = 255
+    return drawn
+
+
+def boxed(image_HW3: Pixels, box: tuple[float, float, float, float]) -> Pixels:
+    """The picture with a frame: top, left, bottom, right as shares of its edges."""
+    height, width = image_HW3.shape[:2]
+    inside = np.zeros((height, width), dtype=bool)
+    top, left, bottom, right = box
+    inside[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = True
+    return contoured(image_HW3, inside)
+
+
+def jpeg(pixels: Pixels, quality: int = 85) -> str:
+    """In base64, made from the pixels alone."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def scale_css() -> str:
+    """The colour scale as the page's own gradient: colours as on a light picture, thin at the cold end."""
+    stops = []
+    for k in range(STEPS + 1):
+        share = k / STEPS
+        colour = np.asarray(mpl.colormaps[COLOURS](share))[:3] * 255
+        alpha = OPACITY * share
+        red, green, blue = (round(float(v)) for v in 235 * (1 - alpha) + colour * alpha)
+        stops.append(f"rgb({red},{green},{blue}) {100 * share:.0f}%")
+    return f"linear-gradient(to right, {', '.join(stops)})"

@@ -1,0 +1,220 @@
+"""Maps, grades and gallery of whole runs: what is written, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dermalyze.config.experiment import build_experiment
+from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run
+from dermalyze.model.attribution import explain_batch
+from dermalyze.report import explaining
+from dermalyze.stages.explain import explain
+from dermalyze.stages.export import export
+from dermalyze.stages.probe import probe
+
+
+@pytest.fixture(scope="module")
+def probed(plain_world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any]:
+    """A run with stored predictions, and its experiment."""
+    root = tmp_path_factory.mktemp("explained") / "run"
+    shutil.copytree(plain_world.run.root, root)
+    run = Run(root)
+    probe(run, plain_world.spec)
+    return run, plain_world.spec
+
+
+@pytest.fixture
+def run_of(probed: tuple[Run, Any], tmp_path: Path) -> tuple[Run, Any]:
+    root = tmp_path / "run"
+    shutil.copytree(probed[0].root, root, dirs_exist_ok=True)
+    return Run(root), probed[1]
+
+
+def test_a_gallery_and_its_numbers(run_of: tuple[Run, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, spec = run_of
+    found = explain(run, spec, count=50, cases=1)
+    record = json.loads(run.explanations_path.read_text())
+    assert record == json.loads(json.dumps(found.values))
+    (network,) = record["networks"]
+    assert set(network["methods"]) == {"gradcam", "gradcam++", "layercam", "centre", "random"}
+    assert all(one["verdict"] == "not graded" for one in network["grades"].values()), "too few lesions to say anything"
+    page = run.gallery_path.read_text()
+    assert page.count(DISCLAIMER) == 2
+    assert "not graded" in page
+    for case in record["cases"]:
+        assert case["image_id"] in page
+        assert sum(case["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "the page must stand alone"
+    shown = [image_id for section in record["sections"] for image_id in section["image_ids"]]
+    assert len(shown) == len(set(shown)) == len(record["cases"])
+    assert network["run"] in "\n".join(found.lines())
+
+    def never(*_: Any) -> None:
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr(explaining, "measure_one", never)
+    again = explain(run, spec, count=50, cases=1)
+    assert again.values == found.values
+
+
+def test_a_stopped_measurement_goes_on(run_of: tuple[Run, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, spec = run_of
+    whole = explaining.measure_one
+    done: list[str] = []
+
+    def stopping(network: Any, sample: Any, image_id: str, methods: Any, scores: Any) -> None:
+        whole(network, sample, image_id, methods, scores)
+        done.append(image_id)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(explaining, "measure_one", stopping)
+    with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM after 2 of \d+ pictures .* goes on"):
+        explain(run, spec, count=50, cases=1, methods=["gradcam"])
+    assert not run.gallery_path.exists()
+    explain(run, spec, count=50, cases=1, methods=["gradcam"])
+    assert len(done) == len(set(done)) > 2
+
+
+def test_named_pictures_and_foreign_ones(run_of: tuple[Run, Any], tmp_path: Path) -> None:
+    run, spec = run_of
+    folder = tmp_path / "DOE_JOHN"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(folder / "DOE_JOHN.png")
+    (folder / "notes.txt").write_text("no image")
+    from dermalyze.data.splitting import read_division
+
+    frame, parts = read_division(run)
+    train = str(frame["image_id"][parts == "train"].iloc[0])
+    values = explain(run, spec, images=[train, str(folder)], count=0, methods=["gradcam", "closed_form"]).values
+    assert [case["image_id"] for case in values["cases"]] == [train, "picture 1"]
+    assert values["cases"][1]["label"] is None
+    page = run.gallery_path.read_text()
+    assert "DOE_JOHN" not in page + run.explanations_path.read_text()
+    assert "of the train part: the network was made with it" in page
+    assert "The maps were not judged" in page
+    assert {panel["grade"] for case in values["cases"] for panel in case["panels"]} == {"not graded"}
+
+
+def test_the_exported_graph_gives_the_same_map(probed: tuple[Run, Any]) -> None:
+    run, spec = probed
+    network, artefact = explaining.Network.open(run), run.artefact(spec.inference.recipe)
+    p = network.preprocessing
+    pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
+    found = explain_batch(network.model, network.tensor(pixels), "closed_form", 1, signed=True).grid.numpy()
+    cam_BChw = artefact.cam(pixels, None)[2]
+    assert np.abs(found - cam_BChw[:, 1]).max() <= 1e-4 * max(1.0, np.abs(found).max())
+    assert np.abs(found).max() > 0
+
+
+def test_runs_side_by_side(run_of: tuple[Run, Any], tmp_path: Path, save_checkpoint: Callable[..., None]) -> None:
+    run, spec = run_of
+    other = Run(tmp_path / "other")
+    shutil.copytree(run.root, other.root)
+    save_checkpoint(other, spec, seed=5)
+    export(other, spec)
+    probe(other, spec)
+    values = explain(run, spec, compare=[other.root], count=50, cases=1, methods=["gradcam"]).values
+    assert [network["run"] for network in values["networks"]] == ["run", "other"]
+    for case in values["cases"]:
+        assert [panel["run"] for panel in case["panels"]] == ["run", "other"]
+    assert len(list(run.explain_dir.glob("scores-*.json"))) == 2
+    assert not other.explain_dir.exists(), "the other run is only read"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"methods": ["gradcan"]}, UsageError, "--methods gradcan: must be one of .*; did you mean 'gradcam'"),
+        ({"methods": ["rollout"]}, UsageError, "none fits run: rollout: TinyCnn has no attention .*; use gradcam"),
+        ({"count": -1}, UsageError, "count must be 0 or more"),
+        ({"cases": 0}, UsageError, "cases 1 or more"),
+        ({"images": ["mel_00"]}, UsageError, "--images mel_00: neither an image of the run"),
+        ({"images": ["EMPTY"]}, DataError, "the folder holds no image"),
+        ({"images": ["TEXT"]}, DataError, "the file is no image"),
+        ({"compare": ["RUN"]}, UsageError, "each run must be named once"),
+        ({"compare": ["EMPTY"]}, UsageError, "not a run folder"),
+        ({"compare": ["NONE"]}, UsageError, "not a run folder"),
+    ],
+)
+def test_refusals(
+    probed: tuple[Run, Any], tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    run, spec = probed
+    empty, text = tmp_path / "empty", tmp_path / "a.jpg"
+    empty.mkdir()
+    text.write_text("no image")
+    places = {"EMPTY": empty, "TEXT": text, "RUN": run.root, "NONE": tmp_path / "none"}
+    given = {
+        key: [str(places.get(word, word)) for word in value] if isinstance(value, list) else value
+        for key, value in options.items()
+    }
+    with pytest.raises(error, match=message) as caught:
+        explain(run, spec, **{"count": 0, **given})
+    assert "\n" not in str(caught.value)
+    assert not run.gallery_path.exists()
+
+
+def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> None:
+    run, spec = run_of
+    shutil.rmtree(run.predictions_dir)
+    with pytest.raises(UsageError, match="run first: dermalyze probe"):
+        explain(run, spec, count=0)
+    run.best_record_path.unlink()
+    with pytest.raises(ModelError, match="no checkpoint of its own"):
+        explain(run, spec, count=0)
+    shutil.rmtree(run.artefact_dir)
+    with pytest.raises(UsageError, match="run first: dermalyze train"):
+        explain(run, spec, count=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", [True, False])
+def test_a_planted_shortcut_is_named_and_a_clean_set_is_not_accused(planted: bool, tmp_path: Path) -> None:
+    """Ink in a corner of every melanoma, learnt by a small network."""
+    from dermalyze.data.synth import synthesize
+    from dermalyze.stages.prepare import prepare
+    from dermalyze.stages.split import split
+    from dermalyze.stages.train import train
+
+    data = tmp_path / "data"
+    synthesize(
+        data, lesions=280, seed=3, size_px=(72, 96), balance="even", images_per_lesion=1.0,
+        plant="shortcut" if planted else None,
+    )  # fmt: skip
+    spec = build_experiment({
+        "data": {"path": str(data), "workers": 0},
+        "preprocess": {"size": [36, 48]},
+        "split": {"fractions": {"train": 0.5, "val": 0.1, "cal": 0.1, "test": 0.3}},
+        "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [16, 32, 32]}, "head": {"kind": "linear", "dropout": 0.0}},
+        "train": {"epochs": 12, "batch_size": 16, "threads": 1, "amp": False, "augment": {"policy": "none"}},
+        "inference": {"recipe": "plain"},
+    })  # fmt: skip
+    run = Run.create(tmp_path / "run", spec)
+    for step in (prepare, split, train, export, probe):
+        step(run, spec)
+    found = explain(run, spec, count=200, cases=1)
+    alarms = [line for line in found.lines() if line.startswith("Shortcut suspected")]
+    page = run.gallery_path.read_text()
+    if planted:
+        assert len(alarms) == 1, found.lines()
+        assert "mel hangs on the rim" in alarms[0]
+        assert "corner" in alarms[0]
+        assert "Shortcut suspected" in page
+    else:
+        assert alarms == [], found.lines()
+        assert "none was found" in page
