@@ -163,6 +163,24 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         return Int8Result(run.int8_dir, sha256_bytes(text), method, len(data), len(whole), gate)
 
 
+def _quantised(
+    artefact: Artefact, whole: bytes, pixels: NDArray[np.uint8], sparing: bool, threads: int | None
+) -> tuple[bytes, str, Artefact]:
+    """The small graph, how it was made, and the artefact with it in the full one's place."""
+    metadata = artefact.record.metadata
+    blank_M = np.array(metadata.blank, np.float32) if metadata is not None else None
+    data, method = quantise(whole, pixels, blank_M, sparing=sparing)
+    graph = Graph(
+        data,
+        classes=len(artefact.classes),
+        height=artefact.preprocessing["height"],
+        width=artefact.preprocessing["width"],
+        metadata_width=artefact.graph.metadata_width,
+        threads=threads,
+    )
+    return data, method, replace(artefact, graph=graph)
+
+
 def judge(full: Predictions, small: Predictions, gate_N: NDArray[np.bool_], kind: str, shift_C: NDArray[np.float64]) -> Gate:
     """Compare two models on the images of `gate_N`, each calibrated on the others.
 
