@@ -81,9 +81,9 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     cam = {"kind": "closed_form", "reason": "a stand-in", "height": edge // 16, "width": edge // 16}
     record = {
-        "schema_version": 1, "name": "stand-in", "created_from": {}, "classes": names, "preprocessing": preprocessing, "model": {},
-        "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "", "files": hashes,
-        "parity": {}, "cam": cam,
+        "schema_version": 1, "name": "stand-in", "created_from": {}, "classes": names, "preprocessing": preprocessing,
+        "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
+        "files": hashes, "parity": {}, "cam": cam,
     }  # fmt: skip
     (folder / "artefact.json").write_text(json.dumps(record))
     return folder

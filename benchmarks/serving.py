@@ -39,10 +39,12 @@ BOUNDARY = "b0undary"
 EDGE = 224
 
 PLAIN = """
-    import io, sys, numpy as np, timm, torch, uvicorn
+    import io, sys, numpy as np, torch, uvicorn
     from fastapi import FastAPI, UploadFile
     from PIL import Image
     from dermalyze.core import torch_guard
+    torch_guard.install()
+    import timm
     torch.set_num_threads({threads})
     model = timm.create_model("resnet18", num_classes={classes}).eval()
     app = FastAPI()
@@ -162,7 +164,8 @@ def running(words: list[str], port: int) -> Iterator[None]:
                 time.sleep(0.1)
         yield
     finally:
-        os.killpg(process.pid, 15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
         process.wait()
 
 
@@ -350,12 +353,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         artefact = make_artefact(Path(folder) / "resnet18")
-        if "a" in arguments.parts:
-            against_pytorch(artefact, arguments.seconds, arguments.litserve)
-        if "b" in arguments.parts:
-            under_load(artefact, arguments.seconds)
-        if "d" in arguments.parts:
-            int8(artefact, arguments.seconds)
+        for part in arguments.parts:
+            if part == "a":
+                against_pytorch(artefact, arguments.seconds, arguments.litserve)
+            elif part == "b":
+                under_load(artefact, arguments.seconds)
+            else:
+                int8(artefact, arguments.seconds)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

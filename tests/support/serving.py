@@ -9,10 +9,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
@@ -50,13 +51,16 @@ def server(*models: Path, program: str = "", options: tuple[str, ...] = (), **en
     code = f"{program}\nfrom dermalyze.cli import main\nmain()"
     words = [sys.executable, "-c", code, "serve", *map(str, models), "--port", "0", "--threads", "1", "--json", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below; not a pipe, which would fill unread
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise AssertionError(process.communicate()[1])
+        process.wait()
+        errors.seek(0)
+        raise AssertionError(errors.read())
     address = json.loads(line)["address"]
-    made = Server(process, address, int(address.rpartition(":")[2]))
+    made = Server(process, address, int(address.rpartition(":")[2]), errors)
     try:
         made.wait()
         yield made
@@ -64,17 +68,25 @@ def server(*models: Path, program: str = "", options: tuple[str, ...] = (), **en
         if process.poll() is None:
             process.terminate()
             try:
-                process.communicate(timeout=60)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.communicate()
+                process.wait()
+        process.stdout.close()
+        errors.close()
 
 
 class Server:
     """One process."""
 
-    def __init__(self, process: subprocess.Popen[str], address: str, port: int) -> None:
-        self.process, self.address, self.port = process, address, port
+    def __init__(self, process: subprocess.Popen[str], address: str, port: int, errors: TextIO) -> None:
+        self.process, self.address, self.port, self.errors = process, address, port, errors
+
+    def log(self) -> str:
+        """What it wrote, once it has ended."""
+        self.process.wait(timeout=60)
+        self.errors.seek(0)
+        return self.errors.read()
 
     def wait(self) -> None:
         for _ in range(600):

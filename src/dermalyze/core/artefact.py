@@ -130,8 +130,8 @@ class ArtefactRecord(_Record):
 
     @property
     def answers_sha256(self) -> str:
-        """SHA-256 of all that the answers depend on: the scores, and what is made of them."""
-        values = [self.scores_sha256, self.calibration, self.calibration_files]
+        """SHA-256 of all that the answers depend on: the scores, and what is made of them (which names its files' hashes)."""
+        values = [self.scores_sha256, self.calibration]
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

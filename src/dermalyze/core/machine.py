@@ -16,6 +16,21 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def session_threads() -> int:
+    """Threads for one pass of a network: 0, the library's own choice (one a physical core), unless this process may use fewer.
+
+    A library counts the machine's cores; by `taskset` or a container's quota a process may have less.
+
+    >>> 0 <= session_threads() <= (os.cpu_count() or 1)
+    True
+    """
+    cores = available_cores()
+    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is no number
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = max(1, min(cores, int(quota) // int(period)))
+    return cores if cores < (os.cpu_count() or 1) else 0
+
+
 def available_memory_bytes() -> int | None:
     """Memory that can be had without swapping; the container's limit where it is lower; None where the system does not say.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dermalyze.core.errors import ModelError
-from dermalyze.core.machine import available_cores
+from dermalyze.core.machine import session_threads
 from dermalyze.core.onnx_scan import refuse_external_data
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def open_session(data: bytes, name: str, *, threads: int | None, remedy: str) ->
     import onnxruntime  # here, not above: it takes longer than everything else that is imported to predict
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()  # onnxruntime itself counts the machine's, not the process's
+    options.intra_op_num_threads = threads or session_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes

@@ -44,7 +44,8 @@ def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
 
 
 def into_artefact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> bool:
-    """Put the evaluation into the run's exported artefact; an artefact of other scores is left as it is.
+    """Put the evaluation into the run's exported artefact; an artefact of other scores or another calibration is left
+    as it is.
 
     Args:
         run: with its export.
@@ -59,6 +60,9 @@ def into_artefact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> boo
     values = read_json(run.artefact_record_path)
     if parse_record(json_bytes(values)).scores_sha256 != scores_sha256 or values["recipe"] != m["recipe"]:
         return False
+    path = run.calibration_path(m["recipe"])
+    if values.get("calibration") != (read_json(path).get("calibration") if path.exists() else None):
+        return False  # what was judged is not what the artefact would answer
     files = {CARD_NAME: model_card(m).encode(), METRICS_NAME: json_bytes(served_metrics(m))}
     made = with_evaluation(values, files)
     if made != values:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import queue
 import sys
 import threading
 import time
@@ -11,24 +13,50 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+WAITING = 10_000
+"""Lines that wait to be written at most; whoever reads them too slowly loses lines, and the server goes on."""
+
 
 class Log:
     """Writes events.
 
     Args:
-        stream: default: standard error.
+        stream: where to, at once; default: standard error, by a thread of its own, since a pipe that nobody reads would block.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream
-        self._lock = threading.Lock()
+        self.stream, self.dropped = stream, 0
+        self._lines: queue.Queue[str | None] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        if stream is None:
+            self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+            self._thread.start()
 
     def event(self, event: str, /, **values: Any) -> None:
         """Write one line."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() * 1000) % 1000:03d}Z"
-        line = json.dumps({"time": now, "event": event, **values}, allow_nan=False)
-        with self._lock:
-            print(line, file=self.stream if self.stream is not None else sys.stderr, flush=True)
+        lost, self.dropped = self.dropped, 0
+        line = json.dumps({"time": now, "event": event, **values, **({"lines_lost": lost} if lost else {})}, allow_nan=False)
+        if self.stream is not None:
+            print(line, file=self.stream, flush=True)
+            return
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped = lost + 1
+
+    def close(self) -> None:
+        """Write what waits, for two seconds at most."""
+        if self._thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._lines.put_nowait(None)
+            self._thread.join(timeout=2)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
 
     def request(self, number: str, method: str, route: str, status: int, seconds: float, received: int) -> None:
         """A request was answered."""

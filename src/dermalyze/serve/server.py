@@ -22,6 +22,11 @@ from dermalyze.core.result import DISCLAIMER
 KEYS_VARIABLE = "DERMALYZE_API_KEYS"
 HERE = ("localhost", "127.0.0.1", "[::1]")
 EVERYWHERE = ("0.0.0.0", "::")
+WANTED = {
+    "host": "must be an address such as 127.0.0.1",
+    "hosts": "must be names such as clinic.example, or *",
+    "origins": "must be origins such as https://clinic.example",
+}
 MIN_KEY_CHARS = 16
 CONNECTIONS = 256  # at once; more are closed unanswered
 HEAD_BYTES = 32 * 1024
@@ -91,6 +96,7 @@ def serve_http(
         asyncio.run(server.serve(sockets=[listening]))
     finally:
         service.close()
+        log.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -105,7 +111,9 @@ def spec_of(values: Mapping[str, Any]) -> ServeSpec:
         return ServeSpec(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from None
+        name = str(first["loc"][0])
+        what = WANTED.get(name, first["msg"].replace("Input should", "must"))
+        raise UsageError(f"{name}: {what}, found {first['input']!r}") from None
 
 
 def names(spec: ServeSpec) -> tuple[str, ...]:

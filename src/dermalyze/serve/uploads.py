@@ -148,7 +148,6 @@ class _Parts:
 
     def __init__(self, files: int) -> None:
         self.most, self.ended = files, False
-        self.parts: list[tuple[dict[bytes, bytes], bytearray]] = []
         self.name, self.value = bytearray(), bytearray()
         self.seen: dict[str, bytearray] = {}
         self.files: list[bytearray] = []

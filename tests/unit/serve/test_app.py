@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "support"))
+from mapped import CAM_RECORD, mapped_graph
+from PIL import Image
 from serving import BOUNDARY, FILE, multipart, picture
 
 pytest.importorskip("fastapi")
-httpx = pytest.importorskip("httpx")
-from starlette.testclient import TestClient  # noqa: E402
+pytest.importorskip("httpx")
+from starlette.testclient import TestClient
 
-from dermalyze.config.serve import ServeSpec  # noqa: E402
-from dermalyze.core.errors import ConfigError, UsageError  # noqa: E402
-from dermalyze.core.result import DISCLAIMER  # noqa: E402
-from dermalyze.serve import replies  # noqa: E402
-from dermalyze.serve.app import build_app  # noqa: E402
-from dermalyze.serve.logs import Log  # noqa: E402
-from dermalyze.serve.predictor import Predictor  # noqa: E402
-from dermalyze.serve.refusals import REMEDIES, STATUSES, Refusal  # noqa: E402
-from dermalyze.serve.server import names, read_keys, spec_of  # noqa: E402
-from dermalyze.serve.service import Service, metadata_rows  # noqa: E402
-
-METADATA = {
-    "encoder": {
-        "columns": [
-            {"kind": "numeric", "name": "age", "median": 50.0, "mean": 50.0, "std": 10.0, "low": 0.0, "high": 85.0},
-            {"kind": "categorical", "name": "sex", "values": ["female", "male"]},
-        ]
-    },
-    "blank": [0.0, 1.0, 0.0, 0.0, 1.0],
-}
+from dermalyze.config.serve import ServeSpec
+from dermalyze.core.errors import ConfigError, UsageError
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.serve import replies
+from dermalyze.serve.app import build_app
+from dermalyze.serve.logs import Log
+from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.refusals import REMEDIES, STATUSES, Refusal
+from dermalyze.serve.server import names, read_keys, spec_of
+from dermalyze.serve.service import Service, metadata_rows
 
 
 class Sink:
@@ -141,7 +132,50 @@ def test_top_k_class_and_the_models_own_recipe(client: TestClient) -> None:
     assert explained["heatmap_note"]
 
 
-def test_metadata_of_a_model_that_takes_them() -> None:
+METRICS = {
+    "set": "test", "recipe": "plain", "n_images": 40, "n_groups": 30, "level": 0.95,
+    "headline": [{"name": "accuracy", "value": 0.8, "low": 0.7, "high": 0.9}],
+    "reliability": {"calibrator": "temperature", "bins": [
+        {"lower": 0.0, "upper": 0.5, "n": 0, "groups": 0, "confidence": None, "accuracy": None, "low": None, "high": None},
+        {"lower": 0.5, "upper": 1.0, "n": 40, "groups": 30, "confidence": 0.7, "accuracy": 0.8, "low": 0.7, "high": 0.9},
+    ]},
+}  # fmt: skip
+
+
+def test_a_model_with_maps_and_an_evaluation(artefact_writer: Callable[..., Path], tmp_path: Path) -> None:
+    from dermalyze.core.artefact import CARD_NAME, METRICS_NAME
+    from dermalyze.core.artefact_edit import with_evaluation
+
+    folder = artefact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
+    files_ = {CARD_NAME: b"# Card\n", METRICS_NAME: json.dumps(METRICS).encode()}
+    for name, data in files_.items():
+        (folder / name).write_bytes(data)
+    record = with_evaluation(json.loads((folder / "artefact.json").read_text()), files_)
+    (folder / "artefact.json").write_text(json.dumps(record))
+    service = Service([folder], ServeSpec(decoders=1, threads=1))
+    try:
+        client = client_of(service)
+        model = client.get("/v1/models").json()["models"][0]
+        assert (model["cam"], model["headline"]["figures"]) == ("closed_form", METRICS["headline"])
+        assert client.get("/v1/models/stand-in/card").text == "# Card\n"
+        assert client.get("/v1/models/stand-in/card").headers["content-type"].startswith("text/markdown")
+        bins = client.get("/v1/models/stand-in/reliability").json()["bins"]
+        assert [(row["confidence"], row["accuracy"], row["count"]) for row in bins] == [(0.7, 0.8, 40)]
+        for wish in ({}, {"class": "vasc"}):
+            values = client.post("/v1/explain", files=files(picture(width=64, height=48)), data=wish).json()
+            replies.PredictReply.model_validate(values)
+            result = values["results"][0]
+            assert result["heatmap"]["class"] == wish.get("class", result["predicted_class"])
+            png = Image.open(io.BytesIO(base64.b64decode(result["heatmap"]["png_base64"])))
+            assert (png.mode, png.size) == ("RGBA", (64, 48))
+        both = client.post("/v1/predict", files=files(picture(0), picture(1)), data={"explain": "true"}).json()["results"]
+        assert both[0]["heatmap"]["png_base64"] != both[1]["heatmap"]["png_base64"]
+        assert client.post("/v1/predict", files=files(picture())).json()["results"][0]["heatmap"] is None
+    finally:
+        service.close()
+
+
+def test_rows_of_metadata() -> None:
     assert metadata_rows('[{"age": 1}, {"age": null}]', 2) == [{"age": 1}, {"age": None}]
     with pytest.raises(Refusal):
         metadata_rows('["age"]', 1)
