@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_page import CONTRAST, FAULTS, Watched, needs_browser
+from web_page import CONTRAST, FAULTS, PATIENCE_MS, Watched, needs_browser
 
 import dermalyze
 from dermalyze.config.classes import HAM10000_CLASSES
@@ -92,7 +92,9 @@ def test_what_is_measured_in_the_page_finds_faults(open_page: Opener) -> None:
 def test_keyboard_alone(open_page: Opener, lesions: list[Path]) -> None:
     w = open_page()
     w.changed(decision="answer", verdict="accept", abstain=False)
-    stops = []
+    stops: list[str] = []
+    choosers: list[Any] = []
+    w.page.on("filechooser", lambda chooser: choosers.append(chooser))  # long before one opens, or it could be missed
     for _ in range(4):
         w.page.keyboard.press("Tab")
         stops.append(w.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
@@ -104,9 +106,12 @@ def test_keyboard_alone(open_page: Opener, lesions: list[Path]) -> None:
             stops
         )  # a hidden input has it on its label
     assert stops == ["Skip to the content", "Picture", "The model", "file"]
-    with w.page.expect_file_chooser() as chooser:
-        w.page.keyboard.press("Enter")
-    chooser.value.set_files(str(lesions[0]))
+    w.page.keyboard.press("Enter")
+    for _ in range(PATIENCE_MS // 50):
+        if choosers:
+            break
+        w.page.wait_for_timeout(50)
+    choosers[0].set_files(str(lesions[0]))
     w.page.wait_for_selector(".verdict")
     live = w.page.locator("#status")
     w.page.wait_for_selector("#status >> text=Most likely")

@@ -131,7 +131,8 @@ function checks(result) {
       : t("check.numbers", { value: number(check.value), limit: limitWords(check.limit) });
     const name = tOr(`check.${check.name}`, String(check.name).replaceAll("_", " "));
     const state = !check.ok && result.quality.verdict === "caution" ? "caution" : STATE[check.ok];
-    rows.push(checkRow(name, state, check.words, numbers));
+    const plain = check.ok && String(check.words).startsWith(check.name); // says no more than its name and state
+    rows.push(checkRow(name, state, plain ? "" : check.words, numbers));
   }
   if (!rows.length && result.quality) rows.push(checkRow(t("check.quality"), STATE[result.quality.verdict], "", ""));
   if (result.modality) {
