@@ -60,7 +60,10 @@ def test_a_gallery_and_its_numbers(run_of: tuple[Run, Any], monkeypatch: pytest.
     assert not re.search(r"(src|href)=\"(?!data:|#)", page), "the page must stand alone"
     shown = [image_id for section in record["sections"] for image_id in section["image_ids"]]
     assert len(shown) == len(set(shown)) == len(record["cases"])
-    assert network["run"] in "\n".join(found.lines())
+    table = [line for line in found.lines() if line.startswith("| ")]
+    assert len(table) == 2 + 5
+    value = network["methods"]["gradcam"]["faithfulness"]["value"]
+    assert f"| run | Grad-CAM | {value:.3f}" in table[2]
 
     def never(*_: Any) -> None:
         raise AssertionError("measured twice")

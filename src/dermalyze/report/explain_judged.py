@@ -12,6 +12,7 @@ import numpy as np
 from dermalyze.ops.faithfulness import FLOORS, grade, mean_with_interval
 from dermalyze.ops.hotspots import judge_rim
 from dermalyze.report.explaining import Sample, Scores
+from dermalyze.report.figures import interval_text
 
 Json = dict[str, Any]
 MEASURES: dict[str, tuple[str, str]] = {
@@ -125,6 +126,21 @@ def trust(network: Mapping[str, Any]) -> str:
     if all(one["verdict"] == "not graded" for one in network["grades"].values()):
         return f"{network['run']}: {next(iter(network['grades'].values()))['sentence']}."
     return f"{network['run']}: trust none; no method is better than both floors on these {network['pictures']} lesions."
+
+
+def table_lines(networks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Methods and models as a Markdown table."""
+    head = ("run", "map", "faithfulness", "over the blob", "over random", "energy in the lesion", "pointing", "grade")
+    rows = [head, ("---",) * len(head)]
+    for network in networks:
+        for method, found in network["methods"].items():
+            graded = network["grades"].get(method)
+            over = [interval_text(graded["over"][floor]) if graded else "–" for floor in ("centre", "random")]
+            numbers = [interval_text(found[name]) for name in ("faithfulness", "energy", "pointing")]
+            rows.append(
+                (network["run"], NAMES[method], numbers[0], *over, *numbers[1:], graded["verdict"] if graded else "floor")
+            )
+    return ["| " + " | ".join(row) + " |" for row in rows] if len(rows) > 2 else []
 
 
 def rim_sentences(network: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -31,7 +31,7 @@ from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.ops.faithfulness import Mask
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
-from dermalyze.report.explain_judged import judge_network, rim_sentences, trust
+from dermalyze.report.explain_judged import judge_network, rim_sentences, table_lines, trust
 from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
 from dermalyze.report.explaining import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
@@ -63,6 +63,7 @@ class ExplainResult:
     def lines(self) -> list[str]:
         """Lines for a person."""
         lines = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {self.values['accepted_leak']}"] if self.values["accepted_leak"] else []
+        lines += table_lines(self.values["networks"])
         for network in self.values["networks"]:
             alarms, tried = rim_sentences(network)
             lines += [trust(network), *alarms, tried]
