@@ -29,12 +29,12 @@ from dermalyze.report.judged import Json
 from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, Section, figure_title
 from dermalyze.report.style import class_styles
-from dermalyze.report.text import LABEL_MEANINGS, interval_or_note, value_text
+from dermalyze.report.text import LABEL_MEANINGS, cell, interval_or_note, value_text
 
 CARDS = ("macro_auroc", "macro_average_precision", "macro_f1", "micro_f1", "subset_accuracy", "macro_ece")
 TITLES = {
     "auroc": "AUROC", "average_precision": "average precision", "f1": "F1", "recall": "sensitivity",
-    "specificity": "specificity", "precision": "precision", "brier": "Brier score", "ece": "ECE",
+    "specificity": "specificity", "precision": "precision",
 }  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def label_view(m: Json) -> dict[str, Any]:
                 "name": name,
                 "colour": style.colour,
                 "threshold": f"{values['threshold']:.3f}",
-                "cells": [(value_text(values[key]), interval_or_note(values[key])) for key in TITLES],
+                "cells": [(*cell(values[key]), values[key]["low"] is None) for key in TITLES],
                 **{key: values[key] for key in ("description", "support", "groups")},
             }
             for (name, values), style in zip(m["per_label"].items(), class_styles(m["classes"]), strict=True)
