@@ -69,9 +69,7 @@ class AsymmetricLoss(Spec):
     margin: float = Field(0.05, ge=0, lt=1, description="negatives of a lower probability count nothing")
 
 
-LossSpec = Annotated[
-    CrossEntropyLoss | FocalLoss | LabelSmoothingLoss | BceLoss | AsymmetricLoss, Field(discriminator="kind")
-]
+LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss | BceLoss | AsymmetricLoss, Field(discriminator="kind")]
 
 
 BACKBONE_LR = {"backbone_lr": "train.strategy: {kind: differential, factor: BACKBONE_LR / LR}"}

@@ -10,7 +10,6 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-
 SIZES = 0.5
 """How much the size of a part counts beside the label in turn."""
 

@@ -50,9 +50,7 @@ class Division:
     notes: tuple[str, ...] = ()
 
 
-def assign(
-    frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS
-) -> pd.Series:
+def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS) -> pd.Series:
     """The part of each image: stratified by class, groups whole, the same for any order of rows.
 
     Each group goes, rarest class and largest first, to the part whose share of its classes is least filled
@@ -176,9 +174,7 @@ def apportion(
     return chosen
 
 
-def divide(
-    frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS
-) -> Division:
+def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS) -> Division:
     """The set's own `split` column where it has one, else `assign`.
 
     An own split is kept as it is; where it has only train and test, the missing parts are taken out of its train part.
@@ -189,7 +185,9 @@ def divide(
     own = keys(frame, "split")
     if own.isna().all():
         return Division(
-            assign(frame, spec, classes=classes, task=task), spec.kind, {p: spec.fractions[p] for p in PARTS if p in spec.fractions}
+            assign(frame, spec, classes=classes, task=task),
+            spec.kind,
+            {p: spec.fractions[p] for p in PARTS if p in spec.fractions},
         )
     if own.isna().any():
         first = frame.loc[own.isna(), "image_id"].iloc[0]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.config.study import ComparisonSpec, Study, load_study
+from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_file, write_bytes, write_json, write_text
 from dermalyze.core.errors import ConfigError, DermalyzeError, InterruptedRunError, UsageError, one_line
 from dermalyze.core.progress import say

@@ -66,7 +66,9 @@ def focal(
     if alpha is not None:
         alphas = alpha if isinstance(alpha, list) else [alpha] * logits_BC.shape[1]
         if len(alphas) != logits_BC.shape[1] or not all(0 <= a <= 1 for a in alphas):
-            raise ConfigError(f"loss.alpha is {alpha} for {logits_BC.shape[1]} labels; give one number, or one a label, in 0..1")
+            raise ConfigError(
+                f"loss.alpha is {alpha} for {logits_BC.shape[1]} labels; give one number, or one a label, in 0..1"
+            )
         alpha_C = positive_BC.new_tensor(alphas)
         positive_BC, negative_BC = alpha_C * positive_BC, (1 - alpha_C) * negative_BC
     return _mean(target_BC, positive_BC, negative_BC, weight_C)

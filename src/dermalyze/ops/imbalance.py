@@ -99,9 +99,7 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
     return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.float64), classes, **fields)
 
 
-def positive_weights(
-    spec: ImbalanceSpec, counts_C: npt.ArrayLike, images: int, classes: Sequence[str]
-) -> Floats | None:
+def positive_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, images: int, classes: Sequence[str]) -> Floats | None:
     """Weights of where a label is, against where it is not, for losses of images with several labels; None without weights.
 
         w_c = ((N - n_c) / n_c) ^ power

@@ -58,10 +58,14 @@ def view(m: Json) -> dict[str, Any]:
     """How the probabilities were made, and each label before and after."""
     c, fitted = m["calibration"], m["calibration"]["fitted"]
     if fitted is None:
-        how = "The probabilities are the plain sigmoid of the scores, and labels are called from 0.5 on: nothing was calibrated."
+        how = (
+            "The probabilities are the plain sigmoid of the scores, and labels are called from 0.5 on: nothing was calibrated."
+        )
     else:
         kind = (
-            "a scale and a shift for each label" if c["calibrator"] == "platt" else "the plain sigmoid, as nothing else was better"
+            "a scale and a shift for each label"
+            if c["calibrator"] == "platt"
+            else "the plain sigmoid, as nothing else was better"
         )
         how = (
             f"Scores become probabilities by {kind}, chosen on {fitted['images']:,} images ({fitted['groups']:,} groups) of the "

@@ -155,7 +155,12 @@ def overall_figures(m: Json, j: JudgedLabels) -> dict[str, Figure]:
         ),
         "pr_curves.png": Figure(
             pr_curves(
-                recalled, labels, precisions, images=m["n_images"], title=figure_title("Precision and sensitivity", m), leak=leak
+                recalled,
+                labels,
+                precisions,
+                images=m["n_images"],
+                title=figure_title("Precision and sensitivity", m),
+                leak=leak,
             ),
             "Precision and sensitivity, a label each. The dotted line is what guessing would give, the share of images with the "
             "label in this set; elsewhere both will lie at another height. AP is average precision.",
@@ -216,10 +221,7 @@ def write_report(folder: Path, m: Mapping[str, Any], j: JudgedLabels) -> list[Pa
     Raises:
         ResourceError: the folder cannot be written.
     """
-    drawn = {
-        key: section.figures(m, j) if section.view(m) is not None else {}
-        for key, section in SECTIONS.items()
-    }
+    drawn = {key: section.figures(m, j) if section.view(m) is not None else {} for key, section in SECTIONS.items()}
     images = {name: figure.data for of_section in drawn.values() for name, figure in of_section.items()}
     text = page(m, drawn, SECTIONS, headline)
     (folder / METRICS_NAME).unlink(missing_ok=True)

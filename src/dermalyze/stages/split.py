@@ -124,9 +124,7 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
     return SplitResult(certificate)
 
 
-def certify(
-    frame: pd.DataFrame, division: Division, classes: list[str], seed: int, task: Task = MULTICLASS
-) -> dict[str, Any]:
+def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: int, task: Task = MULTICLASS) -> dict[str, Any]:
     """Each property of a split, checked, with its count.
 
     Args:

@@ -46,7 +46,12 @@ def test_texts_are_parted_mapped_and_ordered() -> None:
         (["a|b", "a|a"], {}, DataError, r"line 3: label 'a' stands there twice"),
         (["a|b", "a||b"], {}, DataError, r"line 3: .* hold an empty one"),
         (["a|b", "a|"], {}, DataError, r"line 3"),
-        (["a|b", "none|a"], {"task": MultilabelTask(none=("none",))}, DataError, r"line 3: 'none' means no label, and a stands"),
+        (
+            ["a|b", "none|a"],
+            {"task": MultilabelTask(none=("none",))},
+            DataError,
+            r"line 3: 'none' means no label, and a stands",
+        ),
         (["a|b", "nan"], {}, DataError, r"'nan' \(1 image"),
         (["edema|mass", "edema", " edema"], {}, DataError, r"' edema' \(1 image.*did you mean 'edema'"),
         (["edema|mass", "edma"], {"chosen": ["edema", "mass"]}, DataError, r"did you mean 'edema'"),
