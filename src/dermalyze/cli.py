@@ -364,7 +364,7 @@ def probe(
         int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
     ] = 0,
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="FILE.onnx", help="Another model, instead of its own.")
+        Path | None, typer.Option("--model", metavar="FILE", help="Another model (.onnx, .safetensors), not its own.")
     ] = None,
     sets: SetOption = None,
     as_json: JsonOption = False,

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ModelError, UsageError
+from dermalyze.core.errors import ConfigError, ModelError, UsageError
 from dermalyze.core.foreign import ForeignGraph
 from dermalyze.core.run import Run
 from dermalyze.data.predictions import read_predictions
@@ -68,8 +68,8 @@ def probe(*args, **kwargs):
     return stage(*args, **kwargs)
 
 
-def by_hand(run, spec, part):
-    """The same numbers from the pictures themselves, with numpy."""
+def normalised(run, spec, part):
+    """The pictures of a part (B, 3, 12, 16), normalised."""
     from dermalyze.data.images import Preprocessing, decode, normalise, to_size
     from dermalyze.data.splitting import read_part
     from dermalyze.data.store import ImageStore
@@ -77,7 +77,12 @@ def by_hand(run, spec, part):
     p = Preprocessing("squash", 12, 16, 0.875, MEAN, STD)
     store = ImageStore.open(spec.data)
     pixels = np.stack([to_size(decode(store.read(path)).image, p) for path in read_part(run, part)["path"]])
-    return normalise(pixels, p).mean(axis=(2, 3)) @ MAP
+    return normalise(pixels, p)
+
+
+def by_hand(run, spec, part):
+    """The same numbers from the pictures themselves, with numpy."""
+    return normalised(run, spec, part).mean(axis=(2, 3)) @ MAP
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,68 @@ def test_what_is_stored_is_what_the_graph_gives(split_run, tmp_path, options, ki
         assert (stored.meta["scores"], stored.meta["set"]) == (kind, part)
         assert stored.meta["model"].startswith("an ONNX graph (SHA-256 ")
         assert stored.meta["preprocessing"]["mean"] == list(MEAN)
+
+
+@pytest.fixture(scope="module")
+def timm_weights(tmp_path_factory):
+    """A small classifier of timm with random weights and its sidecar."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    from dermalyze.config.model import ModelSpec
+    from dermalyze.core.atomic import sha256_file
+    from dermalyze.model.backbones import create_classifier
+
+    path = tmp_path_factory.mktemp("timm") / "theirs.safetensors"
+    torch.manual_seed(0)
+    net = create_classifier(ModelSpec(backbone="test_resnet"), 2).eval()
+    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, path)
+    sidecar = {
+        "file": path.name, "sha256": sha256_file(path), "create_name": "test_resnet", "create_kwargs": {},
+        "input_size": [3, 12, 16], "mean": MEAN, "std": STD,
+    }  # fmt: skip
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    return path, net, sidecar
+
+
+def test_a_network_of_timm_gives_what_timm_gives(split_run, timm_weights):
+    import torch
+
+    run, spec = split_run
+    path, net, _ = timm_weights
+    result = probe(run, spec, model=path)
+    stored = read_predictions(run.predictions_path("test", "by-theirs"))
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(normalised(run, spec, "test"))).softmax(1).numpy()
+    assert result.images["test"] == len(expected)
+    np.testing.assert_allclose(stored.probs(), expected, atol=1e-5)
+    assert stored.meta["model"].startswith("a network of timm (SHA-256 ")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"create_name": "test_resnett"}, ConfigError, "unknown to timm"),
+        ({"create_name": "test_vit"}, ModelError, "for this network"),
+        ({"create_name": "tiny_cnn"}, ConfigError, "no network of timm"),
+        ({"sha256": "0" * 64}, ModelError, "SHA-256 is not the recorded"),
+        ({"create_kwargs": {"in_chans": 3}}, ConfigError, "set by dermalyze"),
+        ({"std": None}, ModelError, "key missing or wrong"),
+    ],
+    ids=["name", "other network", "own network", "hash", "kwargs", "std"],
+)
+def test_weights_of_another_network_are_refused(split_run, timm_weights, tmp_path, change, kind, words):
+    import json
+    import shutil
+
+    run, spec = split_run
+    path, _, sidecar = timm_weights
+    shutil.copy(path, tmp_path / path.name)
+    (tmp_path / "theirs.json").write_text(json.dumps({**sidecar, **change}))
+    with pytest.raises(kind, match=words):
+        probe(run, spec, model=tmp_path / path.name)
 
 
 def test_the_report_says_which_model_it_is_of(split_run, tmp_path):
@@ -136,7 +203,8 @@ def test_files_that_are_no_graph_are_refused_unopened(split_run, tmp_path):
     for name, data, kind, words in (
         ("a.onnx", b"\x80\x04gadget", ModelError, "a pickle, not an ONNX file"),
         ("b.onnx", b"PK\x03\x04", ModelError, "a zip archive"),
-        ("c.pt", b"x", UsageError, "not an ONNX file"),
+        ("c.pt", b"x", UsageError, "neither an ONNX file"),
+        ("d.safetensors", b"\x80\x04gadget", ModelError, "a pickle or zip archive"),
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(kind, match=words):

@@ -1,17 +1,19 @@
-"""Somebody else's model, as an ONNX graph, over the images of a run."""
+"""Somebody else's model over the images of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS, PreprocessSpec
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.core.atomic import resource_errors, sha256_bytes
+from dermalyze.core.atomic import resource_errors, sha256_file
 from dermalyze.core.errors import UsageError
 from dermalyze.core.foreign import ForeignGraph
 from dermalyze.core.progress import progress, say
@@ -24,32 +26,64 @@ from dermalyze.data.pixels import Source, label_indices
 from dermalyze.data.predictions import write_predictions
 from dermalyze.data.splitting import read_part
 
+KINDS = {".onnx": "an ONNX graph", ".safetensors": "a network of timm"}
 
-def score_foreign(run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str]) -> tuple[str, dict[str, int]]:
-    """Run somebody else's ONNX classifier over every part, one plain pass, and store its predictions as `by-NAME`.
+
+class Foreign(Protocol):
+    """Somebody else's classifier; see `dermalyze.core.foreign.ForeignGraph`."""
+
+    name: str
+    normalised: bool
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that it takes, px; None where it takes any."""
+        ...
+
+    def run(self, images_BHW3: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float64]:
+        """Numbers (B, C) of images."""
+        ...
+
+
+def open_graph(model: Path, *, classes: int, threads: int | None) -> ForeignGraph:
+    """An ONNX file.
+
+    Raises:
+        UsageError: not such a file.
+        ModelError: the graph is refused.
+    """
+    if model.suffix.lower() != ".onnx" or not model.is_file():
+        raise UsageError(
+            f"{model.name}: neither an ONNX file (.onnx) nor weights of a timm network (.safetensors); export the model to one "
+            "file (docs/cli.md says how)"
+        )
+    with resource_errors(model.name):
+        data = model.read_bytes()
+    return ForeignGraph(data, model.name, classes=classes, threads=threads)
+
+
+def score_foreign(
+    run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str], opened: Callable[..., Foreign] = open_graph
+) -> tuple[str, dict[str, int]]:
+    """Run somebody else's classifier over every part, one plain pass, and store its predictions as `by-NAME`.
 
     Args:
         run: split.
-        model: an ONNX file with one image input and a number for each class of the run, in the run's order of classes.
+        model: a file; the model has one image input and a number for each class of the run, in the run's order of classes.
+        opened: opens it.
         sets: how its input is made, where the run's configuration does not say so: preprocess.size, kind, mean, std.
 
     Returns:
         the name under which they stand, and the images of each part.
 
     Raises:
-        UsageError: no ONNX file, or the input's size, mean or std is not known.
-        ModelError: the graph is refused, or gives NaN.
+        UsageError: no such file, or the input's size, mean or std is not known.
+        ModelError: the model is refused, or gives NaN.
     """
     if strange := [text for text in sets if not text.startswith("preprocess.")]:
         raise UsageError(f"--set {strange[0]}: only preprocess.size, kind, crop_ratio, mean and std say how an image is put in")
-    if model.suffix.lower() != ".onnx" or not model.is_file():
-        raise UsageError(
-            f"{model.name}: not an ONNX file; export the model to one file that ends in .onnx (docs/cli.md says how)"
-        )
     classes, name = read_classes(run), set_name(model)
-    with resource_errors(model.name):
-        data = model.read_bytes()
-    graph = ForeignGraph(data, model.name, classes=len(classes), threads=spec.train.threads)
+    graph = opened(model, classes=len(classes), threads=spec.train.threads)
     wanted = build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
     preprocessing = _input_of(graph, wanted)
     say(f"probe: {model.name} on {preprocessing.height} x {preprocessing.width} px; classes in the order {', '.join(classes)}")
@@ -64,14 +98,14 @@ def score_foreign(run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[st
             values[part] = np.concatenate(done)
     table = pd.concat([frame.assign(part=part) for part, frame in frames.items()], ignore_index=True)
     every = np.concatenate(list(values.values()))
-    sha256, labels = sha256_bytes(data), label_indices(table, classes)
+    sha256, labels = sha256_file(model), label_indices(table, classes)
     ids = table["image_id"].astype(str).tolist()
     given = Given(name, sha256, ids, classes, every, scores_kind(every), table[["image_id"]])
     for part in frames:
         rows = np.flatnonzero(table["part"] == part)
         stored = given.predictions(
             rows, labels[rows], table["group"].iloc[rows].astype(str).tolist(), set=part, model_sha256=sha256,
-            model=f"an ONNX graph (SHA-256 {sha256[:12]}…)", manifest_sha256=run.manifest_hash(),
+            model=f"{KINDS[model.suffix.lower()]} (SHA-256 {sha256[:12]}…)", manifest_sha256=run.manifest_hash(),
             preprocessing=preprocessing.as_dict(),
         )  # fmt: skip
         write_predictions(run.predictions_path(part, f"by-{name}"), stored)
@@ -81,7 +115,7 @@ def score_foreign(run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[st
     return f"by-{name}", {part: len(frame) for part, frame in frames.items()}
 
 
-def _input_of(graph: ForeignGraph, wanted: PreprocessSpec) -> Preprocessing:
+def _input_of(graph: Foreign, wanted: PreprocessSpec) -> Preprocessing:
     """How an image is put into a foreign graph: nothing is guessed but what the graph itself says.
 
     Raises:

@@ -377,15 +377,36 @@ def _parameters(backbone: str, kwargs: str) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def _create(spec: ModelSpec, hub_file: Path | None = None) -> nn.Module:
-    """The bare network, with the hub's weights if a file is given."""
+def create_classifier(spec: ModelSpec, classes: int) -> nn.Module:
+    """A network of timm with timm's own classifier: normalised images (B, 3, H, W) to scores (B, C). Its weights are random.
+
+    Args:
+        spec: backbone and kwargs; the rest is not used.
+        classes: C.
+
+    Raises:
+        ConfigError: no network of timm, or it refuses the kwargs.
+    """
+    spec = _checked(spec)
+    if spec.backbone in NETWORKS:
+        raise ConfigError(f"model.backbone: {spec.backbone} is no network of timm and has no classifier of its own")
+    _require_memory(spec)
+    return _create(spec, classes=classes)
+
+
+def _create(spec: ModelSpec, hub_file: Path | None = None, *, classes: int = 0) -> nn.Module:
+    """The network, with the hub's weights if a file is given; bare, unless classes are."""
     try:
         if spec.backbone in NETWORKS:
             return NETWORKS[spec.backbone](**spec.kwargs)
         with no_missing_weights(spec.backbone):
             overlay = None if hub_file is None else {"file": str(hub_file)}
             net: nn.Module = _timm().create_model(
-                spec.backbone, pretrained=hub_file is not None, pretrained_cfg_overlay=overlay, num_classes=0, **spec.kwargs
+                spec.backbone,
+                pretrained=hub_file is not None,
+                pretrained_cfg_overlay=overlay,
+                num_classes=classes,
+                **spec.kwargs,
             )
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError, NotImplementedError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in spec.kwargs.items()) or "none"

@@ -26,7 +26,7 @@ from dermalyze.core.artefact import Artefact
 from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.foreign_model import score_foreign
+from dermalyze.data.foreign_model import Foreign, open_graph, score_foreign
 from dermalyze.data.images import Preprocessing, normalise
 from dermalyze.data.metadata_rows import encoder_of, lookup
 from dermalyze.data.pixels import Source
@@ -95,7 +95,7 @@ def probe(
     A few synthetic pictures that are no skin (`dermalyze.data.foreign.SYNTHETIC`) are always among them: from these
     `calibrate` chooses what refuses such pictures.
 
-    With `model`, run somebody else's ONNX classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
+    With `model`, run somebody else's classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
 
     Args:
         run: exported.
@@ -116,7 +116,7 @@ def probe(
         ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.
     """
     if sets and model is None:
-        raise UsageError("--set belongs to: dermalyze probe RUN --model FILE.onnx; a run's own model is made as it was trained")
+        raise UsageError("--set belongs to: dermalyze probe RUN --model FILE; a run's own model is made as it was trained")
     if model is not None and (recipes or foreign or corruptions):
         raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
     if recipes or foreign or corruptions or model is not None:
@@ -129,7 +129,7 @@ def probe(
         run.probe_write()
         if model is not None:
             started = time.monotonic()
-            name, counts = score_foreign(run, spec, model, sets)
+            name, counts = score_foreign(run, spec, model, sets, opener(model))
             return ProbeResult(name, counts, [], time.monotonic() - started)
         artefact = run.artefact(served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
@@ -147,6 +147,15 @@ def probe(
         if corruptions:
             corruptions = score_corrupted(run, spec, artefact, source, frames["test"], corruptions, meta)
         return replace(results[0], foreign=counts, corrupted=corruptions, further=tuple(results[1:]))
+
+
+def opener(model: Path) -> Callable[..., Foreign]:
+    """What opens somebody else's model."""
+    if model.suffix.lower() != ".safetensors":
+        return open_graph
+    from dermalyze.model.foreign import TimmClassifier  # torch: for these alone
+
+    return TimmClassifier
 
 
 def check_recipes(names: Sequence[str], passes: int) -> None:
