@@ -68,8 +68,8 @@ def view(m: Json) -> dict[str, Any]:
             else "the plain sigmoid, as nothing else was better"
         )
         how = (
-            f"Scores become probabilities by {kind}, chosen on {fitted['images']:,} images ({fitted['groups']:,} groups) of the "
-            f"part {fitted['part']}."
+            f"Scores become probabilities by {kind}, chosen on {fitted['images']:,} images ({fitted['groups']:,} groups) of "
+            f"the part {fitted['part']}."
         )
         if fitted["part"] == "val":
             how += " That part was also used for early stopping, so the fit flatters itself a little."
