@@ -35,7 +35,8 @@ Z = (TRUE - np.array([-4.6, 0.0])) / np.array([1.0, 0.4])  # shifted as by a wei
 def test_platt_is_the_minimum(c: int) -> None:
     def loss(theta: np.ndarray) -> float:
         z = theta[0] * Z[:, c] + theta[1]
-        return float((np.logaddexp(0, z) - Y[:, c] * z).sum() + SCALE_RIDGE / 2 * (theta[0] - 1) ** 2 + BIAS_RIDGE / 2 * theta[1] ** 2)  # fmt: skip
+        prior = SCALE_RIDGE / 2 * (theta[0] - 1) ** 2 + BIAS_RIDGE / 2 * theta[1] ** 2
+        return float((np.logaddexp(0, z) - Y[:, c] * z).sum() + prior)
 
     expected = minimize(loss, np.array([1.0, 0.0]), tol=1e-10).x
     fitted = fit_labels("platt", Z, Y).parameters

@@ -39,12 +39,12 @@ def paint_set(root: Path, *, images: int = 96, seed: int = 0, columns: bool = Tr
     return root
 
 
-def label_spec(data: Path, **changes: Any) -> ExperimentSpec:
+def label_spec(folder: Path, **changes: Any) -> ExperimentSpec:
     """An experiment on `paint_set`; mappings are merged into its sections."""
     values: dict[str, Any] = {
         "name": "painted",
         "task": {"kind": "multilabel"},
-        "data": {"source": {"kind": "csv", "labels": list(LABELS), "extension": ".png"}, "path": str(data), "workers": 0},
+        "data": {"source": {"kind": "csv", "labels": list(LABELS), "extension": ".png"}, "path": str(folder), "workers": 0},
         "preprocess": {"size": [24, 24]},
         "split": {"fractions": {"train": 0.5, "val": 0.15, "cal": 0.15, "test": 0.2}},
         "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 16]}, "head": {"kind": "linear"}},

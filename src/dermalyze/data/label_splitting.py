@@ -10,6 +10,9 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+SIZES = 0.5
+"""How much the size of a part counts beside the label in turn."""
+
 
 def iterative(
     counts_GC: NDArray[np.int64],
@@ -23,7 +26,9 @@ def iterative(
     """The part of each group by iterative stratification, each group taken whole.
 
     The label that the fewest images still to be divided have comes first: its groups go, largest first, to the part that
-    lacks most of that label, then of images. Groups without any label come last and even out the sizes.
+    lacks the largest share of what it is to have of that label and, at half the weight, of images. Groups without any label
+    come last and even out the sizes. (The paper takes what is lacking in images, and looks at the sizes in ties alone: with
+    groups of several images the parts then miss the sizes that were asked for.)
 
     Args:
         counts_GC: images with each label in each group.
@@ -42,6 +47,7 @@ def iterative(
     """
     shares = shares_P / shares_P.sum()
     want_PC, want_P = shares[:, None] * counts_GC.sum(axis=0), shares * images_G.sum()
+    goal_PC, goal_P = want_PC.clip(min=1e-9), want_P.copy()
     left_C, groups_C = counts_GC.sum(axis=0), (counts_GC > 0).sum(axis=0)
     have_PC = np.zeros(want_PC.shape, dtype=np.int64)
     ties = [sha256(f"{seed}:{name}".encode()).digest() for name in names]
@@ -72,7 +78,7 @@ def iterative(
         c = int(np.where(left_C > 0, left_C, np.iinfo(np.int64).max).argmin())
         g = queues[c].pop()
         if chosen[g] < 0:
-            place(g, -want_PC[:, c])
+            place(g, -want_PC[:, c] / goal_PC[:, c] - SIZES * want_P / goal_P)
     for g in reversed(queue(np.where(chosen < 0, images_G, 0))):
-        place(g, -want_P)
+        place(g, -want_P / goal_P)
     return chosen

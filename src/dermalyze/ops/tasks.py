@@ -1,4 +1,4 @@
-"""What a task is to numbers: targets from labels, probabilities from logits, one answer from several passes, metrics of an epoch.
+"""What a task is to numbers: targets from labels, probabilities from logits, one answer from several passes, metrics.
 
 One small object that is passed along; `TASKS` holds those there are.
 """

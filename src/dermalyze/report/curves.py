@@ -66,7 +66,8 @@ def pr_curves(
             lowest = grid[(len(classes) - 1 - column) // COLUMNS, column]
             lowest.tick_params(labelbottom=True)
         figure.supxlabel("share of the class found (sensitivity)", fontsize=10)
-        figure.supylabel("share of the calls that are right (precision)", fontsize=10)
+        long = rows > 1  # one row has no room for the words
+        figure.supylabel("share of the calls that are right (precision)" if long else "precision", fontsize=10)
 
     return draw(9.6, 2.3 * rows + 0.4, title, leak, paint)
 

@@ -18,7 +18,7 @@ from dermalyze.report.judged import Json
 from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import ACCENT, GRID, INK, QUIET
-from dermalyze.report.text import number, value_text
+from dermalyze.report.text import cell, number
 
 COLUMNS = 4
 
@@ -68,19 +68,21 @@ def view(m: Json) -> dict[str, Any]:
             else "the plain sigmoid, as nothing else was better"
         )
         how = (
-            f"Scores become probabilities by {kind}, chosen on {fitted['images']:,} images ({fitted['groups']:,} groups) of the "
-            f"part {fitted['part']}."
+            f"Scores become probabilities by {kind}, chosen on {fitted['images']:,} images ({fitted['groups']:,} groups) of "
+            f"the part {fitted['part']}."
         )
         if fitted["part"] == "val":
             how += " That part was also used for early stopping, so the fit flatters itself a little."
     return {
         "how": how,
         "rows": [
-            (name, number(c["before"][name]["brier"]), value_text(one["brier"]), number(c["before"][name]["ece"]), value_text(one["ece"]))
+            (name, *(text for key in ("brier", "ece") for text in (number(c["before"][name][key]), *cell(one[key]))))
             for name, one in m["per_label"].items()
         ],
-        "trials": [(t["kind"], f"{t['log_loss']:.4f}", t["kind"] == c["calibrator"]) for t in (fitted or {}).get("trials") or ()],
-    }  # fmt: skip
+        "trials": [
+            (t["kind"], f"{t['log_loss']:.4f}", t["kind"] == c["calibrator"]) for t in (fitted or {}).get("trials") or ()
+        ],
+    }
 
 
 def draw(m: Json, j: JudgedLabels) -> dict[str, Figure]:
@@ -99,7 +101,7 @@ def draw(m: Json, j: JudgedLabels) -> dict[str, Figure]:
         axes.vlines(x, [b["low"] for b in now], [b["high"] for b in now], color=ACCENT, linewidth=1.2)
         axes.plot(x, [b["share"] for b in now], color=ACCENT, marker="o", markersize=3.5, linewidth=1.2, clip_on=False)
         axes.set_title(name, loc="left", fontweight="bold", color=INK)
-        axes.text(0.03, 0.97, f"ECE {interval_text(m['per_label'][name]['ece'], 2)}", fontsize=8.5, va="top")
+        axes.text(0.98, 0.03, f"ECE {interval_text(m['per_label'][name]['ece'], 2)}", fontsize=8.5, ha="right", va="bottom")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.set_xticklabels(["0", ".5", "1"])
         axes.set_yticklabels(["0", ".5", "1"])

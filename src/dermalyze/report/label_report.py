@@ -29,12 +29,12 @@ from dermalyze.report.judged import Json
 from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, Section, figure_title
 from dermalyze.report.style import class_styles
-from dermalyze.report.text import LABEL_MEANINGS, interval_or_note, value_text
+from dermalyze.report.text import LABEL_MEANINGS, cell, interval_or_note, value_text
 
 CARDS = ("macro_auroc", "macro_average_precision", "macro_f1", "micro_f1", "subset_accuracy", "macro_ece")
 TITLES = {
     "auroc": "AUROC", "average_precision": "average precision", "f1": "F1", "recall": "sensitivity",
-    "specificity": "specificity", "precision": "precision", "brier": "Brier score", "ece": "ECE",
+    "specificity": "specificity", "precision": "precision",
 }  # fmt: skip
 
 
@@ -44,9 +44,9 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
     weights = "given weights" if spec.model.weights or spec.model.pretrained else "random weights"
     return {
         "sentences": [
-            f"A network that tells of each of {len(p.classes)} labels ({', '.join(p.classes)}) how probable it is on a picture, "
-            f"which may have several or none: {spec.model.backbone} with a head of kind {spec.model.head.kind}, trained from "
-            f"{weights} on {train['images']:,} images of {train['groups']:,} groups, loss {spec.train.loss.kind}."
+            f"A network that tells of each of {len(p.classes)} labels ({', '.join(p.classes)}) how probable it is on a "
+            f"picture, which may have several or none: {spec.model.backbone} with a head of kind {spec.model.head.kind}, "
+            f"trained from {weights} on {train['images']:,} images of {train['groups']:,} groups, loss {spec.train.loss.kind}."
         ],
         "not_for": [NOT_FOR[0], NOT_FOR[1], "findings that are not among its labels: it knows no others", NOT_FOR[3]],
     }
@@ -105,12 +105,12 @@ def methods(spec: EvaluateSpec) -> str:
     """How the numbers were made, in words."""
     return (
         f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), {100 * spec.level:g} % "
-        "percentile intervals; for ECE, which noise biases upwards, the basic (reflected) interval. No interval with fewer than "
-        f"{bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} that have a label for that label's figures), or where "
-        f"more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. A macro mean is over the "
-        "labels, and not estimable where the figure of one is not; a micro figure takes all pairs of an image and a label "
-        f"together. AUROC by midranks. ECE of a label's own probability over {spec.ece_bins} equal-width bins; Brier score of a "
-        "label from 0 to 1. Computed in float64 from stored logits."
+        "percentile intervals; for ECE, which noise biases upwards, the basic (reflected) interval. No interval with fewer "
+        f"than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} that have a label for its figures), or "
+        f"where more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. A macro mean is over "
+        "the labels, and not estimable where the figure of one is not; a micro figure takes all pairs of an image and a label "
+        f"together. AUROC by midranks. ECE of a label's own probability over {spec.ece_bins} equal-width bins; Brier score of "
+        "a label from 0 to 1. Computed in float64 from stored logits."
     )
 
 
@@ -162,8 +162,8 @@ def overall_figures(m: Json, j: JudgedLabels) -> dict[str, Figure]:
                 title=figure_title("Precision and sensitivity", m),
                 leak=leak,
             ),
-            "Precision and sensitivity, a label each. The dotted line is what guessing would give, the share of images with the "
-            "label in this set; elsewhere both will lie at another height. AP is average precision.",
+            "Precision and sensitivity, a label each. The dotted line is what guessing would give, the share of images with "
+            "the label in this set; elsewhere both will lie at another height. AP is average precision.",
         ),
     }
 
@@ -177,7 +177,7 @@ def label_view(m: Json) -> dict[str, Any]:
                 "name": name,
                 "colour": style.colour,
                 "threshold": f"{values['threshold']:.3f}",
-                "cells": [(value_text(values[key]), interval_or_note(values[key])) for key in TITLES],
+                "cells": [(*cell(values[key]), values[key]["low"] is None) for key in TITLES],
                 **{key: values[key] for key in ("description", "support", "groups")},
             }
             for (name, values), style in zip(m["per_label"].items(), class_styles(m["classes"]), strict=True)

@@ -109,7 +109,8 @@ def evaluate(
             others beside the one there is.
 
     Raises:
-        UsageError: no predictions yet, an option that takes runs of task multiclass, an empty reason, or a label map or a recalibration without a set.
+        UsageError: no predictions yet, an empty reason, a label map or a recalibration without a set, or options that a run of
+            another task does not take.
         ConfigError: `report_yaml` is unreadable or has unknown keys, `recalibrate` is no share, or `evaluate.subgroups`
             names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.

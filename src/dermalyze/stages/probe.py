@@ -110,8 +110,9 @@ def probe(
         model, sets: see `dermalyze.data.foreign_model.score_foreign`.
 
     Raises:
-        UsageError: no export or no split yet, a run of another task with options that take multiclass, an unknown recipe, fewer than 2 passes, another process works in the run, two
-            foreign sets of one name, or how an image is put into a foreign model is not known.
+        UsageError: no export or no split yet, options that a run of another task does not take, an unknown recipe, fewer than 2
+            passes, another process works in the run, two foreign sets of one name, or how an image is put into a foreign model
+            is not known.
         ConfigError: mc_dropout of a network without dropout.
         DataError: an image or the manifest changed since it was prepared; a foreign set without a readable picture.
         ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.

@@ -10,7 +10,7 @@ from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.config.messages import SYNONYMS, closest, schema_keys
 from dermalyze.core.errors import ConfigError
 
-ROOT_KEYS = "allowed: data, evaluate, inference, model, name, preprocess, schema_version, seed, split, train"
+ROOT_KEYS = "allowed: data, evaluate, inference, model, name, preprocess, schema_version, seed, split, task, train"
 
 GOLDEN = {
     "train: {learning_rte: 1}": "unknown key 'train.learning_rte'; did you mean 'train.optimizer.lr'?",
@@ -25,10 +25,10 @@ GOLDEN = {
     "'train.early_stopping.patience'?",
     "qqq: 1": f"unknown key 'qqq'; {ROOT_KEYS}",
     "data: {source: {zzz: 1}}": "unknown key 'data.source.zzz'; allowed: columns, extension, file, images, kind, label, "
-    "sources",
+    "labels, sources",
     "train: {loss: {kind: cross_entropy, gamma: 2}}": "unknown key 'train.loss.gamma'; it belongs to kind focal",
-    "train: {loss: {kind: focall}}": "train.loss: kind 'focall' is not one of cross_entropy, focal, label_smoothing; "
-    "did you mean 'focal'?",
+    "train: {loss: {kind: focall}}": "train.loss: kind 'focall' is not one of cross_entropy, focal, label_smoothing, bce, "
+    "asymmetric; did you mean 'focal'?",
     "train: {loss: focal}": "train.loss: got 'focal', must be a mapping; write {kind: focal}",
     "train: [1]": "train: got [1], must be a mapping; write its keys below it",
     "train: {early_stopping: none}": "train.early_stopping: got 'none', must be a mapping; write its keys below it; "

@@ -63,7 +63,7 @@ def test_a_file_of_the_first_version_is_read(tmp_path):
     first = table.replace_schema_metadata({**table.schema.metadata, b"dermalyze.predictions": b"1"})
     pq.write_table(first, tmp_path / "first")
     assert read_predictions(tmp_path / "first").samples is None
-    pq.write_table(first.replace_schema_metadata({**first.schema.metadata, b"dermalyze.predictions": b"3"}), tmp_path / "later")
+    pq.write_table(first.replace_schema_metadata({**first.schema.metadata, b"dermalyze.predictions": b"4"}), tmp_path / "later")
     with pytest.raises(ModelError, match="reads 1, 2, 3"):
         read_predictions(tmp_path / "later")
 

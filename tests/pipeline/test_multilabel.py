@@ -1,0 +1,223 @@
+"""Images with any number of labels, the whole way: from a CSV to a report and to answers; resume; what does not go with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from label_sets import LABELS, label_spec, paint_set
+from sklearn.metrics import roc_auc_score
+
+import dermalyze
+from dermalyze.config.experiment import dump_experiment
+from dermalyze.core.errors import ConfigError, InterruptedRunError, UsageError
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.images import decode, normalise, to_size
+from dermalyze.data.predictions import read_predictions
+from dermalyze.fleet.pipeline import STEPS, finished, run_experiment
+from dermalyze.model.checkpoint import load_best
+from dermalyze.ops.tasks import sigmoid
+from dermalyze.serve.answers import predict
+from dermalyze.serve.output import write
+from dermalyze.serve.predictor import Predictor
+from dermalyze.stages.train import Training, train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Weighted asymmetric loss, mixup, four views: what carries the most through the way."""
+    root = tmp_path_factory.mktemp("multilabel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DERMALYZE_CACHE", str(root / "cache"))
+        changes = {
+            "loss": {"kind": "asymmetric"},
+            "imbalance": {"kind": "weights"},
+            "epochs": 2,
+            "batch_size": 16,
+            "threads": 1,
+        }
+        changes |= {"augment": {"policy": "none", "mixup": 0.2, "cutmix": 0.2}, "optimizer": {"lr": 0.02}}
+        data = paint_set(root / "data", images=120)
+        run_experiment(label_spec(data, train=changes, inference={"recipe": "flips"}), root / "run")
+    return Run.open(root / "run")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, run: Run) -> Run:
+    """A copy, to be changed."""
+    shutil.copytree(run.root, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+def test_every_step_is_finished_and_names_the_task(run: Run) -> None:
+    spec = run.config()
+    assert all(finished(run, spec, step, redone=False) for step in STEPS)
+    assert read_json(run.artefact_record_path)["task"] == "multilabel"
+    history = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    assert {"val_macro_auroc", "val_macro_average_precision", "val_loss", "train_loss"} <= history[0].keys()
+    assert read_json(run.best_record_path)["metric"] == "val_macro_auroc"
+
+
+def test_the_certificate_counts_labels(run: Run) -> None:
+    certificate = run.certificate()
+    counted = {name: sum(part["classes"][name] for part in certificate["counts"].values()) for name in LABELS}
+    assert counted == read_json(run.summary_path)["class_counts"]
+    rows = list(csv.DictReader((Path(run.config().data.path) / "set.csv").open()))  # type: ignore[arg-type]
+    assert counted == {name: sum(int(row[name]) for row in rows) for name in LABELS}
+
+
+def test_the_metrics_are_those_of_the_stored_scores(run: Run) -> None:
+    metrics, p = read_json(run.evaluation_path), read_predictions(run.predictions_path("test", "flips"))
+    assert p.labels.shape == p.logits.shape
+    for c, name in enumerate(LABELS):
+        assert metrics["per_label"][name]["auroc"]["value"] == pytest.approx(roc_auc_score(p.labels[:, c], p.logits[:, c]))
+    assert metrics["task"] == "multilabel"
+    names = {path.name for path in run.report_dir.iterdir()}
+    assert {"report.html", "roc_curves.png", "pr_curves.png", "per_label_metrics.png", "calibration_curves.png"} <= names
+    page = run.report_page_path.read_text()
+    assert f"{metrics['metrics']['macro_auroc']['value']:.3f}" in page
+    assert "onfusion matrix" not in page
+    assert page.count(metrics["disclaimer"]) >= 2
+
+
+def test_torch_graph_store_and_answer_agree(run: Run) -> None:
+    """Probabilities by four ways, to 1e-4; what is called is what reaches the threshold of the calibration."""
+    p = read_predictions(run.predictions_path("test", "flips"))
+    predictor = Predictor(run.root, threads=1)
+    paths = [Path(run.config().data.path) / f"{image_id}.png" for image_id in p.ids[:6]]  # type: ignore[arg-type]
+    answers = list(predictor.predict_batch(paths))
+    given = np.array([[answer.probabilities[name] for name in LABELS] for answer in answers])
+    np.testing.assert_allclose(given, predictor.calibrator(p.logits[:6].astype(np.float64)), atol=1e-4)
+    pixels = np.stack([np.asarray(to_size(decode(path.read_bytes()).image, predictor.preprocessing)) for path in paths])
+    model, _ = load_best(run)
+    views = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
+    with torch.inference_mode():
+        inputs = [torch.from_numpy(normalise(np.ascontiguousarray(view), predictor.preprocessing)) for view in views]
+        mean = np.mean([sigmoid(model.eval()(one).numpy()) for one in inputs], axis=0)
+    np.testing.assert_allclose(sigmoid(p.logits[:6]), mean, atol=1e-4)
+    kept = read_json(run.calibration_path("flips"))["calibration"]
+    assert kept["kind"] in ("none", "platt")
+    for answer in answers:
+        assert answer.positive == tuple(name for name in LABELS if answer.probabilities[name] >= kept["thresholds"][name])
+        values = answer.as_dict()
+        assert "predicted_class" not in values
+        assert "confidence" not in values
+        assert values["thresholds"] == kept["thresholds"]
+        assert "not a diagnosis" in values["disclaimer"]
+
+
+def test_answers_as_text(run: Run) -> None:
+    paths = sorted(Path(run.config().data.path).glob("p00?.png"))[:3]  # type: ignore[arg-type]
+    answers = predict(run.root, [*paths, run.config_path], threads=1)
+    rows = list(answers)
+    for form in ("table", "jsonl", "csv"):
+        stream = io.StringIO()
+        assert write(rows, stream, classes=answers.classes, format=form, task=answers.task) == 1, "one is no image"  # type: ignore[arg-type]
+        assert "not a diagnosis" in stream.getvalue()
+    table = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    assert [row["positive"] for row in table[:3]] == ["|".join(row.positive or ()) for row in rows[:3]]
+    assert "predicted_class" not in table[0]
+    assert len({len(line) for line in csv.reader(io.StringIO(stream.getvalue()))}) == 1
+
+
+def lines_of(run: Run) -> list[dict[str, Any]]:
+    """The epochs' numbers, without times."""
+    lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_s")} for line in lines]
+
+
+def test_a_resumed_training_is_the_same(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERMALYZE_CACHE", str(tmp_path / "cache"))
+    spec = run.config()
+    again = Run.create(tmp_path / "again", spec)
+    for path in (run.manifest_path, run.summary_path, run.labels_path):
+        shutil.copy(path, again.root / path.name)
+    shutil.copytree(run.splits_dir, again.splits_dir)
+    original = Training.step
+
+    def stopping(self: Training, *args: Any) -> None:
+        original(self, *args)
+        if self.progress["step"] == 2:
+            self.request.signal = "SIGTERM"
+
+    monkeypatch.setattr(Training, "step", stopping)
+    with pytest.raises(InterruptedRunError):
+        train(again, spec)
+    monkeypatch.setattr(Training, "step", original)
+    train(again, spec)
+    assert again.best_weights_path.read_bytes() == run.best_weights_path.read_bytes()
+    assert lines_of(again) == lines_of(run)
+
+
+def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> None:
+    spec, other = folder.config(), tmp_path / "x.csv"
+    other.write_text("image_id\n")
+    study = tmp_path / "study.yaml"
+    experiment = "".join(f"  {line}\n" for line in dump_experiment(spec).splitlines())
+    study.write_text(f"name: s\nexperiment:\n{experiment}variants:\n  a: {{}}\n  b: {{train.epochs: 1}}\n")
+    calls = [
+        lambda: dermalyze.audit(folder, spec, labels=True),
+        lambda: dermalyze.probe(folder, spec, recipes=["tta"]),
+        lambda: dermalyze.probe(folder, spec, corruptions=2),
+        lambda: dermalyze.evaluate(folder, spec, on=other),
+        lambda: dermalyze.evaluate(folder, spec, predictions=other),
+        lambda: dermalyze.evaluate(folder, spec, submission=other),
+        lambda: dermalyze.controls(folder, spec),
+        lambda: dermalyze.leak_bill(folder, spec),
+        lambda: dermalyze.fit_check(folder, spec),
+        lambda: dermalyze.frozen(folder, spec),
+        lambda: dermalyze.map(folder, spec),
+        lambda: dermalyze.similar(folder, spec, other),
+        lambda: dermalyze.advise(folder, spec, device="cpu"),
+        lambda: dermalyze.runs("compare", [folder.root, folder.root.parent / "run/../run"]),
+        lambda: dermalyze.ensemble(folder.root, folder.root.parent, tmp_path / "out"),
+        lambda: dermalyze.ensemble(tmp_path / "out", config=folder.config_path),
+        lambda: Predictor(folder.root, prevalence=dict.fromkeys(LABELS, 1 / 3)),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert dermalyze.plot(folder, spec).path.exists()
+    assert any(str(folder.root) in line for line in dermalyze.runs("list", [folder.root.parent]).lines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train": {"loss": {"kind": "cross_entropy"}}}, "train.loss: kind 'cross_entropy' .* allowed: focal, bce, asymmetric"),
+        ({"train": {"imbalance": {"kind": "sampling"}}}, "train.imbalance: kind 'sampling' .* allowed: none, weights"),
+        ({"train": {"balance_sources": True}}, "balance_sources"),
+        ({"data": {"source": {"kind": "folder"}}}, "data.source.kind: folder has one class an image"),
+        ({"model": {"metadata": {"columns": ["age"]}}}, "late multiplies probabilities of classes"),
+        ({"inference": {"calibration": "temperature"}}, "takes auto, none or platt"),
+        ({"inference": {"set_level": 0.9}}, "set_level"),
+        ({"inference": {"coverage": 0.9}}, "coverage"),
+        ({"inference": {"ood": "energy"}}, "takes auto, none or knn"),
+        ({"evaluate": {"malignant": ["bar"]}}, "evaluate.malignant"),
+        ({"evaluate": {"reader": "age"}}, "evaluate.reader"),
+        ({"task": {"kind": "multilabel", "separator": ""}}, "separator"),
+        ({"task": {"kind": "multilabel", "none": [" "]}}, "names an empty text"),
+        ({"task": {"kind": "multiclass"}}, "set task: {kind: multilabel}"),
+    ],
+)
+def test_settings_that_do_not_go_with_the_task(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        label_spec(Path("data"), **changes)
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_monitor_names_those_there_are(folder: Run) -> None:
+    spec = folder.config()
+    wrong = spec.model_copy(update={"train": spec.train.model_copy(update={"monitor": "val_balanced_accuracy"})})
+    with pytest.raises(
+        ConfigError, match="not one of val_loss, val_accuracy, val_macro_f1, val_macro_auroc, val_macro_average"
+    ):
+        train(folder, wrong)
