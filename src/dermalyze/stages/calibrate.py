@@ -166,7 +166,7 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
 
 
 def _of_labels(p: Predictions, part: str, asked: str, task: MultilabelTask) -> tuple[tuple[Trial, ...], dict[str, Any]]:
-    """The trials, and what is kept: a calibrator and a threshold a label; no sets and no referral, which need one right class."""
+    """The trials, and what is kept: a calibrator and a threshold a label; no sets and no referral, which need a right class."""
     logits = p.logits.astype(np.float64)
     trials = cross_validate_labels(logits, p.labels, p.groups)
     kind = simplest(trials, LABEL_CALIBRATORS) if asked == "auto" else asked
