@@ -109,8 +109,8 @@ def methods(spec: EvaluateSpec) -> str:
         f"than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} that have a label for its figures), or "
         f"where more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. A macro mean is "
         "over the labels, and not estimable where the figure of one is not; a micro figure takes all pairs of an image and a "
-        f"label together. AUROC by midranks. ECE of a label's own probability over {spec.ece_bins} equal-width bins; Brier score of "
-        "a label from 0 to 1. Computed in float64 from stored logits."
+        f"label together. AUROC by midranks. ECE of a label's own probability over {spec.ece_bins} equal-width bins; Brier "
+        "score of a label from 0 to 1. Computed in float64 from stored logits."
     )
 
 
