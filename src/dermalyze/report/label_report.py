@@ -178,7 +178,7 @@ def label_view(m: Json) -> dict[str, Any]:
                 "colour": style.colour,
                 "threshold": f"{values['threshold']:.3f}",
                 "cells": [(*cell(values[key]), values[key]["low"] is None) for key in TITLES],
-                **{key: values[key] for key in ("description", "support", "groups")},
+                **{key: values[key] for key in ("description", "support")},
             }
             for (name, values), style in zip(m["per_label"].items(), class_styles(m["classes"]), strict=True)
         ],
