@@ -106,11 +106,11 @@ def methods(spec: EvaluateSpec) -> str:
     return (
         f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), {100 * spec.level:g} % "
         "percentile intervals; for ECE, which noise biases upwards, the basic (reflected) interval. No interval with fewer "
-        f"than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} that have a label for its figures), or where "
-        f"more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. A macro mean is over "
-        "the labels, and not estimable where the figure of one is not; a micro figure takes all pairs of an image and a label "
-        f"together. AUROC by midranks. ECE of a label's own probability over {spec.ece_bins} equal-width bins; Brier score of "
-        "a label from 0 to 1. Computed in float64 from stored logits."
+        f"than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} that have a label for its figures), or "
+        f"where more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. A macro mean is "
+        "over the labels, and not estimable where the figure of one is not; a micro figure takes all pairs of an image and a "
+        f"label together. AUROC by midranks. ECE of a label's own probability over {spec.ece_bins} equal-width bins; Brier "
+        "score of a label from 0 to 1. Computed in float64 from stored logits."
     )
 
 
@@ -178,7 +178,7 @@ def label_view(m: Json) -> dict[str, Any]:
                 "colour": style.colour,
                 "threshold": f"{values['threshold']:.3f}",
                 "cells": [(*cell(values[key]), values[key]["low"] is None) for key in TITLES],
-                **{key: values[key] for key in ("description", "support", "groups")},
+                **{key: values[key] for key in ("description", "support")},
             }
             for (name, values), style in zip(m["per_label"].items(), class_styles(m["classes"]), strict=True)
         ],

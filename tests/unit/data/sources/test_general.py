@@ -40,7 +40,7 @@ def store(*paths: Path) -> ImageStore:
 
 def read_csv(root: Path, text: str, *, file=None, columns=None, extension=".jpg") -> Listing:
     put(root, "m.csv", data=text.encode())
-    return csv(store(root), file=file, columns=columns or {}, extension=extension)
+    return csv(store(root), file=file, columns=columns or {}, extension=extension, labels=None)
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_csv_unknown_groups_are_missing_not_one_group(tmp_path):
 
 def test_csv_one_table_or_its_name(tmp_path):
     with pytest.raises(DataError, match="0 tables in the data folder"):
-        csv(store(tmp_path), file=None, columns={}, extension=".jpg")
+        csv(store(tmp_path), file=None, columns={}, extension=".jpg", labels=None)
     put(tmp_path, "other.csv", data=b"image_id,label\nz,nv\n")
     with pytest.raises(DataError, match=r"2 tables .*data\.source\.file"):
         read_csv(tmp_path, "image_id,label\na,mel\n")
