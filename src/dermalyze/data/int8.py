@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import GRAPH_NAME, OOD_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact, parse_record
+from dermalyze.core.artefact import GRAPH_NAME, OOD_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph, parse_record
 from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
 from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.graph import CAM
@@ -28,6 +28,7 @@ from dermalyze.data.images import Preprocessing
 from dermalyze.data.metadata_rows import encoder_of, lookup
 from dermalyze.data.pixels import Source
 from dermalyze.data.predictions import Predictions, read_predictions
+from dermalyze.data.quantise import quantise
 from dermalyze.data.splitting import read_part
 from dermalyze.ops import ood, reference
 from dermalyze.ops.calibrators import fit
