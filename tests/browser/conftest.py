@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,15 +33,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, artefact_writer: Callable[
         training={"source": "ham10000"},
     )
     with server(folder) as started:
-        threading.Thread(target=drain, args=(started.process.stderr,), daemon=True).start()
         yield started.address + "/"
-
-
-def drain(log: IO[str]) -> None:
-    """Read what the server says, or it would wait for somebody who does."""
-    with contextlib.suppress(ValueError):  # closed
-        for _ in log:
-            pass
 
 
 @pytest.fixture(scope="module")
