@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from importlib import metadata
 
@@ -80,5 +81,5 @@ def test_modules_of_the_extras_are_those_of_the_package() -> None:
     renamed = {"sklearn": "scikit-learn"}
     for extra, modules in cli.EXTRAS.items():
         lines = [line for line in metadata.requires("dermalyze") or [] if f'"{extra}"' in line]
-        wanted = {line.partition(">")[0].strip() for line in lines}
+        wanted = {re.split(r"[ ;<>=!~\[]", line)[0] for line in lines}
         assert {renamed.get(module, module) for module in modules.split()} == wanted

@@ -52,7 +52,7 @@ def test_the_true_reason_beats_a_wrong_one_and_the_floors() -> None:
     assert found["true"]["deletion_mean"] < found["centre"]["deletion_mean"]
     assert found["true"]["insertion_blur"] > found["centre"]["insertion_blur"]
     value = {name: one["faithfulness"] for name, one in found.items()}
-    assert value["true"] > 0.5
+    assert value["true"] > 0.4
     assert value["true"] - max(value["wrong"], value["centre"], value["random"]) > 0.3
 
 

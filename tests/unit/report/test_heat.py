@@ -23,7 +23,7 @@ def test_a_map_against_the_class_is_cold_and_leaves_the_picture() -> None:
     assert not cold.any()
     assert (overlay(image, cold) == image).all()
     hot = overlay(image, np.ones((40, 60), np.float32)).astype(float)
-    assert np.corrcoef(hot.ravel(), image.ravel().astype(float))[0, 1] > 0.5, "the lesion is no longer seen"
+    assert (hot.std(axis=(0, 1)) > 0.3 * image.std(axis=(0, 1))).all(), "the lesion is no longer seen"
 
 
 def test_colours_rise_in_lightness_for_everybody() -> None:
