@@ -7,9 +7,9 @@ TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378, doi:10.1136/bmj-2023-078378
 STARD-AI: Sounderajah et al. 2025, Nature Medicine 31(10):3283-3289, doi:10.1038/s41591-025-03953-8
 
 What the numbers rest on: all 52 numbers of TRIPOD+AI were held against a word-for-word transcription of the article's table 2
-with its footnotes (23b and 27a to 27c against three of them, 12d against two, which agree), and were right.
-Those of STARD-AI (40 items, 48 with parts) are from a transcription of the article's table 2 that says it was compared with the table row by row. The articles
-themselves were not at hand.
+with its footnotes (23b and 27a to 27c against three of them, 12d against two, which agree), and were right. Those of STARD-AI
+(40 items, 48 with parts) are from a transcription of the article's table 2 that says it was compared with the table row by
+row. The articles themselves were not at hand.
 
 CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1):90-96, doi:10.1001/jamadermatol.2021.4915) is left out. It has 25
 items under data, technique, technical assessment and application, but only summaries of it could be had, which give neither
