@@ -201,12 +201,12 @@ def test_a_planted_shortcut_is_named_and_a_clean_set_is_not_accused(planted: boo
     )  # fmt: skip
     spec = build_experiment({
         "data": {"path": str(data), "workers": 0},
-        "preprocess": {"size": [36, 48]},
+        "preprocess": {"size": [72, 96]},
         "split": {"fractions": {"train": 0.5, "val": 0.1, "cal": 0.1, "test": 0.3}},
-        "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [16, 32, 32]}, "head": {"kind": "linear", "dropout": 0.0}},
+        "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [16, 32, 32, 64]}, "head": {"kind": "linear", "dropout": 0.0}},
         "train": {
-                "epochs": 30, "batch_size": 16, "threads": 1, "amp": False, "augment": {"policy": "none"},
-                "optimizer": {"kind": "adamw", "lr": 5e-3},
+                "epochs": 24, "batch_size": 16, "threads": 1, "amp": False, "augment": {"policy": "none"},
+                "optimizer": {"kind": "adamw", "lr": 3e-3},
             },
         "inference": {"recipe": "plain"},
     })  # fmt: skip
