@@ -25,7 +25,7 @@ from dermalyze.stages.probe import probe
 def world(new_world: Any) -> Any:
     made = new_world(
         split={"fractions": {"train": 0.3, "val": 0.1, "cal": 0.5, "test": 0.1}},
-        inference={"recipe": "flips", "calibration": "temperature", "ood": "none"},
+        inference={"recipe": "flips", "calibration": "vector", "ood": "none"},
         model={"backbone": "tiny_cnn", "kwargs": {"channels": [8, 16, 16]}, "head": {"kind": "linear"}},
     )
     export(made.run, made.spec)
@@ -60,7 +60,7 @@ def test_what_passes_is_an_artefact_of_its_own(world: Any, monkeypatch: pytest.M
     ours, theirs = small.record.calibration, full.record.calibration
     assert ours is not None
     assert theirs is not None
-    assert (ours["kind"], ours["images"], ours["part"]) == ("temperature", theirs["images"], "cal")
+    assert (ours["kind"], ours["images"], ours["part"]) == ("vector", theirs["images"], "cal")
     assert ours["parameters"] != theirs["parameters"], "fitted on its own scores"
     assert verify(world.run.int8_dir, threads=1).passed
     import onnx
@@ -77,9 +77,12 @@ def test_what_passes_is_an_artefact_of_its_own(world: Any, monkeypatch: pytest.M
     assert Artefact.open(world.run.artefact_dir, threads=1).sha256 == full.sha256, "the full one is left as it is"
 
 
+META = {"classes": ["a", "b", "c"], "set": "cal", "recipe": "plain"}
+
+
 def stored(logits: np.ndarray, labels: np.ndarray) -> Predictions:
     ids = [f"i{k}" for k in range(len(labels))]
-    return Predictions(ids, [f"g{k // 2}" for k in range(len(labels))], labels, logits.astype(np.float32), None, {})
+    return Predictions(ids, [f"g{k // 2}" for k in range(len(labels))], labels, logits.astype(np.float32), None, META)
 
 
 def test_the_gate() -> None:

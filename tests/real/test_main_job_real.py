@@ -11,12 +11,14 @@ import pytest
 
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
+from dermalyze.data.images import decode, to_size
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
 from dermalyze.fleet.pipeline import run_experiment
 from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.verify import verify
 
 pytestmark = pytest.mark.real
 
@@ -92,3 +94,20 @@ def test_imagenet_weights_were_taken(run: Run) -> None:
     record = json.loads(run.best_record_path.read_text())
     assert record["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
     assert record["model"]["weights"].endswith("mobilenetv2_035_imagenet.safetensors")
+
+
+def test_the_artefact_proves_and_explains_itself(run: Run) -> None:
+    """Its own evaluation and reference answers go along; maps of real pictures sum to the logits but for one bias a class."""
+    assert verify(run.root).passed
+    predictor = Predictor(run.root)
+    measured = json.loads(run.evaluation_path.read_text())["metrics"]
+    assert predictor.artefact.metrics is not None
+    carried = {row["name"]: row["value"] for row in predictor.artefact.metrics["headline"]}
+    assert carried["accuracy"] == measured["accuracy"]["value"]
+    assert "not-for-diagnosis" in predictor.artefact.card
+    store, part = ImageStore.open(run.config().data), read_part(run, "test")
+    pixels = np.stack([to_size(decode(store.read(path)).image, predictor.preprocessing) for path in part["path"][:8]])
+    logits, _, cam = predictor.artefact.cam(pixels)
+    bias = logits - cam.mean(axis=(2, 3))
+    np.testing.assert_allclose(bias, np.tile(bias[:1], (len(bias), 1)), atol=1e-3)
+    assert cam.std(axis=(2, 3)).min() > 0

@@ -24,7 +24,9 @@ BATCH = 8
 QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
 
 
-def quantise(graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None) -> tuple[bytes, str]:
+def quantise(
+    graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None, *, sparing: bool = False
+) -> tuple[bytes, str]:
     """The graph in eight bits, and how it was made.
 
     Convolutional networks get quantise-dequantise pairs with ranges measured on the images, weights by channel; the last layer
@@ -34,6 +36,7 @@ def quantise(graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.f
         graph: a self-contained ONNX file with outputs logits and embedding.
         images_NHW3: at the network's size, uint8.
         blank_M: metadata of which nothing is known, for a graph that takes them.
+        sparing: leave the first convolution and the depthwise ones as they are, which have few weights and wide ranges.
 
     Raises:
         MissingExtraError: onnx is not installed.
@@ -46,8 +49,11 @@ def quantise(graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.f
         raise MissingExtraError("export --int8", "train") from error
     model = onnx.load_from_string(graph)
     kinds = Counter(node.op_type for node in model.graph.node)
-    last = [node.name for node in model.graph.node if "logits" in node.output]
+    spared = [node.name for node in model.graph.node if "logits" in node.output]
     static = kinds["Conv"] > FEW_CONVOLUTIONS
+    if sparing:
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        spared += [node.name for k, node in enumerate(convolutions) if k == 0 or _groups(node) > 1]
     feeds = _feeds(images_NHW3, blank_M)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -61,18 +67,24 @@ def quantise(graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.f
             if static:
                 quantization.quantize_static(
                     whole, small, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-                    op_types_to_quantize=QUANTISED, nodes_to_exclude=last,
+                    op_types_to_quantize=QUANTISED, nodes_to_exclude=spared,
                 )  # fmt: skip
             else:
                 quantization.quantize_dynamic(
-                    whole, small, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=last
+                    whole, small, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=spared
                 )
             data = small.read_bytes()
         except Exception as error:  # onnxruntime's tools raise whatever their passes raise
             raise ModelError(f"int8: this graph cannot be quantised: {brief(error)}; serve the fp32 export") from error
     if len(data) > MAX_GRAPH_BYTES:
         raise ModelError("int8: the quantised graph would be 2 GiB or more; serve the fp32 export")
-    return data, "static QDQ, ranges of the calibration part" if static else "dynamic"
+    if not static:
+        return data, "dynamic, matrix products alone"
+    return data, "static QDQ, ranges of the calibration part" + (", depthwise and first layers in fp32" if sparing else "")
+
+
+def _groups(node: Any) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _feeds(images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None) -> Any:
@@ -85,11 +97,15 @@ def _feeds(images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None) 
 @contextlib.contextmanager
 def _quiet() -> Any:
     """Without the tools' own advice."""
+    import onnxruntime
+
     level = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
+        onnxruntime.set_default_logger_severity(4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        onnxruntime.set_default_logger_severity(2)  # its own default, warnings
