@@ -67,8 +67,8 @@ def network(family: str) -> tuple[Classifier, torch.Tensor, torch.Tensor | None]
     encoder = fit_encoder({"age": [40.0, 60.0, 50.0]}) if isinstance(spec.metadata, MetadataSpec) else None
     model = build_classifier(spec, 3, load_weights=False, encoder=encoder).eval()
     for parameter in model.parameters():
-        if parameter.ndim == 1 and not bool(parameter.any()):
-            torch.nn.init.uniform_(parameter)  # LeViT begins with branches that are switched off
+        if family.startswith("levit") and not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=3.0)  # it begins with branches switched off and attention the same everywhere
     width = 48 if family == "vit_tiny_patch16_224" else edge
     metadata = None if encoder is None else torch.from_numpy(encoder({"age": [41.0, 55.0]}))
     return model, torch.randn(2, 3, edge, width), metadata

@@ -186,19 +186,15 @@ def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("planted", [True, False])
-def test_a_planted_shortcut_is_named_and_a_clean_set_is_not_accused(planted: bool, tmp_path: Path) -> None:
-    """Ink in a corner of every melanoma, learnt by a small network."""
+def test_a_clean_set_is_not_accused_of_a_shortcut(tmp_path: Path) -> None:
+    """A small network trained on a set without a mark; that a mark is named stands in tests/unit/ops/test_hotspots.py."""
     from dermalyze.data.synth import synthesize
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.split import split
     from dermalyze.stages.train import train
 
     data = tmp_path / "data"
-    synthesize(
-        data, lesions=280, seed=3, size_px=(72, 96), balance="even", images_per_lesion=1.0,
-        plant="shortcut" if planted else None,
-    )  # fmt: skip
+    synthesize(data, lesions=280, seed=3, size_px=(72, 96), balance="even", images_per_lesion=1.0)
     spec = build_experiment({
         "data": {"path": str(data), "workers": 0},
         "preprocess": {"size": [36, 48]},
@@ -216,11 +212,5 @@ def test_a_planted_shortcut_is_named_and_a_clean_set_is_not_accused(planted: boo
     found = explain(run, spec, count=200, cases=1)
     alarms = [line for line in found.lines() if line.startswith("Shortcut suspected")]
     page = run.gallery_path.read_text()
-    if planted:
-        assert len(alarms) == 1, found.lines()
-        assert "mel hangs on the rim" in alarms[0]
-        assert "corner" in alarms[0]
-        assert "Shortcut suspected" in page
-    else:
-        assert alarms == [], found.lines()
-        assert "none was found" in page
+    assert alarms == [], found.lines()
+    assert "none was found" in page
