@@ -508,6 +508,7 @@ def fetch(
 
 @command(
     "predict",
+    "dermalyze predict photo.jpg",
     "dermalyze predict outputs/first photo.jpg",
     "dermalyze predict outputs/first/export photos more.zip --format csv --names",
     "dermalyze predict outputs/first photo.jpg --metadata age=55 sex=male site=back",
@@ -516,8 +517,13 @@ def fetch(
     "dermalyze predict outputs/first - --format jsonl < photo.jpg",
 )
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artefact (its export folder).")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, CSV, zip, or - for standard input.")],
+    asked: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] IMAGE...",
+            help="A run or artefact (default: the package's small model), then files, folders, CSV, zip, - for standard input.",
+        ),
+    ],
     form: Annotated[Format, typer.Option("--format", help="How answers are written.")] = Format.table,
     names: Annotated[bool, typer.Option("--names", help="Show file names, which may identify a person.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in memory at a time.")] = 32,
@@ -543,7 +549,13 @@ def predict(
     from dermalyze.config.base import read_mapping
     from dermalyze.core.progress import say
     from dermalyze.serve.output import write
+    from dermalyze.serve.packaged import FOLDER, TOLD, told_apart
 
+    model, images = told_apart(asked)
+    if not images:
+        raise dermalyze.UsageError(f"{model.name} is a model; name the images that it is to answer for")
+    if model == FOLDER:
+        say(TOLD)
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
     known = dict(map(assignment, metadata or ()))
     given = {"prevalence": shares, "metadata": known, "second": second, "explain": explain, "provider": provider.value}
@@ -563,12 +575,18 @@ def predict(
 
 @command(
     "serve",
+    "dermalyze serve",
     "dermalyze serve outputs/first",
     "dermalyze serve outputs/first outputs/second --port 8080",
     "dermalyze serve outputs/first --host 0.0.0.0 --allow-host clinic.example --keys-file keys.txt",
 )
 def serve(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Runs or artefacts; the first is the default.")],
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL...]", help="Runs or artefacts; the first is the default. None: the package's small model."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8000,
     hosts: Annotated[
@@ -592,13 +610,14 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object once it listens.")] = False,
 ) -> None:
     """Answer over HTTP, until it is stopped."""
+    from dermalyze.serve.packaged import FOLDER
     from dermalyze.serve.server import spec_of
 
     given = {"host": host, "port": port, "hosts": tuple(hosts or ()), "origins": tuple(origins or ())}
     limits = {"queue": queue, "body_mib": body_mib, "deadline_s": deadline_s, "threads": threads}
     spec = spec_of({**given, **limits, "provider": provider.value})
     tell = (lambda address: typer.echo(json.dumps({"address": address}))) if as_json else None
-    call("serve", models, spec, keys_file=keys_file, started=tell)
+    call("serve", models or [FOLDER], spec, keys_file=keys_file, started=tell)
 
 
 @command("verify", "dermalyze verify outputs/first", "dermalyze verify outputs/first/export --json")

@@ -58,7 +58,7 @@ class Service:
         spec: limits.
 
     Raises:
-        UsageError: no model, or two of one name.
+        UsageError: no model, two of one name, or one of several labels or of two pictures a case.
         ModelError: an artefact is refused.
     """
 
@@ -67,7 +67,13 @@ class Service:
         self.predictors: dict[str, Predictor] = {}
         for model in models:
             predictor = Predictor(model, threads=spec.threads, provider=spec.provider)
-            name = address(predictor.artefact.record.name)
+            record = predictor.artefact.record
+            if record.task != "multiclass" or record.second is not None:
+                raise UsageError(
+                    f"{record.name}: the server answers with one class for one picture, and this model has "
+                    f"{'several labels' if record.second is None else 'two pictures a case'}; use dermalyze predict"
+                )
+            name = address(record.name)
             if name in self.predictors:
                 raise UsageError(f"two models are called '{name}'; rename the folder of one and export it again")
             self.predictors[name] = predictor
