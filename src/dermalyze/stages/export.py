@@ -279,7 +279,7 @@ def with_calibration(run: Run, record: dict[str, Any]) -> tuple[dict[str, Any], 
     path = run.calibration_path(record["recipe"])
     known = read_json(path) if path.exists() else {}
     if known.get("scores_sha256") != parse_record(json.dumps(record).encode()).scores_sha256:
-        return {**record, "calibration": None}, {}
+        return {**record, "calibration": None, "calibration_files": {}}, {}
     calibration = known["calibration"]
     ood = calibration.get("ood") or {}
     files = {OOD_NAME: ood["sha256"]} if ood.get("sha256") else {}
