@@ -16,6 +16,7 @@ import numpy as np
 
 from dermalyze.core.errors import ModelError, nearest
 from dermalyze.ops.metrics import SMALLEST_PROBABILITY
+from dermalyze.ops.newton import minimise
 from dermalyze.ops.ranking import Floats, Ints
 from dermalyze.ops.recipes import softmax
 
@@ -323,29 +324,20 @@ def isotonic_curve(scores_N: Floats, hits_N: Any) -> tuple[Floats, Floats]:
 
 def _newton(design_NCK: Floats, offset_NC: Floats, labels_N: Ints, start_K: Floats, ridge: float) -> Floats:
     """Minimise the summed log loss of softmax(offset + design theta) + ridge / 2 |theta - start|^2, which is convex."""
-    rows, theta = np.arange(len(labels_N)), start_K.copy()
+    rows = np.arange(len(labels_N))
 
     def value(at: Floats) -> float:
         losses = log_losses(softmax(offset_NC + design_NCK @ at), labels_N)
         return float(losses.sum() + ridge / 2 * np.square(at - start_K).sum())
 
-    before = value(theta)
-    for _ in range(100):
-        probs_NC = softmax(offset_NC + design_NCK @ theta)
+    def shape(at: Floats) -> tuple[Floats, Floats]:
+        probs_NC = softmax(offset_NC + design_NCK @ at)
         mean_NK = np.einsum("nc,nck->nk", probs_NC, design_NCK)
-        slope_K = (mean_NK - design_NCK[rows, labels_N]).sum(axis=0) + ridge * (theta - start_K)
-        flat, weight = design_NCK.reshape(-1, len(theta)), probs_NC.reshape(-1, 1)
-        curve_KK = (flat * weight).T @ flat - mean_NK.T @ mean_NK + ridge * np.eye(len(theta))
-        step, size = np.linalg.solve(curve_KK, slope_K), 1.0
-        while size > 1e-6 and value(theta - size * step) > before:
-            size /= 2
-        after = value(theta - size * step)
-        if not after < before:
-            break
-        theta, gain, before = theta - size * step, before - after, after
-        if gain < 1e-10 * (1 + abs(after)):
-            break
-    return theta
+        slope_K = (mean_NK - design_NCK[rows, labels_N]).sum(axis=0) + ridge * (at - start_K)
+        flat, weight = design_NCK.reshape(-1, len(at)), probs_NC.reshape(-1, 1)
+        return slope_K, (flat * weight).T @ flat - mean_NK.T @ mean_NK + ridge * np.eye(len(at))
+
+    return minimise(value, shape, start_K)
 
 
 def _numbers(row: Any, length: int | None, *, scalar: bool) -> bool:

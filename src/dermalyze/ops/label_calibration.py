@@ -18,6 +18,7 @@ import numpy as np
 from dermalyze.core.errors import DataError, ModelError
 from dermalyze.ops.calibrators import FOLDS, SMALLEST_SCALE, Trial
 from dermalyze.ops.metrics import SMALLEST_PROBABILITY
+from dermalyze.ops.newton import minimise
 from dermalyze.ops.ranking import Floats, Ints
 from dermalyze.ops.tasks import sigmoid
 
@@ -104,21 +105,12 @@ def _newton(design_NK: Floats, offset_N: Floats, target_N: Ints, start_K: Floats
         z = offset_N + design_NK @ at_K
         return float((np.logaddexp(0, z) - target_N * z).sum() + (ridge_K / 2 * np.square(at_K - start_K)).sum())
 
-    theta, before = start_K.copy(), value(start_K)
-    for _ in range(100):
-        p = sigmoid(offset_N + design_NK @ theta)
-        slope_K = design_NK.T @ (p - target_N) + ridge_K * (theta - start_K)
-        curve_KK = (design_NK * (p * (1 - p))[:, None]).T @ design_NK + np.diag(ridge_K)
-        step, size = np.linalg.solve(curve_KK, slope_K), 1.0
-        while size > 1e-6 and value(theta - size * step) > before:
-            size /= 2
-        after = value(theta - size * step)
-        if not after < before:
-            break
-        theta, gain, before = theta - size * step, before - after, after
-        if gain < 1e-10 * (1 + abs(after)):
-            break
-    return theta
+    def shape(at_K: Floats) -> tuple[Floats, Floats]:
+        p = sigmoid(offset_N + design_NK @ at_K)
+        slope_K = design_NK.T @ (p - target_N) + ridge_K * (at_K - start_K)
+        return slope_K, (design_NK * (p * (1 - p))[:, None]).T @ design_NK + np.diag(ridge_K)
+
+    return minimise(value, shape, start_K)
 
 
 def cross_validate_labels(logits_NC: Floats, targets_NC: Ints, groups_N: Sequence[str]) -> tuple[Trial, ...]:
