@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from training import another
+from training import another, probed_run, split_run
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.artefact import GRAPH_NAME, Artefact
@@ -27,10 +27,7 @@ from dermalyze.ops.metrics import measure
 from dermalyze.serve.answers import predict
 from dermalyze.serve.predictor import Predictor
 from dermalyze.stages.evaluate import evaluate
-from dermalyze.stages.export import export
 from dermalyze.stages.prepare import prepare
-from dermalyze.stages.probe import probe
-from dermalyze.stages.split import split
 from dermalyze.stages.train import Training, train
 
 COLUMNS = ("age", "site", "grade")
@@ -87,11 +84,7 @@ def make_spec(table: Path, fusion: str | None, columns: tuple[str, ...] = COLUMN
 
 @pytest.fixture(scope="module")
 def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    spec = make_spec(table, None)
-    run = Run.create(tmp_path_factory.mktemp("base") / "run", spec)
-    prepare(run, spec)
-    split(run, spec)
-    return run
+    return split_run(tmp_path_factory.mktemp("base") / "run", make_spec(table, None))
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +94,7 @@ def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) ->
     patch = pytest.MonkeyPatch()
     patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for kind in (None, *FUSIONS):
-        spec = make_spec(table, kind)
-        run = another(base, tmp_path_factory.mktemp(str(kind)) / "run", spec)
-        train(run, spec)
-        export(run, spec)
-        probe(run, spec)
-        runs[kind] = run
+        runs[kind] = probed_run(base, tmp_path_factory.mktemp(str(kind)) / "run", make_spec(table, kind))
     patch.undo()
     return runs
 

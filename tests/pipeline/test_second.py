@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, write_table
-from training import another, outcome
+from training import another, outcome, probed_run, split_run
 from typer.testing import CliRunner
 
 from dermalyze.cli import app
@@ -53,11 +53,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    spec = case_spec(table, None)
-    run = Run.create(tmp_path_factory.mktemp("base") / "run", spec)
-    prepare(run, spec)
-    split(run, spec)
-    return run
+    return split_run(tmp_path_factory.mktemp("base") / "run", case_spec(table, None))
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +63,7 @@ def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) ->
     patch = pytest.MonkeyPatch()
     patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for kind in (None, *KINDS):
-        spec = case_spec(table, kind)
-        run = another(base, tmp_path_factory.mktemp(str(kind)) / "run", spec)
-        train(run, spec)
-        export(run, spec)
-        probe(run, spec)
-        runs[kind] = run
+        runs[kind] = probed_run(base, tmp_path_factory.mktemp(str(kind)) / "run", case_spec(table, kind))
     patch.undo()
     return runs
 

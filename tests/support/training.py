@@ -40,13 +40,30 @@ def tiny_set(root: Path) -> Path:
 
 def tiny_run(root: Path, images: Path, **changes: Any) -> Run:
     """Prepared and split; `changes` as of `tiny_spec`."""
+    return split_run(root, tiny_spec(images, **changes))
+
+
+def split_run(root: Path, spec: ExperimentSpec) -> Run:
+    """Prepared and split."""
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.split import split
 
-    spec = tiny_spec(images, **changes)
     run = Run.create(root, spec)
     prepare(run, spec)
     split(run, spec)
+    return run
+
+
+def probed_run(base: Run, root: Path, spec: ExperimentSpec) -> Run:
+    """A run with the same data and split, trained, exported and probed."""
+    from dermalyze.stages.export import export
+    from dermalyze.stages.probe import probe
+    from dermalyze.stages.train import train
+
+    run = another(base, root, spec)
+    train(run, spec)
+    export(run, spec)
+    probe(run, spec)
     return run
 
 

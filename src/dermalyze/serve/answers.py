@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dermalyze.serve.inputs import read_inputs
-from dermalyze.serve.predictor import Prediction, Predictor
+from dermalyze.serve.prediction import Prediction
+from dermalyze.serve.predictor import Predictor
 from dermalyze.serve.second import one_case
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from dermalyze.core.errors import ModelError
 from dermalyze.ops.tabular import Value
-from dermalyze.serve.predictor import Prediction, Predictor
+from dermalyze.serve.prediction import Prediction
+from dermalyze.serve.predictor import Predictor
 from dermalyze.serve.preparing import Prepared
 from dermalyze.serve.refusals import Refusal
 

@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 from dermalyze.core.errors import UsageError, one_line
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.tables import neutralise
-from dermalyze.serve.predictor import Prediction
+from dermalyze.serve.prediction import Prediction
 from dermalyze.serve.second import NO_SECOND
 
 Format = Literal["table", "jsonl", "csv"]

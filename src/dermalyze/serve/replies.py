@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Numeric
 from dermalyze.serve.gate import UNJUDGED
-from dermalyze.serve.predictor import Prediction, Predictor
+from dermalyze.serve.prediction import Prediction
+from dermalyze.serve.predictor import Predictor
 
 Verdict = Literal["accept", "caution", "refer"]
 

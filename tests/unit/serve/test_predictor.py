@@ -21,7 +21,8 @@ from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve.inputs import Item, read_inputs
 from dermalyze.serve.output import write
-from dermalyze.serve.predictor import Prediction, Predictor
+from dermalyze.serve.prediction import Prediction
+from dermalyze.serve.predictor import Predictor
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
