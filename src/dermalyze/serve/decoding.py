@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import socket
@@ -127,43 +128,43 @@ class Decoders:
         return worker
 
     def _decode(self, data: bytes | memoryview, preprocessing: Preprocessing, until: float) -> Prepared:
-        for last in (False, True):
+        """By a free process; by a fresh one where that has ended, which need not be this image's doing."""
+        try:
+            worker = self._free.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            raise Refusal("too_late", "the request was not answered in time") from None
+        try:
+            return worker.ask(data, preprocessing, self.max_pixels, until)
+        except frames.Gone:
+            worker = self._replaced(worker)
             try:
-                worker = self._free.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                break
-            try:
-                made = worker.ask(data, preprocessing, self.max_pixels, until)
-            except Refusal:
-                self._free.put(worker)
-                raise
-            except frames.Gone:
-                self._replace(worker)
-                if last:
-                    raise Refusal("undecodable", "decoding it ends the process that does so") from None
-                continue  # it may have been ended by something else than this image
+                return worker.ask(data, preprocessing, self.max_pixels, until)
+            except frames.Gone:  # by a process that was well when it began
+                worker = self._replaced(worker)
+                raise Refusal("undecodable", "decoding it ends the process that does so") from None
+        finally:
             self._free.put(worker)
-            return made
-        raise Refusal("too_late", "the request was not answered in time")
 
-    def _replace(self, worker: Worker) -> None:
-        """End a process and put another in its place."""
-        worker.end()
+    def _replaced(self, worker: Worker) -> Worker:
+        """End a process; another that is ready, in its place."""
+        self._forget(worker)
         self.lost()
-        with self._lock:
-            self._all.discard(worker)
-        while not self._closed:
+        while True:
             fresh = self._start()
             try:
                 fresh.wait_ready()
             except frames.Gone:  # no memory at the moment, perhaps
-                fresh.end()
-                with self._lock:
-                    self._all.discard(fresh)
+                self._forget(fresh)
+                if self._closed:
+                    raise Refusal("too_late", "the server is stopping") from None
                 time.sleep(LOOK_S)
                 continue
-            self._free.put(fresh)
-            return
+            return fresh
+
+    def _forget(self, worker: Worker) -> None:
+        worker.end()
+        with self._lock:
+            self._all.discard(worker)
 
     def _look_after(self) -> None:
         """Replace a process that ends while nobody uses it."""
@@ -173,7 +174,7 @@ class Decoders:
                 worker = self._free.get_nowait()
             except queue.Empty:
                 continue
-            if worker.process.poll() is None:
-                self._free.put(worker)
-            else:
-                self._replace(worker)
+            with contextlib.suppress(Refusal):  # the server is stopping
+                if worker.process.poll() is not None:
+                    worker = self._replaced(worker)
+            self._free.put(worker)
