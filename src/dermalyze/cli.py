@@ -603,7 +603,9 @@ def serve(
     deadline_s: Annotated[
         float | None, typer.Option("--deadline", help="Seconds until a request is given up; default 30.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads of one pass; default: one a core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="CPU threads of one pass; default: half of the cores.")
+    ] = None,
     provider: Annotated[
         Provider, typer.Option("--provider", help="What computes the network; auto measures both.")
     ] = Provider.onnxruntime,
