@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that `dermalyze --help` 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import sys
@@ -84,6 +85,9 @@ app = typer.Typer(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # a letter it lacks is shown by its number
+            stream.reconfigure(errors="backslashreplace")
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
@@ -570,7 +574,7 @@ def predict(
         raise dermalyze.DataError("no image found; name image files, or a folder, zip or CSV that holds some")
     if errors == counted.rows:
         raise dermalyze.DataError(
-            f"no image was answered ({errors} of {counted.rows} could not be read); give JPEG, PNG, WebP or BMP"
+            f"no image was answered ({errors} of {counted.rows} could not be read); mend what their lines name"
         )
     if errors:
         say(f"{errors} of {counted.rows} images could not be read; their lines say why")

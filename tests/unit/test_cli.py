@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import dermalyze
@@ -284,6 +285,25 @@ def test_an_empty_data_path_is_not_the_working_folder(tmp_path: Path, value: str
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "names no folder" in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_the_terminal_lacks_is_no_traceback(make_artefact: Any, tmp_path: Path) -> None:
+    photo = tmp_path / "naevus-\u03b1.png"
+    Image.new("RGB", (64, 64), "tan").save(photo)
+    code = "from dermalyze.cli import main; main()"
+    words = [sys.executable, "-c", code, "predict", str(make_artefact()), str(photo), "--names", "--format", "csv"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "naevus-\\u03b1.png" in done.stdout
+
+
+def test_the_remedy_does_not_blame_the_pictures_for_a_broken_table(make_artefact: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("file\nphoto.png\n")
+    result = invoke("predict", make_artefact(), tmp_path / "rows.csv")
+    assert result.exit_code == 3
+    assert "give JPEG" not in result.stderr
+    assert "their lines" in result.stderr
 
 
 def test_predict_of_nothing_says_so(make_artefact: Any, tmp_path: Path) -> None:

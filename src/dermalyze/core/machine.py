@@ -1,10 +1,12 @@
-"""What the machine gives this process; needs nothing but the standard library."""
+"""What the machine gives this process; imports nothing but the standard library."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+
+from dermalyze.core.errors import UsageError
 
 
 def available_cores() -> int:
@@ -29,6 +31,24 @@ def session_threads() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         cores = max(1, min(cores, int(quota) // int(period)))
     return cores if cores < (os.cpu_count() or 1) else 0
+
+
+def pass_threads(asked: int | None) -> int:
+    """Threads for one pass of a network: as many as are asked for, but no more than cores; 0 is the library's own choice.
+
+    Threads beyond the cores wait for each other by counting; a thousand of them do not end.
+
+    Raises:
+        UsageError: fewer than one.
+
+    >>> pass_threads(1), pass_threads(100_000) == os.cpu_count()
+    (1, True)
+    """
+    if asked is None:
+        return session_threads()
+    if asked < 1:
+        raise UsageError(f"threads is {asked}, must be 1 or more; None takes one a core")
+    return min(asked, os.cpu_count() or 1)
 
 
 def available_memory_bytes() -> int | None:

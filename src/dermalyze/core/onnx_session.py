@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dermalyze.core.errors import ModelError
-from dermalyze.core.machine import session_threads
+from dermalyze.core.machine import pass_threads
 from dermalyze.core.onnx_scan import refuse_external_data
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def open_session(data: bytes, name: str, *, threads: int | None, remedy: str) ->
 
     onnxruntime.disable_telemetry_events()  # where it was imported before this package, which turns the whole of it off
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or session_threads()
+    options.intra_op_num_threads = pass_threads(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes

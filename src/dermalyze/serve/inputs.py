@@ -63,7 +63,7 @@ def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = Non
     """
     for argument in arguments:
         if str(argument) == "-":
-            yield from _from_stdin(stdin if stdin is not None else sys.stdin.buffer)
+            yield from _from_stdin(stdin or (sys.stdin.buffer if sys.stdin is not None else io.BytesIO()))  # None: it is closed
         else:
             yield from _from_argument(str(argument))
 
@@ -244,7 +244,10 @@ def _read_below(root: Path, name: str) -> bytes:
 
 
 def _inside(path: Path, real_root: Path) -> Path:
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except RuntimeError as error:  # what Python before 3.13 says to links that go in a circle
+        raise DataError("a link that leads back to itself") from error
     if not real.is_relative_to(real_root):
         raise DataError("a link that leaves the folder; name the file itself to read it")
     return real

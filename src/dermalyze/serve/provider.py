@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dermalyze.core.artefact import GRAPH_NAME, Artefact
 from dermalyze.core.errors import MissingExtraError, ModelError, UsageError
 from dermalyze.core.graph import ANSWERS, CAM, Answer, Floats
-from dermalyze.core.machine import session_threads
+from dermalyze.core.machine import pass_threads
 from dermalyze.core.onnx_prune import prune
 from dermalyze.core.onnx_session import brief
 from dermalyze.core.progress import say
@@ -95,7 +95,7 @@ def open_openvino(data: bytes, threads: int | None) -> Answer:
         raise MissingExtraError("--provider openvino", "openvino") from error
     try:
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        more = {"INFERENCE_NUM_THREADS": threads or session_threads()}
+        more = {"INFERENCE_NUM_THREADS": pass_threads(threads)}
         compiled = openvino.Core().compile_model(openvino.Core().read_model(data, b""), "CPU", {**settings, **more})
     except Exception as error:  # its exceptions have no base of their own
         raise ModelError(f"{GRAPH_NAME}: openvino refuses it: {brief(error)}; use onnxruntime") from error

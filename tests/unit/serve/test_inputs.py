@@ -84,6 +84,22 @@ def test_link_that_leaves_the_folder(tmp_path: Path) -> None:
     assert items["in.png"].data == png(1)
 
 
+def test_links_in_a_circle_are_one_bad_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("b.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    (tmp_path / "c").symlink_to("c")
+    (tmp_path / "real.png").write_bytes(png(1))
+    items = read(tmp_path)
+    assert [Path(item.name).name for item in items] == ["a.png", "b.png", "c", "real.png"]
+    assert [item.data for item in items] == [None, None, None, png(1)]
+    assert all(item.error and str(tmp_path) not in item.error for item in items[:3])
+
+
+def test_closed_standard_input_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as Python does for `dermalyze predict - <&-`
+    assert list(read_inputs(["-"])) == []
+
+
 def test_linked_folder_is_not_entered(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "loop").symlink_to(tmp_path / "folder")

@@ -18,6 +18,14 @@ from dermalyze.serve.predictor import Predictor
 from dermalyze.serve.verify import verify
 
 
+def test_more_threads_than_cores_end():
+    code = (
+        "import sys; from dermalyze.serve.packaged import FOLDER; from dermalyze.serve.predictor import Predictor\n"
+        "import numpy as np; print(Predictor(FOLDER, threads=100_000).predict(np.zeros((40, 40, 3), np.uint8)).index)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True).stdout == b"0\n"
+
+
 def test_it_is_whole_small_and_says_what_it_is():
     artefact = Artefact.open(FOLDER)
     assert artefact.classes == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
