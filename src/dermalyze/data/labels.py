@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -40,7 +41,9 @@ def settle_labels(
     (['nv', 'nv'], ['mel', 'nv'])
     """
     known = list(chosen) if chosen is not None else list(own) if own is not None else None
-    if known is not None and (len(set(known)) != len(known) or len(known) < 2 or any(not name.strip() for name in known)):
+    if known is not None and (
+        len(set(map(_composed, known))) != len(known) or len(known) < 2 or any(not name.strip() for name in known)
+    ):
         raise ConfigError(f"data.classes: {known} must be two or more different names")
     mapped = [label_map.get(label) or label for label in labels]
     if known is None:
@@ -53,7 +56,7 @@ def settle_labels(
     unknown = Counter(label for label in mapped if label not in set(classes))
     if unknown:
         shown = [
-            f"{label!r} ({count} {'image' if count == 1 else 'images'}{nearest(label, classes)})"
+            f"{_legible(label, classes)} ({count} {'image' if count == 1 else 'images'}{nearest(label, classes)})"
             for label, count in unknown.most_common(_SHOWN)
         ]
         more = f" and {len(unknown) - _SHOWN} others" if len(unknown) > _SHOWN else ""
@@ -62,6 +65,18 @@ def settle_labels(
             "correct them, or map them with data.label_map (null leaves a label out), or set data.classes"
         )
     return mapped, classes
+
+
+def _composed(name: str) -> str:
+    """One way of writing a letter with its accent (Unicode NFC); file systems and programs differ in theirs."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _legible(label: str, classes: Sequence[str]) -> str:
+    """A label in quotes; one that looks just like a class with its code points, and how to write it."""
+    if _composed(label) not in map(_composed, classes):
+        return repr(label)
+    return f"{ascii(label)}, which looks like a class but is written with other Unicode characters"
 
 
 def _derive(labels: Sequence[str], splits: Sequence[str | None] | None) -> list[str]:
@@ -78,7 +93,7 @@ def _derive(labels: Sequence[str], splits: Sequence[str | None] | None) -> list[
         names = words if len(words) > 1 else names
     best: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (-counts[name], name)):
-        best.setdefault(name.lower(), name)
+        best.setdefault(_composed(name).lower(), name)
     return sorted(best.values(), key=lambda name: (float(name), name) if _all_numbers(best) else (0.0, name))
 
 

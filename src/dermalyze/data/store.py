@@ -174,12 +174,16 @@ class ImageStore:
                 file = Path(entry.path)
                 if entry.is_symlink() and not self.follow_links:
                     self._require_inside(file, root, path)
-                if entry.is_dir():
+                try:
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
+                except OSError as error:  # links in a circle
+                    raise DataError(f"{path!r} cannot be read: {error.strerror}; remove it or point it elsewhere") from error
+                if is_folder:
                     real = os.path.realpath(file)
                     if real not in seen and not (entry.is_symlink() and _inside(Path(real), root)):
                         seen.add(real)
                         todo.append((path, file))
-                elif entry.is_file():
+                elif is_file:
                     found.append((path, file))
         return found
 

@@ -62,6 +62,21 @@ def test_a_map_to_no_class_is_a_configuration_error():
         settle(["mel"], label_map={"mel": "melanoma"})
 
 
+def test_one_name_in_two_ways_of_writing_is_no_second_class():
+    composed, apart = "n\u00e9vus", "ne\u0301vus"
+    with pytest.raises(DataError, match="looks like a class but is written with other Unicode") as caught:
+        settle_labels([composed, composed, apart, "mel"], label_map={}, chosen=None, own=None)
+    assert r"'ne\u0301vus'" in str(caught.value)
+    with pytest.raises(ConfigError, match="different names"):
+        settle_labels([composed], label_map={}, chosen=[composed, apart], own=None)
+    with pytest.raises(DataError, match="looks like a class"):
+        settle_labels([apart, "mel"], label_map={}, chosen=[composed, "mel"], own=None)
+    assert settle_labels([apart, "mel"], label_map={apart: composed}, chosen=[composed, "mel"], own=None)[0] == [
+        composed,
+        "mel",
+    ]
+
+
 def test_many_unknown_labels_are_cut_short():
     with pytest.raises(DataError, match="and 15 others") as caught:
         settle([f"class {i}" for i in range(20)])

@@ -105,6 +105,14 @@ def test_a_linked_folder_that_leaves_is_refused_too(folder, tmp_path):
     assert "more/c.jpg" in [entry.path for entry in store(folder, follow_links=True).entries()]
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_links_in_a_circle_are_named(folder, follow):
+    (folder / "a.jpg").symlink_to("b.jpg")
+    (folder / "b.jpg").symlink_to("a.jpg")
+    with pytest.raises(DataError, match="'a.jpg' cannot be read: Too many levels"):
+        store(folder, follow_links=follow).entries()
+
+
 def test_links_inside_are_fine_and_loops_end(folder):
     (folder / "imgs" / "same.jpg").symlink_to(folder / "imgs" / "a.jpg")
     (folder / "imgs" / "loop").symlink_to(folder)
