@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from difflib import SequenceMatcher
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -166,7 +167,9 @@ def _describe(problem: dict[str, Any], spec: type[BaseModel]) -> str:
         off = "; null switches it off" if NoneType in get_args(annotation) else ""
         return f"{where}: got {_short(value)}, must be a mapping; {hint}{off}"
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" + ("" if problem["type"] in ("missing", "value_error") else f", got {_short(value)}")
+    quoted = isinstance(value, bool | int | float | date) and problem["type"] == "string_type"
+    hint = "; YAML reads it so without quotes: write it in quotes" if quoted else ""
+    return f"{where}: {text}" + ("" if problem["type"] in ("missing", "value_error") else f", got {_short(value)}{hint}")
 
 
 def _short(value: Any) -> str:

@@ -76,7 +76,7 @@ def _legible(label: str, classes: Sequence[str]) -> str:
     """A label in quotes; one that looks just like a class with its code points, and how to write it."""
     if _composed(label) not in map(_composed, classes):
         return repr(label)
-    return f"{ascii(label)}, which looks like a class but is written with other Unicode characters"
+    return f"{label!a}, which looks like a class but is written with other Unicode characters"
 
 
 def _derive(labels: Sequence[str], splits: Sequence[str | None] | None) -> list[str]:

@@ -41,6 +41,9 @@ GOLDEN = {
     "split: {fractions: {train: .5, val: .2, test: .2}}": "split: fractions sum to 0.9, must be 1",
     "split: {fractions: {train: .7, validation: .15, test: .15}}": "split.fractions.validation: Input should be 'train', "
     "'val', 'cal' or 'test', got 'validation'",
+    "data: {classes: [no, mel]}": "data.classes.0: Input should be a valid string, got False; YAML reads it so without quotes: "
+    "write it in quotes",
+    "name: 7": "name: Input should be a valid string, got 7; YAML reads it so without quotes: write it in quotes",
     "1: 2": "1: Keys should be strings, got 1",
     "- 1": "holds a list, must be a mapping of keys (data, model, train, ...)",
     "just words": "holds a str, must be a mapping of keys (data, model, train, ...)",
