@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ class Client:
         timeout_s: for one request.
 
     Raises:
-        UsageError: no such address.
+        UsageError: no such address, a key that no header can carry, or no time.
 
     Example:
         client = Client("http://127.0.0.1:8000")
@@ -31,9 +32,17 @@ class Client:
     """
 
     def __init__(self, address: str, *, key: str | None = None, timeout_s: float = 60.0) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(address)
+            self._place = f"{parts.hostname}{'' if parts.port is None else f':{parts.port}'}"  # without the password before it
+        except ValueError:
+            raise UsageError("no address of a server; give one as http://127.0.0.1:8000") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _plain(parts.hostname + parts.path):
             raise UsageError(f"'{address}' is no address of a server; give one as http://127.0.0.1:8000")
+        if key is not None and not (key.isprintable() and key.isascii()):
+            raise UsageError("key: holds a line end or another character that no header carries; strip it")
+        if not 0 < timeout_s < math.inf:
+            raise UsageError(f"timeout_s is {timeout_s}, must be a number of seconds above 0")
         self._parts, self._key, self._timeout_s = parts, key, timeout_s
 
     def predict(
@@ -84,7 +93,7 @@ class Client:
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise ResourceError(f"{self._parts.netloc}: no answer ({type(error).__name__}); is the server running?") from error
+            raise ResourceError(f"{self._place}: no answer ({type(error).__name__}); is the server running?") from error
         finally:
             connection.close()
         if response.status != 200:
@@ -112,3 +121,8 @@ def _words(content: bytes, status: int) -> str:
         return f"{error['message']} ({error['code']}); {error['remedy']}"
     except (ValueError, KeyError, TypeError):
         return f"status {status}"
+
+
+def _plain(text: str) -> bool:
+    """Whether it is ASCII without blanks and control characters, as addresses are."""
+    return all("!" <= letter <= "~" for letter in text)

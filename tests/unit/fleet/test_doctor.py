@@ -41,6 +41,7 @@ def test_this_machine_is_looked_at_and_left_as_it_was(tmp_path: Path) -> None:
     result = doctor(tmp_path / "not" / "made" / "yet")
     found = by_name(result)
     assert {"Python", "torch", "torchvision", "memory", "threads", "shared memory", "weights hub"} <= set(found)
+    assert found["devices to predict"].found.startswith("CPU, by onnxruntime "), "the one that sessions are opened on"
     assert list(tmp_path.iterdir()) == []
     assert result.usable
     assert all(bool(check.remedy) == (check.state != "good") for check in result.checks), "a remedy where it is not good"
