@@ -44,6 +44,7 @@ from dermalyze.ops.recipes import RECIPES, apply_recipe
 from dermalyze.ops.reference import answers
 from dermalyze.ops.tabular import Encoder
 from dermalyze.ops.tasks import TASKS, Task
+from dermalyze.report.map_grade import with_grade
 
 TOLERANCE = 1e-4  # largest difference of a probability between PyTorch and the graph
 PARITY_BATCHES = (1, 3)
@@ -138,7 +139,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False) -> Result:
         record, more = with_calibration(run, {**values, "cam": cam_record(against, cam_size)})
         blank = np.array(encoder.blank, np.float32) if encoder is not None else None
         record["reference"] = reference_answers(graph, blank, record)
-        record, evaluation = earlier_evaluation(run.artefact_dir, record)
+        record, evaluation = earlier_evaluation(run.artefact_dir, with_grade(run, record))
         text = json_bytes(record)
         publish({**files, **more, **evaluation, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
