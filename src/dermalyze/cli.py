@@ -354,10 +354,13 @@ def train(
 def export(
     run: RunArgument,
     int8: Annotated[bool, typer.Option("--int8", help="A smaller one, where it answers the same; after calibrate.")] = False,
+    torch_export: Annotated[
+        bool, typer.Option("--torch-export", help="The network alone as a torch.export program; after export.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the artefact, checked against PyTorch."""
-    stage("export", run, as_json, int8=int8)
+    stage("export", run, as_json, int8=int8, torch_export=torch_export)
 
 
 @command(
@@ -603,7 +606,9 @@ def serve(
     deadline_s: Annotated[
         float | None, typer.Option("--deadline", help="Seconds until a request is given up; default 30.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads of one pass; default: one a core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="CPU threads of one pass; default: half of the cores.")
+    ] = None,
     provider: Annotated[
         Provider, typer.Option("--provider", help="What computes the network; auto measures both.")
     ] = Provider.onnxruntime,

@@ -294,6 +294,33 @@ def test_46_overload_is_refused_and_live_answers(artefact: Path) -> None:
         assert len(alive_s) >= 3
 
 
+def test_46_who_is_turned_away_is_told_as_anybody_else(artefact: Path) -> None:
+    body = post(multipart((FILE, picture(width=640, height=480))))
+    with (
+        server(artefact, program=SLOW_MODEL.format(seconds=2), options=("--queue", "0")) as slow,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        running = pool.submit(slow.raw, body)
+        while not (raw := slow.raw(body)).startswith(b"HTTP/1.1 503"):
+            assert not running.done(), "there was room all the time"
+        at_the_door = answer_of(raw)
+        with slow.connect() as channel:  # its first line in two parts: refused only when it has been read
+            channel.sendall(body[:10])
+            time.sleep(0.2)
+            channel.sendall(body[10:])
+            inside = answer_of(read_all(channel))
+        assert inside[0] == 503
+        assert inside[2] == at_the_door[2]
+        own = {"date", "server", "retry-after"}
+        assert {k: v for k, v in inside[1].items() if k not in own} == {k: v for k, v in at_the_door[1].items() if k not in own}
+        assert answer_of(slow.raw(body[:200]))[0] == 503, "its head is not waited for"
+        assert answer_of(slow.raw(body + b"x" * 2**20))[0] == 503, "nor is its body"
+        assert answer_of(running.result())[0] == 200
+        assert alive(slow)
+        text = slow.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").decode()
+        assert 'dermalyze_requests_total{method="POST",route="/v1/predict",status="503"}' in text
+
+
 def test_46_a_request_that_takes_too_long_is_given_up(artefact: Path) -> None:
     with server(artefact, program=SLOW_MODEL.format(seconds=3), options=("--deadline", "0.5")) as slow:
         status, _, values = answer_of(slow.raw(post(multipart((FILE, picture())))))

@@ -30,7 +30,7 @@ class ServeSpec(Spec):
         drain_s: for requests under way when the server is told to stop.
         decoders: processes that decode images.
         decoder_mib: memory of one of them, above what it starts with.
-        threads: of one pass of the network; None: one a core.
+        threads: of one pass of the network; None: half of the cores. Two passes run at once where the cores suffice.
         provider: what computes the network; see `Predictor`.
     """
 

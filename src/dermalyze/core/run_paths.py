@@ -114,6 +114,11 @@ class RunPaths:
         return self.root / "export-int8"
 
     @property
+    def program_dir(self) -> Path:
+        """The network as a torch.export program, for others."""
+        return self.root / "export-torch"
+
+    @property
     def predictions_dir(self) -> Path:
         return self.root / "predictions"
 

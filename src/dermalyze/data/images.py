@@ -229,9 +229,9 @@ def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] 
         _reduce(image, bool(turned), least)
     image.load()
     personal = _personal(image)
-    if turned is not None:
+    if turned:  # it would copy one that is upright
         image = ImageOps.exif_transpose(image)
-        notes += ["turned upright by EXIF"] if turned else []
+        notes.append("turned upright by EXIF")
     if mode in _DEEP_GREY:
         rgb = Image.fromarray(_scale_grey(np.asarray(image), notes)).convert("RGB")
     elif mode in _WITH_ALPHA or (mode in _EIGHT_BIT and "transparency" in image.info):

@@ -79,15 +79,7 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
         raise ModelError(
             f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds under 2 GiB: use a smaller one"
         )
-    example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
-    batch = torch.export.Dim("batch")
-    shapes = {"images": {0: batch}}
-    if isinstance(network, DeployedPair):
-        example += [example[0].clone(), torch.ones(2, dtype=torch.bool)]
-        shapes |= {"images2": {0: batch}, "has_second": {0: batch}}
-    if metadata_width:
-        example.append(torch.zeros(2, metadata_width))
-        shapes["metadata"] = {0: batch}
+    example, shapes = _example(network, height, width, metadata_width)
     level = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
@@ -95,7 +87,7 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
             warnings.simplefilter("ignore")  # the exporter warns of its own internals
             program = torch.onnx.export(
                 network,
-                tuple(example),
+                example,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(shapes),
@@ -115,6 +107,39 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
         logging.disable(level)
     _strip(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def to_program(network: Deployed, height: int, width: int, metadata_width: int = 0) -> torch.export.ExportedProgram:
+    """The network as a program of torch.export with a free batch size, for PyTorch's own ways of deploying.
+
+    Raises:
+        ModelError: an operation can't be traced.
+    """
+    example, shapes = _example(network, height, width, metadata_width)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own internals
+            program = torch.export.export(network, example, dynamic_shapes=shapes)
+    except Exception as error:  # whatever its passes raise
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"torch.export cannot trace the network: {cause[:300]}; use the ONNX export") from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # with the paths of this machine
+    return program
+
+
+def _example(network: Deployed, height: int, width: int, metadata_width: int) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Inputs to trace with, and which of their sizes are free."""
+    example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
+    batch = torch.export.Dim("batch")
+    shapes: dict[str, Any] = {"images": {0: batch}}
+    if isinstance(network, DeployedPair):
+        example += [example[0].clone(), torch.ones(2, dtype=torch.bool)]
+        shapes |= {"images2": {0: batch}, "has_second": {0: batch}}
+    if metadata_width:
+        example.append(torch.zeros(2, metadata_width))
+        shapes["metadata"] = {0: batch}
+    return tuple(example), shapes
 
 
 def _strip(message: Any) -> None:

@@ -67,7 +67,8 @@ def appraise(pixels_HW3: NDArray[np.uint8]) -> Appraisal:
     largest, smallest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     against_green, against_blue = (red - green) / 255, ((red + green) / 2 - blue) / 255
     edges = luma[1:-1, :-2] + luma[1:-1, 2:] + luma[:-2, 1:-1] + luma[2:, 1:-1] - 4 * luma[1:-1, 1:-1]
-    code = (pixels_HW3 >> 5).astype(np.int64) @ np.array([64, 8, 1])
+    coarse = (pixels_HW3 >> 5).astype(np.uint16)
+    code = coarse[..., 0] << 6 | coarse[..., 1] << 3 | coarse[..., 2]
     share = np.bincount(code.ravel(), minlength=512) / code.size
     share = share[share > 0]
     measured = {

@@ -25,6 +25,8 @@ DESCRIPTION = (
     f"Answers for pictures of skin lesions. {DISCLAIMER} Nothing that is sent is stored. "
     "Every refusal has the body of `ErrorReply`."
 )
+UNTOLD: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
+"""FastAPI's own telemetry, which a variable of the environment could send elsewhere with what a request held."""
 _BINARY = {"type": "string", "format": "binary"}
 _PROPERTIES: dict[str, Any] = {
     "file": {"type": "array", "items": _BINARY, "minItems": 1, "description": "Images: JPEG, PNG, WebP, BMP."},
@@ -113,7 +115,7 @@ def build_app(
     """
     app = FastAPI(
         title="dermalyze", version=metadata.version("dermalyze"), description=DESCRIPTION, docs_url=None, redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url="/openapi.json", telemetry=UNTOLD,
     )  # fmt: skip
     _routes(app, service)
     _page(app)
@@ -122,7 +124,8 @@ def build_app(
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _refused)
     _describe_keys(app, bool(keys))
-    return Guard(app, hosts=hosts, origins=origins, keys=keys, measured=service.measured, log=log or Log())
+    log = log or Log()
+    return Guard(app, hosts=hosts, origins=origins, keys=keys, measured=service.measured, log=log, room=service.check_room)
 
 
 def _routes(app: FastAPI, service: Service) -> None:

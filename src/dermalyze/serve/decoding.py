@@ -33,7 +33,8 @@ class Worker:
     def __init__(self, memory_mib: int) -> None:
         self.channel, theirs = socket.socketpair()
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # threads reserve memory
-        alone["MALLOC_MMAP_THRESHOLD_"] = "1048576"  # of a large picture nothing is kept for the next
+        alone["MALLOC_MMAP_THRESHOLD_"] = "8388608"
+        alone["MALLOC_TRIM_THRESHOLD_"] = "33554432"  # of a large picture nothing is kept for the next
         words = [sys.executable, "-P", "-m", "dermalyze.serve.decode_worker", str(theirs.fileno()), str(memory_mib)]
         self.process = subprocess.Popen(
             words, pass_fds=[theirs.fileno()], env={**os.environ, **alone}, stdin=subprocess.DEVNULL, close_fds=True

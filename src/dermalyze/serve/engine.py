@@ -1,10 +1,10 @@
-"""The one thread that runs the networks: images that wait are answered together, and the event loop stays free."""
+"""The threads that run the networks: images that wait are answered together, and the event loop stays free."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,19 +42,19 @@ class Engine:
     """Answers jobs in order.
 
     Args:
-        batch: images of one pass.
+        batch: images of one pass, at most.
+        passes: at once.
         faulty: called whenever the model gives no usable numbers.
     """
 
-    def __init__(self, batch: int, faulty: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, batch: int, passes: int = 1, faulty: Callable[[], None] = lambda: None) -> None:
         self.batch, self.faulty = batch, faulty
-        self.image_s = 0.0
-        """What an image takes, running mean; 0 before the first."""
         self._waiting: deque[Job] = deque()
         self._more = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name=f"network {i}", daemon=True) for i in range(passes)]
+        for thread in self._threads:
+            thread.start()
 
     async def answer(
         self, predictor: Predictor, prepared: Prepared, known: Mapping[str, Value], explain: bool | str = False
@@ -71,31 +71,29 @@ class Engine:
         return await job.done
 
     def close(self) -> None:
-        """End the thread once it has answered what it holds."""
+        """End the threads once they have answered what they hold."""
         with self._more:
             self._closed = True
-            self._more.notify()
-        self._thread.join(timeout=5)
+            self._more.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=5)
 
     def _work(self) -> None:
         while (jobs := self._take()) is not None:
-            started = time.perf_counter()
-            results = self._run(jobs)
-            took = (time.perf_counter() - started) / max(1, len(jobs))
-            self.image_s = took if self.image_s == 0 else 0.9 * self.image_s + 0.1 * took
-            for job, result in zip(jobs, results, strict=True):
+            for job, result in zip(jobs, self._run(jobs), strict=True):
                 job.loop.call_soon_threadsafe(_tell, job.done, result)
 
     def _take(self) -> list[Job] | None:
-        """Jobs of one model, as many as are answered together; those given up are left out. None: it is over."""
+        """Jobs of one model: this thread's share of those that wait, without those given up meanwhile. None: it is over."""
         with self._more:
             while True:
                 while not self._waiting:
                     if self._closed:
                         return None
                     self._more.wait()
+                most = min(self.batch, math.ceil(len(self._waiting) / len(self._threads)))
                 taken: list[Job] = []
-                while self._waiting and len(taken) < self.batch:
+                while self._waiting and len(taken) < most:
                     if taken and not _alike(self._waiting[0], taken[0]):
                         break
                     job = self._waiting.popleft()

@@ -7,6 +7,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from dermalyze.serve.logs import Log
@@ -50,12 +51,21 @@ class Guard:
         origins: other origins that may post.
         keys: of which one must be shown; none: nobody needs one.
         measured, log: told of every request.
+        room: raises a refusal where no further request for an answer is taken.
     """
 
     def __init__(
-        self, app: App, *, hosts: Sequence[str], origins: Sequence[str], keys: Sequence[str], measured: Measured, log: Log
+        self,
+        app: App,
+        *,
+        hosts: Sequence[str],
+        origins: Sequence[str],
+        keys: Sequence[str],
+        measured: Measured,
+        log: Log,
+        room: Callable[[], None] = lambda: None,
     ) -> None:
-        self.app, self.measured, self.log = app, measured, log
+        self.app, self.measured, self.log, self.room = app, measured, log, room
         self.hosts, self.origins = frozenset(name.lower() for name in hosts), frozenset(origins)
         self.keys = [hashlib.sha256(key.encode()).digest() for key in keys]
 
@@ -82,6 +92,25 @@ class Guard:
             seconds = time.monotonic() - started
             route = self.measured.request(scope["path"], scope["method"], state.status, seconds)
             self.log.request(number, scope["method"], route, state.status, seconds, state.got)
+
+    def turned_away(self, path: str) -> bytes | None:
+        """The response to a POST to that path where there is no room for it, of which nothing need be read; None: there is."""
+        try:
+            self.room()
+        except Refusal as refusal:
+            route = self.measured.request(path, "POST", refusal.status, 0.0)
+            self.log.request(secrets.token_hex(6), "POST", route, refusal.status, 0.0, 0)
+            length = str(len(refusal.body))
+            own = {
+                "content-type": "application/json",
+                "content-length": length,
+                "connection": "close",
+                "cache-control": "no-store",
+            }
+            lines = [f"{name}: {value}" for name, value in {**own, **refusal.headers, **HEADERS}.items()]
+            head = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"
+            return "\r\n".join([head, *lines, "", ""]).encode("latin-1") + refusal.body
+        return None
 
     def check(self, scope: Scope) -> None:
         """Whether the request may pass.

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+TOGETHER_S = 0.05
 WAITING = 10_000
 """Lines that wait to be written at most; whoever reads them too slowly loses lines, and the server goes on."""
 
@@ -53,10 +54,20 @@ class Log:
             self._thread.join(timeout=2)
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
+        """What has come together is written at once: a thread that wakes for every line would slow the server under load."""
+        line: str | None = ""
+        while line is not None:
+            lines = []
+            with contextlib.suppress(queue.Empty):
+                line = self._lines.get()
+                while line is not None:
+                    lines.append(line + "\n")
+                    line = self._lines.get_nowait()
             with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(line + "\n")
+                sys.stderr.write("".join(lines))
                 sys.stderr.flush()
+            if line is not None:
+                time.sleep(TOGETHER_S)
 
     def request(self, number: str, method: str, route: str, status: int, seconds: float, received: int) -> None:
         """A request was answered."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Prepared:
     picture: Image.Image | None = None
 
 
+@cache  # a search of the folders of packages, otherwise one an image
 def formats() -> tuple[str, ...]:
     """The kinds of files that are read: DICOM too where pydicom is installed."""
     return (*SERVING_FORMATS, "DICOM") if importlib.util.find_spec("pydicom") is not None else SERVING_FORMATS

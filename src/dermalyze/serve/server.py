@@ -77,10 +77,12 @@ def serve_http(
     logging.getLogger("uvicorn.error").handlers = [Forward(log)]
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
+    app = build_app(service, hosts=names(limits), origins=limits.origins, keys=keys, log=log)
+
     class Patient(PatientProtocol):
         slow_s, most = limits.slow_s, CONNECTIONS
+        turned_away = staticmethod(app.turned_away)
 
-    app = build_app(service, hosts=names(limits), origins=limits.origins, keys=keys, log=log)
     config = uvicorn.Config(
         app, http=Patient, ws="none", lifespan="off", loop="asyncio", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=limits.drain_s,
@@ -155,7 +157,8 @@ def _listen(host: str, port: int) -> socket.socket:
     bare = host.strip("[]")
     try:
         kind = socket.AF_INET6 if ":" in bare else socket.AF_INET
-        listening = socket.socket(kind, socket.SOCK_STREAM)
+        # with its protocol named, or asyncio leaves Nagle's algorithm on and an answer waits 40 ms for its second half
+        listening = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((bare, port))
         listening.set_inheritable(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from dermalyze.config.serve import ServeSpec
 from dermalyze.core.errors import ModelError, UsageError, nearest
+from dermalyze.core.machine import session_threads
 from dermalyze.core.map_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Value
@@ -65,9 +67,10 @@ class Service:
 
     def __init__(self, models: Sequence[str | Path], spec: ServeSpec) -> None:
         self.spec, self.measured = spec, Measured()
+        threads, passes = shared_cores(spec.threads, session_threads() or os.cpu_count() or 1)
         self.predictors: dict[str, Predictor] = {}
         for model in models:
-            predictor = Predictor(model, threads=spec.threads, provider=spec.provider)
+            predictor = Predictor(model, threads=threads, provider=spec.provider)
             record = predictor.artefact.record
             if record.task != "multiclass" or record.second is not None:
                 raise UsageError(
@@ -81,12 +84,12 @@ class Service:
         if not self.predictors:
             raise UsageError("no model; name a run or an artefact")
         self.decoders = Decoders(spec.decoders, spec.decoder_mib, spec.pixels, self.measured.lost_decoder)
-        self.engine = Engine(spec.batch, self.measured.model_fault)
+        self.engine = Engine(spec.batch, passes, self.measured.model_fault)
         self.budget = Budget(BODIES * spec.body_mib * 2**20)
         self.under_way, self.call_s = 0, CALL_S
 
     def close(self) -> None:
-        """End its thread and processes."""
+        """End its threads and processes."""
         self.engine.close()
         self.decoders.close()
 
@@ -237,6 +240,18 @@ class Service:
         return image_reply(
             answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )
+
+
+def shared_cores(threads: int | None, cores: int) -> tuple[int, int]:
+    """Threads of one pass of a network, and passes at once.
+
+    Two passes side by side waste less than one whose threads wait for each other while images are decoded on the same cores.
+
+    >>> shared_cores(None, 2), shared_cores(None, 16), shared_cores(2, 2), shared_cores(1, 1)
+    ((1, 2), (8, 2), (2, 1), (1, 1))
+    """
+    wanted = threads or max(1, cores // 2)
+    return wanted, 2 if 2 * wanted <= cores else 1
 
 
 def metadata_rows(text: str | None, count: int) -> list[dict[str, Value]]:

@@ -15,6 +15,7 @@ from dermalyze.serve.refusals import Refusal
 
 MIN_BYTES_PER_S = 16 * 1024  # a body may take `slow_s` and a second for each so many of its bytes
 BEYOND_BYTES = 64 * 1024  # are read at most of what is refused, so that the other side reads the answer
+BEYOND_S = 1.0
 MAX_FIELD_BYTES = 64 * 1024
 MORE_PARTS = 16  # fields beside the images
 MAX_PART_HEADER_BYTES = 4096
@@ -87,7 +88,7 @@ async def chunks(receive: Receive, *, limit: int, slow_s: float) -> AsyncIterato
             return
 
 
-async def drain(receive: Receive, *, limit: int = BEYOND_BYTES, within_s: float = 1.0) -> None:
+async def drain(receive: Receive, *, limit: int = BEYOND_BYTES, within_s: float = BEYOND_S) -> None:
     """Take what is still on its way, up to a limit, so that the other side gets to read why it was refused."""
     got = 0
     try:

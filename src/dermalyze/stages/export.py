@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
@@ -28,7 +29,7 @@ from dermalyze.core.artefact import (
 )
 from dermalyze.core.artefact_edit import earlier_evaluation
 from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
-from dermalyze.core.errors import ModelError
+from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
@@ -38,6 +39,7 @@ from dermalyze.data.int8 import export_int8
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.training_looks import training_looks
 from dermalyze.model.checkpoint import load_best
+from dermalyze.model.classifier import Classifier
 from dermalyze.model.closed_form import ClosedForm, cam_record, map_size, reason_against
 from dermalyze.model.deployed import OPSET, Deployed, DeployedPair, to_onnx
 from dermalyze.ops.recipes import RECIPES, apply_recipe
@@ -85,54 +87,52 @@ class ExportResult:
         ]
 
 
-def export(run: Run, spec: ExperimentSpec, *, int8: bool = False) -> Result:
+def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: bool = False) -> Result:
     """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
 
     Args:
         run: trained.
         spec: `inference.recipe` is what the artefact answers with.
         int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see `dermalyze.data.int8`.
+        torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.stages.export_torch`.
 
     Raises:
         UsageError: nothing has been trained, or another process works in the run.
         ModelError: the checkpoint is damaged or another run's, the network can't be exported, or its numbers differ.
         ResourceError: the folder can't be written.
     """
+    if int8 and torch_export:
+        raise UsageError("--int8 and --torch-export write two different things; export twice")
     if int8:
         return export_int8(run, spec)
+    if torch_export:
+        from dermalyze.stages.export_torch import export_program
+
+        return export_program(run, spec)
     with run.lock():
         run.probe_write()
         for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
             shutil.rmtree(leftover, ignore_errors=True)
-        classifier, best = load_best(run)
-        if best.get("manifest_sha256") != run.certificate()["manifest_sha256"]:
-            raise ModelError(f"{run.root.name}: the checkpoint was trained on another manifest; train in a new run folder")
-        if best["classes"] != (classes := read_classes(run)):
-            raise ModelError(
-                f"{run.best_record_path.name}: its classes {best['classes']} are not the run's {classes}, or in another order; "
-                "train in a new run folder"
-            )
-        preprocessing = Preprocessing.from_dict(best["preprocessing"])
-        parameters = sum(parameter.numel() for parameter in classifier.parameters())
+        network, classifier, best = deployable(run)
+        classes, preprocessing = best["classes"], Preprocessing.from_dict(best["preprocessing"])
+        second, height, width = isinstance(network, DeployedPair), preprocessing.height, preprocessing.width
+        parameters = sum(parameter.numel() for parameter in network.parameters())
         say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
-        second = best["model"].get("second") is not None
-        against = reason_against(classifier)
-        answering = classifier if against is not None else ClosedForm(classifier)
-        network = (DeployedPair if second else Deployed)(answering, preprocessing.mean, preprocessing.std).eval()
         encoder = Encoder.from_dict(best["metadata"]) if best.get("metadata") is not None else None
         metadata_width = encoder.width if encoder is not None else 0
-        cam_size = None if against is not None else map_size(classifier, preprocessing.height, preprocessing.width)
-        graph_bytes = to_onnx(network, preprocessing.height, preprocessing.width, metadata_width)
+        against = reason_against(classifier)
+        cam_size = None if against is not None else map_size(classifier, height, width)
+        graph_bytes = to_onnx(network, height, width, metadata_width)
         with resource_errors("the export"):
             weights = run.best_weights_path.read_bytes()
         if sha256_bytes(weights) != best["weights_sha256"]:
             raise ModelError(f"{run.best_weights_path.name}: changed while it was exported; export again")
         graph = Graph(
-            graph_bytes, classes=len(best["classes"]), height=preprocessing.height, width=preprocessing.width,
-            metadata_width=metadata_width, cam=cam_size, second=second,
+            graph_bytes, classes=len(classes), height=height, width=width, metadata_width=metadata_width, cam=cam_size,
+            second=second,
         )  # fmt: skip
         task = TASKS[spec.task.kind]
-        parity = measure_parity(network, graph, preprocessing.height, preprocessing.width, task)
+        parity = measure_parity(network, graph, height, width, task)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
         values = make_record(run, spec, best, encoder, hashes, parity) | {"looks": training_looks(run, spec)}
@@ -145,8 +145,29 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False) -> Result:
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
 
 
+def deployable(run: Run) -> tuple[Deployed, Classifier, dict[str, Any]]:
+    """The network of the best checkpoint as it is deployed, the classifier in it, and the checkpoint's record.
+
+    Raises:
+        UsageError: nothing has been trained.
+        ModelError: the checkpoint is damaged, or is that of another manifest or of other classes.
+    """
+    classifier, best = load_best(run)
+    if best.get("manifest_sha256") != run.certificate()["manifest_sha256"]:
+        raise ModelError(f"{run.root.name}: the checkpoint was trained on another manifest; train in a new run folder")
+    if best["classes"] != (classes := read_classes(run)):
+        raise ModelError(
+            f"{run.best_record_path.name}: its classes {best['classes']} are not the run's {classes}, or in another order; "
+            "train in a new run folder"
+        )
+    preprocessing = Preprocessing.from_dict(best["preprocessing"])
+    answering = classifier if reason_against(classifier) is not None else ClosedForm(classifier)
+    kind = DeployedPair if best["model"].get("second") is not None else Deployed
+    return kind(answering, preprocessing.mean, preprocessing.std).eval(), classifier, best
+
+
 def measure_parity(
-    network: Deployed, graph: Graph, height: int, width: int, task: Task = TASKS["multiclass"]
+    network: nn.Module, graph: Graph, height: int, width: int, task: Task = TASKS["multiclass"]
 ) -> dict[str, Any]:
     """Largest differences between PyTorch and the graph, over noise and smooth pictures, batch sizes and recipes; metadata,
     where they are taken, are noise.

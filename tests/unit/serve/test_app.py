@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from dermalyze.serve.app import build_app
 from dermalyze.serve.logs import Log
 from dermalyze.serve.predictor import Predictor
 from dermalyze.serve.refusals import REMEDIES, STATUSES, Refusal
-from dermalyze.serve.server import names, read_keys, spec_of
+from dermalyze.serve.server import _listen, names, read_keys, spec_of
 from dermalyze.serve.service import Service, metadata_rows
 
 
@@ -287,6 +289,30 @@ def test_a_failure_that_nobody_foresaw_says_nothing_of_itself(service: Service, 
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
     assert "DOE" not in response.text + sink.text
     assert '"kind": "KeyError"' in sink.text
+
+
+def test_a_variable_of_the_environment_sends_nothing_elsewhere(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    fastapi = pytest.importorskip("fastapi", minversion="0.160")
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    assert fastapi.FastAPI()._telemetry["auto_configure"], "what is to be prevented"
+    assert not any(build_app(service).app._telemetry.values())  # type: ignore[attr-defined]
+
+
+def test_answers_leave_at_once() -> None:
+    async def delayed() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Look(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                found.set_result(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        listening = _listen("127.0.0.1", 0)
+        async with await asyncio.get_running_loop().create_server(Look, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return await found
+
+    assert asyncio.run(delayed()) == 1, "Nagle's algorithm is off, or the second half of an answer waits 40 ms for the first"
 
 
 def test_every_code_has_a_status_and_a_remedy() -> None:
