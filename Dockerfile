@@ -11,7 +11,7 @@ RUN python -m venv /opt/dermalyze \
 FROM python:3.12-slim
 COPY --from=build /opt/dermalyze /opt/dermalyze
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin dermalyze
-ENV PATH=/opt/dermalyze/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/dermalyze/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM

@@ -9,7 +9,13 @@ True
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Since 1.29 ONNX Runtime reports names and hashes of models to its maker, unless this is set before it is imported; the client
+# of the weights' hub reports too. From here nothing is reported to anybody; who wants it sets the variable to 0.
+for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")
 
 if TYPE_CHECKING:
     from dermalyze.config.experiment import ExperimentSpec, load_experiment

@@ -14,11 +14,12 @@ from dermalyze.config.model import FusionSpec, MetadataSpec, ModelSpec
 from dermalyze.core.artefact import Graph
 from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.model.classifier import Classifier, build_classifier
+from dermalyze.model.deployed import Deployed, to_onnx
 from dermalyze.model.fusion import FUSIONS, Expert, FusedHead, Late
 from dermalyze.model.mc_dropout import DropoutSampler
+from dermalyze.model.parity import TOLERANCE, measure_parity
 from dermalyze.model.weights import load_state, save_state
 from dermalyze.ops.tabular import fit_encoder
-from dermalyze.stages.export import TOLERANCE, Deployed, measure_parity, to_onnx
 
 ENCODER = fit_encoder({"age": [30, 50, 70], "site": ["back", "face", "foot"]})
 SPECS = {get_args(member.model_fields["kind"].annotation)[0]: member for member in get_args(get_args(FusionSpec)[0])}

@@ -14,9 +14,10 @@ from dermalyze.core.artefact import Graph
 from dermalyze.core.errors import ConfigError, ModelError
 from dermalyze.model.cards import FAMILIES, Card
 from dermalyze.model.classifier import Classifier, build_classifier
+from dermalyze.model.deployed import Deployed, to_onnx
 from dermalyze.model.names import NAMES, VARIANTS
+from dermalyze.model.parity import TOLERANCE, measure_parity
 from dermalyze.model.weights import load_state, save_state
-from dermalyze.stages.export import TOLERANCE, Deployed, measure_parity, to_onnx
 
 SMALL: dict[str, tuple[dict[str, Any], int]] = {  # the smallest of each family: kwargs, edge in px
     "tiny_cnn": ({}, 32),

@@ -17,13 +17,14 @@ from dermalyze.core.errors import ModelError
 from dermalyze.core.second import packed, statistics
 from dermalyze.model.augment import mix
 from dermalyze.model.classifier import Classifier, build_classifier
+from dermalyze.model.deployed import DeployedPair, to_onnx
 from dermalyze.model.mc_dropout import DropoutSampler
+from dermalyze.model.parity import TOLERANCE, measure_parity
 from dermalyze.model.second import SECOND_DRAWS, PairBackbone, augment_cases
 from dermalyze.model.strategies import STRATEGIES, Plan
 from dermalyze.model.weights import load_state, save_state
 from dermalyze.ops.recipes import RECIPES
 from dermalyze.ops.tabular import fit_encoder
-from dermalyze.stages.export import TOLERANCE, DeployedPair, measure_parity, to_onnx
 
 KINDS = tuple(get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(SecondSpec)[0]))
 HALF = (0.5, 0.5, 0.5)

@@ -1,4 +1,4 @@
-"""`export --torch-export`: the network's own numbers in a program that any PyTorch reads, and nothing in it that must be unpickled."""
+"""`export --torch-export`: the network's own numbers in a program that any PyTorch reads, and nothing of this machine in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dermalyze.core.errors import ModelError, UsageError
-from dermalyze.stages import export_torch
+from dermalyze.model import program as module
 from dermalyze.stages.export import export
 
 HEADS = ({"kind": "linear"}, {"kind": "acrnn"})
@@ -40,14 +40,14 @@ def test_its_logits_are_the_graphs(new_world: Any, head: dict[str, Any]) -> None
 def test_other_numbers_are_not_written(new_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = new_world()
     export(world.run, world.spec)
-    real = export_torch.to_program
+    real = module.to_program
 
     def other(network: Any, *sizes: int) -> Any:
         with torch.no_grad():
             next(network.parameters()).add_(0.5)
         return real(network, *sizes)
 
-    monkeypatch.setattr(export_torch, "to_program", other)
+    monkeypatch.setattr(module, "to_program", other)
     with pytest.raises(ModelError, match="numbers are not PyTorch's"):
         export(world.run, world.spec, torch_export=True)
     assert not world.run.program_dir.exists()
@@ -64,5 +64,7 @@ def test_no_path_of_this_machine_is_in_it(new_world: Any) -> None:
     export(world.run, world.spec)
     export(world.run, world.spec, torch_export=True)
     with zipfile.ZipFile(world.run.program_dir / "model.pt2") as archive:
-        found = [name for name in archive.namelist() if b"site-packages" in archive.read(name) or b"/src/" in archive.read(name)]
+        found = [
+            name for name in archive.namelist() if b"site-packages" in archive.read(name) or b"/src/" in archive.read(name)
+        ]
     assert not found, "stack traces of the tracing"

@@ -32,6 +32,7 @@ def open_session(data: bytes, name: str, *, threads: int | None, remedy: str) ->
     refuse_external_data(data, name)
     import onnxruntime  # here, not above: it takes longer than everything else that is imported to predict
 
+    onnxruntime.disable_telemetry_events()  # where it was imported before this package, which turns the whole of it off
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or session_threads()
     options.inter_op_num_threads = 1

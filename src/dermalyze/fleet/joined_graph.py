@@ -14,8 +14,9 @@ from dermalyze.core.artefact import GRAPH_NAME, MAX_GRAPH_BYTES, Artefact, Graph
 from dermalyze.core.errors import ModelError
 from dermalyze.core.graph import CAM
 from dermalyze.core.onnx_prune import output_names
+from dermalyze.model.parity import PARITY_BATCHES, TOLERANCE, parity_images
 from dermalyze.ops.recipes import apply_recipe, pool, softmax
-from dermalyze.stages.export import PARITY_BATCHES, TOLERANCE, parity_images, reference_answers
+from dermalyze.stages.export import reference_answers
 
 
 def join_graphs(graphs: Sequence[bytes], *, cam: bool = False) -> bytes:

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
@@ -33,7 +31,7 @@ from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
-from dermalyze.core.second import packed, unpacked
+from dermalyze.core.second import packed
 from dermalyze.data.images import Preprocessing
 from dermalyze.data.int8 import export_int8
 from dermalyze.data.manifest import read_classes
@@ -41,15 +39,14 @@ from dermalyze.data.training_looks import training_looks
 from dermalyze.model.checkpoint import load_best
 from dermalyze.model.classifier import Classifier
 from dermalyze.model.closed_form import ClosedForm, cam_record, map_size, reason_against
-from dermalyze.model.deployed import OPSET, Deployed, DeployedPair, to_onnx
-from dermalyze.ops.recipes import RECIPES, apply_recipe
+from dermalyze.model.deployed import Deployed, DeployedPair, to_onnx
+from dermalyze.model.parity import TOLERANCE, measure_parity
+from dermalyze.model.program import write_program
 from dermalyze.ops.reference import answers
 from dermalyze.ops.tabular import Encoder
-from dermalyze.ops.tasks import TASKS, Task
+from dermalyze.ops.tasks import TASKS
 from dermalyze.report.map_grade import with_grade
 
-TOLERANCE = 1e-4  # largest difference of a probability between PyTorch and the graph
-PARITY_BATCHES = (1, 3)
 LICENCE_NOTE = (
     "The licence of the training images governs what this model may be used for; "
     "HAM10000 is CC BY-NC 4.0: with attribution (Tschandl et al. 2018, doi:10.1038/sdata.2018.161), not commercially."
@@ -94,10 +91,10 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         run: trained.
         spec: `inference.recipe` is what the artefact answers with.
         int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see `dermalyze.data.int8`.
-        torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.stages.export_torch`.
+        torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.model.program`.
 
     Raises:
-        UsageError: nothing has been trained, or another process works in the run.
+        UsageError: nothing has been trained (or exported, for what is made of an export), or another process works in the run.
         ModelError: the checkpoint is damaged or another run's, the network can't be exported, or its numbers differ.
         ResourceError: the folder can't be written.
     """
@@ -105,12 +102,10 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         raise UsageError("--int8 and --torch-export write two different things; export twice")
     if int8:
         return export_int8(run, spec)
-    if torch_export:
-        from dermalyze.stages.export_torch import export_program
-
-        return export_program(run, spec)
     with run.lock():
         run.probe_write()
+        if torch_export:
+            return write_program(run, run.artefact(spec.inference.recipe, threads=spec.train.threads), deployable(run)[0])
         for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         network, classifier, best = deployable(run)
@@ -164,82 +159,6 @@ def deployable(run: Run) -> tuple[Deployed, Classifier, dict[str, Any]]:
     answering = classifier if reason_against(classifier) is not None else ClosedForm(classifier)
     kind = DeployedPair if best["model"].get("second") is not None else Deployed
     return kind(answering, preprocessing.mean, preprocessing.std).eval(), classifier, best
-
-
-def measure_parity(
-    network: nn.Module, graph: Graph, height: int, width: int, task: Task = TASKS["multiclass"]
-) -> dict[str, Any]:
-    """Largest differences between PyTorch and the graph, over noise and smooth pictures, batch sizes and recipes; metadata,
-    where they are taken, are noise.
-
-    Raises:
-        ModelError: a probability differs by more than `TOLERANCE`, or is not finite.
-    """
-
-    metadata_BM = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), graph.metadata_width)).astype(np.float32)
-
-    def known(images_BHW3: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        return [metadata_BM[: len(images_BHW3)]] if graph.metadata_width else []
-
-    def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        logits, embedding, *_ = whole(images_BHW3)
-        return logits, embedding
-
-    def whole(images_BHW3: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        with torch.inference_mode():
-            pixels = unpacked(images_BHW3) if graph.second else (images_BHW3,)
-            outputs = network(*map(torch.from_numpy, (*pixels, *known(images_BHW3))))
-        return [output.numpy() for output in outputs]
-
-    def exported(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return graph.run(images_BHW3, *known(images_BHW3))
-
-    worst_probability = worst_embedding = worst_cam = 0.0
-    for images in parity_images(max(PARITY_BATCHES), height, width, second=graph.second):
-        for batch in PARITY_BATCHES:
-            for recipe in RECIPES:
-                ours, theirs = (apply_recipe(recipe, run, images[:batch], task.pool) for run in (forward, exported))
-                probability = float(np.abs(task.probabilities(ours[0]) - task.probabilities(theirs[0])).max())
-                scale = 1.0 + float(np.abs(ours[1]).max())
-                embedding = float(np.abs(ours[1] - theirs[1]).max()) / scale
-                if not (probability <= TOLERANCE and embedding <= 10 * TOLERANCE):
-                    raise ModelError(
-                        f"export: the graph's numbers are not PyTorch's: probabilities differ by {probability:.2g} (allowed "
-                        f"{TOLERANCE:g}; recipe {recipe}, batch {batch}), embedding by {embedding:.2g}; nothing was exported"
-                    )
-                worst_probability, worst_embedding = max(worst_probability, probability), max(worst_embedding, embedding)
-        if graph.cam_shape is not None:
-            ours_BChw, (theirs_BChw,) = whole(images)[2], graph.fetch(("cam",), images, *known(images))
-            cam = float(np.abs(ours_BChw - theirs_BChw).max()) / (1.0 + float(np.abs(ours_BChw).max()))
-            if not cam <= 10 * TOLERANCE:
-                raise ModelError(f"export: the graph's class-activation map is not PyTorch's: differs by {cam:.2g} (relative)")
-            worst_cam = max(worst_cam, cam)
-    return {
-        "max_probability_difference": worst_probability,
-        "max_relative_embedding_difference": worst_embedding,
-        **({"max_relative_cam_difference": worst_cam} if graph.cam_shape is not None else {}),
-        "tolerance": TOLERANCE,
-        "batches": list(PARITY_BATCHES),
-        "recipes": list(RECIPES),
-        "opset": OPSET,
-        "torch": torch.__version__,
-    }
-
-
-def parity_images(count: int, height: int, width: int, *, second: bool = False) -> list[NDArray[np.uint8]]:
-    """Two batches (count, height, width, 3) of pictures, always the same: noise, and smooth colours with a dark disc.
-
-    With `second`, cases whose second picture is of the other batch; of one it is missing, in the second batch of the first.
-    """
-    noise = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    skin = np.stack([200 + 40 * x, 150 + 30 * y, 130 + 20 * x * y], axis=-1)
-    smooth = np.stack([skin * np.where(x**2 + y**2 < (0.2 + 0.2 * i) ** 2, 0.4, 1.0)[..., None] for i in range(count)])
-    pictures = [noise, smooth.clip(0, 255).astype(np.uint8)]
-    if not second:
-        return pictures
-    there = np.arange(count)
-    return [packed(pictures[0], pictures[1], there != 1), packed(pictures[1], pictures[0], there != 0)]
 
 
 def reference_answers(graph: Graph, blank_M: NDArray[np.float32] | None, record: dict[str, Any]) -> dict[str, Any]:
