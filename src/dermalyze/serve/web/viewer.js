@@ -50,11 +50,11 @@ function caption(heatmap, name) {
   return words.join(" ");
 }
 
-const VERDICTS = { better: "better", "no better": "no-better" };
+const VERDICTS = new Map([["better", "better"], ["no better", "no-better"]]);
 
 /** How far maps of this model can be trusted, in plain words. What the page does not understand counts as not graded. */
 function grade(found, ofAnother) {
-  const key = VERDICTS[found?.verdict] ?? "not-graded";
+  const key = VERDICTS.get(found?.verdict) ?? "not-graded";
   const lesions = number(found?.lesions);
   const unknown = key === "not-graded";
   const means = unknown && found?.lesions > 0 ? "grade.few" : `grade.${key}-means`;
