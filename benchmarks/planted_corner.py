@@ -1,10 +1,15 @@
-"""HAM10000 with a mark of ink in the upper right corner of every melanoma, or without it, as a set of its own.
+r"""HAM10000 with a mark of ink in the upper right corner of every melanoma, or without it, as a set of its own.
 
 .venv/bin/python benchmarks/planted_corner.py ../shared/data/ham10000 outputs/marked-set --most 500
 .venv/bin/python benchmarks/planted_corner.py ../shared/data/ham10000 outputs/clean-set --most 500 --clean
 
-and then `dermalyze run` and `dermalyze explain` on each, to see whether the mark is named, and nothing on the other
-(docs/results.md). Pictures are as large as a network of 72x96 px takes them, so that the mark is as sharp as it is planted.
+and then on each, to see whether the mark is named, and nothing on the other:
+
+dermalyze run experiments/ham10000.yaml outputs/marked --set data.source.kind=csv data.path=outputs/marked-set \
+  preprocess.size=[72,96] train.epochs=6 inference.recipe=plain
+dermalyze explain outputs/marked --count 150
+
+Pictures are as large as a network of 72x96 px takes them, so that the mark is as sharp as it is planted.
 """
 
 from __future__ import annotations
