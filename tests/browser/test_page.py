@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mapped import GRADES
 from PIL import Image
-from web_page import Watched, named, needs_browser
+from web_page import HEATMAP, Watched, named, needs_browser
 
+from dermalyze.core.map_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 
 pytestmark = needs_browser
@@ -121,6 +123,49 @@ def test_heat_map_moves_and_changes_class(open_page: Opener, lesions: list[Path]
     with w.page.expect_response("**/v1/predict"):
         w.page.get_by_label("Heat map for").select_option("bcc")
     assert w.sent[-1]["class"] == "bcc"
+
+
+@pytest.mark.parametrize(
+    ("grade", "state", "words"),
+    [
+        (
+            GRADES["better"],
+            "better",
+            "better than a blob in the middle and a random map do. That was measured on 40",
+        ),
+        (GRADES["no better"], "no-better", "no better than a blob in the middle does. That was measured on 40 test lesions"),
+        (GRADES["not graded"], "not-graded", "There were too few test lesions (5)"),
+        (UNGRADED.model_dump(), "not-graded", "has not been measured"),
+        (None, "not-graded", "has not been measured"),
+        ({"verdict": HOSTILE, "words": HOSTILE}, "not-graded", "has not been measured"),
+        ({"verdict": "constructor"}, "not-graded", "has not been measured"),
+    ],
+    ids=["better", "no better", "few", "never judged", "older server", "hostile", "odd"],
+)
+def test_a_map_says_how_far_it_is_to_be_trusted(
+    open_page: Opener, lesions: list[Path], grade: dict[str, Any] | None, state: str, words: str
+) -> None:
+    w = open_page()
+    w.changed(**PLAINLY, predicted_class="nv", heatmap={**HEATMAP, "grade": grade})
+    w.ask(lesions[0])
+    shown = w.page.locator(".grade")
+    assert shown.get_attribute("data-grade") == state
+    assert words in shown.inner_text()
+    assert ("Do not rely on this map" in shown.inner_text()) == (state == "no-better")
+    assert ("Faithfulness" in shown.inner_text()) == (state != "not-graded")
+    assert "this map is for another" not in shown.inner_text()
+    w.changed(**PLAINLY, predicted_class="mel", heatmap={**HEATMAP, "grade": grade})
+    w.ask(lesions[0])
+    assert ("this map is for another" in shown.inner_text()) == (state != "not-graded")
+    w.page.get_by_label("Picture alone").check()
+    assert shown.is_hidden()
+
+
+def test_a_model_that_was_never_judged_says_so(open_page: Opener, lesions: list[Path]) -> None:
+    w = open_page()
+    w.changed(**PLAINLY)
+    w.ask(lesions[0])
+    assert w.page.locator(".grade").get_attribute("data-grade") == "not-graded"
 
 
 def test_batch_sorts_and_downloads(open_page: Opener, lesions: list[Path], noise: Path, tmp_path: Path) -> None:

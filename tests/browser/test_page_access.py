@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_page import CONTRAST, FAULTS, PATIENCE_MS, Watched, needs_browser
+from mapped import GRADES
+from web_page import CONTRAST, FAULTS, HEATMAP, PATIENCE_MS, Watched, needs_browser
 
 import dermalyze
 from dermalyze.config.classes import HAM10000_CLASSES
@@ -25,7 +26,10 @@ def states(w: Watched, lesions: list[Path], noise: Path) -> Iterator[str]:
     yield "start"
     for outcome in ("answer", "caution", "set"):
         decision, verdict = "set" if outcome == "set" else "answer", "accept" if outcome == "answer" else "caution"
-        w.changed(decision=decision, verdict=verdict, abstain=False, prediction_set=["mel", "nv"])
+        grade = dict(zip(("answer", "caution", "set"), GRADES.values(), strict=True))[outcome]
+        w.changed(
+            decision=decision, verdict=verdict, abstain=False, prediction_set=["mel", "nv"], heatmap={**HEATMAP, "grade": grade}
+        )
         assert w.ask(lesions[0]) == outcome
         yield outcome
     w.unchanged()

@@ -17,10 +17,14 @@ from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
+from dermalyze.core.map_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
+from dermalyze.data.images import decode, to_size
 from dermalyze.model.attribution import explain_batch
 from dermalyze.report import explaining
+from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.verify import verify
 from dermalyze.stages.explain import explain
 from dermalyze.stages.export import export
 from dermalyze.stages.probe import probe
@@ -111,6 +115,49 @@ def test_named_pictures_and_foreign_ones(run_of: tuple[Run, Any], tmp_path: Path
     assert "of the train part: the network was made with it" in page
     assert "The maps were not judged" in page
     assert {panel["grade"] for case in values["cases"] for panel in case["panels"]} == {"not graded"}
+
+
+def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[..., Any]) -> None:
+    """`explain`, and without a further step the predictor gives its closed-form map with its verdict."""
+    world = new_world(split={"fractions": {"train": 0.3, "val": 0.1, "cal": 0.1, "test": 0.5}})
+    run, spec = world.run, world.spec
+    export(run, spec)
+    probe(run, spec)
+    ungraded = Predictor(run.root, threads=1)
+    assert ungraded.predict(world.images[0], explain=True).cam_grade == UNGRADED
+    found = explain(run, spec, count=50, cases=1)  # without closed_form: gradcam has its maps
+    closed = explain(run, spec, count=50, cases=1, methods=["closed_form"])
+    (network,) = closed.values["networks"]
+    for one in (found, closed):
+        said = one.values["networks"][0]["grades"]
+        verdict = said.get("closed_form", said.get("gradcam"))
+        assert verdict["verdict"] in ("better", "no better"), "enough lesions to say something"
+        assert one.values["served_grade"]["verdict"] == verdict["verdict"]
+        assert f"heat maps that are served: {verdict['sentence']}" in one.lines()[-4]
+    served = Predictor(run.root, threads=1)
+    answer = served.predict(world.images[0], explain="nv")
+    assert answer.cam_grade is not None
+    assert answer.cam_grade.model_dump() == closed.values["served_grade"]
+    assert answer.cam_grade.lesions == network["groups"] >= 10
+    for ours, theirs in (
+        (answer.cam_grade.faithfulness, network["methods"]["closed_form"]["faithfulness"]),
+        *((answer.cam_grade.over[floor], network["grades"]["closed_form"]["over"][floor]) for floor in ("centre", "random")),
+    ):
+        assert ours is not None
+        assert ours.model_dump() == {name: theirs[name] for name in ("value", "low", "high")}
+    own = explaining.Network.open(run)
+    pixels = to_size(decode(world.images[0].read_bytes()).image, own.preprocessing)[None]
+    by_explain = explain_batch(own.model, own.tensor(pixels), "closed_form", own.classes.index("nv"), signed=True).grid.numpy()[
+        0
+    ]
+    np.testing.assert_allclose(answer.cam, by_explain, atol=1e-4 * max(1.0, float(np.abs(by_explain).max())))
+    assert verify(run.root).passed
+    assert any(str(answer.cam_grade.words) in check.found for check in verify(run.root).checks)
+    sha256 = served.artefact.sha256
+    export(run, spec)
+    assert Predictor(run.root, threads=1).artefact.sha256 == sha256, "a new export of the same weights keeps its grade"
+    explain(run, spec, count=3, cases=1, methods=["closed_form"])
+    assert Predictor(run.root, threads=1).artefact.sha256 == sha256, "and fewer lesions take nothing away"
 
 
 def test_the_exported_graph_gives_the_same_map(probed: tuple[Run, Any]) -> None:

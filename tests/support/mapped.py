@@ -2,11 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from dermalyze.core.artefact import parse_record
+from dermalyze.core.atomic import json_bytes
 
 MAP = (3, 4)
 """(h, w) of the map of 12 x 16 pixels."""
 CAM_RECORD = {"kind": "closed_form", "reason": "a stand-in", "height": MAP[0], "width": MAP[1]}
+
+GRADES = {
+    "better": {
+        "verdict": "better",
+        "words": "better than a centred blob and a random map for this model",
+        "faithfulness": {"value": 0.073, "low": 0.053, "high": 0.098},
+        "over": {
+            "centre": {"value": 0.018, "low": 0.003, "high": 0.034},
+            "random": {"value": 0.076, "low": 0.046, "high": 0.113},
+        },
+        "lesions": 40,
+        "level": 0.95,
+    },
+    "no better": {
+        "verdict": "no better",
+        "words": "no better than a centred blob for this model",
+        "faithfulness": {"value": 0.055, "low": 0.029, "high": 0.083},
+        "over": {
+            "centre": {"value": -0.001, "low": -0.037, "high": 0.029},
+            "random": {"value": 0.058, "low": 0.019, "high": 0.096},
+        },
+        "lesions": 40,
+        "level": 0.95,
+    },
+    "not graded": {
+        "verdict": "not graded",
+        "words": "not graded: too few pictures",
+        "faithfulness": {"value": 0.2, "low": None, "high": None},
+        "over": {
+            "centre": {"value": 0.1, "low": None, "high": None},
+            "random": {"value": 0.1, "low": None, "high": None},
+        },
+        "lesions": 5,
+        "level": 0.95,
+    },
+}
+"""What `explain` may find of a model's maps."""
+
+
+def graded(record: dict[str, Any], verdict: str) -> dict[str, Any]:
+    """The content of an `artefact.json` with a grade of its own maps."""
+    scores_sha256 = parse_record(json_bytes(record)).scores_sha256
+    return {**record, "cam_grade": GRADES[verdict], "graded_scores_sha256": scores_sha256}
 
 
 def mapped_graph(classes: int = 3, height: int = 12, width: int = 16) -> bytes:

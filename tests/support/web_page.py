@@ -19,6 +19,14 @@ ARGUMENTS = [
 ]  # fmt: skip
 PATIENCE_MS = 60_000  # nothing is timed; a machine at work is slow
 
+HEATMAP = {
+    "png_base64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4+1y1AgAHcAKC0HG4fwAAAABJRU5ErkJggg==",
+    "class": "nv",
+    "method": "class-activation map",
+    "signed": False,
+}
+"""A heat map of one pixel, without its grade."""
+
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
     reason="the tests of the web page need Chromium (make browser) and playwright (the extra dev)",

@@ -23,6 +23,7 @@ from dermalyze.core.errors import ModelError, ResourceError
 from dermalyze.core.graph import GRAPH_NAME as GRAPH_NAME
 from dermalyze.core.graph import REMEDY as _REMEDY
 from dermalyze.core.graph import Graph as Graph
+from dermalyze.core.map_grade import UNGRADED, MapGrade
 from dermalyze.core.onnx_session import brief
 from dermalyze.core.second import packed
 
@@ -122,6 +123,8 @@ class ArtefactRecord(_Record):
     reference: ReferenceRecord | None = None
     evaluated_answers_sha256: Sha256 | None = None
     evaluation_files: dict[Literal["model_card.md", "metrics.json"], Sha256] = {}
+    graded_scores_sha256: Sha256 | None = None
+    cam_grade: MapGrade | None = None
 
     @property
     def scores_sha256(self) -> str:
@@ -129,7 +132,7 @@ class ArtefactRecord(_Record):
         lacking = {name for name in ("metadata", "second", "cam") if getattr(self, name) is None}  # as older records do
         lacking |= {"task"} if self.task == "multiclass" else set()
         made_from_them = {"calibration", "calibration_files", "reference", "evaluated_answers_sha256", "evaluation_files"}
-        without = made_from_them | lacking | {"looks"}
+        without = made_from_them | lacking | {"looks", "cam_grade", "graded_scores_sha256"}
         values = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -192,6 +195,8 @@ class Artefact:
             raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {_REMEDY}")
         if record.evaluation_files and record.evaluated_answers_sha256 != record.answers_sha256:
             raise ModelError(f"{RECORD_NAME}: its evaluation is of other answers than the model gives; evaluate the run again")
+        if record.cam_grade is not None and record.graded_scores_sha256 != record.scores_sha256:
+            raise ModelError(f"{RECORD_NAME}: the grade of its maps is of another model; explain the run again")
         kept = dict.fromkeys(LIMITS, b"")
         for name, expected in files.items():
             with _reading(folder / name, LIMITS.get(name)) as stream:
@@ -226,6 +231,11 @@ class Artefact:
     def descriptions(self) -> dict[str, str]:
         """Class name to description."""
         return {entry.name: entry.description for entry in self.record.classes}
+
+    @property
+    def cam_grade(self) -> MapGrade:
+        """How far its class-activation maps are to be trusted."""
+        return self.record.cam_grade or UNGRADED
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 from pathlib import Path
 
 from dermalyze.core.errors import UsageError
@@ -65,3 +67,17 @@ def available_memory_bytes() -> int | None:
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
         free.append(max(1, limit - used))
     return min(free, default=None)
+
+
+def step_back(nice: int = 5) -> None:
+    """Let other threads go before this one where the system knows priorities of threads (Linux); elsewhere nothing happens.
+
+    For work that takes a core as long as there is any, beside a thread that must answer at once.
+
+    >>> import threading
+    >>> worker = threading.Thread(target=step_back)
+    >>> worker.start(); worker.join()
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

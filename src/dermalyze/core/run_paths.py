@@ -244,6 +244,11 @@ class RunPaths:
     def gallery_path(self) -> Path:
         return self.explain_dir / "gallery.html"
 
+    @property
+    def map_grade_path(self) -> Path:
+        """The verdict on the maps that the export gives; see `dermalyze.report.map_grade`."""
+        return self.explain_dir / "grade.json"
+
     def map_scores_path(self, weights_sha256: str) -> Path:
         """What maps of one network scored, picture by picture; it may be another run's network."""
         return self.explain_dir / f"scores-{weights_sha256[:12]}.json"

@@ -262,6 +262,7 @@ def _limit(artefact: Artefact, small: Predictions) -> dict[str, Any] | None:
 def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibration: dict[str, Any]) -> dict[str, Any]:
     """The full artefact's record, as the small one's."""
     kept = {key: value for key, value in values.items() if not key.startswith("evaluat")}
+    kept |= {"cam_grade": None, "graded_scores_sha256": None}
     precision = {"kind": "int8", "method": method, "of_model_sha256": values["files"][GRAPH_NAME]}
     made = {
         **kept,

@@ -54,7 +54,8 @@ def predict(
         metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
         second: the second picture of the one image that is asked for, of a model of two pictures a case.
         explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
-            predicted class. The map is of the picture as it stands, also where the recipe asks further views of it.
+            predicted class, and whether such maps can be trusted. The map is of the picture as it stands, also where the
+            recipe asks further views of it.
         provider: "onnxruntime", "openvino" or "auto"; see `Predictor`.
 
     Raises:
@@ -90,6 +91,7 @@ def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> It
         if row.cam is not None and row.picture is not None:
             caption = f"What spoke for {row.cam_class} ({row.probabilities[row.cam_class or '']:.0%})"
             caption += "; refer to a person" if row.abstain else ""
+            caption += f". Heat maps of this model: {row.cam_grade.words}." if row.cam_grade is not None else ""
             name = f"{row.index:05d}-{(row.sha256 or '')[:12]}.png"
             write_bytes(folder / name, overlay_png(row.picture, row.cam, predictor.preprocessing, caption=caption))
         yield replace(row, picture=None)

@@ -41,7 +41,7 @@ _PROPERTIES: dict[str, Any] = {
     "model": {"type": "string", "description": "Default: the first of /v1/models."},
     "class": {"type": "string", "description": "The class that the heat map is of; default: the predicted one."},
 }  # fmt: skip
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "model": {"name": "ham10000", "sha256": "5f0c" * 16, "recipe": "flips", "calibrated": True},
     "results": [
         {
@@ -76,6 +76,24 @@ _EXAMPLE = {
     ],
     "disclaimer": DISCLAIMER,
 }
+_HEATMAP = {
+    "png_base64": "iVBORw0KGgo=",
+    "class": "nv",
+    "method": "class-activation map",
+    "signed": False,
+    "grade": {
+        "verdict": "no better",
+        "words": "no better than a centred blob for this model",
+        "faithfulness": {"value": 0.055, "low": 0.029, "high": 0.083},
+        "over": {
+            "centre": {"value": -0.001, "low": -0.037, "high": 0.029},
+            "random": {"value": 0.058, "low": 0.019, "high": 0.096},
+        },
+        "lesions": 40,
+        "level": 0.95,
+    },
+}
+_EXPLAINED = {**_EXAMPLE, "results": [{**_EXAMPLE["results"][0], "heatmap": _HEATMAP}]}
 
 
 def build_app(
@@ -111,7 +129,7 @@ def build_app(
 
 
 def _routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/predict", **_documented("Answers for one or several images", _PROPERTIES, "file"))
+    @app.post("/v1/predict", **_documented("Answers for one or several images", _PROPERTIES, _EXAMPLE))
     async def predict(request: Request) -> Response:
         """One answer an image. A bad one among several has an `error` in its place; a bad single one is refused as a whole."""
         return _json(await service.predict(request.receive, _headers(request)))
@@ -119,7 +137,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     one = {**_PROPERTIES, "file": {**_BINARY, "description": "One image."}}
     del one["explain"]
 
-    @app.post("/v1/explain", **_documented("The answer for one image, with a heat map", one, "file"))
+    @app.post("/v1/explain", **_documented("The answer for one image, with a heat map", one, _EXPLAINED))
     async def explain(request: Request) -> Response:
         """As `/v1/predict` with `explain`, of one image."""
         return _json(await service.predict(request.receive, _headers(request), explain=True))
@@ -193,12 +211,12 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": replies.ErrorReply, "description": ", ".join(codes[status])} for status in statuses}
 
 
-def _documented(summary: str, properties: dict[str, Any], *required: str) -> dict[str, Any]:
+def _documented(summary: str, properties: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     """What FastAPI is told of a route that reads its multipart body itself."""
-    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    schema = {"type": "object", "properties": properties, "required": ["file"], "additionalProperties": False}
     body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     good: dict[int | str, dict[str, Any]] = {
-        200: {"model": replies.PredictReply, "content": {"application/json": {"example": _EXAMPLE}}}
+        200: {"model": replies.PredictReply, "content": {"application/json": {"example": example}}}
     }
     return {
         "summary": summary,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dermalyze.core.errors import DataError, one_line
+from dermalyze.core.machine import step_back
 from dermalyze.data.images import ImageError, Preprocessing, sniff
 from dermalyze.serve import frames
 from dermalyze.serve.preparing import formats, prepare
@@ -52,6 +53,7 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | m
 def main() -> None:
     """Serve one channel until it is closed."""
     channel = socket.socket(fileno=int(sys.argv[1]))
+    step_back()
     confine(int(sys.argv[2]))
     frames.send(channel, {"ready": True})
     with contextlib.suppress(frames.Gone, BrokenPipeError, ConnectionResetError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dermalyze.core.errors import ModelError
+from dermalyze.core.machine import step_back
 from dermalyze.ops.tabular import Value
 from dermalyze.serve.prediction import Prediction
 from dermalyze.serve.predictor import Predictor
@@ -79,6 +80,7 @@ class Engine:
             thread.join(timeout=5)
 
     def _work(self) -> None:
+        step_back()  # /live and refusals first
         while (jobs := self._take()) is not None:
             for job, result in zip(jobs, self._run(jobs), strict=True):
                 job.loop.call_soon_threadsafe(_tell, job.done, result)

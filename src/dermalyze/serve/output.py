@@ -68,9 +68,9 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     print(f"{'#':>5}  {'image':12}  {what:{width}}  {head}" + ("  name" if names else ""), file=stream)
     errors, leak = 0, None
     lacking: Counter[str] = Counter()
-    alone = 0
+    alone, grade = 0, None
     for row in rows:
-        errors, leak = errors + (row.error is not None), row.accepted_leak or leak
+        errors, leak, grade = errors + (row.error is not None), row.accepted_leak or leak, row.cam_grade or grade
         lacking.update(row.metadata_unknown or ())
         alone += row.error is None and NO_SECOND in row.notes
         image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
@@ -93,6 +93,9 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         print(
             f"Answered without a second picture: {alone}; give it with --second or in a CSV's column second_path", file=stream
         )
+    if grade:
+        lesions = f" ({grade.lesions} test lesions)" if grade.lesions else ""
+        print(f"Heat maps of this model: {one_line(grade.words)}{lesions}", file=stream)
     print(DISCLAIMER, file=stream)
     return errors
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dermalyze.core.map_grade import MapGrade
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve.gate import Gate
 
@@ -50,6 +51,7 @@ class Prediction(Mapping[str, Any]):
             last map, in units of logits; of the picture as it stands, whatever further views the recipe asks; see
             `dermalyze.serve.heatmap`.
         cam_class: the class of `cam`.
+        cam_grade: with `explain`, how far maps of this model are to be trusted, measured on its test lesions.
         picture: with `explain`, the decoded picture, upright.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.
@@ -88,6 +90,7 @@ class Prediction(Mapping[str, Any]):
     gate: Gate | None = None
     cam: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     cam_class: str | None = None
+    cam_grade: MapGrade | None = None
     picture: Image | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
@@ -117,6 +120,8 @@ class Prediction(Mapping[str, Any]):
             values |= {"reason": self.reason} if self.reason else {}
             values |= {"verdict": self.verdict, "reasons": list(self.reasons)} if self.verdict is not None else {}
             values |= {"metadata_unknown": list(self.metadata_unknown)} if self.metadata_unknown is not None else {}
+        if self.cam_grade is not None:
+            values["heatmap"] = {"class": self.cam_class, "grade": self.cam_grade.model_dump()}
         values |= {"notes": list(self.notes)} if self.notes else {}
         values |= {"accepted_leak": self.accepted_leak} if self.accepted_leak else {}
         return {**values, "disclaimer": DISCLAIMER}

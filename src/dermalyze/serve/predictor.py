@@ -309,6 +309,7 @@ class Predictor:
                 **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate", "picture")},
                 cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
                 cam_class=shown if cam_BChw is not None else None,
+                cam_grade=self.artefact.cam_grade if cam_BChw is not None else None,
                 notes=(*blank.notes, *said),
                 verdict=verdict,
                 reasons=reasons,

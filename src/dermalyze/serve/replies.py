@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dermalyze.core.map_grade import MapGrade
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Numeric
 from dermalyze.serve.gate import UNJUDGED
@@ -76,7 +77,7 @@ class Heatmap(_Reply):
     name: str = Field(alias="class")
     method: str
     signed: bool
-    grade: str | None
+    grade: MapGrade = Field(description="How far heat maps of this model are to be trusted; the same for every picture.")
 
 
 class ImageReply(BaseModel):
@@ -200,13 +201,14 @@ def image_reply(
     }
 
 
-def heatmap_reply(png: bytes, of_class: str) -> dict[str, Any]:
+def heatmap_reply(png: bytes, of_class: str, grade: MapGrade) -> dict[str, Any]:
     """A heat map's fields.
 
-    >>> heatmap_reply(b"x", "mel")["class"]
-    'mel'
+    >>> from dermalyze.core.map_grade import UNGRADED
+    >>> heatmap_reply(b"x", "mel", UNGRADED)["grade"]["verdict"]
+    'not graded'
     """
-    words = {"class": of_class, "method": "class-activation map", "signed": False, "grade": None}
+    words = {"class": of_class, "method": "class-activation map", "signed": False, "grade": grade.model_dump()}
     return {"png_base64": base64.b64encode(png).decode(), **words}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from dermalyze.config.serve import ServeSpec
 from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.machine import session_threads
+from dermalyze.core.map_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.ops.tabular import Value
 from dermalyze.serve.decoding import Decoders
@@ -235,7 +236,7 @@ class Service:
         if answer.cam is not None:
             size = (prepared.width, prepared.height)
             png = await asyncio.to_thread(heat_png, answer.cam, size, predictor.preprocessing)
-            heatmap = heatmap_reply(png, str(answer.cam_class))
+            heatmap = heatmap_reply(png, str(answer.cam_class), answer.cam_grade or UNGRADED)
         return image_reply(
             answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )

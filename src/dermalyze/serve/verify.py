@@ -143,7 +143,7 @@ def _map_of(artefact: Artefact) -> str:
     cam = artefact.record.cam
     if cam is None:
         return "none (exported by an older version)"
-    return f"{cam.height} x {cam.width} places" if cam.kind != "none" else f"none: {cam.reason}"
+    return f"{cam.height} x {cam.width} places; {artefact.cam_grade.words}" if cam.kind != "none" else f"none: {cam.reason}"
 
 
 def _hashed(path: Path, expected: str, name: str) -> Check:

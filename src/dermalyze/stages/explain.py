@@ -37,6 +37,7 @@ from dermalyze.report.explain_sections import choose_sections
 from dermalyze.report.explaining import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
 from dermalyze.report.gathering import read_calibration
 from dermalyze.report.judged import scores_of
+from dermalyze.report.map_grade import grade_line, keep_grade
 
 MOST_OWN = 60
 """Pictures that are named or lie in a folder; more make a page that no browser likes."""
@@ -67,6 +68,7 @@ class ExplainResult:
         for network in self.values["networks"]:
             alarms, tried = rim_sentences(network)
             lines += [trust(network), *alarms, tried]
+        lines += [grade_line(self.values["served_grade"])] if self.values["served_grade"] else []
         return [*lines, f"{len(self.values['cases'])} explained pictures: {self.page}", f"numbers: {self.record}", DISCLAIMER]
 
 
@@ -157,6 +159,7 @@ def explain(
         train = read_predictions(train_path) if train_path.exists() else None
         values, drawings = draw(todo, judges, train, world)
         sample = {"pictures": len(lesions) if count else 0, "seed": spec.seed}
+        grade = keep_grade(run, verdicts[0], networks[0].preprocessing, spec.evaluate.level) if verdicts else None
         record: dict[str, Any] = {
             "schema_version": 1,
             "title": f"{spec.name}: where the network looks",
@@ -167,6 +170,7 @@ def explain(
             "accepted_leak": judges[0].artefact.record.accepted_leak,
             "sample": sample,
             "networks": verdicts,
+            "served_grade": grade.model_dump() if grade is not None else None,
             "sections": sections,
             "cases": values,
             "disclaimer": DISCLAIMER,

@@ -45,6 +45,7 @@ from dermalyze.model.program import write_program
 from dermalyze.ops.reference import answers
 from dermalyze.ops.tabular import Encoder
 from dermalyze.ops.tasks import TASKS
+from dermalyze.report.map_grade import with_grade
 
 LICENCE_NOTE = (
     "The licence of the training images governs what this model may be used for; "
@@ -133,7 +134,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         record, more = with_calibration(run, {**values, "cam": cam_record(against, cam_size)})
         blank = np.array(encoder.blank, np.float32) if encoder is not None else None
         record["reference"] = reference_answers(graph, blank, record)
-        record, evaluation = earlier_evaluation(run.artefact_dir, record)
+        record, evaluation = earlier_evaluation(run.artefact_dir, with_grade(run, record))
         text = json_bytes(record)
         publish({**files, **more, **evaluation, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
         return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mapped import CAM_RECORD, mapped_graph
+from mapped import CAM_RECORD, GRADES, graded, mapped_graph
 from PIL import Image
 from serving import BOUNDARY, FILE, multipart, picture
 
@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 
 from dermalyze.config.serve import ServeSpec
 from dermalyze.core.errors import ConfigError, UsageError
+from dermalyze.core.map_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve import replies
 from dermalyze.serve.app import build_app
@@ -177,6 +178,26 @@ def test_a_model_with_maps_and_an_evaluation(artefact_writer: Callable[..., Path
         service.close()
 
 
+@pytest.mark.parametrize("verdict", [*GRADES, None])
+def test_a_heat_map_carries_its_grade(artefact_writer: Callable[..., Path], tmp_path: Path, verdict: str | None) -> None:
+    """The grade of the artefact, in both routes and in the client, whichever class is asked for."""
+    folder = artefact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
+    if verdict is not None:
+        record = folder / "artefact.json"
+        record.write_text(json.dumps(graded(json.loads(record.read_text()), verdict)))
+    service = Service([folder], ServeSpec(decoders=1, threads=1))
+    expected = GRADES[verdict] if verdict is not None else UNGRADED.model_dump()
+    assert Predictor(folder, threads=1).artefact.cam_grade.model_dump() == expected
+    try:
+        client = client_of(service)
+        for path, wish in (("explain", {}), ("explain", {"class": "vasc"}), ("predict", {"explain": "true"})):
+            values = client.post(f"/v1/{path}", files=files(picture()), data=wish).json()
+            replies.PredictReply.model_validate(values)
+            assert values["results"][0]["heatmap"]["grade"] == expected
+    finally:
+        service.close()
+
+
 def test_rows_of_metadata() -> None:
     assert metadata_rows('[{"age": 1}, {"age": null}]', 2) == [{"age": 1}, {"age": None}]
     with pytest.raises(Refusal):
@@ -322,8 +343,11 @@ def test_two_models_of_one_name_are_refused(artefact: Path) -> None:
 
 def test_openapi_has_examples_that_fit_it(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
-    example = schema["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
-    replies.PredictReply.model_validate(example)
+    for path, mapped in (("predict", False), ("explain", True)):
+        example = schema["paths"][f"/v1/{path}"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+        assert (replies.PredictReply.model_validate(example).results[0].heatmap is not None) == mapped
+    grade = schema["components"]["schemas"]["MapGrade"]
+    assert set(grade["required"]) == set(GRADES["better"])
     assert "multipart/form-data" in schema["paths"]["/v1/explain"]["post"]["requestBody"]["content"]
     assert all("cdn" not in json.dumps(part) for part in schema["paths"].values())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from typing import Any
 
@@ -94,3 +96,23 @@ def test_a_bad_image_is_not_the_others_fault() -> None:
     assert found[3] == 3
     assert isinstance(found[2], Refusal)
     assert found[2].code == "model_fault"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities of their own")
+def test_the_networks_let_the_event_loop_go_first() -> None:
+    found: list[int] = []
+
+    class Looking(Predictor):
+        def answer(self, prepared: list[Any], known: list[Any], explain: Any) -> list[Any]:
+            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return [blank.pixels for blank, _ in prepared]
+
+    engine = Engine(1, 1)
+    predictor, picture = Looking(), Picture(7)
+
+    async def ask() -> Any:
+        return await engine.answer(predictor, picture, {})  # type: ignore[arg-type]
+
+    assert asyncio.run(ask()) == 7
+    engine.close()
+    assert found[0] > os.getpriority(os.PRIO_PROCESS, 0)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from mapped import CAM_RECORD, MAP, mapped_graph
+from mapped import CAM_RECORD, GRADES, MAP, graded, mapped_graph
 from PIL import Image
 
 from dermalyze.core.errors import ModelError, ResourceError, UsageError
 from dermalyze.data.preprocessing import Preprocessing
 from dermalyze.serve.answers import predict
 from dermalyze.serve.heatmap import colours, heat, heat_png, overlay_png, spread, strength
+from dermalyze.serve.output import write
 from dermalyze.serve.predictor import Predictor
 
 HALF = (0.5, 0.5, 0.5)
@@ -116,11 +118,14 @@ def test_predict_explains_the_plain_view(folder: Path) -> None:
     pixels = np.zeros((24, 32, 3), np.uint8)
     pixels[:8, :8] = (255, 30, 60)
     with_map, without = predictor.predict(pixels, explain=True), predictor.predict(pixels)
-    assert with_map == without.__class__(**{**without.__dict__, "cam_class": with_map.predicted_class})
+    assert with_map == without.__class__(
+        **{**without.__dict__, "cam_class": with_map.predicted_class, "cam_grade": predictor.artefact.cam_grade}
+    )
     assert with_map.cam is not None
     assert with_map.cam.shape == MAP
     assert np.abs(with_map.cam).argmax() == 0, "the colour stands in the first cell, whatever mirror images the recipe asks"
-    assert (without.cam, without.picture, without.cam_class) == (None, None, None)
+    assert (without.cam, without.picture, without.cam_class, without.cam_grade) == (None, None, None, None)
+    assert "heatmap" not in without.as_dict()
     assert with_map.picture is not None
     assert with_map.picture.size == (32, 24)
     assert "cam" not in with_map.as_dict()
@@ -166,6 +171,54 @@ def test_the_folder_of_overlays(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError):
         list(predict(folder, [tmp_path / "DOE_JOHN.png"], explain=tmp_path / "file"))
+
+
+@pytest.mark.parametrize("verdict", GRADES)
+def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Path, verdict: str) -> None:
+    pixels = np.zeros((24, 32, 3), np.uint8)
+    pixels[:8, :8] = (255, 30, 60)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    before = Predictor(folder, threads=1).predict(pixels, explain=True)
+    assert before.cam_grade is not None
+    assert (before.cam_grade.verdict, before.cam_grade.lesions) == ("not graded", 0)
+    record = folder / "artefact.json"
+    record.write_text(json.dumps(graded(json.loads(record.read_text()), verdict)))
+    after = Predictor(folder, threads=1).predict(pixels, explain=True)
+    assert after.probabilities == before.probabilities
+    assert after.as_dict()["heatmap"] == {"class": after.predicted_class, "grade": GRADES[verdict]}
+    json.dumps(after.as_dict(), allow_nan=False)
+    table, lines = io.StringIO(), io.StringIO()
+    for stream, format in ((table, "table"), (lines, "jsonl")):
+        rows = predict(folder, [tmp_path / "a.png"], explain=tmp_path / verdict)
+        write(rows, stream, classes=rows.classes, format=format)  # type: ignore[arg-type]
+    words, lesions = str(GRADES[verdict]["words"]), GRADES[verdict]["lesions"]
+    assert f"Heat maps of this model: {words} ({lesions} test lesions)\n" in table.getvalue()
+    assert json.loads(lines.getvalue())["heatmap"]["grade"]["verdict"] == verdict
+
+
+def test_the_grade_stands_under_the_drawn_picture(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dermalyze.serve import heatmap
+
+    captions: list[str] = []
+    monkeypatch.setattr(heatmap, "overlay_png", lambda *_, caption, **__: captions.append(caption) or b"")
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    record = folder / "artefact.json"
+    record.write_text(json.dumps(graded(json.loads(record.read_text()), "no better")))
+    list(predict(folder, [tmp_path / "a.png"], explain=tmp_path / "maps"))
+    assert captions[0].endswith("Heat maps of this model: no better than a centred blob for this model.")
+
+
+def test_a_grade_of_another_model_is_refused(folder: Path) -> None:
+    record = folder / "artefact.json"
+    values = graded(json.loads(record.read_text()), "better")
+    for stale in ({"recipe": "plain"}, {"graded_scores_sha256": None}, {"cam": {**CAM_RECORD, "reason": "another"}}):
+        record.write_text(json.dumps({**values, **stale}))
+        with pytest.raises(ModelError, match="the grade of its maps is of another model; explain the run again"):
+            Predictor(folder, threads=1)
+    for bad in ({"verdict": "good"}, {"lesions": -1}, {"words": ""}, {"level": 2}, {"extra": 1}, {"over": {"best": None}}):
+        record.write_text(json.dumps({**values, "cam_grade": {**GRADES["better"], **bad}}))
+        with pytest.raises(ModelError, match=r"artefact\.json: cam_grade"):
+            Predictor(folder, threads=1)
 
 
 def test_a_model_without_a_map_refuses_before_the_first_image(make_artefact: Any, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ export function answerPage(one, descriptions, { actions, again }) {
   const rows = ranked(result, descriptions);
   const names = new Map(rows.map(([name, words]) => [name, words]));
   const refused = outcome === "refer";
-  const figure = viewer({ url: one.url, heatmap: refused ? null : result.heatmap, note: result.heatmap_note, names, again });
+  const figure = viewer({ url: one.url, heatmap: refused ? null : result.heatmap, note: result.heatmap_note, names,
+    predicted: result.predicted_class, again });
   const numbers = rows.length ? probabilities(result, rows, refused) : null;
   return el("article", { class: "case", "aria-labelledby": "answer-heading" },
     verdict(result, outcome, rows, descriptions),

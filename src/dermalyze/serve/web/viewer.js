@@ -1,17 +1,17 @@
 // The picture with its heat map: one over the other with a slider, or side by side.
 
 import { el } from "./dom.js";
-import { percent, t } from "./texts.js";
+import { number, percent, t, third } from "./texts.js";
 
 const PNG_BASE64 = /^[A-Za-z0-9+/=\s]+$/;
 const START = 50;
 
 /**
  * The figure of one case.
- * `url` is the picture in this browser, shown upright as the model saw it; `heatmap` and `names` (class to words) come from
- * the server; `again(className)` asks for another class's map.
+ * `url` is the picture in this browser, shown upright as the model saw it; `heatmap`, `names` (class to words) and the class
+ * that is `predicted` come from the server; `again(className)` asks for another class's map.
  */
-export function viewer({ url, heatmap, note, names, again }) {
+export function viewer({ url, heatmap, note, names, predicted, again }) {
   const plain = picture(url);
   const sound = heatmap && typeof heatmap.png_base64 === "string" && PNG_BASE64.test(heatmap.png_base64);
   if (!sound) {
@@ -27,6 +27,7 @@ export function viewer({ url, heatmap, note, names, again }) {
     el("div", { class: "pictures" }, plain, mapped),
     el("div", { class: "controls no-print" }, modes((mode) => { figure.dataset.mode = mode; }), slider(map),
       names.size > 1 ? chooser(heatmap.class, names, again) : null),
+    grade(heatmap.grade, heatmap.class !== predicted),
     el("figcaption", { class: "small quiet" }, caption(heatmap, name), note ? ` ${note}` : ""));
   return figure;
 }
@@ -46,8 +47,34 @@ function picture(url, kind = "original") {
 function caption(heatmap, name) {
   const words = [t("view.caption", { name, method: String(heatmap.method ?? "") })];
   if (heatmap.signed) words.push(t("view.signed"));
-  if (heatmap.grade) words.push(t("view.grade", { grade: String(heatmap.grade) }));
   return words.join(" ");
+}
+
+const VERDICTS = new Map([["better", "better"], ["no better", "no-better"]]);
+
+/** How far maps of this model can be trusted, in plain words. What the page does not understand counts as not graded. */
+function grade(found, ofAnother) {
+  const key = VERDICTS.get(found?.verdict) ?? "not-graded";
+  const lesions = number(found?.lesions);
+  const unknown = key === "not-graded";
+  const means = unknown && found?.lesions > 0 ? "grade.few" : `grade.${key}-means`;
+  const figures = unknown ? null : t("grade.figures", { faithfulness: estimate(found.faithfulness),
+    centre: estimate(found.over?.centre), random: estimate(found.over?.random), level: percent(found.level) });
+  return el("div", { class: `grade ${key}`, "data-grade": key },
+    el("p", { class: "badge" }, t(`grade.${key}`)),
+    el("p", {}, t(means, { lesions, floors: floorsNotBeaten(found?.over) }), !unknown && ofAnother ? ` ${t("grade.other-class")}` : ""),
+    figures ? el("p", { class: "small quiet" }, figures) : null);
+}
+
+function floorsNotBeaten(over) {
+  const [one, other] = ["centre", "random"].filter((floor) => typeof over?.[floor]?.low === "number" && over[floor].low <= 0).map((floor) => t(`grade.${floor}`));
+  return other ? t("grade.or", { one, other }) : one ?? t("grade.floors");
+}
+
+function estimate(one) {
+  if (typeof one?.value !== "number") return "–";
+  return typeof one.low !== "number" ? third(one.value)
+    : t("model.interval", { value: third(one.value), low: third(one.low), high: third(one.high) });
 }
 
 function modes(set) {

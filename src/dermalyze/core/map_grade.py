@@ -1,0 +1,51 @@
+"""How far the class-activation maps of a model are to be trusted, as its artefact records it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class GradeFigure(_Words):
+    """A mean over lesions with its interval."""
+
+    value: float | None = Field(description="None: not estimable.")
+    low: float | None = Field(description="Lower end of the interval; None: too few lesions for one.")
+    high: float | None
+
+
+class MapGrade(_Words):
+    """Whether the maps of a model are better than maps that look at nothing.
+
+    Measured by `explain` on the model's own test lesions, for the class that it predicts, in one plain pass; it is said of the
+    model, not of one picture.
+    """
+
+    verdict: Literal["better", "no better", "not graded"] = Field(
+        description="'better' only where the interval of each difference in `over` lies above 0."
+    )
+    words: str = Field(min_length=1, max_length=300, description="The verdict for a person.")
+    faithfulness: GradeFigure | None = Field(
+        description="Insertion minus deletion, mean over two baselines, -1..1; higher points better to what decides."
+    )
+    over: dict[Literal["centre", "random"], GradeFigure] = Field(
+        description="Faithfulness minus that of a centred blob, and minus that of a random map, on the same lesions."
+    )
+    lesions: Annotated[int, Field(ge=0, description="Test lesions that it was measured on.")]
+    level: Annotated[float, Field(gt=0, lt=1)] | None = Field(description="Of the intervals.")
+
+
+UNGRADED = MapGrade(
+    verdict="not graded",
+    words="not graded: nobody has measured the maps of this model (dermalyze explain does)",
+    faithfulness=None,
+    over={},
+    lesions=0,
+    level=None,
+)
+"""Of a model whose maps were never judged."""
