@@ -49,17 +49,19 @@ def test_the_corner_is_named_with_its_class(tmp_path: Path) -> None:
     assert whole > 0.95, "the network learnt the mark, or the rest shows nothing"
     assert bare < whole - 0.2, "and hangs on it"
     record = json.loads(run.explanations_path.read_text())
-    suspected = {one["name"]: one for one in record["networks"][0]["rim"] if one["suspected"]}
+    suspected = {one["name"]: one for one in record["networks"][0]["rim"] if one["by_map"]}
     assert set(suspected) == {"mel"}
     where = suspected["mel"]["where"]
     assert next(iter(where)) == "upper right corner"
     assert where["upper right corner"] > 0.9 * Counter(called)["mel"]
     assert suspected["mel"]["over"]["low"] > 0.3
+    assert suspected["mel"]["by_place"]
+    assert suspected["mel"]["place"]["name"] == "upper right corner"
     said = "Shortcut suspected in run: mel hangs on the rim of the picture"
     page = run.gallery_path.read_text()
     assert said in page
     assert f"Hottest: upper right corner ({where['upper right corner']})" in page
-    assert sum(line.startswith(said) for line in found.lines()) == 1
+    assert sum(line.startswith(said) for line in found.lines()) == 2, "by the place and by the map"
 
 
 def test_the_twin_without_a_mark_is_not_accused(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_the_twin_without_a_mark_is_not_accused(tmp_path: Path) -> None:
     assert bare > whole - 0.05
     rim = json.loads(run.explanations_path.read_text())["networks"][0]["rim"]
     assert {one["name"] for one in rim if one["over"]["low"] is not None} == {"mel", "nv"}, "both classes were looked at"
-    assert not any(one["suspected"] for one in rim)
+    assert not any(one["by_map"] or one["by_place"] for one in rim)
     page = run.gallery_path.read_text()
     assert "Shortcut suspected" not in page + "\n".join(found.lines())
     assert "shortcuts at the rim were sought for mel, nv" in page

@@ -1,6 +1,8 @@
-"""Does a class hang on something at the rim of the picture, where no lesion is? Found by the map, proved by painting it over.
+"""Does a class hang on something at the rim of the picture, where no lesion is? Two ways to find out, both by painting over.
 
-Shapes: H, W pixels; K boxes.
+By the map, which may point to another place in each picture; and place by place, since a map of few cells shows no small mark.
+
+Shapes: N pictures; H, W pixels; K boxes.
 """
 
 from __future__ import annotations
@@ -44,6 +46,23 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What a class loses at one place of the rim, the same in every picture.
+
+    Attributes:
+        name: of the place, that of the largest loss.
+        fall: of its probability where that is painted over.
+        over: fall - the median fall over the other places of the same picture; its interval is corrected for `tried`.
+        tried: places that were tried (Bonferroni).
+    """
+
+    name: str
+    fall: Estimate
+    over: Estimate
+    tried: int
+
+
+@dataclass(frozen=True)
 class Rim:
     """What a class loses at the rim.
 
@@ -53,7 +72,8 @@ class Rim:
         cold: the same for the coldest box: what painting alone does.
         over: hot - cold on the same pictures.
         where: the boxes that were hottest, most often first, with counts.
-        suspected: whether `over` is surely larger than `LEAST_FALL`.
+        place: the place of the largest loss; None where no place was tried in enough lesions.
+        by_map, by_place: whether `over` of the one or of the other is surely larger than `LEAST_FALL`.
     """
 
     name: str
@@ -61,7 +81,9 @@ class Rim:
     cold: Estimate
     over: Estimate
     where: dict[str, int]
-    suspected: bool
+    place: Place | None
+    by_map: bool
+    by_place: bool
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -133,8 +155,62 @@ def falls(image_HW3: Image, boxes: tuple[Box, Box], mask_HW: Mask | None, predic
     return float(p[0] - p[1]), float(p[0] - p[2])
 
 
+def place_falls(image_HW3: Image, mask_HW: Mask | None, predict: Predict, c: int) -> list[float | None]:
+    """(K,) by how much p(class) falls where each box of the rim is painted over; None for a box with the lesion in it.
+
+    Without a mask only the corners are tried, as in `hottest_and_coldest`.
+    """
+    height, width = image_HW3.shape[:2]
+    corners = set(rim_boxes(height, width, corners_only=True))
+    boxes = rim_boxes(height, width, corners_only=False)
+    free = [box in corners if mask_HW is None else mask_HW[box.place].mean() <= MOST_LESION for box in boxes]
+    painted = [painted_over(image_HW3, box, mask_HW) for box, clear in zip(boxes, free, strict=True) if clear]
+    p = predict(np.stack([image_HW3, *painted]))[:, c]
+    found = iter(p[0] - p[1:])
+    return [float(next(found)) if clear else None for clear in free]
+
+
+def judge_places(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[str], **interval: Any) -> Place | None:
+    """The place whose loss stands out most surely; None where none was tried in enough lesions.
+
+    Args:
+        falls_NK: of `place_falls`, one a picture that was called so.
+        groups_N: lesion of each.
+        interval: resamples, level and seed.
+
+    >>> corner = [[None, 0.6, *[0.0] * 14] for _ in range(12)]
+    >>> found = judge_places(corner, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0)
+    >>> found.name, round(found.over.value, 3), found.tried
+    ('upper edge', 0.6, 15)
+    """
+    names = [box.name for box in rim_boxes(CELLS, CELLS, corners_only=False)]
+    values_NK = np.array([[np.nan if one is None else one for one in row] for row in falls_NK], dtype=np.float64)
+    values_NK = values_NK.reshape(-1, values_NK.shape[-1] if values_NK.size else len(names))
+    groups = np.asarray(groups_N)
+    known = [k for k in range(values_NK.shape[1]) if len(set(groups[~np.isnan(values_NK[:, k])])) >= LEAST_GROUPS]
+    found: list[Place] = []
+    corrected = {**interval, "level": 1 - (1 - interval["level"]) / max(1, len(known))}
+    for k in known:
+        others_N = np.array(
+            [np.nanmedian(rest) if np.isfinite(rest).any() else np.nan for rest in np.delete(values_NK, k, axis=1)]
+        )
+        there = np.isfinite(values_NK[:, k]) & np.isfinite(others_N)
+        if len(set(groups[there])) < LEAST_GROUPS:
+            continue
+        here, rest = values_NK[there, k], others_N[there]
+        fall = mean_with_interval(here, groups[there], least_groups=LEAST_GROUPS, **interval)
+        over = mean_with_interval(here - rest, groups[there], least_groups=LEAST_GROUPS, **corrected)
+        found.append(Place(names[k], fall, over, len(known)))
+    return max(found, key=lambda place: -np.inf if place.over.low is None else place.over.low, default=None)
+
+
 def judge_rim(
-    name: str, falls_N2: Sequence[tuple[float, float]], where_N: Sequence[str], groups_N: Sequence[str], **interval: Any
+    name: str,
+    falls_N2: Sequence[tuple[float, float]],
+    where_N: Sequence[str],
+    groups_N: Sequence[str],
+    place: Place | None = None,
+    **interval: Any,
 ) -> Rim:
     """Whether a class hangs on its rim.
 
@@ -143,10 +219,11 @@ def judge_rim(
         falls_N2: of `falls`, one a picture that was called so.
         where_N: the hottest box of each.
         groups_N: lesion of each.
+        place: of `judge_places`.
         interval: resamples, level and seed.
 
     >>> many = [(0.5, 0.0)] * 12
-    >>> judge_rim("mel", many, ["left edge"] * 12, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0).suspected
+    >>> judge_rim("mel", many, ["left edge"] * 12, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0).by_map
     True
     """
     values = np.asarray(falls_N2, dtype=np.float64).reshape(-1, 2)
@@ -155,4 +232,8 @@ def judge_rim(
         for one in (values[:, 0], values[:, 1], values[:, 0] - values[:, 1])
     )
     where = dict(Counter(where_N).most_common())
-    return Rim(name, hot, cold, over, where, over.low is not None and over.low > LEAST_FALL)
+    return Rim(name, hot, cold, over, where, place, _surely(over), place is not None and _surely(place.over))
+
+
+def _surely(over: Estimate) -> bool:
+    return over.low is not None and over.low > LEAST_FALL

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dermalyze.ops.faithfulness import FLOORS, grade, mean_with_interval
-from dermalyze.ops.hotspots import judge_rim
+from dermalyze.ops.hotspots import judge_places, judge_rim
 from dermalyze.report.explaining import Sample, Scores
 from dermalyze.report.figures import interval_text
 
@@ -96,20 +96,19 @@ def best_of(table: Mapping[str, Json], grades: Mapping[str, Json]) -> str | None
 
 
 def rims(classes: Sequence[str], sample: Sample, scores: Scores, method: str, **interval: Any) -> list[Json]:
-    """For each class that was called: what it loses where the hottest place of the rim is painted over."""
+    """For each class that was called: what it loses where the hottest place of the rim, and where each, is painted over."""
     group_of = dict(zip(sample.ids, sample.groups, strict=True))
     found = []
     for c, name in enumerate(classes):
-        called = [
-            i for i in sample.ids if scores.rows[i]["class"] == c and scores.rows[i]["methods"][method]["rim"] is not None
-        ]
-        if not called:
+        called = [i for i in sample.ids if scores.rows[i]["class"] == c]
+        place = judge_places([scores.rows[i]["places"] for i in called], [group_of[i] for i in called], **interval)
+        led = [i for i in called if scores.rows[i]["methods"][method]["rim"] is not None]
+        if not led:
             continue
-        fallen = [scores.rows[i]["methods"][method]["rim"] for i in called]
+        fallen = [scores.rows[i]["methods"][method]["rim"] for i in led]
         pairs, where = [(float(one[0]), float(one[1])) for one in fallen], [str(one[2]) for one in fallen]
-        found.append(
-            {**judge_rim(name, pairs, where, [group_of[i] for i in called], **interval).as_dict(), "pictures": len(called)}
-        )
+        rim = judge_rim(name, pairs, where, [group_of[i] for i in led], place, **interval)
+        found.append({**rim.as_dict(), "pictures": len(led)})
     return found
 
 
@@ -147,16 +146,24 @@ def rim_sentences(network: Mapping[str, Any]) -> tuple[list[str], str]:
     """What is suspected of hanging on the rim, one sentence a class; and what was tried."""
     alarms = []
     for one in network["rim"]:
-        if one["suspected"]:
+        start = f"Shortcut suspected in {network['run']}: {one['name']} hangs on the rim of the picture. "
+        if one["by_place"]:
+            place = one["place"]
+            alarms.append(
+                f"{start}Painting over the place '{place['name']}' takes {place['fall']['value']:.2f} from its probability, "
+                f"{place['over']['value']:.2f} ({place['over']['low']:.2f} to {place['over']['high']:.2f}, corrected for "
+                f"{place['tried']} places) more than other places of the rim do."
+            )
+        if one["by_map"]:
             where = ", ".join(f"{place} ({n})" for place, n in list(one["where"].items())[:4])
             alarms.append(
-                f"Shortcut suspected in {network['run']}: {one['name']} hangs on the rim of the picture. "
-                f"Painting over the hottest place of the rim takes {one['hot']['value']:.2f} from its probability, over the "
-                f"coldest {one['cold']['value']:.2f}; the difference is {one['over']['value']:.2f} "
+                f"{start}Painting over the hottest place of the rim takes {one['hot']['value']:.2f} from its probability, over "
+                f"the coldest {one['cold']['value']:.2f}; the difference is {one['over']['value']:.2f} "
                 f"({one['over']['low']:.2f} to {one['over']['high']:.2f}). Hottest: {where}."
             )
     judged = [one["name"] for one in network["rim"] if one["over"]["low"] is not None]
     if not judged:
         return alarms, f"{network['run']}: too few pictures of any class to look for shortcuts at the rim."
-    tried = f"{network['run']}: shortcuts at the rim were sought for {', '.join(judged)} by {NAMES[network['rim_by']]}"
+    how = f"by {NAMES[network['rim_by']]} and place by place"
+    tried = f"{network['run']}: shortcuts at the rim were sought for {', '.join(judged)} {how}"
     return alarms, tried + ("; none was found." if not alarms else ".")
