@@ -32,6 +32,7 @@ def resource_errors(what: str) -> Iterator[None]:
         elif error.errno in (
             errno.EIO,
             errno.EEXIST,
+            errno.ENOENT,
             errno.EMFILE,
             errno.ENFILE,
             errno.ENOTDIR,

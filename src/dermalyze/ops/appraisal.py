@@ -94,6 +94,7 @@ def unbent(looks: Appraisal) -> Floats:
     return np.array([bent[name](value) if name in bent else value for name, value in zip(MEASURES, values, strict=True)])
 
 
+MOST = 1e6  # no measure, and no distance of a picture that is like any other, comes near it
 CAUTION, REFER = 0.975, 0.995
 """Shares of the training pictures that lie within the distances of caution and of referral."""
 
@@ -161,7 +162,8 @@ class Likeness:
             limits = float(values["caution"]), float(values["refer"])
             count = len(MEASURES)
             sound = mean.shape == (count,) and root.shape == (count, count) and tuple(values["measures"]) == MEASURES
-            if not sound or not all(np.isfinite(part).all() for part in (mean, root, np.array(limits))):
+            sound = sound and 0 < limits[0] <= limits[1] <= MOST and int(values["images"]) > 0
+            if not sound or not all((np.abs(part) <= MOST).all() for part in (mean, root)):  # NaN is not
                 raise ValueError
             return cls(mean, root, *limits, int(values["images"]))
         except (KeyError, TypeError, ValueError):

@@ -56,11 +56,15 @@ class Client:
             **fields: `metadata` (a mapping, or a list of them), `top_k`, `model`, `recipe`, `of_class`.
 
         Raises:
-            DataError: the server refuses the request; the message is its own.
+            DataError: an image can't be read, or the server refuses the request; then the message is its own.
             ResourceError: no answer.
         """
         several = [images] if isinstance(images, str | Path | bytes) else list(images)
-        contents = [image if isinstance(image, bytes) else Path(image).read_bytes() for image in several]
+        try:
+            contents = [image if isinstance(image, bytes) else Path(image).read_bytes() for image in several]
+        except (OSError, ValueError, TypeError) as error:
+            why = getattr(error, "strerror", None) or "neither a path nor bytes"
+            raise DataError(f"an image cannot be read: {why}; give the path of a file, or its bytes") from error
         given = {("class" if name == "of_class" else name): value for name, value in fields.items() if value is not None}
         if "metadata" in given and not isinstance(given["metadata"], str):
             given["metadata"] = json.dumps(given["metadata"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dermalyze.core.errors import ResourceError, UsageError
+from dermalyze.core.errors import DataError, ResourceError, UsageError
 from dermalyze.serve.client import Client
 
 HERE = "http://127.0.0.1:1"
@@ -35,3 +35,9 @@ def test_no_answer_shows_no_password() -> None:
     with pytest.raises(ResourceError, match=r"^127\.0\.0\.1:1: no answer") as caught:
         Client("http://name:secret@127.0.0.1:1").models()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("image", ["missing.jpg", ".", "a\0b", 7])
+def test_an_image_that_cannot_be_read(image: object) -> None:
+    with pytest.raises(DataError, match="an image cannot be read"):
+        Client(HERE).predict([image])  # type: ignore[list-item]

@@ -118,3 +118,20 @@ def test_any_picture_is_measured(height: int, width: int, seed: int) -> None:
     assert 0 <= looks.variety <= 9
     mirrored = appraise(np.ascontiguousarray(pixels[:, ::-1])).as_tuple()
     assert np.allclose(mirrored, looks.as_tuple(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"caution": 1e308, "refer": 1e308},
+        {"images": -1},
+        {"caution": 9.0, "refer": 3.0},
+        {"caution": 0.0},
+        {"mean": [1e300] * 11},
+    ],
+)
+def test_limits_that_would_silence_the_gate_are_damage(change: dict[str, object]) -> None:
+    known = Likeness.dermoscopy().as_dict()
+    assert Likeness.from_dict(known).refer == known["refer"]
+    with pytest.raises(ModelError, match="damaged"):
+        Likeness.from_dict({**known, **change})
