@@ -318,6 +318,8 @@ def parse_record(text: bytes) -> ArtefactRecord:
     """
     try:
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {_REMEDY}")
         record = ArtefactRecord.model_validate(values)
         Geometry.model_validate(record.preprocessing)
     except ValidationError as error:

@@ -145,6 +145,12 @@ def test_record_that_is_no_json_object(text: bytes) -> None:
         parse_record(text)
 
 
+@pytest.mark.parametrize(("text", "kind"), [(b"[]", "list"), (b"null", "NoneType"), (b'"x"', "str")])
+def test_what_stands_there_instead_is_named(text: bytes, kind: str) -> None:
+    with pytest.raises(ModelError, match=rf"artefact\.json: holds a {kind}, must be an object"):
+        parse_record(text)
+
+
 class Gadget:
     """What a malicious pickle is made of: unpickling it would start a process."""
 
