@@ -8,12 +8,13 @@ import numpy as np
 
 from dermalyze.core.artefact import parse_record
 from dermalyze.core.atomic import json_bytes
+from dermalyze.core.map_grade import EXAMPLE
 
 MAP = (3, 4)
 """(h, w) of the map of 12 x 16 pixels."""
 CAM_RECORD = {"kind": "closed_form", "reason": "a stand-in", "height": MAP[0], "width": MAP[1]}
 
-GRADES = {
+GRADES: dict[str, Any] = {
     "better": {
         "verdict": "better",
         "words": "better than a centred blob and a random map for this model",
@@ -25,17 +26,7 @@ GRADES = {
         "lesions": 40,
         "level": 0.95,
     },
-    "no better": {
-        "verdict": "no better",
-        "words": "no better than a centred blob for this model",
-        "faithfulness": {"value": 0.055, "low": 0.029, "high": 0.083},
-        "over": {
-            "centre": {"value": -0.001, "low": -0.037, "high": 0.029},
-            "random": {"value": 0.058, "low": 0.019, "high": 0.096},
-        },
-        "lesions": 40,
-        "level": 0.95,
-    },
+    "no better": EXAMPLE.model_dump(),
     "not graded": {
         "verdict": "not graded",
         "words": "not graded: too few pictures",

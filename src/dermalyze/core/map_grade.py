@@ -40,6 +40,18 @@ class MapGrade(_Words):
     level: Annotated[float, Field(gt=0, lt=1)] | None = Field(description="Of the intervals.")
 
 
+EXAMPLE = MapGrade(
+    verdict="no better",
+    words="no better than a centred blob for this model",
+    faithfulness=GradeFigure(value=0.055, low=0.029, high=0.083),
+    over={
+        "centre": GradeFigure(value=-0.001, low=-0.037, high=0.029),
+        "random": GradeFigure(value=0.058, low=0.019, high=0.096),
+    },
+    lesions=40,
+    level=0.95,
+)
+"""For documentation."""
 UNGRADED = MapGrade(
     verdict="not graded",
     words="not graded: nobody has measured the maps of this model (dermalyze explain does)",

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from dermalyze.core.map_grade import EXAMPLE
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve import replies
 from dermalyze.serve.guard import REFUSE, Guard
@@ -81,17 +82,7 @@ _HEATMAP = {
     "class": "nv",
     "method": "class-activation map",
     "signed": False,
-    "grade": {
-        "verdict": "no better",
-        "words": "no better than a centred blob for this model",
-        "faithfulness": {"value": 0.055, "low": 0.029, "high": 0.083},
-        "over": {
-            "centre": {"value": -0.001, "low": -0.037, "high": 0.029},
-            "random": {"value": 0.058, "low": 0.019, "high": 0.096},
-        },
-        "lesions": 40,
-        "level": 0.95,
-    },
+    "grade": EXAMPLE.model_dump(),
 }
 _EXPLAINED = {**_EXAMPLE, "results": [{**_EXAMPLE["results"][0], "heatmap": _HEATMAP}]}
 

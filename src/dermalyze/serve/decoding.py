@@ -34,7 +34,7 @@ class Worker:
         self.channel, theirs = socket.socketpair()
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # threads reserve memory
         alone["MALLOC_MMAP_THRESHOLD_"] = "8388608"
-        alone["MALLOC_TRIM_THRESHOLD_"] = "33554432"  # of a large picture nothing is kept for the next
+        alone["MALLOC_TRIM_THRESHOLD_"] = "33554432"  # memory of ordinary pictures is kept for the next, not of large ones
         words = [sys.executable, "-P", "-m", "dermalyze.serve.decode_worker", str(theirs.fileno()), str(memory_mib)]
         self.process = subprocess.Popen(
             words, pass_fds=[theirs.fileno()], env={**os.environ, **alone}, stdin=subprocess.DEVNULL, close_fds=True
@@ -150,17 +150,16 @@ class Decoders:
         """End a process; another that is ready, in its place."""
         self._forget(worker)
         self.lost()
-        while True:
+        while not self._closed:
             fresh = self._start()
             try:
                 fresh.wait_ready()
             except frames.Gone:  # no memory at the moment, perhaps
                 self._forget(fresh)
-                if self._closed:
-                    raise Refusal("too_late", "the server is stopping") from None
                 time.sleep(LOOK_S)
                 continue
             return fresh
+        raise Refusal("too_late", "the server is stopping")
 
     def _forget(self, worker: Worker) -> None:
         worker.end()

@@ -52,3 +52,13 @@ def test_an_image_that_ends_two_processes_is_refused(decoders: Decoders, monkeyp
             decoders._decode(picture(), WHOLE, time.monotonic() + 60)
     assert len(lost) >= 2
     assert decoders._decode(picture(), WHOLE, time.monotonic() + 60).width == 64
+
+
+def test_once_closed_no_process_is_started_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Decoders(1, memory_mib=256, max_pixels=10**6)
+    worker = next(iter(made._all))
+    made.close()
+    monkeypatch.setattr(made, "_start", lambda: pytest.fail("a process that nobody will end"))
+    with pytest.raises(Refusal, match="stopping"):
+        made._replaced(worker)
+    assert made.pids == []
