@@ -92,7 +92,7 @@ bench: $(INSTALLED)
 pictures: $(INSTALLED)
 	@rm -rf outputs/pictures
 	$(BIN)/dermalyze synth outputs/pictures --lesions 70 --seed 7 --balance even
-	$(BIN)/python -c "from pathlib import Path; from dermalyze.data.synth import contact_sheet; \
+	$(BIN)/python -c "from pathlib import Path; from dermalyze.data.synthetic.synth import contact_sheet; \
 		contact_sheet(Path('outputs/pictures'), columns=8).convert('RGB').save('docs/images/contact_sheet.jpg', quality=82)"
 
 clean:

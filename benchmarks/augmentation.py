@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dermalyze.config.train import AugmentSpec
-from dermalyze.model.augment import POLICIES, augment
+from dermalyze.training.augment import POLICIES, augment
 
 BATCH, HEIGHT, WIDTH = 64, 144, 192
 

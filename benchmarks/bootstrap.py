@@ -11,8 +11,8 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from dermalyze.ops.bootstrap import group_index, group_weights, resample
-from dermalyze.ops.metrics import METRICS, Scores
+from dermalyze.metrics.bootstrap import group_index, group_weights, resample
+from dermalyze.metrics.classification import METRICS, Scores
 
 
 def main() -> None:

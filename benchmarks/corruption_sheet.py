@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dermalyze.data.synth import synthesize
-from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from dermalyze.data.synthetic.synth import synthesize
+from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 LEFT_PX, TOP_PX, GAP_PX = 78, 30, 4
 

@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from dermalyze.config.data import DataSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.data.cache import read_image
-from dermalyze.data.images import Preprocessing
 from dermalyze.data.loader import StreamLoader
 from dermalyze.data.store import ImageStore
-from dermalyze.data.synth import synthesize
+from dermalyze.data.synthetic.synth import synthesize
+from dermalyze.imaging.decode import Preprocessing
 
 ROUNDS = 5
 

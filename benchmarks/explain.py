@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.model.attribution import explain_batch
-from dermalyze.model.classifier import build_classifier
+from dermalyze.explain.attribution import explain_batch
+from dermalyze.models.classifier import build_classifier
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/gate.py RUN [--foreign FOLDER_OR_NPZ ...] [--write]
 
 RUN is a run on HAM10000. What a model of it would know is learned from its training part, as `export` does; `--write` keeps
-that as the looks of dermoscopy for models that do not say (src/dermalyze/ops/dermoscopy.json).
+that as the looks of dermoscopy for models that do not say (src/dermalyze/imaging/dermoscopy.json).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dermalyze.audit.quality_reference import training_looks
 from dermalyze.core.run import Run
-from dermalyze.data.foreign import SYNTHETIC
-from dermalyze.data.images import PREPARE_FORMATS, decode
-from dermalyze.data.preprocessing import small
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
-from dermalyze.data.training_looks import training_looks
-from dermalyze.ops.appraisal import Likeness, appraise
-from dermalyze.serve.gate import judge
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.preprocess import small
+from dermalyze.imaging.quality import Likeness, appraise
+from dermalyze.scoring.ood_images import SYNTHETIC
+from dermalyze.serve.predictor.gate import judge
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     known = training_looks(run, spec)
     assert known is not None
     if arguments.write:
-        place = Path(__file__).parents[1] / "src/dermalyze/ops/dermoscopy.json"
+        place = Path(__file__).parents[1] / "src/dermalyze/imaging/dermoscopy.json"
         place.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     likeness, store = Likeness.from_dict(known), ImageStore.open(spec.data)
     tested = read_part(run, "test")["path"].tolist()[: arguments.images]

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dermalyze.calibration.calibrators import Calibrator, fit_temperature
 from dermalyze.config.model import LateFusion, MetadataSpec, ModelSpec
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_classes
-from dermalyze.data.metadata_rows import fit_rows
-from dermalyze.data.predictions import read_predictions
+from dermalyze.data.metadata import fit_rows
 from dermalyze.data.splitting import read_division
-from dermalyze.model.fusion import choose_strength, fit_expert
-from dermalyze.ops.calibrators import Calibrator, fit_temperature
-from dermalyze.ops.comparison import Scored, compare
-from dermalyze.ops.metrics import Scores, accuracy, balanced_accuracy, log_loss, macro_auroc, recall
+from dermalyze.metrics.classification import Scores, accuracy, balanced_accuracy, log_loss, macro_auroc, recall
+from dermalyze.metrics.difference import Scored, compare
+from dermalyze.models.fusion import choose_strength, fit_expert
+from dermalyze.scoring.predictions import read_predictions
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dermalyze.ops.painting import mark
+from dermalyze.imaging.inpaint import mark
 
 UPPER_RIGHT = 1
 HEIGHT, WIDTH = 72, 96

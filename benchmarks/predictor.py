@@ -24,7 +24,7 @@ import numpy as np
 FRESH = """
 import resource, sys, time
 begun = time.time()
-from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.predictor.predictor import Predictor
 imported = time.time()
 predictor = Predictor(sys.argv[1])
 opened = time.time()
@@ -114,9 +114,9 @@ def seconds(act: Any, times: int = 30) -> float:
 
 def outputs_and_libraries(model: Path) -> None:
     """One picture, one thread: the answer alone, with its map, and by OpenVINO."""
-    from dermalyze.core.artefact import Artefact
-    from dermalyze.core.errors import DermalyzeError
-    from dermalyze.serve.provider import choose_provider
+    from dermalyze.artifact.artifact import Artefact
+    from dermalyze.errors import DermalyzeError
+    from dermalyze.serve.predictor.provider import choose_provider
 
     artefact = Artefact.open(model, threads=1)
     edges = artefact.preprocessing["height"], artefact.preprocessing["width"]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
-from dermalyze.data.images import PREPARE_FORMATS, decode
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.store import ImageStore
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
 from dermalyze.stages.prepare import prepare
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "ham10000"

@@ -43,7 +43,7 @@ PLAIN = """
     import io, sys, numpy as np, torch, uvicorn
     from fastapi import FastAPI, UploadFile
     from PIL import Image
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
     torch_guard.install()
     import timm
     torch.set_num_threads({threads})
@@ -123,12 +123,12 @@ LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def make_artefact(folder: Path) -> Path:
     """ResNet-18 of random weights as an artefact."""
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
 
     torch_guard.install()
     from dermalyze.config.model import ModelSpec
-    from dermalyze.model.classifier import build_classifier
-    from dermalyze.model.deployed import Deployed, to_onnx
+    from dermalyze.models.classifier import build_classifier
+    from dermalyze.models.deployed import Deployed, to_onnx
 
     model = build_classifier(ModelSpec(backbone="resnet18", pretrained=False), CLASSES, load_weights=False).eval()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -24,13 +24,13 @@ os.environ.setdefault("DERMALYZE_CACHE", tempfile.mkdtemp())
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import StopRequest, applied, choose_runtime
-from dermalyze.data.synth import synthesize
-from dermalyze.model.augment import augment
-from dermalyze.model.classifier import build_classifier
-from dermalyze.ops.counter import permutation
+from dermalyze.data.synthetic.synth import synthesize
+from dermalyze.models.classifier import build_classifier
+from dermalyze.rng import permutation
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
 from dermalyze.stages.train import Training
+from dermalyze.training.augment import augment
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if importlib.util.find_spec("torch") is not None:
     import torch
 
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
 
     torch_guard.install()
     torch.set_num_threads(1)

@@ -20,7 +20,10 @@ for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
 if TYPE_CHECKING:
     from dermalyze.config.experiment import ExperimentSpec, load_experiment
     from dermalyze.config.experiment import json_schema as schema
-    from dermalyze.core.errors import (
+    from dermalyze.core.run import Run
+    from dermalyze.data.fetch import fetch
+    from dermalyze.data.synthetic.synth import synthesize as synth
+    from dermalyze.errors import (
         ConfigError,
         DataError,
         DermalyzeError,
@@ -31,24 +34,11 @@ if TYPE_CHECKING:
         ResourceError,
         UsageError,
     )
-    from dermalyze.core.run import Run
-    from dermalyze.data.fetch import fetch
-    from dermalyze.data.synth import synthesize as synth
-    from dermalyze.fleet.advise import advise
-    from dermalyze.fleet.bench import bench
-    from dermalyze.fleet.controls import controls
-    from dermalyze.fleet.doctor import doctor
-    from dermalyze.fleet.ensemble import ensemble
-    from dermalyze.fleet.leak_bill import leak_bill
-    from dermalyze.fleet.models import models
-    from dermalyze.fleet.pipeline import run_experiment as run
-    from dermalyze.fleet.runs import runs
-    from dermalyze.fleet.study import compare
-    from dermalyze.model.import_weights import import_weights
-    from dermalyze.serve.answers import predict
-    from dermalyze.serve.predictor import Predictor
-    from dermalyze.serve.server import serve_http
-    from dermalyze.serve.verify import verify
+    from dermalyze.models.import_weights import import_weights
+    from dermalyze.serve.predictor.answers import predict
+    from dermalyze.serve.predictor.predictor import Predictor
+    from dermalyze.serve.predictor.verify import verify
+    from dermalyze.serve.server.server import serve_http
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
@@ -65,56 +55,66 @@ if TYPE_CHECKING:
     from dermalyze.stages.similar import similar
     from dermalyze.stages.split import split
     from dermalyze.stages.train import train
+    from dermalyze.workflows.advise import advise
+    from dermalyze.workflows.bench import bench
+    from dermalyze.workflows.controls import controls
+    from dermalyze.workflows.doctor import doctor
+    from dermalyze.workflows.ensemble import ensemble
+    from dermalyze.workflows.leak_bill import leak_bill
+    from dermalyze.workflows.models import models
+    from dermalyze.workflows.pipeline import run_experiment as run
+    from dermalyze.workflows.runs import runs
+    from dermalyze.workflows.study import compare
 
     __version__: str
 
 _SOURCES = {
-    "ConfigError": "core.errors:ConfigError",
-    "DataError": "core.errors:DataError",
-    "DermalyzeError": "core.errors:DermalyzeError",
+    "ConfigError": "errors:ConfigError",
+    "DataError": "errors:DataError",
+    "DermalyzeError": "errors:DermalyzeError",
     "ExperimentSpec": "config.experiment:ExperimentSpec",
-    "InterruptedRunError": "core.errors:InterruptedRunError",
-    "LeakError": "core.errors:LeakError",
-    "MissingExtraError": "core.errors:MissingExtraError",
-    "ModelError": "core.errors:ModelError",
-    "Predictor": "serve.predictor:Predictor",
-    "ResourceError": "core.errors:ResourceError",
+    "InterruptedRunError": "errors:InterruptedRunError",
+    "LeakError": "errors:LeakError",
+    "MissingExtraError": "errors:MissingExtraError",
+    "ModelError": "errors:ModelError",
+    "Predictor": "serve.predictor.predictor:Predictor",
+    "ResourceError": "errors:ResourceError",
     "Run": "core.run:Run",
-    "UsageError": "core.errors:UsageError",
-    "advise": "fleet.advise:advise",
+    "UsageError": "errors:UsageError",
+    "advise": "workflows.advise:advise",
     "audit": "stages.audit:audit",
-    "bench": "fleet.bench:bench",
+    "bench": "workflows.bench:bench",
     "calibrate": "stages.calibrate:calibrate",
-    "compare": "fleet.study:compare",
-    "controls": "fleet.controls:controls",
-    "doctor": "fleet.doctor:doctor",
+    "compare": "workflows.study:compare",
+    "controls": "workflows.controls:controls",
+    "doctor": "workflows.doctor:doctor",
     "embed": "stages.embed:embed",
-    "ensemble": "fleet.ensemble:ensemble",
+    "ensemble": "workflows.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
     "explain": "stages.explain:explain",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
     "frozen": "stages.frozen:frozen",
-    "import_weights": "model.import_weights:import_weights",
+    "import_weights": "models.import_weights:import_weights",
     "init": "stages.init:init",
-    "leak_bill": "fleet.leak_bill:leak_bill",
+    "leak_bill": "workflows.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
     "map": "stages.map:draw_map",
-    "models": "fleet.models:models",
+    "models": "workflows.models:models",
     "plot": "stages.plot:plot",
-    "predict": "serve.answers:predict",
+    "predict": "serve.predictor.answers:predict",
     "prepare": "stages.prepare:prepare",
     "probe": "stages.probe:probe",
-    "run": "fleet.pipeline:run_experiment",
-    "runs": "fleet.runs:runs",
+    "run": "workflows.pipeline:run_experiment",
+    "runs": "workflows.runs:runs",
     "schema": "config.experiment:json_schema",
-    "serve_http": "serve.server:serve_http",
+    "serve_http": "serve.server.server:serve_http",
     "similar": "stages.similar:similar",
     "split": "stages.split:split",
-    "synth": "data.synth:synthesize",
+    "synth": "data.synthetic.synth:synthesize",
     "train": "stages.train:train",
-    "verify": "serve.verify:verify",
+    "verify": "serve.predictor.verify:verify",
 }
 
 __all__ = [

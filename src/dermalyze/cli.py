@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import dermalyze
-from dermalyze.core.errors import DermalyzeError, MissingExtraError, one_line
+from dermalyze.errors import DermalyzeError, MissingExtraError, one_line
 
 if TYPE_CHECKING:
     from dermalyze.core.result import Result
@@ -555,8 +555,8 @@ def predict(
     """Answer for pictures; a bad one has its own line."""
     from dermalyze.config.base import read_mapping
     from dermalyze.core.progress import say
-    from dermalyze.serve.output import write
-    from dermalyze.serve.packaged import FOLDER, TOLD, told_apart
+    from dermalyze.serve.predictor.output import write
+    from dermalyze.serve.predictor.packaged import FOLDER, TOLD, told_apart
 
     model, images = told_apart(asked)
     if not images:
@@ -619,8 +619,8 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object once it listens.")] = False,
 ) -> None:
     """Answer over HTTP, until it is stopped."""
-    from dermalyze.serve.packaged import FOLDER
-    from dermalyze.serve.server import spec_of
+    from dermalyze.serve.predictor.packaged import FOLDER
+    from dermalyze.serve.server.server import spec_of
 
     given = {"host": host, "port": port, "hosts": tuple(hosts or ()), "origins": tuple(origins or ())}
     limits = {"queue": queue, "body_mib": body_mib, "deadline_s": deadline_s, "threads": threads}

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from dermalyze import cli
-from dermalyze.serve.guard import OPEN
+from dermalyze.serve.server.guard import OPEN
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()

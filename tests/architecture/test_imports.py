@@ -28,17 +28,17 @@ MAY_IMPORT = {
 }
 """Room to the rooms it may import; "" is the package's own `__init__`. Stages are missing from their own row."""
 
-EXCEPTIONS = {("config", "dermalyze.core.errors")}
+EXCEPTIONS = {("config", "dermalyze.errors")}
 
 ONLY_IN = {
-    "timm": {"model/backbones.py"},
-    "transformers": {"model/backbones.py"},
-    "open_clip": {"model/clip.py"},
-    "torchxrayvision": {"model/backbones.py"},
+    "timm": {"models/backbones.py"},
+    "transformers": {"models/backbones.py"},
+    "open_clip": {"models/clip.py"},
+    "torchxrayvision": {"models/backbones.py"},
     "torch.distributed": {"core/runtime.py"},
 }
 
-MAY_UNPICKLE = {"model/unpickle.py"}
+MAY_UNPICKLE = {"models/unpickle.py"}
 """The program that `import-weights` starts; nothing imports it but for the names of its files."""
 
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -48,9 +48,9 @@ LIGHT = (
     "ops/*.py",
     "core/run.py",
     "core/run_paths.py",
-    "core/artefact.py",
+    "artifact/artifact.py",
     "config/*.py",
-    "data/images.py",
+    "imaging/decode.py",
     "cli.py",
     "__init__.py",
 )
@@ -151,17 +151,17 @@ def test_only_the_run_knows_its_file_names() -> None:
     [
         ("config/a.py", "from dermalyze.core.run import Run"),
         ("core/a.py", "from dermalyze.ops import metrics"),
-        ("ops/a.py", "import dermalyze.data.images"),
-        ("data/a.py", "from dermalyze.model import heads"),
-        ("model/a.py", "def f():\n    from dermalyze.data.images import decode"),
+        ("ops/a.py", "import dermalyze.imaging.decode"),
+        ("data/a.py", "from dermalyze.models import heads"),
+        ("model/a.py", "def f():\n    from dermalyze.imaging.decode import decode"),
         ("stages/a.py", "from dermalyze.stages.split import split"),
         ("stages/a.py", "from . import split"),
         ("stages/a.py", "from ..fleet import pipeline"),
-        ("serve/a.py", "from dermalyze.fleet import pipeline"),
+        ("serve/a.py", "from dermalyze.workflows import pipeline"),
         ("report/a.py", "from dermalyze import train"),
         ("data/a.py", "from dermalyze import cli"),
-        ("model/heads.py", "import timm"),
-        ("model/heads.py", "from torch import distributed"),
+        ("models/heads.py", "import timm"),
+        ("models/heads.py", "from torch import distributed"),
         ("core/runtime.py", "from timm.layers import x"),
         ("stages/a.py", "import pickle"),
     ],
@@ -177,8 +177,8 @@ def test_the_check_finds_what_it_is_for(file: str, line: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("config/a.py", "from dermalyze.core.errors import ConfigError"),
-        ("model/backbones.py", "import timm"),
+        ("config/a.py", "from dermalyze.errors import ConfigError"),
+        ("models/backbones.py", "import timm"),
         ("core/runtime.py", "import torch.distributed as dist"),
         ("data/a.py", "from .images import decode"),
         ("fleet/a.py", "from dermalyze.stages.split import split"),
@@ -236,7 +236,7 @@ def test_light_modules_load_no_heavy_library() -> None:
 
 
 def test_the_subprocess_check_sees_a_heavy_library() -> None:
-    assert loaded_by(["dermalyze.core.errors", "dermalyze.data.splitting"]) == {
-        "dermalyze.core.errors": [],
+    assert loaded_by(["dermalyze.errors", "dermalyze.data.splitting"]) == {
+        "dermalyze.errors": [],
         "dermalyze.data.splitting": ["pandas"],
     }

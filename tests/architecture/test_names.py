@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dermalyze.model.backbones import check_name
-from dermalyze.model.names import known_name
+from dermalyze.models.backbones import check_name
+from dermalyze.models.names import known_name
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "names.md").read_text(encoding="utf-8")
 ROWS = [line.split(" | ")[1].strip() for line in PAGE.splitlines() if line.startswith("| `") or " | `dermalyze." in line]
@@ -37,7 +37,7 @@ def test_our_name_exists(name: str) -> None:
 
 
 def test_a_name_that_does_not_exist_is_found() -> None:
-    for wrong in ("dermalyze.model.classifier.Classifier.embedding", "dermalyze.ModelFactory", "dermalyze.no_room.x"):
+    for wrong in ("dermalyze.models.classifier.Classifier.embedding", "dermalyze.ModelFactory", "dermalyze.no_room.x"):
         with pytest.raises(AttributeError):
             resolve(wrong)
 

@@ -15,7 +15,7 @@ from serving import server
 from web_page import ARGUMENTS, CHROMIUM, Watched, watched
 
 from dermalyze.config.classes import HAM10000_CLASSES
-from dermalyze.data.synth import synthesize
+from dermalyze.data.synthetic.synth import synthesize
 
 
 @pytest.fixture(scope="module")

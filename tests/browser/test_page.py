@@ -15,7 +15,7 @@ from mapped import GRADES
 from PIL import Image
 from web_page import HEATMAP, Watched, named, needs_browser
 
-from dermalyze.core.map_grade import UNGRADED
+from dermalyze.artifact.cam_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 
 pytestmark = needs_browser

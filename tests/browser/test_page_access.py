@@ -14,7 +14,7 @@ from web_page import CONTRAST, FAULTS, HEATMAP, PATIENCE_MS, Watched, needs_brow
 
 import dermalyze
 from dermalyze.config.classes import HAM10000_CLASSES
-from dermalyze.data.tables import neutralise
+from dermalyze.core.tables import neutralise
 from dermalyze.report.style import class_styles
 
 WEB = Path(dermalyze.__file__).parent / "serve" / "web"

@@ -13,11 +13,11 @@ import torch
 from pydantic import ValidationError
 
 from dermalyze.config.model import AttentionSpec, ModelSpec
-from dermalyze.core.errors import ConfigError
-from dermalyze.model.attention import ATTENTION, NonLocal, Se, Spatial
-from dermalyze.model.backbones import create_backbone
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.weights import load_state, save_state
+from dermalyze.errors import ConfigError
+from dermalyze.models.attention import ATTENTION, NonLocal, Se, Spatial
+from dermalyze.models.backbones import create_backbone
+from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.models.weights import load_state, save_state
 
 SPECS = {get_args(member.model_fields["kind"].annotation)[0]: member for member in get_args(get_args(AttentionSpec)[0])}
 PLACES = {  # a stage in the middle and the last that has a map; its module without attention

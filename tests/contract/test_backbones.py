@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dermalyze.config.model import AcrnnHead, ModelSpec
-from dermalyze.core.errors import ConfigError, DermalyzeError, ModelError, ResourceError
-from dermalyze.model import backbones
-from dermalyze.model.backbones import InputConfig, create_backbone, pretrained_cfg_of
-from dermalyze.model.classifier import build_classifier, check_input
+from dermalyze.errors import ConfigError, DermalyzeError, ModelError, ResourceError
+from dermalyze.models import backbones
+from dermalyze.models.backbones import InputConfig, create_backbone, pretrained_cfg_of
+from dermalyze.models.classifier import build_classifier, check_input
 
 
 def create(name: str, **kwargs: object) -> backbones.Backbone:

@@ -13,13 +13,13 @@ from torch import nn
 
 from dermalyze.config.explain import METHODS, IntegratedGradients, Method, Occlusion, method_spec
 from dermalyze.config.model import MetadataSpec, ModelSpec
-from dermalyze.core.errors import ModelError, UsageError
-from dermalyze.model.attention_maps import multiply, read_out, with_prefix
-from dermalyze.model.attribution import EXPLAINERS, LAYERED, explain_batch, refusal
-from dermalyze.model.cams import Question
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.closed_form import ClosedForm, reason_against
-from dermalyze.ops.tabular import fit_encoder
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.explain.attention import multiply, read_out, with_prefix
+from dermalyze.explain.attribution import EXPLAINERS, LAYERED, explain_batch, refusal
+from dermalyze.explain.cams import Question
+from dermalyze.imaging.tabular import fit_encoder
+from dermalyze.models.cam_head import ClosedForm, reason_against
+from dermalyze.models.classifier import Classifier, build_classifier
 
 CAMS = {"gradcam", "gradcam++", "layercam"}
 EVERYWHERE = CAMS | {"integrated_gradients", "occlusion"}

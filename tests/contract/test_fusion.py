@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from dermalyze.artifact.artifact import Graph
 from dermalyze.config.model import FusionSpec, MetadataSpec, ModelSpec
-from dermalyze.core.artefact import Graph
-from dermalyze.core.errors import ModelError, UsageError
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.deployed import Deployed, to_onnx
-from dermalyze.model.fusion import FUSIONS, Expert, FusedHead, Late
-from dermalyze.model.mc_dropout import DropoutSampler
-from dermalyze.model.parity import TOLERANCE, measure_parity
-from dermalyze.model.weights import load_state, save_state
-from dermalyze.ops.tabular import fit_encoder
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.tabular import fit_encoder
+from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.models.deployed import Deployed, to_onnx
+from dermalyze.models.fusion import FUSIONS, Expert, FusedHead, Late
+from dermalyze.models.mc_dropout import DropoutSampler
+from dermalyze.models.parity import TOLERANCE, measure_parity
+from dermalyze.models.weights import load_state, save_state
 
 ENCODER = fit_encoder({"age": [30, 50, 70], "site": ["back", "face", "foot"]})
 SPECS = {get_args(member.model_fields["kind"].annotation)[0]: member for member in get_args(get_args(FusionSpec)[0])}

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from dermalyze.config.model import AcrnnHead, HeadSpec, LinearHead, ModelSpec, SimpleHead
-from dermalyze.core.errors import UsageError
-from dermalyze.model.classifier import build_classifier
-from dermalyze.model.heads import HEADS, build_head
-from dermalyze.model.weights import load_state, save_state
+from dermalyze.errors import UsageError
+from dermalyze.models.classifier import build_classifier
+from dermalyze.models.heads import HEADS, build_head
+from dermalyze.models.weights import load_state, save_state
 
 SPECS = {get_args(member.model_fields["kind"].annotation)[0]: member for member in get_args(get_args(HeadSpec)[0])}
 BACKBONES = ["tiny_cnn", "mobilenetv2_035", "resnet10t", "tf_efficientnetv2_b0", "mobilenetv3_small_050"]

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from dermalyze.artifact.artifact import Graph
 from dermalyze.config.model import ModelSpec
-from dermalyze.core.artefact import Graph
-from dermalyze.core.errors import ConfigError, ModelError
-from dermalyze.model.cards import FAMILIES, Card
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.deployed import Deployed, to_onnx
-from dermalyze.model.names import NAMES, VARIANTS
-from dermalyze.model.parity import TOLERANCE, measure_parity
-from dermalyze.model.weights import load_state, save_state
+from dermalyze.errors import ConfigError, ModelError
+from dermalyze.models.cards import FAMILIES, Card
+from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.models.deployed import Deployed, to_onnx
+from dermalyze.models.names import NAMES, VARIANTS
+from dermalyze.models.parity import TOLERANCE, measure_parity
+from dermalyze.models.weights import load_state, save_state
 
 SMALL: dict[str, tuple[dict[str, Any], int]] = {  # the smallest of each family: kwargs, edge in px
     "tiny_cnn": ({}, 32),
@@ -212,7 +212,7 @@ def test_embedding_widths(name: str, width: int) -> None:
 
 @pytest.mark.parametrize("name", sorted({*NAMES, *VARIANTS}))
 def test_names_of_the_documents_are_known(name: str) -> None:
-    from dermalyze.model.backbones import pretrained_cfg_of
+    from dermalyze.models.backbones import pretrained_cfg_of
 
     assert min(pretrained_cfg_of(ModelSpec(backbone=name)).size) >= 160
 

@@ -10,21 +10,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from dermalyze.artifact.artifact import Graph
+from dermalyze.calibration.recipes import RECIPES
 from dermalyze.config.model import ModelSpec, SecondSpec
 from dermalyze.config.train import AugmentSpec, StrategySpec
-from dermalyze.core.artefact import Graph
-from dermalyze.core.errors import ModelError
-from dermalyze.core.second import packed, statistics
-from dermalyze.model.augment import mix
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.deployed import DeployedPair, to_onnx
-from dermalyze.model.mc_dropout import DropoutSampler
-from dermalyze.model.parity import TOLERANCE, measure_parity
-from dermalyze.model.second import SECOND_DRAWS, PairBackbone, augment_cases
-from dermalyze.model.strategies import STRATEGIES, Plan
-from dermalyze.model.weights import load_state, save_state
-from dermalyze.ops.recipes import RECIPES
-from dermalyze.ops.tabular import fit_encoder
+from dermalyze.errors import ModelError
+from dermalyze.imaging.cases import packed, statistics
+from dermalyze.imaging.tabular import fit_encoder
+from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.models.deployed import DeployedPair, to_onnx
+from dermalyze.models.mc_dropout import DropoutSampler
+from dermalyze.models.parity import TOLERANCE, measure_parity
+from dermalyze.models.second import SECOND_DRAWS, PairBackbone, augment_cases
+from dermalyze.models.weights import load_state, save_state
+from dermalyze.training.augment import mix
+from dermalyze.training.transfer import STRATEGIES, Plan
 
 KINDS = tuple(get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(SecondSpec)[0]))
 HALF = (0.5, 0.5, 0.5)
@@ -233,7 +233,7 @@ class TestAugment:
         return torch.from_numpy(packed(pixels, pixels, np.array(known)))
 
     def test_one_picture_is_as_before(self) -> None:
-        from dermalyze.model.augment import augment
+        from dermalyze.training.augment import augment
 
         images = self.batch()[..., :3].contiguous()
         address = {"seed": 1, "epoch": 2, "positions_B": np.arange(3)}

@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dermalyze.config.model import LinearHead, ModelSpec
 from dermalyze.config.train import AdamWOptimizer, FrozenStrategy, GradualStrategy, LastStrategy, StrategySpec
-from dermalyze.core.errors import ConfigError
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.optim import build_optimizer, set_lr
-from dermalyze.model.strategies import Plan, scales_at
+from dermalyze.errors import ConfigError
+from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.training.optim import build_optimizer, set_lr
+from dermalyze.training.transfer import Plan, scales_at
 
 torch.set_num_threads(1)
 BACKBONES: dict[str, tuple[dict[str, Any], int]] = {  # smallest of a kind: kwargs, px

@@ -15,14 +15,14 @@ from torch import nn
 from dermalyze.config.base import Spec
 from dermalyze.config.task import tasks_of
 from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, StrategySpec, TrainSpec
-from dermalyze.model.augment import POLICIES, Policy, augment
-from dermalyze.model.auto_augment import AUTO
-from dermalyze.model.label_losses import LABEL_LOSSES
-from dermalyze.model.losses import LOSSES, build_loss
-from dermalyze.model.optim import OPTIMIZERS, build_optimizer, set_lr
-from dermalyze.model.schedules import SCHEDULES, cycle_start, lr_at
-from dermalyze.model.strategies import STRATEGIES, scales_at
-from dermalyze.ops.imbalance import IMBALANCE, class_weights, draw_order
+from dermalyze.training.augment import POLICIES, Policy, augment
+from dermalyze.training.auto_augment import AUTO
+from dermalyze.training.imbalance import IMBALANCE, class_weights, draw_order
+from dermalyze.training.losses import LOSSES, build_loss
+from dermalyze.training.multilabel_losses import LABEL_LOSSES
+from dermalyze.training.optim import OPTIMIZERS, build_optimizer, set_lr
+from dermalyze.training.schedules import SCHEDULES, cycle_start, lr_at
+from dermalyze.training.transfer import STRATEGIES, scales_at
 
 torch.set_num_threads(1)
 

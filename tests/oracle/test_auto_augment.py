@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode, RandAugment, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as tv
 
-from dermalyze.model import auto_augment as ours
-from dermalyze.model.warp import perspective, warp
+from dermalyze.training import auto_augment as ours
+from dermalyze.training.warp import perspective, warp
 
 torch.set_num_threads(1)
 OPS = dict(ours.OPS)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from dermalyze.core.errors import ModelError
-from dermalyze.ops import bootstrap
-from dermalyze.ops.bootstrap import estimate, estimates, group_index, group_weights, resample
-from dermalyze.ops.metrics import METRICS, PER_CLASS_METRICS, Scores, Tally, tally
+from dermalyze.errors import ModelError
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics.bootstrap import estimate, estimates, group_index, group_weights, resample
+from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, Tally, tally
 
 
 def lesions(n=240, classes=4, seed=0, skill=1.0, decimals=None):

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from dermalyze.ops.calibration import (
+from dermalyze.metrics.calibration_error import (
     brier_parts,
     calibration_errors,
     classwise_ece,
@@ -20,7 +20,7 @@ from dermalyze.ops.calibration import (
     reliability,
     wilson,
 )
-from dermalyze.ops.metrics import Scores, tally
+from dermalyze.metrics.classification import Scores, tally
 
 
 def case(n, seed, classes=4):
@@ -33,7 +33,7 @@ def case(n, seed, classes=4):
 @pytest.mark.parametrize("bins", [5, 10, 15])
 def test_ece_equals_torchmetrics(bins):
     torch = pytest.importorskip("torch")
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
 
     torch_guard.install()
     tm = pytest.importorskip("torchmetrics.functional.classification")

@@ -12,8 +12,7 @@ from scipy.optimize import minimize, minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
-from dermalyze.core.errors import ModelError
-from dermalyze.ops.calibrators import (
+from dermalyze.calibration.calibrators import (
     CALIBRATORS,
     SAME_ANSWERS,
     VECTOR_RIDGE,
@@ -24,7 +23,8 @@ from dermalyze.ops.calibrators import (
     reprior,
     simplest,
 )
-from dermalyze.ops.recipes import softmax
+from dermalyze.calibration.recipes import softmax
+from dermalyze.errors import ModelError
 
 NO_SHIFT = np.zeros(4)
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.closed_form import ClosedForm, cam_record, map_size, reason_against
-from dermalyze.model.fusion import Late
+from dermalyze.models.cam_head import ClosedForm, cam_record, map_size, reason_against
+from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.models.fusion import Late
 
 HEADS = [{"kind": "linear"}, {"kind": "simple", "hidden": [24, 16]}]
 

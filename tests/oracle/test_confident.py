@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermalyze.ops.confident import LabelIssues, find_issues, noise_share
-from dermalyze.ops.metrics import Scores
+from dermalyze.audit.confident_learning import LabelIssues, find_issues, noise_share
+from dermalyze.metrics.classification import Scores
 
 
 def case(n: int, seed: int, classes: int = 4) -> Scores:

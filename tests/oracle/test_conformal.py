@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom
 
-from dermalyze.core.errors import ModelError
-from dermalyze.ops.conformal import (
+from dermalyze.calibration.conformal import (
     MARGINAL,
     RAPS_FREE,
     RAPS_PENALTY,
@@ -22,7 +21,8 @@ from dermalyze.ops.conformal import (
     one_each,
     quantile,
 )
-from dermalyze.ops.recipes import softmax
+from dermalyze.calibration.recipes import softmax
+from dermalyze.errors import ModelError
 
 CLASSES = ["a", "b", "c", "d"]
 

@@ -9,9 +9,9 @@ import torch
 
 from dermalyze.config.explain import IntegratedGradients
 from dermalyze.config.model import ModelSpec
-from dermalyze.model.attribution import explain_batch
-from dermalyze.model.classifier import Classifier, build_classifier
-from dermalyze.model.closed_form import ClosedForm
+from dermalyze.explain.attribution import explain_batch
+from dermalyze.models.cam_head import ClosedForm
+from dermalyze.models.classifier import Classifier, build_classifier
 
 captum = pytest.importorskip("captum.attr")
 

@@ -9,9 +9,8 @@ import pytest
 import sklearn.metrics as sk
 from scipy.optimize import minimize
 
-from dermalyze.core.errors import DataError, ModelError
-from dermalyze.ops.calibrators import simplest
-from dermalyze.ops.label_calibration import (
+from dermalyze.calibration.calibrators import simplest
+from dermalyze.calibration.multilabel import (
     BIAS_RIDGE,
     LABEL_CALIBRATORS,
     SCALE_RIDGE,
@@ -22,7 +21,8 @@ from dermalyze.ops.label_calibration import (
     fit_labels,
     read_thresholds,
 )
-from dermalyze.ops.tasks import multi_hot, pool_labels, sigmoid
+from dermalyze.errors import DataError, ModelError
+from dermalyze.tasks.base import multi_hot, pool_labels, sigmoid
 
 RNG = np.random.default_rng(5)
 N = 400

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dermalyze.core.errors import ConfigError
-from dermalyze.model.label_losses import asymmetric, bce, focal
+from dermalyze.errors import ConfigError
+from dermalyze.training.multilabel_losses import asymmetric, bce, focal
 
 torch.set_num_threads(1)
 torch.manual_seed(1)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from dermalyze.core.errors import ModelError
-from dermalyze.ops.label_bootstrap import label_estimates
-from dermalyze.ops.label_scores import LABEL_METRICS, PER_LABEL_METRICS, LabelScores, ece, measure_labels
+from dermalyze.errors import ModelError
+from dermalyze.metrics.multilabel import LABEL_METRICS, PER_LABEL_METRICS, LabelScores, ece, measure_labels
+from dermalyze.metrics.multilabel_bootstrap import label_estimates
 
 RNG = np.random.default_rng(3)
 N, C = 240, 5

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dermalyze.config.train import CrossEntropyLoss, FocalLoss, LabelSmoothingLoss, LossSpec
-from dermalyze.core.errors import ConfigError
-from dermalyze.model.losses import LOSSES, build_loss, cross_entropy, focal, label_smoothing
+from dermalyze.errors import ConfigError
+from dermalyze.training.losses import LOSSES, build_loss, cross_entropy, focal, label_smoothing
 
 torch.set_num_threads(1)
 SPECS: list[LossSpec] = [
@@ -103,7 +103,7 @@ def test_focal_by_hand(case: tuple[int, int, float], gamma: float, soft: bool) -
 @given(BATCHES)
 def test_focal_of_two_classes_is_torchvisions_sigmoid_focal(case: tuple[int, int, float]) -> None:
     """Two logits are one logit, their difference; alpha there is alpha of the second class, 1 - alpha of the first."""
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
 
     torch_guard.install()
     from torchvision.ops import sigmoid_focal_loss

@@ -7,8 +7,8 @@ import pytest
 from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from dermalyze.ops.conformal import calibrate_sets
-from dermalyze.ops.recipes import softmax
+from dermalyze.calibration.conformal import calibrate_sets
+from dermalyze.calibration.recipes import softmax
 
 CLASSES = ["a", "b", "c", "d"]
 

@@ -10,9 +10,9 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermalyze.core.errors import ModelError
-from dermalyze.ops.agreement import kappa_of, mcc_of
-from dermalyze.ops.metrics import (
+from dermalyze.errors import ModelError
+from dermalyze.metrics.agreement import kappa_of, mcc_of
+from dermalyze.metrics.classification import (
     METRICS,
     PER_CLASS_METRICS,
     Scores,
@@ -23,7 +23,7 @@ from dermalyze.ops.metrics import (
     roc_curve,
     tally,
 )
-from dermalyze.ops.ranking import partial_auroc_of, rank
+from dermalyze.metrics.ranking import partial_auroc_of, rank
 
 
 @st.composite
@@ -181,7 +181,7 @@ def test_confusion_and_specificity_equal_scikit_learn(case):
 
 def test_agrees_with_torchmetrics():
     torch = pytest.importorskip("torch")
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
 
     torch_guard.install()
     tm = pytest.importorskip("torchmetrics.functional.classification")

@@ -12,9 +12,9 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from dermalyze.data.frozen import Part, linear_probe, neighbours, smoothed
-from dermalyze.ops.neighbours import centres, nearest, nearest_centre, unit, vote
-from dermalyze.ops.projection import kept_neighbours, pca
+from dermalyze.scoring.features.linear_probe import Part, linear_probe, neighbours, smoothed
+from dermalyze.scoring.features.neighbors import centres, nearest, nearest_centre, unit, vote
+from dermalyze.scoring.features.pca import kept_neighbours, pca
 
 
 def blobs(n: int = 150, d: int = 12, classes: int = 4, seed: int = 0):

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from dermalyze.ops.counter import permutation
-from dermalyze.ops.ood import NEIGHBOUR, OOD_SCORES, REMEMBERED, fit, shrunk_covariance
-from dermalyze.ops.separation import auroc, separation
+from dermalyze.calibration.ood import NEIGHBOUR, OOD_SCORES, REMEMBERED, fit, shrunk_covariance
+from dermalyze.metrics.ood_separation import auroc, separation
+from dermalyze.rng import permutation
 
 
 def blobs(n=300, width=12, classes=3, seed=0):

@@ -8,10 +8,10 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermalyze.core.errors import ConfigError
-from dermalyze.ops.bootstrap import Estimate, group_index, group_weights
-from dermalyze.ops.decision import THRESHOLDS, decision_curve
-from dermalyze.ops.operating import (
+from dermalyze.errors import ConfigError
+from dermalyze.metrics.bootstrap import Estimate, group_index, group_weights
+from dermalyze.metrics.decision_curve import THRESHOLDS, decision_curve
+from dermalyze.metrics.operating_points import (
     CRITERIA,
     at_threshold,
     cheapest,
@@ -23,7 +23,7 @@ from dermalyze.ops.operating import (
     two_classes,
     youden,
 )
-from dermalyze.ops.scores import Scores
+from dermalyze.metrics.scores import Scores
 
 HOW = {"resamples": 200, "level": 0.95, "seed": 0}
 HAM = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]

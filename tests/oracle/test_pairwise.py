@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from dermalyze.ops.bootstrap import group_index, group_weights
-from dermalyze.ops.metrics import METRICS, PER_CLASS_METRICS, Scores, measure
-from dermalyze.ops.pairwise import auroc_covariance, bootstrap_p, delong, holm, mcnemar, paired
+from dermalyze.metrics.bootstrap import group_index, group_weights
+from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, measure
+from dermalyze.metrics.paired_tests import auroc_covariance, bootstrap_p, delong, holm, mcnemar, paired
 
 # Albumin, total protein, K-G score and success of surgery for ovarian cancer with obstruction: DeLong et al. 1988, as printed
 # in the SAS/STAT user's guide, "Comparing Receiver Operating Characteristic Curves".

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import entropy, rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from dermalyze.core.errors import ConfigError, ModelError
-from dermalyze.ops.metrics import Scores, Tally
-from dermalyze.ops.ranking import midranks, spearman
-from dermalyze.ops.selective import (
+from dermalyze.errors import ConfigError, ModelError
+from dermalyze.metrics.classification import Scores, Tally
+from dermalyze.metrics.ranking import midranks, spearman
+from dermalyze.metrics.selective import (
     CONFIDENCES,
     Referral,
     augrc,

@@ -8,7 +8,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import energy_distance
 
-from dermalyze.ops.shift import distances, embedding_shift, energy, frechet, standardised_difference, total_variation
+from dermalyze.metrics.shift import distances, embedding_shift, energy, frechet, standardised_difference, total_variation
 
 
 @pytest.fixture

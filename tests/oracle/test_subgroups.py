@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
 
-from dermalyze.ops.bootstrap import group_index, group_weights
-from dermalyze.ops.metrics import Scores
-from dermalyze.ops.subgroups import comparisons, divide, holm, subgroups
+from dermalyze.metrics.bootstrap import group_index, group_weights
+from dermalyze.metrics.classification import Scores
+from dermalyze.metrics.subgroups import comparisons, divide, holm, subgroups
 
 SETTINGS = {"resamples": 40, "level": 0.9, "seed": 3}
 MALIGNANT, FOCUS = (0, 2), 2

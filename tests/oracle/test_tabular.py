@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from dermalyze.ops.tabular import Encoder, fit_encoder
+from dermalyze.imaging.tabular import Encoder, fit_encoder
 
 NUMBERS = st.one_of(st.none(), st.floats(-1e4, 1e4, allow_nan=False), st.integers(0, 99))
 WORDS = st.one_of(st.none(), st.sampled_from(["back", "face", "Foot", "unknown", "", "lower extremity"]))

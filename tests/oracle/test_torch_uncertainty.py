@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from dermalyze.core import torch_guard
+from dermalyze.models import torch_guard
 
 torch_guard.install()  # before torch_uncertainty, which imports torchvision
 torch_uncertainty = pytest.importorskip("torch_uncertainty")
@@ -28,8 +28,9 @@ from torch_uncertainty.metrics.classification import (  # noqa: E402
     VariationRatio,
 )
 
-from dermalyze.ops import calibration, selective, uncertainty  # noqa: E402
-from dermalyze.ops.metrics import Scores, tally  # noqa: E402
+from dermalyze.metrics import calibration_error as calibration  # noqa: E402
+from dermalyze.metrics import selective, uncertainty  # noqa: E402
+from dermalyze.metrics.classification import Scores, tally  # noqa: E402
 
 
 def case(n: int = 300, classes: int = 4, seed: int = 0, absent: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
 
-from dermalyze.ops.uncertainty import (
+from dermalyze.metrics.uncertainty import (
     SOURCES,
     disagreement,
     entropy,

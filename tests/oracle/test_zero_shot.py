@@ -10,10 +10,10 @@ import torch
 from clips import save_clip
 
 from dermalyze.config.zero_shot import ZeroShotSpec
-from dermalyze.core.errors import DataError
-from dermalyze.data.frozen import by_words
-from dermalyze.model.clip import Clip
-from dermalyze.ops.zero_shot import directions, zero_shot
+from dermalyze.errors import DataError
+from dermalyze.models.clip import Clip
+from dermalyze.scoring.features.linear_probe import by_words
+from dermalyze.scoring.features.zero_shot import directions, zero_shot
 
 TEMPLATES = ("a photo of {}.", "dermoscopy of {}, close", "{}")
 

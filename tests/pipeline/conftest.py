@@ -44,9 +44,9 @@ def checkpoint(run: Run, spec: ExperimentSpec, seed: int = 0, **changes: Any) ->
     """A best checkpoint as `train` leaves it, of random weights that tell pictures apart."""
     import torch
 
-    from dermalyze.data.images import Preprocessing
-    from dermalyze.model.checkpoint import save_best
-    from dermalyze.model.classifier import build_classifier
+    from dermalyze.imaging.decode import Preprocessing
+    from dermalyze.models.classifier import build_classifier
+    from dermalyze.training.checkpoint import save_best
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.core.artefact import Artefact
+from dermalyze.artifact.artifact import Artefact
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import DataError, ModelError, ResourceError, UsageError
+from dermalyze.errors import DataError, ModelError, ResourceError, UsageError
 from dermalyze.stages import export as stage
 from dermalyze.stages.export import export, publish
 

@@ -11,13 +11,13 @@ import pytest
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.core.runtime import choose_runtime
-from dermalyze.fleet.bench import bench
-from dermalyze.model import speed
-from dermalyze.model.speed import StepTime, best_of, combinations
+from dermalyze.errors import UsageError
 from dermalyze.stages.train import train
+from dermalyze.training import autotune as speed
+from dermalyze.training.autotune import StepTime, best_of, combinations
+from dermalyze.workflows.bench import bench
 
 Make = Callable[..., tuple[Run, ExperimentSpec]]
 

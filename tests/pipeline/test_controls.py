@@ -10,12 +10,12 @@ import pytest
 from squares import EPOCHS, LESIONS, experiment, paint
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.errors import DataError, LeakError, UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.splitting import read_division
-from dermalyze.fleet.controls import ControlsResult, controls, shuffle
-from dermalyze.fleet.pipeline import run_experiment
+from dermalyze.errors import DataError, LeakError, UsageError
+from dermalyze.workflows.controls import ControlsResult, controls, shuffle
+from dermalyze.workflows.pipeline import run_experiment
 
 
 def make_run(root: Path, spec: ExperimentSpec, *, trained: bool = True) -> Run:
@@ -157,8 +157,8 @@ def test_metadata_needs_no_training(clean: tuple[Run, ControlsResult]) -> None:
 @pytest.mark.slow
 def test_the_ink_of_synth_is_found_and_a_clean_set_is_not_accused(tmp_path: Path) -> None:
     from dermalyze.config.experiment import load_experiment
-    from dermalyze.data.synth import synthesize
-    from dermalyze.fleet.pipeline import run_experiment
+    from dermalyze.data.synthetic.synth import synthesize
+    from dermalyze.workflows.pipeline import run_experiment
 
     demo = Path(__file__).resolve().parents[2] / "experiments" / "demo.yaml"
     found = {}

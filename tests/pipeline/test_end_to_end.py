@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from dermalyze import cli
 from dermalyze.core.run import Run, read_json
-from dermalyze.fleet.pipeline import STEPS
+from dermalyze.workflows.pipeline import STEPS
 
 CONFIG = """
 name: small

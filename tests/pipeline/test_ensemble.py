@@ -12,20 +12,20 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze import cli
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.calibration.recipes import softmax
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment
-from dermalyze.core.artefact import Artefact
-from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.predictions import read_predictions
-from dermalyze.fleet.cleaning import parts_of
-from dermalyze.fleet.ensemble import EnsembleResult, assemble, ensemble
-from dermalyze.ops.recipes import softmax
-from dermalyze.ops.uncertainty import mutual_information
-from dermalyze.serve.predictor import Predictor
+from dermalyze.errors import DataError, ModelError, UsageError
+from dermalyze.metrics.uncertainty import mutual_information
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.export import export
 from dermalyze.stages.probe import probe
+from dermalyze.workflows.cleaning import parts_of
+from dermalyze.workflows.ensemble import EnsembleResult, assemble, ensemble
 
 PARTS = ("train", "val", "cal", "test")
 
@@ -131,11 +131,11 @@ def test_further_views_of_an_ensemble_can_be_probed_but_no_dropout(joined: Any) 
 
 def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined: Any) -> None:
     """The log of a mean goes by way of the largest: probabilities of e-100 and less do not become log 0."""
-    from dermalyze.fleet.joined_graph import join_graphs
+    from dermalyze.workflows.joined_graph import join_graphs
 
     _, runs, _ = joined
     artefacts = [Artefact.open(run.artefact_dir, threads=1) for run in runs[:2]]
-    from dermalyze.core.artefact import Graph
+    from dermalyze.artifact.artifact import Graph
 
     data = join_graphs([steep((run.artefact_dir / "model.onnx").read_bytes(), 3000.0) for run in runs[:2]])
     height, width = (artefacts[0].preprocessing[key] for key in ("height", "width"))
@@ -235,7 +235,7 @@ evaluate: {resamples: 100}
 
 
 def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dermalyze.data.synth import synthesize
+    from dermalyze.data.synthetic.synth import synthesize
 
     monkeypatch.chdir(tmp_path)
     synthesize(Path("data"), lesions=70, seed=7, size_px=(32, 32), difficulty=0.2, balance="even")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.core.errors import ConfigError, DataError, LeakError, ModelError, UsageError
-from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.errors import ConfigError, DataError, LeakError, ModelError, UsageError
+from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 
 COUNTS = {"bkl": 24, "mel": 30, "nv": 80}
 
@@ -223,9 +223,9 @@ def test_external_set_is_judged_in_its_own_folder(trained):
 
 
 def test_external_answers_are_those_of_the_artefact(trained):
-    from dermalyze.core.artefact import Artefact
-    from dermalyze.data.images import Preprocessing, decode, to_size
+    from dermalyze.artifact.artifact import Artefact
     from dermalyze.data.sources import pseudonym
+    from dermalyze.imaging.decode import Preprocessing, decode, to_size
 
     run, spec, root = trained
     pictures(root / "other", 3, seed=2)
@@ -314,9 +314,9 @@ def test_recalibration_needs_a_set_and_enough_groups_before_any_work(trained):
 
 def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     """Columns of a CSV become subgroups; a part of its lesions shows what recalibration would gain."""
-    from dermalyze.data.looks import write_looks
+    from dermalyze.audit.image_statistics import measure_images
+    from dermalyze.audit.quality_cache import write_looks
     from dermalyze.data.manifest import read_manifest
-    from dermalyze.data.statistics import measure_images
     from dermalyze.data.store import ImageStore
 
     run, spec, root = trained

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermalyze.artifact.cam_grade import UNGRADED
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, UsageError
-from dermalyze.core.map_grade import UNGRADED
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
-from dermalyze.data.images import decode, to_size
-from dermalyze.model.attribution import explain_batch
-from dermalyze.report import explaining
-from dermalyze.serve.predictor import Predictor
-from dermalyze.serve.verify import verify
+from dermalyze.errors import DataError, InterruptedRunError, ModelError, UsageError
+from dermalyze.explain import runner as explaining
+from dermalyze.explain.attribution import explain_batch
+from dermalyze.imaging.decode import decode, to_size
+from dermalyze.serve.predictor.predictor import Predictor
+from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.explain import explain
 from dermalyze.stages.export import export
 from dermalyze.stages.probe import probe
@@ -235,7 +235,7 @@ def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> Non
 @pytest.mark.slow
 def test_a_clean_set_is_not_accused_of_a_shortcut(tmp_path: Path) -> None:
     """A small network trained on a set without a mark; that a mark is named stands in tests/unit/ops/test_hotspots.py."""
-    from dermalyze.data.synth import synthesize
+    from dermalyze.data.synthetic.synth import synthesize
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.split import split
     from dermalyze.stages.train import train

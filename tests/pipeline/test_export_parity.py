@@ -14,19 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from dermalyze.core.artefact import Artefact
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.calibration.recipes import apply_recipe, softmax
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.core.run import Run
-from dermalyze.data.images import Preprocessing, decode, normalise, to_size
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.predictions import read_predictions
-from dermalyze.model.checkpoint import load_best
-from dermalyze.model.closed_form import ClosedForm
-from dermalyze.ops.recipes import apply_recipe, softmax
-from dermalyze.serve.predictor import Predictor
+from dermalyze.errors import DataError, ModelError, UsageError
+from dermalyze.imaging.decode import Preprocessing, decode, normalise, to_size
+from dermalyze.models.cam_head import ClosedForm
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.export import export
 from dermalyze.stages.probe import probe
+from dermalyze.training.checkpoint import load_best
 
 TOLERANCE = 1e-4
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from dermalyze.core.errors import ModelError, UsageError
-from dermalyze.model import program as module
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.models import program as module
 from dermalyze.stages.export import export
 
 HEADS = ({"kind": "linear"}, {"kind": "acrnn"})

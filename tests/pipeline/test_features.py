@@ -14,11 +14,11 @@ from clips import save_clip
 from PIL import Image
 
 from dermalyze.core.atomic import write_json
-from dermalyze.core.errors import ConfigError, DataError, MissingExtraError, ModelError, UsageError
-from dermalyze.data.features import read_features, read_stored
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
+from dermalyze.errors import ConfigError, DataError, MissingExtraError, ModelError, UsageError
+from dermalyze.scoring.features.store import read_features, read_stored
+from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.embed import embed
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.frozen import frozen
@@ -46,7 +46,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     from dermalyze.config.model import ModelSpec
-    from dermalyze.model.backbones import create_backbone
+    from dermalyze.models.backbones import create_backbone
 
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def image_of(world: Any, part: str) -> tuple[Any, Path]:
 
 
 def test_embed_stores_what_the_network_gives_at_its_own_size(world: Any, embedded: Any, tiny_weights: Path) -> None:
-    from dermalyze.model.embedding import Embedder
+    from dermalyze.models.embedding import Embedder
     from dermalyze.stages.embed import frozen_spec
 
     assert (embedded.name, embedded.images, embedded.width, embedded.size) == ("tiny_cnn", 30, 8, (24, 32))

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze import cli
+from dermalyze.calibration.recipes import softmax
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ConfigError, UsageError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.predictions import read_predictions
-from dermalyze.ops.recipes import softmax
+from dermalyze.errors import ConfigError, UsageError
+from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.export import export
@@ -94,7 +94,7 @@ def test_the_report_compares_every_source_of_every_recipe(world: Any) -> None:
 
 
 def test_predictions_of_another_model_are_left_out_and_named(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    from dermalyze.data.predictions import Predictions, write_predictions
+    from dermalyze.scoring.predictions import Predictions, write_predictions
 
     path = world.run.predictions_path("test", "tta")
     before, p = path.read_bytes(), stored(world.run, "test", "tta")

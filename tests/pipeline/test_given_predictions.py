@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from dermalyze import cli
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.errors import DataError, ModelError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
-from dermalyze.data.predictions import read_predictions
+from dermalyze.errors import DataError, ModelError, UsageError
+from dermalyze.scoring.predictions import read_predictions
 
 COUNTS = {"df": 26, "mel": 30, "nv": 80}
 CLASSES = sorted(COUNTS)

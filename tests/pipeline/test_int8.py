@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.core.artefact import Artefact
-from dermalyze.core.errors import ModelError, UsageError
-from dermalyze.data import int8 as module
-from dermalyze.data.int8 import Gate, judge
-from dermalyze.data.predictions import Predictions
-from dermalyze.serve.predictor import Predictor
-from dermalyze.serve.verify import verify
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.scoring import quantize_gate as module
+from dermalyze.scoring.predictions import Predictions
+from dermalyze.scoring.quantize_gate import Gate, judge
+from dermalyze.serve.predictor.predictor import Predictor
+from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.export import export
 from dermalyze.stages.probe import probe

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
-from dermalyze.data.synth import synthesize
+from dermalyze.data.synthetic.synth import synthesize
+from dermalyze.errors import ModelError
 from dermalyze.stages.audit import AuditResult, audit
 from dermalyze.stages.prepare import prepare
 
@@ -109,7 +109,7 @@ def test_labels_are_judged_only_where_asked_for(runs: dict[str, Run]) -> None:
 
 def test_pretrained_weights_are_used_where_the_experiment_names_some(runs: dict[str, Run], tmp_path: Path) -> None:
     from dermalyze.config.model import ModelSpec
-    from dermalyze.model.backbones import create_backbone
+    from dermalyze.models.backbones import create_backbone
 
     torch.manual_seed(0)
     path = tmp_path / "tiny.safetensors"

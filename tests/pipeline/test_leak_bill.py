@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.core.errors import DataError, InterruptedRunError, UsageError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_division
-from dermalyze.fleet import small_fits
-from dermalyze.fleet.leak_bill import REASON, LeakBillResult, leak_bill
+from dermalyze.errors import DataError, InterruptedRunError, UsageError
+from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
+from dermalyze.workflows import small_fits
+from dermalyze.workflows.leak_bill import REASON, LeakBillResult, leak_bill
 
 LESIONS, PHOTOS = 120, 4
 EPOCHS = 14

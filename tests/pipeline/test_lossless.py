@@ -23,14 +23,14 @@ from mounts import own_mounts
 from training import another, outcome, stubs, tiny_run, tiny_set, tiny_spec
 
 from dermalyze.cli import main
-from dermalyze.core.errors import DataError, InterruptedRunError, ModelError, ResourceError
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import StopRequest, applied, choose_runtime
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
-from dermalyze.model.checkpoint import load_state_pair
-from dermalyze.model.classifier import Classifier
+from dermalyze.errors import DataError, InterruptedRunError, ModelError, ResourceError
+from dermalyze.models.classifier import Classifier
 from dermalyze.stages.train import Training, train
+from dermalyze.training.checkpoint import load_state_pair
 
 CPU_ERROR = "[enforce fail at alloc_cpu.cpp:128] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 FROZEN = {"strategy": {"kind": "frozen"}, "model": {"head": {"kind": "linear"}}}  # no BatchNorm that learns
@@ -176,10 +176,10 @@ import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from training import another, outcome, stubs, tiny_spec
-from dermalyze.core.errors import ResourceError
+from dermalyze.errors import ResourceError
 from dermalyze.core.run import Run
 from dermalyze.data import cache
-from dermalyze.model.checkpoint import load_state_pair
+from dermalyze.training.checkpoint import load_state_pair
 from dermalyze.stages.train import Training, train
 import torch
 torch.set_num_threads(1)

@@ -13,11 +13,11 @@ from layouts import write
 from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.core.run import Run
-from dermalyze.data.external import open_external, trained_on
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.splitting import read_division, read_part
+from dermalyze.errors import ConfigError, DataError
+from dermalyze.scoring.external_set import open_external, trained_on
 from dermalyze.stages.init import freeze
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
@@ -78,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
 
 
 def test_a_whole_run_on_merged_sources_drawn_in_balance(world: tuple[Path, Run], tmp_path: Path) -> None:
-    from dermalyze.fleet.pipeline import run_experiment
+    from dermalyze.workflows.pipeline import run_experiment
 
     root, _ = world
     values = {
@@ -196,7 +196,7 @@ def test_a_map_given_by_name_is_written_out_with_its_classes(tmp_path: Path) -> 
 
 def test_balanced_sources_are_drawn_equally_often(world: tuple[Path, Run]) -> None:
     from dermalyze.data.manifest import source_codes
-    from dermalyze.ops.imbalance import draw_order
+    from dermalyze.training.imbalance import draw_order
 
     _, run = world
     frame = read_part(run, "train")

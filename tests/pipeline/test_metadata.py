@@ -15,20 +15,20 @@ import pytest
 from PIL import Image
 from training import another, probed_run, split_run
 
+from dermalyze.artifact.artifact import GRAPH_NAME, Artefact
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.core.artefact import GRAPH_NAME, Artefact
-from dermalyze.core.errors import ConfigError, InterruptedRunError, ModelError, UsageError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
-from dermalyze.fleet.joined_graph import join_graphs, joined_parity
-from dermalyze.model.fusion import FUSIONS
-from dermalyze.ops.metrics import measure
-from dermalyze.serve.answers import predict
-from dermalyze.serve.predictor import Predictor
+from dermalyze.errors import ConfigError, InterruptedRunError, ModelError, UsageError
+from dermalyze.metrics.classification import measure
+from dermalyze.models.fusion import FUSIONS
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.answers import predict
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.train import Training, train
+from dermalyze.workflows.joined_graph import join_graphs, joined_parity
 
 COLUMNS = ("age", "site", "grade")
 CLASSES = ("bcc", "mel", "nv")

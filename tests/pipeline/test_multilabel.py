@@ -17,17 +17,17 @@ from sklearn.metrics import roc_auc_score
 
 import dermalyze
 from dermalyze.config.experiment import dump_experiment
-from dermalyze.core.errors import ConfigError, InterruptedRunError, UsageError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.images import decode, normalise, to_size
-from dermalyze.data.predictions import read_predictions
-from dermalyze.fleet.pipeline import STEPS, finished, run_experiment
-from dermalyze.model.checkpoint import load_best
-from dermalyze.ops.tasks import sigmoid
-from dermalyze.serve.answers import predict
-from dermalyze.serve.output import write
-from dermalyze.serve.predictor import Predictor
+from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
+from dermalyze.imaging.decode import decode, normalise, to_size
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.answers import predict
+from dermalyze.serve.predictor.output import write
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.train import Training, train
+from dermalyze.tasks.base import sigmoid
+from dermalyze.training.checkpoint import load_best
+from dermalyze.workflows.pipeline import STEPS, finished, run_experiment
 
 
 @pytest.fixture(scope="module")

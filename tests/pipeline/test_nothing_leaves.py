@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from serving import picture
 
-from dermalyze.serve.packaged import FOLDER
+from dermalyze.serve.predictor.packaged import FOLDER
 
 REPORTS = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 ASK = "from dermalyze.cli import main; main()"

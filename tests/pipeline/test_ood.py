@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.core.errors import DataError, ModelError, UsageError
+from dermalyze.calibration.decision_rule import OUTCOMES
+from dermalyze.calibration.ood import OOD_SCORES
+from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.run import read_json
-from dermalyze.data.beyond import read_beyond
-from dermalyze.data.foreign import EACH, SYNTHETIC
-from dermalyze.data.images import Preprocessing, decode, to_size
-from dermalyze.data.predictions import read_predictions, write_predictions
 from dermalyze.data.splitting import read_part
-from dermalyze.ops.answering import OUTCOMES
-from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from dermalyze.ops.ood import OOD_SCORES
-from dermalyze.ops.recipes import apply_recipe
-from dermalyze.serve.predictor import Predictor
+from dermalyze.errors import DataError, ModelError, UsageError
+from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from dermalyze.imaging.decode import Preprocessing, decode, to_size
+from dermalyze.scoring.ood_images import EACH, SYNTHETIC
+from dermalyze.scoring.ood_results import read_beyond
+from dermalyze.scoring.predictions import read_predictions, write_predictions
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.export import export

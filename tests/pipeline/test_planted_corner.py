@@ -13,10 +13,10 @@ from squares import HEIGHT, WIDTH, experiment, paint
 
 from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_division
-from dermalyze.fleet.pipeline import run_experiment
-from dermalyze.ops.painting import MARK
-from dermalyze.report.explaining import Network
+from dermalyze.explain.runner import Network
+from dermalyze.imaging.inpaint import MARK
 from dermalyze.stages.explain import explain
+from dermalyze.workflows.pipeline import run_experiment
 
 UPPER_RIGHT = 1
 CORNER = slice(0, round(MARK * HEIGHT)), slice(WIDTH - round(MARK * WIDTH), WIDTH)

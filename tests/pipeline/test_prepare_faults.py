@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import DermalyzeError, ResourceError
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_classes, read_manifest, usable
+from dermalyze.errors import DermalyzeError, ResourceError
 from dermalyze.stages import prepare as stage
 from dermalyze.stages.prepare import prepare
 

@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from dermalyze.artifact.third_party import ForeignGraph
+from dermalyze.calibration.recipes import softmax
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ConfigError, ModelError, UsageError
-from dermalyze.core.foreign import ForeignGraph
 from dermalyze.core.run import Run
-from dermalyze.data.predictions import read_predictions
-from dermalyze.ops.recipes import softmax
+from dermalyze.errors import ConfigError, ModelError, UsageError
+from dermalyze.scoring.predictions import read_predictions
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SETS = ("preprocess.size=[12,16]", "preprocess.mean=[0.4,0.5,0.6]", "preprocess.std=[0.2,0.25,0.3]")
@@ -70,9 +70,9 @@ def probe(*args, **kwargs):
 
 def normalised(run, spec, part):
     """The pictures of a part (B, 3, 12, 16), normalised."""
-    from dermalyze.data.images import Preprocessing, decode, normalise, to_size
     from dermalyze.data.splitting import read_part
     from dermalyze.data.store import ImageStore
+    from dermalyze.imaging.decode import Preprocessing, decode, normalise, to_size
 
     p = Preprocessing("squash", 12, 16, 0.875, MEAN, STD)
     store = ImageStore.open(spec.data)
@@ -112,7 +112,7 @@ def timm_weights(tmp_path_factory):
 
     from dermalyze.config.model import ModelSpec
     from dermalyze.core.atomic import sha256_file
-    from dermalyze.model.backbones import create_classifier
+    from dermalyze.models.backbones import create_classifier
 
     path = tmp_path_factory.mktemp("timm") / "theirs.safetensors"
     torch.manual_seed(0)

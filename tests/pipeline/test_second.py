@@ -15,20 +15,18 @@ from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, w
 from training import another, outcome, probed_run, split_run
 from typer.testing import CliRunner
 
+from dermalyze.artifact.artifact import GRAPH_NAME, Artefact
 from dermalyze.cli import app
-from dermalyze.core.artefact import GRAPH_NAME, Artefact
-from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, UsageError
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.grouping import conflicts
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
-from dermalyze.fleet.controls import controls
-from dermalyze.fleet.joined_graph import join_graphs, joined_parity
-from dermalyze.ops.metrics import measure
-from dermalyze.serve.answers import predict
-from dermalyze.serve.predictor import Predictor
-from dermalyze.serve.second import NO_SECOND
+from dermalyze.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, UsageError
+from dermalyze.metrics.classification import measure
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.answers import predict
+from dermalyze.serve.predictor.predictor import Predictor
+from dermalyze.serve.predictor.second import NO_SECOND
 from dermalyze.stages.audit import audit
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.export import export
@@ -37,6 +35,8 @@ from dermalyze.stages.probe import probe
 from dermalyze.stages.similar import similar
 from dermalyze.stages.split import split
 from dermalyze.stages.train import Training, train
+from dermalyze.workflows.controls import controls
+from dermalyze.workflows.joined_graph import join_graphs, joined_parity
 
 KINDS = ("shared", "separate")
 
@@ -206,7 +206,7 @@ class TestLeaks:
         """A second picture that is another case's first one, mirrored, is found by the audit."""
         from PIL import Image
 
-        from dermalyze.data.synth import synthesize
+        from dermalyze.data.synthetic.synth import synthesize
 
         synthesize(tmp_path / "photos", lesions=14, seed=3, size_px=(96, 96), balance="even", images_per_lesion=1.0)
         photos = sorted((tmp_path / "photos").rglob("*.jpg"))

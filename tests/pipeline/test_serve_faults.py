@@ -24,9 +24,9 @@ import pytest
 from PIL import Image
 from serving import FILE, Server, answer_of, multipart, picture, post, read_all, server
 
-from dermalyze.core.errors import DataError, ResourceError, UsageError
-from dermalyze.data.foreign import SYNTHETIC
-from dermalyze.serve.client import Client
+from dermalyze.errors import DataError, ResourceError, UsageError
+from dermalyze.scoring.ood_images import SYNTHETIC
+from dermalyze.serve.server.client import Client
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoding processes are bounded and found through /proc")
@@ -264,7 +264,7 @@ def test_45_an_answer_that_nobody_reads_is_given_up(served: Server) -> None:
 
 SLOW_MODEL = """
 import time
-from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.predictor.predictor import Predictor
 whole = Predictor.answer
 def answer(self, prepared, known, explain=False):
     time.sleep({seconds} * len(prepared))

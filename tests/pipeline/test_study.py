@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from training import HEAD, tiny_set
 
-from dermalyze.core.errors import ConfigError, InterruptedRunError, UsageError
 from dermalyze.core.run import Run, read_json
-from dermalyze.fleet import study as module
-from dermalyze.fleet.study import SHOWN, TESTED, StudyResult, compare
+from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
+from dermalyze.workflows import study as module
+from dermalyze.workflows.study import SHOWN, TESTED, StudyResult, compare
 
 
 def write(root: Path, images: Path, **changes: Any) -> Path:

@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, ResourceError, UsageError
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import StopRequest, applied, choose_runtime
 from dermalyze.data.manifest import read_manifest, write_manifest
-from dermalyze.data.synth import synthesize
-from dermalyze.model.checkpoint import load_best
-from dermalyze.model.classifier import Classifier
+from dermalyze.data.synthetic.synth import synthesize
+from dermalyze.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, ResourceError, UsageError
+from dermalyze.models.classifier import Classifier
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
 from dermalyze.stages.train import Training, train
+from dermalyze.training.checkpoint import load_best
 
 RICH: dict[str, Any] = {  # everything that carries state through a resume
     "epochs": 3,
@@ -282,7 +282,7 @@ class TestSignals:
 
 
 def load_state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    from dermalyze.model.checkpoint import load_state_pair
+    from dermalyze.training.checkpoint import load_state_pair
 
     found = load_state_pair(run)
     assert found is not None
@@ -339,7 +339,7 @@ class TestRefusals:
         run.root.chmod(0o555)
         code = (
             "import os, sys; from pathlib import Path\n"
-            "from dermalyze.core.run import Run; from dermalyze.core.errors import ResourceError\n"
+            "from dermalyze.core.run import Run; from dermalyze.errors import ResourceError\n"
             "run = Run(Path('.'))\n"
             "os.geteuid() or os.setuid(65534)\n"
             "try: run.probe_write()\n"

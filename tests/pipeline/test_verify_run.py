@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dermalyze.serve.verify import verify
+from dermalyze.serve.predictor.verify import verify
 
 
 def failures(world: Any) -> list[str]:

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.data.images import decode
-from dermalyze.data.pairs import find_pairs, shrink
+from dermalyze.data.duplicate_search import find_pairs, shrink
 from dermalyze.data.sources import ham10000
 from dermalyze.data.store import ImageStore
-from dermalyze.data.synth_copies import COPIES
+from dermalyze.data.synthetic.synth_copies import COPIES
+from dermalyze.imaging.decode import decode
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "ham10000"
 pytestmark = [

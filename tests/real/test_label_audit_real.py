@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dermalyze.audit.label_errors import LabelAudit, audit_labels, picture_statistics
+from dermalyze.audit.metadata_baseline import column_table, metadata_model
 from dermalyze.data.grouping import groups
-from dermalyze.data.label_audit import LabelAudit, audit_labels, picture_statistics
-from dermalyze.data.metadata_model import column_table, metadata_model
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "ham10000"
 pytestmark = [

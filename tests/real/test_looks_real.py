@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dermalyze.audit.image_statistics import Looks, measure_images
 from dermalyze.config.data import DataSpec
-from dermalyze.data.statistics import Looks, measure_images
 from dermalyze.data.store import ImageStore
-from dermalyze.ops.looks import ARTEFACTS
+from dermalyze.imaging.photo_artifacts import ARTEFACTS
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "ham10000"
 ARCHIVES = [FOLDER / f"HAM10000_images_part_{part}.zip" for part in (1, 2)]

@@ -11,14 +11,14 @@ import pytest
 
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
-from dermalyze.data.images import decode, to_size
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.predictions import read_predictions
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
-from dermalyze.fleet.pipeline import run_experiment
-from dermalyze.serve.predictor import Predictor
-from dermalyze.serve.verify import verify
+from dermalyze.imaging.decode import decode, to_size
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.predictor import Predictor
+from dermalyze.serve.predictor.verify import verify
+from dermalyze.workflows.pipeline import run_experiment
 
 pytestmark = pytest.mark.real
 

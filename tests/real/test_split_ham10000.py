@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dermalyze.audit.checks import audit_frame
 from dermalyze.config.data import SplitSpec
-from dermalyze.data.checks import audit_frame
 from dermalyze.data.grouping import groups, leaks
 from dermalyze.data.splitting import assign
 

@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
 
 def save_clip(folder: Path) -> Path:
     """Write weights and configuration; the path of the weights."""
-    from dermalyze.core import torch_guard
+    from dermalyze.models import torch_guard
 
     torch_guard.install()
     import open_clip

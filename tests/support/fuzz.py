@@ -26,7 +26,7 @@ Rng = np.random.Generator
 PLANTS = {
     "": "",
     "leak": """
-from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.predictor.predictor import Predictor
 whole, kept = Predictor.answer, []
 def answer(self, prepared, known, explain=False):
     kept.append(b"x" * 400_000)
@@ -34,7 +34,7 @@ def answer(self, prepared, known, explain=False):
 Predictor.answer = answer
 """,
     "failure": """
-from dermalyze.serve.predictor import Predictor
+from dermalyze.serve.predictor.predictor import Predictor
 whole, count = Predictor.answer, [0]
 def answer(self, prepared, known, explain=False):
     count[0] += 1

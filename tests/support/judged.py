@@ -61,8 +61,8 @@ def store_predictions(run: Any, spec: Any, *, skill: float = 2.0, seed: int = 0,
     """Predictions of some skill for every part, as `probe` leaves them."""
     from dermalyze.config.data import PARTS
     from dermalyze.data.manifest import read_classes
-    from dermalyze.data.predictions import Predictions, write_predictions
     from dermalyze.data.splitting import read_part
+    from dermalyze.scoring.predictions import Predictions, write_predictions
 
     classes, generator = read_classes(run), np.random.default_rng(seed)
     for part in (part for part in PARTS if run.split_path(part).exists()):

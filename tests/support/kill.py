@@ -29,7 +29,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from dermalyze.core import torch_guard
+from dermalyze.models import torch_guard
 
 torch_guard.install()
 torch.set_num_threads(1)

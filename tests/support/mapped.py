@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.core.artefact import parse_record
+from dermalyze.artifact.artifact import parse_record
+from dermalyze.artifact.cam_grade import EXAMPLE
 from dermalyze.core.atomic import json_bytes
-from dermalyze.core.map_grade import EXAMPLE
 
 MAP = (3, 4)
 """(h, w) of the map of 12 x 16 pixels."""

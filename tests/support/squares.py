@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.ops.painting import mark
+from dermalyze.imaging.inpaint import mark
 
 LESIONS, HEIGHT, WIDTH = 150, 32, 40
 EPOCHS = 8

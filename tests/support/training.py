@@ -32,7 +32,7 @@ def tiny_spec(images: Path, **changes: Any) -> ExperimentSpec:
 
 def tiny_set(root: Path) -> Path:
     """42 images of seven classes."""
-    from dermalyze.data.synth import synthesize
+    from dermalyze.data.synthetic.synth import synthesize
 
     synthesize(root, lesions=42, seed=3, size_px=(32, 32), balance="even", images_per_lesion=1.0)
     return root

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 MAX_YAML_BYTES = 1_000_000
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from dermalyze.config.base import Spec
 from dermalyze.config.classes import LABEL_MAP_CLASSES, LABEL_MAPS
-from dermalyze.core.errors import nearest
+from dermalyze.errors import nearest
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Part = Literal["train", "val", "cal", "test"]

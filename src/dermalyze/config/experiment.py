@@ -15,7 +15,7 @@ from dermalyze.config.messages import validation_message
 from dermalyze.config.model import ModelSpec
 from dermalyze.config.task import MulticlassTask, TaskSpec, misfit, with_defaults
 from dermalyze.config.train import TrainSpec
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 SCHEMA_VERSION: Literal[1] = 1
 

@@ -1,4 +1,4 @@
-"""How a prediction is explained: one spec a method of `dermalyze.model.attribution.EXPLAINERS`."""
+"""How a prediction is explained: one spec a method of `dermalyze.explain.attribution.EXPLAINERS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dermalyze.config.base import Spec
-from dermalyze.core.errors import UsageError, nearest
+from dermalyze.errors import UsageError, nearest
 
 
 class GradCam(Spec):
@@ -81,7 +81,7 @@ def method_spec(name: str) -> Method:
     >>> method_spec("gradcan")
     Traceback (most recent call last):
     ...
-    dermalyze.core.errors.UsageError: --methods gradcan: must be one of gradcam, ...; did you mean 'gradcam'?
+    dermalyze.errors.UsageError: --methods gradcan: must be one of gradcam, ...; did you mean 'gradcam'?
     """
     try:
         found: Method = TypeAdapter(Method).validate_python({"kind": name})

@@ -9,7 +9,7 @@ from typing import Any
 
 from dermalyze.config.base import merge, parse_yaml, why_unreadable
 from dermalyze.config.messages import closest
-from dermalyze.core.errors import ConfigError, nearest
+from dermalyze.errors import ConfigError, nearest
 
 Values = dict[str, Any]
 

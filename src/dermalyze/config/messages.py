@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from dermalyze.core.errors import nearest
+from dermalyze.errors import nearest
 
 HERE, ELSEWHERE = 0.6, 0.75
 """Least similarity (0..1) for a suggestion: a key of the same mapping, a key anywhere else."""

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from dermalyze.config.base import Spec, read_mapping
 from dermalyze.config.messages import validation_message
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from dermalyze.config.base import Spec, merge, read_mapping
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.config.messages import validation_message
-from dermalyze.core.errors import ConfigError, nearest
+from dermalyze.errors import ConfigError, nearest
 
 CHANGEABLE = ("preprocess", "model", "train", "inference")
 """First words of settings in which a variant may differ; the others are what all share."""

@@ -11,7 +11,7 @@ from dermalyze.config.base import Spec, merge
 from dermalyze.config.data import CsvSource
 from dermalyze.config.model import LateFusion
 from dermalyze.config.train import ImbalanceSpec, LossSpec
-from dermalyze.core.errors import UsageError
+from dermalyze.errors import UsageError
 
 if TYPE_CHECKING:
     from dermalyze.config.experiment import ExperimentSpec

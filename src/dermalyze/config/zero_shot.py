@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from dermalyze.config.base import Spec, read_mapping
 from dermalyze.config.messages import validation_message
-from dermalyze.core.errors import ConfigError, nearest
+from dermalyze.errors import ConfigError, nearest
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True)]
 

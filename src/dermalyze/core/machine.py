@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from dermalyze.core.errors import UsageError
+from dermalyze.errors import UsageError
 
 
 def available_cores() -> int:

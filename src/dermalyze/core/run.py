@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
 from dermalyze.core.atomic import resource_errors, sha256_file, sweep, try_lock, write_bytes, write_json, write_text
-from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
 from dermalyze.core.run_paths import RunPaths
-from dermalyze.core.second import SECOND_COLUMNS
+from dermalyze.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
+from dermalyze.imaging.cases import SECOND_COLUMNS
 
 if TYPE_CHECKING:
-    from dermalyze.core.artefact import Artefact
+    from dermalyze.artifact.artifact import Artefact
 
 MANIFEST_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
@@ -191,7 +191,7 @@ class Run(RunPaths):
             DataError: the manifest changed after the split.
             ModelError: it is another one's, or damaged.
         """
-        from dermalyze.core.artefact import Artefact
+        from dermalyze.artifact.artifact import Artefact
 
         artefact = Artefact.open(self.require(self.artefact_dir, "export"), threads=threads)
         made_from, again = artefact.record.created_from, f"run again: dermalyze export {self.root}"

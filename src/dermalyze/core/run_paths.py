@@ -246,7 +246,7 @@ class RunPaths:
 
     @property
     def map_grade_path(self) -> Path:
-        """The verdict on the maps that the export gives; see `dermalyze.report.map_grade`."""
+        """The verdict on the maps that the export gives; see `dermalyze.report.served_grade`."""
         return self.explain_dir / "grade.json"
 
     def map_scores_path(self, weights_sha256: str) -> Path:

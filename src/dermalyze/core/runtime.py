@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import torch
 
-from dermalyze.core.errors import ResourceError
 from dermalyze.core.machine import available_cores
+from dermalyze.errors import ResourceError
 
 
 @dataclass(frozen=True)

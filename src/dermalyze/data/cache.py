@@ -26,11 +26,11 @@ from dermalyze.core.atomic import (
     try_lock,
     write_json,
 )
-from dermalyze.core.errors import DataError
 from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress, say
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
 from dermalyze.data.store import ImageStore, ReadError
+from dermalyze.errors import DataError
+from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
 
 CHUNK, AHEAD = 64, 16  # images a block, blocks a round
 

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.core.atomic import sha256_bytes
-from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.gallery import Gallery, Picture
+from dermalyze.data.duplicate_search import LEAST_CONTRAST, SIZE, find_pairs, shrink
 from dermalyze.data.grouping import components, keys
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, decode
 from dermalyze.data.inspection import map_images
 from dermalyze.data.manifest import write_manifest
-from dermalyze.data.pairs import LEAST_CONTRAST, SIZE, find_pairs, shrink
 from dermalyze.data.second import pictures
 from dermalyze.data.store import ImageStore, ReadError
-from dermalyze.ops import phash
+from dermalyze.data.thumbnails import Gallery, Picture
+from dermalyze.errors import DataError, ModelError
+from dermalyze.imaging import phash
+from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, decode
 
 VERSION = 1  # of what is found; another one looks at the images again
 SHOWN = 200  # pairs in a gallery

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dermalyze.core.archives import name_problem
 from dermalyze.core.atomic import sha256_file, write_json
-from dermalyze.core.errors import DataError, ResourceError, UsageError, nearest
 from dermalyze.core.progress import say
-from dermalyze.data.archives import name_problem
-from dermalyze.data.catalogue import REMOTE_SETS, RemoteFile, RemoteSet
-from dermalyze.data.transfer import download, explain_failure, md5_file, open_url, shown_size
+from dermalyze.data.catalog import REMOTE_SETS, RemoteFile, RemoteSet
+from dermalyze.data.download import download, explain_failure, md5_file, open_url, shown_size
+from dermalyze.errors import DataError, ResourceError, UsageError, nearest
 
 RECORD = "fetched.json"
 _MAX_INDEX_BYTES = 32 * 2**20

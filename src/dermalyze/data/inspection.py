@@ -14,11 +14,11 @@ from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from dermalyze.core.atomic import sha256_bytes
-from dermalyze.core.errors import MissingExtraError, ResourceError, UsageError
 from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, PersonalDataError, decode, pixel_sha256
 from dermalyze.data.store import ImageStore, ReadError
+from dermalyze.errors import MissingExtraError, ResourceError, UsageError
+from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, PersonalDataError, decode, pixel_sha256
 
 CHUNK = 64
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Inspected:
         sha256: of the file's bytes.
         pixel_sha256: of the shape and the RGB bytes.
         width, height: upright, px.
-        mode, format, notes, personal: as in `dermalyze.data.images.Decoded`.
+        mode, format, notes, personal: as in `dermalyze.imaging.decode.Decoded`.
     """
 
     reason: str | None

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dermalyze.core.errors import ConfigError, DataError, nearest
+from dermalyze.errors import ConfigError, DataError, nearest
 
 _NO_LABEL = ("", "nan", "na", "n/a", "none", "null", "unknown")
 _SHOWN = 5

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from dermalyze.config.data import DataSpec
 from dermalyze.config.train import TrainSpec
-from dermalyze.core.errors import ResourceError
 from dermalyze.core.progress import say
 from dermalyze.data.cache import cache_bytes, open_cache, read_block
-from dermalyze.data.images import Preprocessing
 from dermalyze.data.inspection import begin_worker
 from dermalyze.data.second import CaseMap, Seconds, places, read_cases
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import ResourceError
+from dermalyze.imaging.decode import Preprocessing
 
 Rows = NDArray[np.int64]
 Block = tuple[NDArray[np.uint8], dict[int, str]]

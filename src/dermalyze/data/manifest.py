@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
-from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run, read_json
-from dermalyze.ops.tasks import TASKS, Task
+from dermalyze.errors import DataError, ResourceError
+from dermalyze.tasks.base import TASKS, Task
 
 _INTEGERS, _FLOATS = ("width", "height"), ("age",)
 

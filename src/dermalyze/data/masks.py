@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.core.errors import DataError
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
 from dermalyze.data.store import ImageStore, ReadError
+from dermalyze.errors import DataError
+from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
 
 
 def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.run import Run
 from dermalyze.data.cache import cache_bytes, open_cache
-from dermalyze.data.external import read_batches
-from dermalyze.data.images import Preprocessing
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
-from dermalyze.ops.tasks import class_indices
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.scoring.external_set import read_batches
+from dermalyze.tasks.base import class_indices
 
 
 def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:

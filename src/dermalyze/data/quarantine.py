@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.core.errors import DataError
 from dermalyze.core.progress import say
+from dermalyze.errors import DataError
 
 
 class Quarantine:

@@ -13,14 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.core.errors import ConfigError
 from dermalyze.core.progress import say
-from dermalyze.core.second import PLANES, SECOND_COLUMNS, packed
 from dermalyze.data.cache import UnusableImageError, read_image
 from dermalyze.data.inspection import Inspected, inspect_images
-from dermalyze.data.preprocessing import Preprocessing
 from dermalyze.data.sources.reading import MISSING_FILE, Row
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import ConfigError
+from dermalyze.imaging.cases import PLANES, SECOND_COLUMNS, packed
+from dermalyze.imaging.preprocess import Preprocessing
 
 Seconds = list[tuple[str, str] | None]
 """(manifest path, SHA-256) of the second picture of each row; None where there is none."""
@@ -184,7 +184,7 @@ def read_case(
 def read_case_batches(
     store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """As `dermalyze.data.external.read_batches`, of cases (B, H, W, 7)."""
+    """As `dermalyze.scoring.external_set.read_batches`, of cases (B, H, W, 7)."""
     jobs = list(zip(frame["path"], frame["sha256"], seconds_of(frame), strict=True))
 
     def read(job: Job) -> NDArray[np.uint8]:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from dermalyze.config.data import PART_WORDS, PARTS, SplitSpec
 from dermalyze.core.atomic import sha256_bytes
-from dermalyze.core.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
 from dermalyze.core.run import Run
 from dermalyze.data.duplicates import Duplicates, joined, recorded
 from dermalyze.data.grouping import describe_leaks, groups, keys, leaks
-from dermalyze.data.label_sets import counts_by
 from dermalyze.data.label_splitting import iterative
 from dermalyze.data.manifest import read_classes, read_manifest, read_task, usable
-from dermalyze.ops.tasks import TASKS, Task, parted
+from dermalyze.data.multilabel_targets import counts_by
+from dermalyze.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
+from dermalyze.tasks.base import TASKS, Task, parted
 
 RESTARTS = 20
 """Orders tried where groups hold several classes at once; with one class a group the first always succeeds."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermalyze.config.data import DataSpec, MergedSource
-from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.data.archives import MAX_MEMBER_BYTES, BadMemberError, name_problem, open_archive, read_member
+from dermalyze.core.archives import MAX_MEMBER_BYTES, BadMemberError, name_problem, open_archive, read_member
+from dermalyze.errors import ConfigError, DataError
 
 _SKIPPED = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")

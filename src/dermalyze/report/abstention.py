@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.ops import selective as silence
+from dermalyze.metrics import selective as silence
 from dermalyze.report import figures
-from dermalyze.report.judged import Json, Judged
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.text import cell, number
 

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.gallery import Gallery, small_pixels
 from dermalyze.data.store import ImageStore
+from dermalyze.data.thumbnails import Gallery, small_pixels
 from dermalyze.report.html import template
 
 Json = Mapping[str, Any]

@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dermalyze.core.errors import one_line
+from dermalyze.errors import one_line
 
 Json = Mapping[str, Any]
 

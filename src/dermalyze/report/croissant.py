@@ -16,7 +16,7 @@ from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.run import Run
-from dermalyze.data.catalogue import REMOTE_SETS
+from dermalyze.data.catalog import REMOTE_SETS
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.report.evaluation import HAM10000_IDS

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import EvaluateSpec
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops import bootstrap, calibration, metrics
-from dermalyze.ops.calibrators import Calibrator
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import calibration_error as calibration
+from dermalyze.metrics import classification as metrics
 from dermalyze.report import figures
 from dermalyze.report.curves import pr_curves
+from dermalyze.report.evaluation_data import Json, Judged, scores_of
 from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
-from dermalyze.report.judged import Json, Judged, scores_of
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import class_styles
 from dermalyze.report.text import MEANINGS, interval_or_note, number, value_text
+from dermalyze.scoring.predictions import Predictions
 
 
 def tables(spec: EvaluateSpec) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.ops import bootstrap
+from dermalyze.metrics import bootstrap
 from dermalyze.report import checklists
+from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import page
-from dermalyze.report.judged import Judged
 from dermalyze.report.model_card import model_card
 from dermalyze.report.sections import build_sections, draw_sections
 

@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.core.artefact import Artefact
-from dermalyze.data.gallery import small_pixels
-from dermalyze.data.images import Preprocessing, to_size
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.data.masks import mask_at, mask_of_size
-from dermalyze.data.neighbours import nearest_cases
-from dermalyze.data.predictions import Predictions
 from dermalyze.data.store import ImageStore
-from dermalyze.ops import abcd
-from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.flip import smallest_flip
-from dermalyze.ops.recipes import apply_recipe
-from dermalyze.report.explain_judged import NAMES
-from dermalyze.report.explaining import Network
+from dermalyze.data.thumbnails import small_pixels
+from dermalyze.explain.counterfactual import smallest_flip
+from dermalyze.explain.runner import Network
+from dermalyze.imaging import abcd
+from dermalyze.imaging.decode import Preprocessing, to_size
+from dermalyze.report.explain_grading import NAMES
 from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
+from dermalyze.scoring.features.retrieval import nearest_cases
+from dermalyze.scoring.predictions import Predictions
 
 Json = dict[str, Any]
 SHOWN_PX = 240

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermalyze.config.classes import describe
-from dermalyze.ops import abcd
-from dermalyze.ops.faithfulness import FLOORS
-from dermalyze.report.explain_judged import MEASURES, NAMES, rim_sentences, trust
+from dermalyze.explain.faithfulness import FLOORS
+from dermalyze.imaging import abcd
+from dermalyze.report.explain_grading import MEASURES, NAMES, rim_sentences, trust
 from dermalyze.report.heat import scale_css
 from dermalyze.report.html import template
 

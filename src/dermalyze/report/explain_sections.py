@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.ops.metrics import Scores
-from dermalyze.ops.uncertainty import entropy
+from dermalyze.metrics.classification import Scores
+from dermalyze.metrics.uncertainty import entropy
 
 MOST_PAIRS = 4
 A_CLASS = 1

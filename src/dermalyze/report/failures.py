@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.figures import draw
-from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import QUIET
 

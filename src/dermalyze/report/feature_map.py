@@ -19,10 +19,10 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.ops.ranking import Floats, Ints
+from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.report.evaluation_data import Json
 from dermalyze.report.figures import draw
 from dermalyze.report.html import template
-from dermalyze.report.judged import Json
 from dermalyze.report.style import ALARM, QUIET, ClassStyle, class_styles
 
 MOST = 7

@@ -18,7 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from dermalyze.ops import selective
+from dermalyze.metrics import selective
 from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles
 
 Floats = npt.NDArray[np.float64]

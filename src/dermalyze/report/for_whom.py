@@ -10,15 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from dermalyze.core.errors import ConfigError, nearest
-from dermalyze.ops.answering import DECISIONS
-from dermalyze.ops.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS
-from dermalyze.ops.operating import questions
-from dermalyze.ops.selective import CONFIDENCE, CONFIDENCES, threshold_for
-from dermalyze.ops.skin import CAST, ITA_BANDS, ita_band
-from dermalyze.ops.subgroups import UNKNOWN, Division, comparisons, divide, subgroups
+from dermalyze.calibration.decision_rule import DECISIONS
+from dermalyze.errors import ConfigError, nearest
+from dermalyze.imaging.skin_tone import CAST, ITA_BANDS, ita_band
+from dermalyze.metrics.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS
+from dermalyze.metrics.operating_points import questions
+from dermalyze.metrics.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.metrics.subgroups import UNKNOWN, Division, comparisons, divide, subgroups
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.figures import draw
-from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import ACCENT, ALARM, GRID, INK, QUIET
 from dermalyze.report.text import cell

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dermalyze.report.judged import Json
+from dermalyze.report.evaluation_data import Json
 from dermalyze.report.section import Figure, Section
 from dermalyze.report.sections import SECTIONS
 from dermalyze.report.text import MEANINGS, interval_or_note, value_text

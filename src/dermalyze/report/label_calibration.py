@@ -8,13 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from dermalyze.ops import bootstrap, label_scores
-from dermalyze.ops.calibration import confidence_bins, wilson
-from dermalyze.ops.label_scores import LabelScores
-from dermalyze.ops.metrics import defined
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import multilabel as label_scores
+from dermalyze.metrics.calibration_error import confidence_bins, wilson
+from dermalyze.metrics.classification import defined
+from dermalyze.metrics.multilabel import LabelScores
+from dermalyze.report.evaluation_data import Json
 from dermalyze.report.figures import draw as drawn
 from dermalyze.report.figures import interval_text
-from dermalyze.report.judged import Json
 from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import ACCENT, GRID, INK, QUIET

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.report.evaluation_data import Json
 from dermalyze.report.failures import WORST, contact_sheet
-from dermalyze.report.judged import Json
 from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, figure_title
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dermalyze.calibration.multilabel import LabelCalibrator, read_thresholds
 from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import ModelError
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops.label_calibration import LabelCalibrator, read_thresholds
-from dermalyze.ops.label_scores import LabelScores
-from dermalyze.ops.ranking import Floats
+from dermalyze.errors import ModelError
+from dermalyze.metrics.multilabel import LabelScores
+from dermalyze.metrics.ranking import Floats
+from dermalyze.scoring.predictions import Predictions
 
 PLAIN = LabelCalibrator("none", {})
 

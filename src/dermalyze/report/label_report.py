@@ -16,20 +16,22 @@ from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
 from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops import bootstrap, label_scores, metrics
-from dermalyze.ops.label_bootstrap import label_estimates
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics import multilabel as label_scores
+from dermalyze.metrics.multilabel_bootstrap import label_estimates
 from dermalyze.report import label_calibration, label_failures
 from dermalyze.report.curves import pr_curves
 from dermalyze.report.evaluation import METRICS_NAME, PAGE_NAME
-from dermalyze.report.facts import NOT_FOR
+from dermalyze.report.evaluation_data import Json
 from dermalyze.report.figures import per_class_metrics, roc_curves
 from dermalyze.report.html import page
-from dermalyze.report.judged import Json
 from dermalyze.report.label_judged import JudgedLabels
+from dermalyze.report.run_summary import NOT_FOR
 from dermalyze.report.section import Figure, Section, figure_title
 from dermalyze.report.style import class_styles
 from dermalyze.report.text import LABEL_MEANINGS, cell, interval_or_note, value_text
+from dermalyze.scoring.predictions import Predictions
 
 CARDS = ("macro_auroc", "macro_average_precision", "macro_f1", "micro_f1", "subset_accuracy", "macro_ece")
 TITLES = {

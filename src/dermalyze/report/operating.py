@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.ops import bootstrap, decision, metrics, operating
-from dermalyze.ops.ranking import Floats
-from dermalyze.ops.scores import Scores, Tally
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics import decision_curve as decision
+from dermalyze.metrics import operating_points as operating
+from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.scores import Scores, Tally
 from dermalyze.report import curves
-from dermalyze.report.judged import Json, Judged
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.text import cell, number
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.core.errors import ConfigError, nearest
-from dermalyze.ops import bootstrap, metrics
-from dermalyze.ops.comparison import Scored, compare
-from dermalyze.ops.ranking import Ints
-from dermalyze.ops.scores import Scores
-from dermalyze.report.judged import Json, Judged
+from dermalyze.errors import ConfigError, nearest
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics.difference import Scored, compare
+from dermalyze.metrics.ranking import Ints
+from dermalyze.metrics.scores import Scores
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.text import cell
 
 MISSING, FOREIGN = -1, -2

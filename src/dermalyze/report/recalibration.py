@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.ops import calibration, metrics
-from dermalyze.ops.calibrators import CHOICES, asked_for, cross_validate, fit, reprior
-from dermalyze.ops.comparison import Scored, compare
-from dermalyze.ops.ranking import Floats
-from dermalyze.ops.recipes import softmax
-from dermalyze.report.judged import Json, Judged
+from dermalyze.calibration.calibrators import CHOICES, asked_for, cross_validate, fit, reprior
+from dermalyze.calibration.recipes import softmax
+from dermalyze.errors import ConfigError, DataError
+from dermalyze.metrics import calibration_error as calibration
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics.difference import Scored, compare
+from dermalyze.metrics.ranking import Floats
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.text import MEANINGS, cell
 
 LEAST_GROUPS = 30

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.experiment import EvaluateSpec
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops import bootstrap, calibration
-from dermalyze.ops.calibrators import Calibrator
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import calibration_error as calibration
 from dermalyze.report import figures
 from dermalyze.report.discrimination import point_values
-from dermalyze.report.judged import Json, Judged, scores_of
+from dermalyze.report.evaluation_data import Json, Judged, scores_of
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.text import MEANINGS, number, value_text
+from dermalyze.scoring.predictions import Predictions
 
 
 def build(j: Judged) -> dict[str, Any]:

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops import bootstrap, calibration, metrics
-from dermalyze.ops.answering import DECISIONS
-from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES
-from dermalyze.ops.ranking import Floats
+from dermalyze.calibration.decision_rule import DECISIONS
+from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import calibration_error as calibration
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics.ranking import Floats
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.figures import draw
-from dermalyze.report.judged import Json, Judged
 from dermalyze.report.section import Figure
 from dermalyze.report.style import GRID, INK, QUIET
 from dermalyze.report.text import cell
+from dermalyze.scoring.predictions import Predictions
 
 FIGURES = {
     "accuracy": "accuracy",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dermalyze.report.judged import Json, Judged
+from dermalyze.report.evaluation_data import Json, Judged
 
 
 @dataclass(frozen=True)

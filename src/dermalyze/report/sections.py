@@ -12,18 +12,18 @@ from dermalyze.report import (
     discrimination,
     failures,
     for_whom,
-    foreign,
     operating,
     reader,
     recalibration,
     reliability,
     robustness,
-    sets,
     shift,
     uncertainty,
-    units,
 )
-from dermalyze.report.judged import Json, Judged
+from dermalyze.report import aggregation as units
+from dermalyze.report import conformal as sets
+from dermalyze.report import ood_images as foreign
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.section import Figure, Section
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dermalyze.core.artefact import CARD_NAME, METRICS_NAME, parse_record
-from dermalyze.core.artefact_edit import rewrite, with_evaluation
+from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME, parse_record
+from dermalyze.artifact.edit import rewrite, with_evaluation
 from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
 from dermalyze.report.html import headline

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermalyze.ops.bootstrap import Interval, estimate, group_index, group_weights
-from dermalyze.ops.ranking import Floats
-from dermalyze.ops.shift import embedding_shift, standardised_difference, total_variation
-from dermalyze.ops.subgroups import UNKNOWN
+from dermalyze.metrics.bootstrap import Interval, estimate, group_index, group_weights
+from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.shift import embedding_shift, standardised_difference, total_variation
+from dermalyze.metrics.subgroups import UNKNOWN
+from dermalyze.report.evaluation_data import Json, Judged
 from dermalyze.report.for_whom import TITLES, by_age, texts
-from dermalyze.report.judged import Json, Judged
 from dermalyze.report.text import cell, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dermalyze.data.predictions import Predictions
+    from dermalyze.scoring.predictions import Predictions
 
 LOOKS = ("brightness", "contrast", "sharpness", "red", "green", "blue", "ita")
 LARGE, NEGLIGIBLE = 0.25, 0.1

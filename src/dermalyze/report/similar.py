@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.core.result import DISCLAIMER
+from dermalyze.report.evaluation_data import Json
 from dermalyze.report.figures import draw
 from dermalyze.report.html import template
-from dermalyze.report.judged import Json
 from dermalyze.report.style import ACCENT, QUIET, class_styles
 
 COLUMNS = 4

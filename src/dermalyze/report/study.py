@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from dermalyze.report.figures import draw
 from dermalyze.report.html import picture, template
-from dermalyze.report.pairs import p_text, signed
+from dermalyze.report.run_comparison import p_text, signed
 from dermalyze.report.section import Figure
 from dermalyze.report.style import ACCENT, GRID, INK, QUIET
 from dermalyze.report.text import MEANINGS, interval_or_note, value_text

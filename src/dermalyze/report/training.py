@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dermalyze.core.atomic import resource_errors, size_text
-from dermalyze.core.errors import ModelError, ResourceError
 from dermalyze.core.run import Run, read_json
+from dermalyze.errors import ModelError, ResourceError
 
 Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"]
 History = Mapping[str, Sequence[float | None]]

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops import bootstrap, uncertainty
-from dermalyze.ops import selective as silence
-from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.metrics import SMALLEST_PROBABILITY, Scores, Tally, measure
-from dermalyze.ops.ranking import Floats
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.metrics import bootstrap, uncertainty
+from dermalyze.metrics import selective as silence
+from dermalyze.metrics.classification import SMALLEST_PROBABILITY, Scores, Tally, measure
+from dermalyze.metrics.ranking import Floats
 from dermalyze.report import figures
-from dermalyze.report.judged import Json, Judged, scores_of
+from dermalyze.report.evaluation_data import Json, Judged, scores_of
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import GRID, QUIET, class_styles
 from dermalyze.report.text import cell, number
+from dermalyze.scoring.predictions import Predictions
 
 SOURCE_NAMES = {
     "max_probability": "largest probability",

@@ -12,27 +12,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.audit.checks import Finding, audit_frame, summary
+from dermalyze.audit.image_statistics import artefact_galleries, audit_looks, measure_images
+from dermalyze.audit.label_errors import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
+from dermalyze.audit.metadata_baseline import MetadataModel, column_table, metadata_model
+from dermalyze.audit.out_of_fold import FOLDS
+from dermalyze.audit.quality_cache import write_looks
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json, write_text
-from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.checks import Finding, audit_frame, summary
 from dermalyze.data.duplicates import Duplicates, find_duplicates, galleries, join_clusters, recorded
-from dermalyze.data.external import read_batches
-from dermalyze.data.gallery import Gallery
 from dermalyze.data.grouping import describe_leaks, groups
-from dermalyze.data.images import Preprocessing, normalise
-from dermalyze.data.label_audit import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
-from dermalyze.data.looks import write_looks
 from dermalyze.data.manifest import read_manifest, read_task, usable
-from dermalyze.data.metadata_model import MetadataModel, column_table, metadata_model
-from dermalyze.data.out_of_fold import FOLDS
 from dermalyze.data.splitting import late_leaks
-from dermalyze.data.statistics import artefact_galleries, audit_looks, measure_images
 from dermalyze.data.store import ImageStore
+from dermalyze.data.thumbnails import Gallery
+from dermalyze.errors import DataError, ModelError
+from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.report.audit import audit_page
+from dermalyze.scoring.external_set import read_batches
 
 FATAL = ("label_conflict", "empty", "split_duplicates")
 """Findings that end the command with a refusal, after everything has been written."""
@@ -45,7 +45,7 @@ class AuditResult:
     Attributes:
         images: usable images that were looked at.
         quarantined: images that were left out by `prepare`.
-        findings: see `dermalyze.data.checks.Finding`.
+        findings: see `dermalyze.audit.checks.Finding`.
         duplicates: near-duplicates.
         columns: how well each metadata column alone tells the label, see `column_table`.
         metadata: how well they do so together; None where none varies.
@@ -177,7 +177,7 @@ def look(
 
 
 def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec) -> LabelAudit:
-    """Confident learning on features of every picture, see `dermalyze.data.label_audit`.
+    """Confident learning on features of every picture, see `dermalyze.audit.label_errors`.
 
     Args:
         frame: usable manifest rows with `group`.
@@ -220,7 +220,7 @@ def network(
         yield None, SMALL, "colours and textures"
         return
     from dermalyze.core.runtime import applied, choose_runtime
-    from dermalyze.model.embedding import Embedder
+    from dermalyze.models.embedding import Embedder
 
     runtime = choose_runtime(
         device=spec.train.device, threads=spec.train.threads, amp=False, channels_last=False, deterministic=True

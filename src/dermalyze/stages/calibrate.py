@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.artifact.artifact import OOD_NAME, ArtefactRecord, parse_record
+from dermalyze.artifact.edit import rewrite
+from dermalyze.artifact.self_test import with_probabilities
+from dermalyze.calibration.calibrators import Trial, asked_for, cross_validate, fit, simplest
+from dermalyze.calibration.multilabel import LABEL_CALIBRATORS, best_thresholds, cross_validate_labels, fit_labels
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import MultilabelTask
-from dermalyze.core.artefact import OOD_NAME, ArtefactRecord, parse_record
-from dermalyze.core.artefact_edit import rewrite
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
-from dermalyze.core.errors import DataError, ModelError
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.calibration_fit import calibration_of
-from dermalyze.data.class_shares import prior_shift
-from dermalyze.data.ood_fit import choose, fit_ood
-from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_part
-from dermalyze.ops.calibrators import Trial, asked_for, cross_validate, fit, simplest
-from dermalyze.ops.label_calibration import LABEL_CALIBRATORS, best_thresholds, cross_validate_labels, fit_labels
-from dermalyze.ops.reference import with_probabilities
-from dermalyze.ops.tasks import TASKS
+from dermalyze.errors import DataError, ModelError
+from dermalyze.scoring.class_prior import prior_shift
+from dermalyze.scoring.fit_calibration import calibration_of
+from dermalyze.scoring.fit_ood import choose, fit_ood
+from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import TASKS
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
     leaves the choice to that (see `calibrators.CHOICES`). The out-of-distribution scores are fitted on the training part,
     with thresholds from the calibration part; `inference.ood` names the one to serve, or leaves it to
-    `dermalyze.data.ood_fit.choose`. A split without a calibration part is calibrated on validation, which early stopping has
+    `dermalyze.scoring.fit_ood.choose`. A split without a calibration part is calibrated on validation, which early stopping has
     used; the result says so.
 
     Raises:

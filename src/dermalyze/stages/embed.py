@@ -17,20 +17,20 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.model import ModelSpec
 from dermalyze.config.zero_shot import ZeroShotSpec, load_zero_shot
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
-from dermalyze.data.external import read_batches
-from dermalyze.data.features import OWN, read_stored, write_features
-from dermalyze.data.images import Preprocessing, normalise
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
-from dermalyze.model.clip import Clip
-from dermalyze.model.embedding import Embedder
-from dermalyze.model.weights import read_sidecar
-from dermalyze.ops.zero_shot import directions
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.decode import Preprocessing, normalise
+from dermalyze.models.clip import Clip
+from dermalyze.models.embedding import Embedder
+from dermalyze.models.weights import read_sidecar
+from dermalyze.scoring.external_set import read_batches
+from dermalyze.scoring.features.store import OWN, read_stored, write_features
+from dermalyze.scoring.features.zero_shot import directions
 
 
 @dataclass(frozen=True)

@@ -8,38 +8,38 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.audit.image_statistics import measure_images
+from dermalyze.audit.quality_cache import KEPT, with_looks
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.recipes import passes, pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
 from dermalyze.config.task import MultilabelTask, require_multiclass
 from dermalyze.core.atomic import write_json, write_text
-from dermalyze.core.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.external import open_external, read_batches, read_label_map, shares_lesions, trained_on
-from dermalyze.data.given import Given, match, read_given, standing_alone
-from dermalyze.data.images import Preprocessing
-from dermalyze.data.looks import KEPT, with_looks
 from dermalyze.data.manifest import read_classes, read_manifest
-from dermalyze.data.metadata_rows import encoder_of, lookup, remarks
-from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.data.metadata import encoder_of, lookup, remarks
 from dermalyze.data.splitting import read_division, require_no_leak
-from dermalyze.data.statistics import measure_images
-from dermalyze.data.submission import submission_csv
-from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.recipes import passes, pool
-from dermalyze.ops.tasks import TASKS
+from dermalyze.errors import DataError, LeakError, ModelError, UsageError, one_line
+from dermalyze.imaging.decode import Preprocessing
 from dermalyze.report import label_report
+from dermalyze.report.collect import gather, manifest_store, pictures_of, read_home, validation_values
 from dermalyze.report.croissant import croissant
 from dermalyze.report.evaluation import judge, versions, write_report
-from dermalyze.report.facts import FACTS, NOT_FOR, facts, head, provenance
-from dermalyze.report.gathering import gather, manifest_store, pictures_of, read_home, validation_values
+from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import headline
-from dermalyze.report.judged import Judged
 from dermalyze.report.label_judged import gather_labels
 from dermalyze.report.recalibration import divide_groups
+from dermalyze.report.run_summary import FACTS, NOT_FOR, facts, head, provenance
 from dermalyze.report.served import into_artefact
 from dermalyze.report.text import interval_or_note, value_text
+from dermalyze.scoring.external_set import open_external, read_batches, read_label_map, shares_lesions, trained_on
+from dermalyze.scoring.imported_predictions import Given, match, read_given, standing_alone
+from dermalyze.scoring.isic_submission import submission_csv
+from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.tasks.base import TASKS
 
 """What no model here is to be used for."""
 

@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.explain import METHODS, method_spec
 from dermalyze.core.atomic import write_json, write_text
-from dermalyze.core.errors import DataError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
-from dermalyze.data.external import read_batches
 from dermalyze.data.grouping import keys
-from dermalyze.data.images import PREPARE_FORMATS, ImageError, Preprocessing, decode
 from dermalyze.data.masks import mask_at, read_mask
-from dermalyze.data.predictions import Predictions, read_predictions
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore, ReadError
-from dermalyze.ops.faithfulness import Mask
+from dermalyze.errors import DataError, UsageError, nearest
+from dermalyze.explain.faithfulness import Mask
+from dermalyze.explain.runner import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
+from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, Preprocessing, decode
+from dermalyze.report.collect import read_calibration
+from dermalyze.report.evaluation_data import scores_of
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
-from dermalyze.report.explain_judged import judge_network, rim_sentences, table_lines, trust
+from dermalyze.report.explain_grading import judge_network, rim_sentences, table_lines, trust
 from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
-from dermalyze.report.explaining import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
-from dermalyze.report.gathering import read_calibration
-from dermalyze.report.judged import scores_of
-from dermalyze.report.map_grade import grade_line, keep_grade
+from dermalyze.report.served_grade import grade_line, keep_grade
+from dermalyze.scoring.external_set import read_batches
+from dermalyze.scoring.predictions import Predictions, read_predictions
 
 MOST_OWN = 60
 """Pictures that are named or lie in a folder; more make a page that no browser likes."""

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.config.classes import describe
-from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.artefact import (
+from dermalyze.artifact.artifact import (
     GRAPH_NAME,
     OOD_NAME,
     RECORD_NAME,
@@ -25,27 +23,29 @@ from dermalyze.core.artefact import (
     SecondRecord,
     parse_record,
 )
-from dermalyze.core.artefact_edit import earlier_evaluation
+from dermalyze.artifact.edit import earlier_evaluation
+from dermalyze.artifact.self_test import answers
+from dermalyze.audit.quality_reference import training_looks
+from dermalyze.config.classes import describe
+from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
-from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
-from dermalyze.core.second import packed
-from dermalyze.data.images import Preprocessing
-from dermalyze.data.int8 import export_int8
 from dermalyze.data.manifest import read_classes
-from dermalyze.data.training_looks import training_looks
-from dermalyze.model.checkpoint import load_best
-from dermalyze.model.classifier import Classifier
-from dermalyze.model.closed_form import ClosedForm, cam_record, map_size, reason_against
-from dermalyze.model.deployed import Deployed, DeployedPair, to_onnx
-from dermalyze.model.parity import TOLERANCE, measure_parity
-from dermalyze.model.program import write_program
-from dermalyze.ops.reference import answers
-from dermalyze.ops.tabular import Encoder
-from dermalyze.ops.tasks import TASKS
-from dermalyze.report.map_grade import with_grade
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.cases import packed
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.tabular import Encoder
+from dermalyze.models.cam_head import ClosedForm, cam_record, map_size, reason_against
+from dermalyze.models.classifier import Classifier
+from dermalyze.models.deployed import Deployed, DeployedPair, to_onnx
+from dermalyze.models.parity import TOLERANCE, measure_parity
+from dermalyze.models.program import write_program
+from dermalyze.report.served_grade import with_grade
+from dermalyze.scoring.quantize_gate import export_int8
+from dermalyze.tasks.base import TASKS
+from dermalyze.training.checkpoint import load_best
 
 LICENCE_NOTE = (
     "The licence of the training images governs what this model may be used for; "
@@ -90,8 +90,9 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
     Args:
         run: trained.
         spec: `inference.recipe` is what the artefact answers with.
-        int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see `dermalyze.data.int8`.
-        torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.model.program`.
+        int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see
+            `dermalyze.scoring.quantize_gate`.
+        torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.models.program`.
 
     Raises:
         UsageError: nothing has been trained (or exported, for what is made of an export), or another process works in the run.

@@ -7,8 +7,8 @@ from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
-from dermalyze.core.errors import ModelError
 from dermalyze.core.run import Run
+from dermalyze.errors import ModelError
 from dermalyze.report.training import JUDGED_BY, Fit, judge_fit, kept_epoch, read_history
 
 

@@ -14,19 +14,29 @@ import numpy as np
 from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
 from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json
-from dermalyze.core.errors import DataError
 from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
-from dermalyze.data.features import OWN, Features, read_features
-from dermalyze.data.frozen import DRAWS, FROZEN, FROZEN_NAMES, SHOTS, Chosen, FewShot, Part, by_words, few_shot
 from dermalyze.data.manifest import read_classes
-from dermalyze.data.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.data.splitting import require_no_leak
-from dermalyze.ops.bootstrap import Estimate, estimates, not_estimable
-from dermalyze.ops.metrics import Scores, accuracy, balanced_accuracy, macro_auroc, recall
-from dermalyze.ops.ranking import Floats
+from dermalyze.errors import DataError
+from dermalyze.metrics.bootstrap import Estimate, estimates, not_estimable
+from dermalyze.metrics.classification import Scores, accuracy, balanced_accuracy, macro_auroc, recall
+from dermalyze.metrics.ranking import Floats
 from dermalyze.report.figures import interval_text
+from dermalyze.scoring.features.linear_probe import (
+    DRAWS,
+    FROZEN,
+    FROZEN_NAMES,
+    SHOTS,
+    Chosen,
+    FewShot,
+    Part,
+    by_words,
+    few_shot,
+)
+from dermalyze.scoring.features.store import OWN, Features, read_features
+from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 
 METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_auroc": macro_auroc, "recall": recall}
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_auroc")

@@ -15,8 +15,8 @@ from typing import Any
 from dermalyze.config.data import MergedSource
 from dermalyze.config.experiment import ExperimentSpec, build_experiment, load_experiment
 from dermalyze.core.atomic import write_json
-from dermalyze.core.errors import ConfigError, UsageError
 from dermalyze.core.run import Run
+from dermalyze.errors import ConfigError, UsageError
 
 RECORDED = (
     "numpy", "onnxruntime", "pillow", "pydantic", "torch", "torchvision", "timm", "pandas", "pyarrow", "onnx", "scikit-learn",

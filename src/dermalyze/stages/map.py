@@ -14,17 +14,17 @@ from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_bytes, write_text
-from dermalyze.core.errors import ConfigError, DataError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.features import OWN, Features, read_features
-from dermalyze.data.gallery import small_pixels
 from dermalyze.data.manifest import read_classes
-from dermalyze.data.projection import PROJECTION_NAMES, PROJECTIONS
 from dermalyze.data.store import ImageStore
-from dermalyze.ops.projection import kept_neighbours
+from dermalyze.data.thumbnails import small_pixels
+from dermalyze.errors import ConfigError, DataError, UsageError, nearest
 from dermalyze.report.feature_map import Colouring, colouring, even_sample, map_figure, map_page
 from dermalyze.report.similar import jpeg
+from dermalyze.scoring.features.pca import kept_neighbours
+from dermalyze.scoring.features.projection import PROJECTION_NAMES, PROJECTIONS
+from dermalyze.scoring.features.store import OWN, Features, read_features
 
 MOST_POINTS = 5000
 MOST_PICTURES = 600

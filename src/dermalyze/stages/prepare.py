@@ -15,18 +15,18 @@ from dermalyze.config.columns import is_giveaway
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
-from dermalyze.core.errors import DataError
 from dermalyze.core.run import MANIFEST_COLUMNS, OWN_NAMES, Run, read_json
+from dermalyze.core.tables import csv_text
 from dermalyze.data.inspection import Inspected, inspect_images
-from dermalyze.data.label_sets import counts_by, label_counts, require_both, settle_label_sets
 from dermalyze.data.labels import require_classes, settle_labels
 from dermalyze.data.manifest import manifest_bytes, read_manifest, usable, write_manifest
-from dermalyze.data.metadata_rows import require_columns
+from dermalyze.data.metadata import require_columns
+from dermalyze.data.multilabel_targets import counts_by, label_counts, require_both, settle_label_sets
 from dermalyze.data.second import as_cases, inspect_second, lines_of, require_second, second_columns, summary_of
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
-from dermalyze.data.tables import csv_text
-from dermalyze.ops.tasks import NO_LABEL, TASKS, Task
+from dermalyze.errors import DataError
+from dermalyze.tasks.base import NO_LABEL, TASKS, Task
 
 VERSION = 1  # of what is written; another one decodes again
 _ASKED = ("patient_id", "lesion_id", "mask_path", "age", "sex", "site", "source", "split")

@@ -19,25 +19,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.calibration.recipes import RECIPES
+from dermalyze.calibration.recipes import passes as run_passes
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
-from dermalyze.core.artefact import Artefact
-from dermalyze.core.errors import ModelError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.core.second import statistics
-from dermalyze.data.foreign_model import Foreign, open_graph, score_foreign
-from dermalyze.data.images import Preprocessing, normalise
-from dermalyze.data.metadata_rows import encoder_of, lookup
+from dermalyze.data.metadata import encoder_of, lookup
 from dermalyze.data.pixels import Source
-from dermalyze.data.predictions import Predictions, write_predictions
-from dermalyze.data.probing import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
 from dermalyze.data.splitting import read_part
-from dermalyze.ops.recipes import RECIPES
-from dermalyze.ops.recipes import passes as run_passes
-from dermalyze.ops.tabular import Floats
-from dermalyze.ops.tasks import TASKS
+from dermalyze.errors import ModelError, UsageError, nearest
+from dermalyze.imaging.cases import statistics
+from dermalyze.imaging.decode import Preprocessing, normalise
+from dermalyze.imaging.tabular import Floats
+from dermalyze.scoring.predict_extra import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
+from dermalyze.scoring.predictions import Predictions, write_predictions
+from dermalyze.scoring.third_party import Foreign, open_graph, score_foreign
+from dermalyze.tasks.base import TASKS
 
 MC_DROPOUT, MC_PASSES = "mc_dropout", 20
 
@@ -93,7 +93,7 @@ def probe(
 ) -> ProbeResult:
     """Run the artefact over every part of the split; a part that is done for this model and manifest is left as it is.
 
-    A few synthetic pictures that are no skin (`dermalyze.data.foreign.SYNTHETIC`) are always among them: from these
+    A few synthetic pictures that are no skin (`dermalyze.scoring.ood_images.SYNTHETIC`) are always among them: from these
     `calibrate` chooses what refuses such pictures.
 
     With `model`, run somebody else's classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
@@ -105,9 +105,9 @@ def probe(
             judged. `calibrate` fits each its own calibrator, and `evaluate` compares them.
         passes: of mc_dropout.
         foreign: folders of pictures that are no skin, or MedMNIST files; each becomes a set of its own in the report.
-        corruptions: test images of which every corruption in every severity is scored (`dermalyze.ops.corruptions`), a
+        corruptions: test images of which every corruption in every severity is scored (`dermalyze.imaging.corruptions`), a
             seeded sample; 0: none.
-        model, sets: see `dermalyze.data.foreign_model.score_foreign`.
+        model, sets: see `dermalyze.scoring.third_party.score_foreign`.
 
     Raises:
         UsageError: no export or no split yet, options that a run of another task does not take, an unknown recipe, fewer than 2
@@ -157,7 +157,7 @@ def opener(model: Path) -> Callable[..., Foreign]:
     """What opens somebody else's model."""
     if model.suffix.lower() != ".safetensors":
         return open_graph
-    from dermalyze.model.foreign import TimmClassifier  # torch: for these alone
+    from dermalyze.scoring.third_party_torch import TimmClassifier  # torch: for these alone
 
     return TimmClassifier
 
@@ -182,7 +182,7 @@ def answer_by(
     """How a recipe answers: through the graph, or for mc_dropout through the best checkpoint in PyTorch.
 
     Args:
-        known: ids to their encoded metadata; see `dermalyze.data.metadata_rows.lookup`.
+        known: ids to their encoded metadata; see `dermalyze.data.metadata.lookup`.
 
     Raises:
         ConfigError: mc_dropout of a network without dropout.
@@ -191,9 +191,9 @@ def answer_by(
     if recipe != MC_DROPOUT:
         return lambda images_BHW3, ids: run_passes(recipe, artefact.knowing(known(ids)), images_BHW3)
     from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
-    from dermalyze.model.checkpoint import load_best
-    from dermalyze.model.mc_dropout import DropoutSampler
-    from dermalyze.model.strategies import Plan
+    from dermalyze.models.mc_dropout import DropoutSampler
+    from dermalyze.training.checkpoint import load_best
+    from dermalyze.training.transfer import Plan
 
     if not run.best_record_path.exists():
         raise ModelError(f"{run.root.name}: mc_dropout needs the checkpoint, and this run has none; use plain, flips or tta")

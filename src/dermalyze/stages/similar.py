@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_text
-from dermalyze.core.errors import ConfigError, DataError, UsageError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
-from dermalyze.data.gallery import small_pixels
-from dermalyze.data.images import Preprocessing, check_size, decode, pixel_sha256
-from dermalyze.data.neighbours import Neighbour, nearest_cases
-from dermalyze.data.predictions import read_predictions
-from dermalyze.data.preprocessing import to_size
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
-from dermalyze.ops.recipes import apply_recipe
+from dermalyze.data.thumbnails import small_pixels
+from dermalyze.errors import ConfigError, DataError, UsageError
+from dermalyze.imaging.decode import Preprocessing, check_size, decode, pixel_sha256
+from dermalyze.imaging.preprocess import to_size
 from dermalyze.report.similar import sheet_page, sheet_png
+from dermalyze.scoring.features.retrieval import Neighbour, nearest_cases
+from dermalyze.scoring.predictions import read_predictions
 
 MAX_FILE_BYTES = 64 * 2**20
 PICTURE_PX = 240

@@ -10,14 +10,14 @@ import pandas as pd
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_json
-from dermalyze.core.errors import DataError
 from dermalyze.core.run import Run
 from dermalyze.data.duplicates import join_clusters, recorded
 from dermalyze.data.grouping import LINKS, conflicts, crossings, describe_leaks, groups, keys, leaks, listed
-from dermalyze.data.label_sets import counts_by
 from dermalyze.data.manifest import read_classes, read_manifest, read_task, usable
+from dermalyze.data.multilabel_targets import counts_by
 from dermalyze.data.splitting import MULTICLASS, Division, divide, part_csv
-from dermalyze.ops.tasks import Task
+from dermalyze.errors import DataError
+from dermalyze.tasks.base import Task
 
 USED_FOR = {
     "train": "weights",

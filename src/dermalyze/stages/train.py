@@ -21,21 +21,28 @@ from torch import Tensor
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.model import ConcatFusion
 from dermalyze.core.atomic import require_space, sha256_bytes, sha256_file, write_json, write_text
-from dermalyze.core.errors import ConfigError, DataError, InterruptedRunError, ModelError, ResourceError, UsageError, nearest
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
 from dermalyze.core.runtime import Runtime, StopRequest, applied, out_of_memory, stop_on_signals
-from dermalyze.core.second import statistics
-from dermalyze.data.images import Preprocessing
 from dermalyze.data.loader import balanced_batches, open_loader
 from dermalyze.data.manifest import read_classes, source_codes
-from dermalyze.data.metadata_rows import fit_rows
+from dermalyze.data.metadata import fit_rows
 from dermalyze.data.quarantine import Quarantine
 from dermalyze.data.second import require_second, seconds_of
 from dermalyze.data.splitting import read_division, require_no_leak
-from dermalyze.model.augment import mix
-from dermalyze.model.backbones import pretrained_cfg_of
-from dermalyze.model.checkpoint import (
+from dermalyze.errors import ConfigError, DataError, InterruptedRunError, ModelError, ResourceError, UsageError, nearest
+from dermalyze.imaging.cases import statistics
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.models.backbones import pretrained_cfg_of
+from dermalyze.models.classifier import Classifier, build_classifier, check_input
+from dermalyze.models.second import augment_cases
+from dermalyze.report.training import columns, cost_line, epoch_line, log_scalars
+from dermalyze.rng import dropout_seed
+from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.early_stopping import judge_epoch
+from dermalyze.training.augment import mix
+from dermalyze.training.autotune import asked_runtime, fastest_runtime
+from dermalyze.training.checkpoint import (
     Learner,
     load_state_pair,
     require_best,
@@ -44,21 +51,14 @@ from dermalyze.model.checkpoint import (
     save_state_pair,
     settle_best,
 )
-from dermalyze.model.classifier import Classifier, build_classifier, check_input
-from dermalyze.model.known import Known
-from dermalyze.model.micro import OUT_OF_MEMORY, MicroBatches
-from dermalyze.model.objective import build_objective
-from dermalyze.model.optim import Ema, build_optimizer, set_lr
-from dermalyze.model.schedules import cycle_start, lr_at
-from dermalyze.model.second import augment_cases
-from dermalyze.model.speed import asked_runtime, fastest_runtime
-from dermalyze.model.strategies import Plan
-from dermalyze.model.warp import resized
-from dermalyze.ops.counter import dropout_seed
-from dermalyze.ops.imbalance import draw_order
-from dermalyze.ops.stopping import judge_epoch
-from dermalyze.ops.tasks import TASKS
-from dermalyze.report.training import columns, cost_line, epoch_line, log_scalars
+from dermalyze.training.imbalance import draw_order
+from dermalyze.training.metadata import Known
+from dermalyze.training.micro_batches import OUT_OF_MEMORY, MicroBatches
+from dermalyze.training.objective import build_objective
+from dermalyze.training.optim import Ema, build_optimizer, set_lr
+from dermalyze.training.schedules import cycle_start, lr_at
+from dermalyze.training.transfer import Plan
+from dermalyze.training.warp import resized
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermalyze.config.base import merge, parse_set, parse_yaml
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 BOMB = "a: &a [x, x]\n" + "\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 

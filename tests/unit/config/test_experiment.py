@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment, dump_experiment, json_schema, load_experiment
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 
 def test_an_empty_file_is_every_default(tmp_path: Path) -> None:

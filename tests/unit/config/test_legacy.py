@@ -6,7 +6,7 @@ import pytest
 
 from dermalyze.config.experiment import build_experiment, load_experiment
 from dermalyze.config.legacy import DOCUMENT, from_legacy, read_legacy
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 SAMPLE = """\
 model:

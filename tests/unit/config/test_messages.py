@@ -8,7 +8,7 @@ import pytest
 
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.config.messages import SYNONYMS, closest, schema_keys
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 ROOT_KEYS = "allowed: data, evaluate, inference, model, name, preprocess, schema_version, seed, split, task, train"
 

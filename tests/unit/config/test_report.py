@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dermalyze.config.report import ReportSpec, dump_report, load_report
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 
 def test_answers_read_back(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dermalyze.config.study import Study, load_study
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 
 def study(root: Path, text: str, *sets: str) -> Study:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dermalyze.config.zero_shot import load_zero_shot
-from dermalyze.core.errors import ConfigError
+from dermalyze.errors import ConfigError
 
 GOOD = """
 weights: clip.safetensors

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dermalyze.core import atomic
-from dermalyze.core.errors import ResourceError
+from dermalyze.errors import ResourceError
 
 
 def test_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:

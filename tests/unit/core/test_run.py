@@ -12,8 +12,8 @@ import pytest
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import write_json
-from dermalyze.core.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
 from dermalyze.core.run import Run, differences, read_json
+from dermalyze.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
 
 
 def test_configuration_reads_back_equal(tmp_path: Path) -> None:

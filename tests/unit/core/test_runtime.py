@@ -10,9 +10,9 @@ import threading
 import pytest
 import torch
 
-from dermalyze.core.errors import ResourceError
 from dermalyze.core.machine import available_cores
 from dermalyze.core.runtime import applied, choose_runtime, out_of_memory, stop_on_signals
+from dermalyze.errors import ResourceError
 
 
 def runtime(**changes: object):  # type: ignore[no-untyped-def]

@@ -15,11 +15,11 @@ from PIL import Image
 
 from dermalyze.config.data import DataSpec
 from dermalyze.core.atomic import try_lock
-from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.data import cache
 from dermalyze.data.cache import cache_bytes, open_cache
-from dermalyze.data.images import Preprocessing, decode, to_size
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import DataError, ResourceError
+from dermalyze.imaging.decode import Preprocessing, decode, to_size
 
 SIZE = Preprocessing("squash", 12, 16, 0.875, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 COUNT = 300  # several blocks and more than a round of them

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dermalyze.data.checks import near_duplicates
+from dermalyze.audit.checks import near_duplicates
 from dermalyze.data.duplicates import Duplicates, Pair, clusters_of, fingerprint, galleries, join_clusters, joined, recorded
-from dermalyze.data.gallery import Picture
 from dermalyze.data.grouping import groups
 from dermalyze.data.manifest import read_manifest
+from dermalyze.data.thumbnails import Picture
 
 
 def frame(n: int = 6) -> pd.DataFrame:

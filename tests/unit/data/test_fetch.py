@@ -16,13 +16,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze import cli
-from dermalyze.core.errors import DataError, ResourceError, UsageError
+from dermalyze.data import download as transfer
 from dermalyze.data import fetch as module
-from dermalyze.data import transfer
-from dermalyze.data.catalogue import REMOTE_SETS, RemoteFile, RemoteSet
+from dermalyze.data.catalog import REMOTE_SETS, RemoteFile, RemoteSet
+from dermalyze.data.download import download
 from dermalyze.data.fetch import fetch
 from dermalyze.data.sources import SOURCES
-from dermalyze.data.transfer import download
+from dermalyze.errors import DataError, ResourceError, UsageError
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 MD5 = hashlib.md5(DATA).hexdigest()

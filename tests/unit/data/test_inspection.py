@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.data import DataSpec
-from dermalyze.core.errors import DataError, ResourceError
 from dermalyze.data import inspection
-from dermalyze.data.images import pixel_sha256
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import DataError, ResourceError
+from dermalyze.imaging.decode import pixel_sha256
 
 
 @pytest.fixture

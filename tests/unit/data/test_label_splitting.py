@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from dermalyze.config.data import SplitSpec
-from dermalyze.core.errors import DataError
-from dermalyze.data.label_sets import counts_by
 from dermalyze.data.label_splitting import iterative
+from dermalyze.data.multilabel_targets import counts_by
 from dermalyze.data.splitting import assign, divide
-from dermalyze.ops.tasks import TASKS, joined
+from dermalyze.errors import DataError
 from dermalyze.stages.split import certify
+from dermalyze.tasks.base import TASKS, joined
 
 LABELS, SHARES = list("abcdef"), (0.4, 0.2, 0.1, 0.08, 0.05, 0.03)
 TASK = TASKS["multilabel"]

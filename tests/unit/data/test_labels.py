@@ -2,8 +2,8 @@
 
 import pytest
 
-from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.labels import require_classes, settle_labels
+from dermalyze.errors import ConfigError, DataError
 
 SEVEN = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 

@@ -22,10 +22,10 @@ from PIL import Image
 
 import dermalyze.data.loader
 from dermalyze.config.data import DataSpec
-from dermalyze.core.errors import ResourceError
-from dermalyze.data.images import Preprocessing, decode, to_size
 from dermalyze.data.loader import MappedLoader, StreamLoader, balanced_batches
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import ResourceError
+from dermalyze.imaging.decode import Preprocessing, decode, to_size
 
 
 @settings(deadline=None)
@@ -145,7 +145,7 @@ class TestStream:
     def test_a_tiny_shared_memory(self, options: str, warned: bool, pictures: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from dermalyze.config.data import DataSpec\n"
-            "from dermalyze.data.images import Preprocessing; from dermalyze.data.loader import StreamLoader\n"
+            "from dermalyze.imaging.decode import Preprocessing; from dermalyze.data.loader import StreamLoader\n"
             "from dermalyze.data.store import ImageStore; import hashlib, numpy as np\n"
             "if __name__ == '__main__':\n"
             "    files = sorted(Path(sys.argv[1]).iterdir()) * 100\n"

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dermalyze.config.columns import is_giveaway
-from dermalyze.core.errors import DataError, UsageError
 from dermalyze.core.run import MANIFEST_COLUMNS, Run
 from dermalyze.data.manifest import manifest_bytes, read_classes, read_manifest, usable, write_manifest
+from dermalyze.errors import DataError, UsageError
 
 
 def frame() -> pd.DataFrame:

@@ -14,10 +14,8 @@ from PIL import Image
 
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.atomic import sha256_bytes
-from dermalyze.core.second import packed, unpacked
 from dermalyze.data.cache import UnusableImageError
 from dermalyze.data.grouping import conflicts, groups, leaks
-from dermalyze.data.images import Preprocessing
 from dermalyze.data.second import (
     CaseMap,
     pictures,
@@ -29,6 +27,8 @@ from dermalyze.data.second import (
     seconds_of,
 )
 from dermalyze.data.store import ImageStore
+from dermalyze.imaging.cases import packed, unpacked
+from dermalyze.imaging.decode import Preprocessing
 
 PREPROCESSING = Preprocessing("squash", 8, 10, 1.0, (0.5,) * 3, (0.5,) * 3)
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dermalyze.config.data import SplitSpec
 from dermalyze.core.atomic import sha256_file
-from dermalyze.core.errors import DataError, LeakError, UsageError
 from dermalyze.core.run import Run
 from dermalyze.data.grouping import groups, leaks
 from dermalyze.data.splitting import assign, divide, read_division, read_part, require_no_leak
+from dermalyze.errors import DataError, LeakError, UsageError
 from dermalyze.stages.split import split
 
 HAM_LESIONS = {"nv": 5403, "mel": 614, "bkl": 727, "bcc": 327, "akiec": 228, "vasc": 98, "df": 73}

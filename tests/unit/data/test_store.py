@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dermalyze.config.data import DataSpec
-from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.data.archives import Limits, open_archive
+from dermalyze.core.archives import Limits, open_archive
 from dermalyze.data.store import ImageStore, ReadError, split_path
+from dermalyze.errors import ConfigError, DataError
 
 
 @pytest.fixture

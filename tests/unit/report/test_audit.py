@@ -12,8 +12,8 @@ from PIL import Image
 
 from dermalyze.config.data import DataSpec
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.gallery import Gallery, Picture
 from dermalyze.data.store import ImageStore
+from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.report import audit
 from dermalyze.report.audit import LONGEST_TABLE, PICTURE_PX, _thumbnail, audit_page, tables_in
 

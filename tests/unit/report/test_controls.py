@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dermalyze.fleet.controls import CONTROLS, FITS
 from dermalyze.report.controls import TITLES, WORDS, line, view
+from dermalyze.workflows.controls import CONTROLS, FITS
 
 
 def estimate(value, low=None, high=None):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.ops.decision import decision_curve
-from dermalyze.ops.scores import Scores
+from dermalyze.metrics.decision_curve import decision_curve
+from dermalyze.metrics.scores import Scores
 from dermalyze.report.curves import decision_curve as draw_decision
 from dermalyze.report.curves import pr_curves
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.experiment import EvaluateSpec
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops.calibrators import Calibrator
 from dermalyze.report import failures
-from dermalyze.report.judged import Judged
+from dermalyze.report.evaluation_data import Judged
+from dermalyze.scoring.predictions import Predictions
 
 CLASSES = ["mel", "nv", "vasc"]
 

@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.decision_rule import Rule
 from dermalyze.config.experiment import EvaluateSpec
-from dermalyze.core.errors import ConfigError, DataError
-from dermalyze.data.beyond import Beyond
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops.answering import Rule
-from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.selective import Referral
+from dermalyze.errors import ConfigError, DataError
+from dermalyze.metrics.selective import Referral
 from dermalyze.report import for_whom, recalibration, shift
 from dermalyze.report.evaluation import judge
+from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import page
-from dermalyze.report.judged import Judged
 from dermalyze.report.sections import draw_sections
+from dermalyze.scoring.ood_results import Beyond
+from dermalyze.scoring.predictions import Predictions
 
 CLASSES = ["bcc", "mel", "nv"]
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from figures import PRINTED, printed
 
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.conformal import Sets
+from dermalyze.calibration.decision_rule import Limit, Rule
+from dermalyze.calibration.ood import OOD_SCORES, fit, threshold_of
 from dermalyze.config.experiment import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.data.beyond import Beyond, Pictures
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops.answering import Limit, Rule
-from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.conformal import Sets
-from dermalyze.ops.corruptions import CORRUPTIONS, SEVERITIES
-from dermalyze.ops.ood import OOD_SCORES, fit, threshold_of
-from dermalyze.ops.selective import Referral
+from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
+from dermalyze.metrics.selective import Referral
 from dermalyze.report.evaluation import judge, write_report
+from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import template
-from dermalyze.report.judged import Judged
 from dermalyze.report.sections import SECTIONS
+from dermalyze.scoring.ood_results import Beyond, Pictures
+from dermalyze.scoring.predictions import Predictions
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dermalyze.calibration.calibrators import Calibrator, fit
+from dermalyze.calibration.recipes import softmax
 from dermalyze.config.experiment import EvaluateSpec
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops.calibrators import Calibrator, fit
-from dermalyze.ops.recipes import softmax
-from dermalyze.report.judged import Judged
+from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.recalibration import build, divide_groups, view
+from dermalyze.scoring.predictions import Predictions
 
 CLASSES = ["mel", "nv"]
 SPEC = EvaluateSpec(resamples=100)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from judged import store_predictions
 
-from dermalyze.core.artefact import Artefact, parse_record
+from dermalyze.artifact.artifact import Artefact, parse_record
 from dermalyze.report.served import into_artefact
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from dermalyze.core.errors import ModelError, UsageError
 from dermalyze.core.run import Run
+from dermalyze.errors import ModelError, UsageError
 from dermalyze.report.training import judge_fit, kept_epoch, read_history
 
 

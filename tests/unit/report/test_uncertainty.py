@@ -7,15 +7,15 @@ import pytest
 from figures import PRINTED, printed
 from scipy.stats import spearmanr
 
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.recipes import pool
 from dermalyze.config.experiment import EvaluateSpec
-from dermalyze.data.predictions import Predictions
-from dermalyze.ops.calibrators import Calibrator
-from dermalyze.ops.recipes import pool
-from dermalyze.ops.selective import aurc
-from dermalyze.ops.uncertainty import SOURCES, mutual_information
+from dermalyze.metrics.selective import aurc
+from dermalyze.metrics.uncertainty import SOURCES, mutual_information
+from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import template
-from dermalyze.report.judged import Judged
 from dermalyze.report.uncertainty import SOURCE_NAMES, build, dots_by_source, draw, view
+from dermalyze.scoring.predictions import Predictions
 
 PLAIN, COLD = Calibrator("none", {}), Calibrator("temperature", {"temperature": 0.5})
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dermalyze.core.errors import DataError
+from dermalyze.errors import DataError
 from dermalyze.stages.audit import audit
 
 

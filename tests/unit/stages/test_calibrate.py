@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from judged import store_predictions
 
-from dermalyze.core.artefact import parse_record
-from dermalyze.core.errors import ConfigError, DataError, ModelError, UsageError
-from dermalyze.data.predictions import read_predictions, write_predictions
-from dermalyze.ops.calibrators import Calibrator, fit
-from dermalyze.ops.conformal import one_each
-from dermalyze.serve.output import write
-from dermalyze.serve.predictor import Predictor
+from dermalyze.artifact.artifact import parse_record
+from dermalyze.calibration.calibrators import Calibrator, fit
+from dermalyze.calibration.conformal import one_each
+from dermalyze.errors import ConfigError, DataError, ModelError, UsageError
+from dermalyze.scoring.predictions import read_predictions, write_predictions
+from dermalyze.serve.predictor.output import write
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate, prior_shift
 from dermalyze.stages.evaluate import evaluate
 

@@ -12,11 +12,11 @@ import pytest
 from judged import store_predictions
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
 
-from dermalyze.core.errors import ConfigError
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.predictions import read_predictions
-from dermalyze.ops.metrics import measure
+from dermalyze.errors import ConfigError
+from dermalyze.metrics.classification import measure
+from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.evaluate import evaluate
 
 COUNTS = {"df": 26, "mel": 30, "nv": 80}
@@ -67,7 +67,7 @@ def test_validation_stands_beside_it_only_if_it_is_of_the_same_model(judged):
     assert evaluate(run, spec).metrics["validation"]["accuracy"] == measure(p.labels, p.probs())["accuracy"]
     from dataclasses import replace
 
-    from dermalyze.data.predictions import write_predictions
+    from dermalyze.scoring.predictions import write_predictions
 
     write_predictions(run.predictions_path("val", "plain"), replace(p, meta={**p.meta, "model_sha256": "b" * 64}))
     assert evaluate(run, spec).metrics["validation"] is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ModelError, UsageError
+from dermalyze.errors import ModelError, UsageError
 from dermalyze.stages.fit_check import fit_check, limits
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.errors import UsageError
 from dermalyze.core.run import Run
+from dermalyze.errors import UsageError
 from dermalyze.stages.plot import plot
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dermalyze.core.errors import DataError, ResourceError, UsageError
 from dermalyze.core.run import Run
+from dermalyze.errors import DataError, ResourceError, UsageError
 from dermalyze.stages import split as stage
 from dermalyze.stages.split import split
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dermalyze.config.data import PART_WORDS
-from dermalyze.core.errors import DataError
-from dermalyze.data.archives import name_problem
+from dermalyze.core.archives import name_problem
 from dermalyze.data.sources.isic import ISIC_2019_CLASSES
 from dermalyze.data.sources.reading import Files, Listing, Row, cells, known_values, need_table, read, take
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import DataError
 
 PAD_CLASSES = ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
 

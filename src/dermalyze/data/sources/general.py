@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dermalyze.config.data import PART_WORDS
-from dermalyze.core.errors import ConfigError, DataError, nearest
-from dermalyze.data.archives import name_problem
+from dermalyze.core.archives import name_problem
+from dermalyze.core.tables import Table
 from dermalyze.data.sources.reading import (
     OUR_NAMES,
     TABLE_SUFFIXES,
@@ -24,7 +24,7 @@ from dermalyze.data.sources.reading import (
     renamed,
 )
 from dermalyze.data.store import Entry, ImageStore
-from dermalyze.data.tables import Table
+from dermalyze.errors import ConfigError, DataError, nearest
 
 
 def folder(store: ImageStore) -> Listing:

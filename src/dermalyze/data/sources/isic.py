@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dermalyze.config.classes import HAM10000_CLASSES
-from dermalyze.core.errors import DataError
 from dermalyze.data.sources.linking import join_lesions
 from dermalyze.data.sources.reading import (
     Cells,
@@ -23,6 +22,7 @@ from dermalyze.data.sources.reading import (
     take,
 )
 from dermalyze.data.store import Entry, ImageStore
+from dermalyze.errors import DataError
 
 ISIC_2018_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 ISIC_2019_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")

@@ -8,11 +8,11 @@ from dataclasses import replace
 from itertools import combinations
 
 from dermalyze.config.data import MergedPart
-from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.sources import collections, general, isic
 from dermalyze.data.sources.linking import archive_name, join_lesions
 from dermalyze.data.sources.reading import Listing, Row
 from dermalyze.data.store import Entry, ImageStore
+from dermalyze.errors import ConfigError, DataError
 
 ONE_SOURCE: dict[str, Callable[..., Listing]] = {**isic.ROWS, **general.ROWS, **collections.ROWS}
 """Every source but `merged`."""

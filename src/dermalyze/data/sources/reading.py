@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dermalyze.config.data import PART_WORDS, PARTS
-from dermalyze.core.errors import DataError, nearest
 from dermalyze.core.run import OWN_NAMES
+from dermalyze.core.tables import Table, check_keys, read_table
 from dermalyze.data.store import Entry, ImageStore, ReadError
-from dermalyze.data.tables import Table, check_keys, read_table
+from dermalyze.errors import DataError, nearest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm")
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")

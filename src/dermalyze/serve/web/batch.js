@@ -117,7 +117,7 @@ function thumbnail(one) {
   return canvas;
 }
 
-/** A cell that no spreadsheet takes for a formula, as in dermalyze.data.tables.neutralise, quoted where CSV asks for it. */
+/** A cell that no spreadsheet takes for a formula, as in dermalyze.core.tables.neutralise, quoted where CSV asks for it. */
 export function cell(value) {
   if (value === null || value === undefined) return "";
   let text = String(value).replace(/[\r\n]+/g, " ");

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from dermalyze.core.errors import DataError
 from dermalyze.data.sources.collections import bcn20000, derm7pt, fitzpatrick17k, pad_ufes_20
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import DataError
 
 Lay = Callable[..., ImageStore]
 

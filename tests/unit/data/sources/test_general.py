@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 
 from dermalyze.config.data import DataSpec, SourceSpec
-from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.sources import SOURCES, Listing, csv, folder, ham10000, pseudonym
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import ConfigError, DataError
 
 MASKS = "HAM10000_segmentations_lesion_tschandl"
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dermalyze.core.errors import DataError
 from dermalyze.data.sources import SOURCES, Row
 from dermalyze.data.sources.isic import isic2018, isic2019, isic2020, isic_archive
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import DataError
 
 Lay = Callable[..., ImageStore]
 

@@ -11,12 +11,12 @@ from layouts import write
 
 from dermalyze.config.data import DataSpec
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.errors import ConfigError, DataError
 from dermalyze.data.grouping import groups
 from dermalyze.data.sources import Listing
 from dermalyze.data.sources.linking import join_lesions
 from dermalyze.data.sources.merging import merged
 from dermalyze.data.store import ImageStore
+from dermalyze.errors import ConfigError, DataError
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset\n"
 HAM += "HAM_1,ISIC_0000001,nv,histo,50,male,back,vidir_modern\n"

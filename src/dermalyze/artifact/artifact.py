@@ -1,0 +1,377 @@
+"""The artefact: one folder that holds a whole model, opened with suspicion. Needs onnxruntime and numpy, never torch."""
+
+# Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata.
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dermalyze.artifact.cam_grade import UNGRADED, MapGrade
+from dermalyze.artifact.graph import GRAPH_NAME as GRAPH_NAME
+from dermalyze.artifact.graph import REMEDY as _REMEDY
+from dermalyze.artifact.graph import Graph as Graph
+from dermalyze.artifact.onnx_session import brief
+from dermalyze.errors import ModelError, ResourceError
+from dermalyze.imaging.cases import packed
+
+RECORD_NAME, WEIGHTS_NAME = "artefact.json", "model.safetensors"
+OOD_NAME = "ood.bin"
+"""Arrays of the calibration's out-of-distribution score; shapes stand in `calibration`."""
+MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message cannot be larger
+CARD_NAME, METRICS_NAME = "model_card.md", "metrics.json"
+"""What `evaluate` adds: the model card, and the figures that a server shows (`dermalyze.report.served`)."""
+MAX_RECORD_BYTES = 16 * 2**20
+MAX_OOD_BYTES = 256 * 2**20
+MAX_CARD_BYTES = 4 * 2**20
+MAX_HEADER_BYTES = 100_000_000  # of safetensors
+
+LIMITS = {GRAPH_NAME: MAX_GRAPH_BYTES, OOD_NAME: MAX_OOD_BYTES, CARD_NAME: MAX_CARD_BYTES, METRICS_NAME: MAX_CARD_BYTES}
+"""Files that are read into memory, and how large each may be."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[A-Za-z0-9_-]{1,16}){1,3}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ClassEntry(_Record):
+    """A class of the model."""
+
+    name: str = Field(min_length=1, max_length=200)
+    description: str = Field(max_length=2000)
+
+
+class Geometry(BaseModel):
+    """The part of the preprocessing that the graph's input shape depends on; the rest is checked where it is used."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    height: int = Field(ge=1, le=8192)
+    width: int = Field(ge=1, le=8192)
+
+
+class MetadataRecord(_Record):
+    """The second input of a model that takes metadata: how rows are encoded, and the row of which nothing is known."""
+
+    encoder: dict[str, Any]
+    blank: Annotated[list[float], Field(min_length=1, max_length=10_000)]
+
+
+class SecondRecord(_Record):
+    """The inputs of a model of two pictures a case: the second one, and whether there is one."""
+
+    images: Literal["images2"] = "images2"
+    known: Literal["has_second"] = "has_second"
+
+
+class CamRecord(_Record):
+    """Whether the graph gives a class-activation map."""
+
+    kind: Literal["closed_form", "none"]
+    reason: str = Field(min_length=1, max_length=500)
+    height: int = Field(default=0, ge=0, le=8192)
+    width: int = Field(default=0, ge=0, le=8192)
+
+
+class ReferenceRecord(_Record):
+    """Synthetic pictures, by the seed they are made from, and the model's answers to them (`dermalyze.artifact.self_test`)."""
+
+    seed: int = Field(ge=0)
+    pictures: int = Field(ge=1, le=64)
+    sha256: Sha256
+    logits: list[list[float]]
+    probabilities: list[list[float]]
+
+
+class ArtefactRecord(_Record):
+    """The content of `artefact.json`."""
+
+    schema_version: Literal[1]
+    name: str
+    created_from: dict[str, str | int | None]
+    classes: Annotated[list[ClassEntry], Field(min_length=2, max_length=10_000)]
+    preprocessing: dict[str, Any]
+    model: dict[str, Any]
+    recipe: Literal["plain", "flips", "tta"]
+    training: dict[str, Any]
+    accepted_leak: str | None
+    disclaimer: str
+    licence_note: str
+    files: dict[FileName, Sha256]
+    parity: dict[str, Any]
+    task: Literal["multiclass", "multilabel"] = "multiclass"
+    metadata: MetadataRecord | None = None
+    second: SecondRecord | None = None
+    cam: CamRecord | None = None
+    calibration: dict[str, Any] | None = None
+    calibration_files: dict[Literal["ood.bin"], Sha256] = {}
+    looks: dict[str, Any] | None = None
+    reference: ReferenceRecord | None = None
+    evaluated_answers_sha256: Sha256 | None = None
+    evaluation_files: dict[Literal["model_card.md", "metrics.json"], Sha256] = {}
+    graded_scores_sha256: Sha256 | None = None
+    cam_grade: MapGrade | None = None
+
+    @property
+    def scores_sha256(self) -> str:
+        """SHA-256 of all that the scores depend on, and so of everything but the calibration that is made from them."""
+        lacking = {name for name in ("metadata", "second", "cam") if getattr(self, name) is None}  # as older records do
+        lacking |= {"task"} if self.task == "multiclass" else set()
+        made_from_them = {"calibration", "calibration_files", "reference", "evaluated_answers_sha256", "evaluation_files"}
+        without = made_from_them | lacking | {"looks", "cam_grade", "graded_scores_sha256"}
+        values = self.model_dump(mode="json", exclude=without)
+        return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Every file to its SHA-256."""
+        more = (self.calibration_files, self.evaluation_files)
+        return self.files | {str(name): sha256 for files in more for name, sha256 in files.items()}
+
+    @property
+    def answers_sha256(self) -> str:
+        """SHA-256 of all that the answers depend on: the scores, and what is made of them (which names its files' hashes)."""
+        values = [self.scores_sha256, self.calibration]
+        return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """An opened, verified artefact.
+
+    Attributes:
+        record: the content of `artefact.json`.
+        sha256: of `artefact.json`, which names the hash of every other file: the identity of the whole model.
+        graph: runs the network.
+        ood: the bytes of `OOD_NAME`; empty without it.
+        card: the model card, Markdown; empty until the run was evaluated.
+        metrics: the figures of the test part that a server shows (see `dermalyze.report.served`); None likewise.
+    """
+
+    record: ArtefactRecord
+    sha256: str
+    graph: Graph
+    ood: bytes = b""
+    card: str = ""
+    metrics: dict[str, Any] | None = None
+
+    @classmethod
+    def open(cls, folder: Path, *, threads: int | None = None) -> Artefact:
+        """Open a folder; each file is read once, and what was hashed is what runs.
+
+        Args:
+            folder: holds `artefact.json`, `model.onnx`, `model.safetensors`, and nothing that the record doesn't name.
+            threads: CPU threads of one pass; None: one a core.
+
+        Raises:
+            ModelError: a file is missing, changed, a link, too large, not what its name says, or not named in the record.
+            ResourceError: a file cannot be read.
+        """
+        present = _listing(folder)
+        if RECORD_NAME not in present:
+            raise ModelError(f"{folder.name}: not an artefact (no {RECORD_NAME}); make one with: dermalyze export RUN")
+        with _reading(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
+            text = stream.read()
+        record = parse_record(text)
+        files = record.named
+        strangers, missing = sorted(present - {RECORD_NAME, *files}), sorted(files.keys() - present)
+        if missing:
+            raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {_REMEDY}")
+        if strangers:
+            raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {_REMEDY}")
+        if record.evaluation_files and record.evaluated_answers_sha256 != record.answers_sha256:
+            raise ModelError(f"{RECORD_NAME}: its evaluation is of other answers than the model gives; evaluate the run again")
+        if record.cam_grade is not None and record.graded_scores_sha256 != record.scores_sha256:
+            raise ModelError(f"{RECORD_NAME}: the grade of its maps is of another model; explain the run again")
+        kept = dict.fromkeys(LIMITS, b"")
+        for name, expected in files.items():
+            with _reading(folder / name, LIMITS.get(name)) as stream:
+                if name in kept:
+                    kept[name] = stream.read()
+                    found = hashlib.sha256(kept[name]).hexdigest()
+                else:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+                if found != expected:
+                    raise ModelError(
+                        f"{name}: SHA-256 {found[:12]}… is not the {expected[:12]}… of {RECORD_NAME} (changed or damaged); "
+                        f"{_REMEDY}"
+                    )
+                if name == WEIGHTS_NAME:
+                    _check_safetensors(stream)
+        geometry = Geometry.model_validate(record.preprocessing)
+        loaded = Graph(
+            kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
+            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0,
+            cam=(record.cam.height, record.cam.width) if record.cam is not None and record.cam.kind != "none" else None,
+            second=record.second is not None, threads=threads,
+        )  # fmt: skip
+        card, metrics = _evaluation(kept[CARD_NAME], kept[METRICS_NAME])
+        return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME], card, metrics)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the logits."""
+        return [entry.name for entry in self.record.classes]
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Class name to description."""
+        return {entry.name: entry.description for entry in self.record.classes}
+
+    @property
+    def cam_grade(self) -> MapGrade:
+        """How far its class-activation maps are to be trusted."""
+        return self.record.cam_grade or UNGRADED
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Fields of `dermalyze.imaging.decode.Preprocessing`."""
+        return self.record.preprocessing
+
+    @property
+    def recipe(self) -> str:
+        """The inference recipe the model is measured and served with."""
+        return self.record.recipe
+
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the ONNX graph."""
+        return self.record.files[GRAPH_NAME]
+
+    def run(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`. What is not given is not known: metadata, and second
+        pictures where a model of two is given images (B, H, W, 3)."""
+        if self.record.second is not None and images_BHW3.ndim == 4 and images_BHW3.shape[3] == 3:
+            images_BHW3 = packed(images_BHW3, None)
+        return self.graph.run(images_BHW3, self._rows(images_BHW3, metadata_BM))
+
+    def cam(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (B, C), embedding (B, D) and class-activation map (B, C, h, w), signed, of one pass.
+
+        The map is in units of logits: its mean over the places is the image's part of the class's logit, for head `linear`
+        exactly (bias apart), for head `simple` to first order.
+
+        Raises:
+            ModelError: the model has no such map, with the reason; or see `run`.
+        """
+        self.require_cam()
+        names = ("logits", "embedding", "cam")
+        logits_BC, embedding_BD, cam_BChw = self.graph.fetch(names, images_BHW3, self._rows(images_BHW3, metadata_BM))
+        return logits_BC, embedding_BD, cam_BChw
+
+    def require_cam(self) -> None:
+        """Refuse a map where there is none.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        if self.graph.cam_shape is None:
+            reason = self.record.cam.reason if self.record.cam is not None else "exported by an older version; export it again"
+            raise ModelError(f"{self.record.name}: has no class-activation map ({reason}); leave the explanation out")
+
+    def _rows(self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        if metadata_BM is None and self.record.metadata is not None:
+            return np.tile(np.array(self.record.metadata.blank, np.float32), (len(images_BHW3), 1))
+        return metadata_BM
+
+    def knowing(
+        self, metadata_BM: NDArray[np.float32] | None
+    ) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """`run` for a batch of which these metadata are known, for a recipe that asks it several times."""
+        return lambda images_BHW3: self.run(images_BHW3, metadata_BM)
+
+
+def _evaluation(card: bytes, metrics: bytes) -> tuple[str, dict[str, Any] | None]:
+    """The model card and the figures of an evaluation; empty and None without."""
+    try:
+        figures = json.loads(metrics) if metrics else None
+        if figures is not None and not isinstance(figures, dict):
+            raise ValueError(f"{METRICS_NAME} is no object")
+        return card.decode(), figures
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{METRICS_NAME}, {CARD_NAME}: cannot be read ({brief(error)}); evaluate the run again") from error
+
+
+def parse_record(text: bytes) -> ArtefactRecord:
+    """Read and check the bytes of `artefact.json`.
+
+    Raises:
+        ModelError: not JSON, a key missing, unknown or of the wrong type, a path in `files`, a class named twice.
+    """
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {_REMEDY}")
+        record = ArtefactRecord.model_validate(values)
+        Geometry.model_validate(record.preprocessing)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
+        raise ModelError(f"{RECORD_NAME}: {problems}; {_REMEDY}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {_REMEDY}") from error
+    if absent := {GRAPH_NAME, WEIGHTS_NAME} - record.files.keys():
+        raise ModelError(f"{RECORD_NAME}: files does not name {sorted(absent)}; {_REMEDY}")
+    if RECORD_NAME in record.files:
+        raise ModelError(f"{RECORD_NAME}: files names {RECORD_NAME} itself; {_REMEDY}")
+    names = [entry.name for entry in record.classes]
+    if len(set(names)) != len(names):
+        raise ModelError(f"{RECORD_NAME}: classes {names} name one twice; {_REMEDY}")
+    return record
+
+
+def _listing(folder: Path) -> set[str]:
+    """Names in a folder of regular files only."""
+    try:
+        with os.scandir(folder) as entries:
+            present = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder.name}: no such artefact folder; give a run or the folder that export made") from None
+    except OSError as error:
+        raise ResourceError(f"{folder.name}: cannot be read: {error.strerror}") from error
+    if odd := sorted(name for name, regular in present.items() if not regular):
+        raise ModelError(f"{folder.name}: {odd} are links or folders; an artefact holds plain files only; {_REMEDY}")
+    return set(present)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, limit: int | None) -> Iterator[BufferedReader]:
+    """Open a regular file of at most `limit` bytes, never through a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor, opened without following links
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or (limit is not None and status.st_size > limit):
+                raise ModelError(f"{path.name}: {status.st_size} bytes; a plain file of at most {limit} is read; {_REMEDY}")
+            yield stream
+    except OSError as error:
+        raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
+
+
+def _check_safetensors(stream: BufferedReader) -> None:
+    """Eight bytes of header length, then a JSON object: what is never true of a pickle or a zip of pickles."""
+    stream.seek(0)
+    length = int.from_bytes(stream.read(8), "little")
+    try:
+        header = json.loads(stream.read(length)) if 2 <= length <= MAX_HEADER_BYTES else None
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ModelError(f"{WEIGHTS_NAME}: not a safetensors file (pickles are never opened); {_REMEDY}")

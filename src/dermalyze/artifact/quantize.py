@@ -1,0 +1,111 @@
+"""An exported graph in whole numbers of eight bits: static with measured ranges, or dynamic for transformers."""
+
+# Shapes: N images, H height, W width, M encoded metadata.
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.artifact.artifact import MAX_GRAPH_BYTES
+from dermalyze.artifact.onnx_session import brief
+from dermalyze.errors import MissingExtraError, ModelError
+
+FEW_CONVOLUTIONS = 2  # a transformer's patches
+BATCH = 8
+QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
+
+
+def quantise(
+    graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None, *, sparing: bool = False
+) -> tuple[bytes, str]:
+    """The graph in eight bits, and how it was made.
+
+    Convolutional networks get quantise-dequantise pairs with ranges measured on the images, weights by channel; the last layer
+    stays as it is. Networks of hardly any convolution get their matrix products quantised as they run, which needs no ranges.
+
+    Args:
+        graph: a self-contained ONNX file with outputs logits and embedding.
+        images_NHW3: at the network's size, uint8.
+        blank_M: metadata of which nothing is known, for a graph that takes them.
+        sparing: leave the first convolution and the depthwise ones as they are, which have few weights and wide ranges.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+        ModelError: onnxruntime's tools refuse the graph.
+    """
+    try:
+        import onnx
+        from onnxruntime import quantization
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("export --int8", "train") from error
+    model = onnx.load_from_string(graph)
+    kinds = Counter(node.op_type for node in model.graph.node)
+    spared = [node.name for node in model.graph.node if "logits" in node.output]
+    static = kinds["Conv"] > FEW_CONVOLUTIONS
+    if sparing:
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        spared += [node.name for k, node in enumerate(convolutions) if k == 0 or _groups(node) > 1]
+    feeds = _feeds(images_NHW3, blank_M)
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Any] | None:
+            return next(feeds, None)
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        whole, small = Path(folder) / "whole.onnx", Path(folder) / "small.onnx"
+        whole.write_bytes(graph)
+        try:
+            if static:
+                quantization.quantize_static(
+                    whole, small, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                    op_types_to_quantize=QUANTISED, nodes_to_exclude=spared,
+                )  # fmt: skip
+            else:
+                quantization.quantize_dynamic(
+                    whole, small, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=spared
+                )
+            data = small.read_bytes()
+        except Exception as error:  # onnxruntime's tools raise whatever their passes raise
+            raise ModelError(f"int8: this graph cannot be quantised: {brief(error)}; serve the fp32 export") from error
+    if len(data) > MAX_GRAPH_BYTES:
+        raise ModelError("int8: the quantised graph would be 2 GiB or more; serve the fp32 export")
+    if not static:
+        return data, "dynamic, matrix products alone"
+    return data, "static QDQ, ranges of the calibration part" + (", depthwise and first layers in fp32" if sparing else "")
+
+
+def _groups(node: Any) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _feeds(images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None) -> Any:
+    for start in range(0, len(images_NHW3), BATCH):
+        batch = images_NHW3[start : start + BATCH]
+        known = {} if blank_M is None else {"metadata": np.tile(blank_M, (len(batch), 1)).astype(np.float32)}
+        yield {"images": np.ascontiguousarray(batch), **known}
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without the tools' own advice."""
+    import onnxruntime
+
+    level = logging.root.manager.disable
+    try:
+        logging.disable(logging.CRITICAL)
+        onnxruntime.set_default_logger_severity(4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        onnxruntime.set_default_logger_severity(2)  # its own default, warnings

@@ -1,0 +1,409 @@
+"""Checks of a data set before anything is learnt from it: pure functions from manifest rows to findings.
+
+Shapes: N images, V values of a column, C classes, F folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.columns import is_giveaway
+from dermalyze.config.data import SplitSpec
+from dermalyze.core.run import OWN_NAMES
+from dermalyze.data.duplicates import Duplicates, Pair, across
+from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
+from dermalyze.data.second import shared_second
+from dermalyze.data.splitting import MULTICLASS, divide
+from dermalyze.errors import DataError
+from dermalyze.tasks.base import Task
+
+GIVEAWAY_AUROC = 0.95
+"""A column that ranks one class above the others this well, on groups it has not seen, gives the label away."""
+
+PURE_GROUPS, PURE_CHANCE = 10, 1e-4
+"""A value is called one-class from this many groups on, where chance alone would make them so less often than this."""
+
+NOT_JUDGED = "task multilabel: whether columns, files or looks of the pictures give labels away is not looked for"
+LARGE_CLUSTER = 20
+FOLDS = 5
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that an audit noticed.
+
+    Attributes:
+        kind: what it is, a word for machines.
+        severity: refuse (the set cannot be used so), warn (look at it), info (noted; the split takes care of it).
+        count: how many images, groups or columns.
+        detail: one line for a person: what, why it matters, what to do.
+        examples: a few ids.
+    """
+
+    kind: str
+    severity: Literal["refuse", "warn", "info"]
+    count: int
+    detail: str
+    examples: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**asdict(self), "examples": list(self.examples)}
+
+
+def audit_frame(
+    frame: pd.DataFrame, spec: SplitSpec, found: Duplicates | None = None, task: Task = MULTICLASS
+) -> list[Finding]:
+    """Every check on one set, the worst findings first.
+
+    Where images have any number of labels each, what looks for giveaways of a class is left out.
+
+    Args:
+        frame: usable manifest rows, with any columns of the user.
+        spec: only read where the set has its own split column with parts missing.
+        found: near-duplicates, where they were looked for.
+        task: what `label` holds.
+    """
+    frame = frame.reset_index(drop=True)
+    if len(frame) == 0:
+        return [Finding("empty", "refuse", 0, "no usable image; run prepare on a filled folder")]
+    frame = frame.assign(group=groups(frame))
+    findings = [
+        *label_conflicts(frame),
+        *crossing_groups(frame, spec, task),
+        *(
+            [*giveaway_columns(frame), *telling_files(frame), *one_class_values(frame), *mixed_lesions(frame)]
+            if task.kind == "multiclass"
+            else [Finding("labels_not_judged", "info", 0, NOT_JUDGED)]
+        ),
+        *giant_groups(frame),
+        *exact_duplicates(frame),
+        *shared_second_pictures(frame),
+        *([] if found is None else near_duplicates(frame, found)),
+    ]
+    return sorted(findings, key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
+
+
+def label_conflicts(frame: pd.DataFrame) -> list[Finding]:
+    """The same image (file bytes or pixels) under two labels.
+
+    >>> twice = pd.DataFrame({"image_id": ["a", "b"], "sha256": ["1", "1"], "label": ["mel", "nv"]})
+    >>> [finding.examples for finding in label_conflicts(twice)]
+    [('a', 'b')]
+    """
+    found = conflicts(frame)
+    if not found:
+        return []
+    label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
+    first = ", ".join(f"{i} is '{label[i]}'" for i in found[0][:4])
+    detail = (
+        f"{len(found)} image(s) stand under two labels; first: {first}; keep one label, or remove both, and run prepare again"
+    )
+    return [Finding("label_conflict", "refuse", len(found), detail, tuple(i for ids in found for i in ids)[: 2 * EXAMPLES])]
+
+
+def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
+    """The same file, or the same pixels in different files, more than once. The split keeps them together."""
+    found = []
+    by_file, by_pixels = keys(frame, "sha256"), keys(frame, "pixel_sha256")
+    for kind, what, key in (
+        ("duplicate_file", "file bytes", by_file),
+        ("duplicate_pixels", "pixels (the files differ)", by_pixels),
+    ):
+        rows = frame.assign(key=key, file=by_file.fillna(""))[key.notna() & key.duplicated(keep=False)].sort_values("image_id")
+        if kind == "duplicate_pixels":  # those with one file hash are listed already
+            rows = rows[rows.groupby("key")["file"].transform("nunique") > 1]
+        if len(rows):
+            sets = int(rows["key"].nunique())
+            detail = f"{sets} set(s) of images with the same {what}; each set stays in one part"
+            ids = rows.sort_values("key", kind="stable")["image_id"].astype(str)[: 2 * EXAMPLES]
+            found.append(Finding(kind, "info", len(rows) - sets, detail, tuple(ids)))
+    return found
+
+
+def shared_second_pictures(frame: pd.DataFrame) -> list[Finding]:
+    """Second pictures that stand in another case too, in either place; a warning where the cases have different labels."""
+    found = shared_second(frame)
+    if not found:
+        return []
+    label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
+    mixed = [ids for ids in found if len({label[i] for i in ids}) > 1]
+    detail = (
+        f"{len(found)} second picture(s) stand in another case too, {len(mixed)} of them under different labels (an overview "
+        "of two lesions? then it tells neither); each set of cases stays in one part"
+    )
+    shown = tuple(", ".join(ids) for ids in (mixed or found)[:EXAMPLES])
+    return [Finding("shared_second", "warn" if mixed else "info", len(found), detail, shown)]
+
+
+def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
+    """Pairs that show one photograph: how many, and those under two labels, of two lesions or of two sources."""
+    if not found.pairs:
+        return []
+
+    def ids(pairs: Sequence[Pair]) -> tuple[str, ...]:
+        return tuple(f"{pair.first} {pair.second}" for pair in pairs)
+
+    detail = (
+        f"{len(found.pairs)} pair(s) of near-duplicates in {len(found.clusters)} cluster(s), the largest of "
+        f"{found.largest} images; each cluster stays in one part"
+    )
+    findings = [Finding("near_duplicates", "info", len(found.pairs), detail, ids(found.pairs[:EXAMPLES]))]
+    for column, kind, what in (
+        ("label", "duplicate_labels", "carry two labels: one of them is wrong"),
+        (
+            "lesion_id",
+            "duplicate_lesions",
+            "stand under two lesions: the set counts one lesion twice, and the split joins them",
+        ),
+        ("source", "duplicate_sources", "stand in two sources: never train on one of these and test on the other"),
+    ):
+        pairs = across(frame, found.pairs, column)
+        if pairs:
+            first = f"{pairs[0].first} and {pairs[0].second}"
+            line = f"{len(pairs)} pair(s) of near-duplicates {what}; first: {first}"
+            findings.append(Finding(kind, "warn", len(pairs), line, ids(pairs)))
+    if found.largest > max(LARGE_CLUSTER, len(frame) // 100):
+        line = (
+            f"the largest cluster of near-duplicates holds {found.largest} images: very even pictures, or one object "
+            "photographed many times? look at it before you trust the split"
+        )
+        findings.append(Finding("large_cluster", "warn", found.largest, line, max(found.clusters, key=len)[:EXAMPLES]))
+    return findings
+
+
+def crossing_groups(frame: pd.DataFrame, spec: SplitSpec, task: Task = MULTICLASS) -> list[Finding]:
+    """Groups that cross the set's own split column, or a column that `split` would refuse."""
+    if keys(frame, "split").isna().all():
+        return []
+    try:
+        found = leaks(frame, divide(frame, spec, task=task).parts)
+    except DataError as error:
+        return [Finding("split_column", "refuse", 1, str(error))]
+    if not found:
+        return []
+    detail = f"the set's own split leaks: {describe_leaks(found)}; correct the column, or train with --accept-leak"
+    return [
+        Finding(
+            "split_leak",
+            "refuse",
+            len(found),
+            detail,
+            tuple(", ".join(f["lesion_ids"]) or f["group"] for f in found[:EXAMPLES]),
+        )
+    ]
+
+
+def mixed_lesions(frame: pd.DataFrame) -> list[Finding]:
+    """Lesions whose photographs carry different labels."""
+    lesion = keys(frame, "lesion_id")
+    labels = frame["label"].groupby(lesion.dropna()).nunique()
+    mixed = sorted(labels.index[labels > 1].astype(str))
+    if not mixed:
+        return []
+    detail = f"{len(mixed)} lesion(s) carry more than one label; a lesion has one diagnosis at a time: check them"
+    return [Finding("mixed_lesion", "warn", len(mixed), detail, tuple(mixed[:EXAMPLES]))]
+
+
+def giant_groups(frame: pd.DataFrame) -> list[Finding]:
+    """One group that holds more than a tenth of a set: often a placeholder such as 'unknown' in an id column."""
+    size = frame["group"].value_counts()
+    if len(frame) < 50 or size.iloc[0] <= len(frame) / 10:
+        return []
+    rows = frame[frame["group"] == size.index[0]]
+    shared = [c for c in ("patient_id", "lesion_id", "cluster_id") if (keys(rows, c).value_counts() > len(frame) / 10).any()]
+    by = f" by one value of {' and '.join(shared)} (a placeholder? leave such cells empty)" if shared else ""
+    detail = f"one group holds {size.iloc[0]} of {len(frame)} images, joined{by}; no split can divide it"
+    return [Finding("giant_group", "warn", int(size.iloc[0]), detail, (str(size.index[0]),))]
+
+
+def giveaway_columns(frame: pd.DataFrame) -> list[Finding]:
+    """Columns that give the label away: known by name, or because they tell a class on groups they have not seen."""
+    skipped = {*OWN_NAMES, "group"} - {"age", "sex", "site", "source"}
+    found = []
+    for column in [c for c in frame.columns if c not in skipped]:
+        named = is_giveaway(str(column))
+        area, name = association(binned(frame[column]), frame["label"], frame["group"])
+        if named or area >= GIVEAWAY_AUROC:
+            why = "follows from the diagnosis" if named else "tells the class"
+            how = f" (AUROC {area:.2f} for '{name}' against the rest, on groups it has not seen)" if name else ""
+            detail = f"column '{column}' {why}{how}; it is never a model input"
+            found.append(Finding("giveaway_column", "warn", 1, detail, (str(column),)))
+    return found
+
+
+def telling_files(frame: pd.DataFrame) -> list[Finding]:
+    """Properties of the files that tell the class: size, stored mode, file type, prefix and number of the ids."""
+    names = frame["image_id"].astype(str).map(lambda text: PurePosixPath(text).stem)
+    size = frame["width"].astype(str) + "x" + frame["height"].astype(str) if {"width", "height"} <= set(frame) else None
+    properties = {
+        "image size": size,
+        "stored mode": keys(frame, "mode"),
+        "file type": keys(frame, "path").map(lambda path: PurePosixPath(path).suffix.lower(), na_action="ignore"),
+        "prefix of image_id": names.str.extract(r"^([^\d]*)", expand=False),
+        "number in image_id": binned(names.str.extract(r"(\d{1,15})(?!.*\d)", expand=False)),
+        "prefix of lesion_id": keys(frame, "lesion_id").astype("string").str.extract(r"^([^\d]*)", expand=False),
+    }
+    found = []
+    for what, values in properties.items():
+        if values is None or values.nunique() < 2:
+            continue
+        area, name = association(values, frame["label"], frame["group"])
+        if area >= GIVEAWAY_AUROC:
+            detail = (
+                f"{what} tells the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set was "
+                "made instead of the lesion; mix the origins, or measure on another set"
+            )
+            found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
+    return found
+
+
+def one_class_values(frame: pd.DataFrame) -> list[Finding]:
+    """Values of a source, site, size, mode or column of the user that hold one class only, more often than by chance."""
+    extra = [c for c in frame.columns if c not in (*OWN_NAMES, "group")]
+    columns = {str(c): keys(frame, c) for c in ("source", "site", "sex", "mode", *extra)}
+    if {"width", "height"} <= set(frame):
+        columns["size"] = frame["width"].astype(str) + "x" + frame["height"].astype(str)
+    prior = frame.drop_duplicates("group")["label"].value_counts(normalize=True)
+    found = []
+    for column, values in columns.items():
+        table = frame.groupby(values).agg(
+            n=("label", "size"), label=("label", "first"), labels=("label", "nunique"), groups=("group", "nunique")
+        )
+        chance = table["label"].map(prior).fillna(0.0).astype(float) ** table["groups"]
+        pure = table[(table["labels"] == 1) & (table["groups"] >= PURE_GROUPS) & (chance < PURE_CHANCE)]
+        if len(table) > 1 and len(pure):
+            name, row = pure.index[0], pure.iloc[0]
+            detail = (
+                f"{len(pure)} value(s) of '{column}' hold one class only; first: '{name}', {row['n']} images, "
+                f"all '{row['label']}'; a network can learn the origin instead of the lesion"
+            )
+            found.append(Finding("one_class_value", "warn", len(pure), detail, tuple(str(v) for v in pure.index[:EXAMPLES])))
+    return found
+
+
+def binned(values: pd.Series, bins: int = 20) -> pd.Series:
+    """Numbers (as text too) with more than `bins` different values in `bins` quantile bins, anything else as it is.
+
+    >>> binned(pd.Series([str(n) for n in range(100)])).nunique()
+    20
+    """
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.nunique() <= bins or numbers.notna().sum() < 0.9 * values.notna().sum():
+        return values
+    return pd.qcut(numbers, bins, labels=False, duplicates="drop")
+
+
+def association(values: pd.Series, labels: pd.Series, group: pd.Series, *, least: int = 5) -> tuple[float, str]:
+    """How well a column alone tells one class from the rest: the best of `associations`.
+
+    Returns:
+        (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated.
+
+    >>> label = pd.Series(["mel", "nv"] * 20)
+    >>> association(label.str.upper(), label, pd.Series(range(40)))
+    (1.0, 'mel')
+    """
+    return best_of(associations(values, labels, group, least=least))
+
+
+def associations(values: pd.Series, labels: pd.Series, group: pd.Series, *, least: int = 5) -> dict[str, float]:
+    """How well a column alone tells each class from the rest: one-vs-rest AUROC, cross-validated over groups.
+
+    An image's score for a class is the share of that class among the other folds' images with the same value (null
+    is a value), shrunk to the class's share in the whole; so ids that each stand for one lesion tell nothing.
+
+    Args:
+        values: a column, any type; labels: class of each image; group: group of each image.
+        least: classes of fewer images or groups are left out.
+
+    Returns:
+        class to AUROC, 0..1; without classes that cannot be estimated.
+
+    >>> label = pd.Series(["mel", "nv"] * 20)
+    >>> associations(label.str.upper(), label, pd.Series(range(40)))
+    {'mel': 1.0, 'nv': 1.0}
+    """
+    code_N, _ = pd.factorize(values.astype(object).where(values.notna(), None), use_na_sentinel=False)
+    class_N, names = pd.factorize(labels.astype(str), sort=True)
+    score_NC = _held_out_shares(code_N, class_N, folds(group), len(names))
+    return held_out_aurocs(score_NC, labels, group, least=least)
+
+
+def folds(group: pd.Series) -> NDArray[np.int64]:
+    """(N,) fold 0..FOLDS-1 of each image: even folds by rank of a hash, which no order of rows and no names can bend.
+
+    >>> folds(pd.Series(["a", "b", "a"])).tolist()
+    [1, 0, 1]
+    """
+    group_N, names = pd.factorize(group.astype(str), sort=True)
+    digests = np.array([sha256(str(name).encode()).hexdigest() for name in names])
+    found: NDArray[np.int64] = (np.argsort(np.argsort(digests)) % FOLDS)[group_N]
+    return found
+
+
+def held_out_aurocs(score_NC: NDArray[np.float64], labels: pd.Series, group: pd.Series, *, least: int = 5) -> dict[str, float]:
+    """How well held-out scores tell each class from the rest.
+
+    Scores of different folds come of different data and cannot be compared, so AUROCs are of one fold each and averaged
+    by their number of pairs.
+
+    Forman and Scholz 2010, "Apples-to-apples in cross-validation studies", doi 10.1145/1882471.1882479
+
+    Args:
+        score_NC: (N, C), classes in sorted order, from the other `folds`; labels: class of each image; group: of each image.
+        least: classes of fewer images or groups are left out.
+
+    Returns:
+        class to AUROC, 0..1; without classes that cannot be estimated.
+    """
+    class_N, names = pd.factorize(labels.astype(str), sort=True)
+    fold_N = folds(group)
+    ranks = pd.DataFrame(score_NC).groupby(fold_N).rank().to_numpy()
+    found = {}
+    for c, name in enumerate(names):
+        mine = class_N == c
+        if mine.sum() < least or (~mine).sum() < least or group[mine].nunique() < least:
+            continue
+        n_F, rest_F = (np.bincount(fold_N[rows], minlength=FOLDS) for rows in (mine, ~mine))
+        above = np.bincount(fold_N[mine], ranks[mine, c], FOLDS) - n_F * (n_F + 1) / 2
+        if (n_F * rest_F).sum() > 0:
+            found[str(name)] = float(above[rest_F > 0].sum() / (n_F * rest_F).sum())
+    return found
+
+
+def best_of(areas: Mapping[str, float]) -> tuple[float, str]:
+    """The largest AUROC and its class, the first of equals; (0.5, "") where there is none.
+
+    >>> best_of({"mel": 0.7, "nv": 0.9}), best_of({})
+    ((0.9, 'nv'), (0.5, ''))
+    """
+    best = max(areas, key=lambda name: areas[name], default="")
+    return (areas[best], best) if best else (0.5, "")
+
+
+def _held_out_shares(
+    code_N: NDArray[np.int64], class_N: NDArray[np.int64], fold_N: NDArray[np.int64], classes: int
+) -> NDArray[np.float64]:
+    """(N, C) share of each class among images of the same value in the other folds, with one prior image's weight."""
+    count_FVC = np.zeros((FOLDS, int(code_N.max()) + 1, classes))
+    np.add.at(count_FVC, (fold_N, code_N, class_N), 1.0)
+    other_FVC = count_FVC.sum(axis=0) - count_FVC
+    prior_FC = other_FVC.sum(axis=1) / np.maximum(other_FVC.sum(axis=(1, 2)), 1)[:, None]
+    share_FVC = (other_FVC + prior_FC[:, None]) / (other_FVC.sum(axis=2, keepdims=True) + 1)
+    shares: NDArray[np.float64] = share_FVC[fold_N, code_N]
+    return shares
+
+
+def summary(found: Sequence[Finding]) -> dict[str, int]:
+    """How many findings of each severity."""
+    return {severity: sum(f.severity == severity for f in found) for severity in ("refuse", "warn", "info")}

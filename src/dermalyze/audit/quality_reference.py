@@ -1,0 +1,43 @@
+"""How the pictures of a training part look, for the gate before the model that learned from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.progress import say
+from dermalyze.core.run import Run
+from dermalyze.data.splitting import read_part
+from dermalyze.data.store import ImageStore
+from dermalyze.errors import DermalyzeError
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.preprocess import small
+from dermalyze.imaging.quality import Likeness, appraise
+
+MOST, LEAST = 500, 50
+"""Pictures that are looked at, and how few say nothing."""
+
+
+def training_looks(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None:
+    """What `Likeness.from_dict` reads, of a fixed sample of the training part; None where too few can be read, and says so.
+
+    Args:
+        run: split.
+        spec: with its data.
+    """
+    try:
+        paths = read_part(run, "train")["path"].dropna().tolist()
+        if len(paths) > MOST:
+            chosen = np.random.default_rng(0).choice(len(paths), MOST, replace=False)
+            paths = [paths[i] for i in np.sort(chosen)]
+        store = ImageStore.open(spec.data)
+        found = [appraise(small(decode(store.read(path), formats=PREPARE_FORMATS).image)) for path in paths]
+    except (DermalyzeError, OSError) as error:
+        say(f"export: the training pictures cannot be looked at ({type(error).__name__}); the gate does not learn from them")
+        return None
+    if len(found) < LEAST:
+        say(f"export: {len(found)} training pictures are too few ({LEAST} are needed) for the gate to learn how pictures look")
+        return None
+    return Likeness.fit(found).as_dict()

@@ -1,0 +1,310 @@
+"""Bytes to upright RGB pixels: the one decoding that training, evaluation and serving share. numpy and Pillow only."""
+
+# Shapes: H height, W width.
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from dermalyze.errors import DataError
+from dermalyze.imaging.preprocess import Preprocessing as Preprocessing
+from dermalyze.imaging.preprocess import normalise as normalise
+from dermalyze.imaging.preprocess import to_size as to_size
+
+SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF", "DICOM")
+MAX_PIXELS = 64_000_000
+MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
+
+# Plugins are called by name, never by Pillow's search, which also knows formats that start other programs (EPS).
+_OPENERS: dict[str, Callable[..., Any]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+}
+_STRANGERS = {
+    b"GIF8": "a GIF",
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"%PDF": "a PDF",
+    b"8BPS": "a Photoshop file",
+    b"SIMPLE  =": "a FITS file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000",
+}
+_EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "YCbCr")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_DEEP_GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_GPS_IFD, _ARTIST, _DESCRIPTION, _OWNER = 0x8825, 0x013B, 0x010E, 0xA430
+
+
+class ImageError(DataError):
+    """An image is refused; the message is a reason without name, path or content, fit to be counted and shown."""
+
+
+class PersonalDataError(DataError):
+    """An image is refused because it can name a patient. Not put into quarantine like a bad one: the set must be cleaned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """An image as everything after sees it.
+
+    Attributes:
+        image: Pillow's, mode RGB, upright, loaded.
+        mode: Pillow's name of the stored pixel layout, as "RGB", "L", "I;16".
+        format: "JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF" or "DICOM".
+        notes: what was done beyond decoding, as "alpha composited on white".
+        personal: kinds of metadata in the file that can identify a person, as "gps"; never their content.
+    """
+
+    image: Image.Image
+    mode: str
+    format: str
+    notes: tuple[str, ...] = ()
+    personal: tuple[str, ...] = ()
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, upright."""
+        return np.array(self.image, np.uint8)
+
+
+def decode(
+    data: bytes,
+    *,
+    formats: tuple[str, ...] = SERVING_FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    least: Callable[[int, int], tuple[int, int]] | None = None,
+) -> Decoded:
+    """Decode one image file to upright 8-bit RGB.
+
+    EXIF orientation is applied; alpha is composited on white; grey of more than 8 bits is scaled by the image's own range;
+    CMYK goes through its ICC profile; DICOM as `dermalyze.imaging.dicom` says. What cannot be shown faithfully is refused, and
+    the size is judged from the header.
+
+    Args:
+        data: the file.
+        formats: the kinds accepted, of `PREPARE_FORMATS`.
+        max_pixels: largest H * W.
+        least: takes the upright (width, height) and gives those that are needed, as `Preprocessing.least`; a JPEG is then
+            decoded at 1/2, 1/4 or 1/8 of its size (by its DCT coefficients, which is faster), never below that. None: in full.
+
+    Raises:
+        ImageError: empty, truncated, damaged, too large, of another kind, animated, or CMYK without a profile.
+        PersonalDataError: a DICOM file that can name a patient.
+        MissingExtraError: a DICOM file, and pydicom is not installed.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("RGBA", (2, 1), (255, 0, 0, 0)).save(buffer, "PNG")
+    >>> image = decode(buffer.getvalue())
+    >>> image.pixels.tolist(), image.mode, image.notes
+    ([[[255, 255, 255], [255, 255, 255]]], 'RGBA', ('alpha composited on white',))
+    """
+    kind = sniff(data, formats)
+    if kind not in formats:
+        raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it")
+    if kind == "DICOM":
+        from dermalyze.imaging.dicom import decode_dicom
+
+        return decode_dicom(data, max_pixels=max_pixels)
+    if kind == "WEBP":  # Pillow allocates the whole canvas on opening
+        check_size(*_webp_size(data), max_pixels)
+    try:
+        with _OPENERS[kind](io.BytesIO(data), "") as image:
+            check_size(image.width, image.height, max_pixels)
+            return _to_rgb(image, str(image.format), least)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's plugins raise a dozen kinds on damaged files
+        raise ImageError(_damage(error)) from error
+
+
+def sniff(data: bytes, formats: tuple[str, ...] = PREPARE_FORMATS) -> str:
+    """The kind of an image file by its first bytes, one of `PREPARE_FORMATS`; `formats` are those a refusal names.
+
+    Raises:
+        ImageError: empty, or not such a file; says what it is where that can be told.
+
+    >>> sniff(b"\\xff\\xd8\\xff\\xe0")
+    'JPEG'
+    """
+    if not data:
+        raise ImageError("empty file (0 bytes)")
+    for magic, kind in _MAGIC.items():
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[128:132] == b"DICM":
+        return "DICOM"
+    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise ImageError("an HTML page, not an image; download it again")
+    if b"<svg" in start:
+        raise ImageError("an SVG drawing, not a photograph")
+    what = next((name for magic, name in _STRANGERS.items() if data.startswith(magic)), "not an image")
+    raise ImageError(f"{what}; accepted are {', '.join(formats)}")
+
+
+def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 over the shape and the RGB bytes: equal for equal pictures, however they were stored.
+
+    >>> pixel_sha256(np.zeros((1, 2, 3), np.uint8)) == pixel_sha256(np.zeros((2, 1, 3), np.uint8))
+    False
+    """
+    digest = hashlib.sha256(struct.pack("<3I", *pixels.shape))
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Judge an image's edges, in pixels, before anything is allocated for it.
+
+    Raises:
+        ImageError: an edge of 0, too many pixels, or a strip that is no photograph.
+
+    >>> check_size(200, 150)
+    """
+    if width < 1 or height < 1:
+        raise ImageError("no pixels (an edge of 0)")
+    if width * height > max_pixels:
+        raise ImageError(f"more than {max_pixels} pixels; make it smaller")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} px is no photograph; one edge may be {MAX_ASPECT} times the other at most")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7)."""
+    head = data[12:30].ljust(18, b"\0")
+    if head[:4] == b"VP8X":
+        return 1 + int.from_bytes(head[12:15], "little"), 1 + int.from_bytes(head[15:18], "little")
+    if head[:4] == b"VP8L":
+        bits = int.from_bytes(head[9:13], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if head[:4] == b"VP8 ":
+        return int.from_bytes(head[14:16], "little") & 0x3FFF, int.from_bytes(head[16:18], "little") & 0x3FFF
+    raise ImageError("damaged file")
+
+
+def _damage(error: Exception) -> str:
+    """A reason without numbers, so that equal faults count as one."""
+    text = str(error).lower()
+    if "truncated" in text or "eof" in text or isinstance(error, EOFError):
+        return "truncated file"
+    return "damaged file"
+
+
+def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] | None) -> Decoded:
+    notes: list[str] = []
+    if kind == "MPO":
+        notes.append("first frame of a multi-picture file")
+    elif getattr(image, "n_frames", 1) != 1:
+        raise ImageError("several frames (animated or multi-page); save one frame")
+    mode, profile = str(image.mode), image.info.get("icc_profile")
+    turned = _is_turned(image, notes)  # before loading: Pillow turns a TIFF by itself, then forgets that it did
+    if least is not None:
+        _reduce(image, bool(turned), least)
+    image.load()
+    personal = _personal(image)
+    if turned:  # it would copy one that is upright
+        image = ImageOps.exif_transpose(image)
+        notes.append("turned upright by EXIF")
+    if mode in _DEEP_GREY:
+        rgb = Image.fromarray(_scale_grey(np.asarray(image), notes)).convert("RGB")
+    elif mode in _WITH_ALPHA or (mode in _EIGHT_BIT and "transparency" in image.info):
+        rgba = image.convert("RGBA")
+        if rgba.getextrema()[3][0] < 255:
+            notes.append("alpha composited on white")
+        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    elif mode in _EIGHT_BIT:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    elif mode == "CMYK":
+        rgb = _from_cmyk(image, profile)
+        notes.append("CMYK through its ICC profile")
+    else:
+        raise ImageError(f"pixel layout {mode} is not read; save as RGB")
+    return Decoded(rgb, mode, kind, tuple(notes), personal)
+
+
+def _is_turned(image: Any, notes: list[str]) -> bool | None:
+    """Whether the image is stored in another orientation than it was taken; None where its EXIF block is damaged."""
+    try:
+        return image.getexif().get(0x0112, 1) in range(2, 9)
+    except Exception:  # no reason to lose the picture
+        notes.append("EXIF unreadable, orientation unknown")
+        return None
+
+
+def _reduce(image: Any, turned: bool, least: Callable[[int, int], tuple[int, int]]) -> None:
+    """Have a JPEG decoded at the smallest scale that is not below what is needed; of another kind of file, nothing."""
+    sideways = turned and image.getexif().get(0x0112) in range(5, 9)
+    width, height = image.size[::-1] if sideways else image.size
+    needed = least(width, height)
+    image.draft(None, needed[::-1] if sideways else needed)
+
+
+def _scale_grey(values_HW: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
+    """Grey of more than 8 bits: the image's own lowest..highest becomes 0..255; a flat image keeps its level of 65535."""
+    values = values_HW.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("NaN or infinite pixels")
+    low, high = float(values.min()), float(values.max())
+    notes.append("grey of more than 8 bits scaled by its range")
+    if low == high:
+        low, high = 0.0, 65535.0
+    return np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+
+
+def _from_cmyk(image: Any, profile: bytes | None) -> Any:
+    if not profile:
+        raise ImageError("CMYK without an ICC profile; save as RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        raise ImageError("CMYK with an unusable ICC profile; save as RGB") from error
+
+
+def _personal(image: Any) -> tuple[str, ...]:
+    """Kinds of metadata that can name a person or a place."""
+    info, found = image.info, set()
+    if info.get("exif") or "Raw profile type exif" in info:
+        found.add("exif")
+    try:
+        exif = image.getexif()
+        if exif.get_ifd(_GPS_IFD):
+            found.add("gps")
+        if any(exif.get(tag) for tag in (_ARTIST, _DESCRIPTION, _OWNER)):
+            found.add("exif_text")
+    except Exception:  # damaged, and counted as present
+        found.add("exif")
+    found |= {name for name, key in (("comment", "comment"), ("xmp", "xmp"), ("iptc", "photoshop")) if info.get(key)}
+    texts = getattr(image, "text", None) or {}
+    if "XML:com.adobe.xmp" in texts:
+        found.add("xmp")
+    if any(key != "XML:com.adobe.xmp" for key in texts):
+        found.add("png_text")
+    return tuple(sorted(found))

@@ -1,0 +1,197 @@
+"""RGB pixels to a network's input: the same numbers in training, evaluation and serving. numpy and Pillow only."""
+
+# Shapes: B images, H height, W width.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dermalyze.errors import ModelError
+
+if TYPE_CHECKING:
+    from dermalyze.config.data import PreprocessSpec  # not above: to answer, no configuration is read
+
+SMALL_PX = 200
+"""Longer edge at which a picture is appraised: what is finer, small networks do not see either."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How RGB pixels become a network's input; the same numbers in training, export and serving.
+
+    Attributes:
+        kind: "squash" (whole frame to size), "resize_crop" (shorter edge, then centre crop) or "pad" (whole frame, black bars).
+        height, width: of the input, px, 8..4096.
+        crop_ratio: resize_crop: crop edge / resized edge, in (0, 1].
+        mean, std: of R, G, B on a scale of 0..1; std above 0.
+        draft: decode JPEG files at a reduced scale where that is enough (see `decode`): faster, and slightly other pixels.
+    """
+
+    kind: Literal["squash", "resize_crop", "pad"]
+    height: int
+    width: int
+    crop_ratio: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    draft: bool = False
+
+    @property
+    def least(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """For `decode`: the size that a whole frame is resized to, or None where it is to be decoded in full."""
+        return self.resized if self.draft else None
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) that a whole frame of that size is resized to, before it is cropped or padded.
+
+        >>> half = (0.5, 0.5, 0.5)
+        >>> Preprocessing("resize_crop", 224, 224, 0.875, half, half).resized(600, 450)
+        (341, 256)
+        """
+        return _SIZES[self.kind](width, height, self)
+
+    @classmethod
+    def resolve(
+        cls,
+        spec: PreprocessSpec,
+        *,
+        size: tuple[int, int],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> Preprocessing:
+        """Fill what the spec leaves open with the backbone's own size (height, width), mean and std.
+
+        >>> from dermalyze.config.data import PreprocessSpec
+        >>> half = (0.5, 0.5, 0.5)
+        >>> Preprocessing.resolve(PreprocessSpec(size=64), size=(224, 224), mean=half, std=half).width
+        64
+        """
+        chosen = spec.size if spec.size is not None else size
+        height, width = (chosen, chosen) if isinstance(chosen, int) else chosen
+        values = {"kind": spec.kind, "height": height, "width": width, "crop_ratio": spec.crop_ratio, "draft": spec.draft}
+        return cls.from_dict({**values, "mean": list(spec.mean or mean), "std": list(spec.std or std)})
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """Read and check the fields of `as_dict`; `draft` may be absent, as in records of older versions.
+
+        Raises:
+            ModelError: a field is missing, unknown, of the wrong type or out of range.
+        """
+        names = set(cls.__dataclass_fields__)
+        if isinstance(values, dict):
+            values = {"draft": False, **values}
+        if not isinstance(values, dict) or set(values) != names:
+            found = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise ModelError(f"preprocessing: has {found}, must have {sorted(names)}; export the model again")
+
+        def number(value: Any) -> bool:
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+        def three(value: Any, low: float) -> bool:
+            return isinstance(value, list | tuple) and len(value) == 3 and all(number(v) and v > low for v in value)
+
+        edges = (values["height"], values["width"])
+        good = {
+            "kind": isinstance(values["kind"], str) and values["kind"] in _SIZES,
+            "height and width": all(type(e) is int and 8 <= e <= 4096 for e in edges),
+            "crop_ratio": number(values["crop_ratio"]) and 0 < values["crop_ratio"] <= 1,
+            "mean": three(values["mean"], -math.inf),
+            "std": three(values["std"], 0),
+            "draft": isinstance(values["draft"], bool),
+        }
+        bad = [name for name, fine in good.items() if not fine]
+        if bad:
+            raise ModelError(f"preprocessing: {', '.join(bad)} out of range or of the wrong type; export the model again")
+        floats = {name: tuple(float(v) for v in values[name]) for name in ("mean", "std")}
+        return cls(**{**values, "crop_ratio": float(values["crop_ratio"]), **floats})
+
+
+def to_size(picture: NDArray[np.uint8] | Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
+    """Bring an image to the network's size: (p.height, p.width, 3) uint8.
+
+    Pillow's bilinear filter, whose support widens when it reduces (antialias), is the one resize everywhere.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, or Pillow's image of mode RGB, any size.
+        p: kind, height, width and crop_ratio are used.
+
+    >>> p = Preprocessing("pad", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    >>> to_size(np.full((10, 20, 3), 9, np.uint8), p)[:, 0, 0].tolist()
+    [0, 0, 9, 9, 9, 9, 0, 0]
+    """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    size = p.resized(*image.size)
+    resized = image.resize(size, Image.Resampling.BILINEAR)
+    if size == (p.width, p.height):
+        return np.asarray(resized, np.uint8)
+    left, top = round((size[0] - p.width) / 2), round((size[1] - p.height) / 2)
+    if p.kind == "resize_crop":  # as torchvision's CenterCrop
+        return np.asarray(resized.crop((left, top, left + p.width, top + p.height)), np.uint8)
+    frame = Image.new("RGB", (p.width, p.height))
+    frame.paste(resized, ((p.width - size[0]) // 2, (p.height - size[1]) // 2))
+    return np.asarray(frame, np.uint8)
+
+
+def small(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of a picture, its longer edge at most `SMALL_PX`.
+
+    >>> small(Image.new("RGB", (400, 300))).shape
+    (150, 200, 3)
+    """
+    scale = SMALL_PX / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image, np.uint8)
+
+
+def _squash(width: int, height: int, p: Preprocessing) -> tuple[int, int]:
+    return p.width, p.height
+
+
+def _resize_crop(width: int, height: int, p: Preprocessing) -> tuple[int, int]:
+    """As torchvision's Resize(floor(size / crop_ratio)), generalised to a frame that is not square."""
+    if p.height * width >= p.width * height:  # the height is what limits
+        tall = math.floor(p.height / p.crop_ratio)
+        return max(p.width, tall * width // height), tall
+    wide = math.floor(p.width / p.crop_ratio)
+    return wide, max(p.height, wide * height // width)
+
+
+def _pad(width: int, height: int, p: Preprocessing) -> tuple[int, int]:
+    scale = min(p.height / height, p.width / width)
+    return max(1, min(p.width, round(width * scale))), max(1, min(p.height, round(height * scale)))
+
+
+_SIZES: dict[str, Callable[[int, int, Preprocessing], tuple[int, int]]] = {
+    "squash": _squash,
+    "resize_crop": _resize_crop,
+    "pad": _pad,
+}
+
+
+def normalise(pixels_BHW3: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
+    """(x / 255 - mean) / std as (B, 3, H, W) float32, computed in float32 in the order of the exported graph.
+
+    Args:
+        pixels_BHW3: uint8 RGB.
+        p: mean and std are used.
+
+    >>> p = Preprocessing("squash", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    >>> normalise(np.full((1, 8, 8, 3), 255, np.uint8), p)[0, :, 0, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    unit = pixels_BHW3.astype(np.float32) / np.float32(255)
+    scaled = (unit - np.asarray(p.mean, np.float32)) / np.asarray(p.std, np.float32)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -1,0 +1,276 @@
+"""Cluster bootstrap over lesions (or patients): every metric under all resamples at once, without a loop over resamples.
+
+Photographs of one lesion resemble each other, so lesions are drawn with replacement, never single images. A resample is then
+a whole number for each image (how often its lesion was drawn), and metrics.py takes such weights for many resamples at once.
+"""
+
+# Shapes: N images, G groups, R resamples, C classes.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dermalyze.errors import ModelError
+from dermalyze.metrics.classification import Scores, Tally, defined
+from dermalyze.metrics.ranking import Floats, Ints, ratio
+
+MIN_GROUPS = 10  # fewer lesions than this in the set: no interval
+MIN_CLASS_GROUPS = 5  # fewer lesions of a class: no interval for that class's metrics
+MAX_UNDEFINED = 0.05  # more undefined resamples than this share: no interval
+CHUNK_NUMBERS = 1 << 17  # weights held at once (1 MiB): what stays in a core's cache is also the fastest
+
+Interval = Literal["percentile", "basic"]
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Weighable(Protocol[T_co]):
+    """What is resampled: `Scores`, or those of another task."""
+
+    def __len__(self) -> int: ...
+
+    def under(self, weights: Floats) -> T_co:
+        """What metrics are functions of: these scores under R weightings (N, R)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, or the reason why there is none.
+
+    `n`: images it rests on; `groups`: lesions it rests on; `undefined`: resamples in which it was undefined;
+    `note`: "" or why value or interval are None.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    groups: int
+    undefined: int = 0
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return dict(vars(self))
+
+
+def not_estimable(n: int, why: str = "") -> str:
+    """The words that stand where a number cannot.
+
+    >>> not_estimable(0)
+    'not estimable (n = 0)'
+    """
+    return f"not estimable (n = {n})" + (f": {why}" if why else "")
+
+
+def group_index(groups_N: Sequence[str] | npt.NDArray[Any]) -> tuple[Ints, int]:
+    """Each image's group as 0..G-1 in order of first appearance, and G.
+
+    >>> group_index(["b", "a", "b"])
+    (array([0, 1, 0]), 2)
+    """
+    numbers: dict[Any, int] = {}
+    index = np.array([numbers.setdefault(group, len(numbers)) for group in groups_N], dtype=np.int64)
+    return index, len(numbers)
+
+
+def group_weights(group_N: Ints, groups: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield (N, r) weights, `resamples` columns in all: how often each image's group was drawn, G draws a resample.
+
+    The columns do not depend on how many come at a time, and memory is bounded by CHUNK_NUMBERS (or one column).
+    """
+    generator = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_NUMBERS // max(1, len(group_N)))
+    for start in range(0, resamples, chunk):
+        r = min(chunk, resamples - start)
+        drawn = generator.integers(groups, size=(r, groups), dtype=np.int64) if groups else np.zeros((r, 0), np.int64)
+        counts = np.bincount((drawn * r + np.arange(r)[:, None]).ravel(), minlength=groups * r).reshape(groups, r)
+        yield counts.astype(np.float64)[group_N]
+
+
+def resample(
+    scores: Weighable[T_co],
+    groups_N: Sequence[str] | npt.NDArray[Any],
+    metrics: Mapping[str, Callable[[T_co], Floats]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """Each metric under each resample: (R,), or (R, C) for a metric of classes; NaN where undefined.
+
+    Args:
+        scores: labels and probabilities.
+        groups_N: the lesion or patient of each image.
+        metrics: rows of METRICS or PER_CLASS_METRICS, or any function of a Tally.
+        resamples: R, at least 1.
+        seed: the same seed, the same resamples.
+
+    Raises:
+        ModelError: not one group an image.
+    """
+    if len(groups_N) != len(scores):
+        raise ModelError(f"{len(groups_N)} groups for {len(scores)} images; each image needs its lesion or patient")
+    index, groups = group_index(groups_N)
+    parts: dict[str, list[Floats]] = {name: [] for name in metrics}
+    for weights in group_weights(index, groups, resamples, seed):
+        t = scores.under(weights)
+        for name, metric in metrics.items():
+            parts[name].append(metric(t))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def estimate(
+    value: float,
+    resampled_R: Floats,
+    *,
+    n: int,
+    groups: int,
+    level: float,
+    least_groups: int = MIN_GROUPS,
+    interval: Interval = "percentile",
+) -> Estimate:
+    """Value and interval, or the reason why not.
+
+    `percentile` takes the quantiles of the resamples; `basic` reflects them about the value, 2 v - q, not below 0: right for
+    a metric such as ECE that is biased upwards by noise and so is higher in resamples than in the sample.
+
+    Args:
+        value: the metric on the whole set, NaN where undefined.
+        resampled_R: the metric under each resample.
+        n: images it rests on.
+        groups: lesions it rests on.
+        level: of the interval, such as 0.95.
+        least_groups: with fewer there is no interval.
+        interval: percentile or basic.
+
+    >>> found = estimate(0.5, np.linspace(0, 1, 101), n=40, groups=30, level=0.9)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.05, 0.95)
+
+    Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 5.2
+    """
+    good = resampled_R[~np.isnan(resampled_R)]
+    undefined = len(resampled_R) - len(good)
+    number = defined(value)
+    if number is None:
+        return Estimate(None, None, None, n, groups, undefined, not_estimable(n))
+    if groups < least_groups:
+        return Estimate(
+            number, None, None, n, groups, undefined, f"interval not estimable: {groups} groups, at least {least_groups} needed"
+        )
+    if undefined > MAX_UNDEFINED * len(resampled_R):
+        why = f"interval not estimable: undefined in {undefined} of {len(resampled_R)} resamples"
+        return Estimate(number, None, None, n, groups, undefined, why)
+    low, high = (float(q) for q in np.quantile(good, [(1 - level) / 2, (1 + level) / 2]))
+    if interval == "basic":
+        low, high = max(0.0, 2 * number - high), max(0.0, 2 * number - low)
+    return Estimate(number, low, high, n, groups, undefined)
+
+
+def estimates(
+    scores: Scores,
+    groups_N: Sequence[str] | npt.NDArray[Any],
+    metrics: Mapping[str, Callable[[Tally], Floats]],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+    names: Sequence[str] | None = None,
+    basic: frozenset[str] = frozenset(),
+    among: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+) -> dict[str, Estimate | list[Estimate]]:
+    """Each metric on the set with its interval; a list in class order for a metric of classes.
+
+    A class's metric rests on that class's images; its specificity on the others', its precision on those
+    called so, its negative predictive value on the rest.
+
+    Args:
+        names: of the classes, for the reasons; default: their numbers.
+        basic: names of metrics that take the basic interval instead of the percentile interval.
+        among: (N,) the images that a metric of the whole set rests on, by its name, where those are not all.
+
+    >>> from dermalyze.metrics.classification import accuracy
+    >>> scores = Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [0.2, 0.8]], (20, 1)))
+    >>> estimates(scores, range(40), {"accuracy": accuracy}, resamples=100, level=0.95, seed=0)["accuracy"].high
+    1.0
+    """
+    index, groups = group_index(groups_N)
+    everything = np.ones(len(scores.labels), dtype=bool)
+    whole = Tally(scores, np.ones((len(scores.labels), 1)))
+    resampled = resample(scores, groups_N, metrics, resamples=resamples, seed=seed)
+    why = _why(scores, [str(c) for c in range(scores.classes)] if names is None else names)
+
+    def one(name: str, value: float, values_R: Floats, rests_on_N: npt.NDArray[np.bool_], least_groups: int) -> Estimate:
+        n, counted = int(rests_on_N.sum()), len(np.unique(index[rests_on_N]))
+        kind: Interval = "basic" if name in basic else "percentile"
+        found = estimate(value, values_R, n=n, groups=counted, level=level, least_groups=least_groups, interval=kind)
+        explained = found.value is None and values_R is resampled[name] and name not in some
+        return replace(found, note=not_estimable(n, why)) if explained else found
+
+    some = among or {}
+    least = MIN_CLASS_GROUPS if groups >= MIN_GROUPS else MIN_GROUPS
+    found: dict[str, Estimate | list[Estimate]] = {}
+    for name, metric in metrics.items():
+        value, values = metric(whole)[0], resampled[name]
+        if values.ndim == 1:
+            found[name] = one(name, float(value), values, some.get(name, everything), least if name in some else MIN_GROUPS)
+        else:
+            each = range(scores.classes)
+            found[name] = [one(name, float(value[c]), values[:, c], _rests_on(name, scores, c), least) for c in each]
+    return found
+
+
+def share_estimates(
+    scores: Scores,
+    groups_N: Sequence[str] | npt.NDArray[Any],
+    shares: Mapping[str, tuple[Floats, npt.NDArray[np.bool_] | None]],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, Estimate]:
+    """The mean of a value an image has, among some images or all (None), with its interval.
+
+    Args:
+        scores: of the images; only their number counts.
+        groups_N: the lesion or patient of each image.
+        shares: name to value (N,) and the images (N,) that it rests on.
+
+    >>> scores = Scores(np.zeros(40, dtype=int), np.tile([[0.9, 0.1]], (40, 1)))
+    >>> found = share_estimates(scores, range(40), {"odd": (np.arange(40.0) % 2, None)}, resamples=100, level=0.95, seed=0)
+    >>> found["odd"].value
+    0.5
+    """
+    means = {name: mean_of(*share) for name, share in shares.items()}
+    found = estimates(
+        scores, groups_N, means, resamples=resamples, level=level, seed=seed,
+        among={name: among_N for name, (_, among_N) in shares.items() if among_N is not None},
+    )  # fmt: skip
+    return {name: one for name, one in found.items() if isinstance(one, Estimate)}
+
+
+def mean_of(value_N: Floats, among_N: npt.NDArray[np.bool_] | None = None) -> Callable[[Tally], Floats]:
+    """A metric: the weighted mean of a value that each image has, among some images or all; NaN among none."""
+    rests_on = np.ones(len(value_N)) if among_N is None else among_N.astype(np.float64)
+    return lambda t: ratio((value_N * rests_on) @ t.weights, rests_on @ t.weights)
+
+
+def _rests_on(name: str, scores: Scores, c: int) -> npt.NDArray[np.bool_]:
+    if name in ("precision", "npv"):
+        return np.asarray((scores.predicted == c) == (name == "precision"))
+    return np.asarray((scores.labels == c) != (name in ("specificity", "false_positive_rate")))
+
+
+def _why(scores: Scores, names: Sequence[str]) -> str:
+    """Why a mean over classes can be undefined on this set."""
+    called = np.bincount(scores.predicted, minlength=scores.classes)
+    absent = [name for name, n in zip(names, scores.support, strict=True) if n == 0]
+    never = [name for name, n in zip(names, called, strict=True) if n == 0 and name not in absent]
+    parts = [f"no image of {', '.join(absent)}"] if absent else []
+    parts += [f"no image called {', '.join(never)}"] if never else []
+    return "; ".join(parts) if len(scores.labels) else ""

@@ -1,0 +1,95 @@
+"""Two scored sets under one bootstrap: the difference of a metric, with the interval that what they share allows."""
+
+# Shapes: N images, C classes, R resamples.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dermalyze.metrics.bootstrap import Estimate, estimate, group_index, group_weights
+from dermalyze.metrics.classification import Scores, Tally
+from dermalyze.metrics.ranking import Floats, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One side of a comparison.
+
+    Args:
+        scores: labels and probabilities of N images.
+        groups: the lesion or patient of each image.
+        weights: (N,) of each image, at least 0, as from `class_mix`; default: ones.
+    """
+
+    scores: Scores
+    groups: Sequence[str]
+    weights: Floats | None = None
+
+    def column(self) -> Floats:
+        """(N, 1) weights."""
+        return (np.ones(len(self.scores.labels)) if self.weights is None else self.weights)[:, None]
+
+
+def class_mix(labels_N: Ints, like_M: Ints) -> npt.NDArray[np.float64]:
+    """(N,) weights that give labels the class mix of others (direct standardisation); mean 1 where every class is there.
+
+    >>> class_mix(np.array([0, 0, 0, 1]), np.array([0, 1])).round(3)
+    array([0.667, 0.667, 0.667, 2.   ])
+
+    Fleiss, Levin & Paik 2003, chapter 19
+    """
+    classes = int(max(labels_N.max(initial=0), like_M.max(initial=0))) + 1
+    have, want = (np.bincount(labels, minlength=classes) / max(1, len(labels)) for labels in (labels_N, like_M))
+    return np.asarray(np.divide(want, have, out=np.zeros(classes), where=have > 0)[labels_N], dtype=np.float64)
+
+
+def compare(
+    a: Scored,
+    b: Scored,
+    metrics: Mapping[str, Callable[[Tally], Floats]],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, dict[str, Estimate]]:
+    """Each metric of `a` and of `b`, and `difference` = a - b, with percentile intervals.
+
+    The groups of both sides are drawn together, so a lesion that stands on both moves both: what they share cancels.
+
+    Args:
+        a, b: two sets of images, overlapping, equal or disjoint, over the same classes.
+        metrics: rows of METRICS, or any function of a Tally that gives (R,).
+        resamples: R.
+        level: of the intervals, such as 0.95.
+        seed: the same seed, the same resamples.
+
+    >>> from dermalyze.metrics.classification import accuracy
+    >>> side = Scored(Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [0.6, 0.4]], (20, 1))), [str(i) for i in range(40)])
+    >>> found = compare(side, side, {"accuracy": accuracy}, resamples=100, level=0.95, seed=0)["accuracy"]
+    >>> found["a"].value, found["difference"].low, found["difference"].high
+    (0.5, 0.0, 0.0)
+    """
+    index, groups = group_index([*a.groups, *b.groups])
+    cut = len(a.groups)
+    own = {side: (len(rows), len(np.unique(rows))) for side, rows in (("a", index[:cut]), ("b", index[cut:]))}
+    own["difference"] = min(own.values())  # no better founded than the smaller side
+    drawn: dict[str, dict[str, list[Floats]]] = {name: {"a": [], "b": []} for name in metrics}
+    for weights in group_weights(index, groups, resamples, seed):
+        tallies = {"a": Tally(a.scores, weights[:cut] * a.column()), "b": Tally(b.scores, weights[cut:] * b.column())}
+        for name, metric in metrics.items():
+            for side, tally in tallies.items():
+                drawn[name][side].append(metric(tally))
+    whole = {"a": Tally(a.scores, a.column()), "b": Tally(b.scores, b.column())}
+    found: dict[str, dict[str, Estimate]] = {}
+    for name, metric in metrics.items():
+        values = {side: float(metric(tally)[0]) for side, tally in whole.items()}
+        sampled = {side: np.concatenate(drawn[name][side]) for side in ("a", "b")}
+        values["difference"], sampled["difference"] = values["a"] - values["b"], sampled["a"] - sampled["b"]
+        found[name] = {
+            side: estimate(values[side], sampled[side], n=own[side][0], groups=own[side][1], level=level) for side in values
+        }
+    return found

@@ -1,0 +1,164 @@
+"""Labels and probabilities, checked once, under one weighting of the images or many at once: what every metric is made from.
+
+A bootstrap resample is a weight for each image, so what several metrics share is computed for all resamples together.
+"""
+
+# Shapes: N images, C classes, R weightings (resamples).
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+from dermalyze.errors import ModelError
+from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, average_precision_of, rank
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Labels and probabilities, checked once.
+
+    Args:
+        labels: (N,) class index, 0..C-1.
+        probs: (N, C), each row finite, 0..1, summing to 1 (within 0.001).
+
+    Raises:
+        ModelError: NaN, outside 0..1, rows that do not sum to 1, labels outside the classes.
+    """
+
+    labels: Ints
+    probs: Floats
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "probs", np.asarray(self.probs, dtype=np.float64))
+        labels, probs = self.labels, self.probs
+        if probs.ndim != 2 or labels.shape != probs.shape[:1] or probs.shape[1] < 2:
+            raise ModelError(f"labels {labels.shape} and probabilities {probs.shape} must be (N,) and (N, C) with C at least 2")
+        faults = {
+            "have NaN or infinite": ~np.isfinite(probs).all(axis=1),
+            "are outside 0..1 in their": (probs < -1e-6).any(axis=1) | (probs > 1 + 1e-6).any(axis=1),
+            "do not sum to 1 in their": ~(np.abs(probs.sum(axis=1) - 1) <= 1e-3),
+        }
+        for fault, rows in faults.items():
+            if rows.any():
+                raise ModelError(
+                    f"{int(rows.sum())} of {len(labels)} rows {fault} probabilities; run probe again on a sound model"
+                )
+        if len(labels) and not (labels.min() >= 0 and labels.max() < self.classes):
+            raise ModelError(f"labels reach from {labels.min()} to {labels.max()}, must be 0..{self.classes - 1}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def under(self, weights: Floats) -> Tally:
+        """These scores under R weightings (N, R)."""
+        return Tally(self, weights)
+
+    @property
+    def classes(self) -> int:
+        """C, the number of classes."""
+        return int(self.probs.shape[1])
+
+    @cached_property
+    def predicted(self) -> Ints:
+        """(N,) the class with the largest probability; the first of equals."""
+        return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
+
+    @cached_property
+    def support(self) -> Ints:
+        """(C,) images of each class."""
+        return np.bincount(self.labels, minlength=self.classes)
+
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        """One a class; the only sort that a whole bootstrap needs."""
+        return [rank(self.labels == c, self.probs[:, c]) for c in range(self.classes)]
+
+    @cached_property
+    def duels(self) -> list[Ranking]:
+        """Two a pair of classes: its images alone, ranked by the probability of either."""
+        found = []
+        for one, other in permutations(range(self.classes), 2):
+            rows = np.flatnonzero((self.labels == one) | (self.labels == other))
+            # the rarer of the two as positives: the same area for less work
+            rarer, sign = (one, 1) if self.support[one] <= self.support[other] else (other, -1)
+            ranking = rank(self.labels[rows] == rarer, sign * self.probs[rows, one])
+            found.append(replace(ranking, order=rows[ranking.order]))
+        return found
+
+    @cached_property
+    def better(self) -> Ints:
+        """(N,) how many classes stand before the label's by probability; of equals, those before it."""
+        own = np.take_along_axis(self.probs, self.labels[:, None], axis=1)
+        before = (self.probs == own) & (np.arange(self.classes) < self.labels[:, None])
+        return np.asarray(((self.probs > own) | before).sum(axis=1), dtype=np.int64)
+
+    @cached_property
+    def cells(self) -> tuple[Ints, Ints, Ints]:
+        """Order that gathers each (label, predicted) cell of the confusion matrix, where each begins, and which it is."""
+        cell = self.labels * self.classes + self.predicted
+        order = np.argsort(cell, kind="stable")
+        present, starts = np.unique(cell[order], return_index=True)
+        return order, starts.astype(np.int64), present
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Scores under R weightings at once; what several metrics share is computed once.
+
+    Args:
+        scores: labels and probabilities.
+        weights: (N, R), at least 0; R weightings.
+    """
+
+    scores: Scores
+    weights: Floats
+
+    @cached_property
+    def total(self) -> Floats:
+        """(R,) sum of the weights."""
+        return np.asarray(self.weights.sum(axis=0), dtype=np.float64)
+
+    @cached_property
+    def confusion(self) -> Floats:
+        """(R, C, C) weighted counts; row the label, column the prediction."""
+        order, starts, present = self.scores.cells
+        classes, resamples = self.scores.classes, self.weights.shape[1]
+        counts = np.zeros((classes * classes, resamples))
+        if len(present):
+            counts[present] = np.add.reduceat(self.weights[order], starts, axis=0)
+        return counts.T.reshape(resamples, classes, classes)
+
+    @cached_property
+    def support(self) -> Floats:
+        """(R, C) weight of each class's images."""
+        return np.asarray(self.confusion.sum(axis=2), dtype=np.float64)
+
+    @cached_property
+    def auroc(self) -> Floats:
+        """(R, C), see the function of that name."""
+        return np.stack([auroc_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
+
+    @cached_property
+    def average_precision(self) -> Floats:
+        """(R, C), see the function of that name."""
+        return np.stack([average_precision_of(ranking, self.weights) for ranking in self.scores.rankings], axis=1)
+
+
+def tally(labels_N: npt.ArrayLike, probs_NC: npt.ArrayLike, weights_NR: npt.ArrayLike | None = None) -> Tally:
+    """Scores under one weighting of ones, or under the given ones.
+
+    >>> tally([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]).confusion[0]
+    array([[1., 0.],
+           [1., 1.]])
+    """
+    scores = Scores(np.asarray(labels_N), np.asarray(probs_NC))
+    weights = np.ones((len(scores.labels), 1)) if weights_NR is None else np.asarray(weights_NR, dtype=np.float64)
+    if weights.ndim != 2 or len(weights) != len(scores.labels) or (weights < 0).any():
+        raise ValueError(f"weights {weights.shape} must be ({len(scores.labels)}, R), none below 0")
+    return Tally(scores, weights)

@@ -1,0 +1,94 @@
+"""Behind `export --torch-export`: the network alone as a program of torch.export, for PyTorch's own ways of deploying.
+
+It is written and never read here. It gives the logits of the artefact's graph, to the same tolerance; what makes an answer of
+them (recipe, calibration, gate) stands in the artefact, which its record names.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dermalyze.artifact.artifact import RECORD_NAME, Artefact
+from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
+from dermalyze.core.progress import say
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run
+from dermalyze.models.deployed import Deployed, to_program
+from dermalyze.models.parity import TOLERANCE, measure_parity
+from dermalyze.tasks.base import TASKS
+
+PROGRAM_NAME = "model.pt2"
+
+
+@dataclass(frozen=True)
+class ProgramResult:
+    """What was written.
+
+    Attributes:
+        folder: with the program and its record.
+        sha256: of the program.
+        program_bytes: its size.
+        parity: largest differences from the artefact's graph; see `measure_parity`.
+    """
+
+    folder: Path
+    sha256: str
+    program_bytes: int
+    parity: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.__dict__, "folder": str(self.folder)}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        difference = self.parity["max_probability_difference"]
+        return [
+            f"exported {PROGRAM_NAME} ({self.program_bytes / 2**20:.1f} MiB) to {self.folder}: logits, not calibrated",
+            f"parity with the artefact: probabilities differ by at most {difference:.1e} (allowed {TOLERANCE:.0e})",
+        ]
+
+
+def write_program(run: Run, artefact: Artefact, network: Deployed) -> ProgramResult:
+    """Write `RUN/export-torch`: `model.pt2` of the network that the artefact holds, and `program.json`.
+
+    Args:
+        run: locked.
+        artefact: the run's export.
+        network: of the same checkpoint, in evaluation mode.
+
+    Raises:
+        ModelError: the network can't be traced, or its numbers differ.
+        ResourceError: the folder can't be written.
+    """
+    say("export: the network to torch.export, then its numbers against the artefact's")
+    height, width = artefact.preprocessing["height"], artefact.preprocessing["width"]
+    program = to_program(network, height, width, artefact.graph.metadata_width)
+    parity = measure_parity(program.module(), artefact.graph, height, width, TASKS[artefact.record.task])
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of formats that may change
+        torch.export.save(program, buffer)
+    data = buffer.getvalue()
+    sha256 = sha256_bytes(data)
+    written = {
+        "program": PROGRAM_NAME,
+        "sha256": sha256,
+        "inputs": [name for name in program.graph_signature.user_inputs if isinstance(name, str)],
+        "outputs": network.outputs,
+        "classes": artefact.classes,
+        "preprocessing": artefact.preprocessing,
+        "artefact": {RECORD_NAME: artefact.sha256, "recipe": artefact.recipe},
+        "parity": parity,
+        "note": "Logits. Recipe, calibration and gate, without which they are no answer, stand in the artefact.",
+        "disclaimer": DISCLAIMER,
+    }
+    files: dict[str, bytes | Path] = {PROGRAM_NAME: data, "program.json": json_bytes(written)}
+    publish(files, run.program_dir, check=lambda folder: None)
+    return ProgramResult(run.program_dir, sha256, len(data), parity)

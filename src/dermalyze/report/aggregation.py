@@ -1,0 +1,106 @@
+"""The same figures an image, a lesion and a patient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dermalyze.data.grouping import keys, lesion_names
+from dermalyze.metrics import bootstrap
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics.aggregation import Pooled, any_of, pool, worst_of
+from dermalyze.metrics.classification import Scores
+from dermalyze.metrics.operating_points import questions
+from dermalyze.report.discrimination import tables
+from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.text import MEANINGS, cell
+
+HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "brier", "ece")
+TWO_CLASSES = {"auroc": metrics.auroc, "recall": metrics.recall, "specificity": metrics.specificity}
+
+
+def build(j: Judged) -> dict[str, Any]:
+    """Headline figures of lesions, and of malignant against benign an image, a lesion and a patient; null without rows."""
+    if j.rows is None:
+        return {"units": None}
+    groups = j.p.groups
+    lesions = pool(j.scores, lesion_names(j.rows.assign(image_id=j.p.ids)), groups)
+    malignant = [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
+    two = bool(malignant)
+    units: dict[str, Any] = {
+        "image": {"n": len(j.p), "several": 0, "left_out": 0, "metrics": None},
+        "lesion": {
+            "n": len(lesions.units),
+            "several": lesions.several,
+            "left_out": len(lesions.disagreeing),
+            "metrics": _estimates(j, lesions.scores, lesions.groups, {name: tables(j.spec)[name] for name in HEADLINE}),
+        },
+        "patient": _patients(j, lesions, malignant if two else None),
+    }
+    for name, scores, owners in (("image", j.scores, groups), ("lesion", lesions.scores, lesions.groups)):
+        units[name]["malignant"] = _two_classes(j, any_of(scores, malignant), owners) if two else None
+    return {"units": {"malignant": [j.classes[c] for c in malignant] if two else None, **units}}
+
+
+def _patients(j: Judged, lesions: Pooled, malignant: list[int] | None) -> dict[str, Any]:
+    """Malignant against benign, one row a patient; of lesions whose patient is known."""
+    assert j.rows is not None
+    patient_of = dict(zip(lesion_names(j.rows.assign(image_id=j.p.ids)), keys(j.rows, "patient_id"), strict=True))
+    known = [i for i, unit in enumerate(lesions.units) if isinstance(patient_of[unit], str)]
+    owners = [str(patient_of[lesions.units[i]]) for i in known]
+    found: dict[str, Any] = {"n": len(set(owners)), "left_out": len(lesions.units) - len(known), "several": 0, "metrics": None}
+    if malignant is None or not known:
+        return {**found, "malignant": None}
+    two = any_of(Scores(lesions.scores.labels[known], lesions.scores.probs[known]), malignant)
+    patients = worst_of(two, owners, [lesions.groups[i] for i in known])
+    return {**found, "several": patients.several, "malignant": _two_classes(j, patients.scores, patients.groups)}
+
+
+def _two_classes(j: Judged, scores: Scores, groups: list[str]) -> dict[str, Any]:
+    """AUROC, and sensitivity and specificity of calling it malignant where that is more probable than not."""
+    settings = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
+    found = bootstrap.estimates(scores, groups, TWO_CLASSES, names=["benign", "malignant"], **settings)  # type: ignore[arg-type]
+    return {name: found[name][1].as_dict() for name in TWO_CLASSES}  # type: ignore[index]
+
+
+def _estimates(j: Judged, scores: Scores, groups: list[str], table: dict[str, Any]) -> dict[str, Any]:
+    found = bootstrap.estimates(
+        scores, groups, table, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed, names=j.classes,
+        basic=frozenset({"ece"}),
+    )  # fmt: skip
+    return {name: found[name].as_dict() for name in table}  # type: ignore[union-attr]
+
+
+def view(m: Json) -> dict[str, Any] | None:
+    """The table: a row a figure, a column a unit."""
+    units = m["units"]
+    if units is None:
+        return None
+    image, lesion, patient = (units[name] for name in ("image", "lesion", "patient"))
+    rows = [
+        {"name": MEANINGS[name][0], "cells": [cell(m["metrics"][name]), cell(lesion["metrics"][name]), ("–", "")]}
+        for name in HEADLINE
+    ]
+    if units["malignant"]:
+        none = {name: {"value": None, "low": None, "n": patient["n"], "note": ""} for name in TWO_CLASSES}
+        said = {"auroc": "AUROC", "recall": "sensitivity", "specificity": "specificity"}
+        rows += [
+            {
+                "name": f"malignant: {said[name]}",
+                "cells": [cell((unit["malignant"] or none)[name]) for unit in (image, lesion, patient)],
+            }
+            for name in TWO_CLASSES
+        ]
+    notes = []
+    if lesion["left_out"]:
+        notes.append(f"{lesion['left_out']:,} lesions have images under different labels and are left out.")
+    if patient["n"] == 0:
+        notes.append("No patient is known here, so nothing is estimable a patient.")
+    elif patient["left_out"]:
+        notes.append(f"{patient['left_out']:,} lesions have no known patient and are left out of the last column.")
+    return {
+        "columns": [f"an image (n = {image['n']:,})", f"a lesion (n = {lesion['n']:,})", f"a patient (n = {patient['n']:,})"],
+        "rows": rows,
+        "several": f"{lesion['several']:,}",
+        "malignant": ", ".join(units["malignant"] or []),
+        "notes": notes,
+    }

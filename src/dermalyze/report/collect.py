@@ -1,0 +1,132 @@
+"""What a report is made from, gathered from a run: predictions, calibrator, reference, other recipes, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.audit.quality_cache import with_looks
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import sha256_file
+from dermalyze.core.progress import say
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.splitting import read_part
+from dermalyze.data.store import ImageStore
+from dermalyze.data.thumbnails import small_pixels
+from dermalyze.errors import ConfigError, DataError, ModelError
+from dermalyze.report.discrimination import point_values
+from dermalyze.report.evaluation_data import Judged
+from dermalyze.scoring.class_prior import prior_shift
+from dermalyze.scoring.ood_results import read_beyond
+from dermalyze.scoring.predictions import Predictions, read_predictions
+
+PICTURE_PX = 240
+
+
+def gather(
+    run: Run,
+    spec: ExperimentSpec,
+    p: Predictions,
+    rows: pd.DataFrame,
+    store: ImageStore | None,
+    home: Predictions | None = None,
+    recalibrate: float | None = None,
+) -> Judged:
+    """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
+    calibrator, fitted = read_calibration(run, p)
+    train = with_looks(run, read_part(run, "train").set_index("image_id"))
+    return Judged(
+        p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, pictures_of(rows, store),
+        read_others(run, p), read_beyond(run, p), spec.inference.calibration,
+        prior_shift(run, spec, p.classes) if recalibrate is not None else None,
+    )  # fmt: skip
+
+
+def pictures_of(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], NDArray[np.uint8] | None] | None:
+    """Small pixels by image_id."""
+    if store is None:
+        return None
+    paths = rows["path"].to_dict()
+    return lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
+
+
+def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Calibrator], ...]:
+    """Predictions of the very same images by further recipes of the same model, each with its own calibrator."""
+    found = []
+    for recipe in run.stored_recipes(p.meta["set"]):
+        if recipe == p.meta["recipe"]:
+            continue
+        other = read_predictions(run.predictions_path(p.meta["set"], recipe))
+        same = all(other.meta.get(key) == p.meta.get(key) for key in ("scores_sha256", "manifest_sha256", "classes"))
+        if same and other.ids == p.ids and other.labels.tolist() == p.labels.tolist():
+            found.append((other, read_calibration(run, other)[0]))
+        else:
+            again = f"dermalyze probe {run.root} --recipes {recipe}"
+            say(f"{run.root.name}: predictions by recipe {recipe} are of another model or other images, and left out; {again}")
+    return tuple(found)
+
+
+def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
+    """Where the run's images come from; None where they are gone: the numbers need none."""
+    try:
+        return ImageStore.open(spec.data)
+    except (ConfigError, DataError):
+        return None
+
+
+def read_calibration(run: Run, p: Predictions) -> tuple[Calibrator, dict[str, Any] | None]:
+    """The calibrator of the predictions' recipe and what it was fitted on; none where `calibrate` has not run.
+
+    Raises:
+        ModelError: it was fitted on the scores of another model.
+    """
+    path = run.calibration_path(p.meta["recipe"])
+    if not path.exists():
+        say(f"{run.root.name}: not calibrated; probabilities are the plain softmax until: dermalyze calibrate {run.root}")
+        return Calibrator("none", {}), None
+    known = read_json(path)
+    if known.get("scores_sha256") != p.meta.get("scores_sha256"):
+        raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
+    calibration = known.get("calibration")
+    if not isinstance(calibration, dict):
+        raise ModelError(f"{path.name}: holds no calibration; run again: dermalyze calibrate {run.root}")
+    fitted = {key: calibration.get(key) for key in ("part", "images", "groups")}
+    return Calibrator.from_dict(calibration, len(p.classes)), {
+        **fitted,
+        "trials": known.get("trials"),
+        "sha256": sha256_file(path),
+    }
+
+
+def read_reference(run: Run, p: Predictions) -> Predictions | None:
+    """Predictions of the part from which thresholds come, if they are of the same scores."""
+    part = "cal" if run.split_path("cal").exists() else "val"
+    path = run.predictions_path(part, p.meta["recipe"])
+    if not path.exists():
+        return None
+    known = read_predictions(path)
+    return known if known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
+
+
+def read_home(run: Run, p: Predictions) -> Predictions | None:
+    """Predictions of the run's own test part, if they are of the same scores as those of another set."""
+    path = run.predictions_path("test", p.meta["recipe"])
+    known = read_predictions(path) if path.exists() else None
+    return known if known is not None and known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
+
+
+def validation_values(
+    run: Run, spec: ExperimentSpec, test: Predictions, calibrator: Calibrator
+) -> dict[str, float | None] | None:
+    """The same metrics on the validation part, for reference; None where its predictions are not of the same model."""
+    path = run.predictions_path("val", spec.inference.recipe)
+    if not path.exists():
+        return None
+    p = read_predictions(path)
+    same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
+    return point_values(p, spec.evaluate, calibrator) if same and p.meta["set"] == "val" else None

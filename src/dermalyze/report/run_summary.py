@@ -1,0 +1,129 @@
+"""What a report says of the run itself: model, files, controls, and what a person wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dermalyze.artifact.artifact import parse_record
+from dermalyze.config.classes import describe
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.report import load_report
+from dermalyze.core.atomic import sha256_file
+from dermalyze.core.progress import say
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.manifest import read_classes, read_manifest
+from dermalyze.data.sources.linking import archive_name
+from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, versions
+from dermalyze.scoring.predictions import Predictions
+
+NOT_FOR = (
+    "diagnosis, triage or any decision about a person",
+    "pictures of another kind than those it was trained on (another device, part of the body or way of taking them)",
+    "conditions that are not among its classes: it knows no others and gives each picture to one of these",
+    "people of whom the data held few; where it was not measured, nothing is known",
+)
+
+FACTS = ("model", "files", "controls", "person")
+
+
+def facts(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
+    """Entries of `evaluation_metrics.json`: `model`, `files`, `controls` and `person`.
+
+    Args:
+        own: of the run's own test part; else (an external set) there are no files, controls or answers of a person.
+
+    Raises:
+        ConfigError: report.yaml in the run's folder is none.
+    """
+    return {
+        "model": model_facts(run, spec),
+        "files": run.present_files() if own else None,
+        "controls": controls_of(run) if own else None,
+        "person": person(run) if own else None,
+    }
+
+
+def model_facts(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
+    """What a model card names: the network, its classes, what it was made from."""
+    record = parse_record(run.artefact_record_path.read_bytes()) if run.artefact_record_path.exists() else None
+    size = None if record is None else [record.preprocessing["height"], record.preprocessing["width"]]
+    return {
+        "name": spec.name,
+        "backbone": spec.model.backbone,
+        "head": spec.model.head.kind,
+        "source": spec.data.source.kind,
+        "size_px": size,
+        "classes": [{"name": name, "description": describe(name)} for name in read_classes(run)],
+        "epoch": None if record is None else record.training.get("epoch"),
+    }
+
+
+def controls_of(run: Run) -> dict[str, Any] | None:
+    """The controls, where they were done on the manifest that the run has now."""
+    if not run.controls_path.exists():
+        return None
+    found = read_json(run.controls_path)
+    if found.get("provenance", {}).get("manifest_sha256") != run.manifest_hash():
+        say(f"{run.controls_path.name}: of another manifest, and left out; run again: dermalyze controls {run.root}")
+        return None
+    return found
+
+
+def person(run: Run) -> dict[str, str]:
+    """What a person wrote into report.yaml; nothing where there is none."""
+    return load_report(run.report_answers_path).model_dump(exclude_none=True) if run.report_answers_path.exists() else {}
+
+
+def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "title": f"{spec.name}: {what}",
+        "set": p.meta["set"],
+        "recipe": p.meta["recipe"],
+        "accepted_leak": leak,
+        "about": about(run, spec, p),
+        "known_biases": biases(run),
+    }
+
+
+def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]]:
+    """What the model is and was made from, and what it must not be used for, in sentences."""
+    counts = run.certificate()["counts"]
+    train = counts["train"]
+    weights = "given weights" if spec.model.weights or spec.model.pretrained else "random weights"
+    kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
+    size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
+    calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
+    judged = "pictures" if spec.model.second is None else "cases of two pictures"
+    return {
+        "sentences": [
+            f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
+            f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
+            f"{train['images']:,} images of {train['groups']:,} groups.",
+        ],
+        "not_for": list(NOT_FOR),
+    }
+
+
+def biases(run: Run) -> list[str]:
+    """HAM10000's, where images of it are in the manifest; synthetic sets have the same layout, but other ids."""
+    ids = read_manifest(run)["image_id"].astype(str)
+    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
+    return list(HAM10000_BIASES) if names.between(*HAM10000_IDS).any() else []
+
+
+def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:
+    """What the numbers hang on."""
+    return {
+        "seed": spec.seed,
+        "bootstrap_seed": spec.evaluate.seed,
+        "config_sha256": sha256_file(run.config_path),
+        "manifest_sha256": p.meta.get("manifest_sha256"),
+        "predictions_sha256": sha256_file(path),
+        "calibration_sha256": sha256_file(calibration)
+        if (calibration := run.calibration_path(p.meta["recipe"])).exists()
+        else None,
+        "model_sha256": p.meta.get("model_sha256"),
+        "versions": versions(),
+    }

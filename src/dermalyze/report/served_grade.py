@@ -1,0 +1,108 @@
+"""From the verdict of `explain` on a run's maps to the artefact: the grade that goes with every map that is served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dermalyze.artifact.artifact import WEIGHTS_NAME, parse_record
+from dermalyze.artifact.cam_grade import MapGrade
+from dermalyze.artifact.edit import rewrite
+from dermalyze.core.atomic import json_bytes, write_json
+from dermalyze.core.progress import say
+from dermalyze.core.run import Run, read_json
+from dermalyze.errors import ModelError
+from dermalyze.imaging.preprocess import Preprocessing
+
+Json = dict[str, Any]
+SAME_MAPS = ("closed_form", "gradcam")
+"""Methods whose maps are those of the exported graph, where it has one: Grad-CAM's are closed-form maps divided by the
+number of places (`tests/oracle/test_explainers.py`)."""
+
+
+def grade_of(network: Mapping[str, Any], level: float) -> Json | None:
+    """The grade of the maps that are served, out of what `judge_network` says of a run; None where they were not judged.
+
+    >>> grade_of({"grades": {"rollout": {}}}, 0.95) is None
+    True
+    """
+    method = next((name for name in SAME_MAPS if name in network["grades"]), None)
+    if method is None:
+        return None
+    found = network["grades"][method]
+    faithfulness, over = network["methods"][method]["faithfulness"], found["over"]
+    return {
+        "verdict": found["verdict"],
+        "words": found["sentence"],
+        "faithfulness": _figure(faithfulness),
+        "over": {floor: _figure(one) for floor, one in over.items()},
+        "lesions": network["groups"],
+        "level": level,
+    }
+
+
+def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessing, level: float) -> MapGrade | None:
+    """Store the grade beside the explanations, and put it into the run's artefact. One on fewer lesions than the one before
+    of the same network changes nothing.
+
+    Args:
+        run: with its export, locked.
+        network: what `judge_network` says of it.
+        preprocessing: of the network that was judged.
+        level: of the intervals.
+
+    Returns:
+        The grade that the artefact now has; None where it has none.
+    """
+    grade, sha256 = grade_of(network, level), network["weights_sha256"]
+    before = _stored(run, sha256, preprocessing)
+    if grade is not None and (before is None or before["lesions"] <= grade["lesions"]):
+        key = {"weights_sha256": sha256, "preprocessing": preprocessing.as_dict()}
+        write_json(run.map_grade_path, {**key, "grade": grade})
+    values = read_json(run.artefact_record_path)
+    made = with_grade(run, values)
+    if made != values:
+        rewrite(run.artefact_dir, made)
+    return parse_record(json_bytes(made)).cam_grade
+
+
+def grade_line(grade: Mapping[str, Any]) -> str:
+    """One line for a person.
+
+    >>> grade_line({"words": "no better than a centred blob for this model", "lesions": 40})
+    'heat maps that are served: no better than a centred blob for this model (40 lesions)'
+    """
+    return f"heat maps that are served: {grade['words']} ({grade['lesions']} lesions)"
+
+
+def with_grade(run: Run, values: Mapping[str, Any]) -> Json:
+    """A record with the run's stored grade, where that is of this very network and the graph gives its maps; else without one.
+
+    Args:
+        run: whose `explain` stored it, or did not.
+        values: the content of `artefact.json`.
+    """
+    bare = {key: value for key, value in values.items() if key not in ("cam_grade", "graded_scores_sha256")}
+    if (values.get("cam") or {}).get("kind") != "closed_form":
+        return bare
+    stored = _stored(run, values["files"][WEIGHTS_NAME], Preprocessing.from_dict(values["preprocessing"]))
+    if stored is None:
+        return bare
+    return {**bare, "cam_grade": stored, "graded_scores_sha256": parse_record(json_bytes(bare)).scores_sha256}
+
+
+def _stored(run: Run, weights_sha256: str, preprocessing: Preprocessing) -> Json | None:
+    """The grade that `keep_grade` wrote of a network; None where it wrote none."""
+    if not run.map_grade_path.exists():
+        return None
+    try:
+        found = read_json(run.map_grade_path)
+        same = found["weights_sha256"] == weights_sha256 and Preprocessing.from_dict(found["preprocessing"]) == preprocessing
+        return MapGrade.model_validate(found["grade"]).model_dump(mode="json") if same else None
+    except (ModelError, ValueError, KeyError, TypeError):
+        say(f"{run.map_grade_path.name}: cannot be read and is left out; run again: dermalyze explain {run.root}")
+        return None
+
+
+def _figure(estimate: Mapping[str, Any]) -> Json:
+    return {name: estimate[name] for name in ("value", "low", "high")}

@@ -1,0 +1,22 @@
+"""Class shares as training saw them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.run import Run
+from dermalyze.data.manifest import source_codes
+from dermalyze.data.splitting import read_part
+from dermalyze.training.imbalance import effective_shares, source_counts
+
+
+def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
+    """(C,) log of the share of each class in the training part over the share that training weighed it by."""
+    frame = read_part(run, "train")
+    labels = np.array([classes.index(name) for name in frame["label"]])
+    counts_C = np.bincount(labels, minlength=len(classes))
+    seen_C = source_counts(labels, source_codes(frame["source"]), len(classes)) if spec.train.balance_sources else counts_C
+    shift_C = np.log(counts_C / counts_C.sum() / effective_shares(spec.train.imbalance, seen_C, classes))
+    return np.asarray(shift_C, dtype=np.float64)

@@ -1,0 +1,296 @@
+"""Another labelled set, for external validation: found, mapped to the model's classes, decoded, compared with training."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.base import parse_yaml, why_unreadable
+from dermalyze.config.data import (
+    PARTS,
+    Bcn20000Source,
+    CsvSource,
+    DataSpec,
+    Fitzpatrick17kSource,
+    FolderSource,
+    Ham10000Source,
+    Isic2018Source,
+    Isic2019Source,
+    Isic2020Source,
+    MergedSource,
+    SourceSpec,
+)
+from dermalyze.core.run import Run
+from dermalyze.data.cache import read_image
+from dermalyze.data.grouping import conflicts, groups, keys
+from dermalyze.data.inspection import inspect_images
+from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
+from dermalyze.data.sources.linking import archive_name
+from dermalyze.data.splitting import read_division
+from dermalyze.data.store import ImageStore
+from dermalyze.errors import ConfigError, DataError, UsageError, nearest
+from dermalyze.imaging.decode import Preprocessing
+
+# Shapes: B images of a batch, H height, W width.
+
+AHEAD = 2  # batches decoded before they are asked for
+MADE_WITH = ("train", "val", "cal")
+"""Parts that the model was made with: weights, choices, calibration."""
+
+_LAYOUTS: dict[str, SourceSpec] = {
+    "ham10000_metadata": Ham10000Source(),
+    "isic2018_task3_training_groundtruth": Isic2018Source(),
+    "isic2018_task3_test_groundtruth": Isic2018Source(),
+    "isic_2019_training_groundtruth": Isic2019Source(),
+    "isic_2019_test_groundtruth": Isic2019Source(),
+    "isic_2020_training_groundtruth": Isic2020Source(),
+    "isic_2020_training_groundtruth_v2": Isic2020Source(),
+    "bcn_20k_train": Bcn20000Source(),
+    "fitzpatrick17k": Fitzpatrick17kSource(),
+}
+"""The table that tells a layout, in lower case and without its ending."""
+_KNOWN = ("lesion_id", "patient_id", "age", "sex", "site", "source", "mask_path")
+_SHARED_LESIONS = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive", "bcn20000")
+"""Sources that name a lesion alike."""
+
+
+@dataclass(frozen=True)
+class ExternalSet:
+    """A labelled set, ready to be judged.
+
+    Attributes:
+        name: from the folder's or file's name, safe as a file name.
+        kind: which source it was read as.
+        store: reads its images.
+        frame: one row a usable image: image_id, path, sha256, pixel_sha256, width, height, label (a class of the model), group,
+            lesion_id, patient_id, age, sex, site, source and mask_path where known, and the set's further columns.
+        labels: {label, class (None: left out), images} for each label in the set.
+        notes: what a person should know, without file names.
+    """
+
+    name: str
+    kind: str
+    store: ImageStore
+    frame: pd.DataFrame
+    labels: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+
+def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: Mapping[str, str | None]) -> ExternalSet:
+    """Find, map and decode a labelled set.
+
+    A file that ends in .csv, .tsv or .tab is a table beside its images (`data.source.columns` holds for it where the run's own
+    source is a CSV); a folder or zip with the table of HAM10000, of an ISIC challenge, BCN20000 or Fitzpatrick17k is in that
+    layout; any other is read as the run's own source where that has a layout of its own, else it holds one folder a class.
+
+    Args:
+        on: folder, zip or table.
+        spec: the run's `data`: limits, links, workers, columns.
+        classes: of the model.
+        label_map: label in the set to class of the model; None leaves the label's images out.
+
+    Raises:
+        UsageError: it is not there.
+        ConfigError: the map leads to no class of the model.
+        DataError: labels that are no classes, too many unreadable images, an image under two labels, no image at all.
+    """
+    if not on.exists():
+        raise UsageError(f"{on.name}: is not there; give a folder with one folder a class, a HAM10000 folder, or a CSV")
+    strangers = sorted({str(name) for name in label_map.values() if name is not None} - set(classes))
+    if strangers:
+        raise ConfigError(
+            f"label map: leads to {strangers}; the model's classes are {list(classes)}{nearest(strangers[0], list(classes))}"
+        )
+    root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
+    store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links))
+    source = _source(on, store, spec.source)
+    listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
+    rows, labels = _mapped(listing.rows, classes, label_map)
+    frame, notes = _decoded(rows, store, spec)
+    unused = sorted(set(label_map) - {row["label"] for row in labels})
+    if unused:
+        notes.append(f"labels of the map that the set does not have: {', '.join(unused)}")
+    twice = conflicts(frame)
+    if twice:
+        raise DataError(
+            f"{on.name}: {len(twice)} image(s) stand under two labels; first: {', '.join(twice[0][:4])}; keep one label"
+        )
+    frame["group"] = groups(frame)
+    return ExternalSet(set_name(on), source.kind, store, frame, labels, (*listing.notes, *notes))
+
+
+def set_name(on: Path) -> str:
+    """A short name for a set, safe as a file name and never a part's.
+
+    >>> set_name(Path("data/PH2 (2013)")), set_name(Path("test"))
+    ('ph2-2013', 'set-test')
+    """
+    stem = on.resolve().stem if on.is_file() else on.resolve().name
+    name = re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-_")[:40].strip("-_") or "set"
+    return f"set-{name}" if name in PARTS else name
+
+
+def read_label_map(path: Path) -> dict[str, str | None]:
+    """A YAML or JSON file {label of the set: class of the model, or null to leave its images out}.
+
+    Raises:
+        ConfigError: unreadable, or anything but a flat mapping of texts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, path.name)
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path.name}: cannot be read as a label map: {why_unreadable(error)}; write lines such as 'melanoma: mel'"
+        ) from error
+    if not isinstance(values, dict) or not all(value is None or isinstance(value, str) for value in values.values()):
+        raise ConfigError(f"{path.name}: must be a mapping such as 'melanoma: mel', one line a label (null leaves a label out)")
+    return {str(label): name for label, name in values.items()}
+
+
+def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int]:
+    """How many images of the set were used to make the model, by part; found by file bytes, by pixels, by the name in the ISIC
+    archive and, where both sets name lesions alike, by lesion, so that a re-encoded copy or another photograph of a lesion
+    counts too."""
+    return made_with(run, external.frame, lesions=shares_lesions(external.kind, spec))
+
+
+def made_with(run: Run, judged: pd.DataFrame, *, lesions: bool) -> dict[str, int]:
+    """How many of some images were used to make the model, by part; see `trained_on`.
+
+    Args:
+        judged: rows with image_id, sha256, pixel_sha256 and lesion_id.
+        lesions: whether lesion_id names the same lesion there and in the run.
+    """
+    frame, parts = read_division(run)
+    columns = ["sha256", "pixel_sha256", *(["lesion_id"] if lesions else [])]
+    used_rows, judged_rows = (_keyed(rows, columns) for rows in (frame, judged))
+    found = {}
+    seen = pd.Series(False, index=judged.index)
+    for part in MADE_WITH:
+        inside = parts == part
+        known = pd.Series(False, index=judged.index)
+        for column, values in judged_rows.items():
+            known |= values.isin(set(used_rows[column][inside].dropna()))
+        count = int((known & ~seen).sum())
+        seen |= known
+        if count:
+            found[part] = count
+    return found
+
+
+def shares_lesions(kind: str, spec: DataSpec) -> bool:
+    """Whether a set of that kind names a lesion as the run's own source does, or as one of those it merges."""
+    own = [part.source.kind for part in spec.source.sources] if isinstance(spec.source, MergedSource) else [spec.source.kind]
+    return kind in _SHARED_LESIONS and any(one in _SHARED_LESIONS for one in own)
+
+
+def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Series]:
+    """The values to compare, and each image's name in the ISIC archive."""
+    names = frame["image_id"].astype(str).map(archive_name).astype(object)
+    return {**{column: keys(frame, column) for column in columns}, "archive": names.where(names.notna(), None)}
+
+
+def read_batches(
+    store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
+) -> Iterator[NDArray[np.uint8]]:
+    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses.
+
+    Args:
+        store: reads an image's bytes.
+        frame: rows with `path` and `sha256`.
+        preprocessing: the model's.
+        size: images a batch.
+        workers: decoding threads, which work ahead of the caller; None: 2.
+
+    Raises:
+        DataError: an image is gone or changed; named by its hash.
+    """
+    jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
+
+    def read(path: str, sha256: str) -> NDArray[np.uint8]:
+        return read_image(store, path, sha256, preprocessing)
+
+    with ThreadPoolExecutor(max(1, workers or 2)) as pool:
+        waiting = [pool.submit(read, *job) for job in islice(jobs, AHEAD * size)]
+        while waiting:
+            ready, waiting = waiting[:size], waiting[size:]
+            pixels = np.stack([future.result() for future in ready])
+            waiting += [pool.submit(read, *job) for job in islice(jobs, len(ready))]
+            yield pixels
+
+
+def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:
+    if on.suffix.lower() in TABLE_SUFFIXES:
+        settings = own if isinstance(own, CsvSource) else CsvSource(file=None)
+        return settings.model_copy(update={"file": on.name})
+    names = {entry.name.lower().partition(".")[0] for entry in store.entries()}
+    found = next((source for name, source in _LAYOUTS.items() if name in names), None)
+    if found is None:
+        return FolderSource() if isinstance(own, CsvSource | MergedSource | Ham10000Source) else own
+    return own if own.kind == found.kind else found
+
+
+def _mapped(
+    rows: Sequence[Row], classes: Sequence[str], label_map: Mapping[str, str | None]
+) -> tuple[list[tuple[Row, str]], list[dict[str, Any]]]:
+    """The rows that are kept, each with its class, and the table of labels."""
+    counts = Counter(row.label for row in rows)
+    table = [{"label": label, "class": label_map.get(label, label), "images": n} for label, n in sorted(counts.items())]
+    unknown = [row for row in table if row["class"] is not None and row["class"] not in classes]
+    if unknown:
+        shown = ", ".join(
+            f"{row['label']!r} ({row['images']} images{nearest(str(row['label']), list(classes))})" for row in unknown[:5]
+        )
+        raise DataError(
+            f"labels {shown} are no classes of the model, which has {list(classes)}; map them with --label-map FILE "
+            "('their label: our class', or null to leave a label out)"
+        )
+    kept = [(row, name) for row in rows if (name := label_map.get(row.label, row.label)) is not None]
+    return kept, table
+
+
+def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
+    """The usable rows as a frame, and notes on the others."""
+    there = [(row, name) for row, name in rows if row.path is not None]
+    inspected = inspect_images(store, [str(row.path) for row, _ in there], workers=spec.workers)
+    bad = Counter(found.reason for found in inspected if found.reason is not None)
+    if len(rows) > len(there):
+        bad[MISSING_FILE] = len(rows) - len(there)
+    reasons = ", ".join(f"{reason} ({n})" for reason, n in bad.most_common(5))
+    if not rows or bad.total() == len(rows):
+        raise DataError(f"the set has no usable image{f': {reasons}' if reasons else ''}; at least 1 labelled image is needed")
+    if bad.total() > spec.max_bad_fraction * len(rows):
+        raise DataError(
+            f"{bad.total()} of {len(rows)} images are unusable, more than data.max_bad_fraction "
+            f"{spec.max_bad_fraction:g}: {reasons}; "
+            "mend or remove them"
+        )
+    frame = pd.DataFrame(
+        [
+            {
+                **row.extra, **{key: row.known.get(key) for key in _KNOWN},
+                "image_id": row.image_id, "path": row.path, "sha256": found.sha256, "pixel_sha256": found.pixel_sha256,
+                "width": found.width, "height": found.height, "label": name,
+            }
+            for (row, name), found in zip(there, inspected, strict=True)
+            if found.reason is None
+        ]
+    )  # fmt: skip
+    repeated = sorted(set(frame.loc[frame["image_id"].duplicated(), "image_id"]))
+    if repeated:
+        raise DataError(
+            f"image_id {repeated[0]!r} and {len(repeated) - 1} others stand in more than one row; each image has its own"
+        )
+    return frame, [f"{bad.total()} of {len(rows)} images are left out: {reasons}"] if bad else []

@@ -1,0 +1,59 @@
+"""What a fitted calibrator is served with: its shares, referral threshold, sets and operating points, all of one part."""
+
+# Shapes: N images, C classes.
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.conformal import SERVED_SCORE, calibrate_sets
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.metrics.classification import Scores
+from dermalyze.metrics.operating_points import operating_points, questions
+from dermalyze.metrics.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.scoring.predictions import Predictions
+
+
+def calibration_of(p: Predictions, fitted: Calibrator, part: str, spec: ExperimentSpec) -> dict[str, Any]:
+    """The calibration as the artefact keeps it, but for the out-of-distribution score.
+
+    Args:
+        p: predictions of the part that `fitted` was fitted on.
+        fitted: the calibrator.
+        part: its name.
+        spec: `inference` and `evaluate` are used.
+    """
+    logits = p.logits.astype(np.float64)
+    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
+    return {
+        **fitted.as_dict(),
+        "part": part,
+        "images": len(p),
+        "groups": len(set(p.groups)),
+        "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+        "referral": _referral(fitted(logits), spec.inference.coverage),
+        "sets": _sets(fitted(logits), p, spec.inference.set_level),
+        "operating_points": operating_points(
+            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
+            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
+        ),
+    }  # fmt: skip
+
+
+def _referral(probs_NC: NDArray[np.float64], coverage: float | None) -> dict[str, Any] | None:
+    """From which confidence on the model answers; None where it always does."""
+    if coverage is None:
+        return None
+    threshold = threshold_for(CONFIDENCES[CONFIDENCE](probs_NC), coverage)
+    return {"confidence": CONFIDENCE, "coverage": coverage, "threshold": threshold}
+
+
+def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) -> dict[str, Any] | None:
+    """The rule that gives each answer its set; None where none is asked for."""
+    if level is None:
+        return None
+    return calibrate_sets(probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True).as_dict()

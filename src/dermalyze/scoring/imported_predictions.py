@@ -1,0 +1,303 @@
+"""Predictions that somebody else made: a CSV of probabilities or logits, or what `probe --model` stored; checked, matched."""
+
+# Shapes: N rows, C classes.
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.config.data import PARTS
+from dermalyze.core.atomic import resource_errors
+from dermalyze.core.run import MANIFEST_COLUMNS
+from dermalyze.core.tables import Table, check_keys, neutralise, read_table, restore
+from dermalyze.data.grouping import groups
+from dermalyze.errors import DataError, ModelError, UsageError, nearest
+from dermalyze.metrics.classification import SMALLEST_PROBABILITY
+from dermalyze.scoring.external_set import set_name
+from dermalyze.scoring.predictions import Predictions, read_predictions
+
+Kind = Literal["probabilities", "logits"]
+ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")
+"""Names of the column with the image's id; the first that is there."""
+KNOWN = ("patient_id", "lesion_id", "age", "sex", "site", "source")
+"""Columns of a CSV of its own that the report may use."""
+NO_CLASSES = {*MANIFEST_COLUMNS, *ID_COLUMNS, "group", "index", "predicted_class", "confidence"}
+SUM_TOLERANCE = 1e-3 - 1e-6  # a little under what metrics allow, which see the numbers in float32
+RECIPE = "given"
+BY = "-by-"
+"""Between the part and the model in the name of a file that `probe --model` stores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Predictions from elsewhere.
+
+    Attributes:
+        name: of the file, safe as a file name.
+        sha256: of the file; of the model, where that is known.
+        ids: image_id of each row, unique.
+        classes: in the order of the columns of `values`.
+        values: (N, C) float64, finite.
+        kind: probabilities, each row summing to 1, or logits.
+        table: further columns of a CSV as text, null where empty.
+        model: what is known of the model.
+        manifest_sha256: of the run that they were made for, where that is known.
+    """
+
+    name: str
+    sha256: str
+    ids: list[str]
+    classes: list[str]
+    values: NDArray[np.float64]
+    kind: Kind
+    table: pd.DataFrame
+    model: str = "a model of which nothing but its predictions is known here"
+    manifest_sha256: str | None = None
+
+    def logits(self) -> NDArray[np.float64]:
+        """(N, C) logits, or logarithms of the probabilities (0 becomes 2.2e-16, as in the log loss)."""
+        return self.values if self.kind == "logits" else np.log(np.maximum(self.values, SMALLEST_PROBABILITY))
+
+    def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
+        """Some of the rows as predictions to judge."""
+        known = {
+            "classes": self.classes, "recipe": RECIPE, "scores": self.kind, "model_sha256": None, "accepted_leak": None,
+            "predictions_file_sha256": self.sha256,
+        }  # fmt: skip
+        return Predictions(
+            [self.ids[i] for i in rows], group, labels, self.logits()[rows].astype(np.float32), None, {**known, **meta}
+        )
+
+
+def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None) -> Given:
+    """Read a CSV, or the files of one model that `probe --model` stored.
+
+    A CSV has a column `image_id` (or `image`, `image_name`, `isic_id`) and one column a class, by its name or, as
+    `dermalyze predict --format csv` writes, by `p_` and its name.
+
+    Args:
+        path: the CSV, or one of the stored files; its siblings of the other parts are read too.
+        classes: of the run; None: the file's own, which are all columns that no manifest has.
+        scores: probabilities or logits; None: probabilities where all values lie in 0..1.
+
+    Raises:
+        UsageError: not there, or another word for the scores.
+        DataError: columns missing, an id twice or odd, text for a number.
+        ModelError: NaN or infinite values, probabilities outside 0..1 or not summing to 1, other classes.
+    """
+    if scores not in (None, "probabilities", "logits"):
+        raise UsageError(f"--scores {scores}: must be probabilities or logits")
+    if not path.is_file():
+        raise UsageError(f"{path.name}: no such file; give a CSV with image_id and one column a class")
+    with resource_errors(path.name):
+        data = path.read_bytes()
+    if path.suffix.lower() == ".parquet":
+        return _read_stored(path)
+    table = read_table(data, path.name)
+    id_column = next((found for name in ID_COLUMNS if (found := table.find(name)) is not None), None)
+    if id_column is None:
+        raise DataError(f"{path.name}: has columns {list(table.columns)}, needs image_id (or {', '.join(ID_COLUMNS[1:])})")
+    ids = _ids(table, id_column)
+    columns = _class_columns(table, classes)
+    values = np.array([_numbers(table, column) for column in columns.values()]).T.reshape(len(ids), len(columns))
+    kind = _kind(values, table, scores)
+    others = [name for name in table.columns if name not in columns.values()]
+    rest = pd.DataFrame({name: [value.strip() or None for value in table.column(name)] for name in others}, dtype=object)
+    rest = rest.rename(columns={id_column: "image_id"}).assign(image_id=ids)
+    return Given(set_name(path), hashlib.sha256(data).hexdigest(), ids, list(columns), values, kind, rest)
+
+
+def match(
+    given: Given, frame: pd.DataFrame, parts: pd.Series, classes: list[str], *, partial: bool
+) -> tuple[Predictions, Predictions | None, list[str]]:
+    """The rows of a run's test part, those of its calibration part (or validation), and notes on the others.
+
+    Args:
+        given: predictions for the run's classes.
+        frame: usable manifest rows with `group`.
+        parts: the part of each.
+        classes: of the run.
+        partial: go on although test images have no row.
+
+    Raises:
+        DataError: rows of images that the run does not have, or test images without a row.
+    """
+    row_of = {image_id: i for i, image_id in enumerate(given.ids)}
+    known = set(frame["image_id"])
+    strangers = [image_id for image_id in given.ids if image_id not in known]
+    if strangers:
+        raise DataError(
+            f"{given.name}: {len(strangers)} of {len(given.ids)} rows are of images that the run does not have; first: "
+            f"{strangers[0]!r}; take them out, or judge the file without a run (with a label column)"
+        )
+    notes = []
+
+    def taken(part: str) -> Predictions | None:
+        rows = frame[(parts == part) & frame["image_id"].isin(row_of)]
+        if rows.empty:
+            return None
+        at = np.array([row_of[image_id] for image_id in rows["image_id"]], dtype=np.int64)
+        labels = np.array([classes.index(label) for label in rows["label"]], dtype=np.int64)
+        return given.predictions(at, labels, rows["group"].astype(str).tolist(), set=part)
+
+    test, total = taken("test"), int((parts == "test").sum())
+    missing = total - (len(test) if test is not None else 0)
+    if test is None or (missing and not partial):
+        absent = frame.loc[(parts == "test") & ~frame["image_id"].isin(row_of), "image_id"].iloc[0]
+        raise DataError(
+            f"{given.name}: {missing} of {total} test images have no row; first: {absent!r}; leaving some out flatters: add"
+            + (" them, or judge the others alone: --partial" if test is not None else " them")
+        )
+    if missing:
+        notes.append(
+            f"{missing} of {total} test images have no row and are left out; if they are the hard ones, this flatters."
+        )
+    part = "cal" if (parts == "cal").any() else "val"
+    reference = taken(part)
+    if reference is not None and len(reference) < int((parts == part).sum()):
+        reference = None  # of some images: nobody knows which
+    used = len(test) + (len(reference) if reference is not None else 0)
+    if used < len(given.ids):
+        notes.append(f"{len(given.ids) - used} rows of other parts are not used.")
+    if reference is not None:
+        notes.append(f"Thresholds come from its {len(reference)} rows of the part {part}.")
+    return test, reference, notes
+
+
+def scores_kind(values_NC: NDArray[np.float64]) -> Kind:
+    """Probabilities where every row is in 0..1 and sums to 1, else logits.
+
+    >>> scores_kind(np.array([[0.2, 0.8]])), scores_kind(np.array([[0.2, 0.3]]))
+    ('probabilities', 'logits')
+    """
+    inside = ((values_NC > -1e-6) & (values_NC < 1 + 1e-6)).all()
+    return "probabilities" if inside and (np.abs(values_NC.sum(axis=1) - 1) <= SUM_TOLERANCE).all() else "logits"
+
+
+def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
+    """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
+
+    Raises:
+        DataError: no label column, or labels that are no classes.
+    """
+    if "label" not in given.table:
+        raise DataError(
+            f"{given.name}: has no column label; add it (and lesion_id or patient_id), or name the run whose test part it is of"
+        )
+    counts = Counter(given.table["label"])
+    unknown = [label for label in counts if label not in given.classes]
+    if unknown:
+        said = ", ".join(f"{label!r} ({counts[label]} rows{nearest(str(label), given.classes)})" for label in unknown[:5])
+        raise DataError(f"{given.name}: labels {said} have no column; the classes are {given.classes}")
+    frame = given.table.rename(columns={"group": "cluster_id"})
+    labels = np.array([given.classes.index(label) for label in frame["label"]], dtype=np.int64)
+    named = [name for name in ("patient_id", "lesion_id", "cluster_id") if name in frame]
+    group = groups(frame[["image_id", *named]]).astype(str).tolist()
+    notes = (
+        [] if named else ["No lesion_id, patient_id or group: each image counts as a group, so intervals may be too narrow."]
+    )
+    rows = frame[["image_id", *(name for name in KNOWN if name in frame)]].set_index("image_id")
+    if "age" in rows:
+        rows["age"] = pd.to_numeric(rows["age"], errors="coerce")
+    every = np.arange(len(given.ids), dtype=np.int64)
+    return given.predictions(every, labels, group, set=given.name), rows, notes
+
+
+def _read_stored(path: Path) -> Given:
+    part, by, name = path.stem.partition(BY)
+    if not by or part not in PARTS:
+        raise UsageError(f"{path.name}: not a file that 'dermalyze probe RUN --model' stored; give that, or a CSV")
+    stored = [read_predictions(file) for part in PARTS if (file := path.with_name(f"{part}{BY}{name}.parquet")).exists()]
+    first = stored[0]
+    if any(p.meta.get("model_sha256") != first.meta.get("model_sha256") for p in stored):
+        raise ModelError(
+            f"{path.name}: the files of {name} are of different models; run again: dermalyze probe RUN --model FILE"
+        )
+    logits = np.concatenate([p.logits for p in stored]).astype(np.float64)
+    kind: Kind = "probabilities" if first.meta.get("scores") == "probabilities" else "logits"
+    values = np.exp(logits) if kind == "probabilities" else logits
+    ids = [image_id for p in stored for image_id in p.ids]
+    table = pd.DataFrame({"image_id": ids}, dtype=object)
+    sha256 = str(first.meta.get("model_sha256"))
+    return Given(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
+                 first.meta.get("manifest_sha256"))  # fmt: skip
+
+
+def _ids(table: Table, column: str) -> list[str]:
+    values = table.column(column)
+    check_keys(values, table.lines, table.name, column)
+    for value, line in zip(values, table.lines, strict=True):
+        if neutralise(value) != value:
+            raise DataError(f"{table.name} line {line}: {column} {value!r} is a formula to a spreadsheet; put ' before it")
+    ids = [restore(value) for value in values]
+    twice = [image_id for image_id, n in Counter(ids).items() if n > 1]
+    if twice:
+        raise DataError(f"{table.name}: {column} {twice[0]!r} and {len(twice) - 1} others stand in more than one row; keep one")
+    if not ids:
+        raise DataError(f"{table.name}: has no rows; at least 1 is needed")
+    return ids
+
+
+def _class_columns(table: Table, classes: Sequence[str] | None) -> dict[str, str]:
+    """Class to its column."""
+    if classes is None:
+        marked = {name.removeprefix("p_"): name for name in table.columns if name.startswith("p_")}
+        found = marked or {name: name for name in table.columns if name not in NO_CLASSES}
+        if len(found) < 2:
+            raise DataError(f"{table.name}: has columns {list(table.columns)}; two or more classes, a column each, are needed")
+        return found
+    columns = {name: table.find(f"p_{name}") or table.find(name) for name in classes}
+    missing = [name for name, column in columns.items() if column is None]
+    if missing:
+        raise ModelError(
+            f"{table.name}: no column for the classes {missing}; it has {list(table.columns)}, the run's classes are "
+            f"{list(classes)}"
+        )
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _numbers(table: Table, column: str) -> list[float]:
+    values, bad = [], 0
+    for text, line in zip(table.column(column), table.lines, strict=True):
+        try:
+            values.append(float(text))
+        except ValueError:
+            if text.strip():
+                raise DataError(
+                    f"{table.name} line {line}: {column} {text[:40]!r} is no number (with a decimal point); correct it, or, "
+                    "where it is no class, call the columns of the classes p_NAME"
+                ) from None
+            values.append(math.nan)
+        bad += not math.isfinite(values[-1])
+    if bad:
+        raise ModelError(f"{table.name}: {bad} of {len(values)} values of {column} are empty, NaN or infinite; mend the model")
+    return values
+
+
+def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None) -> Kind:
+    outside_N = ((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1)
+    sums_N = values_NC.sum(axis=1)
+    if scores == "logits":
+        return "logits"
+    if scores is None and outside_N.any():
+        if (values_NC >= 0).all() and (np.abs(sums_N - 100) < 0.5).all():
+            raise ModelError(f"{table.name}: the values are percentages; divide them by 100")
+        return "logits"
+    faults = {"are outside 0..1 in their": outside_N, "do not sum to 1 in their": np.abs(sums_N - 1) > SUM_TOLERANCE}
+    for fault, rows_N in faults.items():
+        if rows_N.any():
+            raise ModelError(
+                f"{table.name} line {table.lines[int(rows_N.argmax())]}: {int(rows_N.sum())} of {len(rows_N)} rows {fault} "
+                "probabilities; give softmax outputs with at least 5 digits, or --scores logits"
+            )
+    return "probabilities"

@@ -1,0 +1,157 @@
+"""Scores of pictures that are no part of the set: foreign ones, and corrupted copies of the test part."""
+
+# Shapes: B images, H height, W width, N rows, C classes, D width of the embedding.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.calibration.recipes import apply_recipe
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.progress import progress, say
+from dermalyze.core.run import Run
+from dermalyze.data.metadata import encoder_of, lookup
+from dermalyze.data.pixels import Source, label_indices
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.cases import packed
+from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.rng import permutation
+from dermalyze.scoring.ood_images import EACH, SYNTHETIC, Foreign, name_of, read_foreign, synthetic
+from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.tasks.base import TASKS
+
+
+def score_synthetic(run: Run, spec: ExperimentSpec, artefact: Artefact, meta: dict[str, Any]) -> int:
+    """Score the synthetic foreign pictures, unless that is done; how many there are."""
+    meta = {**meta, "set": "synthetic", "kinds": list(SYNTHETIC), "each": EACH, "seed": spec.seed, "labelled": False}
+    known = read_done(run.foreign_path("synthetic", meta["recipe"]))
+    if known is not None and known.meta == meta:
+        return len(known)
+    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    return _write_foreign(run, spec, artefact, list(synthetic(preprocessing, seed=spec.seed)), meta)
+
+
+def score_foreign_sets(
+    run: Run, spec: ExperimentSpec, artefact: Artefact, paths: Sequence[Path], meta: dict[str, Any]
+) -> dict[str, int]:
+    """Score sets of pictures that are no skin, folders or MedMNIST files; how many each has."""
+    preprocessing, counts = Preprocessing.from_dict(artefact.preprocessing), {}
+    for path in paths:
+        pictures = list(read_foreign(path, preprocessing, seed=spec.seed))
+        counts[name_of(path)] = _write_foreign(run, spec, artefact, pictures, {**meta, "set": name_of(path), "labelled": False})
+    return counts
+
+
+def check_foreign(paths: Sequence[Path]) -> None:
+    """Refuse sets that could not be told apart.
+
+    Raises:
+        UsageError: two of one name, or one named like what is made here.
+    """
+    names = {name_of(path) for path in paths}
+    if len(names) < len(paths) or names & {"synthetic", *SYNTHETIC}:
+        raise UsageError(
+            f"--foreign {' '.join(path.name for path in paths)}: each set needs a name of its own, and other than "
+            f"synthetic, {', '.join(SYNTHETIC)}; rename one"
+        )
+
+
+def _write_foreign(run: Run, spec: ExperimentSpec, artefact: Artefact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
+    """Score pictures that are no skin; their group is their kind, and their label says nothing."""
+    size = spec.inference.batch_size
+    batches = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
+    if artefact.record.second is not None:  # in both places: that the second is missing must not give them away
+        batches = (packed(batch, batch) for batch in batches)
+    with progress(f"probe foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
+        logits, embedding = score(artefact, meta["recipe"], batches, advance)
+    stored = Predictions(
+        ids=[p.image_id for p in pictures],
+        groups=[p.kind for p in pictures],
+        labels=np.zeros(logits.shape if artefact.record.task == "multilabel" else len(pictures), dtype=np.int64),
+        logits=logits,
+        embedding=embedding,
+        meta=meta,
+    )
+    write_predictions(run.foreign_path(meta["set"], meta["recipe"]), stored)
+    return len(pictures)
+
+
+def score_corrupted(
+    run: Run, spec: ExperimentSpec, artefact: Artefact, source: Source, test: pd.DataFrame, count: int, meta: dict[str, Any]
+) -> int:
+    """Score every corruption in every severity of a seeded sample of the test part; how many images that is."""
+    frame = test.iloc[spread_sample(test["label"].astype(str).tolist(), count, spec.seed)]
+    grid = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
+    names = frame["image_id"].astype(str).tolist()
+    ids = [f"{name}/{kind}/{severity}" for name in names for kind, severity in grid]
+    strengths = {kind: list(values) for kind, (_, values) in CORRUPTIONS.items()}
+    path, meta = run.corrupted_path(meta["recipe"]), {**meta, "set": "corrupted test", "seed": spec.seed, "kinds": strengths}
+    known = read_done(path)
+    if known is not None and known.meta == meta and known.ids == ids:
+        return len(frame)
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        pictures = (one for batch in source.batches(frame) for one in batch)
+        for name, pixels in zip(names, pictures, strict=True):
+            yield np.stack([corrupt(pixels, kind, s, image_id=name, seed=spec.seed) for kind, s in grid])
+
+    say(f"probe: {len(CORRUPTIONS)} corruptions in {len(SEVERITIES)} severities of {len(frame)} test images: {len(ids)} copies")
+    with progress("probe corrupted copies", len(ids), cost=True) as advance:
+        metadata = lookup(encoder_of(artefact), frame)
+        rows = (metadata([name] * len(grid)) for name in names)
+        logits, embedding = score(artefact, meta["recipe"], batches(), advance, rows)
+    groups, labels = frame["group"].astype(str).tolist(), label_indices(frame, artefact.classes)
+    stored = Predictions(ids, np.repeat(groups, len(grid)).tolist(), np.repeat(labels, len(grid)), logits, embedding, meta)
+    write_predictions(path, stored)
+    return len(frame)
+
+
+def spread_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
+    """Ascending rows of a random sample in which every class has its share, to the nearest image.
+
+    >>> labels = ["nv"] * 90 + ["df"] * 10
+    >>> [labels[i] for i in spread_sample(labels, 10, seed=0)].count("df")
+    1
+    """
+    drawn = permutation(seed, 0, len(labels))
+    by_class = drawn[np.argsort(np.array(labels)[drawn], kind="stable")]
+    count = min(count, len(labels))
+    return np.sort(by_class[((np.arange(count) + 0.5) * len(labels) / max(1, count)).astype(np.int64)])
+
+
+def score(
+    artefact: Artefact,
+    recipe: str,
+    batches: Iterable[NDArray[np.uint8]],
+    advance: Callable[[int], None],
+    metadata: Iterable[NDArray[np.float32] | None] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits (N, C) and embedding (N, D) of batches of pixels, with the metadata of each batch where they are known."""
+    logits: list[NDArray[np.float32]] = []
+    embeddings: list[NDArray[np.float32]] = []
+    for batch, known_BM in zip(batches, metadata if metadata is not None else repeat(None), strict=False):  # that has no end
+        logits_BC, embedding_BD = apply_recipe(recipe, artefact.knowing(known_BM), batch, TASKS[artefact.record.task].pool)
+        logits.append(logits_BC)
+        embeddings.append(embedding_BD)
+        advance(len(batch))
+    return np.concatenate(logits), np.concatenate(embeddings)
+
+
+def read_done(path: Path) -> Predictions | None:
+    """Stored predictions; None where there are none, or where they are damaged and have to be made again."""
+    if not path.exists():
+        return None
+    try:
+        return read_predictions(path)
+    except ModelError as error:
+        say(f"{error}: doing so")
+        return None

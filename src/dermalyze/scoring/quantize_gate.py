@@ -1,0 +1,277 @@
+"""Behind `export --int8`: a smaller, faster artefact, written only where it answers as the full one does.
+
+The groups of the calibration part are halved. Ranges and trial calibrators come from one half; the gate looks at the other,
+which neither has seen. What passes is calibrated anew on the whole part, as the full artefact is.
+"""
+
+# Shapes: N images, S passes, C classes, D width of the embedding.
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.artifact import self_test as reference
+from dermalyze.artifact.artifact import GRAPH_NAME, OOD_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph, parse_record
+from dermalyze.artifact.graph import CAM
+from dermalyze.artifact.onnx_prune import prune
+from dermalyze.artifact.quantize import quantise
+from dermalyze.calibration import ood
+from dermalyze.calibration.calibrators import fit
+from dermalyze.calibration.recipes import passes, pool
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
+from dermalyze.core.progress import progress, say
+from dermalyze.core.run import Run, read_json
+from dermalyze.data.metadata import encoder_of, lookup
+from dermalyze.data.pixels import Source
+from dermalyze.data.splitting import read_part
+from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.metrics.classification import measure
+from dermalyze.rng import positions_of, words
+from dermalyze.scoring.class_prior import prior_shift
+from dermalyze.scoring.fit_calibration import calibration_of
+from dermalyze.scoring.predictions import Predictions, read_predictions
+
+LEAST_AGREEMENT, MOST_AUROC_CHANGE, MOST_LOSS_CHANGE = 0.99, 0.002, 0.002
+RANGE_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What eight bits change, on images that had no part in making them.
+
+    Attributes:
+        images: of the half that is looked at; groups: of them.
+        agreement: share of images with the same most probable class.
+        macro_auroc, log_loss: of the full and of the small model, each at a calibrator of the other half.
+    """
+
+    images: int
+    groups: int
+    agreement: float
+    macro_auroc: tuple[float | None, float | None]
+    log_loss: tuple[float | None, float | None]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is too much, in words; none where it passes."""
+        found = []
+        if not self.agreement >= LEAST_AGREEMENT:
+            found.append(f"the class agrees for {self.agreement:.1%} (at least {LEAST_AGREEMENT:.0%})")
+        limits = {"macro_auroc": MOST_AUROC_CHANGE, "log_loss": MOST_LOSS_CHANGE}
+        for name, limit in limits.items():
+            before, after = getattr(self, name)
+            said = name.replace("_", " ").replace("auroc", "AUROC")
+            if before is None or after is None:
+                found.append(f"{said} is not estimable on {self.images} images of {self.groups} groups")
+            elif not abs(after - before) <= limit:
+                found.append(f"{said} goes from {before:.4f} to {after:.4f} (by at most {limit:g})")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.__dict__, "macro_auroc": list(self.macro_auroc), "log_loss": list(self.log_loss)}
+
+
+@dataclass(frozen=True)
+class Int8Result:
+    """What was written.
+
+    Attributes:
+        folder: of the artefact.
+        sha256: of its record, the identity of the whole model.
+        method: how its numbers were made.
+        graph_bytes: of the small graph; full_bytes: of the one before.
+        gate: what it passed.
+    """
+
+    folder: Path
+    sha256: str
+    method: str
+    graph_bytes: int
+    full_bytes: int
+    gate: Gate
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.__dict__, "folder": str(self.folder), "gate": self.gate.as_dict()}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        (auroc, auroc8), (loss, loss8) = self.gate.macro_auroc, self.gate.log_loss
+        return [
+            f"exported {GRAPH_NAME} in eight bits ({self.graph_bytes / 2**20:.1f} MiB instead of "
+            f"{self.full_bytes / 2**20:.1f}) to {self.folder}: {self.method}",
+            f"on {self.gate.images} images that had no part in it: the class agrees for {self.gate.agreement:.1%}, macro AUROC "
+            f"{auroc:.4f} and {auroc8:.4f}, log loss {loss:.4f} and {loss8:.4f}",
+        ]
+
+
+def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
+    """Write `RUN/export-int8` where the gate lets it through; what was there stays otherwise.
+
+    Raises:
+        UsageError: no export, no probe or no calibration yet, or another process works in the run.
+        DataError: manifest, split or an image changed.
+        ModelError: the gate refuses, with the figures; predictions of another model; a graph that can't be quantised.
+        MissingExtraError: onnx is not installed.
+        ResourceError: the folder can't be written.
+    """
+    with run.lock():
+        run.probe_write()
+        artefact = run.artefact(spec.inference.recipe, threads=spec.train.threads)
+        known = artefact.record.calibration
+        if artefact.record.task != "multiclass" or artefact.record.second is not None:
+            raise UsageError(
+                f"{run.root.name}: eight bits are judged for one class and one picture a case only; use the export"
+            )
+        if known is None:
+            raise UsageError(f"{run.root.name}: the export is not calibrated; run first: dermalyze calibrate {run.root}")
+        part = str(known["part"])
+        full = _stored(run, artefact, part)
+        halves_N = _halves(full.groups, spec.seed)
+        say(f"export: eight bits, ranges of {min(RANGE_IMAGES, int((~halves_N).sum()))} images of {part}")
+        frame = read_part(run, part)
+        source = Source(run, spec, Preprocessing.from_dict(artefact.preprocessing))
+        ranges = np.flatnonzero(~halves_N)
+        ranges = ranges[np.linspace(0, len(ranges) - 1, min(RANGE_IMAGES, len(ranges))).astype(int)]
+        pixels = np.concatenate([*source.batches(frame.iloc[np.unique(ranges)])])
+        whole = prune((run.artefact_dir / GRAPH_NAME).read_bytes(), [CAM], GRAPH_NAME)
+        shift_C = prior_shift(run, spec, full.classes)
+        for sparing in (False, True):  # the second only where the first, which is faster, is refused
+            data, method, quantised = _quantised(artefact, whole, pixels, sparing, spec.train.threads)
+            small = _scored(run, spec, quantised, full, source)
+            gate = judge(full, small, halves_N, str(known["kind"]), shift_C)
+            if not gate.problems or not method.startswith("static"):
+                break
+            say(f"export: eight bits ({method}): {'; '.join(gate.problems)}")
+        if gate.problems:
+            raise ModelError(
+                f"int8: refused on {gate.images} images of {part} that had no part in making it: {'; '.join(gate.problems)}; "
+                "nothing was written; serve the fp32 export"
+            )
+        fitted = fit(str(known["kind"]), small.logits.astype(np.float64), small.labels, shift_C)
+        calibration = calibration_of(small, fitted, part, spec)
+        calibration["ood"] = _limit(artefact, small)
+        weights = run.artefact_dir / WEIGHTS_NAME
+        values = _record(read_json(run.artefact_record_path), data, method, gate, calibration)
+        edges = {edge: artefact.preprocessing[edge] for edge in ("height", "width")}
+        classes = len(artefact.classes)
+        values["reference"] = reference.answers(quantised.run, artefact.recipe, calibration, classes=classes, **edges)
+        text = json_bytes(values)
+        files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
+        publish({**files, **({OOD_NAME: artefact.ood} if artefact.ood else {})}, run.int8_dir, check=Artefact.open)
+        return Int8Result(run.int8_dir, sha256_bytes(text), method, len(data), len(whole), gate)
+
+
+def _quantised(
+    artefact: Artefact, whole: bytes, pixels: NDArray[np.uint8], sparing: bool, threads: int | None
+) -> tuple[bytes, str, Artefact]:
+    """The small graph, how it was made, and the artefact with it in the full one's place."""
+    metadata = artefact.record.metadata
+    blank_M = np.array(metadata.blank, np.float32) if metadata is not None else None
+    data, method = quantise(whole, pixels, blank_M, sparing=sparing)
+    graph = Graph(
+        data,
+        classes=len(artefact.classes),
+        height=artefact.preprocessing["height"],
+        width=artefact.preprocessing["width"],
+        metadata_width=artefact.graph.metadata_width,
+        threads=threads,
+    )
+    return data, method, replace(artefact, graph=graph)
+
+
+def judge(full: Predictions, small: Predictions, gate_N: NDArray[np.bool_], kind: str, shift_C: NDArray[np.float64]) -> Gate:
+    """Compare two models on the images of `gate_N`, each calibrated on the others.
+
+    Args:
+        full, small: of the same images.
+        gate_N: which are looked at.
+        kind, shift_C: of the calibrator; see `dermalyze.calibration.calibrators.fit`.
+    """
+    figures, called = [], []
+    for p in (full, small):
+        logits = p.logits.astype(np.float64)
+        probs = fit(kind, logits[~gate_N], p.labels[~gate_N], shift_C)(logits[gate_N])
+        figures.append(measure(p.labels[gate_N], probs))
+        called.append(probs.argmax(axis=1))
+    pairs = {name: (figures[0][name], figures[1][name]) for name in ("macro_auroc", "log_loss")}
+    groups = len({group for group, looked_at in zip(full.groups, gate_N, strict=True) if looked_at})
+    return Gate(int(gate_N.sum()), groups, float((called[0] == called[1]).mean()), pairs["macro_auroc"], pairs["log_loss"])
+
+
+def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
+    """(N,) half of the groups, always the same for a seed.
+
+    Raises:
+        ModelError: fewer than two groups.
+    """
+    names = sorted(set(groups))
+    if len(names) < 2:
+        raise ModelError(f"int8: the calibration part has {len(names)} group(s); two are needed to make and to judge it")
+    order = words(seed, 0, positions_of(names), 1)[:, 0].argsort(kind="stable")
+    chosen = {names[k] for k in order[: len(names) // 2]}
+    return np.array([group in chosen for group in groups])
+
+
+def _stored(run: Run, artefact: Artefact, part: str) -> Predictions:
+    """The full model's predictions of the part."""
+    p = read_predictions(run.require(run.predictions_path(part, artefact.recipe), "probe"))
+    expected = {"scores_sha256": artefact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
+    if any(p.meta.get(key) != value for key, value in expected.items()):
+        raise ModelError(
+            f"{run.root.name}: the predictions of {part} are not of the exported model; run again: dermalyze probe {run.root}"
+        )
+    return p
+
+
+def _scored(run: Run, spec: ExperimentSpec, small: Artefact, full: Predictions, source: Source) -> Predictions:
+    """The small model's predictions of the same images."""
+    frame = read_part(run, full.meta["set"])
+    known = lookup(encoder_of(small), frame)
+    samples, embeddings, done = [], [], 0
+    with progress("export --int8", len(frame)) as advance:
+        for batch in source.batches(frame):
+            rows = known(full.ids[done : done + len(batch)])
+            samples_BSC, embedding_BD = passes(small.recipe, small.knowing(rows), batch)
+            samples.append(samples_BSC)
+            embeddings.append(embedding_BD)
+            done += len(batch)
+            advance(len(batch))
+    return replace(full, logits=pool(np.concatenate(samples)), embedding=np.concatenate(embeddings), samples=None)
+
+
+def _limit(artefact: Artefact, small: Predictions) -> dict[str, Any] | None:
+    """The out-of-distribution score as it was fitted, from which the small model's threshold is measured."""
+    known = (artefact.record.calibration or {}).get("ood")
+    if known is None or small.embedding is None:
+        return None
+    width = small.embedding.shape[1]
+    detector = ood.Detector.from_bytes(
+        known["kind"], known.get("shapes"), artefact.ood, classes=len(artefact.classes), width=width
+    )
+    return {**known, "threshold": ood.threshold_of(detector(small.logits, small.embedding))}
+
+
+def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibration: dict[str, Any]) -> dict[str, Any]:
+    """The full artefact's record, as the small one's."""
+    kept = {key: value for key, value in values.items() if not key.startswith("evaluat")}
+    kept |= {"cam_grade": None, "graded_scores_sha256": None}
+    precision = {"kind": "int8", "method": method, "of_model_sha256": values["files"][GRAPH_NAME]}
+    made = {
+        **kept,
+        "model": {**values["model"], "precision": precision},
+        "files": {**values["files"], GRAPH_NAME: sha256_bytes(data)},
+        "parity": {"against": "the fp32 graph, on half of the calibration part", **gate.as_dict()},
+        "cam": {"kind": "none", "reason": "the graph of eight bits gives no map; explain with the fp32 export"},
+        "calibration": calibration,
+    }
+    parse_record(json_bytes({**made, "reference": None}))
+    return made

@@ -1,0 +1,138 @@
+"""Somebody else's model over the images of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.artifact.third_party import ForeignGraph
+from dermalyze.config.data import PARTS, PreprocessSpec
+from dermalyze.config.experiment import ExperimentSpec, build_experiment
+from dermalyze.core.atomic import resource_errors, sha256_file
+from dermalyze.core.progress import progress, say
+from dermalyze.core.run import Run
+from dermalyze.data.manifest import read_classes
+from dermalyze.data.pixels import Source, label_indices
+from dermalyze.data.splitting import read_part
+from dermalyze.errors import UsageError
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.scoring.external_set import set_name
+from dermalyze.scoring.imported_predictions import Given, scores_kind
+from dermalyze.scoring.predictions import write_predictions
+
+KINDS = {".onnx": "an ONNX graph", ".safetensors": "a network of timm"}
+
+
+class Foreign(Protocol):
+    """Somebody else's classifier; see `dermalyze.artifact.third_party.ForeignGraph`."""
+
+    name: str
+    normalised: bool
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that it takes, px; None where it takes any."""
+        ...
+
+    def run(self, images_BHW3: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float64]:
+        """Numbers (B, C) of images."""
+        ...
+
+
+def open_graph(model: Path, *, classes: int, threads: int | None) -> ForeignGraph:
+    """An ONNX file.
+
+    Raises:
+        UsageError: not such a file.
+        ModelError: the graph is refused.
+    """
+    if model.suffix.lower() != ".onnx" or not model.is_file():
+        raise UsageError(
+            f"{model.name}: neither an ONNX file (.onnx) nor weights of a timm network (.safetensors); export the model to one "
+            "file (docs/cli.md says how)"
+        )
+    with resource_errors(model.name):
+        data = model.read_bytes()
+    return ForeignGraph(data, model.name, classes=classes, threads=threads)
+
+
+def score_foreign(
+    run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str], opened: Callable[..., Foreign] = open_graph
+) -> tuple[str, dict[str, int]]:
+    """Run somebody else's classifier over every part, one plain pass, and store its predictions as `by-NAME`.
+
+    Args:
+        run: split.
+        model: a file; the model has one image input and a number for each class of the run, in the run's order of classes.
+        opened: opens it.
+        sets: how its input is made, where the run's configuration does not say so: preprocess.size, kind, mean, std.
+
+    Returns:
+        the name under which they stand, and the images of each part.
+
+    Raises:
+        UsageError: no such file, or the input's size, mean or std is not known.
+        ModelError: the model is refused, or gives NaN.
+    """
+    if strange := [text for text in sets if not text.startswith("preprocess.")]:
+        raise UsageError(f"--set {strange[0]}: only preprocess.size, kind, crop_ratio, mean and std say how an image is put in")
+    classes, name = read_classes(run), set_name(model)
+    graph = opened(model, classes=len(classes), threads=spec.train.threads)
+    wanted = build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
+    preprocessing = _input_of(graph, wanted)
+    say(f"probe: {model.name} on {preprocessing.height} x {preprocessing.width} px; classes in the order {', '.join(classes)}")
+    frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
+    source, values = Source(run, spec, preprocessing), {}
+    with progress(f"probe ({name})", sum(map(len, frames.values())), cost=True) as advance:
+        for part, frame in frames.items():
+            done = []
+            for batch in source.batches(frame):
+                done.append(graph.run(batch, preprocessing.mean, preprocessing.std))
+                advance(len(batch))
+            values[part] = np.concatenate(done)
+    table = pd.concat([frame.assign(part=part) for part, frame in frames.items()], ignore_index=True)
+    every = np.concatenate(list(values.values()))
+    sha256, labels = sha256_file(model), label_indices(table, classes)
+    ids = table["image_id"].astype(str).tolist()
+    given = Given(name, sha256, ids, classes, every, scores_kind(every), table[["image_id"]])
+    for part in frames:
+        rows = np.flatnonzero(table["part"] == part)
+        stored = given.predictions(
+            rows, labels[rows], table["group"].iloc[rows].astype(str).tolist(), set=part, model_sha256=sha256,
+            model=f"{KINDS[model.suffix.lower()]} (SHA-256 {sha256[:12]}…)", manifest_sha256=run.manifest_hash(),
+            preprocessing=preprocessing.as_dict(),
+        )  # fmt: skip
+        write_predictions(run.predictions_path(part, f"by-{name}"), stored)
+    say(
+        f"taken as {given.kind}; next: dermalyze evaluate {run.root} --predictions {run.predictions_path('test', f'by-{name}')}"
+    )
+    return f"by-{name}", {part: len(frame) for part, frame in frames.items()}
+
+
+def _input_of(graph: Foreign, wanted: PreprocessSpec) -> Preprocessing:
+    """How an image is put into a foreign graph: nothing is guessed but what the graph itself says.
+
+    Raises:
+        UsageError: its size, mean or std stands nowhere.
+        ModelError: a size that no image is brought to.
+    """
+    if graph.size is None and wanted.size is None:
+        raise UsageError(f"{graph.name}: takes any size; say which: --set preprocess.size=224")
+    if graph.normalised and (wanted.mean is None or wanted.std is None):
+        raise UsageError(
+            f"{graph.name}: takes normalised pixels; say how, for example: --set preprocess.mean=[0.485,0.456,0.406] "
+            "preprocess.std=[0.229,0.224,0.225]"
+        )
+    blank = (0.5, 0.5, 0.5)  # of pixels that the graph normalises itself: not used
+    found = Preprocessing.resolve(wanted, size=graph.size or (8, 8), mean=blank, std=blank)
+    if graph.size is not None and (found.height, found.width) != graph.size:
+        if wanted.size is not None:
+            say(f"{graph.name} takes {graph.size[0]} x {graph.size[1]} px; preprocess.size {wanted.size} is not used")
+        found = replace(found, height=graph.size[0], width=graph.size[1])
+    return found

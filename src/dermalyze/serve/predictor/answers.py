@@ -1,0 +1,97 @@
+"""The function behind `dermalyze predict`: a model and whatever a person names become a stream of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dermalyze.serve.predictor.inputs import read_inputs
+from dermalyze.serve.predictor.prediction import Prediction
+from dermalyze.serve.predictor.predictor import Predictor
+from dermalyze.serve.predictor.second import one_case
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers in the order of the images, made as they are asked for; iterate once.
+
+    Attributes:
+        classes: of the model, in its order.
+        rows: an answer or an error an image.
+        task: of the model, multiclass or multilabel.
+    """
+
+    classes: list[str]
+    rows: Iterator[Prediction]
+    task: str = "multiclass"
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return self.rows
+
+
+def predict(
+    model: str | Path,
+    images: Iterable[str | Path],
+    *,
+    batch_size: int = 32,
+    threads: int | None = None,
+    prevalence: Mapping[str, float] | None = None,
+    metadata: Mapping[str, str | float] | None = None,
+    second: str | Path | None = None,
+    explain: str | Path | None = None,
+    provider: str = "onnxruntime",
+) -> Answers:
+    """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
+
+    Args:
+        model: a run folder, or the folder of an artefact.
+        images: what to answer for; see `dermalyze.serve.predictor.inputs.read_inputs`.
+        batch_size: images in memory at a time, 1 or more.
+        threads: CPU threads of one pass; default: one a core.
+        prevalence: share of each class where the answers are to be used; default: as in the calibration part.
+        metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
+        second: the second picture of the one image that is asked for, of a model of two pictures a case.
+        explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
+            predicted class, and whether such maps can be trusted. The map is of the picture as it stands, also where the
+            recipe asks further views of it.
+        provider: "onnxruntime", "openvino" or "auto"; see `Predictor`.
+
+    Raises:
+        UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata or a
+            second picture that the model does not take.
+        ModelError: the artefact is refused, or has no class-activation map and `explain` is given.
+        ResourceError: the folder of `explain` can't be written.
+
+    Example:
+        for answer in predict("outputs/first", ["photos", "more.zip"]):
+            print(answer.error or answer.predicted_class)
+    """
+    predictor = Predictor(model, threads=threads, prevalence=prevalence, provider=provider)
+    known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
+    predictor.check_explain(explain is not None)
+    items: Iterable[Any] = read_inputs(images)
+    if second is not None:
+        predictor.require_second()
+        items = one_case(list(images), second)
+    rows = predictor.predict_batch(items, batch_size, metadata=known, explain=explain is not None)
+    drawn = rows if explain is None else _drawn(rows, Path(explain), predictor)
+    return Answers(predictor.classes, drawn, predictor.task.kind)
+
+
+def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> Iterator[Prediction]:
+    """The same answers, each drawn before it is given."""
+    from dermalyze.core.atomic import resource_errors, write_bytes
+    from dermalyze.serve.predictor.heatmap import overlay_png
+
+    with resource_errors("--explain"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        if row.cam is not None and row.picture is not None:
+            caption = f"What spoke for {row.cam_class} ({row.probabilities[row.cam_class or '']:.0%})"
+            caption += "; refer to a person" if row.abstain else ""
+            caption += f". Heat maps of this model: {row.cam_grade.words}." if row.cam_grade is not None else ""
+            name = f"{row.index:05d}-{(row.sha256 or '')[:12]}.png"
+            write_bytes(folder / name, overlay_png(row.picture, row.cam, predictor.preprocessing, caption=caption))
+        yield replace(row, picture=None)

@@ -1,0 +1,146 @@
+"""Answers as text: a table for a person, JSON lines or CSV for a machine. Every form carries the disclaimer."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal, TextIO
+
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.tables import neutralise
+from dermalyze.errors import UsageError, one_line
+from dermalyze.serve.predictor.prediction import Prediction
+from dermalyze.serve.predictor.second import NO_SECOND
+
+Format = Literal["table", "jsonl", "csv"]
+
+
+def write(
+    rows: Iterable[Prediction], stream: TextIO, *, classes: Sequence[str], format: Format = "table", names: bool = False,
+    task: str = "multiclass",
+) -> int:  # fmt: skip
+    """Write answers as they come.
+
+    Args:
+        rows: answers, in order.
+        stream: open for text.
+        classes: of the model, in its order (columns of the CSV).
+        format: "table", "jsonl" or "csv".
+        names: add what the user called each image (which may identify a person).
+        task: of the model: of multilabel the labels that are called stand in place of a class.
+
+    Returns:
+        Number of rows with an error.
+
+    Raises:
+        UsageError: no such format.
+
+    >>> import sys
+    >>> rows = [Prediction(0, "ab" * 32, "nv", "Melanocytic nevi", 0.9, {"nv": 0.9}), Prediction(1, None, error="no such file")]
+    >>> write(rows, sys.stdout, classes=["nv"])
+        #  image         class       prob.  description
+        0  abababababab  nv          0.900  Melanocytic nevi
+        1  -             error           -  no such file
+    For research and education only; not a medical device and not a diagnosis.
+    1
+    """
+    writers = {"table": _table, "jsonl": _jsonl, "csv": _csv}
+    if format not in writers:
+        raise UsageError(f"format '{format}' is not one of {', '.join(writers)}")
+    return writers[format](rows, stream, classes, names, task == "multilabel")
+
+
+def safe_cell(text: str | None) -> str:
+    """A cell that no spreadsheet takes for a formula and no terminal for a command.
+
+    >>> safe_cell('=HYPERLINK("http://x")'), safe_cell("ISIC_0024306"), safe_cell(None)
+    ('\\'=HYPERLINK("http://x")', 'ISIC_0024306', '')
+    """
+    return neutralise(one_line(text or ""))
+
+
+def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
+    width = max(10, *(len(name) for name in classes))
+    head = "prob.  labels" if several else "prob.  description"
+    what = "top label" if several else "class"
+    print(f"{'#':>5}  {'image':12}  {what:{width}}  {head}" + ("  name" if names else ""), file=stream)
+    errors, leak = 0, None
+    lacking: Counter[str] = Counter()
+    alone, grade = 0, None
+    for row in rows:
+        errors, leak, grade = errors + (row.error is not None), row.accepted_leak or leak, row.cam_grade or grade
+        lacking.update(row.metadata_unknown or ())
+        alone += row.error is None and NO_SECOND in row.notes
+        image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
+        top = row.predicted_class
+        highest = row.confidence
+        if row.positive is not None:
+            top, highest = max(row.probabilities.items(), key=lambda item: item[1])
+        probability = "    -" if highest is None else f"{highest:.3f}"
+        called = ", ".join(row.positive) or "none" if row.positive is not None else ""
+        said = row.error or row.reason or "; ".join(row.reasons) or row.predicted_class_description or called
+        shown = "refer" if row.verdict == "refer" else row.decision or ""
+        label = one_line({"refer": "refer", "set": "set"}.get(shown, top or "error"))
+        print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
+    if leak:
+        print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
+    if lacking:
+        counts = ", ".join(f"{one_line(name)} of {n}" for name, n in lacking.items())
+        print(f"Answered without metadata that the model takes: {counts}; give them with --metadata or in a CSV", file=stream)
+    if alone:
+        print(
+            f"Answered without a second picture: {alone}; give it with --second or in a CSV's column second_path", file=stream
+        )
+    if grade:
+        lesions = f" ({grade.lesions} test lesions)" if grade.lesions else ""
+        print(f"Heat maps of this model: {one_line(grade.words)}{lesions}", file=stream)
+    print(DISCLAIMER, file=stream)
+    return errors
+
+
+def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
+    errors = 0
+    for row in rows:
+        errors += row.error is not None
+        print(json.dumps(row.as_dict(names=names), allow_nan=False), file=stream)
+    return errors
+
+
+def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
+    writer = csv.writer(stream, lineterminator="\n")
+    header = ["index", "image", "image_id", *(["name"] if names else [])]
+    header += [
+        *(["positive"] if several else ["predicted_class", "predicted_class_description", "confidence"]),
+        *(f"p_{one_line(name)}" for name in classes),
+        "abstain",
+        "decision",
+        "ood_score",
+        "reason",
+        "verdict",
+        "reasons",
+        "metadata_unknown",
+        "notes",
+        "error",
+        "accepted_leak",
+        "disclaimer",
+    ]
+    writer.writerow(header)
+    errors = 0
+    for row in rows:
+        errors += row.error is not None
+        cells = [str(row.index), (row.sha256 or "")[:12], safe_cell(row.image_id), *([safe_cell(row.name)] if names else [])]
+        if several:
+            cells += [safe_cell("|".join(row.positive or ()))]
+        else:
+            cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description)]
+        numbers = [*([] if several else [row.confidence]), *(row.probabilities.get(name) for name in classes)]
+        cells += ["" if number is None else f"{number:.9g}" for number in numbers]
+        cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
+        cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]
+        cells += [row.verdict or "", safe_cell("; ".join(row.reasons))]
+        cells += [safe_cell("; ".join(row.metadata_unknown or ()))]
+        cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
+        writer.writerow(cells)
+    return errors

@@ -1,0 +1,413 @@
+"""Answers for images: the ONNX graph of an artefact behind one class. Loads neither torch, timm nor pandas."""
+
+# Shapes: B images, H height, W width, C classes, M encoded metadata.
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.artifact.artifact import RECORD_NAME, Artefact
+from dermalyze.artifact.self_test import calibrator_of
+from dermalyze.calibration.calibrators import reprior
+from dermalyze.calibration.decision_rule import DECISIONS, Rule
+from dermalyze.calibration.multilabel import read_thresholds
+from dermalyze.calibration.ood import Detector
+from dermalyze.calibration.recipes import apply_recipe
+from dermalyze.core.atomic import sha256_bytes
+from dermalyze.errors import DataError, UsageError, nearest
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
+from dermalyze.serve.predictor.gate import UNJUDGED, conclude, judge, of_model
+from dermalyze.serve.predictor.inputs import Item, read_file
+from dermalyze.serve.predictor.prediction import Prediction
+from dermalyze.serve.predictor.preparing import Prepared, prepare, prepare_picture
+from dermalyze.serve.predictor.second import Case, joined, parts_of
+from dermalyze.tasks.base import TASKS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DECODERS = 2  # threads; Pillow lets go of Python's lock while it decodes
+
+
+class Predictor:
+    """A model ready to answer.
+
+    Args:
+        model: a run folder, or the folder of an artefact.
+        threads: CPU threads of one pass; None: one a core.
+        prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
+        provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
+            two; see `dermalyze.serve.predictor.provider`.
+
+    Raises:
+        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1; no such provider.
+        ModelError: the artefact is refused; see `Artefact.open`.
+        MissingExtraError: OpenVINO is asked for and not installed.
+
+    Example:
+        result = Predictor("outputs/my_run").predict("image.jpg")
+        print(result["predicted_class"], result["confidence"])
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int | None = None,
+        prevalence: Mapping[str, float] | None = None,
+        provider: str = "onnxruntime",
+    ) -> None:
+        folder = _artefact_folder(Path(model))
+        self.artefact = Artefact.open(folder, threads=threads)
+        self.provider = "onnxruntime"
+        if provider != "onnxruntime":
+            from dermalyze.serve.predictor.provider import choose_provider  # here, not above: most answers need none of it
+
+            self.provider = choose_provider(self.artefact, folder, provider, threads)
+        self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
+        metadata = self.artefact.record.metadata
+        self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
+        known = self.artefact.record.calibration
+        self.task = TASKS[self.artefact.record.task]
+        self.calibrator = calibrator_of(self.task, known, len(self.classes))
+        self.thresholds = read_thresholds(known, self.classes) if self.task.kind == "multilabel" else None
+        if prevalence is not None and self.thresholds is not None:
+            raise UsageError("prevalence: shares of classes of which each image has one; this model gives any number of labels")
+        self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
+        self.rule = Rule.from_dict(known, self.classes)
+        self.likeness = of_model(self.artefact.record.looks, self.artefact.record.training)
+        self.detector = _detector(self.artefact) if self.rule.limit is not None else None
+        if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
+            raise UsageError(
+                "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
+            )
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the model's order."""
+        return self.artefact.classes
+
+    @property
+    def explains(self) -> bool:
+        """Whether answers can come with a class-activation map."""
+        return self.artefact.graph.cam_shape is not None
+
+    def probabilities(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
+        """Class probabilities (B, C) of images at the network's size, by the artefact's recipe and calibrator.
+
+        Metadata are encoded; without them nothing is known to a model that takes them.
+        """
+        return self._judge(images_BHW3, metadata_BM)[0]
+
+    def _judge(
+        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None, explain: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float32] | None]:
+        """Class probabilities (B, C), out-of-distribution scores (B,) where the model has them, and maps (B, C, h, w) where
+        they are asked for: of a recipe's first view, which is the image itself."""
+        maps: list[NDArray[np.float32]] = []
+
+        def first_with_map(view_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            if maps:
+                return self.artefact.run(view_BHW3, metadata_BM)
+            logits_BC, embedding_BD, cam_BChw = self.artefact.cam(view_BHW3, metadata_BM)
+            maps.append(cam_BChw)
+            return logits_BC, embedding_BD
+
+        forward = first_with_map if explain else self.artefact.knowing(metadata_BM)
+        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, forward, images_BHW3, self.task.pool)
+        probs_BC = self.calibrator(logits_BC.astype(np.float64))
+        foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
+        probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
+        return probs_BC, foreign_B, maps[0] if maps else None
+
+    def predict(
+        self,
+        image: str | Path | bytes | Image | NDArray[np.uint8],
+        *,
+        second: str | Path | bytes | Image | NDArray[np.uint8] | None = None,
+        metadata: Mapping[str, Value] | None = None,
+        explain: bool | str = False,
+    ) -> Prediction:
+        """The answer for one image.
+
+        Args:
+            image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
+            second: the case's second picture, of a model of two; without it the answer has a note.
+            metadata: column to value, of a model that takes them.
+            explain: give `cam`, of the predicted class or of the class that is named.
+
+        Raises:
+            DataError: not an image that is read; the message says why.
+            UsageError: a second picture or metadata that the model does not take, or a class that it does not have.
+            ModelError: `explain` of a model without a class-activation map (see `explains`).
+        """
+        if second is not None:
+            self.require_second()
+        asked = image if second is None else Case(image, second)
+        answer = next(self.predict_batch([asked], metadata=metadata, explain=explain))
+        if answer.error is not None:
+            raise DataError(f"image: {answer.error}")
+        return answer
+
+    def predict_batch(
+        self,
+        images: Iterable[Any],
+        batch_size: int = 32,
+        *,
+        metadata: Mapping[str, Value] | None = None,
+        explain: bool | str = False,
+    ) -> Iterator[Prediction]:
+        """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
+
+        Args:
+            images: as for `predict`, or items of `read_inputs`; taken as they are needed, so it may be endless.
+            batch_size: images in memory at a time.
+            metadata: column to value, for every image; where an item of `read_inputs` has a value of its own, that counts.
+            explain: see `predict`.
+
+        Raises:
+            UsageError: batch_size below 1, metadata that the model does not take, or a class that it does not have.
+            ModelError: the model itself fails, or has no class-activation map and one is asked for.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}, must be 1 or more")
+        self.check_explain(explain)
+        given = self.metadata_of(metadata or {})
+        numbered = enumerate(images)
+        with ThreadPoolExecutor(DECODERS) as pool:
+            while chunk := list(itertools.islice(numbered, batch_size)):
+                known = [{**given, **self._columns(image)} for _, image in chunk]
+                prepared = list(pool.map(functools.partial(self._prepare_case, keep=bool(explain)), chunk))
+                yield from self.answer(prepared, known, explain)
+
+    def blank(self, prepared: Prepared, **known: Any) -> Prediction:
+        """An answer for a prepared picture that is still to be filled in: what the gate found, and what was done to it."""
+        p = self.preprocessing
+        found = judge(prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness)
+        return Prediction(**known, notes=prepared.notes, gate=found, picture=prepared.picture)
+
+    def require_second(self) -> None:
+        """Refuse a second picture for a model of one.
+
+        Raises:
+            UsageError: with the remedy.
+        """
+        if self.artefact.record.second is None:
+            raise UsageError("second: this model was trained on one picture a case and takes no second one; leave it out")
+
+    def check_explain(self, explain: bool | str) -> None:
+        """Refuse an explanation that can't be given.
+
+        Raises:
+            UsageError: a class that the model does not have.
+            ModelError: the model has no class-activation map; with the reason.
+        """
+        if explain:
+            self.artefact.require_cam()
+        if isinstance(explain, str) and explain not in self.classes:
+            raise UsageError(
+                f"explain: no class '{explain}'{nearest(explain, self.classes)}; the model has {', '.join(self.classes)}"
+            )
+
+    def metadata_of(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Metadata for every image, by the names of the model's columns.
+
+        Raises:
+            UsageError: the model takes none, has no such column, or takes a number there.
+        """
+        if given and self.encoder is None:
+            raise UsageError("metadata: this model was trained on images alone and takes none; leave them out")
+        columns = {column.name.lower(): column for column in self.encoder.columns} if self.encoder is not None else {}
+        known: dict[str, Value] = {}
+        for name, value in given.items():
+            column = columns.get(name.strip().lower())
+            if column is None:
+                allowed = [column.name for column in columns.values()]
+                raise UsageError(f"metadata: the model has no '{name}'{nearest(name, allowed)}; it takes {', '.join(allowed)}")
+            if isinstance(column, Numeric) and not is_missing(value) and as_number(value) is None:
+                raise UsageError(f"metadata: {column.name} is '{value}', must be a number; leave it out where it is not known")
+            known[column.name] = value
+        return known
+
+    def _prepare_case(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
+        """As `_prepare`; of a model of two pictures with the second one, and the pixels of both."""
+        index, image = numbered
+        if self.artefact.record.second is None:
+            return self._prepare(numbered, keep)
+        return joined(*parts_of(image), lambda picture: self._prepare((index, picture)))
+
+    def _columns(self, image: Any) -> dict[str, Value]:
+        """Of an image's row in a CSV what the model takes and the row knows."""
+        if self.encoder is None or not isinstance(image, Item):
+            return {}
+        row = {name.strip().lower(): value for name, value in image.columns.items() if not is_missing(value)}
+        return {name: row[name.lower()] for name in self.encoder.names if name.lower() in row}
+
+    def answer(
+        self,
+        prepared: list[tuple[Prediction, NDArray[np.uint8] | None]],
+        known: list[dict[str, Value]],
+        explain: bool | str = False,
+    ) -> Iterator[Prediction]:
+        """Answers for images that are prepared: blanks to be filled in with their pixels, or finished errors with None.
+
+        Args:
+            prepared: one an image; pixels (H, W, 3) uint8 at the network's size.
+            known: metadata of each, by the names of the model's columns.
+            explain: whether each has its map, or the class that the maps are of.
+        """
+        pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
+        if not pixels:
+            yield from (blank for blank, _ in prepared)
+            return
+        known = [row for row, (_, pixels_HW3) in zip(known, prepared, strict=True) if pixels_HW3 is not None]
+        probs_BC, foreign_B, cam_BChw = self._judge(np.stack(pixels), self._encoded(known), bool(explain))
+        outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
+        rows = iter(range(len(pixels)))
+        for blank, pixels_HW3 in prepared:
+            if pixels_HW3 is None:
+                yield blank
+                continue
+            b = next(rows)
+            probabilities_C, outcome = probs_BC[b], int(outcome_B[b])
+            best = self.classes[int(probabilities_C.argmax())]
+            shown = explain if isinstance(explain, str) else best
+            order = np.argsort(-probabilities_C, kind="stable")
+            score = float(foreign_B[b]) if foreign_B is not None else None
+            problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
+            unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
+            called: dict[str, Any]
+            if self.thresholds is not None:
+                reached = zip(self.classes, probabilities_C >= self.thresholds, strict=True)
+                called = {
+                    "positive": tuple(name for name, there in reached if there),
+                    "thresholds": dict(zip(self.classes, self.thresholds.tolist(), strict=True)),
+                }
+            else:
+                called = {
+                    "predicted_class": best,
+                    "predicted_class_description": self.artefact.descriptions[best],
+                    "confidence": float(probabilities_C.max()),
+                }
+            said = tuple(f"metadata: {name} {problem}" for name, problem in problems.items())
+            reason = self.rule.reason(outcome, probabilities_C, self.classes, score)
+            beyond = tuple(words for words in said if OUTSIDE in words)
+            verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, beyond)
+            yield Prediction(
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate", "picture")},
+                cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
+                cam_class=shown if cam_BChw is not None else None,
+                cam_grade=self.artefact.cam_grade if cam_BChw is not None else None,
+                notes=(*blank.notes, *said),
+                verdict=verdict,
+                reasons=reasons,
+                metadata_unknown=tuple(unknown) if self.encoder is not None else None,
+                **called,
+                calibrated=self.calibrator.kind != "none",
+                prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
+                decision=DECISIONS[outcome],
+                abstain=DECISIONS[outcome] == "refer",
+                reason=reason,
+                ood_score=score,
+                ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
+                probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
+            )
+
+    def _encoded(self, known: list[dict[str, Value]]) -> NDArray[np.float32] | None:
+        """(B, M) metadata of images, or None for a model that takes none."""
+        if self.encoder is None:
+            return None
+        return self.encoder({name: [row.get(name) for row in known] for name in self.encoder.names})
+
+    def _prepare(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
+        """An answer still to be filled in and the network's pixels, or a finished error and None."""
+        index, image = numbered
+        known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artefact.record.accepted_leak}
+        try:
+            if isinstance(image, str | Path):
+                image = read_file(image)
+            if isinstance(image, Item):
+                known |= {"name": image.name, "image_id": image.image_id}
+                if image.data is None:
+                    return Prediction(**known, error=image.error), None
+                image = image.data
+            if isinstance(image, np.ndarray):
+                prepared = prepare_picture(_from_array(image), self.preprocessing, keep=keep)
+                known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
+            else:
+                data = image if isinstance(image, bytes) else _encode(image)
+                known["sha256"] = sha256_bytes(data)
+                prepared = prepare(data, self.preprocessing, keep=keep)
+            return self.blank(prepared, **known), prepared.pixels
+        except DataError as error:
+            return Prediction(**known, error=str(error)), None
+
+
+def _detector(artefact: Artefact) -> Detector:
+    """The out-of-distribution score of an artefact's calibration.
+
+    Raises:
+        ModelError: its arrays are not those that the calibration describes, or do not fit the model.
+    """
+    known = (artefact.record.calibration or {})["ood"]
+    return Detector.from_bytes(
+        known["kind"], known.get("shapes"), artefact.ood, classes=len(artefact.classes), width=artefact.graph.embedding_width
+    )
+
+
+def _shares(
+    prevalence: Mapping[str, float], calibration: Mapping[str, Any] | None, classes: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C,) shares of the classes where the probabilities were calibrated, and where they are to be used."""
+    known = (calibration or {}).get("shares")
+    if not isinstance(known, dict) or known.keys() != set(classes) or not all(share > 0 for share in known.values()):
+        raise UsageError(
+            "prevalence: this model is not calibrated, so its probabilities belong to no population; calibrate it first"
+        )
+    values = [prevalence.get(name) for name in classes]
+    sound = all(isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in values)
+    if prevalence.keys() != set(classes) or not sound or abs(sum(v or 0 for v in values) - 1) > 1e-3:
+        raise UsageError(f"prevalence: {dict(prevalence)} must give each of {', '.join(classes)} a share, and sum to 1")
+    return np.array([known[name] for name in classes]), np.array(values, dtype=np.float64)
+
+
+def _artefact_folder(model: Path) -> Path:
+    if (model / RECORD_NAME).exists():
+        return model
+    from dermalyze.core.run import Run  # here, not above: an artefact alone doesn't need it
+
+    run = Run(model)
+    if not run.config_path.exists():
+        raise UsageError(f"{model.name}: neither a run (config.yaml) nor an artefact ({RECORD_NAME}); give one of them")
+    return run.require(run.artefact_dir, "export")
+
+
+def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
+        raise DataError(f"an array of {pixels.dtype} {pixels.shape}; must be uint8 RGB (H, W, 3) or grey (H, W)")
+    return pixels if colour else np.repeat(pixels[:, :, None], 3, axis=2)
+
+
+def _encode(image: Any) -> bytes:
+    """A Pillow image as PNG bytes, orientation kept, so that it takes the same way as a file."""
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format="PNG", exif=image.getexif())
+    except AttributeError:
+        raise DataError(f"{type(image).__name__} is not an image; give a path, bytes, a Pillow image or an array") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"a Pillow image of mode {image.mode} that is not read; convert it to RGB") from error
+    return buffer.getvalue()

@@ -1,0 +1,75 @@
+"""An image file to what is asked about it: the network's pixels, and how the picture looks."""
+
+# Shapes: H height, W width.
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dermalyze.errors import DataError
+from dermalyze.imaging.decode import MAX_PIXELS, SERVING_FORMATS, Preprocessing, check_size, decode, to_size
+from dermalyze.imaging.preprocess import small
+from dermalyze.imaging.quality import Appraisal, appraise
+
+MIN_EDGE_PX = 8  # less is no photograph
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture, ready.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB at the network's size.
+        width, height: of the picture as it was decoded, px.
+        notes: what was done beyond decoding.
+        looks: how it looks.
+        picture: itself, upright, where it was to be kept.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    notes: tuple[str, ...]
+    looks: Appraisal
+    picture: Image.Image | None = None
+
+
+@cache  # a search of the folders of packages, otherwise one an image
+def formats() -> tuple[str, ...]:
+    """The kinds of files that are read: DICOM too where pydicom is installed."""
+    return (*SERVING_FORMATS, "DICOM") if importlib.util.find_spec("pydicom") is not None else SERVING_FORMATS
+
+
+def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, keep: bool = False) -> Prepared:
+    """Decode one file and bring it to the network's size.
+
+    Raises:
+        ImageError: it is no image that is read; see `decode`.
+        DataError: an edge is too short.
+    """
+    decoded = decode(data, formats=formats(), max_pixels=max_pixels, least=preprocessing.least)
+    return prepare_picture(decoded.image, preprocessing, decoded.notes, keep=keep)
+
+
+def prepare_picture(
+    picture: NDArray[np.uint8] | Image.Image, preprocessing: Preprocessing, notes: tuple[str, ...] = (), *, keep: bool = False
+) -> Prepared:
+    """Bring pixels to the network's size.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, or Pillow's image of mode RGB.
+
+    Raises:
+        DataError: an edge is too short, or the picture has too many pixels.
+    """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    check_size(*image.size)
+    if min(image.size) < MIN_EDGE_PX:
+        raise DataError(f"{image.width} x {image.height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
+    return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)

@@ -1,0 +1,146 @@
+"""What computes the network: ONNX Runtime, or OpenVINO where that is installed, agrees and is faster here."""
+
+# Shapes: B images, H height, W width, C classes, D width of the embedding.
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.artifact.artifact import GRAPH_NAME, Artefact
+from dermalyze.artifact.graph import ANSWERS, CAM, Answer, Floats
+from dermalyze.artifact.onnx_prune import prune
+from dermalyze.artifact.onnx_session import brief
+from dermalyze.artifact.self_test import PICTURES, SEED, TOLERANCE, reference_pictures
+from dermalyze.calibration.recipes import softmax
+from dermalyze.core.machine import pass_threads
+from dermalyze.core.progress import say
+from dermalyze.errors import MissingExtraError, ModelError, UsageError
+
+Provider = Literal["auto", "onnxruntime", "openvino"]
+PROVIDERS: tuple[Provider, ...] = ("auto", "onnxruntime", "openvino")
+PASSES = 5  # timed, one picture each; the fastest counts
+GAIN = 1.05  # less is not worth another library
+
+
+def choose_provider(artefact: Artefact, folder: Path, provider: str, threads: int | None = None) -> str:
+    """Have the asked or the faster library compute the artefact's answers; says in one line what came of `auto`.
+
+    OpenVINO is taken only where its probabilities for the reference pictures are ONNX Runtime's within `TOLERANCE`.
+
+    Args:
+        artefact: opened; its graph is changed.
+        folder: where it lies; the graph is read once more, and must be the same.
+        provider: "onnxruntime"; "openvino"; or "auto": measured here, a few passes of each.
+        threads: CPU threads of one pass; None: one a core.
+
+    Returns:
+        "onnxruntime" or "openvino".
+
+    Raises:
+        UsageError: no such provider.
+        MissingExtraError: "openvino" is asked for and not installed.
+        ModelError: "openvino" is asked for and refuses the graph, or gives other numbers.
+    """
+    if provider not in PROVIDERS:
+        raise UsageError(f"provider '{provider}' is not one of {', '.join(PROVIDERS)}")
+    if provider == "onnxruntime":
+        return provider
+    try:
+        data = (folder / GRAPH_NAME).read_bytes()
+        if hashlib.sha256(data).hexdigest() != artefact.model_sha256:
+            raise ModelError(f"{GRAPH_NAME}: changed while it was opened; open it again")
+        answer = open_openvino(prune(data, [CAM], GRAPH_NAME), threads)
+        difference = _difference(artefact, answer)
+    except (MissingExtraError, ModelError) as error:
+        if provider == "openvino":
+            raise
+        if not isinstance(error, MissingExtraError):
+            say(f"provider: onnxruntime; openvino cannot be used here: {error}")
+        return "onnxruntime"
+    if not difference <= TOLERANCE:
+        said = f"openvino's probabilities differ by {difference:.1e} (allowed {TOLERANCE:.0e})"
+        if provider == "openvino":
+            raise ModelError(f"provider: {said}; use onnxruntime")
+        say(f"provider: onnxruntime; {said}")
+        return "onnxruntime"
+    if provider == "auto":
+        seconds = {name: _fastest(artefact, way) for name, way in (("onnxruntime", None), ("openvino", answer))}
+        chosen = "openvino" if seconds["openvino"] * GAIN < seconds["onnxruntime"] else "onnxruntime"
+        times = ", ".join(f"{name} {1000 * taken:.1f} ms" for name, taken in seconds.items())
+        say(f"provider: {chosen} ({times} a picture)")
+        if chosen == "onnxruntime":
+            return chosen
+    artefact.graph.answer_by("openvino", answer)
+    return "openvino"
+
+
+def open_openvino(data: bytes, threads: int | None) -> Answer:
+    """A graph compiled by OpenVINO for this processor, in 32-bit arithmetic.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        ModelError: it refuses the graph.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # a model's use is nobody else's business
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("--provider openvino", "openvino") from error
+    try:
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        more = {"INFERENCE_NUM_THREADS": pass_threads(threads)}
+        compiled = openvino.Core().compile_model(openvino.Core().read_model(data, b""), "CPU", {**settings, **more})
+    except Exception as error:  # its exceptions have no base of their own
+        raise ModelError(f"{GRAPH_NAME}: openvino refuses it: {brief(error)}; use onnxruntime") from error
+
+    def answer(names: tuple[str, ...], inputs: dict[str, NDArray[Any]]) -> list[Floats]:
+        request = compiled.create_infer_request()  # one a call: requests are not shared between threads
+        found = request.infer(inputs)
+        return [np.array(found[name], dtype=np.float32) for name in names]
+
+    return answer
+
+
+def _inputs(artefact: Artefact, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    metadata = artefact.record.metadata
+    known = {} if metadata is None else {"metadata": np.tile(np.array(metadata.blank, np.float32), (len(pictures), 1))}
+    return {"images": pictures, **known}
+
+
+def _pictures(artefact: Artefact, count: int) -> NDArray[np.uint8]:
+    return reference_pictures(SEED, count, artefact.preprocessing["height"], artefact.preprocessing["width"])
+
+
+def _difference(artefact: Artefact, answer: Answer) -> float:
+    """Largest difference of a probability from ONNX Runtime's, over the reference pictures together and alone."""
+    pictures, differences = _pictures(artefact, PICTURES), []
+    for batch in (pictures, pictures[:1]):
+        try:
+            (logits_BC,) = answer(("logits",), _inputs(artefact, batch))
+        except Exception as error:
+            raise ModelError(f"{GRAPH_NAME}: openvino fails on it: {brief(error)}; use onnxruntime") from error
+        differences.append(np.abs(softmax(logits_BC) - softmax(artefact.run(batch)[0])).max())
+    return float(np.max(differences))  # NaN where one is: it is not at most the tolerance
+
+
+def _fastest(artefact: Artefact, answer: Answer | None) -> float:
+    """Seconds of the fastest of a few passes of one picture."""
+    picture = _pictures(artefact, 1)
+
+    def one() -> object:
+        return artefact.run(picture) if answer is None else answer(ANSWERS, _inputs(artefact, picture))
+
+    one()
+    taken = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        one()
+        taken.append(time.perf_counter() - started)
+    return min(taken)

@@ -1,0 +1,175 @@
+"""Behind `dermalyze verify`: is an artefact still the one that was published, and does it still give its answers?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dermalyze.artifact.artifact import RECORD_NAME, Artefact, parse_record
+from dermalyze.artifact.self_test import TOLERANCE, calibrator_of, difference
+from dermalyze.core.atomic import sha256_file
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.errors import DermalyzeError, ModelError, ResourceError, UsageError
+from dermalyze.tasks.base import TASKS
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        passed: whether it is as recorded; None: there was nothing to compare with.
+        found: in words, one line.
+    """
+
+    name: str
+    passed: bool | None
+    found: str
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What `verify` found.
+
+    Attributes:
+        name: of the folder.
+        sha256: of `artefact.json`, the identity of the whole model; empty where there is none.
+        checks: in order.
+    """
+
+    name: str
+    sha256: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        checks = [check.__dict__ for check in self.checks]
+        return {"name": self.name, "sha256": self.sha256, "passed": self.passed, "checks": checks, "disclaimer": DISCLAIMER}
+
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        width = max(len(check.name) for check in self.checks)
+        words = {True: "good", False: "BAD", None: "-"}
+        rows = [f"{check.name:{width}}  {words[check.passed]:4}  {check.found}" for check in self.checks]
+        return [*rows, f"{self.name}: {'as published' if self.passed else 'NOT as published'}", DISCLAIMER]
+
+
+def verify(model: str | Path, *, threads: int | None = None) -> VerifyResult:
+    """Hash every file again, and ask for the recorded answers to the reference pictures again.
+
+    Args:
+        model: the folder of an artefact; or a run, whose manifest, split and best weights are looked at as well.
+        threads: CPU threads of one pass; None: one a core.
+
+    Raises:
+        UsageError: neither a run nor an artefact.
+
+    Example:
+        assert verify("outputs/first").passed
+    """
+    folder, further = Path(model), []
+    if not (folder / RECORD_NAME).exists():
+        from dermalyze.core.run import Run  # here, not above: an artefact alone doesn't need it
+
+        run = Run(folder)
+        if not run.config_path.exists():
+            raise UsageError(f"{folder.name}: neither a run (config.yaml) nor an artefact ({RECORD_NAME}); give one of them")
+        folder = run.require(run.artefact_dir, "export")
+        further = list(_of_run(run, folder))
+    checks = [*_of_artefact(folder, threads), *further]
+    try:
+        sha256 = sha256_file(folder / RECORD_NAME)
+    except OSError:
+        sha256 = ""
+    return VerifyResult(folder.name, sha256, tuple(checks))
+
+
+def _of_artefact(folder: Path, threads: int | None) -> Iterator[Check]:
+    try:
+        record = parse_record((folder / RECORD_NAME).read_bytes())
+    except FileNotFoundError:
+        yield Check(RECORD_NAME, False, "is missing")
+        return
+    except OSError as error:
+        raise ResourceError(f"{RECORD_NAME}: cannot be read: {error.strerror}") from error
+    except ModelError as error:
+        yield Check(RECORD_NAME, False, str(error))
+        return
+    yield Check(RECORD_NAME, True, f"format {record.schema_version}, {len(record.classes)} classes, recipe {record.recipe}")
+    for name, expected in record.named.items():
+        yield _hashed(folder / name, expected, name)
+    try:
+        artefact = Artefact.open(folder, threads=threads)
+    except DermalyzeError as error:
+        yield Check("opens", False, str(error))
+        return
+    yield Check("opens", True, "files, graph and weights are what the record says, and nothing else is there")
+    yield _answers(artefact)
+    yield Check("class-activation map", None, _map_of(artefact))
+    yield Check("calibration", None, f"fitted on {record.calibration['images']} images" if record.calibration else "none")
+    yield Check("evaluation", None, "of these very answers" if record.evaluation_files else "none")
+
+
+def _answers(artefact: Artefact) -> Check:
+    """The reference pictures, asked again."""
+    name, record = "reference answers", artefact.record
+    if record.reference is None:
+        return Check(name, None, "none recorded (exported by an older version); export it again to have some")
+    size = (artefact.preprocessing["height"], artefact.preprocessing["width"])
+    try:
+        task = TASKS[record.task]
+        calibrator = calibrator_of(task, record.calibration, len(artefact.classes))
+        worst = difference(record.reference.model_dump(), artefact.run, artefact.recipe, calibrator, size, task)
+    except DermalyzeError as error:
+        return Check(name, False, str(error))
+    except ValueError:
+        worst = float("inf")
+    count = record.reference.pictures
+    if worst == float("inf"):
+        return Check(name, False, "the record's pictures or probabilities are not those that this version makes")
+    said = f"{count} synthetic pictures, probabilities differ by at most {worst:.1e} (allowed {TOLERANCE:.0e})"
+    return Check(name, worst <= TOLERANCE, said)
+
+
+def _map_of(artefact: Artefact) -> str:
+    cam = artefact.record.cam
+    if cam is None:
+        return "none (exported by an older version)"
+    return f"{cam.height} x {cam.width} places; {artefact.cam_grade.words}" if cam.kind != "none" else f"none: {cam.reason}"
+
+
+def _hashed(path: Path, expected: str, name: str) -> Check:
+    try:
+        found = sha256_file(path) if path.is_file() and not path.is_symlink() else None
+    except OSError as error:
+        return Check(name, False, f"cannot be read: {error.strerror}")
+    if found is None:
+        return Check(name, False, "is missing, or no plain file")
+    said = f"SHA-256 {found[:12]}…" + ("" if found == expected else f", recorded {expected[:12]}…")
+    return Check(name, found == expected, said)
+
+
+def _of_run(run: Any, folder: Path) -> Iterator[Check]:
+    """What the artefact was made from, where it is still there."""
+    try:
+        record = parse_record((folder / RECORD_NAME).read_bytes())
+        certificate = run.certificate()
+    except (OSError, DermalyzeError) as error:
+        yield Check("run", False, str(error))
+        return
+    made_from = record.created_from
+    yield Check(
+        "manifest", certificate["manifest_sha256"] == made_from.get("manifest_sha256"), "that of the split, and of the artefact"
+    )
+    for part, expected in (certificate.get("files") or {}).items():
+        yield _hashed(run.split_path(part), str(expected), run.split_path(part).name)
+    if run.best_weights_path.exists():
+        yield _hashed(run.best_weights_path, str(made_from.get("weights_sha256")), run.best_weights_path.name)

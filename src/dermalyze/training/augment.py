@@ -1,0 +1,309 @@
+"""Random changes of training images, a batch at a time, on whatever device the batch is on.
+
+Every random number comes from (seed, epoch, draw position), so an image's augmentation depends on neither the batch it is
+in nor the number of workers. Flip, rotation, shift and zoom are one affine map and one resampling; brightness, contrast,
+saturation and hue are one 3x4 colour matrix; what is switched off costs nothing.
+"""
+
+# Shapes: B images, H x W pixels, C classes.
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.special import betaincinv
+from torch import Tensor
+
+from dermalyze.config.train import AugmentSpec
+from dermalyze.rng import AUGMENT, MIX, POLICY, Floats, uniforms
+from dermalyze.training.auto_augment import AUTO, COLUMNS, Round
+from dermalyze.training.warp import perspective, warp
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What `AugmentSpec` leaves open. Same names and units; 0 (scale: 1 to 1) is off."""
+
+    hflip: float = 0.0
+    vflip: float = 0.0
+    rotate_deg: float = 0.0
+    translate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    cutout: float = 0.0
+    perspective: float = 0.0
+    ops: int = 0
+    magnitude: int = 0
+    affine_deg: float = 0.0
+    """a second, independent rotation that adds to the first; off when the spec gives rotate_deg"""
+
+
+POLICIES: dict[str, Policy] = {
+    "none": Policy(),
+    # The frame stays as it is: for small sets of standardised pictures, and as a cautious baseline.
+    "conservative": Policy(hflip=0.5, vflip=0.5, brightness=0.1, contrast=0.1),
+    # The Dermalyze document's list: rotation 25 degrees, then an affine map with 15 more.
+    "standard": Policy(
+        hflip=0.5,
+        vflip=0.3,
+        rotate_deg=25.0,
+        affine_deg=15.0,
+        translate=0.1,
+        scale=(0.9, 1.1),
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.1,
+        blur=0.1,
+        cutout=0.1,
+    ),
+    # A lesion has no upright: any angle. Light goes further than the document's; hue less far, since it carries the diagnosis.
+    "strong": Policy(
+        hflip=0.5,
+        vflip=0.5,
+        rotate_deg=180.0,
+        translate=0.15,
+        scale=(0.8, 1.25),
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.05,
+        blur=0.2,
+        cutout=0.25,
+    ),
+    # Made for photographs: solarizing, inverting or equalizing a lesion changes the colours that its diagnosis rests on.
+    "randaugment": Policy(hflip=0.5, vflip=0.5, ops=2, magnitude=9),
+    "trivialaugment": Policy(hflip=0.5, vflip=0.5, ops=1),
+    "autoaugment": Policy(hflip=0.5, vflip=0.5, ops=2),
+}
+
+# Column of each random number. Fixed, so that switching one change on or off leaves the others as they were.
+_COLUMNS = (
+    "hflip", "vflip", "rotate", "affine", "shift_x", "shift_y", "scale", "brightness", "contrast", "saturation", "hue",
+    "blur", "sigma", "cutout", "area", "aspect", "top", "left", *(f"corner_{i}" for i in range(8)),
+)  # fmt: skip
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as the grey of Pillow and torchvision
+_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+_SIGMA = (0.1, 2.0)  # blur in pixels where the short edge has 224
+_AREA = (0.02, 0.15)  # cutout's share of the image
+_CHUNK_PX = 500_000
+_ASPECT = 3.0  # cutout's height / width within 1/3 .. 3
+
+
+def resolve(spec: AugmentSpec) -> Policy:
+    """The spec's policy with the fields given in the spec put over it.
+
+    >>> resolve(AugmentSpec(policy="standard", rotate_deg=90, blur=0)).affine_deg
+    0.0
+    """
+    given = {f.name: getattr(spec, f.name) for f in fields(Policy) if getattr(spec, f.name, None) is not None}
+    if "rotate_deg" in given:
+        given["affine_deg"] = 0.0
+    return replace(POLICIES[spec.policy], **given)
+
+
+@torch.no_grad()
+def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: npt.ArrayLike) -> Tensor:
+    """Randomly changed images.
+
+    Colour jitter draws factors uniform in 1 ± brightness, contrast and saturation and a hue turn uniform in ± hue, and clips
+    once at the end. A perspective moves each corner inwards by a share of half the edge, uniform in 0 to `perspective`. What
+    the map uncovers is filled by reflection. Blur draws its sigma from 0.1 to 2 pixels at a short edge of 224, cutout a
+    rectangle of 2 to 15 % of the area, filled with the image's mean colour. The operations of `auto_augment` come before all.
+
+    Args:
+        images_BHW3: uint8 RGB, any device; not changed.
+        spec: `train.augment`; mixup and cutmix are `mix`'s.
+        seed, epoch: the address of the random numbers.
+        positions_B: draw position of each image within the epoch.
+
+    Returns:
+        (B, 3, H, W) float32 in 0..1, not normalised, laid out channels last.
+
+    >>> images = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8)
+    >>> augment(images, AugmentSpec(policy="none"), seed=42, epoch=0, positions_B=[0])[0, 0]
+    tensor([[0.2000, 0.2000],
+            [0.2000, 0.2000]])
+    """
+    batch, height, width, _ = images_BHW3.shape
+    device = images_BHW3.device
+    policy = resolve(spec)
+    drawn = uniforms(seed, epoch, positions_B, len(_COLUMNS), stream=AUGMENT)
+    rounds: list[Round] = []
+    if spec.policy in AUTO:
+        random_BR4 = uniforms(seed, epoch, positions_B, policy.ops * COLUMNS, stream=POLICY).reshape(batch, policy.ops, COLUMNS)
+        rounds = AUTO[spec.policy](random_BR4, policy.magnitude)
+    # On a CPU a few images at a time: what lies between the steps then stays in the cache, which halves the time.
+    chunk = max(1, _CHUNK_PX // (height * width)) if device.type == "cpu" else max(1, batch)
+    out = torch.empty(batch, 3, height, width, device=device, memory_format=torch.channels_last)
+    with torch.autocast(device.type, enabled=False):
+        for first in range(0, batch, chunk):
+            random = dict(zip(_COLUMNS, drawn[first : first + chunk].T, strict=True))
+            part = images_BHW3[first : first + chunk]
+            for changes in rounds:
+                part = changes.apply(part, first)
+            out[first : first + chunk] = _augment(part, policy, random)
+    return out
+
+
+def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> Tensor:
+    height, width = images_BHW3.shape[1:3]
+    fill_B3 = mean_B3 = _mean_colours(images_BHW3) if policy.contrast or policy.cutout else np.zeros((len(images_BHW3), 3))
+    flip_x, flip_y = random["hflip"] < policy.hflip, random["vflip"] < policy.vflip
+    if policy.rotate_deg or policy.affine_deg or policy.translate or policy.scale != (1.0, 1.0) or policy.perspective:
+        matrix = _affine(policy, random, flip_x, flip_y, height / width)
+        if policy.perspective:
+            inward = policy.perspective * np.stack([random[f"corner_{i}"] for i in range(8)], -1).reshape(-1, 4, 2)
+            whole = np.concatenate([matrix, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(matrix), 1, 3))], 1)
+            matrix = whole @ perspective(inward)
+        images = warp(images_BHW3, matrix)
+    else:
+        images = _flip(images_BHW3, flip_x, flip_y).permute(0, 3, 1, 2).float()
+    if policy.brightness or policy.contrast or policy.saturation or policy.hue:
+        matrix_B33, offset_B = _colour(policy, random, mean_B3)
+        images = _recolour(images, matrix_B33, offset_B)
+        fill_B3 = (matrix_B33 @ mean_B3[:, :, None])[:, :, 0] + offset_B[:, None]
+    else:
+        images, fill_B3 = images.div_(255.0), mean_B3 / 255
+    if len(chosen := np.flatnonzero(random["blur"] < policy.blur)):
+        sigma_K = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * random["sigma"][chosen]) * min(height, width) / 224
+        rows = torch.from_numpy(chosen).to(images.device)
+        images[rows] = _blur(images[rows], sigma_K)
+    for row in np.flatnonzero(random["cutout"] < policy.cutout):
+        area = (_AREA[0] + (_AREA[1] - _AREA[0]) * random["area"][row]) * height * width
+        aspect = _ASPECT ** (2 * random["aspect"][row] - 1)
+        edge_y = min(height, max(1, round(math.sqrt(area * aspect))))
+        edge_x = min(width, max(1, round(math.sqrt(area / aspect))))
+        top, left = int(random["top"][row] * (height - edge_y + 1)), int(random["left"][row] * (width - edge_x + 1))
+        fill = images.new_tensor(fill_B3[row].clip(0, 1))[:, None, None]
+        images[row, :, top : top + edge_y, left : left + edge_x] = fill
+    return images
+
+
+def _mean_colours(images_BHW3: Tensor) -> Floats:
+    """(B, 3) mean of each channel, 0..255, from a grid of at most about 50 x 50 pixels: it need not be exact."""
+    step_y, step_x = (max(1, edge // 48) for edge in images_BHW3.shape[1:3])
+    sample = images_BHW3[:, ::step_y, ::step_x].to(torch.int32)
+    total = sample.sum(dim=(1, 2)).cpu().numpy()  # integers: the same sum in any order
+    return np.asarray(total / (sample.shape[1] * sample.shape[2]))
+
+
+def _affine(
+    policy: Policy, random: dict[str, Floats], flip_x: npt.NDArray[np.bool_], flip_y: npt.NDArray[np.bool_], ratio: float
+) -> Floats:
+    """(B, 2, 3) maps from output to input, in coordinates -1..1; `ratio` is height / width, so that circles stay circles."""
+    angle = np.radians(policy.rotate_deg * (2 * random["rotate"] - 1) + policy.affine_deg * (2 * random["affine"] - 1))
+    zoom = policy.scale[0] + (policy.scale[1] - policy.scale[0]) * random["scale"]
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    linear = np.stack([np.stack([cos, sin * ratio], -1), np.stack([-sin / ratio, cos], -1)], 1)
+    shift = 2 * policy.translate * (2 * np.stack([random["shift_x"], random["shift_y"]], -1) - 1)
+    offset = -(linear @ shift[:, :, None])
+    sign = np.where(np.stack([flip_x, flip_y], -1), -1.0, 1.0)[:, :, None]
+    return np.asarray(np.concatenate([linear, offset], 2) * sign)
+
+
+def _flip(images_BHW3: Tensor, flip_x: npt.NDArray[np.bool_], flip_y: npt.NDArray[np.bool_]) -> Tensor:
+    """Exact flips, without resampling."""
+    images = images_BHW3
+    for flips, axis in ((flip_x, 2), (flip_y, 1)):
+        if len(rows := np.flatnonzero(flips)):
+            images = images.clone() if images is images_BHW3 else images
+            index = torch.from_numpy(rows).to(images.device)
+            images[index] = images[index].flip(axis)
+    return images
+
+
+def _colour(policy: Policy, random: dict[str, Floats], mean_B3: Floats) -> tuple[Floats, Floats]:
+    """(B, 3, 3) matrices and (B,) offsets of all channels, from 0..255 to 0..1.
+
+    Brightness scales; contrast scales about the mean grey; saturation scales, and hue turns, the plane of chroma (YIQ), which
+    leaves greys alone. All are linear, so they compose.
+    """
+    bright, contrast, saturation = (
+        1 + getattr(policy, name) * (2 * random[name] - 1) for name in ("brightness", "contrast", "saturation")
+    )
+    angle = 2 * np.pi * policy.hue * (2 * random["hue"] - 1)
+    cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)
+    one, zero = np.ones_like(cos), np.zeros_like(cos)
+    turn = np.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).reshape(-1, 3, 3)
+    matrix = (bright * contrast)[:, None, None] * (_FROM_YIQ @ turn @ _TO_YIQ) / 255
+    offset = (1 - contrast) * bright * (mean_B3 @ _LUMA) / 255
+    return matrix, np.asarray(offset)
+
+
+def _recolour(images: Tensor, matrix_B33: Floats, offset_B: Floats) -> Tensor:
+    batch, _, height, width = images.shape
+    matrix = torch.from_numpy(matrix_B33.astype(np.float32)).to(images.device)
+    offset = torch.from_numpy(offset_B.astype(np.float32)).to(images.device)
+    flat = torch.bmm(matrix, images.reshape(batch, 3, height * width))
+    return flat.add_(offset[:, None, None]).clamp_(0.0, 1.0).view(batch, 3, height, width)
+
+
+def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:
+    """Gaussian blur, a sigma an image, as two one-dimensional convolutions."""
+    count, channels, height, width = images_K3HW.shape
+    radius = max(1, math.ceil(3 * float(sigma_K.max())))
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma_K[:, None]) ** 2)
+    kernel /= kernel.sum(1, keepdims=True)
+    weight = torch.from_numpy(kernel.astype(np.float32)).to(images_K3HW.device).repeat_interleave(channels, 0)[:, None, None, :]
+    flat = images_K3HW.reshape(1, count * channels, height, width)
+    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), weight, groups=count * channels)
+    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), weight.transpose(2, 3), groups=count * channels)
+    return flat.view(count, channels, height, width)
+
+
+@torch.no_grad()
+def mix(images: Tensor, target_BC: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix: each image blended with, or pasted over by a box of, another of the batch, and the targets likewise.
+
+        lambda ~ Beta(a, a);   target = lambda t + (1 - lambda) t_other
+
+    One lambda and one box a batch. Where both are on, a fair coin decides. Where both are off, the arguments come back.
+
+    Args:
+        images: (B, 3, H, W) float, not changed.
+        target_BC: float, rows sum to 1.
+        spec: its `mixup` and `cutmix` are the Beta parameters, 0 is off.
+        seed, epoch, step: the address of the random numbers.
+
+    Returns:
+        Images and target_BC, new tensors.
+
+    Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899
+    """
+    if not (spec.mixup or spec.cutmix):
+        return images, target_BC
+    coin, share, top, left, *ranks = uniforms(seed, epoch, [step], 4 + len(images), stream=MIX)[0]
+    other = torch.from_numpy(np.argsort(ranks, kind="stable")).to(images.device)
+    cut = bool(spec.cutmix) and (not spec.mixup or coin < 0.5)
+    beta = spec.cutmix if cut else spec.mixup
+    keep = float(betaincinv(beta, beta, share))  # the inverse of Beta's distribution function
+    if cut:
+        images, keep = _paste(images, other, keep, top, left)
+    else:
+        images = torch.lerp(images[other], images, keep)
+    return images, torch.lerp(target_BC[other], target_BC, keep)
+
+
+def _paste(images: Tensor, other: Tensor, keep: float, top: float, left: float) -> tuple[Tensor, float]:
+    """Paste a box of 1 - keep of the area, cut at the frame; returns the images and the share that was really kept."""
+    height, width = images.shape[2:]
+    edge = math.sqrt(1 - keep)
+    (y0, y1), (x0, x1) = (
+        (max(0, round(size * (at - edge / 2))), min(size, round(size * (at + edge / 2))))
+        for size, at in ((height, top), (width, left))
+    )
+    images = images.clone()
+    images[:, :, y0:y1, x0:x1] = images[other, :, y0:y1, x0:x1]
+    return images, 1 - (y1 - y0) * (x1 - x0) / (height * width)

@@ -1,0 +1,352 @@
+"""Is it real? Trainings and tests whose outcome is known beforehand, and what they say about this run and its set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dermalyze.audit.metadata_baseline import metadata_model
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
+from dermalyze.core.atomic import write_json
+from dermalyze.core.progress import say
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run, differences, read_json
+from dermalyze.data.manifest import read_classes, read_manifest
+from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.errors import DataError, UsageError, nearest
+from dermalyze.imaging.decode import Preprocessing
+from dermalyze.metrics.bootstrap import Estimate, estimates
+from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores
+from dermalyze.metrics.difference import Scored, compare
+from dermalyze.report.controls import line
+from dermalyze.report.evaluation import versions
+from dermalyze.rng import permutation
+from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.workflows.control_pictures import Pictures, with_parts
+from dermalyze.workflows.shortcuts import TOLERANCE, Judging, exchange_borders, planted_mark, telling
+from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
+
+FITS = {"shuffled": 1, "metadata": 0, "lesion": 1, "background": 1, "border": 1, "shortcut": 0, "planted": 1}
+"""Every control, and how many trainings it takes; `lesion`, `background` and `border` share one more, on whole pictures."""
+PAINTED = ("lesion", "background", "border")
+STEPS = ("split", "train", "export", "probe")
+SHUFFLE = 5  # stream of ops.counter
+
+
+@dataclass(frozen=True)
+class ControlsResult:
+    """What the controls found.
+
+    Attributes:
+        found: the content of report/controls.json.
+        path: that file.
+    """
+
+    found: dict[str, Any]
+    path: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**self.found, "file": str(self.path)}
+
+    def lines(self) -> list[str]:
+        """Lines for a person: one a control, with its verdict."""
+        c = self.found
+        return [
+            f"{c['title']}: trainings of {c['settings']['epochs']} epochs",
+            *(line(name, control) for name, control in c["controls"].items()),
+            *c["notes"],
+            f"file: {self.path}; it comes onto the page with: dermalyze evaluate RUN",
+            c["disclaimer"],
+        ]
+
+
+def controls(
+    run: Run, spec: ExperimentSpec, *, only: Sequence[str] = (), epochs: int = 6, sets: Sequence[str] = ()
+) -> ControlsResult:
+    """Try what must fail, and what must not succeed; see `FITS` for the names.
+
+    - shuffled: labels dealt out again among the lesions of each part. The interval of the macro AUROC must cover .5.
+    - metadata: age, sex, site and source without a picture, beside the run's own model.
+    - lesion, background, border: the lesion alone (all else in its mean colour), all but the lesion's box, a border ring
+      without that box. What tells the class without the lesion is a give-away of the set (Bissoto et al. 2019,
+      arXiv:1904.08818).
+    - shortcut: the run's own model on test pictures with the border of another picture: of the same class, or of another
+      class. The difference is what the model takes from borders.
+    - planted: a mark of ink in training pictures of one class; the measure of `shortcut` must find it.
+
+    Trainings are ordinary runs in `RUN/controls/`, continued where they stopped. Controls done before with the same settings
+    stay in the file.
+
+    Args:
+        run: prepared and split; exported, for `shortcut`.
+        spec: its experiment. Early stopping is off in the trainings, and the recipe is `plain`.
+        only: some controls; default: all that can be done.
+        epochs: of each training.
+        sets: further settings of the trainings, such as `preprocess.size=[96,128]`; not of data or split.
+
+    Raises:
+        UsageError: unknown names; not split, or not exported and `shortcut` asked for; other settings than were begun with.
+        DataError: `lesion` or `background` asked for on a set without lesion masks.
+        LeakError: the split leaks.
+        InterruptedRunError: a signal came; the same call goes on.
+        DermalyzeError: whatever a training refuses.
+    """
+    require_multiclass(spec, "controls")
+    for name in only:
+        if name not in FITS:
+            raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")
+    if spec.model.second is not None:
+        raise UsageError("controls: not made for models of two pictures a case yet; use a run without model.second")
+    run.probe_write()
+    require_no_leak(run, None)
+    work = Work.begin(run, settings_of_fits(spec, epochs, sets, "controls"))
+    names = [name for name in FITS if name in (only or FITS)]
+    cannot = {name: why for name in names if (why := work.why_not(name)) is not None}
+    if only and cannot:
+        first, (error, reason) = next(iter(cannot.items()))
+        raise error(f"--only {first}: {reason}")
+    todo = [name for name in names if name not in cannot]
+    fits = sum(FITS[name] for name in todo) + any(name in PAINTED for name in todo)
+    train = int((work.parts == "train").sum())
+    cost = "no training"
+    if fits:
+        cost = f"{fits} trainings of {epochs} epochs over {train} images{guess(run, work.small, train, fits)}"
+    say(f"controls {', '.join(todo)}: {cost}")
+    work.pictures.paint([name for name in todo if name in (*PAINTED, "planted")], work.target, work.parts)
+    found: dict[str, Any] = {
+        name: {"verdict": "not estimable", "why": why.partition(";")[0]} for name, (_, why) in cannot.items()
+    }
+    for number, name in enumerate(todo, start=1):
+        say(f"control {number}/{len(todo)}: {name}")
+        found[name] = CONTROLS[name](work)
+        say(line(name, found[name]))
+        store(work, found)
+    return ControlsResult(store(work, found), run.controls_path)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the controls share.
+
+    Attributes:
+        run, small: the outer run, and the experiment of the trainings.
+        frame, parts: usable manifest rows with `group`, and the part of each.
+        classes: in the order of the model's outputs.
+        target: the class whose training pictures are marked.
+        pictures: at the size of the trainings.
+    """
+
+    run: Run
+    small: ExperimentSpec
+    frame: pd.DataFrame
+    parts: pd.Series
+    classes: list[str]
+    target: str
+    pictures: Pictures
+
+    @classmethod
+    def begin(cls, run: Run, small: ExperimentSpec) -> Work:
+        frame, parts = read_division(run)
+        classes = read_classes(run)
+        counts = frame.loc[parts == "train", "label"].value_counts()
+        target = "mel" if "mel" in classes else sorted(classes, key=lambda name: -int(counts.get(name, 0)))[1]
+        return cls(run, small, frame, parts, classes, target, Pictures(run, small, frame))
+
+    @property
+    def judging(self) -> Judging:
+        e = self.small.evaluate
+        return Judging(self.classes, e.resamples, e.level, e.seed)
+
+    @property
+    def part_of(self) -> dict[str, str]:
+        return dict(zip(self.frame["image_id"], self.parts, strict=True))
+
+    def why_not(self, name: str) -> tuple[type[UsageError | DataError], str] | None:
+        """Why a control cannot be done."""
+        if name in ("lesion", "background") and not self.pictures.has_masks:
+            return DataError, "the set has no lesion masks; leave it out, or name them in a mask_path column and prepare again"
+        if name == "shortcut" and not self.run.describe()["export"]:
+            return UsageError, f"the run has no exported model; run first: dermalyze export {self.run.root}"
+        return None
+
+    def trained(self, kind: str, spec: ExperimentSpec, manifest: pd.DataFrame) -> Run:
+        """An inner run, trained and probed."""
+        spec = spec.model_copy(update={"name": f"{spec.name[:60]} {kind}"})
+        sub = begin(self.run, self.run.control_run(kind), spec, manifest, "controls")
+        fit(sub, accept_leak=None, steps=STEPS, again=f"dermalyze controls {self.run.root}")
+        return sub
+
+    def tested(self, sub: Run) -> Predictions:
+        """An inner run's predictions of the test part."""
+        return read_predictions(sub.predictions_path("test", self.small.inference.recipe))
+
+    def whole(self) -> Predictions:
+        """What the same budget reaches on whole pictures; trained once."""
+        return self.tested(self.trained("whole", self.small, with_parts(read_manifest(self.run), self.part_of)))
+
+    def areas(self, p: Predictions) -> dict[str, Any]:
+        """Macro AUROC, and each class's with intervals that hold for all classes together (Bonferroni)."""
+        scores, j = Scores(p.labels, p.probs()), self.judging
+        options: dict[str, Any] = {"resamples": j.resamples, "seed": j.seed, "names": self.classes}
+        macro = estimates(scores, p.groups, {"macro": METRICS["macro_auroc"]}, level=j.level, **options)["macro"]
+        each = estimates(scores, p.groups, {"each": PER_CLASS_METRICS["auroc"]}, level=j.class_level, **options)["each"]
+        assert isinstance(macro, Estimate)
+        assert isinstance(each, list)
+        return {
+            "images": len(p),
+            "groups": len(set(p.groups)),
+            "macro_auroc": macro.as_dict(),
+            "per_class": {name: found.as_dict() for name, found in zip(self.classes, each, strict=True)},
+            "class_level": j.class_level,
+        }
+
+
+# -- the controls ---------------------------------------------------------------------------------------------------------
+
+
+def shuffled(work: Work) -> dict[str, Any]:
+    """Train and test on labels that say nothing."""
+    manifest = with_parts(read_manifest(work.run), work.part_of)
+    label_of = dict(zip(work.frame["image_id"], shuffle(work.frame, work.parts, work.small.seed), strict=True))
+    manifest["label"] = [label_of.get(i, label) for i, label in zip(manifest["image_id"], manifest["label"], strict=True)]
+    found = work.areas(work.tested(work.trained("shuffled", work.small, manifest)))
+    macro = found["macro_auroc"]
+    if macro["low"] is None:
+        return {"verdict": "not estimable", "why": macro["note"], **found}
+    return {"verdict": "holds" if macro["low"] <= 0.5 <= macro["high"] else "suspicious", **found}
+
+
+def metadata(work: Work) -> dict[str, Any]:
+    """How much age, sex, site and source tell without a picture, beside the run's own model where it has been judged."""
+    found = metadata_model(work.frame)
+    if found is None:
+        return {"verdict": "not estimable", "why": "no column of age, sex, site or source varies"}
+    own = read_json(work.run.evaluation_path)["metrics"]["macro_auroc"] if work.run.evaluation_path.exists() else None
+    beaten = own is not None and own["value"] is not None and (found.macro_auroc.low or 0.0) >= own["value"]
+    return {
+        "verdict": "suspicious" if beaten or found.findings() else "holds",
+        **found.as_dict(),
+        "own": own,
+        "findings": [finding.detail for finding in found.findings()],
+    }
+
+
+def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
+    """Train and test on pictures of which only a part is left."""
+
+    def control(work: Work) -> dict[str, Any]:
+        whole, pictures = work.whole(), work.pictures
+        manifest = pictures.manifest(kind, work.target, work.part_of)
+        p = work.tested(work.trained(kind, pictures.experiment(kind, work.target), manifest))
+        j, kept = work.judging, set(p.ids)
+        a, b = scored(whole, kept), scored(p, kept)
+        metric = {"macro_auroc": METRICS["macro_auroc"]}
+        compared = compare(a, b, metric, resamples=j.resamples, level=j.level, seed=j.seed)["macro_auroc"]
+        found = {
+            **work.areas(p),
+            "whole": compared["a"].as_dict(),
+            "difference": compared["difference"].as_dict(),
+            "masks": pictures.has_masks,
+            "left_out": int((~pictures.used(kind)).sum()),
+        }
+        macro = found["macro_auroc"]
+        found["telling"] = telling(found["per_class"], 0.5 + TOLERANCE)
+        if macro["low"] is None:
+            return {"verdict": "not estimable", "why": macro["note"], **found}
+        if kind == "lesion":
+            return {"verdict": "holds" if macro["low"] > 0.5 else "suspicious", **found}
+        return {"verdict": "suspicious" if macro["low"] > 0.5 + TOLERANCE or found["telling"] else "holds", **found}
+
+    return control
+
+
+def shortcut(work: Work) -> dict[str, Any]:
+    """What the run's own model takes from the borders of its test pictures."""
+    spec = work.run.config()
+    artefact = work.run.artefact(spec.inference.recipe, threads=work.small.train.threads)
+    pictures = Pictures(work.run, spec, work.frame, Preprocessing.from_dict(artefact.preprocessing))
+    return exchange_borders(artefact, spec.inference.recipe, pictures, work.parts, work.judging)
+
+
+def planted(work: Work) -> dict[str, Any]:
+    """Train on pictures in which a mark goes with one class, and see whether that is found."""
+    pictures = work.pictures
+    manifest = pictures.manifest("planted", work.target, work.part_of)
+    sub = work.trained("planted", pictures.experiment("planted", work.target), manifest)
+    recipe = work.small.inference.recipe
+    artefact = sub.artefact(recipe, threads=work.small.train.threads)
+    return planted_mark(artefact, recipe, pictures, work.parts, work.judging, work.target)
+
+
+CONTROLS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
+    "shuffled": shuffled,
+    "metadata": metadata,
+    **{kind: painted(kind) for kind in PAINTED},
+    "shortcut": shortcut,
+    "planted": planted,
+}
+
+
+def shuffle(frame: pd.DataFrame, parts: pd.Series, seed: int) -> list[str]:
+    """A label for each row: those of the groups, dealt out again among the groups of each part.
+
+    A group keeps one label, that of its first image before; every part keeps as many groups of each class.
+
+    >>> frame = pd.DataFrame({"group": ["a", "a", "b", "c"], "label": ["mel", "mel", "nv", "nv"]})
+    >>> labels = shuffle(frame, pd.Series(["train"] * 4), seed=2)
+    >>> labels[0] == labels[1], sorted(labels[1:])
+    (True, ['mel', 'nv', 'nv'])
+    """
+    drawn: dict[tuple[str, str], str] = {}
+    for number, (part, rows) in enumerate(frame.groupby(parts.to_numpy(), sort=True)):
+        first = rows.drop_duplicates("group")
+        order = permutation(seed, number, len(first), stream=SHUFFLE)
+        drawn |= {(part, group): label for group, label in zip(first["group"], first["label"].to_numpy()[order], strict=True)}
+    return [drawn[part, group] for part, group in zip(parts, frame["group"], strict=True)]
+
+
+def scored(p: Predictions, ids: set[str]) -> Scored:
+    """Some images as a side of a comparison, in order of image_id."""
+    row_of = {image_id: row for row, image_id in enumerate(p.ids)}
+    rows = np.array([row_of[image_id] for image_id in sorted(ids)], dtype=np.int64)
+    return Scored(Scores(p.labels[rows], p.probs()[rows]), [p.groups[row] for row in rows])
+
+
+def store(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the file; controls done before stay in it, where they are of the same settings and split."""
+    run, small = work.run, work.small
+    settings = {
+        "epochs": small.train.epochs,
+        "seed": small.seed,
+        "changed": [name for name in differences(run.config(), small) if name != "name"],
+        "target": work.target,
+    }
+    provenance = {"manifest_sha256": run.manifest_hash(), "versions": versions()}
+    before = read_json(run.controls_path) if run.controls_path.exists() else {}
+    same = before.get("settings") == settings and before.get("provenance") == provenance
+    merged = {**(before.get("controls", {}) if same else {}), **found}
+    level = 100 * small.evaluate.level
+    values = {
+        "schema_version": 1,
+        "title": f"Controls of {run.config().name}",
+        "settings": settings,
+        "level": small.evaluate.level,
+        "resamples": small.evaluate.resamples,
+        "controls": {name: merged[name] for name in FITS if name in merged},
+        "notes": [
+            f"Intervals: {level:g} %, {small.evaluate.resamples:,} resamples over lesions; those of single classes are wider, "
+            "so that they hold for all classes together. Each network is trained once: the chance of a training is not in "
+            "them.",
+        ],
+        "provenance": provenance,
+        "disclaimer": DISCLAIMER,
+    }
+    write_json(run.controls_path, values)
+    return values

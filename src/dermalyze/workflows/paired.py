@@ -1,0 +1,323 @@
+"""Two or more runs on the same test images: what differs, by how much, and whether that is more than chance."""
+
+# Shapes: N images (or lesions), C classes.
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.task import require_multiclass
+from dermalyze.core.atomic import sha256_file, write_text
+from dermalyze.core.progress import say
+from dermalyze.core.result import DISCLAIMER
+from dermalyze.core.run import Run
+from dermalyze.data.grouping import components, lesion_names
+from dermalyze.data.splitting import read_part
+from dermalyze.errors import DataError, LeakError, ModelError, UsageError
+from dermalyze.metrics.aggregation import pool
+from dermalyze.metrics.classification import PER_CLASS_METRICS, Scores
+from dermalyze.metrics.operating_points import questions
+from dermalyze.metrics.paired_tests import Difference, delong, holm, mcnemar, paired
+from dermalyze.report.collect import read_calibration
+from dermalyze.report.discrimination import tables
+from dermalyze.report.evaluation_data import scores_of
+from dermalyze.report.run_comparison import pairs_page, told
+from dermalyze.scoring.external_set import made_with, shares_lesions
+from dermalyze.scoring.predictions import read_predictions
+from dermalyze.stages.evaluate import check_test
+
+Unit = Literal["image", "lesion"]
+SAME_TWICE = {"macro_recall", "weighted_recall"}
+"""Equal to balanced accuracy and accuracy; asked once, so that Holm's correction does not count a question twice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A run's answers for its test images, checked as `evaluate` checks them.
+
+    Attributes:
+        name: told apart from the others.
+        frame: manifest rows of the test part, one an image, in the order of `scores`.
+        calibrator: its kind.
+        leak: the reason for which a leak was accepted, or None.
+    """
+
+    name: str
+    run: Run
+    spec: ExperimentSpec
+    classes: list[str]
+    frame: pd.DataFrame
+    scores: Scores
+    calibrator: str
+    leak: str | None
+    predictions_sha256: str
+
+    def take(self, ids: Sequence[str], classes: list[str]) -> Side:
+        """The same for some of its images, and with its classes, in that order."""
+        row_of = {image_id: row for row, image_id in enumerate(self.frame["image_id"])}
+        rows = np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
+        order = [self.classes.index(name) for name in classes]
+        labels = np.argsort(order)[self.scores.labels[rows]]
+        scores = Scores(labels, self.scores.probs[rows][:, order])
+        return replace(self, classes=classes, frame=self.frame.iloc[rows].reset_index(drop=True), scores=scores)
+
+
+def compare_runs(
+    roots: Sequence[str | Path], *, shared: bool = False, by: str = "image", out: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Compare runs by their stored predictions of the test part; see `dermalyze.workflows.runs.runs`.
+
+    Args:
+        roots: two or more run folders that `probe` has been through.
+        shared: take the lesions that stand whole in the test part of every run, where the parts differ.
+        by: image, or lesion: photographs of a lesion pooled into one answer.
+        out: an HTML page to write as well.
+
+    Returns:
+        JSON-ready values, and lines for a person.
+
+    Raises:
+        UsageError: one run only, a run named twice, another `by`, no predictions, or a page that is no .html.
+        DataError: other test images, or other labels of the same ones.
+        LeakError: a run was made with images, or lesions, that are compared.
+        ModelError: other classes, or damaged predictions.
+    """
+    if by not in ("image", "lesion"):
+        raise UsageError(f"--by {by}: must be image or lesion")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {out.name}: must end in .html")
+    runs = [Run.open(root) for root in roots]
+    twice = [root for root, n in Counter(run.root.resolve() for run in runs).items() if n > 1]
+    if twice:
+        raise UsageError(f"{twice[0].name}: is named twice; compare different runs")
+    sides = [read_side(run, name) for run, name in zip(runs, names_of(runs), strict=True)]
+    sides = on_the_same(sides, shared)
+    values = judged(sides, "lesion" if by == "lesion" else "image")
+    if out is not None:
+        write_text(out, pairs_page(values))
+        values["page"] = str(out)
+    return values, told(values)
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """Folder names where they tell the runs apart, else their paths."""
+    names = [run.root.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.root) for run in runs]
+
+
+def read_side(run: Run, name: str) -> Side:
+    """A run's test predictions, calibrated.
+
+    Raises:
+        UsageError, DataError, LeakError, ModelError: as `evaluate` refuses them.
+    """
+    spec = run.config()
+    require_multiclass(spec, "runs compare")
+    path = run.require(run.predictions_path("test", spec.inference.recipe), "probe")
+    p = read_predictions(path)
+    leak = check_test(run, p, spec.inference.recipe, None)
+    calibrator, _ = read_calibration(run, p)
+    frame = read_part(run, "test").set_index("image_id", drop=False).loc[p.ids].reset_index(drop=True)
+    return Side(name, run, spec, p.classes, frame, scores_of(p, calibrator), calibrator.kind, leak, sha256_file(path))
+
+
+def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
+    """The sides on the images that all have, in one order, with one order of classes.
+
+    Raises:
+        DataError, LeakError, ModelError: see `compare_runs`.
+    """
+    first = sides[0]
+    for side in sides[1:]:
+        if set(side.classes) != set(first.classes):
+            raise ModelError(
+                f"{side.name}: has classes {side.classes}, {first.name} has {first.classes}; only runs of the same classes "
+                "can be compared"
+            )
+    known = [dict(zip(side.frame["image_id"], side.frame["sha256"], strict=True)) for side in sides]
+    common = [i for i in known[0] if all(i in images and images[i] == known[0][i] for images in known[1:])]
+    if not common:
+        raise DataError(f"the test parts of {' and '.join(side.name for side in sides)} have no image in common")
+    if not shared and any(len(side.frame) != len(common) for side in sides):
+        sizes = ", ".join(f"{side.name} {len(side.frame)}" for side in sides)
+        raise DataError(
+            f"the test parts are of other images ({sizes}; {len(common)} in all{_seen(sides)}); split the runs alike (the same "
+            "data, split settings and seed), or compare on the shared images alone: --shared"
+        )
+    whole = common if not shared else whole_groups(sides, common)
+    if len(whole) < len(common):
+        left_out = f"{len(common) - len(whole)} of {len(common)} shared images left out"
+        say(f"compare: {left_out}: other photographs of their lesions stand in other parts of a run")
+    if not whole:
+        raise DataError("no lesion stands whole in the test parts of all; split the runs alike")
+    aligned = [side.take(whole, first.classes) for side in sides]
+    for side in aligned[1:]:
+        other = int((side.scores.labels != aligned[0].scores.labels).sum())
+        if other:
+            raise DataError(f"{side.name}: {other} of the images have another label than in {first.name}; correct the data")
+    for one in sides:
+        for other_side, taken in zip(sides, aligned, strict=True):
+            kin = other_side.frame[other_side.frame["group"].isin(taken.frame["group"])]  # photographs of the same lesions
+            used = {} if one is other_side else made_with(one.run, kin, lesions=_alike(one, other_side))
+            if used:
+                raise LeakError(
+                    f"{one.name}: was made with {sum(used.values())} photographs of the lesions to compare, as "
+                    f"{other_side.name} knows them; split the runs alike"
+                )
+    return aligned
+
+
+def whole_groups(sides: Sequence[Side], common: list[str]) -> list[str]:
+    """Of some images those whose group, as each run knows it, has no image beside them: a run may have been made with it."""
+    kept = set(common)
+    while True:
+        torn: set[str] = set()
+        for side in sides:
+            outside = side.frame[~side.frame["image_id"].isin(kept)]["group"]
+            torn |= kept & set(side.frame.loc[side.frame["group"].isin(outside), "image_id"])
+        if not torn:
+            return [image_id for image_id in common if image_id in kept]
+        kept -= torn
+
+
+def _seen(sides: Sequence[Side]) -> str:
+    """Which runs were made with test images of another."""
+    found = []
+    for a in sides:
+        counts = [(b.name, sum(made_with(a.run, b.frame, lesions=_alike(a, b)).values())) for b in sides if b is not a]
+        found += [f"; {a.name} was made with {n} of {name}" for name, n in counts if n]
+    return "".join(found)
+
+
+def _alike(a: Side, b: Side) -> bool:
+    """Whether both name a lesion alike."""
+    same = a.spec.data.source == b.spec.data.source and a.spec.data.path == b.spec.data.path
+    return same or shares_lesions(b.spec.data.source.kind, a.spec.data)
+
+
+def joint_groups(sides: Sequence[Side]) -> list[str]:
+    """One group for what any run keeps together, named by its first image."""
+    ids = sides[0].frame["image_id"].astype(str).tolist()
+    edges = []
+    for side in sides:
+        rows = pd.Series(range(len(ids))).groupby(side.frame["group"].to_numpy())
+        edges += [pair for _, members in rows for pair in pairwise(members.tolist())]
+    return [ids[root] for root in components(len(ids), edges)]
+
+
+def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
+    """Every figure of the comparison, JSON-ready.
+
+    Args:
+        sides: on the same images, in one order.
+        unit: what counts as one case.
+    """
+    spec, classes = sides[0].spec.evaluate, sides[0].classes
+    groups = joint_groups(sides)
+    scores = {side.name: side.scores for side in sides}
+    torn: list[str] = []
+    if unit == "lesion":
+        lesions = lesion_names(sides[0].frame)
+        pooled = {name: pool(one, lesions, groups) for name, one in scores.items()}
+        scores = {name: one.scores for name, one in pooled.items()}
+        groups, torn = pooled[sides[0].name].groups, pooled[sides[0].name].disagreeing
+    labels = scores[sides[0].name].labels
+    metrics: dict[str, Any] = {name: f for name, f in tables(spec).items() if name not in SAME_TWICE}
+    sensitivities = {f"recall {name}": _of_class(c) for c, name in enumerate(classes)}
+    among = {f"recall {name}": labels == c for c, name in enumerate(classes)}
+    values, differences = paired(
+        scores, groups, {**metrics, **sensitivities}, resamples=spec.resamples, level=spec.level, seed=spec.seed, among=among,
+        basic=frozenset({"ece"}),
+    )  # fmt: skip
+    pairs = list(combinations(scores, 2))
+    meant = {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
+    if len(yes := questions(classes, spec.malignant).get("malignant", ())) > 1:  # of one class it is that class
+        meant[f"malignant ({', '.join(yes)})"] = np.isin(classes, yes)
+    aurocs = {
+        (a, b): {
+            name: delong(
+                of_C[labels], scores[a].probs[:, of_C].sum(axis=1), scores[b].probs[:, of_C].sum(axis=1), level=spec.level
+            )
+            for name, of_C in meant.items()
+        }
+        for a, b in pairs
+    }
+    right = {(a, b): mcnemar(labels, scores[a].predicted, scores[b].predicted) for a, b in pairs}
+    overall = {pair: {name: differences[pair][name] for name in metrics} for pair in pairs}
+    recalls = {pair: {name: differences[pair][f"recall {name}"] for name in classes} for pair in pairs}
+    mid_p = holm([right[pair].mid_p for pair in pairs])
+    tests = {"metrics": corrected(overall), "recall": corrected(recalls), "auroc": corrected(aurocs)}
+    return {
+        "schema_version": 1,
+        "runs": [
+            {
+                "name": side.name,
+                "recipe": side.spec.inference.recipe,
+                "calibrator": side.calibrator,
+                "accepted_leak": side.leak,
+                "predictions_sha256": side.predictions_sha256,
+            }
+            for side in sides
+        ],
+        "classes": classes,
+        "unit": unit,
+        "n": len(labels),
+        "n_images": len(sides[0].frame),
+        "n_groups": len(set(groups)),
+        "left_out": len(torn),
+        "resamples": spec.resamples,
+        "level": spec.level,
+        "seed": spec.seed,
+        "values": {
+            name: {key: one.as_dict() for key, one in found.items() if key in metrics} for name, found in values.items()
+        },
+        "pairs": [
+            {
+                "first": pair[0],
+                "second": pair[1],
+                **{key: found[pair] for key, found in tests.items()},
+                "mcnemar": {**right[pair].as_dict(), "mid_p_holm": mid_p[k]},
+            }
+            for k, pair in enumerate(pairs)
+        ],
+        "methods": methods(spec.resamples, spec.level, unit),
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def corrected(found: Mapping[tuple[str, str], Mapping[str, Difference]]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """JSON-ready differences, their p-values corrected over all pairs and names of one table."""
+    keys = [(pair, name) for pair, rows in found.items() for name in rows]
+    p_values = dict(zip(keys, holm([found[pair][name].p_value for pair, name in keys]), strict=True))
+    return {
+        pair: {name: {**one.as_dict(), "p_holm": p_values[pair, name]} for name, one in rows.items()}
+        for pair, rows in found.items()
+    }
+
+
+def methods(resamples: int, level: float, unit: Unit) -> str:
+    """How the numbers were made, in words."""
+    pooled = (
+        "Photographs of one lesion are pooled into one answer, the mean of their probabilities. " if unit == "lesion" else ""
+    )
+    return (
+        f"{pooled}Differences are the first run minus the second. Their {100 * level:g} % intervals and p-values come from "
+        f"{resamples:,} resamples of whole groups, the same ones for every run; a p-value cannot be below "
+        f"{2 / (resamples + 1):.2g}. AUROC of a class by DeLong's test and right answers by McNemar's count every "
+        f"{unit} as independent: where several belong to one group, their intervals are too narrow and their p-values too "
+        "small. p (Holm) is corrected for all questions of its table. A small difference that is not significant has not been "
+        "shown to be none: read the interval."
+    )
+
+
+def _of_class(c: int) -> Any:
+    return lambda t: PER_CLASS_METRICS["recall"](t)[:, c]

@@ -1,0 +1,216 @@
+"""What a model takes from the borders of pictures: borders exchanged within a class, and between classes."""
+
+# Shapes: N test images, C classes.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dermalyze.artifact.artifact import Artefact
+from dermalyze.calibration.recipes import apply_recipe, softmax
+from dermalyze.imaging.inpaint import box, mark, ring, with_border_of
+from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, Tally
+from dermalyze.metrics.difference import Scored, compare
+from dermalyze.metrics.ranking import Floats
+from dermalyze.rng import permutation, uniforms
+from dermalyze.workflows.control_pictures import CORNER, Pictures
+
+TOLERANCE = 0.05
+"""What an AUROC may exceed chance by (with its whole interval), or lose (with an interval above 0), before it is suspicious."""
+MAX_IMAGES = 3000
+"""Test images at most: these are held in memory."""
+DONORS, CHOICE = 6, 7  # streams of ops.counter
+SHOWN = ("macro_auroc", "balanced_accuracy", "accuracy")
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How differences are summed up.
+
+    Attributes:
+        classes: in the order of the model's outputs.
+        resamples, level, seed: of the bootstrap.
+    """
+
+    classes: Sequence[str]
+    resamples: int
+    level: float
+    seed: int
+
+    @property
+    def class_level(self) -> float:
+        """Level of a class's interval, so that all classes' hold together (Bonferroni)."""
+        return 1 - (1 - self.level) / len(self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class TestImages:
+    """Test pictures of a model's size in memory.
+
+    Attributes:
+        rows: (N,) row of each in the frame.
+        labels: (N,) class index.
+        groups: the lesion or patient of each.
+        images: (N, H, W, 3).
+        outside: (N, H, W) the border that is not in the lesion's box.
+    """
+
+    __test__ = False  # not a test, whatever its name
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    groups: list[str]
+    images: Images
+    outside: NDArray[np.bool_]
+
+    @classmethod
+    def read(cls, pictures: Pictures, parts: pd.Series, judging: Judging) -> TestImages:
+        rows = np.flatnonzero((parts == "test").to_numpy() & pictures.used("shortcut"))
+        rows = np.sort(rows[permutation(judging.seed, 0, len(rows), stream=CHOICE)[:MAX_IMAGES]])
+        frame, border = pictures.frame.iloc[rows], ring(*pictures.size)
+        outside = np.stack([border & ~box(pictures.mask(row)) if pictures.has_masks else border for row in rows.tolist()])
+        labels = np.array([judging.classes.index(label) for label in frame["label"]], dtype=np.int64)
+        return cls(rows, labels, frame["group"].astype(str).tolist(), pictures.read(rows), outside)
+
+    def with_borders(self, images: Images, donor_N: NDArray[np.int64]) -> Images:
+        """The pictures with the donors' borders, where neither lesion's box reaches."""
+        pairs = zip(images, donor_N, self.outside, strict=True)
+        return np.stack([with_border_of(image, images[d], out & self.outside[d]) for image, d, out in pairs])
+
+
+def exchange_borders(artefact: Artefact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging) -> dict[str, Any]:
+    """The model on test pictures with the border of another picture: of the same class against of another class.
+
+    Both pastings disturb alike; only the second takes from a border what it tells about the class. What the model loses by it,
+    it had from borders.
+    """
+    test = TestImages.read(pictures, parts, judging)
+    return exchanged(artefact, recipe, test, test.images, judging)
+
+
+def exchanged(artefact: Artefact, recipe: str, test: TestImages, images: Images, judging: Judging) -> dict[str, Any]:
+    """See `exchange_borders`; for pictures that may have been marked."""
+    same, other = donors(test.labels, test.groups, judging.seed)
+    rows = np.flatnonzero((same >= 0) & (other >= 0))
+    if not len(rows):
+        return {"verdict": "not estimable", "why": "no class has two lesions in the test part"}
+    sides = []
+    for donor_N in (same, other):
+        pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))[rows]
+        probs = softmax(scores(artefact, recipe, pasted))
+        sides.append(Scored(Scores(test.labels[rows], probs), [test.groups[row] for row in rows]))
+    found = differences_of(sides[0], sides[1], judging, ("same", "other"))
+    told = [name for name, values in found["per_class"].items() if is_lost(values["difference"])]
+    macro = found["macro_auroc"]["difference"]
+    known = {"images": len(rows), "groups": len({test.groups[row] for row in rows}), **found, "telling": told}
+    if macro["low"] is None:
+        return {"verdict": "not estimable", "why": macro["note"], **known}
+    return {"verdict": "suspicious" if told or is_lost(macro) else "holds", **known}
+
+
+def is_lost(difference: Mapping[str, Any]) -> bool:
+    """Whether more than `TOLERANCE` is lost, and surely something.
+
+    >>> is_lost({"value": 0.1, "low": 0.03}), is_lost({"value": 0.02, "low": 0.01}), is_lost({"value": None, "low": None})
+    (True, False, False)
+    """
+    return difference["low"] is not None and difference["low"] > 0 and difference["value"] > TOLERANCE
+
+
+def planted_mark(
+    artefact: Artefact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging, target: str
+) -> dict[str, Any]:
+    """A model trained on a mark that goes with `target`, on test pictures where the mark tells the truth, is absent, lies.
+
+    It holds if the exchange of borders, on pictures where the mark tells the truth, finds it for that class; suspicious is a
+    mark that the model goes by and that is not found. A model that does not go by it shows nothing either way.
+    """
+    test = TestImages.read(pictures, parts, judging)
+    c = judging.classes.index(target)
+    corners = (uniforms(judging.seed, 1, test.rows, 1, stream=CORNER)[:, 0] * 4).astype(int)
+
+    def marked(which_N: NDArray[np.bool_]) -> Images:
+        rows = zip(test.images, corners, which_N, strict=True)
+        return np.stack([mark(image, corner) if it else image for image, corner, it in rows])
+
+    truth = marked(test.labels == c)
+    sides = {
+        name: Scored(Scores(test.labels, softmax(scores(artefact, recipe, images))), test.groups)
+        for name, images in (("truth", truth), ("absent", test.images), ("lying", marked(test.labels != c)))
+    }
+    lost = {}
+    for name in ("absent", "lying"):
+        found = differences_of(sides["truth"], sides[name], judging, ("truth", name))
+        lost[name] = {"accuracy": found["accuracy"], "auroc": found["per_class"][target]}
+    finding = exchanged(artefact, recipe, test, truth, judging)
+    known = {"target": target, "images": len(test.labels), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
+    if finding["verdict"] == "not estimable" or finding["per_class"][target]["difference"]["low"] is None:
+        return {"verdict": "not estimable", "why": finding.get("why", f"too few lesions of {target} in the test part"), **known}
+    taken = lost["lying"]["auroc"]["difference"]["low"]
+    if target not in finding["telling"] and (taken is None or taken <= TOLERANCE):
+        why = f"the network did not go by the mark: it tells {target} about as well where the mark lies; try more epochs"
+        return {"verdict": "not estimable", "why": why, **known}
+    return {"verdict": "holds" if target in finding["telling"] else "suspicious", **known}
+
+
+def donors(labels_N: NDArray[np.int64], groups_N: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) and (N,) whose border each picture gets: one of its own class but of another group, and one of another class.
+
+    -1 where there is none. Each draw is even among those that are allowed.
+
+    >>> same, other = donors(np.array([0, 0, 1]), ["a", "b", "c"], seed=0)
+    >>> same.tolist(), other.tolist()[:2]
+    ([1, 0, -1], [2, 2])
+    """
+    group_N = np.array(groups_N)
+    draw_N2 = uniforms(seed, 0, np.arange(len(labels_N)), 2, stream=DONORS)
+    found = np.full((2, len(labels_N)), -1, dtype=np.int64)
+    for i, label in enumerate(labels_N):
+        for kind, allowed in enumerate(((labels_N == label) & (group_N != group_N[i]), labels_N != label)):
+            rows = np.flatnonzero(allowed)
+            if len(rows):
+                found[kind, i] = rows[int(draw_N2[i, kind] * len(rows))]
+    return found[0], found[1]
+
+
+def scores(artefact: Artefact, recipe: str, images: Images, batch: int = 64) -> NDArray[np.float32]:
+    """(N, C) logits."""
+    parts = [apply_recipe(recipe, artefact.run, images[start : start + batch])[0] for start in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+def differences_of(a: Scored, b: Scored, judging: Judging, names: tuple[str, str]) -> dict[str, Any]:
+    """Overall metrics and each class's AUROC of two sides, and their differences, with intervals."""
+    options: dict[str, Any] = {"resamples": judging.resamples, "seed": judging.seed}
+    overall = compare(a, b, {name: METRICS[name] for name in SHOWN}, level=judging.level, **options)
+    areas = {name: auroc_of_class(c) for c, name in enumerate(judging.classes)}
+    each = compare(a, b, areas, level=judging.class_level, **options)
+    title = {"a": names[0], "b": names[1], "difference": "difference"}
+    words: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda e: {title[k]: v.as_dict() for k, v in e.items()}  # noqa: E731
+    return {
+        **{name: words(found) for name, found in overall.items()},
+        "per_class": {name: words(found) for name, found in each.items()},
+        "class_level": judging.class_level,
+    }
+
+
+def auroc_of_class(c: int) -> Callable[[Tally], Floats]:
+    """The AUROC of one class as a metric of a set."""
+    return lambda t: PER_CLASS_METRICS["auroc"](t)[:, c]
+
+
+def telling(per_class: Mapping[str, Mapping[str, Any]], above: float) -> list[str]:
+    """The classes whose interval lies above a value as a whole.
+
+    >>> telling({"mel": {"low": 0.8}, "nv": {"low": None}}, 0.55)
+    ['mel']
+    """
+    return [name for name, found in per_class.items() if found["low"] is not None and found["low"] > above]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dermalyze.audit.label_errors import STRONG, LabelAudit, LikelyError, audit_labels, label_galleries, picture_statistics
+from dermalyze.errors import DataError
+
+CLASSES = np.array(["bcc", "mel", "nv"])
+
+
+def made(lesions: int = 200, noise: float = 0.0, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, set[str]]:
+    """Two photographs a lesion, features about a centre a class; the ids of the lesions' photographs with a wrong label."""
+    rng = np.random.default_rng(seed)
+    lesion = np.repeat(np.arange(lesions), 2)
+    truth = rng.integers(0, 3, lesions)
+    given = np.where(rng.random(lesions) < noise, (truth + rng.integers(1, 3, lesions)) % 3, truth)
+    features = (rng.normal(size=(2 * lesions, 4)) + 4 * np.eye(4)[truth[lesion]]).astype(np.float32)
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"i{k:03}" for k in range(2 * lesions)],
+            "lesion_id": [f"L{k:03}" for k in lesion],
+            "group": [f"L{k:03}" for k in lesion],
+            "label": CLASSES[given[lesion]],
+            "dx_type": np.where(lesion % 2 == 0, "histo", "follow_up"),
+        }
+    )
+    return frame, features, set(frame["image_id"][(given != truth)[lesion]])
+
+
+def run(noise: float, seed: int = 0) -> tuple[LabelAudit, set[str]]:
+    frame, features, wrong = made(noise=noise, seed=seed)
+    return audit_labels(frame, features, "made up"), wrong
+
+
+def test_planted_noise_is_found_far_above_chance() -> None:
+    for seed in range(3):
+        found, wrong = run(0.08, seed)
+        ids = [error.image_id for error in found.errors]
+        hits = len(wrong & set(ids))
+        assert hits / len(ids) > 0.8, "precision; by chance it is 0.08"
+        assert hits / len(wrong) > 0.6, "recall; by chance it is the share of images that are named, under 0.1"
+        assert found.noise_share == pytest.approx(0.08, abs=0.05)
+
+
+def test_a_clean_set_has_few_findings() -> None:
+    found, _ = run(0.0)
+    assert len(found.errors) < 0.02 * found.images
+    assert found.overall["accuracy"].value > 0.97
+
+
+def test_the_suggested_class_is_the_true_one_and_scores_rise() -> None:
+    frame, features, wrong = made(noise=0.08)
+    found = audit_labels(frame, features, "made up")
+    truth = dict(zip(frame["image_id"], CLASSES[features[:, :3].argmax(axis=1)], strict=True))
+    hits = [error for error in found.errors if error.image_id in wrong]
+    assert np.mean([error.suggested == truth[error.image_id] for error in hits]) > 0.9
+    scores = [error.score for error in found.errors]
+    assert scores == sorted(scores)
+    assert all(error.score < error.suggested_score <= 1 for error in found.errors)
+    assert found.strong == sum(score < STRONG for score in scores) > 0
+
+
+def test_the_finding_names_the_worst_and_is_a_note_where_none_is_strong() -> None:
+    found, _ = run(0.08)
+    (finding,) = found.findings()
+    assert (finding.kind, finding.severity, finding.count) == ("label_error", "warn", len(found.errors))
+    assert finding.examples == tuple(error.image_id for error in found.errors[:5])
+    weak = LabelAudit(**{**vars(found), "errors": (LikelyError("a", None, "nv", "mel", 0.3, 0.6),)})
+    assert weak.findings()[0].severity == "info"
+    assert LabelAudit(**{**vars(found), "errors": ()}).findings() == []
+
+
+def test_results_by_dx_type() -> None:
+    """Noise in one half of the set shows there and not in the other."""
+    frame, features, _ = made(noise=0.0)
+    swapped = (frame["dx_type"] == "histo") & (frame["label"] == "mel")
+    swapped &= frame["lesion_id"].map(dict(zip(frame["lesion_id"].unique(), range(200), strict=True))) % 4 == 0
+    frame.loc[swapped, "label"] = "nv"
+    found = audit_labels(frame, features, "made up")
+    follow_up, histo = found.by_dx_type
+    assert (follow_up["value"], histo["value"]) == ("follow_up", "histo")
+    assert follow_up["images"] == histo["images"] == 200
+    assert histo["groups"] == 100
+    assert histo["classes"] == 3
+    assert histo["likely_errors"] > 0.5 * swapped.sum() > 5
+    assert follow_up["likely_errors"] <= 3
+    assert histo["accuracy"]["value"] < follow_up["accuracy"]["value"] - 0.05
+    assert histo["likely_error_share"]["low"] > follow_up["likely_error_share"]["high"]
+    assert any(line.startswith("dx_type histo: 200 images, accuracy 0.") for line in found.lines())
+    assert audit_labels(frame.drop(columns="dx_type"), features, "made up").by_dx_type == ()
+
+
+def test_expected_accuracy_is_that_of_the_mix_of_classes() -> None:
+    frame, features, _ = made(noise=0.15)
+    frame["dx_type"] = np.where(frame["label"] == "nv", "follow_up", "histo")
+    follow_up, histo = audit_labels(frame, features, "made up").by_dx_type
+    assert follow_up["expected_accuracy"] == pytest.approx(follow_up["accuracy"]["value"])
+    assert histo["expected_accuracy"] == pytest.approx(histo["accuracy"]["value"])
+
+
+def test_lesions_are_counted() -> None:
+    found, wrong = run(0.08)
+    assert found.lesions["judged"] == found.lesions["several_images"] == 200
+    assert found.lesions["several_images_all_likely_errors"] <= found.lesions["with_likely_error"]
+    assert found.lesions["several_images_all_likely_errors"] > 0.4 * len(wrong) / 2
+    assert found.errors[0].lesion_id == f"L{int(found.errors[0].image_id[1:]) // 2:03}"
+    frame, features, _ = made()
+    unnamed = audit_labels(frame.drop(columns="lesion_id"), features, "made up")
+    assert unnamed.lesions == {}
+
+
+def test_rare_classes_are_left_out_and_named() -> None:
+    frame, features, _ = made()
+    frame.loc[:3, "label"] = "df"
+    found = audit_labels(frame, features, "made up")
+    assert found.left_out == {"df": 4}
+    assert found.images == len(frame) - 4
+    assert "not judged, fewer than 5 groups: df (4 images)" in found.lines()
+
+
+def test_one_class_is_refused() -> None:
+    frame, features, _ = made()
+    with pytest.raises(DataError, match="fewer than 2 classes stand in 5 groups or more"):
+        audit_labels(frame.assign(label="nv"), features, "made up")
+
+
+def test_the_same_again_to_the_byte() -> None:
+    texts = [json.dumps(run(0.08)[0].as_dict(), allow_nan=False) for _ in range(2)]
+    assert texts[0] == texts[1]
+
+
+def test_galleries_hold_the_worst_in_rows() -> None:
+    errors = [LikelyError(f"i{k}", None, "nv", "mel", 0.01 * k, 0.9) for k in range(20)]
+    (gallery,) = label_galleries(errors, limit=12, columns=5)
+    assert gallery.kind == "label_error"
+    assert gallery.title == "Likely label errors: the first 12 of 20"
+    assert [len(row) for row in gallery.rows] == [5, 5, 2]
+    assert [p.image_id for row in gallery.rows for p in row] == [f"i{k}" for k in range(12)]
+    assert label_galleries([]) == []
+
+
+def test_statistics_of_a_batch_are_those_of_each_picture() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 60, 80, 3)).astype(np.uint8)
+    found = picture_statistics(images)
+    assert found.shape == (3, 151)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[1], picture_statistics(images[1:2])[0])
