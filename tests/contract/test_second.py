@@ -21,9 +21,9 @@ from dermalyze.models.classifier import Classifier, build_classifier
 from dermalyze.models.deployed import DeployedPair, to_onnx
 from dermalyze.models.mc_dropout import DropoutSampler
 from dermalyze.models.parity import TOLERANCE, measure_parity
-from dermalyze.models.second import SECOND_DRAWS, PairBackbone, augment_cases
+from dermalyze.models.second import PairBackbone
 from dermalyze.models.weights import load_state, save_state
-from dermalyze.training.augment import mix
+from dermalyze.training.augment import SECOND_DRAWS, augment_cases, mix
 from dermalyze.training.transfer import STRATEGIES, Plan
 
 KINDS = tuple(get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(SecondSpec)[0]))

@@ -23,8 +23,8 @@ from dermalyze.calibration.calibrators import (
     reprior,
     simplest,
 )
-from dermalyze.calibration.recipes import softmax
 from dermalyze.errors import ModelError
+from dermalyze.metrics.activation import softmax
 
 NO_SHIFT = np.zeros(4)
 

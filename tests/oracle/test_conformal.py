@@ -21,8 +21,8 @@ from dermalyze.calibration.conformal import (
     one_each,
     quantile,
 )
-from dermalyze.calibration.recipes import softmax
 from dermalyze.errors import ModelError
+from dermalyze.metrics.activation import softmax
 
 CLASSES = ["a", "b", "c", "d"]
 

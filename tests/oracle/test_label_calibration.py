@@ -22,7 +22,8 @@ from dermalyze.calibration.multilabel import (
     read_thresholds,
 )
 from dermalyze.errors import DataError, ModelError
-from dermalyze.tasks.base import multi_hot, pool_labels, sigmoid
+from dermalyze.metrics.activation import sigmoid
+from dermalyze.tasks.base import multi_hot, pool_labels
 
 RNG = np.random.default_rng(5)
 N = 400

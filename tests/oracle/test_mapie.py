@@ -8,7 +8,7 @@ from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from dermalyze.calibration.conformal import calibrate_sets
-from dermalyze.calibration.recipes import softmax
+from dermalyze.metrics.activation import softmax
 
 CLASSES = ["a", "b", "c", "d"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artefact, open_export
 from dermalyze.core.atomic import sha256_file
 from dermalyze.errors import DataError, ModelError, ResourceError, UsageError
 from dermalyze.stages import export as stage
@@ -227,7 +227,7 @@ def test_classes_swapped_in_the_artefact_are_not_measured(world: Any) -> None:
     record["classes"].reverse()
     path.write_text(json.dumps(record))
     with pytest.raises(ModelError, match=r"classes .* are not the checkpoint's"):
-        world.run.artefact(world.spec.inference.recipe)
+        open_export(world.run, world.spec.inference.recipe)
 
 
 def test_a_manifest_changed_after_the_split_is_data_refused(world: Any) -> None:

@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze import cli
-from dermalyze.artifact.artifact import Artefact
-from dermalyze.calibration.recipes import softmax
+from dermalyze.artifact.artifact import Artefact, open_export
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
 from dermalyze.errors import DataError, ModelError, UsageError
+from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.uncertainty import mutual_information
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.predictor import Predictor
@@ -108,7 +108,7 @@ def test_it_is_a_run_like_any_other(joined: Any) -> None:
     assert (row["members"], row["passes"]) == (3, 3)
     assert f"{spec.inference.recipe}, 3 members" in out.report_page_path.read_text()
     assert out.manifest_hash() == runs[0].manifest_hash()
-    artefact = out.artefact(spec.inference.recipe)
+    artefact = open_export(out, spec.inference.recipe)
     assert artefact.record.created_from["members"] == 3
     assert [one["seed"] for one in artefact.record.model["ensemble"]] == [42, 43, 44]
     assert artefact.record.parity["max_probability_difference"] <= 1e-4

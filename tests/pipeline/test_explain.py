@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.artifact.cam_grade import UNGRADED
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.result import DISCLAIMER
@@ -162,7 +163,7 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
 
 def test_the_exported_graph_gives_the_same_map(probed: tuple[Run, Any]) -> None:
     run, spec = probed
-    network, artefact = explaining.Network.open(run), run.artefact(spec.inference.recipe)
+    network, artefact = explaining.Network.open(run), open_export(run, spec.inference.recipe)
     p = network.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
     found = explain_batch(network.model, network.tensor(pixels), "closed_form", 1, signed=True).grid.numpy()

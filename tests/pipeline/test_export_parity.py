@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from dermalyze.artifact.artifact import Artefact
-from dermalyze.calibration.recipes import apply_recipe, softmax
+from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_manifest
 from dermalyze.errors import DataError, ModelError, UsageError
 from dermalyze.imaging.decode import Preprocessing, decode, normalise, to_size
+from dermalyze.metrics.activation import softmax
 from dermalyze.models.cam_head import ClosedForm
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.predictor import Predictor

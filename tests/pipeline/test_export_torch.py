@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.models import program as module
 from dermalyze.stages.export import export
@@ -25,7 +26,7 @@ def test_its_logits_are_the_graphs(new_world: Any, head: dict[str, Any]) -> None
     export(world.run, world.spec)
     made = export(world.run, world.spec, torch_export=True)
     record = json.loads((world.run.program_dir / "program.json").read_text())
-    artefact = world.run.artefact(world.spec.inference.recipe)
+    artefact = open_export(world.run, world.spec.inference.recipe)
     assert record["artefact"]["artefact.json"] == artefact.sha256
     assert record["inputs"] == ["images"]
     assert record["outputs"][:2] == ["logits", "embedding"]

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze import cli
-from dermalyze.calibration.recipes import softmax
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, UsageError
+from dermalyze.metrics.activation import softmax
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate

@@ -20,12 +20,12 @@ from dermalyze.config.experiment import dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
 from dermalyze.imaging.decode import decode, normalise, to_size
+from dermalyze.metrics.activation import sigmoid
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.output import write
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.train import Training, train
-from dermalyze.tasks.base import sigmoid
 from dermalyze.training.checkpoint import load_best
 from dermalyze.workflows.pipeline import STEPS, finished, run_experiment
 

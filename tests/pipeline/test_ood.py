@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.calibration.decision_rule import OUTCOMES
 from dermalyze.calibration.ood import OOD_SCORES
 from dermalyze.calibration.recipes import apply_recipe
@@ -67,7 +68,7 @@ def test_corrupted_scores_are_those_of_the_corrupted_pixels(world):
     known = read_predictions(world.run.corrupted_path("plain"))
     assert len(known) == 3 * len(CORRUPTIONS) * len(SEVERITIES)
     test = read_part(world.run, "test").set_index("image_id")
-    artefact = world.run.artefact("plain", threads=1)
+    artefact = open_export(world.run, "plain", threads=1)
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)
     for row in (0, 17, len(known) - 1):
         name, kind, severity = known.ids[row].rsplit("/", 2)

@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dermalyze.artifact.third_party import ForeignGraph
-from dermalyze.calibration.recipes import softmax
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
 from dermalyze.errors import ConfigError, ModelError, UsageError
+from dermalyze.metrics.activation import softmax
 from dermalyze.scoring.predictions import read_predictions
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

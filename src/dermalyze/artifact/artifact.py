@@ -24,6 +24,8 @@ from dermalyze.artifact.graph import GRAPH_NAME as GRAPH_NAME
 from dermalyze.artifact.graph import REMEDY as _REMEDY
 from dermalyze.artifact.graph import Graph as Graph
 from dermalyze.artifact.onnx_session import brief
+from dermalyze.calibration.ood import MAX_OOD_BYTES
+from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError, ResourceError
 from dermalyze.imaging.cases import packed
 
@@ -34,7 +36,6 @@ MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 CARD_NAME, METRICS_NAME = "model_card.md", "metrics.json"
 """What `evaluate` adds: the model card, and the figures that a server shows (`dermalyze.report.served`)."""
 MAX_RECORD_BYTES = 16 * 2**20
-MAX_OOD_BYTES = 256 * 2**20
 MAX_CARD_BYTES = 4 * 2**20
 MAX_HEADER_BYTES = 100_000_000  # of safetensors
 
@@ -375,3 +376,31 @@ def _check_safetensors(stream: BufferedReader) -> None:
         header = None
     if not isinstance(header, dict):
         raise ModelError(f"{WEIGHTS_NAME}: not a safetensors file (pickles are never opened); {_REMEDY}")
+
+
+def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artefact:
+    """The exported model, checked to be of this manifest, of the best checkpoint (where that is kept) and for `recipe`.
+
+    Args:
+        run: exported.
+        recipe: the experiment's inference recipe.
+        threads: CPU threads of one pass; None: one a core.
+
+    Raises:
+        UsageError: nothing has been exported.
+        DataError: the manifest changed after the split.
+        ModelError: it is another one's, or damaged.
+    """
+    artefact = Artefact.open(run.require(run.artefact_dir, "export"), threads=threads)
+    made_from, again = artefact.record.created_from, f"run again: dermalyze export {run.root}"
+    if run.best_record_path.exists():  # it may be gone where checkpoints were deleted to save space
+        best = read_json(run.best_record_path)
+        if made_from.get("weights_sha256") != best.get("weights_sha256"):
+            raise ModelError(f"{run.root.name}: the export is not of the best checkpoint; {again}")
+        if artefact.classes != best.get("classes"):
+            raise ModelError(f"{run.root.name}: the export's classes {artefact.classes} are not the checkpoint's; {again}")
+    if made_from.get("manifest_sha256") != run.certificate()["manifest_sha256"]:
+        raise ModelError(f"{run.root.name}: the artefact was made from another manifest; {again}")
+    if artefact.recipe != recipe:
+        raise ModelError(f"{run.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; {again}")
+    return artefact

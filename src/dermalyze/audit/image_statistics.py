@@ -19,7 +19,8 @@ from dermalyze.data.grouping import keys
 from dermalyze.data.inspection import map_images
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.data.thumbnails import Gallery, Picture
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.image import ImageError
 from dermalyze.imaging.photo_artifacts import ARTEFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colours
 from dermalyze.imaging.skin_tone import skin_tone
 

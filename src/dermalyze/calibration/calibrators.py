@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from dermalyze.calibration.newton import minimise
-from dermalyze.calibration.recipes import softmax
 from dermalyze.errors import ModelError, nearest
-from dermalyze.metrics.classification import SMALLEST_PROBABILITY
+from dermalyze.metrics.activation import softmax
+from dermalyze.metrics.classification import log_losses
 from dermalyze.metrics.ranking import Floats, Ints
 
 FOLDS = 5
@@ -271,11 +271,6 @@ def fit(kind: str, logits_NC: Floats, labels_N: Ints, shift_C: Floats) -> Calibr
     array([[0.8, 0.2]])
     """
     return Calibrator(kind, CALIBRATORS[kind].fit(np.asarray(logits_NC, dtype=np.float64), labels_N, shift_C))
-
-
-def log_losses(probs_NC: Floats, labels_N: Ints) -> Floats:
-    """(N,) -log of the probability of the right class, natural logarithm, clipped as `metrics.log_loss` does."""
-    return np.asarray(-np.log(np.maximum(probs_NC[np.arange(len(labels_N)), labels_N], SMALLEST_PROBABILITY)))
 
 
 def reprior(probs_BC: Floats, known_C: Floats, wanted_C: Floats) -> Floats:

@@ -18,9 +18,9 @@ import numpy as np
 from dermalyze.calibration.calibrators import FOLDS, SMALLEST_SCALE, Trial
 from dermalyze.calibration.newton import minimise
 from dermalyze.errors import DataError, ModelError
+from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.metrics.ranking import Floats, Ints
-from dermalyze.tasks.base import sigmoid
 
 LABEL_CALIBRATORS = ("none", "platt")
 """The simplest first: the choice prefers it where the other is not clearly better."""

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.artifact.artifact import MAX_OOD_BYTES
-from dermalyze.calibration.recipes import softmax
 from dermalyze.errors import ModelError, nearest
+from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.rng import permutation
 
@@ -28,6 +27,8 @@ table 4: k grows with the share of the training part that is kept)."""
 KEPT = 0.95
 """Share of the calibration part that the threshold lets through."""
 _TINY = 1e-12
+MAX_OOD_BYTES = 256 * 2**20
+"""Of the fitted arrays: they are read into memory where the model is served."""
 
 
 def max_softmax(arrays: Arrays, logits_NC: Floats, embedding_ND: Floats) -> Floats:

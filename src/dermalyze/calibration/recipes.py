@@ -8,12 +8,12 @@ Pure numpy: the probe, the predictor and the evaluation of another set run the v
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.errors import ModelError, nearest
+from dermalyze.metrics.activation import log_softmax
 
 Images = NDArray[np.uint8]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -107,7 +107,7 @@ def pool(samples_NSC: Samples) -> Samples:
     if samples_NSC.shape[1] == 1:
         return np.asarray(samples_NSC[:, 0], dtype=np.float32)
     n, s, c = samples_NSC.shape
-    log_probs_NSC = _log_softmax(samples_NSC.reshape(n * s, c)).reshape(n, s, c)
+    log_probs_NSC = log_softmax(samples_NSC.reshape(n * s, c)).reshape(n, s, c)
     return np.asarray(np.logaddexp.reduce(log_probs_NSC, axis=1) - np.log(s), dtype=np.float32)
 
 
@@ -151,21 +151,6 @@ def brighten(images_BHW3: Images, factor: float) -> Images:
     """
     table = (np.arange(256) * factor).round().clip(0, 255).astype(np.uint8)
     return np.asarray(table[images_BHW3])
-
-
-def softmax(logits_BC: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Probabilities in float64, so that each row sums to 1; any finite logits, B may be 0.
-
-    >>> softmax(np.array([[1000.0, 1000.0]])).tolist()
-    [[0.5, 0.5]]
-    """
-    return np.exp(_log_softmax(logits_BC))
-
-
-def _log_softmax(logits_BC: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    shifted_BC = logits_BC.astype(np.float64)
-    shifted_BC = shifted_BC - shifted_BC.max(axis=1, keepdims=True)
-    return np.asarray(shifted_BC - np.log(np.exp(shifted_BC).sum(axis=1, keepdims=True)), dtype=np.float64)
 
 
 def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy", "seven_point_score")
 _GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant")
+SECOND_COLUMNS = ("second_path", "second_sha256", "second_pixel_sha256")
+"""Columns of a manifest whose cases have second pictures; other manifests lack them."""
 OWN_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
-    "mask_path", "split", "quarantine_reason", "group", "second_path", "second_sha256", "second_pixel_sha256",
+    "mask_path", "split", "quarantine_reason", "group", *SECOND_COLUMNS,
 )  # fmt: skip
 """Columns that name, describe or divide the images: an identifier or the answer itself."""
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dermalyze.config.base import Spec, merge, parse_set, read_mapping
 from dermalyze.config.data import DataSpec, PreprocessSpec, SplitSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.inference import InferenceSpec
 from dermalyze.config.messages import validation_message
 from dermalyze.config.model import ModelSpec
 from dermalyze.config.task import MulticlassTask, TaskSpec, misfit, with_defaults
@@ -18,78 +20,6 @@ from dermalyze.config.train import TrainSpec
 from dermalyze.errors import ConfigError
 
 SCHEMA_VERSION: Literal[1] = 1
-
-
-class InferenceSpec(Spec):
-    """How an answer is made from the network. A recipe is measured, exported and served as one thing."""
-
-    recipe: Literal["plain", "flips", "tta"] = Field(
-        "plain",
-        description="plain: one pass; flips: mean probability over the image, its two mirror images and the half turn; tta: "
-        "over the image, its two mirror images, turned by 5 degrees either way, a tenth brighter and a tenth darker",
-    )
-    batch_size: int = Field(64, ge=1)
-    calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic", "platt"] = Field(
-        "auto",
-        description="from scores to probabilities, chosen by cross-validation: auto: of those that change no answer, only how "
-        "sure it is (none, temperature); any: of all; task multilabel: none or platt, a scale and a shift for each label",
-    )
-    set_level: float | None = Field(
-        None,
-        gt=0.5,
-        lt=1,
-        description="answers also name a set that holds the right class in this share of cases; null: none",
-    )
-    coverage: float | None = Field(
-        None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
-    )
-
-    @field_validator("recipe", mode="before")
-    @classmethod
-    def _served(cls, value: object) -> object:
-        if value == "mc_dropout":
-            raise ValueError(
-                "mc_dropout cannot be served: the exported graph has no dropout to draw; serve plain, flips or tta, and "
-                "measure it beside that with: dermalyze probe RUN --recipes mc_dropout"
-            )
-        return value
-
-    ood: Literal["auto", "none", "max_softmax", "energy", "relative_mahalanobis", "knn"] = Field(
-        "auto",
-        description="score by which pictures unlike the training part are referred; auto: the one that tells the synthetic "
-        "foreign pictures best from the calibration part; none: none are",
-    )
-
-
-class EvaluateSpec(Spec):
-    """How results are summed up."""
-
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples over lesions (or patients)")
-    level: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
-    set_level: float = Field(0.9, gt=0.5, lt=1, description="share of cases that the conformal sets of the report are to cover")
-    ece_bins: int = Field(15, ge=2, le=100, description="equal-width bins of the expected calibration error")
-    malignant: Literal["auto"] | list[str] | None = Field(
-        "auto",
-        description="classes that count as malignant or precancer, for the two-class view; auto: those known by name, such as "
-        "mel, bcc and akiec of HAM10000; null: no such view",
-    )
-    sensitivity: float = Field(0.95, gt=0.5, lt=1, description="of the operating point that may miss few")
-    miss_cost: float = Field(
-        10.0, gt=0, description="a miss weighs as much as this number of false alarms, for the cost-weighted operating point"
-    )
-    sensitivity_floor: float = Field(
-        0.8, ge=0, lt=1, description="the partial AUROC is the area above this sensitivity; 0.8 as in ISIC 2024"
-    )
-    prevalence: float | None = Field(
-        None, gt=0, lt=1, description="share of malignant cases where you work; predictive values are given for it too"
-    )
-    reader: str | None = Field(
-        None, min_length=1, description="column of the manifest with a person's answers, to be compared; never a model's input"
-    )
-    subgroups: tuple[str, ...] = Field(
-        (), description="columns of the manifest by which results are broken down too, beside age, sex, site, source and looks"
-    )
-    seed: int = Field(0, ge=0)
 
 
 class ExperimentSpec(Spec):
@@ -114,7 +44,7 @@ class ExperimentSpec(Spec):
 
     @model_validator(mode="after")
     def _goes_with_the_task(self) -> Self:
-        if (problem := misfit(self)) is not None:
+        if (problem := misfit(self.task, self.data, self.model, self.train, self.inference, self.evaluate)) is not None:
             raise ValueError(problem)
         return self
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from dermalyze.config.base import Spec, merge
-from dermalyze.config.data import CsvSource
-from dermalyze.config.model import LateFusion
-from dermalyze.config.train import ImbalanceSpec, LossSpec
+from dermalyze.config.data import CsvSource, DataSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.inference import InferenceSpec
+from dermalyze.config.model import LateFusion, ModelSpec
+from dermalyze.config.train import ImbalanceSpec, LossSpec, TrainSpec
 from dermalyze.errors import UsageError
-
-if TYPE_CHECKING:
-    from dermalyze.config.experiment import ExperimentSpec
 
 MULTICLASS, MULTILABEL = "multiclass", "multilabel"
 
@@ -72,34 +71,37 @@ def tasks_of(row: type) -> tuple[str, ...]:
     return tuple(getattr(row, "tasks", (MULTICLASS,)))
 
 
-def misfit(spec: ExperimentSpec) -> str | None:
+def misfit(
+    task: TaskSpec, data: DataSpec, model: ModelSpec, train: TrainSpec, inference: InferenceSpec, evaluate: EvaluateSpec
+) -> str | None:
     """What of an experiment does not go with its task, in words; None where all does."""
-    kind = spec.task.kind
+    kind = task.kind
     for key, union, chosen in (
-        ("train.loss", LossSpec, spec.train.loss),
-        ("train.imbalance", ImbalanceSpec, spec.train.imbalance),
+        ("train.loss", LossSpec, train.loss),
+        ("train.imbalance", ImbalanceSpec, train.imbalance),
     ):
         if kind not in tasks_of(type(chosen)):
             rows = [row for row in get_args(get_args(union)[0]) if kind in tasks_of(row)]
             allowed = ", ".join(row.model_fields["kind"].default for row in rows)
             return f"{key}: kind '{chosen.kind}' does not belong to task {kind}; allowed: {allowed}"
-    if isinstance(spec.task, MultilabelTask):
-        return _misfit_of_labels(spec)
-    if isinstance(spec.data.source, CsvSource) and spec.data.source.labels is not None:
+    if isinstance(task, MultilabelTask):
+        return _misfit_of_labels(data, model, train, inference, evaluate)
+    if isinstance(data.source, CsvSource) and data.source.labels is not None:
         return "data.source.labels names several labels an image; set task: {kind: multilabel}, or leave it out"
-    if spec.inference.calibration == "platt":
+    if inference.calibration == "platt":
         return "inference.calibration: platt belongs to task multilabel; here it is vector, temperature, isotonic, ..."
     return None
 
 
-def _misfit_of_labels(spec: ExperimentSpec) -> str | None:
-    inference, judged = spec.inference, spec.evaluate
-    metadata = spec.model.metadata
+def _misfit_of_labels(
+    data: DataSpec, model: ModelSpec, train: TrainSpec, inference: InferenceSpec, evaluate: EvaluateSpec
+) -> str | None:
+    metadata = model.metadata
     problems = {
-        f"data.source.kind: {spec.data.source.kind} has one class an image; task multilabel reads csv": not isinstance(
-            spec.data.source, CsvSource
+        f"data.source.kind: {data.source.kind} has one class an image; task multilabel reads csv": not isinstance(
+            data.source, CsvSource
         ),
-        "train.balance_sources belongs to task multiclass; leave it out": spec.train.balance_sources,
+        "train.balance_sources belongs to task multiclass; leave it out": train.balance_sources,
         "model.metadata.fusion: late multiplies probabilities of classes; task multilabel takes film or concat": metadata
         is not None
         and isinstance(metadata.fusion, LateFusion),
@@ -111,16 +113,16 @@ def _misfit_of_labels(spec: ExperimentSpec) -> str | None:
         f"inference.ood: {inference.ood} looks at classes; task multilabel takes auto, none or knn": inference.ood
         not in ("auto", "none", "knn"),
         "evaluate.malignant names classes of a two-class view; leave it out of task multilabel": isinstance(
-            judged.malignant, list
+            evaluate.malignant, list
         ),
-        "evaluate.reader, prevalence and subgroups belong to task multiclass; leave them out": judged.reader is not None
-        or judged.prevalence is not None
-        or bool(judged.subgroups),
+        "evaluate.reader, prevalence and subgroups belong to task multiclass; leave them out": evaluate.reader is not None
+        or evaluate.prevalence is not None
+        or bool(evaluate.subgroups),
     }
     return next((problem for problem, found in problems.items() if found), None)
 
 
-def require_multiclass(spec: ExperimentSpec, what: str) -> None:
+def require_multiclass(task: TaskSpec, what: str) -> None:
     """Refuse an experiment of another task.
 
     Args:
@@ -129,5 +131,5 @@ def require_multiclass(spec: ExperimentSpec, what: str) -> None:
     Raises:
         UsageError: with the tasks that it takes.
     """
-    if spec.task.kind != MULTICLASS:
-        raise UsageError(f"{what}: takes runs of task multiclass, one class an image; this one is of task {spec.task.kind}")
+    if task.kind != MULTICLASS:
+        raise UsageError(f"{what}: takes runs of task multiclass, one class an image; this one is of task {task.kind}")

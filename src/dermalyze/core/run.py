@@ -9,16 +9,13 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dermalyze.config.columns import SECOND_COLUMNS
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
 from dermalyze.core.atomic import resource_errors, sha256_file, sweep, try_lock, write_bytes, write_json, write_text
 from dermalyze.core.run_paths import RunPaths
 from dermalyze.errors import ConfigError, DataError, ModelError, ResourceError, UsageError
-from dermalyze.imaging.cases import SECOND_COLUMNS
-
-if TYPE_CHECKING:
-    from dermalyze.artifact.artifact import Artefact
 
 MANIFEST_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
@@ -178,36 +175,6 @@ class Run(RunPaths):
         if not _is_whole(certificate):
             raise DataError(f"{self.certificate_path.name}: is not what split wrote; run again: dermalyze split {self.root}")
         return certificate
-
-    def artefact(self, recipe: str, *, threads: int | None = None) -> Artefact:
-        """The exported model, checked to be of this manifest, of the best checkpoint (where that is kept) and for `recipe`.
-
-        Args:
-            recipe: the experiment's inference recipe.
-            threads: CPU threads of one pass; None: one a core.
-
-        Raises:
-            UsageError: nothing has been exported.
-            DataError: the manifest changed after the split.
-            ModelError: it is another one's, or damaged.
-        """
-        from dermalyze.artifact.artifact import Artefact
-
-        artefact = Artefact.open(self.require(self.artefact_dir, "export"), threads=threads)
-        made_from, again = artefact.record.created_from, f"run again: dermalyze export {self.root}"
-        if self.best_record_path.exists():  # it may be gone where checkpoints were deleted to save space
-            best = read_json(self.best_record_path)
-            if made_from.get("weights_sha256") != best.get("weights_sha256"):
-                raise ModelError(f"{self.root.name}: the export is not of the best checkpoint; {again}")
-            if artefact.classes != best.get("classes"):
-                raise ModelError(f"{self.root.name}: the export's classes {artefact.classes} are not the checkpoint's; {again}")
-        if made_from.get("manifest_sha256") != self.certificate()["manifest_sha256"]:
-            raise ModelError(f"{self.root.name}: the artefact was made from another manifest; {again}")
-        if artefact.recipe != recipe:
-            raise ModelError(
-                f"{self.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; {again}"
-            )
-        return artefact
 
     def present_files(self) -> dict[str, str]:
         """Files that answer a reviewer's questions, by what they are: paths from the run's folder, of those that are there."""

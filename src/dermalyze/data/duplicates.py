@@ -22,7 +22,8 @@ from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.errors import DataError, ModelError
 from dermalyze.imaging import phash
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.image import ImageError
 
 VERSION = 1  # of what is found; another one looks at the images again
 SHOWN = 200  # pairs in a gallery

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.config.columns import SECOND_COLUMNS
 from dermalyze.config.data import PARTS
-from dermalyze.imaging.cases import SECOND_COLUMNS
 
 LINKS = ("patient_id", "lesion_id", "cluster_id", "sha256", "pixel_sha256")
 """Columns whose equal values join two images; a null joins nothing."""

@@ -18,7 +18,8 @@ from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import MissingExtraError, ResourceError, UsageError
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, PersonalDataError, decode, pixel_sha256
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode, pixel_sha256
+from dermalyze.imaging.image import ImageError, PersonalDataError
 
 CHUNK = 64
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Inspected:
         sha256: of the file's bytes.
         pixel_sha256: of the shape and the RGB bytes.
         width, height: upright, px.
-        mode, format, notes, personal: as in `dermalyze.imaging.decode.Decoded`.
+        mode, format, notes, personal: as in `dermalyze.imaging.image.Decoded`.
     """
 
     reason: str | None

@@ -10,7 +10,8 @@ from PIL import Image
 
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, Preprocessing, decode, to_size
+from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode, to_size
+from dermalyze.imaging.image import ImageError
 
 
 def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:

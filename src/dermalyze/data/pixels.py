@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.run import Run
-from dermalyze.data.cache import cache_bytes, open_cache
+from dermalyze.data.cache import cache_bytes, open_cache, read_batches
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.scoring.external_set import read_batches
 from dermalyze.tasks.base import class_indices
 
 

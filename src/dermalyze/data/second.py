@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.config.columns import SECOND_COLUMNS
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.progress import say
 from dermalyze.data.cache import UnusableImageError, read_image
@@ -19,7 +20,7 @@ from dermalyze.data.inspection import Inspected, inspect_images
 from dermalyze.data.sources.reading import MISSING_FILE, Row
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError
-from dermalyze.imaging.cases import PLANES, SECOND_COLUMNS, packed
+from dermalyze.imaging.cases import PLANES, packed
 from dermalyze.imaging.preprocess import Preprocessing
 
 Seconds = list[tuple[str, str] | None]
@@ -184,7 +185,7 @@ def read_case(
 def read_case_batches(
     store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """As `dermalyze.scoring.external_set.read_batches`, of cases (B, H, W, 7)."""
+    """As `dermalyze.data.cache.read_batches`, of cases (B, H, W, 7)."""
     jobs = list(zip(frame["path"], frame["sha256"], seconds_of(frame), strict=True))
 
     def read(job: Job) -> NDArray[np.uint8]:

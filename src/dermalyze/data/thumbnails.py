@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.data.store import ImageStore, ReadError
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.image import ImageError
 
 
 @dataclass(frozen=True)

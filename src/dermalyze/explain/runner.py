@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from dermalyze.calibration.recipes import softmax
 from dermalyze.config.explain import METHODS, method_spec
 from dermalyze.core.atomic import write_text
 from dermalyze.core.progress import progress
@@ -40,6 +39,7 @@ from dermalyze.explain.faithfulness import (
 )
 from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.imaging.tabular import Encoder
+from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats
 from dermalyze.models.classifier import Classifier
 from dermalyze.rng import permutation

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 PLANES = 7
-SECOND_COLUMNS = ("second_path", "second_sha256", "second_pixel_sha256")
-"""Columns of a manifest whose cases have second pictures; other manifests lack them."""
 
 Pixels = NDArray[np.uint8]
 

@@ -8,23 +8,19 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from dermalyze.errors import DataError
+from dermalyze.imaging.image import MAX_PIXELS, Decoded, ImageError, check_size
 from dermalyze.imaging.preprocess import Preprocessing as Preprocessing
 from dermalyze.imaging.preprocess import normalise as normalise
 from dermalyze.imaging.preprocess import to_size as to_size
 
 SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF", "DICOM")
-MAX_PIXELS = 64_000_000
-MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
 
 # Plugins are called by name, never by Pillow's search, which also knows formats that start other programs (EPS).
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -58,38 +54,6 @@ _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "YCbCr")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP_GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _GPS_IFD, _ARTIST, _DESCRIPTION, _OWNER = 0x8825, 0x013B, 0x010E, 0xA430
-
-
-class ImageError(DataError):
-    """An image is refused; the message is a reason without name, path or content, fit to be counted and shown."""
-
-
-class PersonalDataError(DataError):
-    """An image is refused because it can name a patient. Not put into quarantine like a bad one: the set must be cleaned."""
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """An image as everything after sees it.
-
-    Attributes:
-        image: Pillow's, mode RGB, upright, loaded.
-        mode: Pillow's name of the stored pixel layout, as "RGB", "L", "I;16".
-        format: "JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF" or "DICOM".
-        notes: what was done beyond decoding, as "alpha composited on white".
-        personal: kinds of metadata in the file that can identify a person, as "gps"; never their content.
-    """
-
-    image: Image.Image
-    mode: str
-    format: str
-    notes: tuple[str, ...] = ()
-    personal: tuple[str, ...] = ()
-
-    @cached_property
-    def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, upright."""
-        return np.array(self.image, np.uint8)
 
 
 def decode(
@@ -178,22 +142,6 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(struct.pack("<3I", *pixels.shape))
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
-
-
-def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Judge an image's edges, in pixels, before anything is allocated for it.
-
-    Raises:
-        ImageError: an edge of 0, too many pixels, or a strip that is no photograph.
-
-    >>> check_size(200, 150)
-    """
-    if width < 1 or height < 1:
-        raise ImageError("no pixels (an edge of 0)")
-    if width * height > max_pixels:
-        raise ImageError(f"more than {max_pixels} pixels; make it smaller")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{width} x {height} px is no photograph; one edge may be {MAX_ASPECT} times the other at most")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

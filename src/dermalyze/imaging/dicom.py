@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.errors import MissingExtraError
-from dermalyze.imaging.decode import Decoded, ImageError, PersonalDataError, check_size
+from dermalyze.imaging.image import Decoded, ImageError, PersonalDataError, check_size
 
 BASIC_PROFILE = "113100"
 """Basic Application Confidentiality Profile, DICOM PS3.16 CID 7050; 113101 (Clean Pixel Data) and others are its options."""

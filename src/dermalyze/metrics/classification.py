@@ -335,3 +335,8 @@ def _steps(positive_N: npt.NDArray[np.bool_], score_N: Floats) -> tuple[Ints, In
     order = np.argsort(-score_N, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score_N[order])), len(order) - 1)
     return last + 1, np.cumsum(positive_N[order])[last]
+
+
+def log_losses(probs_NC: Floats, labels_N: Ints) -> Floats:
+    """(N,) -log of the probability of the right class, natural logarithm, clipped as `measure` does."""
+    return np.asarray(-np.log(np.maximum(probs_NC[np.arange(len(labels_N)), labels_N], SMALLEST_PROBABILITY)))

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.calibration.calibrators import log_losses
 from dermalyze.metrics.bootstrap import (
     MIN_CLASS_GROUPS,
     MIN_GROUPS,
@@ -27,7 +26,7 @@ from dermalyze.metrics.bootstrap import (
     not_estimable,
 )
 from dermalyze.metrics.calibration_error import wilson
-from dermalyze.metrics.classification import Scores
+from dermalyze.metrics.classification import Scores, log_losses
 from dermalyze.metrics.paired_tests import holm
 from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, rank, ratio
 

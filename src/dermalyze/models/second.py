@@ -5,21 +5,15 @@ Shapes: B cases, H x W pixels, D features of a backbone. Cases are those of `cor
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dermalyze.config.model import ModelSpec
-from dermalyze.config.train import AugmentSpec
 from dermalyze.errors import ModelError
 from dermalyze.imaging.cases import PLANES
 from dermalyze.models.backbones import Backbone, create_backbone
 from dermalyze.models.feature_stages import CamTarget, Stage
-from dermalyze.rng import SECOND, Ints, uniforms
-from dermalyze.training.augment import augment
 
-SECOND_DRAWS = 1 << 40
-"""Added to a draw position, it is that of the second picture: no epoch is so long."""
 WHOLE = 0.999
 """Where mixup or cutmix blends a case with one that has no second picture, the blend has none either."""
 
@@ -126,26 +120,3 @@ def pair_backbone(spec: ModelSpec, *, load_weights: bool) -> PairBackbone:
     first = create_backbone(spec, load_weights=load_weights)
     separate = spec.second is not None and spec.second.kind == "separate"
     return PairBackbone(first, create_backbone(spec, load_weights=load_weights) if separate else None)
-
-
-def augment_cases(
-    images_BHWP: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: Ints, hide: float = 0.0
-) -> Tensor:
-    """`augment` for pictures or cases: each of two pictures has its own draw, and some second ones are hidden.
-
-    Args:
-        images_BHWP: uint8 pictures (B, H, W, 3) or cases (B, H, W, 7).
-        spec, seed, epoch, positions_B: as for `augment`.
-        hide: share of second pictures taken away, so that missing ones are met.
-
-    Returns:
-        (B, 3, H, W) or (B, 7, H, W) float32, 0..1, not normalised; the last plane of a case is 0 or 1/255.
-    """
-    address = {"seed": seed, "epoch": epoch}
-    if images_BHWP.shape[3] != PLANES:
-        return augment(images_BHWP, spec, **address, positions_B=positions_B)
-    first = augment(images_BHWP[..., :3].contiguous(), spec, **address, positions_B=positions_B)
-    second = augment(images_BHWP[..., 3:6].contiguous(), spec, **address, positions_B=positions_B + SECOND_DRAWS)
-    kept_B = (uniforms(seed, epoch, positions_B, 1, stream=SECOND)[:, 0] >= hide).astype(np.float32)
-    kept = torch.from_numpy(kept_B).to(images_BHWP.device).view(-1, 1, 1, 1)
-    return torch.cat([first, second, images_BHWP[..., 6:].permute(0, 3, 1, 2) / 255 * kept], dim=1)

@@ -238,19 +238,16 @@ def coverage(m: Json, shown: Collection[str]) -> list[dict[str, Any]]:
     return found
 
 
-def view(m: Json) -> dict[str, Any] | None:
-    """What the page shows; only for a run's own test part."""
+def view(m: Json, shown: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the page shows, only for a run's own test part; `shown`: titles of the sections that stand on it, by key."""
     if m.get("files") is None:
         return None
-    from dermalyze.report.sections import SECTIONS  # the table holds this section too
-
-    shown = [key for key, section in SECTIONS.items() if key != "checklists" and section.view(m) is not None]
-    return {"lists": coverage(m, shown), "names": {key: SECTIONS[key].title for key in shown}}
+    return {"lists": coverage(m, shown), "names": dict(shown)}
 
 
-def markdown(m: Json) -> str:
+def markdown(m: Json, shown: Mapping[str, str]) -> str:
     """The tables as Markdown, for a supplement."""
-    v = view(m)
+    v = view(m, shown)
     names = {} if v is None else v["names"]
     lines = [f"# Reporting checklists: {escaped(m['title'])}", "", *NOTE, ""]
     for found in [] if v is None else v["lists"]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.classes import describe
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import calibration_error as calibration
 from dermalyze.metrics import classification as metrics

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.metrics import bootstrap
@@ -16,7 +16,7 @@ from dermalyze.report import checklists
 from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import page
 from dermalyze.report.model_card import model_card
-from dermalyze.report.sections import build_sections, draw_sections
+from dermalyze.report.sections import build_sections, draw_sections, shown_titles
 
 METRICS_NAME, PAGE_NAME = "evaluation_metrics.json", "report.html"
 CARD_NAME, CHECKLISTS_NAME = "model_card.md", "checklists.md"
@@ -78,7 +78,7 @@ def write_report(folder: Path, m: Mapping[str, Any], judged: Judged) -> list[Pat
     figures = draw_sections(m, judged)
     texts = {PAGE_NAME: page(m, figures)}
     if m["files"] is not None:  # a run's own test part, not another set
-        texts |= {CARD_NAME: model_card(m), CHECKLISTS_NAME: checklists.markdown(m)}
+        texts |= {CARD_NAME: model_card(m), CHECKLISTS_NAME: checklists.markdown(m, shown_titles(m))}
     (folder / METRICS_NAME).unlink(missing_ok=True)
     images = {name: figure.data for of_section in figures.values() for name, figure in of_section.items()}
     for name, data in images.items():

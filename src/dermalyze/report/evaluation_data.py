@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.ranking import Floats

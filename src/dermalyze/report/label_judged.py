@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration.multilabel import LabelCalibrator, read_thresholds
-from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dermalyze.config.classes import describe
-from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import CHOICES, asked_for, cross_validate, fit, reprior
-from dermalyze.calibration.recipes import softmax
 from dermalyze.errors import ConfigError, DataError
 from dermalyze.metrics import calibration_error as calibration
 from dermalyze.metrics import classification as metrics
+from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats
 from dermalyze.report.evaluation_data import Json, Judged

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import calibration_error as calibration
 from dermalyze.report import figures

@@ -81,8 +81,13 @@ SECTIONS: dict[str, Section] = {
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
     "controls": Section("Is it real?", "controls.html.jinja", controls.view),
     "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
-    "checklists": Section("Reporting checklists", "checklists.html.jinja", checklists.view),
+    "checklists": Section("Reporting checklists", "checklists.html.jinja", lambda m: checklists.view(m, shown_titles(m))),
 }
+
+
+def shown_titles(m: Json) -> dict[str, str]:
+    """Titles of the sections that have something to show, by key; not the checklists themselves, which are filled from them."""
+    return {key: section.title for key, section in SECTIONS.items() if key != "checklists" and section.view(m) is not None}
 
 
 def build_sections(judged: Judged) -> dict[str, Any]:

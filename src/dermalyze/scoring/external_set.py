@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dermalyze.config.base import parse_yaml, why_unreadable
 from dermalyze.config.data import (
@@ -32,7 +28,6 @@ from dermalyze.config.data import (
     SourceSpec,
 )
 from dermalyze.core.run import Run
-from dermalyze.data.cache import read_image
 from dermalyze.data.grouping import conflicts, groups, keys
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
@@ -40,11 +35,9 @@ from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError, DataError, UsageError, nearest
-from dermalyze.imaging.decode import Preprocessing
 
 # Shapes: B images of a batch, H height, W width.
 
-AHEAD = 2  # batches decoded before they are asked for
 MADE_WITH = ("train", "val", "cal")
 """Parts that the model was made with: weights, choices, calibration."""
 
@@ -200,35 +193,6 @@ def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Series]:
     """The values to compare, and each image's name in the ISIC archive."""
     names = frame["image_id"].astype(str).map(archive_name).astype(object)
     return {**{column: keys(frame, column) for column in columns}, "archive": names.where(names.notna(), None)}
-
-
-def read_batches(
-    store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
-) -> Iterator[NDArray[np.uint8]]:
-    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses.
-
-    Args:
-        store: reads an image's bytes.
-        frame: rows with `path` and `sha256`.
-        preprocessing: the model's.
-        size: images a batch.
-        workers: decoding threads, which work ahead of the caller; None: 2.
-
-    Raises:
-        DataError: an image is gone or changed; named by its hash.
-    """
-    jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
-
-    def read(path: str, sha256: str) -> NDArray[np.uint8]:
-        return read_image(store, path, sha256, preprocessing)
-
-    with ThreadPoolExecutor(max(1, workers or 2)) as pool:
-        waiting = [pool.submit(read, *job) for job in islice(jobs, AHEAD * size)]
-        while waiting:
-            ready, waiting = waiting[:size], waiting[size:]
-            pixels = np.stack([future.result() for future in ready])
-            waiting += [pool.submit(read, *job) for job in islice(jobs, len(ready))]
-            yield pixels
 
 
 def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:

@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact import self_test as reference
-from dermalyze.artifact.artifact import GRAPH_NAME, OOD_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact, Graph, parse_record
+from dermalyze.artifact.artifact import (
+    GRAPH_NAME,
+    OOD_NAME,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    Artefact,
+    Graph,
+    open_export,
+    parse_record,
+)
 from dermalyze.artifact.graph import CAM
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.quantize import quantise
@@ -125,7 +134,7 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
     """
     with run.lock():
         run.probe_write()
-        artefact = run.artefact(spec.inference.recipe, threads=spec.train.threads)
+        artefact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
         known = artefact.record.calibration
         if artefact.record.task != "multiclass" or artefact.record.second is not None:
             raise UsageError(

@@ -23,6 +23,7 @@ from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
+from dermalyze.data.cache import read_batches
 from dermalyze.data.duplicates import Duplicates, find_duplicates, galleries, join_clusters, recorded
 from dermalyze.data.grouping import describe_leaks, groups
 from dermalyze.data.manifest import read_manifest, read_task, usable
@@ -32,7 +33,6 @@ from dermalyze.data.thumbnails import Gallery
 from dermalyze.errors import DataError, ModelError
 from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.report.audit import audit_page
-from dermalyze.scoring.external_set import read_batches
 
 FATAL = ("label_conflict", "empty", "split_duplicates")
 """Findings that end the command with a refusal, after everything has been written."""
@@ -104,7 +104,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         ResourceError: a worker was killed, or the run cannot be written.
     """
     if labels:
-        require_multiclass(spec, "audit --labels")
+        require_multiclass(spec.task, "audit --labels")
     manifest, task = read_manifest(run), read_task(run)
     frame = usable(manifest)
     if not labels and _had_labels(run):

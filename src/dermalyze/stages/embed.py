@@ -20,6 +20,7 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
+from dermalyze.data.cache import read_batches
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
@@ -28,7 +29,6 @@ from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.models.clip import Clip
 from dermalyze.models.embedding import Embedder
 from dermalyze.models.weights import read_sidecar
-from dermalyze.scoring.external_set import read_batches
 from dermalyze.scoring.features.store import OWN, read_stored, write_features
 from dermalyze.scoring.features.zero_shot import directions
 

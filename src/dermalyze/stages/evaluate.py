@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.audit.image_statistics import measure_images
 from dermalyze.audit.quality_cache import KEPT, with_looks
 from dermalyze.calibration.calibrators import Calibrator
@@ -19,6 +20,7 @@ from dermalyze.config.task import MultilabelTask, require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
+from dermalyze.data.cache import read_batches
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.metadata import encoder_of, lookup, remarks
 from dermalyze.data.splitting import read_division, require_no_leak
@@ -35,7 +37,7 @@ from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.run_summary import FACTS, NOT_FOR, facts, head, provenance
 from dermalyze.report.served import into_artefact
 from dermalyze.report.text import interval_or_note, value_text
-from dermalyze.scoring.external_set import open_external, read_batches, read_label_map, shares_lesions, trained_on
+from dermalyze.scoring.external_set import open_external, read_label_map, shares_lesions, trained_on
 from dermalyze.scoring.imported_predictions import Given, match, read_given, standing_alone
 from dermalyze.scoring.isic_submission import submission_csv
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
@@ -120,7 +122,7 @@ def evaluate(
     if isinstance(spec.task, MultilabelTask):
         given = (on, label_map, predictions, scores, report_yaml, submission, recalibrate)
         if partial or any(option is not None for option in given):
-            require_multiclass(spec, "evaluate with any option but --accept-leak")
+            require_multiclass(spec.task, "evaluate with any option but --accept-leak")
         return _evaluate_labels(run, spec, accept_leak)
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
@@ -199,7 +201,7 @@ def _evaluate_external(
 ) -> EvaluateResult:
     run.probe_write()
     recipe = spec.inference.recipe
-    artefact = run.artefact(recipe, threads=spec.train.threads)
+    artefact = open_export(run, recipe, threads=spec.train.threads)
     if artefact.record.second is not None:
         raise UsageError("--on: not made for models of two pictures a case yet; use a model of one")
     external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.explain import METHODS, method_spec
 from dermalyze.core.atomic import write_json, write_text
@@ -21,6 +22,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
+from dermalyze.data.cache import read_batches
 from dermalyze.data.grouping import keys
 from dermalyze.data.masks import mask_at, read_mask
 from dermalyze.data.splitting import read_division
@@ -28,7 +30,8 @@ from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.explain.faithfulness import Mask
 from dermalyze.explain.runner import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, Preprocessing, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode
+from dermalyze.imaging.image import ImageError
 from dermalyze.report.collect import read_calibration
 from dermalyze.report.evaluation_data import scores_of
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
@@ -36,7 +39,6 @@ from dermalyze.report.explain_grading import judge_network, rim_sentences, table
 from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
 from dermalyze.report.served_grade import grade_line, keep_grade
-from dermalyze.scoring.external_set import read_batches
 from dermalyze.scoring.predictions import Predictions, read_predictions
 
 MOST_OWN = 60
@@ -137,7 +139,7 @@ def explain(
                 verdict = judged(run, network, world.sample(network, lesions, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
-            artefact = one.artefact(one.config().inference.recipe, threads=spec.train.threads)
+            artefact = open_export(one, one.config().inference.recipe, threads=spec.train.threads)
             stored = read_predictions(one.require(one.predictions_path("test", one.config().inference.recipe), "probe"))
             judges.append(Judge(network, artefact, read_calibration(one, stored)[0], verdict, known, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))

@@ -21,6 +21,7 @@ from dermalyze.artifact.artifact import (
     Artefact,
     Graph,
     SecondRecord,
+    open_export,
     parse_record,
 )
 from dermalyze.artifact.edit import earlier_evaluation
@@ -106,7 +107,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
     with run.lock():
         run.probe_write()
         if torch_export:
-            return write_program(run, run.artefact(spec.inference.recipe, threads=spec.train.threads), deployable(run)[0])
+            return write_program(run, open_export(run, spec.inference.recipe, threads=spec.train.threads), deployable(run)[0])
         for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         network, classifier, best = deployable(run)

@@ -49,7 +49,7 @@ def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
         UsageError: nothing has been trained, or no split.
         ModelError: metrics.jsonl or best.json is damaged.
     """
-    require_multiclass(spec, "fit-check")
+    require_multiclass(spec.task, "fit-check")
     history = read_history(run)
     if absent := [key for key in JUDGED_BY if key not in history]:
         raise ModelError(f"{run.metrics_path.name}: lacks {', '.join(absent)}; train in a new run folder")

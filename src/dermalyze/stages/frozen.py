@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.config.experiment import EvaluateSpec, ExperimentSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import progress, say
@@ -103,7 +104,7 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
         LeakError: the split leaks and no reason was given.
         ModelError: a file is damaged.
     """
-    require_multiclass(spec, "frozen")
+    require_multiclass(spec.task, "frozen")
     run.probe_write()
     found = read_features(run, spec.inference.recipe, features)
     crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)

@@ -91,7 +91,7 @@ def draw_map(
     ):
         if word not in allowed:
             raise UsageError(f"--{option} {word}: must be one of {', '.join(allowed)}{nearest(word, allowed)}")
-    require_multiclass(spec, "map")
+    require_multiclass(spec.task, "map")
     run.probe_write()
     part = part or ("all" if by == "part" else "test")
     found = read_features(run, spec.inference.recipe, features)

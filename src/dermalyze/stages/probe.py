@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artefact, open_export
 from dermalyze.calibration.recipes import RECIPES
 from dermalyze.calibration.recipes import passes as run_passes
 from dermalyze.config.data import PARTS
@@ -122,7 +122,7 @@ def probe(
     if model is not None and (recipes or foreign or corruptions):
         raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
     if recipes or foreign or corruptions or model is not None:
-        require_multiclass(spec, "probe --recipes, --foreign, --corruptions and --model")
+        require_multiclass(spec.task, "probe --recipes, --foreign, --corruptions and --model")
     check_foreign(foreign)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]
@@ -133,7 +133,7 @@ def probe(
             started = time.monotonic()
             name, counts = score_foreign(run, spec, model, sets, opener(model))
             return ProbeResult(name, counts, [], time.monotonic() - started)
-        artefact = run.artefact(served, threads=spec.train.threads)
+        artefact = open_export(run, served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         held_out = {part: frame for part, frame in frames.items() if part != "train"}
         if corruptions and artefact.record.second is not None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
@@ -17,7 +18,8 @@ from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, UsageError
-from dermalyze.imaging.decode import Preprocessing, check_size, decode, pixel_sha256
+from dermalyze.imaging.decode import Preprocessing, decode, pixel_sha256
+from dermalyze.imaging.image import check_size
 from dermalyze.imaging.preprocess import to_size
 from dermalyze.report.similar import sheet_page, sheet_png
 from dermalyze.scoring.features.retrieval import Neighbour, nearest_cases
@@ -82,13 +84,13 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         DataError: the file is no image that is read, or manifest or split changed.
         ModelError: the artefact is refused, or the predictions are not of it.
     """
-    require_multiclass(spec, "similar")
+    require_multiclass(spec.task, "similar")
     if k < 1:
         raise UsageError(f"--k is {k}, must be 1 or more")
     if out is not None and out.suffix.lower() not in (".png", ".html"):
         raise UsageError(f"--out {out.name}: must end in .png or .html")
     data = read_image_file(image)
-    artefact = run.artefact(spec.inference.recipe, threads=spec.train.threads)
+    artefact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
     if artefact.record.second is not None:
         raise UsageError("similar: not made for models of two pictures a case yet; use a model of one")
     preprocessing = Preprocessing.from_dict(artefact.preprocessing)

@@ -35,12 +35,11 @@ from dermalyze.imaging.cases import statistics
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.models.backbones import pretrained_cfg_of
 from dermalyze.models.classifier import Classifier, build_classifier, check_input
-from dermalyze.models.second import augment_cases
 from dermalyze.report.training import columns, cost_line, epoch_line, log_scalars
 from dermalyze.rng import dropout_seed
 from dermalyze.tasks.base import TASKS
 from dermalyze.tasks.early_stopping import judge_epoch
-from dermalyze.training.augment import mix
+from dermalyze.training.augment import augment_cases, mix
 from dermalyze.training.autotune import asked_runtime, fastest_runtime
 from dermalyze.training.checkpoint import (
     Learner,

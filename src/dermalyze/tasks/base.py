@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.calibration.recipes import Samples, pool, softmax
+from dermalyze.calibration.recipes import Samples, pool
 from dermalyze.errors import ModelError
+from dermalyze.metrics.activation import sigmoid, softmax
 from dermalyze.metrics.classification import measure
 from dermalyze.metrics.multilabel import measure_labels
 from dermalyze.metrics.ranking import Floats, Ints
@@ -75,16 +76,6 @@ def _index(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
     if unknown := sorted(set(labels) - set(index)):
         raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
     return index
-
-
-def sigmoid(logits: NDArray[np.floating[Any]]) -> Floats:
-    """Probability of each label, float64; any finite logits.
-
-    >>> sigmoid(np.array([0.0, 1000.0])).tolist()
-    [0.5, 1.0]
-    """
-    z = np.asarray(logits, dtype=np.float64)
-    return np.exp(-np.logaddexp(0.0, -z))
 
 
 def pool_labels(samples_NSC: Samples) -> Samples:

@@ -20,7 +20,8 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from dermalyze.config.train import AugmentSpec
-from dermalyze.rng import AUGMENT, MIX, POLICY, Floats, uniforms
+from dermalyze.imaging.cases import PLANES
+from dermalyze.rng import AUGMENT, MIX, POLICY, SECOND, Floats, Ints, uniforms
 from dermalyze.training.auto_augment import AUTO, COLUMNS, Round
 from dermalyze.training.warp import perspective, warp
 
@@ -307,3 +308,30 @@ def _paste(images: Tensor, other: Tensor, keep: float, top: float, left: float) 
     images = images.clone()
     images[:, :, y0:y1, x0:x1] = images[other, :, y0:y1, x0:x1]
     return images, 1 - (y1 - y0) * (x1 - x0) / (height * width)
+
+
+SECOND_DRAWS = 1 << 40
+"""Added to a draw position, it is that of the second picture: no epoch is so long."""
+
+
+def augment_cases(
+    images_BHWP: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: Ints, hide: float = 0.0
+) -> Tensor:
+    """`augment` for pictures or cases: each of two pictures has its own draw, and some second ones are hidden.
+
+    Args:
+        images_BHWP: uint8 pictures (B, H, W, 3) or cases (B, H, W, 7).
+        spec, seed, epoch, positions_B: as for `augment`.
+        hide: share of second pictures taken away, so that missing ones are met.
+
+    Returns:
+        (B, 3, H, W) or (B, 7, H, W) float32, 0..1, not normalised; the last plane of a case is 0 or 1/255.
+    """
+    address = {"seed": seed, "epoch": epoch}
+    if images_BHWP.shape[3] != PLANES:
+        return augment(images_BHWP, spec, **address, positions_B=positions_B)
+    first = augment(images_BHWP[..., :3].contiguous(), spec, **address, positions_B=positions_B)
+    second = augment(images_BHWP[..., 3:6].contiguous(), spec, **address, positions_B=positions_B + SECOND_DRAWS)
+    kept_B = (uniforms(seed, epoch, positions_B, 1, stream=SECOND)[:, 0] >= hide).astype(np.float32)
+    kept = torch.from_numpy(kept_B).to(images_BHWP.device).view(-1, 1, 1, 1)
+    return torch.cat([first, second, images_BHWP[..., 6:].permute(0, 3, 1, 2) / 255 * kept], dim=1)

@@ -160,7 +160,7 @@ def advise(
             raise UsageError(f"{option} {word}: must be {', '.join(allowed)}{nearest(word, allowed)}")
     counts: dict[str, int] = {}
     if run is not None and spec is not None:
-        require_multiclass(spec, "advise RUN")
+        require_multiclass(spec.task, "advise RUN")
         parts = run.certificate()["counts"]
         counts, images = dict(parts["train"]["classes"]), sum(part["images"] for part in parts.values())
         like = like or ("dermamnist" if spec.data.source.kind in SKIN else None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dermalyze.artifact.artifact import open_export
 from dermalyze.audit.metadata_baseline import metadata_model
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import require_multiclass
@@ -98,7 +99,7 @@ def controls(
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    require_multiclass(spec, "controls")
+    require_multiclass(spec.task, "controls")
     for name in only:
         if name not in FITS:
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")
@@ -270,7 +271,7 @@ def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
 def shortcut(work: Work) -> dict[str, Any]:
     """What the run's own model takes from the borders of its test pictures."""
     spec = work.run.config()
-    artefact = work.run.artefact(spec.inference.recipe, threads=work.small.train.threads)
+    artefact = open_export(work.run, spec.inference.recipe, threads=work.small.train.threads)
     pictures = Pictures(work.run, spec, work.frame, Preprocessing.from_dict(artefact.preprocessing))
     return exchange_borders(artefact, spec.inference.recipe, pictures, work.parts, work.judging)
 
@@ -281,7 +282,7 @@ def planted(work: Work) -> dict[str, Any]:
     manifest = pictures.manifest("planted", work.target, work.part_of)
     sub = work.trained("planted", pictures.experiment("planted", work.target), manifest)
     recipe = work.small.inference.recipe
-    artefact = sub.artefact(recipe, threads=work.small.train.threads)
+    artefact = open_export(sub, recipe, threads=work.small.train.threads)
     return planted_mark(artefact, recipe, pictures, work.parts, work.judging, work.target)
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact
-from dermalyze.calibration.recipes import pool, softmax
+from dermalyze.artifact.artifact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact, open_export
+from dermalyze.calibration.recipes import pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.config.task import require_multiclass
@@ -29,6 +29,7 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_division
 from dermalyze.errors import DataError, InterruptedRunError, ModelError, UsageError
+from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.classification import measure
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.stages.calibrate import calibrate
@@ -100,7 +101,7 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         if named:
             raise UsageError("ensemble: --config trains its own members; name the folder to make alone")
         asked = load_experiment(config, sets)
-        require_multiclass(asked, "ensemble")
+        require_multiclass(asked.task, "ensemble")
         runs = train_members(asked, last, members)
     else:
         if sets:
@@ -111,7 +112,7 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
             raise UsageError("ensemble: a folder is named twice; each member is another run, and OUT another folder")
         runs = [Run.open(path) for path in named]
         for run in runs:
-            require_multiclass(run.config(), "ensemble")
+            require_multiclass(run.config().task, "ensemble")
     out, spec = assemble(runs, last)
     calibrate(out, spec)
     evaluation = evaluate(out, spec)
@@ -192,7 +193,9 @@ def assemble(runs: Sequence[Run], root: Path) -> tuple[Run, ExperimentSpec]:
     """
     specs = [run.config() for run in runs]
     recipe = specs[0].inference.recipe
-    artefacts = [run.artefact(spec.inference.recipe, threads=spec.train.threads) for run, spec in zip(runs, specs, strict=True)]
+    artefacts = [
+        open_export(run, spec.inference.recipe, threads=spec.train.threads) for run, spec in zip(runs, specs, strict=True)
+    ]
     require_alike(runs, specs, artefacts)
     spec = specs[0].model_copy(update={"name": f"{specs[0].name[:60]} ensemble of {len(runs)}"})
     out = Run.create(root, spec)
@@ -211,7 +214,7 @@ def assemble(runs: Sequence[Run], root: Path) -> tuple[Run, ExperimentSpec]:
         record["reference"] = joined_reference(graph, artefacts[0], record)
         text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
         publish({**files, RECORD_NAME: text}, out.artefact_dir, check=Artefact.open)
-        artefact = out.artefact(recipe)
+        artefact = open_export(out, recipe)
         for part in (part for part in PARTS if out.split_path(part).exists()):
             stored = [read_member(run, part, one) for run, one in zip(runs, artefacts, strict=True)]
             write_predictions(out.predictions_path(part, recipe), together(stored, artefact))

@@ -13,8 +13,9 @@ import numpy as np
 from dermalyze.artifact.artifact import GRAPH_NAME, MAX_GRAPH_BYTES, Artefact, Graph
 from dermalyze.artifact.graph import CAM
 from dermalyze.artifact.onnx_prune import output_names
-from dermalyze.calibration.recipes import apply_recipe, pool, softmax
+from dermalyze.calibration.recipes import apply_recipe, pool
 from dermalyze.errors import ModelError
+from dermalyze.metrics.activation import softmax
 from dermalyze.models.parity import PARITY_BATCHES, TOLERANCE, parity_images
 from dermalyze.stages.export import reference_answers
 

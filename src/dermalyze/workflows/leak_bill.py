@@ -97,7 +97,7 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    require_multiclass(spec, "leak-bill")
+    require_multiclass(spec.task, "leak-bill")
     run.probe_write()
     small = settings_of_fits(spec, epochs, sets, "leak-bill")
     classes = read_classes(run)

@@ -121,7 +121,7 @@ def read_side(run: Run, name: str) -> Side:
         UsageError, DataError, LeakError, ModelError: as `evaluate` refuses them.
     """
     spec = run.config()
-    require_multiclass(spec, "runs compare")
+    require_multiclass(spec.task, "runs compare")
     path = run.require(run.predictions_path("test", spec.inference.recipe), "probe")
     p = read_predictions(path)
     leak = check_test(run, p, spec.inference.recipe, None)

@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import Artefact
-from dermalyze.calibration.recipes import apply_recipe, softmax
+from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.imaging.inpaint import box, mark, ring, with_border_of
+from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, Tally
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats

@@ -101,7 +101,7 @@ def compare(
     sets = [*sets, *([f"train.epochs={epochs}"] if epochs is not None else [])]
     plan = load_study(Path(study), sets)
     for variant in plan.variants.values():
-        require_multiclass(variant, "compare")
+        require_multiclass(variant.task, "compare")
     folder = Path(root if root is not None else Path("outputs") / Path(study).stem)
     data = prepared(plan, folder / "data")
     trials, failures = begun(plan, folder / "runs", data)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dermalyze.calibration.ood import OOD_SCORES, Detector, fit, threshold_of
-from dermalyze.config.experiment import InferenceSpec
+from dermalyze.config.inference import InferenceSpec
 from dermalyze.errors import ModelError
 
 GENERATOR = np.random.default_rng(0)

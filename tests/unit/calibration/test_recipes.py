@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.calibration.recipes import RECIPES, apply_recipe, brighten, passes, pool, softmax, turn
-from dermalyze.config.experiment import InferenceSpec
+from dermalyze.calibration.recipes import RECIPES, apply_recipe, brighten, passes, pool, turn
+from dermalyze.config.inference import InferenceSpec
 from dermalyze.errors import ModelError
+from dermalyze.metrics.activation import softmax
 
 Array = NDArray[np.float32]
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)

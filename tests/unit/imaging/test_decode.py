@@ -18,7 +18,6 @@ from dermalyze.errors import ModelError
 from dermalyze.imaging.decode import (
     PREPARE_FORMATS,
     SERVING_FORMATS,
-    ImageError,
     Preprocessing,
     decode,
     normalise,
@@ -26,6 +25,7 @@ from dermalyze.imaging.decode import (
     sniff,
     to_size,
 )
+from dermalyze.imaging.image import ImageError
 
 HALF = (0.5, 0.5, 0.5)
 

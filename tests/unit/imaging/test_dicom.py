@@ -15,7 +15,8 @@ from dermalyze.config.data import DataSpec
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import MissingExtraError, UsageError
-from dermalyze.imaging.decode import PREPARE_FORMATS, ImageError, PersonalDataError, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.image import ImageError, PersonalDataError
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed: pip install 'dermalyze[dicom]'")
 

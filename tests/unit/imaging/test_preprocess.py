@@ -15,7 +15,8 @@ from dermalyze.core.atomic import sha256_bytes
 from dermalyze.data.cache import open_cache, read_image
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ModelError
-from dermalyze.imaging.decode import ImageError, decode
+from dermalyze.imaging.decode import decode
+from dermalyze.imaging.image import ImageError
 from dermalyze.imaging.preprocess import Preprocessing, to_size
 from dermalyze.serve.predictor.predictor import Predictor
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dermalyze.calibration.recipes import softmax
 from dermalyze.imaging.tabular import fit_encoder
+from dermalyze.metrics.activation import softmax
 from dermalyze.models.fusion import WEIGHTS, choose_strength, fit_expert
 
 

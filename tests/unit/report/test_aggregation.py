@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report.aggregation import HEADLINE, build, view
 from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.html import template

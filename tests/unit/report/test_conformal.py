@@ -8,7 +8,7 @@ import pytest
 
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.conformal import calibrate_sets
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report import conformal as sets
 from dermalyze.report.evaluation_data import Judged
 from dermalyze.scoring.predictions import Predictions

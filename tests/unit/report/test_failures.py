@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report import failures
 from dermalyze.report.evaluation_data import Judged
 from dermalyze.scoring.predictions import Predictions

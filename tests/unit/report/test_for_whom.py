@@ -12,7 +12,7 @@ import pytest
 
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.decision_rule import Rule
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.errors import ConfigError, DataError
 from dermalyze.metrics.selective import Referral
 from dermalyze.report import for_whom, recalibration, shift

@@ -14,7 +14,7 @@ from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.conformal import Sets
 from dermalyze.calibration.decision_rule import Limit, Rule
 from dermalyze.calibration.ood import OOD_SCORES, fit, threshold_of
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
 from dermalyze.metrics.selective import Referral

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dermalyze.calibration.calibrators import Calibrator, fit
-from dermalyze.calibration.recipes import softmax
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.metrics.activation import softmax
 from dermalyze.report.evaluation_data import Judged
 from dermalyze.report.recalibration import build, divide_groups, view
 from dermalyze.scoring.predictions import Predictions

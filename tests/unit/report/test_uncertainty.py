@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.recipes import pool
-from dermalyze.config.experiment import EvaluateSpec
+from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics.selective import aurc
 from dermalyze.metrics.uncertainty import SOURCES, mutual_information
 from dermalyze.report.evaluation_data import Judged

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.errors import DataError
-from dermalyze.imaging.decode import MAX_PIXELS, SERVING_FORMATS, Preprocessing, check_size, decode, to_size
+from dermalyze.imaging.decode import SERVING_FORMATS, Preprocessing, decode, to_size
+from dermalyze.imaging.image import MAX_PIXELS, check_size
 from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Appraisal, appraise
 

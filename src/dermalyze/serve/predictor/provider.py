@@ -18,10 +18,10 @@ from dermalyze.artifact.graph import ANSWERS, CAM, Answer, Floats
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.artifact.self_test import PICTURES, SEED, TOLERANCE, reference_pictures
-from dermalyze.calibration.recipes import softmax
 from dermalyze.core.machine import pass_threads
 from dermalyze.core.progress import say
 from dermalyze.errors import MissingExtraError, ModelError, UsageError
+from dermalyze.metrics.activation import softmax
 
 Provider = Literal["auto", "onnxruntime", "openvino"]
 PROVIDERS: tuple[Provider, ...] = ("auto", "onnxruntime", "openvino")

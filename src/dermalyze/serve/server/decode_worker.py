@@ -14,7 +14,8 @@ from typing import Any
 
 from dermalyze.core.machine import step_back
 from dermalyze.errors import DataError, one_line
-from dermalyze.imaging.decode import ImageError, Preprocessing, sniff
+from dermalyze.imaging.decode import Preprocessing, sniff
+from dermalyze.imaging.image import ImageError
 from dermalyze.serve.predictor.preparing import formats, prepare
 from dermalyze.serve.server import frames
 
