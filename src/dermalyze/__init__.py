@@ -10,6 +10,9 @@ True
 from __future__ import annotations
 
 import os
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Since 1.29 ONNX Runtime reports names and hashes of models to its maker, unless this is set before it is imported; the client
@@ -168,6 +171,11 @@ __all__ = [
 ]
 
 
+def _public(name: str) -> Any:
+    module, attribute = _SOURCES[name].split(":")
+    return getattr(import_module(f"dermalyze.{module}"), attribute)
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name == "__version__":
@@ -175,10 +183,7 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("dermalyze")
     elif name in _SOURCES:
-        from importlib import import_module
-
-        module, attribute = _SOURCES[name].split(":")
-        value = getattr(import_module(f"dermalyze.{module}"), attribute)
+        value = _public(name)
     else:
         raise AttributeError(f"module 'dermalyze' has no attribute '{name}'")
     globals()[name] = value
@@ -187,3 +192,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+class _Package(ModuleType):
+    """This module. Python binds a package that is imported to its parent; that must not hide the function of its name."""
+
+    audit = property(lambda _: _public("audit"), lambda _, package: None)
+    explain = property(lambda _: _public("explain"), lambda _, package: None)
+    models = property(lambda _: _public("models"), lambda _, package: None)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -66,3 +66,13 @@ def test_import_loads_nothing_heavy() -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = "import dermalyze.cli\ntry: dermalyze.cli.main(['--help'])\nexcept SystemExit as end: assert end.code == 0"
     assert not loaded_by(code) & HEAVY
+
+
+def test_a_room_never_hides_the_function_of_its_name() -> None:
+    rooms = {path.name for path in Path(dermalyze.__file__).parent.iterdir() if path.is_dir()}
+    shared = rooms & set(dermalyze.__all__)
+    assert shared == {"audit", "explain", "models"}
+    for name in shared:
+        code = f"import importlib, dermalyze; importlib.import_module('dermalyze.{name}'); print(callable(dermalyze.{name}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "True\n"

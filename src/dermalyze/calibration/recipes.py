@@ -61,6 +61,7 @@ def apply_recipe(
     Raises:
         ModelError: no such recipe.
 
+    >>> from dermalyze.metrics.activation import softmax
     >>> left = lambda x: (np.stack([x[:, 0, 0, 0], x[:, 0, -1, 0]], 1).astype(np.float32), np.zeros((len(x), 1), np.float32))
     >>> image = np.zeros((1, 2, 2, 3), np.uint8)
     >>> image[0, 0, 0] = 4
@@ -101,6 +102,7 @@ def pool(samples_NSC: Samples) -> Samples:
     Returns:
         (N, C) float32 log of the mean probability, whose softmax is that mean; of one pass the logits themselves.
 
+    >>> from dermalyze.metrics.activation import softmax
     >>> softmax(pool(np.log([[[0.9, 0.1], [0.5, 0.5]]]).astype(np.float32))).round(3).tolist()
     [[0.7, 0.3]]
     """

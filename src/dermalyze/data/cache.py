@@ -9,12 +9,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.core.atomic import (
@@ -36,7 +34,6 @@ from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode, to_
 from dermalyze.imaging.image import ImageError
 
 CHUNK, AHEAD = 64, 16  # images a block, blocks a round
-BATCHES_AHEAD = 2  # decoded before they are asked for
 
 
 def cache_folder() -> Path:
@@ -239,32 +236,3 @@ def _decoded(
     with ThreadPoolExecutor(workers or available_cores()) as pool:
         for start in range(0, len(jobs), AHEAD):  # in rounds, so that decoded blocks never pile up in memory
             yield from pool.map(block, jobs[start : start + AHEAD])
-
-
-def read_batches(
-    store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
-) -> Iterator[NDArray[np.uint8]]:
-    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses.
-
-    Args:
-        store: reads an image's bytes.
-        frame: rows with `path` and `sha256`.
-        preprocessing: the model's.
-        size: images a batch.
-        workers: decoding threads, which work ahead of the caller; None: 2.
-
-    Raises:
-        DataError: an image is gone or changed; named by its hash.
-    """
-    jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
-
-    def read(path: str, sha256: str) -> NDArray[np.uint8]:
-        return read_image(store, path, sha256, preprocessing)
-
-    with ThreadPoolExecutor(max(1, workers or 2)) as pool:
-        waiting = [pool.submit(read, *job) for job in islice(jobs, BATCHES_AHEAD * size)]
-        while waiting:
-            ready, waiting = waiting[:size], waiting[size:]
-            pixels = np.stack([future.result() for future in ready])
-            waiting += [pool.submit(read, *job) for job in islice(jobs, len(ready))]
-            yield pixels

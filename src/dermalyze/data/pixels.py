@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,14 @@ from numpy.typing import NDArray
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.run import Run
-from dermalyze.data.cache import cache_bytes, open_cache, read_batches
+from dermalyze.data.cache import cache_bytes, open_cache, read_image
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.tasks.base import class_indices
+
+BATCHES_AHEAD = 2  # decoded before they are asked for
 
 
 def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -82,3 +86,32 @@ class Source:
             return
         read = read_case_batches if self.second else read_batches
         yield from read(self.store, frame, self.preprocessing, size=size, workers=self.spec.data.workers)
+
+
+def read_batches(
+    store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
+) -> Iterator[NDArray[np.uint8]]:
+    """Batches (B, H, W, 3) uint8 of the frame's images, in order, by the decoding and resizing that training uses.
+
+    Args:
+        store: reads an image's bytes.
+        frame: rows with `path` and `sha256`.
+        preprocessing: the model's.
+        size: images a batch.
+        workers: decoding threads, which work ahead of the caller; None: 2.
+
+    Raises:
+        DataError: an image is gone or changed; named by its hash.
+    """
+    jobs = iter(zip(frame["path"], frame["sha256"], strict=True))
+
+    def read(path: str, sha256: str) -> NDArray[np.uint8]:
+        return read_image(store, path, sha256, preprocessing)
+
+    with ThreadPoolExecutor(max(1, workers or 2)) as pool:
+        waiting = [pool.submit(read, *job) for job in islice(jobs, BATCHES_AHEAD * size)]
+        while waiting:
+            ready, waiting = waiting[:size], waiting[size:]
+            pixels = np.stack([future.result() for future in ready])
+            waiting += [pool.submit(read, *job) for job in islice(jobs, len(ready))]
+            yield pixels

@@ -185,7 +185,7 @@ def read_case(
 def read_case_batches(
     store: ImageStore, frame: pd.DataFrame, preprocessing: Preprocessing, *, size: int, workers: int | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """As `dermalyze.data.cache.read_batches`, of cases (B, H, W, 7)."""
+    """As `dermalyze.data.pixels.read_batches`, of cases (B, H, W, 7)."""
     jobs = list(zip(frame["path"], frame["sha256"], seconds_of(frame), strict=True))
 
     def read(job: Job) -> NDArray[np.uint8]:

@@ -23,10 +23,10 @@ from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.cache import read_batches
 from dermalyze.data.duplicates import Duplicates, find_duplicates, galleries, join_clusters, recorded
 from dermalyze.data.grouping import describe_leaks, groups
 from dermalyze.data.manifest import read_manifest, read_task, usable
+from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import late_leaks
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import Gallery

@@ -20,8 +20,8 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
-from dermalyze.data.cache import read_batches
 from dermalyze.data.manifest import read_classes
+from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ModelError, UsageError

@@ -20,9 +20,9 @@ from dermalyze.config.task import MultilabelTask, require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.cache import read_batches
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.metadata import encoder_of, lookup, remarks
+from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.imaging.decode import Preprocessing

@@ -22,9 +22,9 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
-from dermalyze.data.cache import read_batches
 from dermalyze.data.grouping import keys
 from dermalyze.data.masks import mask_at, read_mask
+from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError, UsageError, nearest
