@@ -2,7 +2,7 @@
 
     python benchmarks/predictor.py [MODEL] [IMAGE]
 
-MODEL is a run or an artefact; without one a small convolutional stand-in is made. The gate is half a second and 150 MB.
+MODEL is a run or an artifact; without one a small convolutional stand-in is made. The gate is half a second and 150 MB.
 Processor seconds are given beside the clock's: on a busy machine they are what the program itself took.
 """
 
@@ -38,7 +38,7 @@ NAMES = ("import, s", "open, s", "first answer, s", "whole process, s", "of that
 
 
 def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
-    """An artefact of a small network: six convolutions, mean, linear layer, and its map."""
+    """An artifact of a small network: six convolutions, mean, linear layer, and its map."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng, node, info = np.random.default_rng(0), helper.make_node, helper.make_tensor_value_info
@@ -85,7 +85,7 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
         "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
         "files": hashes, "parity": {}, "cam": cam,
     }  # fmt: skip
-    (folder / "artefact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_text(json.dumps(record))
     return folder
 
 
@@ -114,20 +114,20 @@ def seconds(act: Any, times: int = 30) -> float:
 
 def outputs_and_libraries(model: Path) -> None:
     """One picture, one thread: the answer alone, with its map, and by OpenVINO."""
-    from dermalyze.artifact.artifact import Artefact
+    from dermalyze.artifact.artifact import Artifact
     from dermalyze.errors import DermalyzeError
     from dermalyze.serve.predictor.provider import choose_provider
 
-    artefact = Artefact.open(model, threads=1)
-    edges = artefact.preprocessing["height"], artefact.preprocessing["width"]
+    artifact = Artifact.open(model, threads=1)
+    edges = artifact.preprocessing["height"], artifact.preprocessing["width"]
     picture = np.random.default_rng(0).integers(0, 256, (1, *edges, 3), dtype=np.uint8)
-    base = seconds(lambda: artefact.run(picture))
+    base = seconds(lambda: artifact.run(picture))
     print(f"one picture, one thread: {1000 * base:.2f} ms")
-    if artefact.graph.cam_shape is not None:
-        print(f"  with its map: {seconds(lambda: artefact.cam(picture)) / base:.2f} times that")
+    if artifact.graph.cam_shape is not None:
+        print(f"  with its map: {seconds(lambda: artifact.cam(picture)) / base:.2f} times that")
     try:
-        choose_provider(artefact, model, "openvino", 1)
-        print(f"  by openvino: {seconds(lambda: artefact.run(picture)) / base:.2f} times that")
+        choose_provider(artifact, model, "openvino", 1)
+        print(f"  by openvino: {seconds(lambda: artifact.run(picture)) / base:.2f} times that")
     except DermalyzeError as error:
         print(f"  by openvino: {error}")
 
@@ -136,13 +136,13 @@ def main(words: list[str]) -> None:
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(words[0]) if words else stand_in(Path(folder) / "artefact")
+        model = Path(words[0]) if words else stand_in(Path(folder) / "artifact")
         image = Path(words[1]) if len(words) > 1 else Path(folder) / "picture.jpg"
         if len(words) < 2:
             noise = np.random.default_rng(0).integers(0, 256, (45, 60, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((600, 450)).save(image)
         fresh(model, image)
-        outputs_and_libraries(model if (model / "artefact.json").exists() else model / "export")
+        outputs_and_libraries(model if (model / "artifact.json").exists() else model / "export")
         small = model / "export-int8"
         if small.exists():
             outputs_and_libraries(small)

@@ -121,8 +121,8 @@ def request(seed: int) -> bytes:
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def make_artefact(folder: Path) -> Path:
-    """ResNet-18 of random weights as an artefact."""
+def make_artifact(folder: Path) -> Path:
+    """ResNet-18 of random weights as an artifact."""
     from dermalyze.models import torch_guard
 
     torch_guard.install()
@@ -133,11 +133,11 @@ def make_artefact(folder: Path) -> Path:
     model = build_classifier(ModelSpec(backbone="resnet18", pretrained=False), CLASSES, load_weights=False).eval()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     graph = to_onnx(Deployed(model, mean, std).eval(), EDGE, EDGE)
-    return write_artefact(folder, graph)
+    return write_artifact(folder, graph)
 
 
-def write_artefact(folder: Path, graph: bytes) -> Path:
-    """A graph as an artefact."""
+def write_artifact(folder: Path, graph: bytes) -> Path:
+    """A graph as an artifact."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     folder.mkdir()
     files = {"model.onnx": graph, "model.safetensors": struct.pack("<Q", 2) + b"{}"}
@@ -152,7 +152,7 @@ def write_artefact(folder: Path, graph: bytes) -> Path:
         "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, "parity": {},
     }  # fmt: skip
-    (folder / "artefact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_text(json.dumps(record))
     return folder
 
 
@@ -221,13 +221,13 @@ def speed(words: list[str], port: int, seconds: float) -> float:
         return asyncio.run(closed_loop(port, seconds))[0]
 
 
-def ours(artefact: Path, port: int) -> list[str]:
+def ours(artifact: Path, port: int) -> list[str]:
     code = "from dermalyze.cli import main; main()"
-    return [sys.executable, "-c", code, "serve", str(artefact), "--port", str(port)]
+    return [sys.executable, "-c", code, "serve", str(artifact), "--port", str(port)]
 
 
-def eight_bits(artefact: Path) -> bytes:
-    """The artefact's graph, static QDQ, ranges of random pictures."""
+def eight_bits(artifact: Path) -> bytes:
+    """The artifact's graph, static QDQ, ranges of random pictures."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -241,20 +241,20 @@ def eight_bits(artefact: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         quantize_static(
-            artefact / "model.onnx", path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            artifact / "model.onnx", path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
             weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
         )  # fmt: skip
         return path.read_bytes()
 
 
-def against_pytorch(artefact: Path, seconds: float, litserve: str | None) -> None:
+def against_pytorch(artifact: Path, seconds: float, litserve: str | None) -> None:
     """(a)"""
     with tempfile.TemporaryDirectory() as folder:
-        values = {"threads": THREADS, "classes": CLASSES, "edge": EDGE, "graph": artefact / "model.onnx"}
+        values = {"threads": THREADS, "classes": CLASSES, "edge": EDGE, "graph": artifact / "model.onnx"}
         (Path(folder) / "plain.py").write_text(textwrap.dedent(PLAIN).format(**values, port=8911))
         (Path(folder) / "lit.py").write_text(textwrap.dedent(LIT).format(**values, port=8912))
-        candidates = {"dermalyze serve": (ours(artefact, 8910), 8910)}
-        small = write_artefact(Path(folder) / "int8", eight_bits(artefact))
+        candidates = {"dermalyze serve": (ours(artifact, 8910), 8910)}
+        small = write_artifact(Path(folder) / "int8", eight_bits(artifact))
         candidates["the same, eight bits"] = (ours(small, 8913), 8913)
         candidates["FastAPI with PyTorch"] = ([sys.executable, f"{folder}/plain.py"], 8911)
         if litserve:
@@ -302,10 +302,10 @@ async def overload(port: int, rate: float, seconds: float) -> dict[str, Any]:
     return {"found": found, "live": live, "spent": spent, "failed": failed}
 
 
-def under_load(artefact: Path, seconds: float, queue: int = 8) -> None:
+def under_load(artifact: Path, seconds: float, queue: int = 8) -> None:
     """(b)"""
     port = 8920
-    with running([*ours(artefact, port), "--queue", str(queue)], port):
+    with running([*ours(artifact, port), "--queue", str(queue)], port):
         asyncio.run(closed_loop(port, 2))
         started, mine = time.perf_counter(), time.process_time()
         capacity, _ = asyncio.run(closed_loop(port, seconds, clients=queue + 1))
@@ -329,7 +329,7 @@ def under_load(artefact: Path, seconds: float, queue: int = 8) -> None:
     print(f"b  /live: median {np.median(live_ms):.0f} ms, worst {live_ms.max():.0f} ms (wanted 100)")
 
 
-def int8(artefact: Path, seconds: float) -> None:
+def int8(artifact: Path, seconds: float) -> None:
     """(d)"""
     import onnxruntime
     import timm
@@ -337,8 +337,8 @@ def int8(artefact: Path, seconds: float) -> None:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    session = onnxruntime.InferenceSession(eight_bits(artefact), options)
-    whole = onnxruntime.InferenceSession(str(artefact / "model.onnx"), options)
+    session = onnxruntime.InferenceSession(eight_bits(artifact), options)
+    whole = onnxruntime.InferenceSession(str(artifact / "model.onnx"), options)
     torch.set_num_threads(THREADS)
     model = timm.create_model("resnet18", num_classes=CLASSES).eval()
     images, x = np.zeros((1, EDGE, EDGE, 3), np.uint8), torch.zeros(1, 3, EDGE, EDGE)
@@ -373,14 +373,14 @@ def main() -> None:
     parser.add_argument("--litserve", metavar="PYTHON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        artefact = make_artefact(Path(folder) / "resnet18")
+        artifact = make_artifact(Path(folder) / "resnet18")
         for part in arguments.parts:
             if part == "a":
-                against_pytorch(artefact, arguments.seconds, arguments.litserve)
+                against_pytorch(artifact, arguments.seconds, arguments.litserve)
             elif part == "b":
-                under_load(artefact, arguments.seconds)
+                under_load(artifact, arguments.seconds)
             else:
-                int8(artefact, arguments.seconds)
+                int8(artifact, arguments.seconds)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

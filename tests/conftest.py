@@ -1,4 +1,4 @@
-"""For all tests: torchvision importable, one torch thread, no network by accident; a small artefact to serve or to damage."""
+"""For all tests: torchvision importable, one torch thread, no network by accident; a small artifact to serve or to damage."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def make_artefact(tmp_path: Path) -> Callable[..., Path]:
-    """Write a small artefact without torch: the embedding is the mean colour, the logits a fixed linear map of it."""
-    return lambda name="artefact", **changes: write_artefact(tmp_path / name, **changes)
+def make_artifact(tmp_path: Path) -> Callable[..., Path]:
+    """Write a small artifact without torch: the embedding is the mean colour, the logits a fixed linear map of it."""
+    return lambda name="artifact", **changes: write_artifact(tmp_path / name, **changes)
 
 
 @pytest.fixture(scope="session")
-def artefact_writer() -> Callable[..., Path]:
-    """`write_artefact(folder, **changes)`, for what is made once for many tests."""
-    return write_artefact
+def artifact_writer() -> Callable[..., Path]:
+    """`write_artifact(folder, **changes)`, for what is made once for many tests."""
+    return write_artifact
 
 
-def write_artefact(
+def write_artifact(
     folder: Path,
     *,
     classes: tuple[str, ...] = ("mel", "nv", "vasc"),
@@ -92,7 +92,7 @@ def write_artefact(
         "parity": {},
         **record_changes,
     }  # fmt: skip
-    (folder / "artefact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_text(json.dumps(record))
     return folder
 
 

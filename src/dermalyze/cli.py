@@ -363,7 +363,7 @@ def export(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the artefact, checked against PyTorch."""
+    """Write the artifact, checked against PyTorch."""
     stage("export", run, as_json, int8=int8, torch_export=torch_export)
 
 
@@ -528,7 +528,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[MODEL] IMAGE...",
-            help="A run or artefact (default: the package's small model), then files, folders, CSV, zip, - for standard input.",
+            help="A run or artifact (default: the package's small model), then files, folders, CSV, zip, - for standard input.",
         ),
     ],
     form: Annotated[Format, typer.Option("--format", help="How answers are written.")] = Format.table,
@@ -591,7 +591,7 @@ def serve(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MODEL...]", help="Runs or artefacts; the first is the default. None: the package's small model."
+            metavar="[MODEL...]", help="Runs or artifacts; the first is the default. None: the package's small model."
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -631,7 +631,7 @@ def serve(
 
 @command("verify", "dermalyze verify outputs/first", "dermalyze verify outputs/first/export --json")
 def verify(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artefact (its export folder).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artifact (its export folder).")],
     as_json: JsonOption = False,
 ) -> None:
     """Hash a model again and ask for its recorded answers."""

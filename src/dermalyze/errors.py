@@ -48,7 +48,7 @@ class LeakError(DataError):
 
 
 class ModelError(DermalyzeError):
-    """A model, weight file, checkpoint, prediction or artefact is refused (exit 4)."""
+    """A model, weight file, checkpoint, prediction or artifact is refused (exit 4)."""
 
     exit_code = 4
 

@@ -19,11 +19,11 @@ from dermalyze.data.synthetic.synth import synthesize
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, artefact_writer: Callable[..., Path]) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory, artifact_writer: Callable[..., Path]) -> Iterator[str]:
     """Of a server that answers by a small network with the seven classes of HAM10000 and a heat map."""
-    folder = tmp_path_factory.mktemp("served") / "artefact"
+    folder = tmp_path_factory.mktemp("served") / "artifact"
     height, width = 48, 64
-    artefact_writer(
+    artifact_writer(
         folder,
         classes=tuple(HAM10000_CLASSES),
         height=height,

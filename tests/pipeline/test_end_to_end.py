@@ -194,7 +194,7 @@ def test_curves_and_verdict(world: World) -> None:
 
 def test_a_changed_graph_is_refused(world: World) -> None:
     copy = world.folder / "damaged"
-    shutil.copytree(world.run.artefact_dir, copy)
+    shutil.copytree(world.run.artifact_dir, copy)
     graph = copy / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\x00")
     done = inside("predict", copy, "broken.jpg", folder=world.folder)
@@ -202,11 +202,11 @@ def test_a_changed_graph_is_refused(world: World) -> None:
 
 
 def test_no_path_and_no_picture_name_in_what_is_shared(world: World) -> None:
-    """Reports and the artefact can be handed on: they hold neither a path of this machine nor a file's name."""
+    """Reports and the artifact can be handed on: they hold neither a path of this machine nor a file's name."""
     shared = [
         *world.run.report_dir.rglob("*.html"),
         *world.run.report_dir.rglob("*.json"),
-        *world.run.artefact_dir.glob("*.json"),
+        *world.run.artifact_dir.glob("*.json"),
     ]
     assert shared
     for path in [*shared, world.run.environment_path]:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze import cli
-from dermalyze.artifact.artifact import Artefact, open_export
+from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
@@ -108,14 +108,14 @@ def test_it_is_a_run_like_any_other(joined: Any) -> None:
     assert (row["members"], row["passes"]) == (3, 3)
     assert f"{spec.inference.recipe}, 3 members" in out.report_page_path.read_text()
     assert out.manifest_hash() == runs[0].manifest_hash()
-    artefact = open_export(out, spec.inference.recipe)
-    assert artefact.record.created_from["members"] == 3
-    assert [one["seed"] for one in artefact.record.model["ensemble"]] == [42, 43, 44]
-    assert artefact.record.parity["max_probability_difference"] <= 1e-4
+    artifact = open_export(out, spec.inference.recipe)
+    assert artifact.record.created_from["members"] == 3
+    assert [one["seed"] for one in artifact.record.model["ensemble"]] == [42, 43, 44]
+    assert artifact.record.parity["max_probability_difference"] <= 1e-4
     assert [one["seed"] for one in result.members] == [42, 43, 44]
     assert result.together["log_loss"] <= np.mean([one["log_loss"] for one in result.members]), "by Jensen's inequality"
     assert any(line.startswith("together") for line in result.lines())
-    for path in (*out.artefact_dir.iterdir(), out.evaluation_path):
+    for path in (*out.artifact_dir.iterdir(), out.evaluation_path):
         assert str(runs[0].root.parent).encode() not in path.read_bytes()
 
 
@@ -134,14 +134,14 @@ def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined
     from dermalyze.workflows.joined_graph import join_graphs
 
     _, runs, _ = joined
-    artefacts = [Artefact.open(run.artefact_dir, threads=1) for run in runs[:2]]
+    artifacts = [Artifact.open(run.artifact_dir, threads=1) for run in runs[:2]]
     from dermalyze.artifact.artifact import Graph
 
-    data = join_graphs([steep((run.artefact_dir / "model.onnx").read_bytes(), 3000.0) for run in runs[:2]])
-    height, width = (artefacts[0].preprocessing[key] for key in ("height", "width"))
+    data = join_graphs([steep((run.artifact_dir / "model.onnx").read_bytes(), 3000.0) for run in runs[:2]])
+    height, width = (artifacts[0].preprocessing[key] for key in ("height", "width"))
     images = np.random.default_rng(0).integers(0, 256, (5, height, width, 3), dtype=np.uint8)
     logits, _ = Graph(data, classes=3, height=height, width=width, threads=1).run(images)
-    expected = np.mean([softmax(3000.0 * one.run(images)[0]) for one in artefacts], axis=0)
+    expected = np.mean([softmax(3000.0 * one.run(images)[0]) for one in artifacts], axis=0)
     assert np.isfinite(logits).all()
     assert logits.min() < -100
     np.testing.assert_allclose(softmax(logits), expected, atol=1e-4)
@@ -149,7 +149,7 @@ def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined
 
 def test_the_map_of_an_ensemble_is_the_mean_of_its_members(joined: Any) -> None:
     _, runs, result = joined
-    together, *members = (Artefact.open(run.artefact_dir, threads=1) for run in (Run.open(result.root), *runs))
+    together, *members = (Artifact.open(run.artifact_dir, threads=1) for run in (Run.open(result.root), *runs))
     height, width = (together.preprocessing[key] for key in ("height", "width"))
     images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     assert together.graph.cam_shape == members[0].graph.cam_shape is not None

@@ -180,8 +180,8 @@ def test_refused_evaluation_leaves_an_earlier_report_whole(judged):
 
 
 @pytest.fixture
-def trained(tmp_path, make_artefact):
-    """A prepared and split run on pictures of two classes, with a stand-in artefact."""
+def trained(tmp_path, make_artifact):
+    """A prepared and split run on pictures of two classes, with a stand-in artifact."""
     from dermalyze.config.experiment import build_experiment
     from dermalyze.core.run import Run
     from dermalyze.stages.prepare import prepare
@@ -194,7 +194,7 @@ def trained(tmp_path, make_artefact):
     run = Run.create(tmp_path / "run", spec)
     prepare(run, spec)
     split(run, spec)
-    make_artefact(run.artefact_dir, classes=("mel", "nv"), created_from={"manifest_sha256": run.manifest_hash()})
+    make_artifact(run.artifact_dir, classes=("mel", "nv"), created_from={"manifest_sha256": run.manifest_hash()})
     return run, spec, tmp_path
 
 
@@ -222,8 +222,8 @@ def test_external_set_is_judged_in_its_own_folder(trained):
     assert not (run.report_dir / "evaluation_metrics.json").exists()
 
 
-def test_external_answers_are_those_of_the_artefact(trained):
-    from dermalyze.artifact.artifact import Artefact
+def test_external_answers_are_those_of_the_artifact(trained):
+    from dermalyze.artifact.artifact import Artifact
     from dermalyze.data.sources import pseudonym
     from dermalyze.imaging.decode import Preprocessing, decode, to_size
 
@@ -231,10 +231,10 @@ def test_external_answers_are_those_of_the_artefact(trained):
     pictures(root / "other", 3, seed=2)
     evaluate(run, spec, on=root / "other")
     stored = read_predictions(run.predictions_path("other", "plain"))
-    artefact = Artefact.open(run.artefact_dir)
-    pixels = to_size(decode((root / "other/nv/DOE_1.png").read_bytes()).pixels, Preprocessing.from_dict(artefact.preprocessing))
+    artifact = Artifact.open(run.artifact_dir)
+    pixels = to_size(decode((root / "other/nv/DOE_1.png").read_bytes()).pixels, Preprocessing.from_dict(artifact.preprocessing))
     row = stored.ids.index(pseudonym("nv/DOE_1.png"))
-    np.testing.assert_allclose(stored.logits[row], artefact.run(pixels[None])[0][0], atol=1e-6)
+    np.testing.assert_allclose(stored.logits[row], artifact.run(pixels[None])[0][0], atol=1e-6)
     assert stored.classes[stored.labels[row]] == "nv"
 
 

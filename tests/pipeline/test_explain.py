@@ -154,20 +154,20 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
     np.testing.assert_allclose(answer.cam, by_explain, atol=1e-4 * max(1.0, float(np.abs(by_explain).max())))
     assert verify(run.root).passed
     assert any(str(answer.cam_grade.words) in check.found for check in verify(run.root).checks)
-    sha256 = served.artefact.sha256
+    sha256 = served.artifact.sha256
     export(run, spec)
-    assert Predictor(run.root, threads=1).artefact.sha256 == sha256, "a new export of the same weights keeps its grade"
+    assert Predictor(run.root, threads=1).artifact.sha256 == sha256, "a new export of the same weights keeps its grade"
     explain(run, spec, count=3, cases=1, methods=["closed_form"])
-    assert Predictor(run.root, threads=1).artefact.sha256 == sha256, "and fewer lesions take nothing away"
+    assert Predictor(run.root, threads=1).artifact.sha256 == sha256, "and fewer lesions take nothing away"
 
 
 def test_the_exported_graph_gives_the_same_map(probed: tuple[Run, Any]) -> None:
     run, spec = probed
-    network, artefact = explaining.Network.open(run), open_export(run, spec.inference.recipe)
+    network, artifact = explaining.Network.open(run), open_export(run, spec.inference.recipe)
     p = network.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
     found = explain_batch(network.model, network.tensor(pixels), "closed_form", 1, signed=True).grid.numpy()
-    cam_BChw = artefact.cam(pixels, None)[2]
+    cam_BChw = artifact.cam(pixels, None)[2]
     assert np.abs(found - cam_BChw[:, 1]).max() <= 1e-4 * max(1.0, np.abs(found).max())
     assert np.abs(found).max() > 0
 
@@ -228,7 +228,7 @@ def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> Non
     run.best_record_path.unlink()
     with pytest.raises(ModelError, match="no checkpoint of its own"):
         explain(run, spec, count=0)
-    shutil.rmtree(run.artefact_dir)
+    shutil.rmtree(run.artifact_dir)
     with pytest.raises(UsageError, match="run first: dermalyze train"):
         explain(run, spec, count=0)
 

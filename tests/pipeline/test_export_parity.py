@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.run import Run
@@ -82,11 +82,11 @@ def test_torch_graph_and_predictor_agree(world: Any) -> None:
 
 
 def test_the_map_of_the_graph_is_pytorchs(world: Any) -> None:
-    artefact = Artefact.open(world.run.artefact_dir, threads=1)
-    record = artefact.record.cam
+    artifact = Artifact.open(world.run.artifact_dir, threads=1)
+    record = artifact.record.cam
     assert record is not None
     if world.spec.model.head.kind == "acrnn":
-        assert (record.kind, artefact.graph.cam_shape) == ("none", None)
+        assert (record.kind, artifact.graph.cam_shape) == ("none", None)
         assert "takes the map" in record.reason
         return
     model, best = load_best(world.run)
@@ -94,7 +94,7 @@ def test_the_map_of_the_graph_is_pytorchs(world: Any) -> None:
     images = np.random.default_rng(5).integers(0, 256, (3, 48, 40, 3), dtype=np.uint8)
     with torch.inference_mode():
         ours = ClosedForm(model).forward_with_cam(torch.from_numpy(normalise(images, p)))[2].numpy()
-    theirs = artefact.cam(images)[2]
+    theirs = artifact.cam(images)[2]
     assert theirs.shape == (3, 3, record.height, record.width) == (3, 3, 12, 10)
     np.testing.assert_allclose(theirs, ours, atol=1e-4 * (1 + np.abs(ours).max()))
     answer = Predictor(world.run.root, threads=1).predict(world.images[0], explain=True)
@@ -103,25 +103,25 @@ def test_the_map_of_the_graph_is_pytorchs(world: Any) -> None:
 
 
 def test_any_batch_size(world: Any) -> None:
-    artefact = Artefact.open(world.run.artefact_dir, threads=1)
+    artifact = Artifact.open(world.run.artifact_dir, threads=1)
     images = np.random.default_rng(5).integers(0, 256, (6, 48, 40, 3), dtype=np.uint8)
-    whole = artefact.run(images)[0]
+    whole = artifact.run(images)[0]
     for size in (1, 2, 3, 5):
-        assert np.allclose(artefact.run(images[:size])[0], whole[:size], atol=1e-4)
-    assert artefact.run(images[:0])[0].shape == (0, 3)
+        assert np.allclose(artifact.run(images[:size])[0], whole[:size], atol=1e-4)
+    assert artifact.run(images[:0])[0].shape == (0, 3)
 
 
 def test_probe_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> None:
     result = probe(world.run, world.spec)
     assert sum(result.images.values()) == len(world.images)
-    predictor = Predictor(world.run.artefact_dir, threads=1)
+    predictor = Predictor(world.run.artifact_dir, threads=1)
     root = world.run.root.parent / "data"
     path_of = {row.image_id: root / row.path for row in read_manifest(world.run).itertuples()}
     recipe = world.spec.inference.recipe
     for part in ("train", "val", "cal", "test"):
         stored = read_predictions(world.run.predictions_path(part, recipe))
         assert stored.meta["set"] == part
-        assert stored.meta["model_sha256"] == sha256_file(world.run.artefact_dir / "model.onnx")
+        assert stored.meta["model_sha256"] == sha256_file(world.run.artifact_dir / "model.onnx")
         assert stored.meta["manifest_sha256"] == world.run.manifest_hash()
         paths = [path_of[image_id] for image_id in stored.ids]
         answered = [list(a["probabilities"].values()) for a in predictor.predict_batch(paths)]
@@ -133,26 +133,26 @@ def test_probe_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> 
     assert sorted(again.skipped) == ["cal", "test", "train", "val"]
 
 
-def test_the_artefact_says_where_it_comes_from(world: Any) -> None:
-    record = json.loads((world.run.artefact_dir / "artefact.json").read_text())
+def test_the_artifact_says_where_it_comes_from(world: Any) -> None:
+    record = json.loads((world.run.artifact_dir / "artifact.json").read_text())
     best = json.loads(world.run.best_record_path.read_text())
     assert record["created_from"]["weights_sha256"] == best["weights_sha256"] == record["files"]["model.safetensors"]
     assert record["created_from"]["manifest_sha256"] == world.run.manifest_hash()
     assert {"name": "mel", "description": "Melanoma"} in record["classes"]
     assert {"name": "my class", "description": "my class"} in record["classes"]
     assert record["parity"]["max_probability_difference"] <= TOLERANCE
-    assert (world.run.artefact_dir / "model.safetensors").read_bytes() == world.run.best_weights_path.read_bytes()
-    assert sorted(p.name for p in world.run.artefact_dir.iterdir()) == ["artefact.json", "model.onnx", "model.safetensors"]
-    for path in world.run.artefact_dir.iterdir():
+    assert (world.run.artifact_dir / "model.safetensors").read_bytes() == world.run.best_weights_path.read_bytes()
+    assert sorted(p.name for p in world.run.artifact_dir.iterdir()) == ["artifact.json", "model.onnx", "model.safetensors"]
+    for path in world.run.artifact_dir.iterdir():
         assert str(world.run.root.parent).encode() not in path.read_bytes(), "no path of this machine"
         assert b"site-packages" not in path.read_bytes(), "no stack trace of the exporter"
 
 
 def test_export_again_gives_the_same_bytes(world: Any, tmp_path: Path) -> None:
     copy = Run(Path(shutil.copytree(world.run.root, tmp_path / "run")))
-    before = {path.name: sha256_file(path) for path in copy.artefact_dir.iterdir()}
+    before = {path.name: sha256_file(path) for path in copy.artifact_dir.iterdir()}
     export(copy, world.spec)
-    assert {path.name: sha256_file(path) for path in copy.artefact_dir.iterdir()} == before
+    assert {path.name: sha256_file(path) for path in copy.artifact_dir.iterdir()} == before
 
 
 # -- the probe's refusals --------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_probe_refuses_an_export_older_than_the_checkpoint(copy_of: Callable[[],
 
 def test_probe_needs_an_export(copy_of: Callable[[], Any]) -> None:
     world = copy_of()
-    shutil.rmtree(world.run.artefact_dir)
+    shutil.rmtree(world.run.artifact_dir)
     with pytest.raises(UsageError, match="dermalyze export"):
         probe(world.run, world.spec)
 
@@ -196,10 +196,10 @@ def test_probe_needs_an_export(copy_of: Callable[[], Any]) -> None:
 def test_probe_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     world = copy_of()
 
-    def nan(self: Artefact, images: np.ndarray, *known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def nan(self: Artifact, images: np.ndarray, *known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         return np.full((len(images), 3), np.nan, np.float32), np.zeros((len(images), 16), np.float32)
 
-    monkeypatch.setattr(Artefact, "run", nan)
+    monkeypatch.setattr(Artifact, "run", nan)
     with pytest.raises(ModelError, match="NaN"):
         probe(world.run, world.spec)
     assert not list(world.run.predictions_dir.glob("*")) if world.run.predictions_dir.exists() else True

@@ -69,9 +69,9 @@ def test_again_is_no_work_and_a_repeat_gives_the_same_bytes(world: Any) -> None:
     assert [line.split()[3] for line in result.lines()] == ["plain:", "tta:", "mc_dropout:"]
 
 
-def test_each_recipe_has_its_own_calibration_and_only_the_served_is_in_the_artefact(world: Any) -> None:
+def test_each_recipe_has_its_own_calibration_and_only_the_served_is_in_the_artifact(world: Any) -> None:
     served, *further = [read_json(world.run.calibration_path(name)) for name in ("plain", "tta", "mc_dropout")]
-    assert read_json(world.run.artefact_record_path)["calibration"] == served["calibration"]
+    assert read_json(world.run.artifact_record_path)["calibration"] == served["calibration"]
     assert [known["recipe"] for known in further] == ["tta", "mc_dropout"]
     assert len({known["predictions_sha256"] for known in (served, *further)}) == 3
     result = calibrate(world.run, world.spec)

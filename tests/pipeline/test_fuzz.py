@@ -18,11 +18,11 @@ PROGRAM = Path(__file__).parents[1] / "support" / "fuzz.py"
 @pytest.mark.parametrize(
     ("plant", "uploads", "says"), [("", 2000, "nothing found"), ("leak", 600, "memory grows"), ("failure", 300, "status 500")]
 )
-def test_fuzzed_uploads(artefact_writer: Callable[..., Path], tmp_path: Path, plant: str, uploads: int, says: str) -> None:
+def test_fuzzed_uploads(artifact_writer: Callable[..., Path], tmp_path: Path, plant: str, uploads: int, says: str) -> None:
     words = [
         sys.executable,
         str(PROGRAM),
-        str(artefact_writer(tmp_path / "artefact")),
+        str(artifact_writer(tmp_path / "artifact")),
         "--uploads",
         str(uploads),
         "--plant",

@@ -1,4 +1,4 @@
-"""Eight bits: written only where the gate lets them through, and then an artefact like any other."""
+"""Eight bits: written only where the gate lets them through, and then an artifact like any other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.scoring import quantize_gate as module
 from dermalyze.scoring.predictions import Predictions
@@ -45,13 +45,13 @@ def test_refused_with_the_figures_and_nothing_written(world: Any, monkeypatch: p
     assert sorted(path.name for path in world.run.root.iterdir()) == before
 
 
-def test_what_passes_is_an_artefact_of_its_own(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_passes_is_an_artifact_of_its_own(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits are widened: what random weights lose is not the matter here."""
     for name, limit in (("LEAST_AGREEMENT", 0.0), ("MOST_AUROC_CHANGE", 1.0), ("MOST_LOSS_CHANGE", 1.0)):
         monkeypatch.setattr(module, name, limit)
-    full = Artefact.open(world.run.artefact_dir, threads=1)
+    full = Artifact.open(world.run.artifact_dir, threads=1)
     result = export(world.run, world.spec, int8=True)
-    small = Artefact.open(world.run.int8_dir, threads=1)
+    small = Artifact.open(world.run.int8_dir, threads=1)
     assert result.as_dict()["method"].startswith("static QDQ")
     assert small.model_sha256 != full.model_sha256
     assert small.record.scores_sha256 != full.record.scores_sha256
@@ -68,13 +68,13 @@ def test_what_passes_is_an_artefact_of_its_own(world: Any, monkeypatch: pytest.M
     kinds = [node.op_type for node in onnx.load(world.run.int8_dir / "model.onnx").graph.node]
     assert "QuantizeLinear" in kinds
     assert kinds.count("DequantizeLinear") > 3
-    one, other = (Predictor(folder, threads=1) for folder in (world.run.artefact_dir, world.run.int8_dir))
+    one, other = (Predictor(folder, threads=1) for folder in (world.run.artifact_dir, world.run.int8_dir))
     pairs = [(one.predict(path), other.predict(path)) for path in world.images[:6]]
     assert max(abs(a.probabilities["nv"] - b.probabilities["nv"]) for a, b in pairs) < 0.2
     assert any(a.probabilities != b.probabilities for a, b in pairs)
     assert any("eight bits" in line for line in result.lines())
     json.dumps(result.as_dict())
-    assert Artefact.open(world.run.artefact_dir, threads=1).sha256 == full.sha256, "the full one is left as it is"
+    assert Artifact.open(world.run.artifact_dir, threads=1).sha256 == full.sha256, "the full one is left as it is"
 
 
 META = {"classes": ["a", "b", "c"], "set": "cal", "recipe": "plain"}

@@ -118,7 +118,7 @@ def test_the_random_run_is_stamped_and_the_grouped_is_not(billed: tuple[Run, Exp
         sub = Run(run.leak_bill_run(kind))
         reasons[kind] = {
             read_json(sub.best_record_path)["accepted_leak"],
-            read_json(sub.artefact_record_path)["accepted_leak"],
+            read_json(sub.artifact_record_path)["accepted_leak"],
             read_json(sub.evaluation_path)["accepted_leak"],
             read_predictions(sub.predictions_path("test", "plain")).meta["accepted_leak"],
         }

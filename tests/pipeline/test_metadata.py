@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from training import another, probed_run, split_run
 
-from dermalyze.artifact.artifact import GRAPH_NAME, Artefact
+from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_part
@@ -116,10 +116,10 @@ def test_the_late_fusion_stands_in_the_record(trained: dict[str | None, Run]) ->
     fitted = best["late_fusion"]
     assert fitted["strength"] > 0
     assert fitted["val_log_loss"] < fitted["val_log_loss_image_alone"]
-    record = json.loads((trained["late"].artefact_dir / "artefact.json").read_text())
+    record = json.loads((trained["late"].artifact_dir / "artifact.json").read_text())
     assert record["training"]["late_fusion"] == fitted
     assert record["metadata"]["encoder"] == best["metadata"]
-    assert "metadata" not in json.loads((trained[None].artefact_dir / "artefact.json").read_text())
+    assert "metadata" not in json.loads((trained[None].artifact_dir / "artifact.json").read_text())
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
@@ -200,10 +200,10 @@ def test_another_set_without_the_columns_is_judged_and_it_is_said(
 
 def test_members_that_take_metadata_join(trained: dict[str | None, Run]) -> None:
     """The joined graph gives the members' mean for the same metadata; `joined_parity` refuses it otherwise."""
-    folders = [trained[kind].artefact_dir for kind in ("late", "film")]
-    artefacts = [Artefact.open(folder, threads=1) for folder in folders]
+    folders = [trained[kind].artifact_dir for kind in ("late", "film")]
+    artifacts = [Artifact.open(folder, threads=1) for folder in folders]
     graph = join_graphs([(folder / GRAPH_NAME).read_bytes() for folder in folders])
-    assert joined_parity(graph, artefacts, "flips")["max_probability_difference"] < 1e-4
+    assert joined_parity(graph, artifacts, "flips")["max_probability_difference"] < 1e-4
 
 
 class TestResume:
@@ -258,10 +258,10 @@ class TestRefused:
         with pytest.raises(ConfigError, match="no values of 'sex'"):
             train(another(base, tmp_path / "other", (empty := make_spec(table, "late", ("sex",)))), empty)
 
-    def test_an_artefact_whose_encoder_was_changed(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
+    def test_an_artifact_whose_encoder_was_changed(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
         folder = tmp_path / "export"
-        shutil.copytree(trained["late"].artefact_dir, folder)
-        path = folder / "artefact.json"
+        shutil.copytree(trained["late"].artifact_dir, folder)
+        path = folder / "artifact.json"
         record = json.loads(path.read_text())
         record["metadata"]["encoder"]["columns"][1]["values"].pop()
         path.write_text(json.dumps(record))

@@ -59,7 +59,7 @@ def folder(tmp_path: Path, run: Run) -> Run:
 def test_every_step_is_finished_and_names_the_task(run: Run) -> None:
     spec = run.config()
     assert all(finished(run, spec, step, redone=False) for step in STEPS)
-    assert read_json(run.artefact_record_path)["task"] == "multilabel"
+    assert read_json(run.artifact_record_path)["task"] == "multilabel"
     history = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert {"val_macro_auroc", "val_macro_average_precision", "val_loss", "train_loss"} <= history[0].keys()
     assert read_json(run.best_record_path)["metric"] == "val_macro_auroc"

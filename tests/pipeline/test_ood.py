@@ -68,13 +68,13 @@ def test_corrupted_scores_are_those_of_the_corrupted_pixels(world):
     known = read_predictions(world.run.corrupted_path("plain"))
     assert len(known) == 3 * len(CORRUPTIONS) * len(SEVERITIES)
     test = read_part(world.run, "test").set_index("image_id")
-    artefact = open_export(world.run, "plain", threads=1)
-    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    artifact = open_export(world.run, "plain", threads=1)
+    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
     for row in (0, 17, len(known) - 1):
         name, kind, severity = known.ids[row].rsplit("/", 2)
         data = (Path(world.spec.data.path) / test.loc[name, "path"]).read_bytes()
         pixels = corrupt(to_size(decode(data).image, preprocessing), kind, int(severity), image_id=name, seed=3)
-        logits, _ = apply_recipe("plain", artefact.run, pixels[None])
+        logits, _ = apply_recipe("plain", artifact.run, pixels[None])
         np.testing.assert_allclose(known.logits[row], logits[0], atol=1e-4)
         assert known.classes[known.labels[row]] == test.loc[name, "label"]
 
@@ -128,7 +128,7 @@ def test_the_report_has_every_set_score_and_corruption(world, metrics):
 
 
 def test_export_keeps_the_arrays_and_calibrate_writes_the_same_again(world):
-    folder = world.run.artefact_dir
+    folder = world.run.artifact_dir
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert before["ood.bin"] == world.run.ood_path("plain", "relative_mahalanobis").read_bytes()
     export(world.run, world.spec)
@@ -139,7 +139,7 @@ def test_export_keeps_the_arrays_and_calibrate_writes_the_same_again(world):
 
 def test_a_damaged_missing_or_unnamed_file_is_refused(world, tmp_path):
     good = tmp_path / "good"
-    shutil.copytree(world.run.artefact_dir, good)
+    shutil.copytree(world.run.artifact_dir, good)
     data = bytearray((good / "ood.bin").read_bytes())
     data[7] ^= 1
     (good / "ood.bin").write_bytes(data)
@@ -149,9 +149,9 @@ def test_a_damaged_missing_or_unnamed_file_is_refused(world, tmp_path):
     with pytest.raises(ModelError, match=r"ood\.bin"):
         Predictor(good)
     bare = tmp_path / "bare"
-    shutil.copytree(world.run.artefact_dir, bare)
-    record = json.loads((bare / "artefact.json").read_text())
-    (bare / "artefact.json").write_text(json.dumps({**record, "calibration_files": {}}))
+    shutil.copytree(world.run.artifact_dir, bare)
+    record = json.loads((bare / "artifact.json").read_text())
+    (bare / "artifact.json").write_text(json.dumps({**record, "calibration_files": {}}))
     with pytest.raises(ModelError, match="not named"):
         Predictor(bare)
     (bare / "ood.bin").unlink()
@@ -225,5 +225,5 @@ def test_auto_takes_the_best_by_synthetic_pictures_and_no_test_image_has_a_say(w
     assert calibrate(run, spec).ood == first
     run.foreign_path("synthetic", "plain").unlink()
     assert calibrate(run, spec).ood is None
-    assert not (run.artefact_dir / "ood.bin").exists()
+    assert not (run.artifact_dir / "ood.bin").exists()
     assert Predictor(run.root, threads=1).detector is None

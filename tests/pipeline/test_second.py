@@ -15,7 +15,7 @@ from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, w
 from training import another, outcome, probed_run, split_run
 from typer.testing import CliRunner
 
-from dermalyze.artifact.artifact import GRAPH_NAME, Artefact
+from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
 from dermalyze.cli import app
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.grouping import conflicts
@@ -235,12 +235,12 @@ def test_the_second_picture_tells_what_the_first_does_not(kind: str, trained: di
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_artefact_says_what_it_takes(kind: str, trained: dict[str | None, Run]) -> None:
-    record = json.loads((trained[kind].artefact_dir / "artefact.json").read_text())
+def test_the_artifact_says_what_it_takes(kind: str, trained: dict[str | None, Run]) -> None:
+    record = json.loads((trained[kind].artifact_dir / "artifact.json").read_text())
     assert record["second"] == {"images": "images2", "known": "has_second"}
     assert record["model"]["second"]["kind"] == kind
     assert record["parity"]["max_probability_difference"] < 1e-4
-    alone = json.loads((trained[None].artefact_dir / "artefact.json").read_text())
+    alone = json.loads((trained[None].artifact_dir / "artifact.json").read_text())
     assert "second" not in alone
     assert "second" not in alone["model"]
 
@@ -285,16 +285,16 @@ def test_a_missing_second_picture_is_said(trained: dict[str | None, Run], table:
 def test_foreign_pictures_stand_in_both_places(trained: dict[str | None, Run]) -> None:
     """Else they would be told by the missing second picture, and not by what they show."""
     p = read_predictions(trained["separate"].foreign_path("synthetic", "flips"))
-    stand_in = Predictor(trained["separate"].root).artefact.run(np.zeros((1, 16, 16, 3), np.uint8))[1][0, 8:]
+    stand_in = Predictor(trained["separate"].root).artifact.run(np.zeros((1, 16, 16, 3), np.uint8))[1][0, 8:]
     assert p.embedding is not None
     assert not np.isclose(p.embedding[:, 8:], stand_in, atol=1e-6).all(axis=1).any()
 
 
 def test_members_of_two_pictures_join(trained: dict[str | None, Run]) -> None:
-    folders = [trained[kind].artefact_dir for kind in KINDS]
-    artefacts = [Artefact.open(folder, threads=1) for folder in folders]
+    folders = [trained[kind].artifact_dir for kind in KINDS]
+    artifacts = [Artifact.open(folder, threads=1) for folder in folders]
     graph = join_graphs([(folder / GRAPH_NAME).read_bytes() for folder in folders])
-    assert joined_parity(graph, artefacts, "flips")["max_probability_difference"] < 1e-4
+    assert joined_parity(graph, artifacts, "flips")["max_probability_difference"] < 1e-4
 
 
 def test_mc_dropout_and_the_report(base: Run, table: Path, tmp_path: Path) -> None:
@@ -411,10 +411,10 @@ class TestRefused:
             with pytest.raises(UsageError, match="not made for models of two pictures a case yet"):
                 attempt()
 
-    def test_an_artefact_whose_record_does_not_fit_its_graph(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
+    def test_an_artifact_whose_record_does_not_fit_its_graph(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
         folder = tmp_path / "export"
-        shutil.copytree(trained["shared"].artefact_dir, folder)
-        path = folder / "artefact.json"
+        shutil.copytree(trained["shared"].artifact_dir, folder)
+        path = folder / "artifact.json"
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, "second": {"images": "elsewhere", "known": "has_second"}}))
         with pytest.raises(ModelError, match=r"second\.images"):

@@ -36,15 +36,15 @@ SLOW_S = 2
 
 
 @pytest.fixture(scope="module")
-def artefact(artefact_writer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return artefact_writer(tmp_path_factory.mktemp("served") / "artefact", training={"source": "ham10000"})
+def artifact(artifact_writer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return artifact_writer(tmp_path_factory.mktemp("served") / "artifact", training={"source": "ham10000"})
 
 
 @pytest.fixture(scope="module")
-def served(artefact: Path) -> Iterator[Server]:
+def served(artifact: Path) -> Iterator[Server]:
     patience = f"import dermalyze.config.serve as c\nc.ServeSpec.model_fields['slow_s'].default = {SLOW_S}\n"
     patience += "c.ServeSpec.model_rebuild(force=True)"
-    with server(artefact, program=patience, options=("--body-mib", str(LIMIT_MIB))) as made:
+    with server(artifact, program=patience, options=("--body-mib", str(LIMIT_MIB))) as made:
         yield made
 
 
@@ -273,8 +273,8 @@ Predictor.answer = answer
 """
 
 
-def test_46_overload_is_refused_and_live_answers(artefact: Path) -> None:
-    with server(artefact, program=SLOW_MODEL.format(seconds=0.4), options=("--queue", "2")) as slow:
+def test_46_overload_is_refused_and_live_answers(artifact: Path) -> None:
+    with server(artifact, program=SLOW_MODEL.format(seconds=0.4), options=("--queue", "2")) as slow:
         body = post(multipart((FILE, picture())))
         alive_s: list[float] = []
         done = threading.Event()
@@ -299,10 +299,10 @@ def test_46_overload_is_refused_and_live_answers(artefact: Path) -> None:
         assert len(alive_s) >= 3
 
 
-def test_46_who_is_turned_away_is_told_as_anybody_else(artefact: Path) -> None:
+def test_46_who_is_turned_away_is_told_as_anybody_else(artifact: Path) -> None:
     body = post(multipart((FILE, picture(width=640, height=480))))
     with (
-        server(artefact, program=SLOW_MODEL.format(seconds=8), options=("--queue", "0")) as slow,
+        server(artifact, program=SLOW_MODEL.format(seconds=8), options=("--queue", "0")) as slow,
         ThreadPoolExecutor(1) as pool,
     ):
         running = pool.submit(slow.raw, body)
@@ -326,14 +326,14 @@ def test_46_who_is_turned_away_is_told_as_anybody_else(artefact: Path) -> None:
         assert 'dermalyze_requests_total{method="POST",route="/v1/predict",status="503"}' in counted(slow)
 
 
-def test_46_a_request_that_takes_too_long_is_given_up(artefact: Path) -> None:
-    with server(artefact, program=SLOW_MODEL.format(seconds=3), options=("--deadline", "0.5")) as slow:
+def test_46_a_request_that_takes_too_long_is_given_up(artifact: Path) -> None:
+    with server(artifact, program=SLOW_MODEL.format(seconds=3), options=("--deadline", "0.5")) as slow:
         status, _, values = answer_of(slow.raw(post(multipart((FILE, picture())))))
         assert (status, values["error"]["code"]) == (504, "too_late")
 
 
-def test_47_sigterm_lets_requests_finish(artefact: Path) -> None:
-    with server(artefact, program=SLOW_MODEL.format(seconds=1.5)) as slow, ThreadPoolExecutor(3) as pool:
+def test_47_sigterm_lets_requests_finish(artifact: Path) -> None:
+    with server(artifact, program=SLOW_MODEL.format(seconds=1.5)) as slow, ThreadPoolExecutor(3) as pool:
         body = post(multipart((FILE, picture())))
         running = [pool.submit(slow.raw, body) for _ in range(3)]
         time.sleep(1.0)
@@ -353,8 +353,8 @@ def test_47_a_killed_decoder_is_replaced(served: Server) -> None:
     assert "dermalyze_decoders_replaced_total" in counted(served)
 
 
-def test_47_nan_from_the_model_is_a_fault_and_no_number(artefact_writer: Any, graph_bytes: Any, tmp_path: Path) -> None:
-    broken = artefact_writer(tmp_path / "broken", graph=graph_bytes(3, 12, 16, scale=float("nan")))
+def test_47_nan_from_the_model_is_a_fault_and_no_number(artifact_writer: Any, graph_bytes: Any, tmp_path: Path) -> None:
+    broken = artifact_writer(tmp_path / "broken", graph=graph_bytes(3, 12, 16, scale=float("nan")))
     with server(broken) as faulty:
         for _ in range(2):
             status, values = ask(faulty, (FILE, picture()))
@@ -408,8 +408,8 @@ def test_the_client(served: Server) -> None:
         Client("ftp://x")
 
 
-def test_the_log_tells_nothing_of_what_was_sent(artefact: Path) -> None:
-    with server(artefact) as logged:
+def test_the_log_tells_nothing_of_what_was_sent(artifact: Path) -> None:
+    with server(artifact) as logged:
         ask(logged, ('name="file"; filename="DOE_JOHN.jpg"', picture()), ('name="metadata"', b'{"name": "DOE"}'))
         logged.raw(b"GET /DOE?q=DOE HTTP/1.1\r\nHost: localhost\r\nX-Patient: DOE\r\nConnection: close\r\n\r\n")
         logged.process.terminate()
@@ -418,16 +418,16 @@ def test_the_log_tells_nothing_of_what_was_sent(artefact: Path) -> None:
         assert "DOE" not in log
 
 
-def test_a_log_that_nobody_reads_does_not_stop_it(artefact: Path) -> None:
+def test_a_log_that_nobody_reads_does_not_stop_it(artifact: Path) -> None:
     block = "import os\nkept, full = os.pipe()\nos.dup2(full, 2)"
     ask_live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
-    with server(artefact, program=block) as served:
+    with server(artifact, program=block) as served:
         answers = served.raw((ask_live + b"\r\n") * 999 + ask_live + b"Connection: close\r\n\r\n", timeout=120)
         assert answers.count(b'{"live":true}') == 1000  # some 160 KiB of log
 
 
-def test_it_leaves_nothing_behind(artefact: Path) -> None:
-    with server(artefact) as short:
+def test_it_leaves_nothing_behind(artifact: Path) -> None:
+    with server(artifact) as short:
         assert alive(short)
         children = short.children()
         assert children

@@ -1,4 +1,4 @@
-"""Verification of a whole run: the artefact, and what it was made from."""
+"""Verification of a whole run: the artifact, and what it was made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artefacts in pictures of HAM10000 that were looked at: ten that show each, and ten that show none."""
+"""Artifacts in pictures of HAM10000 that were looked at: ten that show each, and ten that show none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from dermalyze.audit.image_statistics import Looks, measure_images
 from dermalyze.config.data import DataSpec
 from dermalyze.data.store import ImageStore
-from dermalyze.imaging.photo_artifacts import ARTEFACTS
+from dermalyze.imaging.photo_artifacts import ARTIFACTS
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "ham10000"
 ARCHIVES = [FOLDER / f"HAM10000_images_part_{part}.zip" for part in (1, 2)]
@@ -42,10 +42,10 @@ def looks() -> tuple[list[str], Looks]:
     return [entry.stem[-5:] for entry in chosen], measure_images(store, frame, workers=0)
 
 
-def test_pictures_that_show_an_artefact_and_pictures_that_show_none(looks: tuple[list[str], Looks]) -> None:
+def test_pictures_that_show_an_artifact_and_pictures_that_show_none(looks: tuple[list[str], Looks]) -> None:
     numbers, measured = looks
     for name, shown in SHOW.items():
-        found = dict(zip(numbers, measured.artefact(name) == "yes", strict=True))
+        found = dict(zip(numbers, measured.artifact(name) == "yes", strict=True))
         assert sum(found[number] for number in shown.split()) >= 9, name
         assert not any(found[number] for number in CLEAN.split()), name
 
@@ -53,7 +53,7 @@ def test_pictures_that_show_an_artefact_and_pictures_that_show_none(looks: tuple
 def test_shares_of_the_whole_set(looks: tuple[list[str], Looks]) -> None:
     numbers, measured = looks
     sample = [number not in " ".join((*SHOW.values(), CLEAN)) for number in numbers]
-    share = {name: 100 * float(np.mean((measured.artefact(name) == "yes")[sample])) for name in ARTEFACTS}
+    share = {name: 100 * float(np.mean((measured.artifact(name) == "yes")[sample])) for name in ARTIFACTS}
     assert 11 < share["hair"] < 23
     assert 0.5 < share["ruler"] < 6
     assert share["ink"] < 1.5

@@ -96,18 +96,18 @@ def test_imagenet_weights_were_taken(run: Run) -> None:
     assert record["model"]["weights"].endswith("mobilenetv2_035_imagenet.safetensors")
 
 
-def test_the_artefact_proves_and_explains_itself(run: Run) -> None:
+def test_the_artifact_proves_and_explains_itself(run: Run) -> None:
     """Its own evaluation and reference answers go along; maps of real pictures sum to the logits but for one bias a class."""
     assert verify(run.root).passed
     predictor = Predictor(run.root)
     measured = json.loads(run.evaluation_path.read_text())["metrics"]
-    assert predictor.artefact.metrics is not None
-    carried = {row["name"]: row["value"] for row in predictor.artefact.metrics["headline"]}
+    assert predictor.artifact.metrics is not None
+    carried = {row["name"]: row["value"] for row in predictor.artifact.metrics["headline"]}
     assert carried["accuracy"] == measured["accuracy"]["value"]
-    assert "not-for-diagnosis" in predictor.artefact.card
+    assert "not-for-diagnosis" in predictor.artifact.card
     store, part = ImageStore.open(run.config().data), read_part(run, "test")
     pixels = np.stack([to_size(decode(store.read(path)).image, predictor.preprocessing) for path in part["path"][:8]])
-    logits, _, cam = predictor.artefact.cam(pixels)
+    logits, _, cam = predictor.artifact.cam(pixels)
     bias = logits - cam.mean(axis=(2, 3))
     np.testing.assert_allclose(bias, np.tile(bias[:1], (len(bias), 1)), atol=1e-3)
     assert cam.std(axis=(2, 3)).min() > 0

@@ -1,6 +1,6 @@
 """Fuzzed uploads against a server process: no status of 500 or above, no process lost for good, memory flat.
 
-    .venv/bin/python tests/support/fuzz.py ARTEFACT [--uploads 10000] [--pictures FOLDER] [--seed 0] [--plant leak|failure]
+    .venv/bin/python tests/support/fuzz.py ARTIFACT [--uploads 10000] [--pictures FOLDER] [--seed 0] [--plant leak|failure]
 
 Each upload is a function of the seed and its number. `--plant` puts a fault into the server that this very program has to find.
 """
@@ -139,14 +139,14 @@ def memory_mib(served: Server) -> float:
     return total
 
 
-def fuzz(artefact: Path, uploads: int, seed: int, pictures: Path | None, plant: str) -> list[str]:
+def fuzz(artifact: Path, uploads: int, seed: int, pictures: Path | None, plant: str) -> list[str]:
     """What was found; nothing is good."""
     seeds = [picture(i, kind=kind) for i, kind in enumerate(("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"))]
     if pictures is not None:
         seeds += [path.read_bytes() for path in sorted(pictures.glob("*.jpg"))[:50]]
     statuses: Counter[int] = Counter()
     found, memory, started = [], [], time.monotonic()
-    with server(artefact, program=PLANTS[plant], options=("--body-mib", "4")) as served:
+    with server(artifact, program=PLANTS[plant], options=("--body-mib", "4")) as served:
         for number in range(uploads):
             request = upload(seeds, np.random.default_rng([seed, number]))
             try:
@@ -183,13 +183,13 @@ def fuzz(artefact: Path, uploads: int, seed: int, pictures: Path | None, plant: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("artefact", type=Path)
+    parser.add_argument("artifact", type=Path)
     parser.add_argument("--uploads", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--plant", choices=list(PLANTS), default="")
     arguments = parser.parse_args()
-    found = fuzz(arguments.artefact, arguments.uploads, arguments.seed, arguments.pictures, arguments.plant)
+    found = fuzz(arguments.artifact, arguments.uploads, arguments.seed, arguments.pictures, arguments.plant)
     print("\n".join(found[:20]) if found else "nothing found")
     sys.exit(1 if found else 0)
 

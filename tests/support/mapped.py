@@ -43,7 +43,7 @@ GRADES: dict[str, Any] = {
 
 
 def graded(record: dict[str, Any], verdict: str) -> dict[str, Any]:
-    """The content of an `artefact.json` with a grade of its own maps."""
+    """The content of an `artifact.json` with a grade of its own maps."""
     scores_sha256 = parse_record(json_bytes(record)).scores_sha256
     return {**record, "cam_grade": GRADES[verdict], "graded_scores_sha256": scores_sha256}
 

@@ -287,28 +287,28 @@ def test_an_empty_data_path_is_not_the_working_folder(tmp_path: Path, value: str
     assert not (tmp_path / "new").exists()
 
 
-def test_a_name_that_the_terminal_lacks_is_no_traceback(make_artefact: Any, tmp_path: Path) -> None:
+def test_a_name_that_the_terminal_lacks_is_no_traceback(make_artifact: Any, tmp_path: Path) -> None:
     photo = tmp_path / "naevus-\u03b1.png"
     Image.new("RGB", (64, 64), "tan").save(photo)
     code = "from dermalyze.cli import main; main()"
-    words = [sys.executable, "-c", code, "predict", str(make_artefact()), str(photo), "--names", "--format", "csv"]
+    words = [sys.executable, "-c", code, "predict", str(make_artifact()), str(photo), "--names", "--format", "csv"]
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "naevus-\\u03b1.png" in done.stdout
 
 
-def test_the_remedy_does_not_blame_the_pictures_for_a_broken_table(make_artefact: Any, tmp_path: Path) -> None:
+def test_the_remedy_does_not_blame_the_pictures_for_a_broken_table(make_artifact: Any, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("file\nphoto.png\n")
-    result = invoke("predict", make_artefact(), tmp_path / "rows.csv")
+    result = invoke("predict", make_artifact(), tmp_path / "rows.csv")
     assert result.exit_code == 3
     assert "give JPEG" not in result.stderr
     assert "their lines" in result.stderr
 
 
-def test_predict_of_nothing_says_so(make_artefact: Any, tmp_path: Path) -> None:
+def test_predict_of_nothing_says_so(make_artifact: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    result = invoke("predict", make_artefact(), tmp_path / "empty")
+    result = invoke("predict", make_artifact(), tmp_path / "empty")
     assert result.exit_code == 3
     assert "no image found" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The artefact: one folder that holds a whole model, opened with suspicion. Needs onnxruntime and numpy, never torch."""
+"""The artifact: one folder that holds a whole model, opened with suspicion. Needs onnxruntime and numpy, never torch."""
 
 # Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata.
 
@@ -29,7 +29,7 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError, ResourceError
 from dermalyze.imaging.cases import packed
 
-RECORD_NAME, WEIGHTS_NAME = "artefact.json", "model.safetensors"
+RECORD_NAME, WEIGHTS_NAME = "artifact.json", "model.safetensors"
 OOD_NAME = "ood.bin"
 """Arrays of the calibration's out-of-distribution score; shapes stand in `calibration`."""
 MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message cannot be larger
@@ -98,8 +98,8 @@ class ReferenceRecord(_Record):
     probabilities: list[list[float]]
 
 
-class ArtefactRecord(_Record):
-    """The content of `artefact.json`."""
+class ArtifactRecord(_Record):
+    """The content of `artifact.json`."""
 
     schema_version: Literal[1]
     name: str
@@ -151,19 +151,19 @@ class ArtefactRecord(_Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Artefact:
-    """An opened, verified artefact.
+class Artifact:
+    """An opened, verified artifact.
 
     Attributes:
-        record: the content of `artefact.json`.
-        sha256: of `artefact.json`, which names the hash of every other file: the identity of the whole model.
+        record: the content of `artifact.json`.
+        sha256: of `artifact.json`, which names the hash of every other file: the identity of the whole model.
         graph: runs the network.
         ood: the bytes of `OOD_NAME`; empty without it.
         card: the model card, Markdown; empty until the run was evaluated.
         metrics: the figures of the test part that a server shows (see `dermalyze.report.served`); None likewise.
     """
 
-    record: ArtefactRecord
+    record: ArtifactRecord
     sha256: str
     graph: Graph
     ood: bytes = b""
@@ -171,11 +171,11 @@ class Artefact:
     metrics: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, folder: Path, *, threads: int | None = None) -> Artefact:
+    def open(cls, folder: Path, *, threads: int | None = None) -> Artifact:
         """Open a folder; each file is read once, and what was hashed is what runs.
 
         Args:
-            folder: holds `artefact.json`, `model.onnx`, `model.safetensors`, and nothing that the record doesn't name.
+            folder: holds `artifact.json`, `model.onnx`, `model.safetensors`, and nothing that the record doesn't name.
             threads: CPU threads of one pass; None: one a core.
 
         Raises:
@@ -184,7 +184,7 @@ class Artefact:
         """
         present = _listing(folder)
         if RECORD_NAME not in present:
-            raise ModelError(f"{folder.name}: not an artefact (no {RECORD_NAME}); make one with: dermalyze export RUN")
+            raise ModelError(f"{folder.name}: not an artifact (no {RECORD_NAME}); make one with: dermalyze export RUN")
         with _reading(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
             text = stream.read()
         record = parse_record(text)
@@ -311,8 +311,8 @@ def _evaluation(card: bytes, metrics: bytes) -> tuple[str, dict[str, Any] | None
         raise ModelError(f"{METRICS_NAME}, {CARD_NAME}: cannot be read ({brief(error)}); evaluate the run again") from error
 
 
-def parse_record(text: bytes) -> ArtefactRecord:
-    """Read and check the bytes of `artefact.json`.
+def parse_record(text: bytes) -> ArtifactRecord:
+    """Read and check the bytes of `artifact.json`.
 
     Raises:
         ModelError: not JSON, a key missing, unknown or of the wrong type, a path in `files`, a class named twice.
@@ -321,7 +321,7 @@ def parse_record(text: bytes) -> ArtefactRecord:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {_REMEDY}")
-        record = ArtefactRecord.model_validate(values)
+        record = ArtifactRecord.model_validate(values)
         Geometry.model_validate(record.preprocessing)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
@@ -344,11 +344,11 @@ def _listing(folder: Path) -> set[str]:
         with os.scandir(folder) as entries:
             present = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{folder.name}: no such artefact folder; give a run or the folder that export made") from None
+        raise ModelError(f"{folder.name}: no such artifact folder; give a run or the folder that export made") from None
     except OSError as error:
         raise ResourceError(f"{folder.name}: cannot be read: {error.strerror}") from error
     if odd := sorted(name for name, regular in present.items() if not regular):
-        raise ModelError(f"{folder.name}: {odd} are links or folders; an artefact holds plain files only; {_REMEDY}")
+        raise ModelError(f"{folder.name}: {odd} are links or folders; an artifact holds plain files only; {_REMEDY}")
     return set(present)
 
 
@@ -378,7 +378,7 @@ def _check_safetensors(stream: BufferedReader) -> None:
         raise ModelError(f"{WEIGHTS_NAME}: not a safetensors file (pickles are never opened); {_REMEDY}")
 
 
-def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artefact:
+def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artifact:
     """The exported model, checked to be of this manifest, of the best checkpoint (where that is kept) and for `recipe`.
 
     Args:
@@ -391,16 +391,16 @@ def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artefac
         DataError: the manifest changed after the split.
         ModelError: it is another one's, or damaged.
     """
-    artefact = Artefact.open(run.require(run.artefact_dir, "export"), threads=threads)
-    made_from, again = artefact.record.created_from, f"run again: dermalyze export {run.root}"
+    artifact = Artifact.open(run.require(run.artifact_dir, "export"), threads=threads)
+    made_from, again = artifact.record.created_from, f"run again: dermalyze export {run.root}"
     if run.best_record_path.exists():  # it may be gone where checkpoints were deleted to save space
         best = read_json(run.best_record_path)
         if made_from.get("weights_sha256") != best.get("weights_sha256"):
             raise ModelError(f"{run.root.name}: the export is not of the best checkpoint; {again}")
-        if artefact.classes != best.get("classes"):
-            raise ModelError(f"{run.root.name}: the export's classes {artefact.classes} are not the checkpoint's; {again}")
+        if artifact.classes != best.get("classes"):
+            raise ModelError(f"{run.root.name}: the export's classes {artifact.classes} are not the checkpoint's; {again}")
     if made_from.get("manifest_sha256") != run.certificate()["manifest_sha256"]:
-        raise ModelError(f"{run.root.name}: the artefact was made from another manifest; {again}")
-    if artefact.recipe != recipe:
-        raise ModelError(f"{run.root.name}: exported for recipe '{artefact.recipe}', the experiment says '{recipe}'; {again}")
-    return artefact
+        raise ModelError(f"{run.root.name}: the artifact was made from another manifest; {again}")
+    if artifact.recipe != recipe:
+        raise ModelError(f"{run.root.name}: exported for recipe '{artifact.recipe}', the experiment says '{recipe}'; {again}")
+    return artifact

@@ -1,4 +1,4 @@
-"""How far the class-activation maps of a model are to be trusted, as its artefact records it."""
+"""How far the class-activation maps of a model are to be trusted, as its artifact records it."""
 
 from __future__ import annotations
 

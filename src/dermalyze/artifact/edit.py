@@ -1,4 +1,4 @@
-"""Changing what an artefact says of itself: its calibration, its evaluation. The model stays; all at once, or not at all."""
+"""Changing what an artifact says of itself: its calibration, its evaluation. The model stays; all at once, or not at all."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artefact, parse_record
+from dermalyze.artifact.artifact import RECORD_NAME, Artifact, parse_record
 from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, write_json
 from dermalyze.errors import ModelError
 
 
 def rewrite(folder: Path, values: Mapping[str, Any], changed: Mapping[str, bytes] | None = None) -> None:
-    """Replace the record of an artefact, and files of it; files that the record no longer names go.
+    """Replace the record of an artifact, and files of it; files that the record no longer names go.
 
     An evaluation that belongs to other answers (another calibration) is left out.
 
     Args:
-        folder: of the artefact.
-        values: the new content of `artefact.json`.
+        folder: of the artifact.
+        values: the new content of `artifact.json`.
         changed: name to content, of files that are new or other than before.
 
     Raises:
-        ModelError: the new artefact would be refused; the old one stays.
+        ModelError: the new artifact would be refused; the old one stays.
         ResourceError: no space, no permission.
     """
     values = without_stale_evaluation(values)
@@ -35,7 +35,7 @@ def rewrite(folder: Path, values: Mapping[str, Any], changed: Mapping[str, bytes
         write_json(folder / RECORD_NAME, values)
         return
     files: dict[str, bytes | Path] = {name: changed.get(name, folder / name) for name in sorted(named)}
-    publish({**files, RECORD_NAME: json_bytes(values)}, folder, check=Artefact.open)
+    publish({**files, RECORD_NAME: json_bytes(values)}, folder, check=Artifact.open)
 
 
 def without_stale_evaluation(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def earlier_evaluation(folder: Path, values: Mapping[str, Any]) -> tuple[dict[st
     """The record and files of a new export with the evaluation of the one before, where that gave the very same answers.
 
     Args:
-        folder: of the artefact that is there, or not.
+        folder: of the artifact that is there, or not.
         values: the new record.
     """
     try:

@@ -1,4 +1,4 @@
-"""The network of an artefact: an ONNX graph with known inputs and outputs, and numbers that are checked."""
+"""The network of an artifact: an ONNX graph with known inputs and outputs, and numbers that are checked."""
 
 # Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata, h x w map.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 GRAPH_NAME = "model.onnx"
-REMEDY = "export the model again, or fetch the artefact again from where it came"
+REMEDY = "export the model again, or fetch the artifact again from where it came"
 Floats = NDArray[np.float32]
 Answer = Callable[[tuple[str, ...], dict[str, NDArray[Any]]], list[Floats]]
 """Names of outputs and the inputs by name to these outputs."""
@@ -76,7 +76,7 @@ class Graph:
         self.answer: Answer | None = None
         self.provider = "onnxruntime"
         if cam is not None and CAM not in output_names(data, GRAPH_NAME):
-            raise ModelError(f"{GRAPH_NAME}: has no output {CAM}, which artefact.json names; {REMEDY}")
+            raise ModelError(f"{GRAPH_NAME}: has no output {CAM}, which artifact.json names; {REMEDY}")
         self._session = self._open(data if cam is None else prune(data, [CAM], GRAPH_NAME), {})
         self.embedding_width = int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
 
@@ -85,7 +85,7 @@ class Graph:
         self.provider, self.answer = provider, answer
 
     def _open(self, data: bytes, more: dict[str, list[int]]) -> onnxruntime.InferenceSession:
-        """A session with the inputs and outputs of an artefact, and further outputs of these shapes."""
+        """A session with the inputs and outputs of an artifact, and further outputs of these shapes."""
         session = open_session(data, GRAPH_NAME, threads=self._threads, remedy=REMEDY)
         image = [*self._shape[:2], 3]
         inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -102,7 +102,7 @@ class Graph:
         }
         dynamic = all(x.shape and not isinstance(x.shape[0], int) for x in (*inputs, *outputs))
         if found != expected or not isinstance(width_D, int) or not dynamic:
-            raise ModelError(f"{GRAPH_NAME}: has {found}, artefact.json asks for {expected} with a free batch size; {REMEDY}")
+            raise ModelError(f"{GRAPH_NAME}: has {found}, artifact.json asks for {expected} with a free batch size; {REMEDY}")
         return session
 
     def _whole(self) -> onnxruntime.InferenceSession:

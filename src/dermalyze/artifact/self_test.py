@@ -1,6 +1,6 @@
 """Reference pictures: synthetic, made by counting, so that a model carries its own answers to them and no picture of anybody.
 
-Whoever opens an artefact, on whatever machine, can see whether it still gives the answers it was published with.
+Whoever opens an artifact, on whatever machine, can see whether it still gives the answers it was published with.
 """
 
 # Shapes: N pictures, H height, W width, C classes.
@@ -57,11 +57,11 @@ def _between(pixels: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def calibrator_of(task: Task, calibration: Mapping[str, Any] | None, classes: int) -> Calibrator | LabelCalibrator:
-    """What an artefact's calibration makes of logits; without one, plain probabilities.
+    """What an artifact's calibration makes of logits; without one, plain probabilities.
 
     Args:
-        task: of the artefact.
-        calibration: of the artefact; None: none.
+        task: of the artifact.
+        calibration: of the artifact; None: none.
         classes: C.
     """
     kind: type[LabelCalibrator] | type[Calibrator] = LabelCalibrator if task.kind == "multilabel" else Calibrator
@@ -78,15 +78,15 @@ def answers(
     width: int,
     task: Task = TASKS["multiclass"],
 ) -> dict[str, Any]:
-    """What `artefact.json` keeps: how the pictures are made, their hash, and the model's answers to them.
+    """What `artifact.json` keeps: how the pictures are made, their hash, and the model's answers to them.
 
     Args:
         forward: images (B, H, W, 3) uint8 to logits and embedding, as `dermalyze.calibration.recipes` takes it.
-        recipe: of the artefact.
-        calibration: of the artefact; None: none.
+        recipe: of the artifact.
+        calibration: of the artifact; None: none.
         classes: C.
         height, width: of the network's input, px.
-        task: of the artefact.
+        task: of the artifact.
     """
     pictures = reference_pictures(SEED, PICTURES, height, width)
     logits_NC = apply_recipe(recipe, forward, pictures, task.pool)[0]
@@ -114,9 +114,9 @@ def difference(
 
     Args:
         reference: what `answers` gave.
-        forward, recipe, calibrator: of the artefact.
+        forward, recipe, calibrator: of the artifact.
         size: (height, width) of the network's input, px.
-        task: of the artefact.
+        task: of the artifact.
     """
     pictures = reference_pictures(int(reference["seed"]), int(reference["pictures"]), *size)
     if hashlib.sha256(pictures.tobytes()).hexdigest() != reference["sha256"]:

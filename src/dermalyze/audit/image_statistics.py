@@ -21,21 +21,21 @@ from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.imaging.decode import PREPARE_FORMATS, decode
 from dermalyze.imaging.image import ImageError
-from dermalyze.imaging.photo_artifacts import ARTEFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colours
+from dermalyze.imaging.photo_artifacts import ARTIFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colours
 from dermalyze.imaging.skin_tone import skin_tone
 
 FILE_STATISTICS = ("bytes_per_pixel", "jpeg_quality")
 MEASURES = (*STATISTICS, *FILE_STATISTICS)
 SKIN = ("ita", "skin_share")
 TELLING_AUROC = 0.65
-"""An artefact or a JPEG quality that ranks one class so well is reported. For something that is there or not, the AUROC is
+"""An artifact or a JPEG quality that ranks one class so well is reported. For something that is there or not, the AUROC is
 0.5 + (p - q) / 2, with p its share in the class and q in the rest: 0.65 is a difference of 30 percentage points."""
 SOURCE_AUROC = 0.9
 """Looks that rank one source above the others this well are reported."""
 TREES = 100
 LEAST_IMAGES, LEAST_GROUPS = 50, 20  # of a set, for the trees; of a class, for an AUROC that is not mostly chance
 SHOWN = 10
-"""Pictures of each artefact in a gallery."""
+"""Pictures of each artifact in a gallery."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Looks:
     """What was measured on the pictures of a set.
 
     Attributes:
-        frame: one row an image, index and order as given: `MEASURES`, the keys of `ARTEFACTS` and `SKIN`, floats; NaN where
+        frame: one row an image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `SKIN`, floats; NaN where
             it does not apply (no JPEG, too small, no skin) or the image cannot be read any more.
         rim: (N, 72) uint8, see `dermalyze.imaging.photo_artifacts.rim_colours`; 0 where the image cannot be read.
         unreadable: images that cannot be read any more.
@@ -53,10 +53,10 @@ class Looks:
     rim: NDArray[np.uint8]
     unreadable: int
 
-    def artefact(self, name: str) -> pd.Series:
+    def artifact(self, name: str) -> pd.Series:
         """Whether it was found in each image, as text: "yes", "no", or null where it was not sought."""
         values = self.frame[name]
-        return pd.Series(np.where(values >= ARTEFACTS[name].threshold, "yes", "no"), values.index).where(values.notna(), None)
+        return pd.Series(np.where(values >= ARTIFACTS[name].threshold, "yes", "no"), values.index).where(values.notna(), None)
 
 
 def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | None = None) -> Looks:
@@ -75,7 +75,7 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
     images = list(zip(frame["path"].astype(str), masks, strict=True))
     found = map_images(_measure, store, images, workers=workers, title="looks")
     rows = [values for values, _ in found]
-    names = [*MEASURES, *ARTEFACTS, *SKIN]
+    names = [*MEASURES, *ARTIFACTS, *SKIN]
     rim_N = np.stack([rim for _, rim in found]) if found else np.zeros((0, 72), np.uint8)
     return Looks(pd.DataFrame(rows, index=frame.index, columns=names, dtype=np.float64), rim_N, sum(not row for row in rows))
 
@@ -121,7 +121,7 @@ def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[
         looks: of the same rows.
 
     Returns:
-        Findings, and the tables "artefacts" and "looks" ({title, explanation, columns, rows}).
+        Findings, and the tables "artifacts" and "looks" ({title, explanation, columns, rows}).
     """
     found = []
     if looks.unreadable:
@@ -131,18 +131,18 @@ def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[
     frame, looks = frame[read], Looks(looks.frame[read], looks.rim[read.to_numpy()], 0)
     if len(frame) == 0:
         return found, {}
-    artefacts, artefact_table, telling = _audit_artefacts(frame, looks)
+    artifacts, artifact_table, telling = _audit_artifacts(frame, looks)
     giveaways, look_table = _audit_giveaways(frame, looks)
     look_table["rows"] += telling
-    return [*found, *artefacts, *giveaways], {"artefacts": artefact_table, "looks": look_table}
+    return [*found, *artifacts, *giveaways], {"artifacts": artifact_table, "looks": look_table}
 
 
-def _audit_artefacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
-    """Shares of each artefact, overall and by class, and where they differ strongly between classes; rows for "looks"."""
+def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
+    """Shares of each artifact, overall and by class, and where they differ strongly between classes; rows for "looks"."""
     label, found, telling = frame["label"].astype(str), [], list[list[Any]]()
     shares: dict[str, list[float | None]] = {name: [] for name in ("all", *sorted(set(label)))}
-    for name, artefact in ARTEFACTS.items():
-        there = looks.artefact(name)
+    for name, artifact in ARTIFACTS.items():
+        there = looks.artifact(name)
         for row in shares:
             mine = there[label == row] if row != "all" else there
             shares[row].append(
@@ -150,33 +150,33 @@ def _audit_artefacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
             )
         area, best = association(there, label, frame["group"], least=LEAST_GROUPS)
         if best:
-            telling.append([f"{artefact.title}, there or not", "class", round(area, 3), best])
+            telling.append([f"{artifact.title}, there or not", "class", round(area, 3), best])
         if area >= TELLING_AUROC:
             inside, outside = (100 * float((there[rows] == "yes").mean()) for rows in (label == best, label != best))
             detail = (
-                f"{artefact.title}: in {inside:.0f} % of the pictures of '{best}' and {outside:.0f} % of the others "
+                f"{artifact.title}: in {inside:.0f} % of the pictures of '{best}' and {outside:.0f} % of the others "
                 f"(estimates; AUROC {area:.2f} on groups not seen): a network can learn it instead of the lesion; crop or "
                 "paint it out, even it out between the classes, or measure on pictures with and without it"
             )
-            found.append(Finding("artefact_by_class", "warn", int((there == "yes").sum()), detail, (name,)))
-    counts = {name: int((looks.artefact(name) == "yes").sum()) for name in ARTEFACTS}
+            found.append(Finding("artifact_by_class", "warn", int((there == "yes").sum()), detail, (name,)))
+    counts = {name: int((looks.artifact(name) == "yes").sum()) for name in ARTIFACTS}
     if any(counts.values()):
         said = ", ".join(
-            f"{ARTEFACTS[name].title} {share:.1f} %" for name, share in zip(ARTEFACTS, shares["all"], strict=True) if share
+            f"{ARTIFACTS[name].title} {share:.1f} %" for name, share in zip(ARTIFACTS, shares["all"], strict=True) if share
         )
         detail = (
             f"in the pictures, by estimate: {said}; augmentation does not remove them, look at the results with and without"
         )
         found.append(
-            Finding("artefacts", "info", sum(counts.values()), detail, tuple(n for n, count in counts.items() if count))
+            Finding("artifacts", "info", sum(counts.values()), detail, tuple(n for n, count in counts.items() if count))
         )
     rows = [[name, len(frame) if name == "all" else int((label == name).sum()), *values] for name, values in shares.items()]
     table = {
-        "title": "Artefacts by class, % of the pictures",
+        "title": "Artifacts by class, % of the pictures",
         "explanation": "Estimates, with thresholds set by eye on HAM10000. "
-        + "; ".join(f"{a.title}: {a.meaning}" for a in ARTEFACTS.values())
+        + "; ".join(f"{a.title}: {a.meaning}" for a in ARTIFACTS.values())
         + ".",
-        "columns": ["class", "images", *(a.title for a in ARTEFACTS.values())],
+        "columns": ["class", "images", *(a.title for a in ARTIFACTS.values())],
         "rows": rows,
     }
     return found, table, telling
@@ -247,17 +247,17 @@ def _together(values_NK: NDArray[np.float64], labels: pd.Series, group: pd.Serie
     return best_of(held_out_aurocs(score_NC.round(12), labels, group, least=LEAST_GROUPS))
 
 
-def artefact_galleries(frame: pd.DataFrame, looks: Looks) -> list[Gallery]:
-    """Examples of each artefact, from the strongest to the weakest that counts."""
+def artifact_galleries(frame: pd.DataFrame, looks: Looks) -> list[Gallery]:
+    """Examples of each artifact, from the strongest to the weakest that counts."""
     galleries = []
-    for name, artefact in ARTEFACTS.items():
-        there = frame[(looks.artefact(name) == "yes").to_numpy()]
+    for name, artifact in ARTIFACTS.items():
+        there = frame[(looks.artifact(name) == "yes").to_numpy()]
         if len(there) == 0:
             continue
         value = looks.frame[name]
         order = sorted(there.index, key=lambda i: (-value[i], str(frame["image_id"][i])))
         chosen = [order[round(k)] for k in np.linspace(0, len(order) - 1, min(SHOWN, len(order)))]
         row = tuple(Picture(str(frame["image_id"][i]), str(frame["label"][i])) for i in chosen)
-        said = f"{len(there)} of {len(frame)} pictures, by estimate: {artefact.meaning}. From the strongest to the weakest."
-        galleries.append(Gallery(f"artefact_{name}", artefact.title.capitalize(), said, (row,)))
+        said = f"{len(there)} of {len(frame)} pictures, by estimate: {artifact.meaning}. From the strongest to the weakest."
+        galleries.append(Gallery(f"artifact_{name}", artifact.title.capitalize(), said, (row,)))
     return galleries

@@ -1,1 +1,1 @@
-"""Run folder, artefact, runtime, errors and progress: what every other room stands on."""
+"""Run folder, artifact, runtime, errors and progress: what every other room stands on."""

@@ -185,7 +185,7 @@ class Run(RunPaths):
             "audit": self.audit_path,
             "certificate": self.certificate_path,
             "history": self.history_path,
-            "artefact": self.artefact_record_path,
+            "artifact": self.artifact_record_path,
         }
         found = {key: str(path.relative_to(self.root)) for key, path in places.items() if path.exists()}
         external = sorted(self.report_dir.glob(f"on-*/{self.evaluation_path.name}"))
@@ -198,7 +198,7 @@ class Run(RunPaths):
             "audit": self.audit_path.exists(),
             "split": self.certificate_path.exists(),
             "train": self.history_path.exists(),
-            "export": self.artefact_record_path.exists(),
+            "export": self.artifact_record_path.exists(),
             "probe": any(self.predictions_dir.glob("test-*.parquet")),
             "calibrate": any((self.root / "calibration").glob("*.json")),
             "evaluate": self.evaluation_path.exists(),

@@ -105,12 +105,12 @@ class RunPaths:
         return self.checkpoints_dir / "diverged.json"
 
     @property
-    def artefact_dir(self) -> Path:
+    def artifact_dir(self) -> Path:
         return self.root / "export"
 
     @property
     def int8_dir(self) -> Path:
-        """The artefact of whole numbers of eight bits, beside the other."""
+        """The artifact of whole numbers of eight bits, beside the other."""
         return self.root / "export-int8"
 
     @property
@@ -163,8 +163,8 @@ class RunPaths:
         return self.report_dir / "report.html"
 
     @property
-    def artefact_record_path(self) -> Path:
-        return self.artefact_dir / "artefact.json"
+    def artifact_record_path(self) -> Path:
+        return self.artifact_dir / "artifact.json"
 
     def external_report_dir(self, name: str) -> Path:
         return self.root / "report" / f"on-{name}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.config.columns import why_no_input
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ConfigError, nearest
@@ -53,17 +53,17 @@ def fit_rows(frame: pd.DataFrame, spec: ModelSpec, train: Any) -> tuple[Encoder,
 
 
 def encode_rows(encoder: Encoder | None, frame: pd.DataFrame) -> Floats | None:
-    """(N, M) rows as an artefact's encoder has them; columns that the frame lacks are missing in each. None without encoder."""
+    """(N, M) rows as an artifact's encoder has them; columns that the frame lacks are missing in each. None without encoder."""
     return None if encoder is None else encoder(table_of(frame, encoder.names))
 
 
-def encoder_of(artefact: Artefact) -> Encoder | None:
+def encoder_of(artifact: Artifact) -> Encoder | None:
     """What encodes the metadata that a model takes; None where it takes none.
 
     Raises:
         ModelError: it is damaged, or not as wide as the model's input.
     """
-    return Encoder.from_record(artefact.record.metadata.model_dump()) if artefact.record.metadata is not None else None
+    return Encoder.from_record(artifact.record.metadata.model_dump()) if artifact.record.metadata is not None else None
 
 
 def lookup(encoder: Encoder | None, frame: pd.DataFrame) -> Callable[[Sequence[str]], Floats | None]:

@@ -40,7 +40,7 @@ class Source:
     Args:
         run: for its manifest, in whose order the map is made.
         spec: for `data` and the `train.cache` settings.
-        preprocessing: the artefact's.
+        preprocessing: the artifact's.
         second: give cases (B, H, W, 7) with their second pictures.
     """
 

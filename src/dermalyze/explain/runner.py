@@ -83,7 +83,7 @@ class Network:
             UsageError: nothing has been trained.
             ModelError: no checkpoint of its own, as in an ensemble, or a damaged one.
         """
-        if not run.best_record_path.exists() and run.artefact_record_path.exists():
+        if not run.best_record_path.exists() and run.artifact_record_path.exists():
             raise ModelError(f"{run.root.name}: has no checkpoint of its own (an ensemble?); explain one of its members")
         model, record = load_best(run)
         encoder = Encoder.from_dict(record["metadata"]) if record.get("metadata") is not None else None

@@ -26,12 +26,12 @@ DIRECTIONS = 12  # in which lines are sought: every 15 degrees
 HAIR_PX, TICK_PX, THIN_PX = 17, 5, 7  # a hair is at least so long, a mark of a scale so long, and either is thinner than 7 px
 HAIR_CONTRAST, TICK_CONTRAST = 12, 18  # levels of 255 by which red is darker than beside the line
 LESION_RADIUS = 0.6  # in half frames: inside lies the lesion; outside RIM_RADIUS mostly none of it
-LEAST_PX = 100  # artefacts are not sought in pictures whose longer edge is shorter
+LEAST_PX = 100  # artifacts are not sought in pictures whose longer edge is shorter
 RIM_CELLS = (6, 8)  # rows and columns of the grid whose outermost cells are the rim
 
 
 @dataclass(frozen=True)
-class Artefact:
+class Artifact:
     """A kind of thing in pictures that is neither skin nor lesion.
 
     Attributes:
@@ -45,18 +45,18 @@ class Artefact:
     meaning: str
 
 
-ARTEFACTS: dict[str, Artefact] = {
-    "hair": Artefact(
+ARTIFACTS: dict[str, Artifact] = {
+    "hair": Artifact(
         "hair", 0.10, "thin dark lines; fine vessels and streaks in a lesion may pass for it, pale hair is not seen"
     ),
-    "ruler": Artefact(
+    "ruler": Artifact(
         "ruler", 1.0, "three or more even marks of a scale near the rim; a scale with fewer in the frame is not seen"
     ),
-    "ink": Artefact("ink", 0.20, "vivid blue or violet away from the lesion; blue lesions that reach the rim may pass for it"),
-    "dark_corners": Artefact(
+    "ink": Artifact("ink", 0.20, "vivid blue or violet away from the lesion; blue lesions that reach the rim may pass for it"),
+    "dark_corners": Artifact(
         "dark corners", 0.5, "at least three corners less than half as bright as the picture: the lens's rim"
     ),
-    "glare": Artefact(
+    "glare": Artifact(
         "glare",
         0.02,
         "small white spots: reflections in gel and air bubbles; white scale, crust and white hairs may pass for it",
@@ -102,7 +102,7 @@ def measure(pixels_HW3: NDArray[np.uint8]) -> Look:
     """Measure one thumbnail.
 
     Args:
-        pixels_HW3: uint8 RGB, longer edge `THUMBNAIL_PX` or less; the artefacts are NaN where it is less than `LEAST_PX`.
+        pixels_HW3: uint8 RGB, longer edge `THUMBNAIL_PX` or less; the artifacts are NaN where it is less than `LEAST_PX`.
 
     >>> measure(np.full((60, 80, 3), 255, np.uint8)).brightness
     1.0

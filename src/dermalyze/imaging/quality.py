@@ -167,7 +167,7 @@ class Likeness:
                 raise ValueError
             return cls(mean, root, *limits, int(values["images"]))
         except (KeyError, TypeError, ValueError):
-            raise ModelError("the looks of the training pictures are damaged in the artefact; export again") from None
+            raise ModelError("the looks of the training pictures are damaged in the artifact; export again") from None
 
     @classmethod
     def dermoscopy(cls) -> Likeness:

@@ -197,7 +197,7 @@ class Encoder:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Encoder:
-        """The encoder of an artefact's record of its metadata.
+        """The encoder of an artifact's record of its metadata.
 
         Raises:
             ModelError: it is no encoder, or not that of the record's blank row.

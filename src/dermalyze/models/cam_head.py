@@ -133,7 +133,7 @@ def map_size(network: Classifier, height: int, width: int) -> tuple[int, int]:
 
 
 def cam_record(against: str | None, size: tuple[int, int] | None = None) -> dict[str, str | int]:
-    """What `artefact.json` says of the map: its (height, width), or why there is none.
+    """What `artifact.json` says of the map: its (height, width), or why there is none.
 
     >>> cam_record("the backbone pools tokens, not a map")
     {'kind': 'none', 'reason': 'the backbone pools tokens, not a map'}

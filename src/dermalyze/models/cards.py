@@ -145,7 +145,7 @@ FAMILIES: dict[str, tuple[Card, ...]] = {
         Card("tiny_cnn", 137_112, 19_077_120, 96, (96, 96), 4, None, True, False),
     ),
 }  # fmt: skip
-"""By family. Counted by `catalogue.measure`; a test counts again."""
+"""By family. Counted by `catalog.measure`; a test counts again."""
 
 EXPORTED = frozenset(FAMILIES)
 """Families whose smallest member gives the same probabilities as an ONNX graph; a slow test holds it."""

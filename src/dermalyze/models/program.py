@@ -1,7 +1,7 @@
 """Behind `export --torch-export`: the network alone as a program of torch.export, for PyTorch's own ways of deploying.
 
-It is written and never read here. It gives the logits of the artefact's graph, to the same tolerance; what makes an answer of
-them (recipe, calibration, gate) stands in the artefact, which its record names.
+It is written and never read here. It gives the logits of the artifact's graph, to the same tolerance; what makes an answer of
+them (recipe, calibration, gate) stands in the artifact, which its record names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artefact
+from dermalyze.artifact.artifact import RECORD_NAME, Artifact
 from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -34,7 +34,7 @@ class ProgramResult:
         folder: with the program and its record.
         sha256: of the program.
         program_bytes: its size.
-        parity: largest differences from the artefact's graph; see `measure_parity`.
+        parity: largest differences from the artifact's graph; see `measure_parity`.
     """
 
     folder: Path
@@ -51,26 +51,26 @@ class ProgramResult:
         difference = self.parity["max_probability_difference"]
         return [
             f"exported {PROGRAM_NAME} ({self.program_bytes / 2**20:.1f} MiB) to {self.folder}: logits, not calibrated",
-            f"parity with the artefact: probabilities differ by at most {difference:.1e} (allowed {TOLERANCE:.0e})",
+            f"parity with the artifact: probabilities differ by at most {difference:.1e} (allowed {TOLERANCE:.0e})",
         ]
 
 
-def write_program(run: Run, artefact: Artefact, network: Deployed) -> ProgramResult:
-    """Write `RUN/export-torch`: `model.pt2` of the network that the artefact holds, and `program.json`.
+def write_program(run: Run, artifact: Artifact, network: Deployed) -> ProgramResult:
+    """Write `RUN/export-torch`: `model.pt2` of the network that the artifact holds, and `program.json`.
 
     Args:
         run: locked.
-        artefact: the run's export.
+        artifact: the run's export.
         network: of the same checkpoint, in evaluation mode.
 
     Raises:
         ModelError: the network can't be traced, or its numbers differ.
         ResourceError: the folder can't be written.
     """
-    say("export: the network to torch.export, then its numbers against the artefact's")
-    height, width = artefact.preprocessing["height"], artefact.preprocessing["width"]
-    program = to_program(network, height, width, artefact.graph.metadata_width)
-    parity = measure_parity(program.module(), artefact.graph, height, width, TASKS[artefact.record.task])
+    say("export: the network to torch.export, then its numbers against the artifact's")
+    height, width = artifact.preprocessing["height"], artifact.preprocessing["width"]
+    program = to_program(network, height, width, artifact.graph.metadata_width)
+    parity = measure_parity(program.module(), artifact.graph, height, width, TASKS[artifact.record.task])
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats that may change
@@ -82,11 +82,11 @@ def write_program(run: Run, artefact: Artefact, network: Deployed) -> ProgramRes
         "sha256": sha256,
         "inputs": [name for name in program.graph_signature.user_inputs if isinstance(name, str)],
         "outputs": network.outputs,
-        "classes": artefact.classes,
-        "preprocessing": artefact.preprocessing,
-        "artefact": {RECORD_NAME: artefact.sha256, "recipe": artefact.recipe},
+        "classes": artifact.classes,
+        "preprocessing": artifact.preprocessing,
+        "artifact": {RECORD_NAME: artifact.sha256, "recipe": artifact.recipe},
         "parity": parity,
-        "note": "Logits. Recipe, calibration and gate, without which they are no answer, stand in the artefact.",
+        "note": "Logits. Recipe, calibration and gate, without which they are no answer, stand in the artifact.",
         "disclaimer": DISCLAIMER,
     }
     files: dict[str, bytes | Path] = {PROGRAM_NAME: data, "program.json": json_bytes(written)}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.data.masks import mask_at, mask_of_size
@@ -64,7 +64,7 @@ class Judge:
 
     Attributes:
         network: in PyTorch.
-        artefact: its graph.
+        artifact: its graph.
         calibrator: of the recipe.
         verdict: of `explain_judged.judge_network`; None where nothing was judged.
         metadata: image_id to encoded metadata (M,), or None.
@@ -72,7 +72,7 @@ class Judge:
     """
 
     network: Network
-    artefact: Artefact
+    artifact: Artifact
     calibrator: Calibrator
     verdict: Json | None
     metadata: Callable[[str], NDArray[np.float32] | None]
@@ -80,10 +80,10 @@ class Judge:
 
     def answer(self, shown: Shown) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Calibrated probabilities (C,) by the run's recipe, and the embedding (1, D)."""
-        pixels = to_size(shown.image, Preprocessing.from_dict(self.artefact.preprocessing))[None]
+        pixels = to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing))[None]
         known = self.known(shown)
-        forward = self.artefact.knowing(None if known is None else known[None])
-        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, forward, pixels)
+        forward = self.artifact.knowing(None if known is None else known[None])
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels)
         return self.calibrator(logits_BC.astype(np.float64))[0], embedding_BD
 
     def known(self, shown: Shown) -> NDArray[np.float32] | None:

@@ -46,7 +46,7 @@ def facts(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
 
 def model_facts(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
     """What a model card names: the network, its classes, what it was made from."""
-    record = parse_record(run.artefact_record_path.read_bytes()) if run.artefact_record_path.exists() else None
+    record = parse_record(run.artifact_record_path.read_bytes()) if run.artifact_record_path.exists() else None
     size = None if record is None else [record.preprocessing["height"], record.preprocessing["width"]]
     return {
         "name": spec.name,

@@ -15,7 +15,7 @@ PER_CLASS = ("recall", "specificity", "precision", "auroc")
 
 
 def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
-    """The content of the artefact's `metrics.json`: the headline figures, each class's, and the reliability diagram, with
+    """The content of the artifact's `metrics.json`: the headline figures, each class's, and the reliability diagram, with
     intervals; nothing of single images.
 
     Args:
@@ -43,8 +43,8 @@ def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def into_artefact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> bool:
-    """Put the evaluation into the run's exported artefact; an artefact of other scores or another calibration is left
+def into_artifact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> bool:
+    """Put the evaluation into the run's exported artifact; an artifact of other scores or another calibration is left
     as it is.
 
     Args:
@@ -55,16 +55,16 @@ def into_artefact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> boo
     Returns:
         Whether it was put there.
     """
-    if not run.artefact_record_path.exists():
+    if not run.artifact_record_path.exists():
         return False
-    values = read_json(run.artefact_record_path)
+    values = read_json(run.artifact_record_path)
     if parse_record(json_bytes(values)).scores_sha256 != scores_sha256 or values["recipe"] != m["recipe"]:
         return False
     path = run.calibration_path(m["recipe"])
     if values.get("calibration") != (read_json(path).get("calibration") if path.exists() else None):
-        return False  # what was judged is not what the artefact would answer
+        return False  # what was judged is not what the artifact would answer
     files = {CARD_NAME: model_card(m).encode(), METRICS_NAME: json_bytes(served_metrics(m))}
     made = with_evaluation(values, files)
     if made != values:
-        rewrite(run.artefact_dir, made, files)
+        rewrite(run.artifact_dir, made, files)
     return True

@@ -1,4 +1,4 @@
-"""From the verdict of `explain` on a run's maps to the artefact: the grade that goes with every map that is served."""
+"""From the verdict of `explain` on a run's maps to the artifact: the grade that goes with every map that is served."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grade_of(network: Mapping[str, Any], level: float) -> Json | None:
 
 
 def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessing, level: float) -> MapGrade | None:
-    """Store the grade beside the explanations, and put it into the run's artefact. One on fewer lesions than the one before
+    """Store the grade beside the explanations, and put it into the run's artifact. One on fewer lesions than the one before
     of the same network changes nothing.
 
     Args:
@@ -52,17 +52,17 @@ def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessin
         level: of the intervals.
 
     Returns:
-        The grade that the artefact now has; None where it has none.
+        The grade that the artifact now has; None where it has none.
     """
     grade, sha256 = grade_of(network, level), network["weights_sha256"]
     before = _stored(run, sha256, preprocessing)
     if grade is not None and (before is None or before["lesions"] <= grade["lesions"]):
         key = {"weights_sha256": sha256, "preprocessing": preprocessing.as_dict()}
         write_json(run.map_grade_path, {**key, "grade": grade})
-    values = read_json(run.artefact_record_path)
+    values = read_json(run.artifact_record_path)
     made = with_grade(run, values)
     if made != values:
-        rewrite(run.artefact_dir, made)
+        rewrite(run.artifact_dir, made)
     return parse_record(json_bytes(made)).cam_grade
 
 
@@ -80,7 +80,7 @@ def with_grade(run: Run, values: Mapping[str, Any]) -> Json:
 
     Args:
         run: whose `explain` stored it, or did not.
-        values: the content of `artefact.json`.
+        values: the content of `artifact.json`.
     """
     bare = {key: value for key, value in values.items() if key not in ("cam_grade", "graded_scores_sha256")}
     if (values.get("cam") or {}).get("kind") != "closed_form":

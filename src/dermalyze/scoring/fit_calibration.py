@@ -19,7 +19,7 @@ from dermalyze.scoring.predictions import Predictions
 
 
 def calibration_of(p: Predictions, fitted: Calibrator, part: str, spec: ExperimentSpec) -> dict[str, Any]:
-    """The calibration as the artefact keeps it, but for the out-of-distribution score.
+    """The calibration as the artifact keeps it, but for the out-of-distribution score.
 
     Args:
         p: predictions of the part that `fitted` was fitted on.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.progress import progress, say
@@ -30,24 +30,24 @@ from dermalyze.scoring.predictions import Predictions, read_predictions, write_p
 from dermalyze.tasks.base import TASKS
 
 
-def score_synthetic(run: Run, spec: ExperimentSpec, artefact: Artefact, meta: dict[str, Any]) -> int:
+def score_synthetic(run: Run, spec: ExperimentSpec, artifact: Artifact, meta: dict[str, Any]) -> int:
     """Score the synthetic foreign pictures, unless that is done; how many there are."""
     meta = {**meta, "set": "synthetic", "kinds": list(SYNTHETIC), "each": EACH, "seed": spec.seed, "labelled": False}
     known = read_done(run.foreign_path("synthetic", meta["recipe"]))
     if known is not None and known.meta == meta:
         return len(known)
-    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    return _write_foreign(run, spec, artefact, list(synthetic(preprocessing, seed=spec.seed)), meta)
+    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
+    return _write_foreign(run, spec, artifact, list(synthetic(preprocessing, seed=spec.seed)), meta)
 
 
 def score_foreign_sets(
-    run: Run, spec: ExperimentSpec, artefact: Artefact, paths: Sequence[Path], meta: dict[str, Any]
+    run: Run, spec: ExperimentSpec, artifact: Artifact, paths: Sequence[Path], meta: dict[str, Any]
 ) -> dict[str, int]:
     """Score sets of pictures that are no skin, folders or MedMNIST files; how many each has."""
-    preprocessing, counts = Preprocessing.from_dict(artefact.preprocessing), {}
+    preprocessing, counts = Preprocessing.from_dict(artifact.preprocessing), {}
     for path in paths:
         pictures = list(read_foreign(path, preprocessing, seed=spec.seed))
-        counts[name_of(path)] = _write_foreign(run, spec, artefact, pictures, {**meta, "set": name_of(path), "labelled": False})
+        counts[name_of(path)] = _write_foreign(run, spec, artifact, pictures, {**meta, "set": name_of(path), "labelled": False})
     return counts
 
 
@@ -65,18 +65,18 @@ def check_foreign(paths: Sequence[Path]) -> None:
         )
 
 
-def _write_foreign(run: Run, spec: ExperimentSpec, artefact: Artefact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
+def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
     """Score pictures that are no skin; their group is their kind, and their label says nothing."""
     size = spec.inference.batch_size
     batches = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
-    if artefact.record.second is not None:  # in both places: that the second is missing must not give them away
+    if artifact.record.second is not None:  # in both places: that the second is missing must not give them away
         batches = (packed(batch, batch) for batch in batches)
     with progress(f"probe foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
-        logits, embedding = score(artefact, meta["recipe"], batches, advance)
+        logits, embedding = score(artifact, meta["recipe"], batches, advance)
     stored = Predictions(
         ids=[p.image_id for p in pictures],
         groups=[p.kind for p in pictures],
-        labels=np.zeros(logits.shape if artefact.record.task == "multilabel" else len(pictures), dtype=np.int64),
+        labels=np.zeros(logits.shape if artifact.record.task == "multilabel" else len(pictures), dtype=np.int64),
         logits=logits,
         embedding=embedding,
         meta=meta,
@@ -86,7 +86,7 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artefact: Artefact, pictures:
 
 
 def score_corrupted(
-    run: Run, spec: ExperimentSpec, artefact: Artefact, source: Source, test: pd.DataFrame, count: int, meta: dict[str, Any]
+    run: Run, spec: ExperimentSpec, artifact: Artifact, source: Source, test: pd.DataFrame, count: int, meta: dict[str, Any]
 ) -> int:
     """Score every corruption in every severity of a seeded sample of the test part; how many images that is."""
     frame = test.iloc[spread_sample(test["label"].astype(str).tolist(), count, spec.seed)]
@@ -106,10 +106,10 @@ def score_corrupted(
 
     say(f"probe: {len(CORRUPTIONS)} corruptions in {len(SEVERITIES)} severities of {len(frame)} test images: {len(ids)} copies")
     with progress("probe corrupted copies", len(ids), cost=True) as advance:
-        metadata = lookup(encoder_of(artefact), frame)
+        metadata = lookup(encoder_of(artifact), frame)
         rows = (metadata([name] * len(grid)) for name in names)
-        logits, embedding = score(artefact, meta["recipe"], batches(), advance, rows)
-    groups, labels = frame["group"].astype(str).tolist(), label_indices(frame, artefact.classes)
+        logits, embedding = score(artifact, meta["recipe"], batches(), advance, rows)
+    groups, labels = frame["group"].astype(str).tolist(), label_indices(frame, artifact.classes)
     stored = Predictions(ids, np.repeat(groups, len(grid)).tolist(), np.repeat(labels, len(grid)), logits, embedding, meta)
     write_predictions(path, stored)
     return len(frame)
@@ -129,7 +129,7 @@ def spread_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.in
 
 
 def score(
-    artefact: Artefact,
+    artifact: Artifact,
     recipe: str,
     batches: Iterable[NDArray[np.uint8]],
     advance: Callable[[int], None],
@@ -139,7 +139,7 @@ def score(
     logits: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
     for batch, known_BM in zip(batches, metadata if metadata is not None else repeat(None), strict=False):  # that has no end
-        logits_BC, embedding_BD = apply_recipe(recipe, artefact.knowing(known_BM), batch, TASKS[artefact.record.task].pool)
+        logits_BC, embedding_BD = apply_recipe(recipe, artifact.knowing(known_BM), batch, TASKS[artifact.record.task].pool)
         logits.append(logits_BC)
         embeddings.append(embedding_BD)
         advance(len(batch))

@@ -1,7 +1,7 @@
-"""Behind `export --int8`: a smaller, faster artefact, written only where it answers as the full one does.
+"""Behind `export --int8`: a smaller, faster artifact, written only where it answers as the full one does.
 
 The groups of the calibration part are halved. Ranges and trial calibrators come from one half; the gate looks at the other,
-which neither has seen. What passes is calibrated anew on the whole part, as the full artefact is.
+which neither has seen. What passes is calibrated anew on the whole part, as the full artifact is.
 """
 
 # Shapes: N images, S passes, C classes, D width of the embedding.
@@ -21,7 +21,7 @@ from dermalyze.artifact.artifact import (
     OOD_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
-    Artefact,
+    Artifact,
     Graph,
     open_export,
     parse_record,
@@ -93,7 +93,7 @@ class Int8Result:
     """What was written.
 
     Attributes:
-        folder: of the artefact.
+        folder: of the artifact.
         sha256: of its record, the identity of the whole model.
         method: how its numbers were made.
         graph_bytes: of the small graph; full_bytes: of the one before.
@@ -134,27 +134,27 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
     """
     with run.lock():
         run.probe_write()
-        artefact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
-        known = artefact.record.calibration
-        if artefact.record.task != "multiclass" or artefact.record.second is not None:
+        artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
+        known = artifact.record.calibration
+        if artifact.record.task != "multiclass" or artifact.record.second is not None:
             raise UsageError(
                 f"{run.root.name}: eight bits are judged for one class and one picture a case only; use the export"
             )
         if known is None:
             raise UsageError(f"{run.root.name}: the export is not calibrated; run first: dermalyze calibrate {run.root}")
         part = str(known["part"])
-        full = _stored(run, artefact, part)
+        full = _stored(run, artifact, part)
         halves_N = _halves(full.groups, spec.seed)
         say(f"export: eight bits, ranges of {min(RANGE_IMAGES, int((~halves_N).sum()))} images of {part}")
         frame = read_part(run, part)
-        source = Source(run, spec, Preprocessing.from_dict(artefact.preprocessing))
+        source = Source(run, spec, Preprocessing.from_dict(artifact.preprocessing))
         ranges = np.flatnonzero(~halves_N)
         ranges = ranges[np.linspace(0, len(ranges) - 1, min(RANGE_IMAGES, len(ranges))).astype(int)]
         pixels = np.concatenate([*source.batches(frame.iloc[np.unique(ranges)])])
-        whole = prune((run.artefact_dir / GRAPH_NAME).read_bytes(), [CAM], GRAPH_NAME)
+        whole = prune((run.artifact_dir / GRAPH_NAME).read_bytes(), [CAM], GRAPH_NAME)
         shift_C = prior_shift(run, spec, full.classes)
         for sparing in (False, True):  # the second only where the first, which is faster, is refused
-            data, method, quantised = _quantised(artefact, whole, pixels, sparing, spec.train.threads)
+            data, method, quantised = _quantised(artifact, whole, pixels, sparing, spec.train.threads)
             small = _scored(run, spec, quantised, full, source)
             gate = judge(full, small, halves_N, str(known["kind"]), shift_C)
             if not gate.problems or not method.startswith("static"):
@@ -167,34 +167,34 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
             )
         fitted = fit(str(known["kind"]), small.logits.astype(np.float64), small.labels, shift_C)
         calibration = calibration_of(small, fitted, part, spec)
-        calibration["ood"] = _limit(artefact, small)
-        weights = run.artefact_dir / WEIGHTS_NAME
-        values = _record(read_json(run.artefact_record_path), data, method, gate, calibration)
-        edges = {edge: artefact.preprocessing[edge] for edge in ("height", "width")}
-        classes = len(artefact.classes)
-        values["reference"] = reference.answers(quantised.run, artefact.recipe, calibration, classes=classes, **edges)
+        calibration["ood"] = _limit(artifact, small)
+        weights = run.artifact_dir / WEIGHTS_NAME
+        values = _record(read_json(run.artifact_record_path), data, method, gate, calibration)
+        edges = {edge: artifact.preprocessing[edge] for edge in ("height", "width")}
+        classes = len(artifact.classes)
+        values["reference"] = reference.answers(quantised.run, artifact.recipe, calibration, classes=classes, **edges)
         text = json_bytes(values)
         files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
-        publish({**files, **({OOD_NAME: artefact.ood} if artefact.ood else {})}, run.int8_dir, check=Artefact.open)
+        publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, run.int8_dir, check=Artifact.open)
         return Int8Result(run.int8_dir, sha256_bytes(text), method, len(data), len(whole), gate)
 
 
 def _quantised(
-    artefact: Artefact, whole: bytes, pixels: NDArray[np.uint8], sparing: bool, threads: int | None
-) -> tuple[bytes, str, Artefact]:
-    """The small graph, how it was made, and the artefact with it in the full one's place."""
-    metadata = artefact.record.metadata
+    artifact: Artifact, whole: bytes, pixels: NDArray[np.uint8], sparing: bool, threads: int | None
+) -> tuple[bytes, str, Artifact]:
+    """The small graph, how it was made, and the artifact with it in the full one's place."""
+    metadata = artifact.record.metadata
     blank_M = np.array(metadata.blank, np.float32) if metadata is not None else None
     data, method = quantise(whole, pixels, blank_M, sparing=sparing)
     graph = Graph(
         data,
-        classes=len(artefact.classes),
-        height=artefact.preprocessing["height"],
-        width=artefact.preprocessing["width"],
-        metadata_width=artefact.graph.metadata_width,
+        classes=len(artifact.classes),
+        height=artifact.preprocessing["height"],
+        width=artifact.preprocessing["width"],
+        metadata_width=artifact.graph.metadata_width,
         threads=threads,
     )
-    return data, method, replace(artefact, graph=graph)
+    return data, method, replace(artifact, graph=graph)
 
 
 def judge(full: Predictions, small: Predictions, gate_N: NDArray[np.bool_], kind: str, shift_C: NDArray[np.float64]) -> Gate:
@@ -230,10 +230,10 @@ def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
     return np.array([group in chosen for group in groups])
 
 
-def _stored(run: Run, artefact: Artefact, part: str) -> Predictions:
+def _stored(run: Run, artifact: Artifact, part: str) -> Predictions:
     """The full model's predictions of the part."""
-    p = read_predictions(run.require(run.predictions_path(part, artefact.recipe), "probe"))
-    expected = {"scores_sha256": artefact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
+    p = read_predictions(run.require(run.predictions_path(part, artifact.recipe), "probe"))
+    expected = {"scores_sha256": artifact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
     if any(p.meta.get(key) != value for key, value in expected.items()):
         raise ModelError(
             f"{run.root.name}: the predictions of {part} are not of the exported model; run again: dermalyze probe {run.root}"
@@ -241,7 +241,7 @@ def _stored(run: Run, artefact: Artefact, part: str) -> Predictions:
     return p
 
 
-def _scored(run: Run, spec: ExperimentSpec, small: Artefact, full: Predictions, source: Source) -> Predictions:
+def _scored(run: Run, spec: ExperimentSpec, small: Artifact, full: Predictions, source: Source) -> Predictions:
     """The small model's predictions of the same images."""
     frame = read_part(run, full.meta["set"])
     known = lookup(encoder_of(small), frame)
@@ -257,20 +257,20 @@ def _scored(run: Run, spec: ExperimentSpec, small: Artefact, full: Predictions, 
     return replace(full, logits=pool(np.concatenate(samples)), embedding=np.concatenate(embeddings), samples=None)
 
 
-def _limit(artefact: Artefact, small: Predictions) -> dict[str, Any] | None:
+def _limit(artifact: Artifact, small: Predictions) -> dict[str, Any] | None:
     """The out-of-distribution score as it was fitted, from which the small model's threshold is measured."""
-    known = (artefact.record.calibration or {}).get("ood")
+    known = (artifact.record.calibration or {}).get("ood")
     if known is None or small.embedding is None:
         return None
     width = small.embedding.shape[1]
     detector = ood.Detector.from_bytes(
-        known["kind"], known.get("shapes"), artefact.ood, classes=len(artefact.classes), width=width
+        known["kind"], known.get("shapes"), artifact.ood, classes=len(artifact.classes), width=width
     )
     return {**known, "threshold": ood.threshold_of(detector(small.logits, small.embedding))}
 
 
 def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibration: dict[str, Any]) -> dict[str, Any]:
-    """The full artefact's record, as the small one's."""
+    """The full artifact's record, as the small one's."""
     kept = {key: value for key, value in values.items() if not key.startswith("evaluat")}
     kept |= {"cam_grade": None, "graded_scores_sha256": None}
     precision = {"kind": "int8", "method": method, "of_model_sha256": values["files"][GRAPH_NAME]}

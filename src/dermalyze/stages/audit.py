@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.audit.checks import Finding, audit_frame, summary
-from dermalyze.audit.image_statistics import artefact_galleries, audit_looks, measure_images
+from dermalyze.audit.image_statistics import artifact_galleries, audit_looks, measure_images
 from dermalyze.audit.label_errors import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
 from dermalyze.audit.metadata_baseline import MetadataModel, column_table, metadata_model
 from dermalyze.audit.out_of_fold import FOLDS
@@ -166,14 +166,14 @@ def late_findings(run: Run, duplicates: Duplicates) -> list[Finding]:
 def look(
     run: Run, frame: pd.DataFrame, store: ImageStore, spec: ExperimentSpec
 ) -> tuple[list[Finding], dict[str, Any], list[Gallery]]:
-    """Decode every picture once: artefacts, and looks that give the label or the source away; what is measured is kept."""
+    """Decode every picture once: artifacts, and looks that give the label or the source away; what is measured is kept."""
     stored = frame[frame["path"].notna()].reset_index(drop=True)
     if stored.empty:
         return [], {}, []
     looks = measure_images(store, stored, workers=spec.data.workers)
     write_looks(run, stored, looks)
     findings, tables = audit_looks(stored, looks)
-    return findings, tables, artefact_galleries(stored, looks)
+    return findings, tables, artifact_galleries(stored, looks)
 
 
 def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec) -> LabelAudit:

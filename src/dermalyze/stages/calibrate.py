@@ -1,4 +1,4 @@
-"""From stored scores to probabilities that can be taken at their word: fit, choose, and put it into the artefact."""
+"""From stored scores to probabilities that can be taken at their word: fit, choose, and put it into the artifact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import OOD_NAME, ArtefactRecord, parse_record
+from dermalyze.artifact.artifact import OOD_NAME, ArtifactRecord, parse_record
 from dermalyze.artifact.edit import rewrite
 from dermalyze.artifact.self_test import with_probabilities
 from dermalyze.calibration.calibrators import Trial, asked_for, cross_validate, fit, simplest
@@ -84,7 +84,7 @@ class CalibrateResult:
 
 
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
-    """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artefact.
+    """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artifact.
 
     Each recipe that `probe` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
 
@@ -105,21 +105,21 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
         served = spec.inference.recipe
         part = "cal" if run.split_path("cal").exists() else "val"
         run.require(run.predictions_path(part, served), "probe")
-        record = parse_record(run.require(run.artefact_record_path, "export").read_bytes())
+        record = parse_record(run.require(run.artifact_record_path, "export").read_bytes())
         result = _calibrate_recipe(run, spec, served, part, record)
         further = [_calibrate_recipe(run, spec, name, part, record) for name in _further(run, served, part, record)]
         return replace(result, further=tuple(further))
 
 
-def _further(run: Run, served: str, part: str, record: ArtefactRecord) -> list[str]:
+def _further(run: Run, served: str, part: str, record: ArtifactRecord) -> list[str]:
     """Recipes that are stored beside the served one, of the same model."""
     names = [name for name in run.stored_recipes(part) if name != served]
     meta = {name: read_predictions(run.predictions_path(part, name)).meta for name in names}
     return [name for name in names if meta[name].get("scores_sha256") == record.scores_sha256]
 
 
-def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, record: ArtefactRecord) -> CalibrateResult:
-    """Fit, choose and write the calibration of one recipe; into the artefact too, where it serves the recipe."""
+def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, record: ArtifactRecord) -> CalibrateResult:
+    """Fit, choose and write the calibration of one recipe; into the artifact too, where it serves the recipe."""
     path = run.predictions_path(part, recipe)
     p = read_predictions(path)
     _check(run, p, part, record.scores_sha256)
@@ -158,7 +158,7 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
         },
     )
     if served:
-        _into_artefact(run, record, calibration, fits[chosen].detector.to_bytes() if chosen is not None else b"")
+        _into_artifact(run, record, calibration, fits[chosen].detector.to_bytes() if chosen is not None else b"")
     return CalibrateResult(
         recipe, part, len(p), groups, kind, fitted["parameters"], fitted.get("referral"), calibration["ood"], trials,
         thresholds=fitted.get("thresholds"),
@@ -182,14 +182,14 @@ def _of_labels(p: Predictions, part: str, asked: str, task: MultilabelTask) -> t
     }
 
 
-def _into_artefact(run: Run, record: ArtefactRecord, calibration: dict[str, Any], arrays: bytes) -> None:
-    """Put the calibration, and the arrays of its out-of-distribution score, into the exported artefact, all at once."""
+def _into_artifact(run: Run, record: ArtifactRecord, calibration: dict[str, Any], arrays: bytes) -> None:
+    """Put the calibration, and the arrays of its out-of-distribution score, into the exported artifact, all at once."""
     files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
-    values = {**read_json(run.artefact_record_path), "calibration": calibration, "calibration_files": files}
+    values = {**read_json(run.artifact_record_path), "calibration": calibration, "calibration_files": files}
     if values.get("reference") is not None:
         task = TASKS[record.task]
         values["reference"] = with_probabilities(values["reference"], calibration, len(record.classes), task)
-    rewrite(run.artefact_dir, values, {OOD_NAME: arrays} if files != record.calibration_files and arrays else {})
+    rewrite(run.artifact_dir, values, {OOD_NAME: arrays} if files != record.calibration_files and arrays else {})
 
 
 def _check(run: Run, p: Predictions, part: str, scores_sha256: str) -> None:

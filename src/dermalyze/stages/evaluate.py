@@ -35,7 +35,7 @@ from dermalyze.report.html import headline
 from dermalyze.report.label_judged import gather_labels
 from dermalyze.report.recalibration import divide_groups
 from dermalyze.report.run_summary import FACTS, NOT_FOR, facts, head, provenance
-from dermalyze.report.served import into_artefact
+from dermalyze.report.served import into_artifact
 from dermalyze.report.text import interval_or_note, value_text
 from dermalyze.scoring.external_set import open_external, read_label_map, shares_lesions, trained_on
 from dermalyze.scoring.imported_predictions import Given, match, read_given, standing_alone
@@ -162,7 +162,7 @@ def evaluate(
         "provenance": provenance(run, spec, p, path),
     }
     result = finish(run.report_dir, metrics, judged, submission)
-    into_artefact(run, metrics, p.meta.get("scores_sha256"))
+    into_artifact(run, metrics, p.meta.get("scores_sha256"))
     write_json(run.croissant_path, croissant(run, spec))
     return EvaluateResult(result.metrics, (*result.files, run.croissant_path))
 
@@ -201,10 +201,10 @@ def _evaluate_external(
 ) -> EvaluateResult:
     run.probe_write()
     recipe = spec.inference.recipe
-    artefact = open_export(run, recipe, threads=spec.train.threads)
-    if artefact.record.second is not None:
+    artifact = open_export(run, recipe, threads=spec.train.threads)
+    if artifact.record.second is not None:
         raise UsageError("--on: not made for models of two pictures a case yet; use a model of one")
-    external = open_external(on, spec.data, artefact.classes, read_label_map(label_map) if label_map is not None else {})
+    external = open_external(on, spec.data, artifact.classes, read_label_map(label_map) if label_map is not None else {})
     if recalibrate is not None:
         divide_groups(external.frame["group"].astype(str).tolist(), recalibrate, spec.evaluate.seed)  # refused before the work
     used = trained_on(run, external, spec.data)
@@ -215,10 +215,10 @@ def _evaluate_external(
             'take them out, or go on with --accept-leak "reason", which is stamped on every figure'
         )
     here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
-    leak = "; ".join(reason for reason in (artefact.record.accepted_leak, here) if reason) or None
-    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    leak = "; ".join(reason for reason in (artifact.record.accepted_leak, here) if reason) or None
+    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
     samples, embeddings = [], []
-    encoder = encoder_of(artefact)
+    encoder = encoder_of(artifact)
     known, lacking = lookup(encoder, external.frame), remarks(encoder, external.frame)
     ids = external.frame["image_id"].astype(str).tolist()
     for line in lacking:
@@ -228,7 +228,7 @@ def _evaluate_external(
         size = spec.inference.batch_size
         for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
             known_BM = known(ids[done : done + len(batch)])
-            samples_BSC, embedding_BD = passes(recipe, artefact.knowing(known_BM), batch)
+            samples_BSC, embedding_BD = passes(recipe, artifact.knowing(known_BM), batch)
             done += len(batch)
             samples.append(samples_BSC)
             embeddings.append(embedding_BD)
@@ -237,15 +237,15 @@ def _evaluate_external(
     predictions = Predictions(
         ids=ids,
         groups=external.frame["group"].astype(str).tolist(),
-        labels=np.array([artefact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
+        labels=np.array([artifact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
         logits=pool(samples_NSC),
         embedding=np.concatenate(embeddings),
         meta={
-            "classes": artefact.classes,
+            "classes": artifact.classes,
             "set": external.name,
             "recipe": recipe,
-            "model_sha256": artefact.model_sha256,
-            "scores_sha256": artefact.record.scores_sha256,
+            "model_sha256": artifact.model_sha256,
+            "scores_sha256": artifact.record.scores_sha256,
             "manifest_sha256": run.manifest_hash(),
             "accepted_leak": leak,
         },

@@ -139,9 +139,9 @@ def explain(
                 verdict = judged(run, network, world.sample(network, lesions, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
-            artefact = open_export(one, one.config().inference.recipe, threads=spec.train.threads)
+            artifact = open_export(one, one.config().inference.recipe, threads=spec.train.threads)
             stored = read_predictions(one.require(one.predictions_path("test", one.config().inference.recipe), "probe"))
-            judges.append(Judge(network, artefact, read_calibration(one, stored)[0], verdict, known, shown))
+            judges.append(Judge(network, artifact, read_calibration(one, stored)[0], verdict, known, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
         scores = scores_of(p, judges[0].calibrator)
         sections = (
@@ -169,7 +169,7 @@ def explain(
             "runs": [one.root.name for one in runs],
             "recipe": spec.inference.recipe,
             "level": spec.evaluate.level,
-            "accepted_leak": judges[0].artefact.record.accepted_leak,
+            "accepted_leak": judges[0].artifact.record.accepted_leak,
             "sample": sample,
             "networks": verdicts,
             "served_grade": grade.model_dump() if grade is not None else None,

@@ -1,4 +1,4 @@
-"""From the best checkpoint to the artefact: one ONNX graph, its weights, and a record with the hash of each; parity checked."""
+"""From the best checkpoint to the artifact: one ONNX graph, its weights, and a record with the hash of each; parity checked."""
 
 # Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata.
 
@@ -18,7 +18,7 @@ from dermalyze.artifact.artifact import (
     OOD_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
-    Artefact,
+    Artifact,
     Graph,
     SecondRecord,
     open_export,
@@ -59,8 +59,8 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-        folder: of the artefact.
-        sha256: of `artefact.json`, the identity of the whole model.
+        folder: of the artifact.
+        sha256: of `artifact.json`, the identity of the whole model.
         files: name to SHA-256.
         graph_bytes: size of the ONNX graph.
         parity: largest differences from PyTorch; see `measure_parity`.
@@ -90,7 +90,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
 
     Args:
         run: trained.
-        spec: `inference.recipe` is what the artefact answers with.
+        spec: `inference.recipe` is what the artifact answers with.
         int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see
             `dermalyze.scoring.quantize_gate`.
         torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.models.program`.
@@ -108,7 +108,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         run.probe_write()
         if torch_export:
             return write_program(run, open_export(run, spec.inference.recipe, threads=spec.train.threads), deployable(run)[0])
-        for leftover in run.root.glob(f".{run.artefact_dir.name}-*.tmp"):  # of an export that was killed
+        for leftover in run.root.glob(f".{run.artifact_dir.name}-*.tmp"):  # of an export that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         network, classifier, best = deployable(run)
         classes, preprocessing = best["classes"], Preprocessing.from_dict(best["preprocessing"])
@@ -136,10 +136,10 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         record, more = with_calibration(run, {**values, "cam": cam_record(against, cam_size)})
         blank = np.array(encoder.blank, np.float32) if encoder is not None else None
         record["reference"] = reference_answers(graph, blank, record)
-        record, evaluation = earlier_evaluation(run.artefact_dir, with_grade(run, record))
+        record, evaluation = earlier_evaluation(run.artifact_dir, with_grade(run, record))
         text = json_bytes(record)
-        publish({**files, **more, **evaluation, RECORD_NAME: text}, run.artefact_dir, check=Artefact.open)
-        return ExportResult(run.artefact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
+        publish({**files, **more, **evaluation, RECORD_NAME: text}, run.artifact_dir, check=Artifact.open)
+        return ExportResult(run.artifact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
 
 
 def deployable(run: Run) -> tuple[Deployed, Classifier, dict[str, Any]]:
@@ -183,7 +183,7 @@ def make_record(
     hashes: dict[str, str],
     parity: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of `artefact.json`: no time, no path, so that the same checkpoint gives the same bytes."""
+    """The content of `artifact.json`: no time, no path, so that the same checkpoint gives the same bytes."""
     model = dict(best["model"])
     if model.get("weights"):
         model["weights"] = Path(model["weights"]).name
@@ -218,7 +218,7 @@ def make_record(
 
 
 def with_calibration(run: Run, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The record with the run's calibration and its file, where that was fitted on the very scores that this artefact gives."""
+    """The record with the run's calibration and its file, where that was fitted on the very scores that this artifact gives."""
     path = run.calibration_path(record["recipe"])
     known = read_json(path) if path.exists() else {}
     if known.get("scores_sha256") != parse_record(json.dumps(record).encode()).scores_sha256:

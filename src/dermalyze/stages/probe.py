@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import Artefact, open_export
+from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.calibration.recipes import RECIPES
 from dermalyze.calibration.recipes import passes as run_passes
 from dermalyze.config.data import PARTS
@@ -91,7 +91,7 @@ def probe(
     model: Path | None = None,
     sets: Sequence[str] = (),
 ) -> ProbeResult:
-    """Run the artefact over every part of the split; a part that is done for this model and manifest is left as it is.
+    """Run the artifact over every part of the split; a part that is done for this model and manifest is left as it is.
 
     A few synthetic pictures that are no skin (`dermalyze.scoring.ood_images.SYNTHETIC`) are always among them: from these
     `calibrate` chooses what refuses such pictures.
@@ -115,7 +115,7 @@ def probe(
             is not known.
         ConfigError: mc_dropout of a network without dropout.
         DataError: an image or the manifest changed since it was prepared; a foreign set without a readable picture.
-        ModelError: the artefact is refused, is older than the checkpoint, or gives NaN.
+        ModelError: the artifact is refused, is older than the checkpoint, or gives NaN.
     """
     if sets and model is None:
         raise UsageError("--set belongs to: dermalyze probe RUN --model FILE; a run's own model is made as it was trained")
@@ -133,23 +133,23 @@ def probe(
             started = time.monotonic()
             name, counts = score_foreign(run, spec, model, sets, opener(model))
             return ProbeResult(name, counts, [], time.monotonic() - started)
-        artefact = open_export(run, served, threads=spec.train.threads)
+        artifact = open_export(run, served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         held_out = {part: frame for part, frame in frames.items() if part != "train"}
-        if corruptions and artefact.record.second is not None:
+        if corruptions and artifact.record.second is not None:
             raise UsageError("--corruptions: not made for models of two pictures a case yet; leave it out")
-        source = Source(run, spec, Preprocessing.from_dict(artefact.preprocessing), second=artefact.record.second is not None)
-        known = lookup(encoder_of(artefact), pd.concat(frames.values()))
-        answers = {name: answer_by(run, spec, artefact, name, passes, known) for name in (served, *further)}
+        source = Source(run, spec, Preprocessing.from_dict(artifact.preprocessing), second=artifact.record.second is not None)
+        known = lookup(encoder_of(artifact), pd.concat(frames.values()))
+        answers = {name: answer_by(run, spec, artifact, name, passes, known) for name in (served, *further)}
         results = [
-            store_recipe(run, source, artefact, name, answer, frames if name == served else held_out, passes)
+            store_recipe(run, source, artifact, name, answer, frames if name == served else held_out, passes)
             for name, answer in answers.items()
         ]
-        meta = scores_meta(run, artefact, served)
-        counts = {"synthetic": score_synthetic(run, spec, artefact, meta)}
-        counts |= score_foreign_sets(run, spec, artefact, foreign, meta)
+        meta = scores_meta(run, artifact, served)
+        counts = {"synthetic": score_synthetic(run, spec, artifact, meta)}
+        counts |= score_foreign_sets(run, spec, artifact, foreign, meta)
         if corruptions:
-            corruptions = score_corrupted(run, spec, artefact, source, frames["test"], corruptions, meta)
+            corruptions = score_corrupted(run, spec, artifact, source, frames["test"], corruptions, meta)
         return replace(results[0], foreign=counts, corrupted=corruptions, further=tuple(results[1:]))
 
 
@@ -177,7 +177,7 @@ def check_recipes(names: Sequence[str], passes: int) -> None:
 
 
 def answer_by(
-    run: Run, spec: ExperimentSpec, artefact: Artefact, recipe: str, passes: int, known: Callable[[list[str]], Floats | None]
+    run: Run, spec: ExperimentSpec, artifact: Artifact, recipe: str, passes: int, known: Callable[[list[str]], Floats | None]
 ) -> Answer:
     """How a recipe answers: through the graph, or for mc_dropout through the best checkpoint in PyTorch.
 
@@ -189,7 +189,7 @@ def answer_by(
         ModelError: the checkpoint is gone, as in an ensemble, or damaged.
     """
     if recipe != MC_DROPOUT:
-        return lambda images_BHW3, ids: run_passes(recipe, artefact.knowing(known(ids)), images_BHW3)
+        return lambda images_BHW3, ids: run_passes(recipe, artifact.knowing(known(ids)), images_BHW3)
     from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
     from dermalyze.models.mc_dropout import DropoutSampler
     from dermalyze.training.checkpoint import load_best
@@ -197,8 +197,8 @@ def answer_by(
 
     if not run.best_record_path.exists():
         raise ModelError(f"{run.root.name}: mc_dropout needs the checkpoint, and this run has none; use plain, flips or tta")
-    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
-    if artefact.record.second is not None:
+    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
+    if artifact.record.second is not None:
         mean, std = statistics(preprocessing.mean, preprocessing.std)
         preprocessing = replace(preprocessing, mean=mean, std=std)  # type: ignore[arg-type]
     model = load_best(run)[0]
@@ -213,23 +213,23 @@ def answer_by(
     return sample
 
 
-def scores_meta(run: Run, artefact: Artefact, recipe: str) -> dict[str, Any]:
+def scores_meta(run: Run, artifact: Artifact, recipe: str) -> dict[str, Any]:
     """What stored scores are of."""
     return {
-        "classes": artefact.classes,
+        "classes": artifact.classes,
         "recipe": recipe,
-        **({"task": artefact.record.task} if artefact.record.task != "multiclass" else {}),
-        "model_sha256": artefact.model_sha256,
-        "scores_sha256": artefact.record.scores_sha256,
+        **({"task": artifact.record.task} if artifact.record.task != "multiclass" else {}),
+        "model_sha256": artifact.model_sha256,
+        "scores_sha256": artifact.record.scores_sha256,
         "manifest_sha256": run.manifest_hash(),
-        "accepted_leak": artefact.record.accepted_leak,
+        "accepted_leak": artifact.record.accepted_leak,
     }
 
 
 def store_recipe(
     run: Run,
     source: Source,
-    artefact: Artefact,
+    artifact: Artifact,
     recipe: str,
     answer: Answer,
     frames: dict[str, pd.DataFrame],
@@ -243,7 +243,7 @@ def store_recipe(
         frames: rows of each part.
         passes: of mc_dropout.
     """
-    meta = {**scores_meta(run, artefact, recipe), **({"passes": passes} if recipe == MC_DROPOUT else {})}
+    meta = {**scores_meta(run, artifact, recipe), **({"passes": passes} if recipe == MC_DROPOUT else {})}
     todo = {p: frame for p, frame in frames.items() if not is_done(run, frame, {**meta, "set": p})}
     total = sum(map(len, todo.values()))
     started = time.monotonic()

@@ -82,7 +82,7 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
     Raises:
         UsageError: nothing exported or probed yet, k below 1, or another kind of sheet.
         DataError: the file is no image that is read, or manifest or split changed.
-        ModelError: the artefact is refused, or the predictions are not of it.
+        ModelError: the artifact is refused, or the predictions are not of it.
     """
     require_multiclass(spec.task, "similar")
     if k < 1:
@@ -90,10 +90,10 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
     if out is not None and out.suffix.lower() not in (".png", ".html"):
         raise UsageError(f"--out {out.name}: must end in .png or .html")
     data = read_image_file(image)
-    artefact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
-    if artefact.record.second is not None:
+    artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
+    if artifact.record.second is not None:
         raise UsageError("similar: not made for models of two pictures a case yet; use a model of one")
-    preprocessing = Preprocessing.from_dict(artefact.preprocessing)
+    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
     try:
         shown = decode(data).pixels
         picture = decode(data, least=preprocessing.least).image
@@ -101,11 +101,11 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
     except DataError as error:
         raise type(error)(f"image: {error}") from None
     p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "probe"))
-    if p.meta.get("scores_sha256") != artefact.record.scores_sha256 or p.embedding is None:
+    if p.meta.get("scores_sha256") != artifact.record.scores_sha256 or p.embedding is None:
         raise UsageError(
             f"{run.root.name}: the training features are not of the exported model; run again: dermalyze probe {run.root}"
         )
-    _, query_1D = apply_recipe(artefact.recipe, artefact.run, to_size(picture, preprocessing)[None])
+    _, query_1D = apply_recipe(artifact.recipe, artifact.run, to_size(picture, preprocessing)[None])
     frame, parts = read_division(run)
     same = ((frame["sha256"] == sha256_bytes(data)) | (frame["pixel_sha256"] == pixel_sha256(shown))).to_numpy().nonzero()[0]
     known = None
@@ -118,7 +118,7 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         raise DataError(f"{run.root.name}: the training part holds no group but the picture's own")
     counts = Counter(one.label for one in neighbours)
     shares = {name: n / len(neighbours) for name, n in counts.most_common()}
-    result = SimilarResult(sha256_bytes(data)[:12], known, neighbours, shares, artefact.record.accepted_leak, out)
+    result = SimilarResult(sha256_bytes(data)[:12], known, neighbours, shares, artifact.record.accepted_leak, out)
     if out is not None:
         write_sheet(out, spec, result, shown, dict(zip(frame["image_id"].astype(str), frame["path"], strict=True)))
     return result

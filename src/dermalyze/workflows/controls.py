@@ -271,9 +271,9 @@ def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
 def shortcut(work: Work) -> dict[str, Any]:
     """What the run's own model takes from the borders of its test pictures."""
     spec = work.run.config()
-    artefact = open_export(work.run, spec.inference.recipe, threads=work.small.train.threads)
-    pictures = Pictures(work.run, spec, work.frame, Preprocessing.from_dict(artefact.preprocessing))
-    return exchange_borders(artefact, spec.inference.recipe, pictures, work.parts, work.judging)
+    artifact = open_export(work.run, spec.inference.recipe, threads=work.small.train.threads)
+    pictures = Pictures(work.run, spec, work.frame, Preprocessing.from_dict(artifact.preprocessing))
+    return exchange_borders(artifact, spec.inference.recipe, pictures, work.parts, work.judging)
 
 
 def planted(work: Work) -> dict[str, Any]:
@@ -282,8 +282,8 @@ def planted(work: Work) -> dict[str, Any]:
     manifest = pictures.manifest("planted", work.target, work.part_of)
     sub = work.trained("planted", pictures.experiment("planted", work.target), manifest)
     recipe = work.small.inference.recipe
-    artefact = open_export(sub, recipe, threads=work.small.train.threads)
-    return planted_mark(artefact, recipe, pictures, work.parts, work.judging, work.target)
+    artifact = open_export(sub, recipe, threads=work.small.train.threads)
+    return planted_mark(artifact, recipe, pictures, work.parts, work.judging, work.target)
 
 
 CONTROLS: Mapping[str, Callable[[Work], dict[str, Any]]] = {

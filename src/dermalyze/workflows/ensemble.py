@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artefact, open_export
+from dermalyze.artifact.artifact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
 from dermalyze.calibration.recipes import pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
@@ -193,35 +193,35 @@ def assemble(runs: Sequence[Run], root: Path) -> tuple[Run, ExperimentSpec]:
     """
     specs = [run.config() for run in runs]
     recipe = specs[0].inference.recipe
-    artefacts = [
+    artifacts = [
         open_export(run, spec.inference.recipe, threads=spec.train.threads) for run, spec in zip(runs, specs, strict=True)
     ]
-    require_alike(runs, specs, artefacts)
+    require_alike(runs, specs, artifacts)
     spec = specs[0].model_copy(update={"name": f"{specs[0].name[:60]} ensemble of {len(runs)}"})
     out = Run.create(root, spec)
     with out.lock():
         write_json(out.environment_path, environment(spec))
         copy_data(runs[0], out)
         say(f"ensemble: {len(runs)} networks into one graph, then its numbers against theirs")
-        cam = joined_cam(artefacts)
-        graphs = [(run.artefact_dir / GRAPH_NAME).read_bytes() for run in runs]
+        cam = joined_cam(artifacts)
+        graphs = [(run.artifact_dir / GRAPH_NAME).read_bytes() for run in runs]
         graph = join_graphs(graphs, cam=cam["kind"] != "none")
-        parity = joined_parity(graph, artefacts, recipe)
-        weights = join_weights([run.artefact_dir / WEIGHTS_NAME for run in runs])
+        parity = joined_parity(graph, artifacts, recipe)
+        weights = join_weights([run.artifact_dir / WEIGHTS_NAME for run in runs])
         files = {GRAPH_NAME: graph, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record = make_record(out, spec, artefacts, hashes, parity) | {"cam": cam}
-        record["reference"] = joined_reference(graph, artefacts[0], record)
+        record = make_record(out, spec, artifacts, hashes, parity) | {"cam": cam}
+        record["reference"] = joined_reference(graph, artifacts[0], record)
         text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        publish({**files, RECORD_NAME: text}, out.artefact_dir, check=Artefact.open)
-        artefact = open_export(out, recipe)
+        publish({**files, RECORD_NAME: text}, out.artifact_dir, check=Artifact.open)
+        artifact = open_export(out, recipe)
         for part in (part for part in PARTS if out.split_path(part).exists()):
-            stored = [read_member(run, part, one) for run, one in zip(runs, artefacts, strict=True)]
-            write_predictions(out.predictions_path(part, recipe), together(stored, artefact))
+            stored = [read_member(run, part, one) for run, one in zip(runs, artifacts, strict=True)]
+            write_predictions(out.predictions_path(part, recipe), together(stored, artifact))
     return out, spec
 
 
-def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artefacts: Sequence[Artefact]) -> None:
+def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artifacts: Sequence[Artifact]) -> None:
     """Refuse members that were not made for the same question, or are one and the same.
 
     Raises:
@@ -234,11 +234,11 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artefact
     facts: dict[str, tuple[type[DataError | ModelError], list[Any]]] = {
         "manifest": (DataError, [run.manifest_hash() for run in runs]),
         "split": (DataError, [run.certificate()["files"] for run in runs]),
-        "classes": (ModelError, [one.classes for one in artefacts]),
-        "preprocessing": (ModelError, [one.preprocessing for one in artefacts]),
-        "model.metadata": (ModelError, [one.record.metadata for one in artefacts]),
-        "model.second": (ModelError, [one.record.second for one in artefacts]),
-        "inference.recipe": (ModelError, [one.recipe for one in artefacts]),
+        "classes": (ModelError, [one.classes for one in artifacts]),
+        "preprocessing": (ModelError, [one.preprocessing for one in artifacts]),
+        "model.metadata": (ModelError, [one.record.metadata for one in artifacts]),
+        "model.second": (ModelError, [one.record.second for one in artifacts]),
+        "inference.recipe": (ModelError, [one.recipe for one in artifacts]),
         "train.imbalance": (ModelError, [(spec.train.imbalance, spec.train.balance_sources) for spec in specs]),
     }
     for name, (kind, values) in facts.items():
@@ -246,21 +246,21 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artefact
             if value != values[0]:
                 raise kind(f"ensemble: {run.root.name} has another {name} than {first}; members share it and differ in seed")
     known: dict[str, str] = {}
-    for run, one in zip(runs, artefacts, strict=True):
+    for run, one in zip(runs, artifacts, strict=True):
         twin = known.setdefault(one.model_sha256, run.root.name)
         if twin != run.root.name:
             raise ModelError(f"ensemble: {run.root.name} and {twin} are the same network; train one with another seed")
 
 
-def read_member(run: Run, part: str, artefact: Artefact) -> Predictions:
+def read_member(run: Run, part: str, artifact: Artifact) -> Predictions:
     """A member's predictions of a part, checked to be of its exported model and of this manifest.
 
     Raises:
         UsageError: not probed yet.
         ModelError: of another model, or of another manifest.
     """
-    p = read_predictions(run.require(run.predictions_path(part, artefact.recipe), "probe"))
-    expected = {"scores_sha256": artefact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
+    p = read_predictions(run.require(run.predictions_path(part, artifact.recipe), "probe"))
+    expected = {"scores_sha256": artifact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
     if any(p.meta.get(key) != value for key, value in expected.items()):
         raise ModelError(
             f"{run.root.name}: the predictions of {part} are not of its exported model; run again: dermalyze probe {run.root}"
@@ -268,14 +268,14 @@ def read_member(run: Run, part: str, artefact: Artefact) -> Predictions:
     return p
 
 
-def together(stored: Sequence[Predictions], artefact: Artefact) -> Predictions:
+def together(stored: Sequence[Predictions], artifact: Artifact) -> Predictions:
     """The mean of members' predictions, with the members as its passes.
 
     The embedding is the first member's: the features of two networks have no common axes, so their mean is none.
 
     Args:
         stored: of each member, of the same images.
-        artefact: of the ensemble.
+        artifact: of the ensemble.
 
     Raises:
         DataError: other images, or in another order.
@@ -285,23 +285,23 @@ def together(stored: Sequence[Predictions], artefact: Artefact) -> Predictions:
         raise DataError(f"ensemble: the members' predictions of {first.meta['set']} are of other images; probe them again")
     samples_NMC = np.stack([p.logits for p in stored], axis=1)
     meta = {
-        "classes": artefact.classes,
+        "classes": artifact.classes,
         "set": first.meta["set"],
-        "recipe": artefact.recipe,
-        "model_sha256": artefact.model_sha256,
-        "scores_sha256": artefact.record.scores_sha256,
+        "recipe": artifact.recipe,
+        "model_sha256": artifact.model_sha256,
+        "scores_sha256": artifact.record.scores_sha256,
         "manifest_sha256": first.meta["manifest_sha256"],
-        "accepted_leak": artefact.record.accepted_leak,
+        "accepted_leak": artifact.record.accepted_leak,
         "members": len(stored),
     }
     return Predictions(first.ids, first.groups, first.labels, pool(samples_NMC), first.embedding, meta, samples_NMC)
 
 
 def make_record(
-    out: Run, spec: ExperimentSpec, artefacts: Sequence[Artefact], hashes: dict[str, str], parity: dict[str, Any]
+    out: Run, spec: ExperimentSpec, artifacts: Sequence[Artifact], hashes: dict[str, str], parity: dict[str, Any]
 ) -> dict[str, Any]:
-    """The content of the ensemble's `artefact.json`."""
-    records = [one.record for one in artefacts]
+    """The content of the ensemble's `artifact.json`."""
+    records = [one.record for one in artifacts]
     leaks = dict.fromkeys(record.accepted_leak for record in records if record.accepted_leak)
     return {
         "schema_version": 1,

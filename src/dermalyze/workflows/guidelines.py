@@ -41,7 +41,7 @@ class Rule:
     Attributes:
         points: for (or, below 0, against) the networks it speaks of.
         reason: in words.
-        source: the document, or "counted" where the catalogue tells it.
+        source: the document, or "counted" where the catalog tells it.
         backbones, families: of which it speaks.
         trait: it speaks of all that have it: pretrained, rollout, CAM, int8, light (under 6 M parameters) or heavy (over 50 M).
         images: least, and fewer than.

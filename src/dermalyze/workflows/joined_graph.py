@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, MAX_GRAPH_BYTES, Artefact, Graph
+from dermalyze.artifact.artifact import GRAPH_NAME, MAX_GRAPH_BYTES, Artifact, Graph
 from dermalyze.artifact.graph import CAM
 from dermalyze.artifact.onnx_prune import output_names
 from dermalyze.calibration.recipes import apply_recipe, pool
@@ -83,15 +83,15 @@ def join_graphs(graphs: Sequence[bytes], *, cam: bool = False) -> bytes:
     return bytes(joined.SerializeToString(deterministic=True))
 
 
-def cam_shape_of(artefacts: Sequence[Artefact]) -> tuple[int, int] | None:
+def cam_shape_of(artifacts: Sequence[Artifact]) -> tuple[int, int] | None:
     """(h, w) of the map that all members have; None where one has none or another size."""
-    shapes = {one.graph.cam_shape for one in artefacts}
+    shapes = {one.graph.cam_shape for one in artifacts}
     return shapes.pop() if len(shapes) == 1 else None
 
 
-def joined_cam(artefacts: Sequence[Artefact]) -> dict[str, Any]:
+def joined_cam(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """What the ensemble's record says of a class-activation map: the mean of the members' maps where each has one."""
-    if (shape := cam_shape_of(artefacts)) is None:
+    if (shape := cam_shape_of(artifacts)) is None:
         return {"kind": "none", "reason": "not every member has a class-activation map of the same size"}
     return {"kind": "closed_form", "reason": "mean of the members' maps", "height": shape[0], "width": shape[1]}
 
@@ -106,7 +106,7 @@ def join_weights(paths: Sequence[Path]) -> bytes:
     return bytes(save(tensors))
 
 
-def opened(graph: bytes, first: Artefact) -> Graph:
+def opened(graph: bytes, first: Artifact) -> Graph:
     """The joined graph, with the shapes of its first member."""
     blank = first.record.metadata.blank if first.record.metadata is not None else []
     height, width = first.preprocessing["height"], first.preprocessing["width"]
@@ -117,27 +117,27 @@ def opened(graph: bytes, first: Artefact) -> Graph:
     )  # fmt: skip
 
 
-def joined_reference(graph: bytes, first: Artefact, record: dict[str, Any]) -> dict[str, Any]:
+def joined_reference(graph: bytes, first: Artifact, record: dict[str, Any]) -> dict[str, Any]:
     """The joined graph's answers to the reference pictures."""
     blank = np.array(first.record.metadata.blank, np.float32) if first.record.metadata is not None else None
     return reference_answers(opened(graph, first), blank, record)
 
 
-def joined_parity(graph: bytes, artefacts: Sequence[Artefact], recipe: str) -> dict[str, Any]:
+def joined_parity(graph: bytes, artifacts: Sequence[Artifact], recipe: str) -> dict[str, Any]:
     """Largest difference between the joined graph and the mean of its members, over noise and smooth pictures.
 
     Raises:
         ModelError: a probability differs by more than the export's tolerance.
     """
-    blank = artefacts[0].record.metadata.blank if artefacts[0].record.metadata is not None else []
-    height, width = artefacts[0].preprocessing["height"], artefacts[0].preprocessing["width"]
-    joined = opened(graph, artefacts[0])
+    blank = artifacts[0].record.metadata.blank if artifacts[0].record.metadata is not None else []
+    height, width = artifacts[0].preprocessing["height"], artifacts[0].preprocessing["width"]
+    joined = opened(graph, artifacts[0])
     noise = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), len(blank))).astype(np.float32)
     worst = 0.0
     for images in parity_images(max(PARITY_BATCHES), height, width, second=joined.second):
         for batch in PARITY_BATCHES:
             known = noise[:batch] if blank else None
-            alone = [apply_recipe(recipe, one.knowing(known), images[:batch])[0] for one in artefacts]
+            alone = [apply_recipe(recipe, one.knowing(known), images[:batch])[0] for one in artifacts]
             ours = apply_recipe(recipe, lambda views, known=known: joined.run(views, known), images[:batch])[0]  # type: ignore[misc]
             theirs = pool(np.stack(alone, axis=1))
             worst = max(worst, float(np.abs(softmax(ours) - softmax(theirs)).max()))

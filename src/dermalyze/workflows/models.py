@@ -1,4 +1,4 @@
-"""The catalogue of networks on the command line."""
+"""The catalog of networks on the command line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def models(action: str = "list", name: str | None = None) -> ModelsResult:
     if name is None:
         return ModelsResult(tuple(card for cards in FAMILIES.values() for card in cards), one=False)
     from dermalyze.config.model import ModelSpec
-    from dermalyze.models.catalogue import measure
+    from dermalyze.models.catalog import measure
 
     return ModelsResult((measure(ModelSpec(backbone=name)),), one=True)
 

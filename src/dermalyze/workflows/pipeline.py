@@ -118,7 +118,7 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
     if step == "train":
         return bool(read_json(run.best_record_path).get("manifest_sha256") == run.manifest_hash())
     if step == "export":
-        made_from = read_json(run.artefact_record_path).get("created_from", {})
+        made_from = read_json(run.artifact_record_path).get("created_from", {})
         return bool(made_from.get("weights_sha256") == read_json(run.best_record_path).get("weights_sha256"))
     if step == "probe":
         return _probed(run, spec.inference.recipe)
@@ -135,22 +135,22 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
 
 
 def _probed(run: Run, recipe: str) -> bool:
-    """Whether every part has its predictions, of this artefact."""
+    """Whether every part has its predictions, of this artifact."""
     from dermalyze.scoring.predictions import read_predictions
 
-    scores = parse_record(run.artefact_record_path.read_bytes()).scores_sha256
+    scores = parse_record(run.artifact_record_path.read_bytes()).scores_sha256
     paths = [run.predictions_path(part, recipe) for part in PARTS if run.split_path(part).exists()]
     paths.append(run.foreign_path("synthetic", recipe))
     return all(path.exists() and read_predictions(path).meta.get("scores_sha256") == scores for path in paths)
 
 
 def _calibrated(run: Run, recipe: str) -> bool:
-    """Whether the recipe's calibration is there, of these predictions, and in the artefact."""
+    """Whether the recipe's calibration is there, of these predictions, and in the artifact."""
     path = run.calibration_path(recipe)
     if not path.exists():
         return False
     known, part = read_json(path), "cal" if run.split_path("cal").exists() else "val"
-    served = parse_record(run.artefact_record_path.read_bytes()).calibration
+    served = parse_record(run.artifact_record_path.read_bytes()).calibration
     return (
         known.get("predictions_sha256") == sha256_file(run.predictions_path(part, recipe))
         and known.get("synthetic_sha256") == sha256_file(run.foreign_path("synthetic", recipe))

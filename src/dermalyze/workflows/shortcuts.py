@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.imaging.inpaint import box, mark, ring, with_border_of
 from dermalyze.metrics.activation import softmax
@@ -87,17 +87,17 @@ class TestImages:
         return np.stack([with_border_of(image, images[d], out & self.outside[d]) for image, d, out in pairs])
 
 
-def exchange_borders(artefact: Artefact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging) -> dict[str, Any]:
+def exchange_borders(artifact: Artifact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging) -> dict[str, Any]:
     """The model on test pictures with the border of another picture: of the same class against of another class.
 
     Both pastings disturb alike; only the second takes from a border what it tells about the class. What the model loses by it,
     it had from borders.
     """
     test = TestImages.read(pictures, parts, judging)
-    return exchanged(artefact, recipe, test, test.images, judging)
+    return exchanged(artifact, recipe, test, test.images, judging)
 
 
-def exchanged(artefact: Artefact, recipe: str, test: TestImages, images: Images, judging: Judging) -> dict[str, Any]:
+def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images, judging: Judging) -> dict[str, Any]:
     """See `exchange_borders`; for pictures that may have been marked."""
     same, other = donors(test.labels, test.groups, judging.seed)
     rows = np.flatnonzero((same >= 0) & (other >= 0))
@@ -106,7 +106,7 @@ def exchanged(artefact: Artefact, recipe: str, test: TestImages, images: Images,
     sides = []
     for donor_N in (same, other):
         pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))[rows]
-        probs = softmax(scores(artefact, recipe, pasted))
+        probs = softmax(scores(artifact, recipe, pasted))
         sides.append(Scored(Scores(test.labels[rows], probs), [test.groups[row] for row in rows]))
     found = differences_of(sides[0], sides[1], judging, ("same", "other"))
     told = [name for name, values in found["per_class"].items() if is_lost(values["difference"])]
@@ -127,7 +127,7 @@ def is_lost(difference: Mapping[str, Any]) -> bool:
 
 
 def planted_mark(
-    artefact: Artefact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging, target: str
+    artifact: Artifact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging, target: str
 ) -> dict[str, Any]:
     """A model trained on a mark that goes with `target`, on test pictures where the mark tells the truth, is absent, lies.
 
@@ -144,14 +144,14 @@ def planted_mark(
 
     truth = marked(test.labels == c)
     sides = {
-        name: Scored(Scores(test.labels, softmax(scores(artefact, recipe, images))), test.groups)
+        name: Scored(Scores(test.labels, softmax(scores(artifact, recipe, images))), test.groups)
         for name, images in (("truth", truth), ("absent", test.images), ("lying", marked(test.labels != c)))
     }
     lost = {}
     for name in ("absent", "lying"):
         found = differences_of(sides["truth"], sides[name], judging, ("truth", name))
         lost[name] = {"accuracy": found["accuracy"], "auroc": found["per_class"][target]}
-    finding = exchanged(artefact, recipe, test, truth, judging)
+    finding = exchanged(artifact, recipe, test, truth, judging)
     known = {"target": target, "images": len(test.labels), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
     if finding["verdict"] == "not estimable" or finding["per_class"][target]["difference"]["low"] is None:
         return {"verdict": "not estimable", "why": finding.get("why", f"too few lesions of {target} in the test part"), **known}
@@ -182,9 +182,9 @@ def donors(labels_N: NDArray[np.int64], groups_N: Sequence[str], seed: int) -> t
     return found[0], found[1]
 
 
-def scores(artefact: Artefact, recipe: str, images: Images, batch: int = 64) -> NDArray[np.float32]:
+def scores(artifact: Artifact, recipe: str, images: Images, batch: int = 64) -> NDArray[np.float32]:
     """(N, C) logits."""
-    parts = [apply_recipe(recipe, artefact.run, images[start : start + batch])[0] for start in range(0, len(images), batch)]
+    parts = [apply_recipe(recipe, artifact.run, images[start : start + batch])[0] for start in range(0, len(images), batch)]
     return np.concatenate(parts)
 
 

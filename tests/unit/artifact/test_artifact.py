@@ -1,4 +1,4 @@
-"""Artefacts: what is accepted, and each way in which one is refused."""
+"""Artifacts: what is accepted, and each way in which one is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artefact, parse_record
+from dermalyze.artifact.artifact import Artifact, parse_record
 from dermalyze.errors import ModelError
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 12, 16, 3), dtype=np.uint8)
@@ -23,84 +23,84 @@ IMAGES = np.random.default_rng(1).integers(0, 256, (3, 12, 16, 3), dtype=np.uint
 
 def rehash(folder: Path, **changes: Any) -> None:
     """Make the record agree with the files again, so that only the deeper check can object."""
-    record = json.loads((folder / "artefact.json").read_text())
+    record = json.loads((folder / "artifact.json").read_text())
     record["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in record["files"]}
-    (folder / "artefact.json").write_text(json.dumps(record | changes))
+    (folder / "artifact.json").write_text(json.dumps(record | changes))
 
 
 def refusal(folder: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        Artefact.open(folder)
+        Artifact.open(folder)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
     assert str(folder.parent) not in str(caught.value), "messages name the file, not where it lies"
     return str(caught.value)
 
 
-def test_open_and_run(make_artefact: Any) -> None:
-    artefact = Artefact.open(make_artefact(), threads=1)
-    logits, embedding = artefact.run(IMAGES)
+def test_open_and_run(make_artifact: Any) -> None:
+    artifact = Artifact.open(make_artifact(), threads=1)
+    logits, embedding = artifact.run(IMAGES)
     ramp = np.linspace(1, 0, 16, dtype=np.float32)[None, None, :, None]
     assert np.allclose(embedding, (IMAGES / 255 * ramp).mean((1, 2)), atol=1e-6)
     assert (logits.shape, logits.dtype, embedding.dtype) == ((3, 3), np.float32, np.float32)
-    assert (artefact.classes, artefact.descriptions["nv"], artefact.recipe) == (["mel", "nv", "vasc"], "NV", "plain")
-    assert len(artefact.sha256) == len(artefact.model_sha256) == 64
+    assert (artifact.classes, artifact.descriptions["nv"], artifact.recipe) == (["mel", "nv", "vasc"], "NV", "plain")
+    assert len(artifact.sha256) == len(artifact.model_sha256) == 64
 
 
-def test_batch_of_one_equals_its_row_in_a_larger_batch(make_artefact: Any) -> None:
-    artefact = Artefact.open(make_artefact())
-    assert np.allclose(artefact.run(IMAGES[1:2])[0], artefact.run(IMAGES)[0][1:2], atol=1e-6)
+def test_batch_of_one_equals_its_row_in_a_larger_batch(make_artifact: Any) -> None:
+    artifact = Artifact.open(make_artifact())
+    assert np.allclose(artifact.run(IMAGES[1:2])[0], artifact.run(IMAGES)[0][1:2], atol=1e-6)
 
 
-def test_empty_batch_gives_empty_arrays(make_artefact: Any) -> None:
-    logits, embedding = Artefact.open(make_artefact()).run(IMAGES[:0])
+def test_empty_batch_gives_empty_arrays(make_artifact: Any) -> None:
+    logits, embedding = Artifact.open(make_artifact()).run(IMAGES[:0])
     assert (logits.shape, embedding.shape, logits.dtype) == ((0, 3), (0, 3), np.float32)
 
 
 @pytest.mark.parametrize("bad", [IMAGES.astype(np.float32), IMAGES[:, :6], IMAGES[0], IMAGES[..., :1]])
-def test_images_of_another_kind_are_refused(make_artefact: Any, bad: np.ndarray) -> None:
+def test_images_of_another_kind_are_refused(make_artifact: Any, bad: np.ndarray) -> None:
     with pytest.raises(ModelError, match="the model takes uint8"):
-        Artefact.open(make_artefact()).run(bad)
+        Artifact.open(make_artifact()).run(bad)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
-def test_one_bit_flipped(make_artefact: Any, name: str) -> None:
-    folder = make_artefact()
+def test_one_bit_flipped(make_artifact: Any, name: str) -> None:
+    folder = make_artifact()
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     assert f"{name}: SHA-256" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "artefact.json"])
-def test_file_missing(make_artefact: Any, name: str) -> None:
-    folder = make_artefact()
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "artifact.json"])
+def test_file_missing(make_artifact: Any, name: str) -> None:
+    folder = make_artifact()
     (folder / name).unlink()
     assert name in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["extra.bin", "model.onnx.data", ".hidden"])
-def test_file_that_the_record_does_not_name(make_artefact: Any, name: str) -> None:
-    folder = make_artefact()
+def test_file_that_the_record_does_not_name(make_artifact: Any, name: str) -> None:
+    folder = make_artifact()
     (folder / name).write_bytes(b"x")
     assert name in refusal(folder)
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    assert "no such artefact folder" in refusal(tmp_path / "none")
+    assert "no such artifact folder" in refusal(tmp_path / "none")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "artefact.json"])
-def test_symbolic_link(make_artefact: Any, tmp_path: Path, name: str) -> None:
-    folder = make_artefact()
+@pytest.mark.parametrize("name", ["model.onnx", "artifact.json"])
+def test_symbolic_link(make_artifact: Any, tmp_path: Path, name: str) -> None:
+    folder = make_artifact()
     shutil.move(folder / name, tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
     assert "links or folders" in refusal(folder)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_named_pipe_does_not_hang(make_artefact: Any) -> None:
-    folder = make_artefact()
+def test_named_pipe_does_not_hang(make_artifact: Any) -> None:
+    folder = make_artifact()
     (folder / "model.onnx").unlink()
     os.mkfifo(folder / "model.onnx")
     assert "links or folders" in refusal(folder)
@@ -108,14 +108,14 @@ def test_named_pipe_does_not_hang(make_artefact: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../model.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "C:\\x.onnx", "a\0.onnx", "a\n.onnx", "", "artefact.json", "CON"],
+    ["../model.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "C:\\x.onnx", "a\0.onnx", "a\n.onnx", "", "artifact.json", "CON"],
 )
-def test_path_tricks_in_files(make_artefact: Any, name: str) -> None:
-    folder = make_artefact()
-    record = json.loads((folder / "artefact.json").read_text())
+def test_path_tricks_in_files(make_artifact: Any, name: str) -> None:
+    folder = make_artifact()
+    record = json.loads((folder / "artifact.json").read_text())
     record["files"][name] = "0" * 64
-    (folder / "artefact.json").write_text(json.dumps(record))
-    assert refusal(folder).startswith("artefact.json: files")
+    (folder / "artifact.json").write_text(json.dumps(record))
+    assert refusal(folder).startswith("artifact.json: files")
 
 
 @pytest.mark.parametrize(
@@ -133,21 +133,21 @@ def test_path_tricks_in_files(make_artefact: Any, name: str) -> None:
         ({"accepted_leak": 5}, "accepted_leak"),
     ],
 )
-def test_record_of_another_shape(make_artefact: Any, changes: dict[str, Any], said: str) -> None:
-    folder = make_artefact()
+def test_record_of_another_shape(make_artifact: Any, changes: dict[str, Any], said: str) -> None:
+    folder = make_artifact()
     rehash(folder, **changes)
     assert said in refusal(folder)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}'])
 def test_record_that_is_no_json_object(text: bytes) -> None:
-    with pytest.raises(ModelError, match=r"artefact\.json"):
+    with pytest.raises(ModelError, match=r"artifact\.json"):
         parse_record(text)
 
 
 @pytest.mark.parametrize(("text", "kind"), [(b"[]", "list"), (b"null", "NoneType"), (b'"x"', "str")])
 def test_what_stands_there_instead_is_named(text: bytes, kind: str) -> None:
-    with pytest.raises(ModelError, match=rf"artefact\.json: holds a {kind}, must be an object"):
+    with pytest.raises(ModelError, match=rf"artifact\.json: holds a {kind}, must be an object"):
         parse_record(text)
 
 
@@ -161,10 +161,10 @@ class Gadget:
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 @pytest.mark.parametrize("name", ["graph", "weights"])
 def test_pickle_in_place_of_a_file_is_never_opened(
-    make_artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, protocol: int
+    make_artifact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, protocol: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = refusal(make_artefact(**{name: pickle.dumps(Gadget(), protocol=protocol)}))
+    said = refusal(make_artifact(**{name: pickle.dumps(Gadget(), protocol=protocol)}))
     assert "not an ONNX file" in said or "not a safetensors file" in said
     assert not (tmp_path / "pwned").exists()
 
@@ -174,19 +174,19 @@ def test_pickle_in_place_of_a_file_is_never_opened(
     [b"", b"PK\x03\x04" + bytes(60), b"<html></html>", bytes(100), random.Random(0).randbytes(1000), b"\x08\x0a"],
     ids=["empty", "zip", "html", "zeros", "noise", "cut short"],
 )
-def test_bytes_that_are_no_graph(make_artefact: Any, graph: bytes) -> None:
-    assert "model.onnx" in refusal(make_artefact(graph=graph))
+def test_bytes_that_are_no_graph(make_artifact: Any, graph: bytes) -> None:
+    assert "model.onnx" in refusal(make_artifact(graph=graph))
 
 
-def test_truncated_graph(make_artefact: Any, graph_bytes: Any) -> None:
+def test_truncated_graph(make_artifact: Any, graph_bytes: Any) -> None:
     whole = graph_bytes(3, 12, 16)
     for length in (1, len(whole) // 3, len(whole) - 1):
-        assert "model.onnx" in refusal(make_artefact(f"a{length}", graph=whole[:length]))
+        assert "model.onnx" in refusal(make_artifact(f"a{length}", graph=whole[:length]))
 
 
 @pytest.mark.parametrize("location", ["../../../../etc/passwd", "/etc/passwd", "model.safetensors", "*/_ORT_MEM_ADDR_/*"])
 @pytest.mark.parametrize("where", ["initializer", "constant", "subgraph", "function"])
-def test_external_data_anywhere(make_artefact: Any, graph_bytes: Any, location: str, where: str) -> None:
+def test_external_data_anywhere(make_artifact: Any, graph_bytes: Any, location: str, where: str) -> None:
     from onnx import TensorProto, helper
 
     def change(model: Any) -> None:
@@ -203,17 +203,17 @@ def test_external_data_anywhere(make_artefact: Any, graph_bytes: Any, location: 
         else:
             model.functions.append(helper.make_function("x", "F", [], ["outside"], [constant], []))
 
-    assert "external data" in refusal(make_artefact(graph=graph_bytes(3, 12, 16, change=change)))
+    assert "external data" in refusal(make_artifact(graph=graph_bytes(3, 12, 16, change=change)))
 
 
-def test_external_data_without_its_flag(make_artefact: Any, graph_bytes: Any) -> None:
+def test_external_data_without_its_flag(make_artifact: Any, graph_bytes: Any) -> None:
     def change(model: Any) -> None:
         model.graph.initializer[0].external_data.add(key="location", value="x")
 
-    assert "external data" in refusal(make_artefact(graph=graph_bytes(3, 12, 16, change=change)))
+    assert "external data" in refusal(make_artifact(graph=graph_bytes(3, 12, 16, change=change)))
 
 
-def test_external_data_under_an_overlong_field_key(make_artefact: Any, graph_bytes: Any) -> None:
+def test_external_data_under_an_overlong_field_key(make_artifact: Any, graph_bytes: Any) -> None:
     """C++ protobuf drops the bits of a key above 32, a naive reader doesn't and would see another field."""
     hidden = bytes([14 << 3 | 0x80, 0x80, 0x80, 0x80, 0x10, 1])  # data_location = EXTERNAL, bit 32 of the key set
 
@@ -222,21 +222,21 @@ def test_external_data_under_an_overlong_field_key(make_artefact: Any, graph_byt
 
     inner = tensor_field(hidden)
     graph = graph_bytes(3, 12, 16) + bytes([7 << 3 | 2, len(inner)]) + inner
-    assert "not an ONNX file" in refusal(make_artefact(graph=graph))
+    assert "not an ONNX file" in refusal(make_artifact(graph=graph))
 
 
 @pytest.mark.parametrize(("op", "domain"), [("NoSuchOp", ""), ("Exec", "evil.domain")])
-def test_unknown_operator(make_artefact: Any, graph_bytes: Any, op: str, domain: str) -> None:
+def test_unknown_operator(make_artifact: Any, graph_bytes: Any, op: str, domain: str) -> None:
     def change(model: Any) -> None:
         model.graph.node[-1].op_type, model.graph.node[-1].domain = op, domain
         if domain:
             model.opset_import.add(domain=domain, version=1)
 
-    assert "onnxruntime refuses it" in refusal(make_artefact(graph=graph_bytes(3, 12, 16, change=change)))
+    assert "onnxruntime refuses it" in refusal(make_artifact(graph=graph_bytes(3, 12, 16, change=change)))
 
 
-def test_graph_of_two_gib(make_artefact: Any) -> None:
-    folder = make_artefact()
+def test_graph_of_two_gib(make_artifact: Any) -> None:
+    folder = make_artifact()
     os.truncate(folder / "model.onnx", 2**31)  # sparse: takes no room
     assert "at most 2147483647" in refusal(folder)
 
@@ -265,31 +265,31 @@ def _two_inputs(model: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [_dtype, _rename, _fixed_batch, _one_output, _two_inputs])
-def test_graph_with_other_inputs_or_outputs(make_artefact: Any, graph_bytes: Any, change: Callable[[Any], None]) -> None:
-    assert "asks for" in refusal(make_artefact(graph=graph_bytes(3, 12, 16, change=change)))
+def test_graph_with_other_inputs_or_outputs(make_artifact: Any, graph_bytes: Any, change: Callable[[Any], None]) -> None:
+    assert "asks for" in refusal(make_artifact(graph=graph_bytes(3, 12, 16, change=change)))
 
 
 @pytest.mark.parametrize(("classes", "height", "width"), [(4, 12, 16), (3, 16, 12)])
-def test_graph_for_other_classes_or_size(make_artefact: Any, graph_bytes: Any, classes: int, height: int, width: int) -> None:
-    assert "asks for" in refusal(make_artefact(graph=graph_bytes(classes, height, width)))
+def test_graph_for_other_classes_or_size(make_artifact: Any, graph_bytes: Any, classes: int, height: int, width: int) -> None:
+    assert "asks for" in refusal(make_artifact(graph=graph_bytes(classes, height, width)))
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf])
-def test_model_that_gives_no_numbers(make_artefact: Any, graph_bytes: Any, scale: float) -> None:
-    artefact = Artefact.open(make_artefact(graph=graph_bytes(3, 12, 16, scale=scale)))
+def test_model_that_gives_no_numbers(make_artifact: Any, graph_bytes: Any, scale: float) -> None:
+    artifact = Artifact.open(make_artifact(graph=graph_bytes(3, 12, 16, scale=scale)))
     with pytest.raises(ModelError, match="NaN or infinity"):
-        artefact.run(IMAGES)
+        artifact.run(IMAGES)
 
 
 @pytest.mark.parametrize(
     "weights", [b"", b"\x02", (2**62).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]", b"PK" + bytes(30)]
 )
-def test_weights_that_are_no_safetensors(make_artefact: Any, weights: bytes) -> None:
-    assert "not a safetensors file" in refusal(make_artefact(weights=weights))
+def test_weights_that_are_no_safetensors(make_artifact: Any, weights: bytes) -> None:
+    assert "not a safetensors file" in refusal(make_artifact(weights=weights))
 
 
-def test_rehashed_damage_is_still_refused(make_artefact: Any) -> None:
-    folder = make_artefact()
+def test_rehashed_damage_is_still_refused(make_artifact: Any) -> None:
+    folder = make_artifact()
     (folder / "model.onnx").write_bytes(b"\x80\x04.")
     rehash(folder)
     assert "a pickle" in refusal(folder)

@@ -9,32 +9,32 @@ import onnx
 import pytest
 from mapped import CAM_RECORD, MAP, mapped_graph
 
-from dermalyze.artifact.artifact import Artefact, Graph
+from dermalyze.artifact.artifact import Artifact, Graph
 from dermalyze.artifact.onnx_prune import output_names, prune
 from dermalyze.errors import ModelError
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, 12, 16, 3), dtype=np.uint8)
 
 
-def test_the_mean_of_the_map_is_the_logit(make_artefact: Any) -> None:
-    artefact = Artefact.open(make_artefact(graph=mapped_graph(), cam=CAM_RECORD), threads=1)
-    logits, embedding, cam = artefact.cam(IMAGES)
+def test_the_mean_of_the_map_is_the_logit(make_artifact: Any) -> None:
+    artifact = Artifact.open(make_artifact(graph=mapped_graph(), cam=CAM_RECORD), threads=1)
+    logits, embedding, cam = artifact.cam(IMAGES)
     assert cam.shape == (5, 3, *MAP)
     np.testing.assert_allclose(cam.mean(axis=(2, 3)), logits, atol=1e-6)
-    plain = artefact.run(IMAGES)
+    plain = artifact.run(IMAGES)
     np.testing.assert_allclose(plain[0], logits, atol=1e-6)
     np.testing.assert_allclose(plain[1], embedding, atol=1e-6)
-    assert artefact.cam(IMAGES[:0])[2].shape == (0, 3, *MAP)
+    assert artifact.cam(IMAGES[:0])[2].shape == (0, 3, *MAP)
 
 
-def test_what_is_not_asked_for_is_not_in_the_session(make_artefact: Any) -> None:
+def test_what_is_not_asked_for_is_not_in_the_session(make_artifact: Any) -> None:
     """onnxruntime computes every output of a session, whatever is fetched: so the map's are in a session of their own."""
-    artefact = Artefact.open(make_artefact(graph=mapped_graph(), cam=CAM_RECORD), threads=1)
-    artefact.run(IMAGES)
-    graph = artefact.graph
+    artifact = Artifact.open(make_artifact(graph=mapped_graph(), cam=CAM_RECORD), threads=1)
+    artifact.run(IMAGES)
+    graph = artifact.graph
     assert [output.name for output in graph._session.get_outputs()] == ["logits", "embedding"]
     assert graph._with_cam is None, "opened only when a map is asked for"
-    artefact.cam(IMAGES)
+    artifact.cam(IMAGES)
     assert graph._with_cam is not None
     pruned = onnx.load_from_string(prune(mapped_graph(), ["cam"], "model.onnx"))
     onnx.checker.check_model(pruned)
@@ -70,29 +70,29 @@ def test_pruning_leaves_graphs_with_sub_graphs_whole() -> None:
     ("graph", "cam", "said"),
     [
         (None, CAM_RECORD, "no output cam"),
-        ("mapped", None, "artefact.json asks for"),
-        ("mapped", {"kind": "none", "reason": "x"}, "artefact.json asks for"),
+        ("mapped", None, "artifact.json asks for"),
+        ("mapped", {"kind": "none", "reason": "x"}, "artifact.json asks for"),
         ("mapped", {"kind": "grad_cam", "reason": "x"}, "cam.kind"),
         ("mapped", {**CAM_RECORD, "height": -1}, "cam.height"),
     ],
 )
-def test_record_and_graph_must_agree(make_artefact: Any, graph: str | None, cam: Any, said: str) -> None:
-    folder = make_artefact(graph=mapped_graph() if graph else None, cam=cam)
+def test_record_and_graph_must_agree(make_artifact: Any, graph: str | None, cam: Any, said: str) -> None:
+    folder = make_artifact(graph=mapped_graph() if graph else None, cam=cam)
     with pytest.raises(ModelError, match=said):
-        Artefact.open(folder)
+        Artifact.open(folder)
 
 
-def test_a_map_of_another_size_is_refused(make_artefact: Any) -> None:
-    artefact = Artefact.open(make_artefact(graph=mapped_graph(), cam={**CAM_RECORD, "height": 4}), threads=1)
+def test_a_map_of_another_size_is_refused(make_artifact: Any) -> None:
+    artifact = Artifact.open(make_artifact(graph=mapped_graph(), cam={**CAM_RECORD, "height": 4}), threads=1)
     with pytest.raises(ModelError, match="asks for"):
-        artefact.cam(IMAGES)
+        artifact.cam(IMAGES)
 
 
-def test_artefacts_without_a_map_open_and_say_so(make_artefact: Any) -> None:
-    older = Artefact.open(make_artefact("older"), threads=1)
+def test_artifacts_without_a_map_open_and_say_so(make_artifact: Any) -> None:
+    older = Artifact.open(make_artifact("older"), threads=1)
     with pytest.raises(ModelError, match="older version"):
         older.cam(IMAGES)
-    without = Artefact.open(make_artefact("without", cam={"kind": "none", "reason": "the head takes the map"}), threads=1)
+    without = Artifact.open(make_artifact("without", cam={"kind": "none", "reason": "the head takes the map"}), threads=1)
     with pytest.raises(ModelError, match="the head takes the map"):
         without.cam(IMAGES)
     assert older.record.scores_sha256 != without.record.scores_sha256
@@ -100,19 +100,19 @@ def test_artefacts_without_a_map_open_and_say_so(make_artefact: Any) -> None:
         without.graph.fetch(("cam",), IMAGES)
 
 
-def test_an_artefact_of_before_keeps_its_hash_of_scores(make_artefact: Any) -> None:
+def test_an_artifact_of_before_keeps_its_hash_of_scores(make_artifact: Any) -> None:
     """Stored predictions of older runs stay valid: fields that they lack are not hashed."""
     import hashlib
     import json
 
-    folder = make_artefact()
-    record = Artefact.open(folder, threads=1).record
-    values = json.loads((folder / "artefact.json").read_text())
+    folder = make_artifact()
+    record = Artifact.open(folder, threads=1).record
+    values = json.loads((folder / "artifact.json").read_text())
     values["preprocessing"] = record.preprocessing
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     assert record.scores_sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_nothing_but_bytes_is_needed(make_artefact: Any) -> None:
+def test_nothing_but_bytes_is_needed(make_artifact: Any) -> None:
     with pytest.raises(ModelError, match="no output cam"):
         Graph(mapped_graph()[:0] + prune(mapped_graph(), ["cam"], "g"), classes=3, height=12, width=16, cam=MAP)

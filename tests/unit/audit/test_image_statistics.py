@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from dermalyze.audit.image_statistics import MEASURES, SHOWN, SKIN, artefact_galleries, audit_looks, measure_images
+from dermalyze.audit.image_statistics import MEASURES, SHOWN, SKIN, artifact_galleries, audit_looks, measure_images
 from dermalyze.config.data import DataSpec
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import Picture
-from dermalyze.imaging.photo_artifacts import ARTEFACTS
+from dermalyze.imaging.photo_artifacts import ARTIFACTS
 
 N = 120
 
@@ -57,7 +57,7 @@ def kinds(findings):
 def test_a_clean_set_has_no_warning(tmp_path):
     _, looks, findings, tables = audited(tmp_path / "clean")
     assert kinds(findings) == set()
-    assert list(looks.frame) == [*MEASURES, *ARTEFACTS, *SKIN]
+    assert list(looks.frame) == [*MEASURES, *ARTIFACTS, *SKIN]
     assert set(looks.frame["jpeg_quality"]) == {90.0}
     areas = [row[2] for row in tables["looks"]["rows"]]
     assert max(areas) < 0.75
@@ -70,23 +70,23 @@ def ink_on_mel(image, draw, row, rng):
     return {}
 
 
-def test_an_artefact_of_one_class_is_found_and_counted(tmp_path):
+def test_an_artifact_of_one_class_is_found_and_counted(tmp_path):
     frame, looks, findings, tables = audited(tmp_path / "ink", ink_on_mel)
-    found = [f for f in findings if f.kind == "artefact_by_class" and f.examples == ("ink",)]
+    found = [f for f in findings if f.kind == "artifact_by_class" and f.examples == ("ink",)]
     assert len(found) == 1
     assert "ink: in 100 % of the pictures of 'mel'" in found[0].detail
-    ink = tables["artefacts"]["columns"].index("ink")
-    share = {row[0]: row[ink] for row in tables["artefacts"]["rows"]}
+    ink = tables["artifacts"]["columns"].index("ink")
+    share = {row[0]: row[ink] for row in tables["artifacts"]["rows"]}
     assert share["mel"] == 100.0
-    assert share["all"] == pytest.approx(100 * np.mean(looks.artefact("ink") == "yes"), abs=0.06)
+    assert share["all"] == pytest.approx(100 * np.mean(looks.artifact("ink") == "yes"), abs=0.06)
     assert share["nv"] < 20
-    (gallery,) = [g for g in artefact_galleries(frame, looks) if g.kind == "artefact_ink"]
+    (gallery,) = [g for g in artifact_galleries(frame, looks) if g.kind == "artifact_ink"]
     pictures = gallery.rows[0]
     assert len(pictures) == SHOWN
     assert all(isinstance(picture, Picture) for picture in pictures)
     values = [looks.frame["ink"][frame["image_id"] == picture.image_id].item() for picture in pictures]
     assert values == sorted(values, reverse=True)
-    assert values[-1] >= ARTEFACTS["ink"].threshold
+    assert values[-1] >= ARTIFACTS["ink"].threshold
 
 
 def patch_on_nv(image, draw, row, rng):
@@ -138,7 +138,7 @@ def test_pictures_that_are_gone_are_said_and_left_out(tmp_path):
     looks = measure_images(store, frame, workers=0)
     findings, tables = audit_looks(frame, looks)
     assert [f.count for f in findings if f.kind == "unreadable"] == [2]
-    assert tables["artefacts"]["rows"][0][1] == N - 2
+    assert tables["artifacts"]["rows"][0][1] == N - 2
     findings, tables = audit_looks(frame[:2], measure_images(store, frame[:2], workers=0))
     assert ([f.kind for f in findings], tables) == (["unreadable"], {})
 
@@ -160,6 +160,6 @@ def test_other_formats_and_tiny_pictures(tmp_path):
     looks = measure_images(ImageStore.open(DataSpec(path=str(tmp_path))), frame, workers=0)
     findings, tables = audit_looks(frame, looks)
     assert findings == []
-    assert tables["artefacts"]["rows"][0] == ["all", 4, *[None] * len(ARTEFACTS)]
+    assert tables["artifacts"]["rows"][0] == ["all", 4, *[None] * len(ARTIFACTS)]
     assert looks.frame["jpeg_quality"].isna().all()
-    assert artefact_galleries(frame, looks) == []
+    assert artifact_galleries(frame, looks) == []

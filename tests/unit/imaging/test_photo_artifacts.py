@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from dermalyze.data.synthetic.synth import synthesize
 from dermalyze.data.synthetic.synth_photo import draw_session
 from dermalyze.data.synthetic.synth_plan import plan_set
-from dermalyze.imaging.photo_artifacts import ARTEFACTS, LEAST_PX, evenness, jpeg_quality, measure, rim_colours
+from dermalyze.imaging.photo_artifacts import ARTIFACTS, LEAST_PX, evenness, jpeg_quality, measure, rim_colours
 
 LESIONS, SEED = 160, 11
 
@@ -27,9 +27,9 @@ def skin(seed=0, size=(200, 150)):
 
 
 def seen(image):
-    """Names of the artefacts that are found."""
+    """Names of the artifacts that are found."""
     look = measure(np.asarray(image))
-    return {name for name, artefact in ARTEFACTS.items() if getattr(look, name) >= artefact.threshold}
+    return {name for name, artifact in ARTIFACTS.items() if getattr(look, name) >= artifact.threshold}
 
 
 def draw_hair(image):
@@ -66,8 +66,8 @@ DRAWN = {
 }
 
 
-def test_every_artefact_has_a_picture_here():
-    assert set(DRAWN) == set(ARTEFACTS)
+def test_every_artifact_has_a_picture_here():
+    assert set(DRAWN) == set(ARTIFACTS)
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -79,7 +79,7 @@ def test_what_is_drawn_is_found_and_nothing_else(name, turned):
     assert seen(image.rotate(90, expand=True) if turned else image) == {name}
 
 
-def test_what_only_resembles_an_artefact():
+def test_what_only_resembles_an_artifact():
     uneven, few, blue, vessels = (skin(k) for k in range(4))
     for x in (30, 37, 60, 78, 90, 140, 149):
         ImageDraw.Draw(uneven).line([(x, 138), (x, 145)], fill=(30, 30, 30), width=2)
@@ -114,7 +114,7 @@ def invented(tmp_path_factory):
     ids=["hair", "ruler", "dark corners"],
 )
 def test_sensitivity_and_specificity_on_invented_photographs(invented, name, there, absent, sensitivity, specificity):
-    threshold = ARTEFACTS[name].threshold
+    threshold = ARTIFACTS[name].threshold
     found = [getattr(look, name) >= threshold for session, look in invented if there(session)]
     false = [getattr(look, name) >= threshold for session, look in invented if absent(session)]
     assert len(found) >= 5
@@ -123,8 +123,8 @@ def test_sensitivity_and_specificity_on_invented_photographs(invented, name, the
 
 
 def test_no_invented_lesion_passes_for_ink_and_few_for_glare(invented):
-    assert np.mean([look.ink >= ARTEFACTS["ink"].threshold for _, look in invented]) <= 0.01
-    assert np.mean([look.glare >= ARTEFACTS["glare"].threshold for _, look in invented]) <= 0.10
+    assert np.mean([look.ink >= ARTIFACTS["ink"].threshold for _, look in invented]) <= 0.01
+    assert np.mean([look.glare >= ARTIFACTS["glare"].threshold for _, look in invented]) <= 0.10
 
 
 def test_statistics_agree_with_their_definitions():

@@ -128,7 +128,7 @@ def test_a_truncated_file_is_refused_as_without() -> None:
 
 
 def test_training_and_serving_see_the_same_pixels(
-    make_artefact: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_artifact: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What goes into the memory map of training and probe is, byte for byte, what the predictor gives to the graph."""
     monkeypatch.setenv("DERMALYZE_CACHE", str(tmp_path / "cache"))
@@ -140,7 +140,7 @@ def test_training_and_serving_see_the_same_pixels(
     store = ImageStore.open(DataSpec(path=str(tmp_path / "data")))
     hashes = [sha256_bytes(data) for data in blobs.values()]
     trained = open_cache(store, list(blobs), hashes, p, workers=1)
-    predictor = Predictor(make_artefact(preprocessing=p.as_dict()), threads=1)
+    predictor = Predictor(make_artifact(preprocessing=p.as_dict()), threads=1)
     for row, data in enumerate(blobs.values()):
         _, served = predictor._prepare((row, data))
         assert served is not None

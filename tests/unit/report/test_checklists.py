@@ -27,7 +27,7 @@ from dermalyze.report.html import template
 from dermalyze.report.sections import SECTIONS
 
 FILES = {
-    key: f"{key}.txt" for key in ("configuration", "environment", "summary", "audit", "certificate", "history", "artefact")
+    key: f"{key}.txt" for key in ("configuration", "environment", "summary", "audit", "certificate", "history", "artifact")
 }
 EVERYTHING = ReportSpec(**dict.fromkeys(ReportSpec.model_fields, "x")).model_dump()
 
@@ -72,7 +72,7 @@ def test_what_is_always_on_the_page_has_its_anchor():
 def test_the_files_are_those_that_a_run_names(tmp_path):
     run = Run(tmp_path)
     for path in (run.config_path, run.environment_path, run.summary_path, run.audit_path, run.certificate_path,
-                 run.history_path, run.artefact_record_path):  # fmt: skip
+                 run.history_path, run.artifact_record_path):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     found = run.present_files()

@@ -1,4 +1,4 @@
-"""What an artefact carries of its own evaluation: put there by `evaluate`, and gone when its answers change."""
+"""What an artifact carries of its own evaluation: put there by `evaluate`, and gone when its answers change."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from judged import store_predictions
 
-from dermalyze.artifact.artifact import Artefact, parse_record
-from dermalyze.report.served import into_artefact
+from dermalyze.artifact.artifact import Artifact, parse_record
+from dermalyze.report.served import into_artifact
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate
 
@@ -18,10 +18,10 @@ COUNTS = {"mel": 12, "nv": 16, "vasc": 12}
 
 
 @pytest.fixture
-def exported(judged: Any, make_artefact: Any) -> Any:
+def exported(judged: Any, make_artifact: Any) -> Any:
     run, spec = judged(COUNTS, config={"evaluate": {"resamples": 100}, "inference": {"calibration": "temperature"}})
-    make_artefact("export", classes=tuple(sorted(COUNTS)), recipe=spec.inference.recipe).rename(run.artefact_dir)
-    scores = parse_record(run.artefact_record_path.read_bytes()).scores_sha256
+    make_artifact("export", classes=tuple(sorted(COUNTS)), recipe=spec.inference.recipe).rename(run.artifact_dir)
+    scores = parse_record(run.artifact_record_path.read_bytes()).scores_sha256
     store_predictions(run, spec, scores_sha256=scores)
     return run, spec
 
@@ -29,10 +29,10 @@ def exported(judged: Any, make_artefact: Any) -> Any:
 def test_evaluation_goes_along_and_does_not_outlive_its_answers(exported: Any) -> None:
     run, spec = exported
     calibrate(run, spec)
-    before = Artefact.open(run.artefact_dir, threads=1)
+    before = Artifact.open(run.artifact_dir, threads=1)
     assert (before.card, before.metrics) == ("", None)
     result = evaluate(run, spec)
-    carried = Artefact.open(run.artefact_dir, threads=1)
+    carried = Artifact.open(run.artifact_dir, threads=1)
     assert carried.record.scores_sha256 == before.record.scores_sha256, "stored scores stay valid"
     assert carried.card == (run.report_dir / "model_card.md").read_text(encoding="utf-8")
     assert carried.metrics is not None
@@ -46,13 +46,13 @@ def test_evaluation_goes_along_and_does_not_outlive_its_answers(exported: Any) -
     assert worst
     assert not any(name in text for name in worst), "nothing of single images"
 
-    again = {path.name: path.read_bytes() for path in run.artefact_dir.iterdir()}
+    again = {path.name: path.read_bytes() for path in run.artifact_dir.iterdir()}
     evaluate(run, spec)
     calibrate(run, spec)
-    assert {path.name: path.read_bytes() for path in run.artefact_dir.iterdir()} == again, "the same once more changes nothing"
+    assert {path.name: path.read_bytes() for path in run.artifact_dir.iterdir()} == again, "the same once more changes nothing"
 
     calibrate(run, spec.model_copy(update={"inference": spec.inference.model_copy(update={"calibration": "none"})}))
-    other = Artefact.open(run.artefact_dir, threads=1)
+    other = Artifact.open(run.artifact_dir, threads=1)
     assert (other.card, other.metrics, other.record.evaluation_files) == ("", None, {})
 
 
@@ -60,9 +60,9 @@ def test_scores_of_another_model_and_a_run_without_export(exported: Any) -> None
     run, spec = exported
     calibrate(run, spec)
     metrics = evaluate(run, spec).metrics
-    before = {path.name: path.read_bytes() for path in run.artefact_dir.iterdir()}
-    assert not into_artefact(run, metrics, "0" * 64)
-    assert not into_artefact(run, {**metrics, "recipe": "tta"}, Artefact.open(run.artefact_dir).record.scores_sha256)
-    assert {path.name: path.read_bytes() for path in run.artefact_dir.iterdir()} == before
-    shutil.rmtree(run.artefact_dir)
-    assert not into_artefact(run, metrics, "0" * 64)
+    before = {path.name: path.read_bytes() for path in run.artifact_dir.iterdir()}
+    assert not into_artifact(run, metrics, "0" * 64)
+    assert not into_artifact(run, {**metrics, "recipe": "tta"}, Artifact.open(run.artifact_dir).record.scores_sha256)
+    assert {path.name: path.read_bytes() for path in run.artifact_dir.iterdir()} == before
+    shutil.rmtree(run.artifact_dir)
+    assert not into_artifact(run, metrics, "0" * 64)

@@ -1,4 +1,4 @@
-"""From a verdict on maps to the artefact: of the same network only, and never on fewer lesions than before."""
+"""From a verdict on maps to the artifact: of the same network only, and never on fewer lesions than before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mapped import CAM_RECORD, GRADES, mapped_graph
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.edit import rewrite, with_evaluation
 from dermalyze.core.run import Run
 from dermalyze.imaging.preprocess import Preprocessing
@@ -20,17 +20,17 @@ LEVEL = 0.95
 
 
 @pytest.fixture
-def run(tmp_path: Path, artefact_writer: Callable[..., Path]) -> Run:
+def run(tmp_path: Path, artifact_writer: Callable[..., Path]) -> Run:
     """A run's folder with an export and nothing else."""
     made = Run(tmp_path / "run")
     made.root.mkdir()
     made.explain_dir.mkdir()
-    artefact_writer(made.artefact_dir, graph=mapped_graph(), cam=CAM_RECORD)
+    artifact_writer(made.artifact_dir, graph=mapped_graph(), cam=CAM_RECORD)
     return made
 
 
 def record_of(run: Run) -> dict[str, Any]:
-    return dict(json.loads(run.artefact_record_path.read_text()))
+    return dict(json.loads(run.artifact_record_path.read_text()))
 
 
 def network_of(run: Run, verdict: str = "better", method: str = "closed_form", **changes: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def network_of(run: Run, verdict: str = "better", method: str = "closed_form", *
 
 
 def keep(run: Run, network: dict[str, Any]) -> str | None:
-    """The verdict that the artefact then has."""
+    """The verdict that the artifact then has."""
     found = keep_grade(run, network, preprocessing(run), LEVEL)
     assert (found.model_dump() if found else None) == record_of(run).get("cam_grade")
     return found.verdict if found else None
@@ -68,11 +68,11 @@ def preprocessing(run: Run) -> Preprocessing:
 
 @pytest.mark.parametrize("verdict", GRADES)
 @pytest.mark.parametrize("method", ["closed_form", "gradcam"])
-def test_the_grade_goes_into_the_artefact(run: Run, verdict: str, method: str) -> None:
-    before = Artefact.open(run.artefact_dir, threads=1)
+def test_the_grade_goes_into_the_artifact(run: Run, verdict: str, method: str) -> None:
+    before = Artifact.open(run.artifact_dir, threads=1)
     assert before.cam_grade.verdict == "not graded"
     assert keep(run, network_of(run, verdict, method)) == verdict
-    after = Artefact.open(run.artefact_dir, threads=1)
+    after = Artifact.open(run.artifact_dir, threads=1)
     assert after.cam_grade.model_dump() == GRADES[verdict]
     assert after.sha256 != before.sha256, "the grade is part of the model's identity"
     assert after.record.scores_sha256 == before.record.scores_sha256, "and changes no score"
@@ -98,7 +98,7 @@ def test_fewer_lesions_take_no_grade_away(run: Run) -> None:
     assert keep(run, network_of(run, "no better", lesions=100)) == "no better"
 
 
-def test_another_network_has_no_grade(run: Run, artefact_writer: Callable[..., Path]) -> None:
+def test_another_network_has_no_grade(run: Run, artifact_writer: Callable[..., Path]) -> None:
     keep(run, network_of(run))
     values = record_of(run)
     assert with_grade(run, values) == values
@@ -116,12 +116,12 @@ def test_another_network_has_no_grade(run: Run, artefact_writer: Callable[..., P
 
 def test_the_grade_survives_a_new_calibration_and_the_evaluation_a_new_grade(run: Run) -> None:
     keep(run, network_of(run))
-    rewrite(run.artefact_dir, {**record_of(run), "calibration": {"kind": "none"}})
-    assert Artefact.open(run.artefact_dir, threads=1).cam_grade.verdict == "better"
+    rewrite(run.artifact_dir, {**record_of(run), "calibration": {"kind": "none"}})
+    assert Artifact.open(run.artifact_dir, threads=1).cam_grade.verdict == "better"
     files = {"model_card.md": b"# Card\n", "metrics.json": b"{}\n"}
-    rewrite(run.artefact_dir, with_evaluation(record_of(run), files), files)
+    rewrite(run.artifact_dir, with_evaluation(record_of(run), files), files)
     assert keep(run, network_of(run, "no better", lesions=50)) == "no better"
-    assert Artefact.open(run.artefact_dir, threads=1).card == "# Card\n"
+    assert Artifact.open(run.artifact_dir, threads=1).card == "# Card\n"
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"grade": {"verdict": "better"}}'])

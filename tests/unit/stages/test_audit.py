@@ -99,7 +99,7 @@ def test_pictures_are_looked_at_and_the_page_is_the_same_again(prepared: Any, tm
     result = audit(run, spec)
     written = run.audit_path.read_bytes(), run.audit_page_path.read_bytes()
     assert "telling_looks" in {finding.kind for finding in result.findings}
-    assert {"artefacts", "looks"} <= json.loads(written[0])["looks"].keys()
+    assert {"artifacts", "looks"} <= json.loads(written[0])["looks"].keys()
     page = written[1].decode().replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     assert all(finding.detail in page for finding in result.findings)
     assert str(tmp_path) not in page

@@ -25,13 +25,13 @@ COUNTS = {"mel": 60, "nv": 90, "vasc": 30}
 
 
 @pytest.fixture
-def exported(judged, make_artefact):
-    """A run with an artefact whose scores the predictions are; too sure by a factor of `skill`."""
+def exported(judged, make_artifact):
+    """A run with an artifact whose scores the predictions are; too sure by a factor of `skill`."""
 
     def make(skill: float = 4.0, config: dict[str, Any] | None = None, counts: dict[str, int] = COUNTS):
         run, spec = judged(counts, config=config, skill=skill)
-        folder = make_artefact("export", classes=tuple(sorted(counts)), recipe=spec.inference.recipe)
-        folder.rename(run.artefact_dir)
+        folder = make_artifact("export", classes=tuple(sorted(counts)), recipe=spec.inference.recipe)
+        folder.rename(run.artifact_dir)
         again(run, spec, skill=skill)
         return run, spec
 
@@ -39,7 +39,7 @@ def exported(judged, make_artefact):
 
 
 def again(run, spec, **options):
-    store_predictions(run, spec, scores_sha256=parse_record(run.artefact_record_path.read_bytes()).scores_sha256, **options)
+    store_predictions(run, spec, scores_sha256=parse_record(run.artifact_record_path.read_bytes()).scores_sha256, **options)
 
 
 def cold(run):
@@ -86,7 +86,7 @@ def test_answers_say_whether_they_are_calibrated(exported):
     calibrate(run, spec)
     predictor = Predictor(run.root, threads=1)
     answer = predictor.predict(pixels)
-    logits, _ = predictor.artefact.run(pixels[None])
+    logits, _ = predictor.artifact.run(pixels[None])
     assert answer["calibrated"] is True
     assert list(answer["probabilities"].values()) == pytest.approx(predictor.calibrator(logits)[0].tolist())
 
@@ -94,9 +94,9 @@ def test_answers_say_whether_they_are_calibrated(exported):
 def test_the_same_again_writes_the_same_bytes(exported):
     run, spec = exported()
     calibrate(run, spec)
-    before = run.calibration_path("plain").read_bytes(), run.artefact_record_path.read_bytes()
+    before = run.calibration_path("plain").read_bytes(), run.artifact_record_path.read_bytes()
     calibrate(run, spec)
-    assert before == (run.calibration_path("plain").read_bytes(), run.artefact_record_path.read_bytes())
+    assert before == (run.calibration_path("plain").read_bytes(), run.artifact_record_path.read_bytes())
 
 
 @pytest.mark.parametrize("kind", ["none", "vector", "isotonic", "prior_temperature"])
@@ -135,10 +135,10 @@ def test_shift_of_the_shares_is_that_of_the_weights(exported):
 def test_scores_of_another_model_are_refused(exported):
     run, spec = exported()
     store_predictions(run, spec, scores_sha256="0" * 64)
-    before = run.artefact_record_path.read_bytes()
+    before = run.artifact_record_path.read_bytes()
     with pytest.raises(ModelError, match="not of the exported model; run again: dermalyze probe"):
         calibrate(run, spec)
-    assert run.artefact_record_path.read_bytes() == before
+    assert run.artifact_record_path.read_bytes() == before
     assert not run.calibration_path("plain").exists()
 
 
@@ -174,24 +174,24 @@ def test_uncalibrated_is_said(exported, capsys):
     assert "not calibrated" in capsys.readouterr().err
 
 
-def test_a_damaged_calibration_in_an_artefact_is_refused(make_artefact):
+def test_a_damaged_calibration_in_an_artifact_is_refused(make_artifact):
     with pytest.raises(ModelError, match="calibration: kind 'magic'"):
-        Predictor(make_artefact(calibration={"kind": "magic", "parameters": {}}))
+        Predictor(make_artifact(calibration={"kind": "magic", "parameters": {}}))
 
 
 SHARES = {"mel": 0.2, "nv": 0.7, "vasc": 0.1}
 
 
 class TestPrevalence:
-    def predictor(self, make_artefact, **options):
+    def predictor(self, make_artifact, **options):
         calibration = {**Calibrator("none", {}).as_dict(), "shares": SHARES}
-        return Predictor(make_artefact(calibration=calibration), threads=1, **options)
+        return Predictor(make_artifact(calibration=calibration), threads=1, **options)
 
-    def test_bayes(self, make_artefact):
+    def test_bayes(self, make_artifact):
         pixels = np.random.default_rng(0).integers(0, 256, (1, 12, 16, 3), dtype=np.uint8)
         wanted = {"mel": 0.02, "nv": 0.9, "vasc": 0.08}
-        plain = self.predictor(make_artefact).probabilities(pixels)[0]
-        moved = self.predictor(lambda **o: make_artefact("two", **o), prevalence=wanted).probabilities(pixels)[0]
+        plain = self.predictor(make_artifact).probabilities(pixels)[0]
+        moved = self.predictor(lambda **o: make_artifact("two", **o), prevalence=wanted).probabilities(pixels)[0]
         odds = plain * [wanted[name] / SHARES[name] for name in ("mel", "nv", "vasc")]
         np.testing.assert_allclose(moved, odds / odds.sum())
 
@@ -205,19 +205,19 @@ class TestPrevalence:
         ],
         ids=["missing", "sum", "negative", "text"],
     )
-    def test_refused(self, make_artefact, shares):
+    def test_refused(self, make_artifact, shares):
         with pytest.raises(UsageError, match="sum to 1"):
-            self.predictor(make_artefact, prevalence=shares)
+            self.predictor(make_artifact, prevalence=shares)
 
-    def test_without_calibration(self, make_artefact):
+    def test_without_calibration(self, make_artifact):
         with pytest.raises(UsageError, match="not calibrated"):
-            Predictor(make_artefact(), prevalence=SHARES)
+            Predictor(make_artifact(), prevalence=SHARES)
 
 
 class TestReferral:
     CONFIG = {"inference": {"coverage": 0.7}}  # noqa: RUF012 - never changed
 
-    def test_threshold_comes_from_the_calibration_part_and_stands_in_the_artefact(self, exported):
+    def test_threshold_comes_from_the_calibration_part_and_stands_in_the_artifact(self, exported):
         run, spec = exported(config=self.CONFIG, skill=1.0)
         result = calibrate(run, spec)
         p = read_predictions(run.predictions_path("cal", "plain"))
@@ -231,12 +231,12 @@ class TestReferral:
         assert np.mean(confidence >= predictor.rule.referral.threshold) == pytest.approx(0.7, abs=1 / len(p))
         assert "refers what is less sure" in "\n".join(result.lines())
 
-    def test_answers_below_it_abstain_with_the_reason(self, make_artefact):
+    def test_answers_below_it_abstain_with_the_reason(self, make_artifact):
         pictures = list(np.random.default_rng(0).integers(0, 256, (40, 12, 16, 3), dtype=np.uint8))
-        sure = [answer.confidence for answer in Predictor(make_artefact(), threads=1).predict_batch(pictures)]
+        sure = [answer.confidence for answer in Predictor(make_artifact(), threads=1).predict_batch(pictures)]
         referral = {"confidence": "max_probability", "coverage": 0.5, "threshold": float(np.median(sure))}
         calibration = {**Calibrator("none", {}).as_dict(), "referral": referral}
-        answers = list(Predictor(make_artefact("two", calibration=calibration), threads=1).predict_batch(pictures))
+        answers = list(Predictor(make_artifact("two", calibration=calibration), threads=1).predict_batch(pictures))
         assert sum(answer.abstain for answer in answers) == 20
         for answer in answers:
             assert answer.abstain is (answer.confidence < referral["threshold"]) is answer["abstain"]
@@ -256,13 +256,13 @@ class TestReferral:
         pixels = np.zeros((12, 16, 3), np.uint8)
         assert Predictor(run.root, threads=1).predict(pixels)["abstain"] is False
 
-    def test_a_damaged_one_is_refused(self, make_artefact):
+    def test_a_damaged_one_is_refused(self, make_artifact):
         calibration = {
             **Calibrator("none", {}).as_dict(),
             "referral": {"confidence": "max_probability", "threshold": "x", "coverage": 1},
         }
         with pytest.raises(ModelError, match="referral is damaged"):
-            Predictor(make_artefact(calibration=calibration))
+            Predictor(make_artifact(calibration=calibration))
 
     def test_figures_of_few_lesions_of_a_class_have_no_interval(self, exported):
         run, spec = exported(skill=1.0, counts={"mel": 12, "nv": 120, "vasc": 12})
@@ -313,10 +313,10 @@ class TestSets:
             probabilities = [answer.probabilities[name] for name in answer.prediction_set]
             assert probabilities == sorted(probabilities, reverse=True)
 
-    def test_an_empty_set_abstains(self, make_artefact):
+    def test_an_empty_set_abstains(self, make_artifact):
         sets = {"score": "lac", "level": 0.9, "thresholds": {"marginal": -1.0}, "lesions": {"marginal": 40}}
         calibration = {**Calibrator("none", {}).as_dict(), "sets": sets}
-        answer = Predictor(make_artefact(calibration=calibration), threads=1).predict(np.zeros((12, 16, 3), np.uint8))
+        answer = Predictor(make_artifact(calibration=calibration), threads=1).predict(np.zeros((12, 16, 3), np.uint8))
         assert answer.prediction_set == ()
         assert answer.abstain
         assert "no class fits" in answer.reason
@@ -354,12 +354,12 @@ class TestSets:
 class TestOperatingPoints:
     COUNTS = {"akiec": 120, "mel": 150, "nv": 200}  # noqa: RUF012 - never changed
 
-    def test_what_is_measured_is_what_stands_in_the_artefact(self, exported):
+    def test_what_is_measured_is_what_stands_in_the_artifact(self, exported):
         run, spec = exported(counts=self.COUNTS, skill=1.5, config={"evaluate": {"sensitivity": 0.9, "miss_cost": 3}})
         calibrate(run, spec)
         kept = json.loads(run.calibration_path("plain").read_text())["calibration"]["operating_points"]
-        assert parse_record(run.artefact_record_path.read_bytes()).calibration["operating_points"] == kept
-        assert Predictor(run.root, threads=1).classes == ["akiec", "mel", "nv"]  # and the artefact still opens
+        assert parse_record(run.artifact_record_path.read_bytes()).calibration["operating_points"] == kept
+        assert Predictor(run.root, threads=1).classes == ["akiec", "mel", "nv"]  # and the artifact still opens
         asked = evaluate(run, spec).metrics["operating"]
         assert asked["part"] == "cal"
         assert kept.keys() == asked["questions"].keys() == {"malignant", "melanoma"}

@@ -1,4 +1,4 @@
-"""The catalogue: the stored figures are those of the networks, and the command shows them."""
+"""The catalog: the stored figures are those of the networks, and the command shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dermalyze import cli
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ConfigError, UsageError
 from dermalyze.models.cards import EXPORTED, FAMILIES, QUANTISED
-from dermalyze.models.catalogue import measure
+from dermalyze.models.catalog import measure
 from dermalyze.workflows.models import models
 
 CARDS = [card for cards in FAMILIES.values() for card in cards]

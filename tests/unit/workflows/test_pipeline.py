@@ -68,13 +68,13 @@ class World:
             "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "", "parity": {},
             "files": dict.fromkeys(("model.onnx", "model.safetensors"), weights),
         }  # fmt: skip
-        write_json(run.artefact_record_path, record)
+        write_json(run.artifact_record_path, record)
 
     def probe(self, run: Run) -> None:
         meta = {
             "classes": ["a", "b"],
             "recipe": "plain",
-            "scores_sha256": parse_record(run.artefact_record_path.read_bytes()).scores_sha256,
+            "scores_sha256": parse_record(run.artifact_record_path.read_bytes()).scores_sha256,
         }
         for part in ("train", "val", "test"):
             one = Predictions(["a"], ["a"], np.zeros(1, np.int64), np.zeros((1, 2), np.float32), None, {**meta, "set": part})
@@ -87,7 +87,7 @@ class World:
         synthetic = sha256_file(run.foreign_path("synthetic", "plain"))
         known = {"predictions_sha256": scores, "synthetic_sha256": synthetic, "calibration": calibration}
         write_json(run.calibration_path("plain"), known)
-        write_json(run.artefact_record_path, {**read_json(run.artefact_record_path), "calibration": calibration})
+        write_json(run.artifact_record_path, {**read_json(run.artifact_record_path), "calibration": calibration})
 
     def evaluate(self, run: Run) -> None:
         made_of = {
@@ -152,16 +152,16 @@ def test_new_weights_are_exported_probed_and_measured_again(world: World) -> Non
 def test_a_new_export_is_probed_and_measured_again(world: World) -> None:
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
-    record = Run(Path("run")).artefact_record_path
+    record = Run(Path("run")).artifact_record_path
     write_json(record, {**read_json(record), "name": "another"})
     run_experiment(SPEC, Path("run"))
     assert world.calls == ["probe", "calibrate", "evaluate"]
 
 
-def test_a_calibration_that_is_not_the_artefacts_is_made_again(world: World) -> None:
+def test_a_calibration_that_is_not_the_artifacts_is_made_again(world: World) -> None:
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
-    record = Run(Path("run")).artefact_record_path
+    record = Run(Path("run")).artifact_record_path
     write_json(record, {**read_json(record), "calibration": None})
     run_experiment(SPEC, Path("run"))
     assert world.calls == ["calibrate"]

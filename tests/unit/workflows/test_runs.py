@@ -44,7 +44,7 @@ def make_run(root: Path, *, finished: bool = True, **train: Any) -> Run:
     best = {"metric": "val_loss", "value": 0.5, "epoch": 2, "accepted_leak": None, "preprocessing": PREPROCESSING.as_dict()}
     write_json(run.best_record_path, best)
     write_bytes(run.best_weights_path, b"weights")
-    write_bytes(run.artefact_dir / "model.onnx", b"graph")
+    write_bytes(run.artifact_dir / "model.onnx", b"graph")
     if finished:
         write_json(run.history_path, {})
         figures = dict.fromkeys(("balanced_accuracy", "macro_auroc"), ESTIMATE)

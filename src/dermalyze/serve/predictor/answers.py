@@ -46,7 +46,7 @@ def predict(
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
 
     Args:
-        model: a run folder, or the folder of an artefact.
+        model: a run folder, or the folder of an artifact.
         images: what to answer for; see `dermalyze.serve.predictor.inputs.read_inputs`.
         batch_size: images in memory at a time, 1 or more.
         threads: CPU threads of one pass; default: one a core.
@@ -59,9 +59,9 @@ def predict(
         provider: "onnxruntime", "openvino" or "auto"; see `Predictor`.
 
     Raises:
-        UsageError: neither a run nor an artefact, a wrong batch size, shares that do not fit the classes, or metadata or a
+        UsageError: neither a run nor an artifact, a wrong batch size, shares that do not fit the classes, or metadata or a
             second picture that the model does not take.
-        ModelError: the artefact is refused, or has no class-activation map and `explain` is given.
+        ModelError: the artifact is refused, or has no class-activation map and `explain` is given.
         ResourceError: the folder of `explain` can't be written.
 
     Example:

@@ -106,7 +106,7 @@ class Engine:
 
     def _run(self, jobs: Sequence[Job]) -> list[Prediction | BaseException]:
         predictor = jobs[0].predictor
-        known = {"index": 0, "sha256": None, "accepted_leak": predictor.artefact.record.accepted_leak}
+        known = {"index": 0, "sha256": None, "accepted_leak": predictor.artifact.record.accepted_leak}
         blanks: list[Any] = [(predictor.blank(job.prepared, **known), job.prepared.pixels) for job in jobs]
         try:
             return list(predictor.answer(blanks, [dict(job.known) for job in jobs], jobs[0].explain))

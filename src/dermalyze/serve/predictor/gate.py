@@ -141,10 +141,10 @@ def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[s
 
 
 def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any]) -> Likeness | None:
-    """How a model's training pictures look: its artefact's own words, else dermoscopy where it was trained on that.
+    """How a model's training pictures look: its artifact's own words, else dermoscopy where it was trained on that.
 
     Args:
-        looks, training: of the artefact's record.
+        looks, training: of the artifact's record.
 
     Raises:
         ModelError: the looks are damaged.

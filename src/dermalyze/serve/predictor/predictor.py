@@ -1,4 +1,4 @@
-"""Answers for images: the ONNX graph of an artefact behind one class. Loads neither torch, timm nor pandas."""
+"""Answers for images: the ONNX graph of an artifact behind one class. Loads neither torch, timm nor pandas."""
 
 # Shapes: B images, H height, W width, C classes, M encoded metadata.
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artefact
+from dermalyze.artifact.artifact import RECORD_NAME, Artifact
 from dermalyze.artifact.self_test import calibrator_of
 from dermalyze.calibration.calibrators import reprior
 from dermalyze.calibration.decision_rule import DECISIONS, Rule
@@ -43,15 +43,15 @@ class Predictor:
     """A model ready to answer.
 
     Args:
-        model: a run folder, or the folder of an artefact.
+        model: a run folder, or the folder of an artifact.
         threads: CPU threads of one pass; None: one a core.
         prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
         provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
             two; see `dermalyze.serve.predictor.provider`.
 
     Raises:
-        UsageError: neither a run nor an artefact; shares that do not name each class or do not sum to 1; no such provider.
-        ModelError: the artefact is refused; see `Artefact.open`.
+        UsageError: neither a run nor an artifact; shares that do not name each class or do not sum to 1; no such provider.
+        ModelError: the artifact is refused; see `Artifact.open`.
         MissingExtraError: OpenVINO is asked for and not installed.
 
     Example:
@@ -67,26 +67,26 @@ class Predictor:
         prevalence: Mapping[str, float] | None = None,
         provider: str = "onnxruntime",
     ) -> None:
-        folder = _artefact_folder(Path(model))
-        self.artefact = Artefact.open(folder, threads=threads)
+        folder = _artifact_folder(Path(model))
+        self.artifact = Artifact.open(folder, threads=threads)
         self.provider = "onnxruntime"
         if provider != "onnxruntime":
             from dermalyze.serve.predictor.provider import choose_provider  # here, not above: most answers need none of it
 
-            self.provider = choose_provider(self.artefact, folder, provider, threads)
-        self.preprocessing = Preprocessing.from_dict(self.artefact.preprocessing)
-        metadata = self.artefact.record.metadata
+            self.provider = choose_provider(self.artifact, folder, provider, threads)
+        self.preprocessing = Preprocessing.from_dict(self.artifact.preprocessing)
+        metadata = self.artifact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
-        known = self.artefact.record.calibration
-        self.task = TASKS[self.artefact.record.task]
+        known = self.artifact.record.calibration
+        self.task = TASKS[self.artifact.record.task]
         self.calibrator = calibrator_of(self.task, known, len(self.classes))
         self.thresholds = read_thresholds(known, self.classes) if self.task.kind == "multilabel" else None
         if prevalence is not None and self.thresholds is not None:
             raise UsageError("prevalence: shares of classes of which each image has one; this model gives any number of labels")
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
-        self.likeness = of_model(self.artefact.record.looks, self.artefact.record.training)
-        self.detector = _detector(self.artefact) if self.rule.limit is not None else None
+        self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training)
+        self.detector = _detector(self.artifact) if self.rule.limit is not None else None
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
                 "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
@@ -95,17 +95,17 @@ class Predictor:
     @property
     def classes(self) -> list[str]:
         """Class names, in the model's order."""
-        return self.artefact.classes
+        return self.artifact.classes
 
     @property
     def explains(self) -> bool:
         """Whether answers can come with a class-activation map."""
-        return self.artefact.graph.cam_shape is not None
+        return self.artifact.graph.cam_shape is not None
 
     def probabilities(
         self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
     ) -> NDArray[np.float64]:
-        """Class probabilities (B, C) of images at the network's size, by the artefact's recipe and calibrator.
+        """Class probabilities (B, C) of images at the network's size, by the artifact's recipe and calibrator.
 
         Metadata are encoded; without them nothing is known to a model that takes them.
         """
@@ -120,13 +120,13 @@ class Predictor:
 
         def first_with_map(view_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             if maps:
-                return self.artefact.run(view_BHW3, metadata_BM)
-            logits_BC, embedding_BD, cam_BChw = self.artefact.cam(view_BHW3, metadata_BM)
+                return self.artifact.run(view_BHW3, metadata_BM)
+            logits_BC, embedding_BD, cam_BChw = self.artifact.cam(view_BHW3, metadata_BM)
             maps.append(cam_BChw)
             return logits_BC, embedding_BD
 
-        forward = first_with_map if explain else self.artefact.knowing(metadata_BM)
-        logits_BC, embedding_BD = apply_recipe(self.artefact.recipe, forward, images_BHW3, self.task.pool)
+        forward = first_with_map if explain else self.artifact.knowing(metadata_BM)
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, images_BHW3, self.task.pool)
         probs_BC = self.calibrator(logits_BC.astype(np.float64))
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
         probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
@@ -204,7 +204,7 @@ class Predictor:
         Raises:
             UsageError: with the remedy.
         """
-        if self.artefact.record.second is None:
+        if self.artifact.record.second is None:
             raise UsageError("second: this model was trained on one picture a case and takes no second one; leave it out")
 
     def check_explain(self, explain: bool | str) -> None:
@@ -215,7 +215,7 @@ class Predictor:
             ModelError: the model has no class-activation map; with the reason.
         """
         if explain:
-            self.artefact.require_cam()
+            self.artifact.require_cam()
         if isinstance(explain, str) and explain not in self.classes:
             raise UsageError(
                 f"explain: no class '{explain}'{nearest(explain, self.classes)}; the model has {', '.join(self.classes)}"
@@ -244,7 +244,7 @@ class Predictor:
     def _prepare_case(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """As `_prepare`; of a model of two pictures with the second one, and the pixels of both."""
         index, image = numbered
-        if self.artefact.record.second is None:
+        if self.artifact.record.second is None:
             return self._prepare(numbered, keep)
         return joined(*parts_of(image), lambda picture: self._prepare((index, picture)))
 
@@ -298,7 +298,7 @@ class Predictor:
             else:
                 called = {
                     "predicted_class": best,
-                    "predicted_class_description": self.artefact.descriptions[best],
+                    "predicted_class_description": self.artifact.descriptions[best],
                     "confidence": float(probabilities_C.max()),
                 }
             said = tuple(f"metadata: {name} {problem}" for name, problem in problems.items())
@@ -309,7 +309,7 @@ class Predictor:
                 **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate", "picture")},
                 cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
                 cam_class=shown if cam_BChw is not None else None,
-                cam_grade=self.artefact.cam_grade if cam_BChw is not None else None,
+                cam_grade=self.artifact.cam_grade if cam_BChw is not None else None,
                 notes=(*blank.notes, *said),
                 verdict=verdict,
                 reasons=reasons,
@@ -334,7 +334,7 @@ class Predictor:
     def _prepare(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
         """An answer still to be filled in and the network's pixels, or a finished error and None."""
         index, image = numbered
-        known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artefact.record.accepted_leak}
+        known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artifact.record.accepted_leak}
         try:
             if isinstance(image, str | Path):
                 image = read_file(image)
@@ -355,15 +355,15 @@ class Predictor:
             return Prediction(**known, error=str(error)), None
 
 
-def _detector(artefact: Artefact) -> Detector:
-    """The out-of-distribution score of an artefact's calibration.
+def _detector(artifact: Artifact) -> Detector:
+    """The out-of-distribution score of an artifact's calibration.
 
     Raises:
         ModelError: its arrays are not those that the calibration describes, or do not fit the model.
     """
-    known = (artefact.record.calibration or {})["ood"]
+    known = (artifact.record.calibration or {})["ood"]
     return Detector.from_bytes(
-        known["kind"], known.get("shapes"), artefact.ood, classes=len(artefact.classes), width=artefact.graph.embedding_width
+        known["kind"], known.get("shapes"), artifact.ood, classes=len(artifact.classes), width=artifact.graph.embedding_width
     )
 
 
@@ -383,15 +383,15 @@ def _shares(
     return np.array([known[name] for name in classes]), np.array(values, dtype=np.float64)
 
 
-def _artefact_folder(model: Path) -> Path:
+def _artifact_folder(model: Path) -> Path:
     if (model / RECORD_NAME).exists():
         return model
-    from dermalyze.core.run import Run  # here, not above: an artefact alone doesn't need it
+    from dermalyze.core.run import Run  # here, not above: an artifact alone doesn't need it
 
     run = Run(model)
     if not run.config_path.exists():
-        raise UsageError(f"{model.name}: neither a run (config.yaml) nor an artefact ({RECORD_NAME}); give one of them")
-    return run.require(run.artefact_dir, "export")
+        raise UsageError(f"{model.name}: neither a run (config.yaml) nor an artifact ({RECORD_NAME}); give one of them")
+    return run.require(run.artifact_dir, "export")
 
 
 def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

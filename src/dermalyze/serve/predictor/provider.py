@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import GRAPH_NAME, Artefact
+from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
 from dermalyze.artifact.graph import ANSWERS, CAM, Answer, Floats
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.onnx_session import brief
@@ -29,13 +29,13 @@ PASSES = 5  # timed, one picture each; the fastest counts
 GAIN = 1.05  # less is not worth another library
 
 
-def choose_provider(artefact: Artefact, folder: Path, provider: str, threads: int | None = None) -> str:
-    """Have the asked or the faster library compute the artefact's answers; says in one line what came of `auto`.
+def choose_provider(artifact: Artifact, folder: Path, provider: str, threads: int | None = None) -> str:
+    """Have the asked or the faster library compute the artifact's answers; says in one line what came of `auto`.
 
     OpenVINO is taken only where its probabilities for the reference pictures are ONNX Runtime's within `TOLERANCE`.
 
     Args:
-        artefact: opened; its graph is changed.
+        artifact: opened; its graph is changed.
         folder: where it lies; the graph is read once more, and must be the same.
         provider: "onnxruntime"; "openvino"; or "auto": measured here, a few passes of each.
         threads: CPU threads of one pass; None: one a core.
@@ -54,10 +54,10 @@ def choose_provider(artefact: Artefact, folder: Path, provider: str, threads: in
         return provider
     try:
         data = (folder / GRAPH_NAME).read_bytes()
-        if hashlib.sha256(data).hexdigest() != artefact.model_sha256:
+        if hashlib.sha256(data).hexdigest() != artifact.model_sha256:
             raise ModelError(f"{GRAPH_NAME}: changed while it was opened; open it again")
         answer = open_openvino(prune(data, [CAM], GRAPH_NAME), threads)
-        difference = _difference(artefact, answer)
+        difference = _difference(artifact, answer)
     except (MissingExtraError, ModelError) as error:
         if provider == "openvino":
             raise
@@ -71,13 +71,13 @@ def choose_provider(artefact: Artefact, folder: Path, provider: str, threads: in
         say(f"provider: onnxruntime; {said}")
         return "onnxruntime"
     if provider == "auto":
-        seconds = {name: _fastest(artefact, way) for name, way in (("onnxruntime", None), ("openvino", answer))}
+        seconds = {name: _fastest(artifact, way) for name, way in (("onnxruntime", None), ("openvino", answer))}
         chosen = "openvino" if seconds["openvino"] * GAIN < seconds["onnxruntime"] else "onnxruntime"
         times = ", ".join(f"{name} {1000 * taken:.1f} ms" for name, taken in seconds.items())
         say(f"provider: {chosen} ({times} a picture)")
         if chosen == "onnxruntime":
             return chosen
-    artefact.graph.answer_by("openvino", answer)
+    artifact.graph.answer_by("openvino", answer)
     return "openvino"
 
 
@@ -108,34 +108,34 @@ def open_openvino(data: bytes, threads: int | None) -> Answer:
     return answer
 
 
-def _inputs(artefact: Artefact, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    metadata = artefact.record.metadata
+def _inputs(artifact: Artifact, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    metadata = artifact.record.metadata
     known = {} if metadata is None else {"metadata": np.tile(np.array(metadata.blank, np.float32), (len(pictures), 1))}
     return {"images": pictures, **known}
 
 
-def _pictures(artefact: Artefact, count: int) -> NDArray[np.uint8]:
-    return reference_pictures(SEED, count, artefact.preprocessing["height"], artefact.preprocessing["width"])
+def _pictures(artifact: Artifact, count: int) -> NDArray[np.uint8]:
+    return reference_pictures(SEED, count, artifact.preprocessing["height"], artifact.preprocessing["width"])
 
 
-def _difference(artefact: Artefact, answer: Answer) -> float:
+def _difference(artifact: Artifact, answer: Answer) -> float:
     """Largest difference of a probability from ONNX Runtime's, over the reference pictures together and alone."""
-    pictures, differences = _pictures(artefact, PICTURES), []
+    pictures, differences = _pictures(artifact, PICTURES), []
     for batch in (pictures, pictures[:1]):
         try:
-            (logits_BC,) = answer(("logits",), _inputs(artefact, batch))
+            (logits_BC,) = answer(("logits",), _inputs(artifact, batch))
         except Exception as error:
             raise ModelError(f"{GRAPH_NAME}: openvino fails on it: {brief(error)}; use onnxruntime") from error
-        differences.append(np.abs(softmax(logits_BC) - softmax(artefact.run(batch)[0])).max())
+        differences.append(np.abs(softmax(logits_BC) - softmax(artifact.run(batch)[0])).max())
     return float(np.max(differences))  # NaN where one is: it is not at most the tolerance
 
 
-def _fastest(artefact: Artefact, answer: Answer | None) -> float:
+def _fastest(artifact: Artifact, answer: Answer | None) -> float:
     """Seconds of the fastest of a few passes of one picture."""
-    picture = _pictures(artefact, 1)
+    picture = _pictures(artifact, 1)
 
     def one() -> object:
-        return artefact.run(picture) if answer is None else answer(ANSWERS, _inputs(artefact, picture))
+        return artifact.run(picture) if answer is None else answer(ANSWERS, _inputs(artifact, picture))
 
     one()
     taken = []

@@ -1,4 +1,4 @@
-"""Behind `dermalyze verify`: is an artefact still the one that was published, and does it still give its answers?"""
+"""Behind `dermalyze verify`: is an artifact still the one that was published, and does it still give its answers?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artefact, parse_record
+from dermalyze.artifact.artifact import RECORD_NAME, Artifact, parse_record
 from dermalyze.artifact.self_test import TOLERANCE, calibrator_of, difference
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.result import DISCLAIMER
@@ -36,7 +36,7 @@ class VerifyResult:
 
     Attributes:
         name: of the folder.
-        sha256: of `artefact.json`, the identity of the whole model; empty where there is none.
+        sha256: of `artifact.json`, the identity of the whole model; empty where there is none.
         checks: in order.
     """
 
@@ -66,25 +66,25 @@ def verify(model: str | Path, *, threads: int | None = None) -> VerifyResult:
     """Hash every file again, and ask for the recorded answers to the reference pictures again.
 
     Args:
-        model: the folder of an artefact; or a run, whose manifest, split and best weights are looked at as well.
+        model: the folder of an artifact; or a run, whose manifest, split and best weights are looked at as well.
         threads: CPU threads of one pass; None: one a core.
 
     Raises:
-        UsageError: neither a run nor an artefact.
+        UsageError: neither a run nor an artifact.
 
     Example:
         assert verify("outputs/first").passed
     """
     folder, further = Path(model), []
     if not (folder / RECORD_NAME).exists():
-        from dermalyze.core.run import Run  # here, not above: an artefact alone doesn't need it
+        from dermalyze.core.run import Run  # here, not above: an artifact alone doesn't need it
 
         run = Run(folder)
         if not run.config_path.exists():
-            raise UsageError(f"{folder.name}: neither a run (config.yaml) nor an artefact ({RECORD_NAME}); give one of them")
-        folder = run.require(run.artefact_dir, "export")
+            raise UsageError(f"{folder.name}: neither a run (config.yaml) nor an artifact ({RECORD_NAME}); give one of them")
+        folder = run.require(run.artifact_dir, "export")
         further = list(_of_run(run, folder))
-    checks = [*_of_artefact(folder, threads), *further]
+    checks = [*_of_artifact(folder, threads), *further]
     try:
         sha256 = sha256_file(folder / RECORD_NAME)
     except OSError:
@@ -92,7 +92,7 @@ def verify(model: str | Path, *, threads: int | None = None) -> VerifyResult:
     return VerifyResult(folder.name, sha256, tuple(checks))
 
 
-def _of_artefact(folder: Path, threads: int | None) -> Iterator[Check]:
+def _of_artifact(folder: Path, threads: int | None) -> Iterator[Check]:
     try:
         record = parse_record((folder / RECORD_NAME).read_bytes())
     except FileNotFoundError:
@@ -107,27 +107,27 @@ def _of_artefact(folder: Path, threads: int | None) -> Iterator[Check]:
     for name, expected in record.named.items():
         yield _hashed(folder / name, expected, name)
     try:
-        artefact = Artefact.open(folder, threads=threads)
+        artifact = Artifact.open(folder, threads=threads)
     except DermalyzeError as error:
         yield Check("opens", False, str(error))
         return
     yield Check("opens", True, "files, graph and weights are what the record says, and nothing else is there")
-    yield _answers(artefact)
-    yield Check("class-activation map", None, _map_of(artefact))
+    yield _answers(artifact)
+    yield Check("class-activation map", None, _map_of(artifact))
     yield Check("calibration", None, f"fitted on {record.calibration['images']} images" if record.calibration else "none")
     yield Check("evaluation", None, "of these very answers" if record.evaluation_files else "none")
 
 
-def _answers(artefact: Artefact) -> Check:
+def _answers(artifact: Artifact) -> Check:
     """The reference pictures, asked again."""
-    name, record = "reference answers", artefact.record
+    name, record = "reference answers", artifact.record
     if record.reference is None:
         return Check(name, None, "none recorded (exported by an older version); export it again to have some")
-    size = (artefact.preprocessing["height"], artefact.preprocessing["width"])
+    size = (artifact.preprocessing["height"], artifact.preprocessing["width"])
     try:
         task = TASKS[record.task]
-        calibrator = calibrator_of(task, record.calibration, len(artefact.classes))
-        worst = difference(record.reference.model_dump(), artefact.run, artefact.recipe, calibrator, size, task)
+        calibrator = calibrator_of(task, record.calibration, len(artifact.classes))
+        worst = difference(record.reference.model_dump(), artifact.run, artifact.recipe, calibrator, size, task)
     except DermalyzeError as error:
         return Check(name, False, str(error))
     except ValueError:
@@ -139,11 +139,11 @@ def _answers(artefact: Artefact) -> Check:
     return Check(name, worst <= TOLERANCE, said)
 
 
-def _map_of(artefact: Artefact) -> str:
-    cam = artefact.record.cam
+def _map_of(artifact: Artifact) -> str:
+    cam = artifact.record.cam
     if cam is None:
         return "none (exported by an older version)"
-    return f"{cam.height} x {cam.width} places; {artefact.cam_grade.words}" if cam.kind != "none" else f"none: {cam.reason}"
+    return f"{cam.height} x {cam.width} places; {artifact.cam_grade.words}" if cam.kind != "none" else f"none: {cam.reason}"
 
 
 def _hashed(path: Path, expected: str, name: str) -> Check:
@@ -158,7 +158,7 @@ def _hashed(path: Path, expected: str, name: str) -> Check:
 
 
 def _of_run(run: Any, folder: Path) -> Iterator[Check]:
-    """What the artefact was made from, where it is still there."""
+    """What the artifact was made from, where it is still there."""
     try:
         record = parse_record((folder / RECORD_NAME).read_bytes())
         certificate = run.certificate()
@@ -167,7 +167,7 @@ def _of_run(run: Any, folder: Path) -> Iterator[Check]:
         return
     made_from = record.created_from
     yield Check(
-        "manifest", certificate["manifest_sha256"] == made_from.get("manifest_sha256"), "that of the split, and of the artefact"
+        "manifest", certificate["manifest_sha256"] == made_from.get("manifest_sha256"), "that of the split, and of the artifact"
     )
     for part, expected in (certificate.get("files") or {}).items():
         yield _hashed(run.split_path(part), str(expected), run.split_path(part).name)

@@ -143,15 +143,15 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{name}/card", response_class=Response, responses=text | _errors(400, 401, 404), tags=["models"])
     async def card(name: str) -> Response:
         """The model's card."""
-        if not (words := service.predictor(name).artefact.card):
-            raise Refusal("not_found", "this model's artefact holds no card; it gets one when its run is evaluated")
+        if not (words := service.predictor(name).artifact.card):
+            raise Refusal("not_found", "this model's artifact holds no card; it gets one when its run is evaluated")
         return Response(words, media_type="text/markdown")
 
     @app.get("/v1/models/{name}/reliability", response_class=Response, responses=_errors(400, 401, 404), tags=["models"])
     async def reliability(name: str) -> Response:
         """How often the model is right, by how sure it says it is."""
-        if (metrics := service.predictor(name).artefact.metrics) is None:
-            raise Refusal("not_found", "this model's artefact holds no reliability diagram; evaluate its run first")
+        if (metrics := service.predictor(name).artifact.metrics) is None:
+            raise Refusal("not_found", "this model's artifact holds no reliability diagram; evaluate its run first")
         return _json(replies.reliability_reply(metrics))
 
     @app.get("/v2/health/live", response_model=replies.Health, response_model_exclude_none=True, tags=["health"])

@@ -34,7 +34,7 @@ class ErrorReply(_Reply):
 
 class ModelWords(_Reply):
     name: str
-    sha256: str = Field(description="SHA-256 of the artefact's record: the identity of the whole model.")
+    sha256: str = Field(description="SHA-256 of the artifact's record: the identity of the whole model.")
     recipe: str
     calibrated: bool
 
@@ -214,14 +214,14 @@ def heatmap_reply(png: bytes, of_class: str, grade: MapGrade) -> dict[str, Any]:
 
 def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model that answered, in short."""
-    artefact = predictor.artefact
+    artifact = predictor.artifact
     calibrated = predictor.calibrator.kind != "none"
-    return {"name": name, "sha256": artefact.sha256, "recipe": artefact.recipe, "calibrated": calibrated}
+    return {"name": name, "sha256": artifact.sha256, "recipe": artifact.recipe, "calibrated": calibrated}
 
 
 def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model at length, for `/v1/models`."""
-    artefact, columns = predictor.artefact, predictor.encoder.columns if predictor.encoder is not None else ()
+    artifact, columns = predictor.artifact, predictor.encoder.columns if predictor.encoder is not None else ()
     metadata = [
         {"name": column.name, "kind": "numeric", "choices": None, "range": [column.low, column.high]}
         if isinstance(column, Numeric)
@@ -230,14 +230,14 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
     ]
     return {
         **model_words(name, predictor),
-        "classes": [entry.model_dump() for entry in artefact.record.classes],
+        "classes": [entry.model_dump() for entry in artifact.record.classes],
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
         "metadata": metadata,
-        "cam": artefact.record.cam.kind if artefact.record.cam is not None else "none",
-        "headline": _headline(artefact.metrics),
+        "cam": artifact.record.cam.kind if artifact.record.cam is not None else "none",
+        "headline": _headline(artifact.metrics),
         "disclaimer": DISCLAIMER,
-        "licence_note": artefact.record.licence_note,
-        "accepted_leak": artefact.record.accepted_leak,
+        "licence_note": artifact.record.licence_note,
+        "accepted_leak": artifact.record.accepted_leak,
     }
 
 

@@ -42,7 +42,7 @@ def serve_http(
     """Answer HTTP requests until SIGTERM or SIGINT; requests under way are finished first.
 
     Args:
-        models: runs or artefacts; the first answers where a request names none.
+        models: runs or artifacts; the first answers where a request names none.
         spec: address and limits; default: `ServeSpec()`.
         keys_file: API keys, one a line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, none is asked.
         started: told of the address once it listens; default: it is said on standard error.
@@ -50,7 +50,7 @@ def serve_http(
     Raises:
         MissingExtraError: the server's libraries are not installed.
         UsageError: no model, an unusable key.
-        ModelError: an artefact is refused.
+        ModelError: an artifact is refused.
         ResourceError: the address is taken.
     """
     limits = spec or ServeSpec()

@@ -57,12 +57,12 @@ class Service:
     """Models, ready to answer requests.
 
     Args:
-        models: runs or artefacts; the first answers where none is named.
+        models: runs or artifacts; the first answers where none is named.
         spec: limits.
 
     Raises:
         UsageError: no model, two of one name, or one of several labels or of two pictures a case.
-        ModelError: an artefact is refused.
+        ModelError: an artifact is refused.
     """
 
     def __init__(self, models: Sequence[str | Path], spec: ServeSpec) -> None:
@@ -71,7 +71,7 @@ class Service:
         self.predictors: dict[str, Predictor] = {}
         for model in models:
             predictor = Predictor(model, threads=threads, provider=spec.provider)
-            record = predictor.artefact.record
+            record = predictor.artifact.record
             if record.task != "multiclass" or record.second is not None:
                 raise UsageError(
                     f"{record.name}: the server answers with one class for one picture, and this model has "
@@ -82,7 +82,7 @@ class Service:
                 raise UsageError(f"two models are called '{name}'; rename the folder of one and export it again")
             self.predictors[name] = predictor
         if not self.predictors:
-            raise UsageError("no model; name a run or an artefact")
+            raise UsageError("no model; name a run or an artifact")
         self.decoders = Decoders(spec.decoders, spec.decoder_mib, spec.pixels, self.measured.lost_decoder)
         self.engine = Engine(spec.batch, passes, self.measured.model_fault)
         self.budget = Budget(BODIES * spec.body_mib * 2**20)
@@ -175,10 +175,10 @@ class Service:
         if name not in self.predictors:
             raise Refusal("bad_field", f"model: there is none of that name; there are {', '.join(self.predictors)}")
         predictor = self.predictors[name]
-        if fields.get("recipe", predictor.artefact.recipe) != predictor.artefact.recipe:
+        if fields.get("recipe", predictor.artifact.recipe) != predictor.artifact.recipe:
             raise Refusal(
                 "other_recipe",
-                f"recipe: the model is calibrated and measured with '{predictor.artefact.recipe}' and with no other",
+                f"recipe: the model is calibrated and measured with '{predictor.artifact.recipe}' and with no other",
             )
         wanted = fields.get("explain", "true" if explain else "false").lower()
         if wanted not in ("true", "false", "1", "0"):
@@ -238,7 +238,7 @@ class Service:
             png = await asyncio.to_thread(heat_png, answer.cam, size, predictor.preprocessing)
             heatmap = heatmap_reply(png, str(answer.cam_class), answer.cam_grade or UNGRADED)
         return image_reply(
-            answer, index, descriptions=predictor.artefact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
+            answer, index, descriptions=predictor.artifact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )
 
 

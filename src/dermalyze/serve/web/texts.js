@@ -180,9 +180,9 @@ const TEXTS = {
   "model.reliability-y": "Share that was right",
   "model.reliability-table": "The same as a table",
   "model.reliability-count": "Pictures",
-  "model.reliability-none": "This artefact carries no reliability figures.",
+  "model.reliability-none": "This artifact carries no reliability figures.",
   "model.card": "Model card",
-  "model.card-none": "This artefact carries no model card.",
+  "model.card-none": "This artifact carries no model card.",
   "model.loading": "Loading …",
 
   "error.heading": "That did not work",

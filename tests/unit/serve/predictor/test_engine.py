@@ -19,7 +19,7 @@ class Predictor:
     """One that answers with the image itself, and remembers of whom it was asked together."""
 
     def __init__(self) -> None:
-        self.artefact, self.accepted_leak, self.asked = self, None, list[tuple[Any, ...]]()
+        self.artifact, self.accepted_leak, self.asked = self, None, list[tuple[Any, ...]]()
         self.record = self
         self.gate = threading.Event()
         self.begun = threading.Semaphore(0)

@@ -109,8 +109,8 @@ def test_png_has_no_metadata_and_is_small() -> None:
 
 
 @pytest.fixture
-def folder(make_artefact: Any) -> Path:
-    return make_artefact(graph=mapped_graph(), cam=CAM_RECORD, recipe="flips")
+def folder(make_artifact: Any) -> Path:
+    return make_artifact(graph=mapped_graph(), cam=CAM_RECORD, recipe="flips")
 
 
 def test_predict_explains_the_plain_view(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_predict_explains_the_plain_view(folder: Path) -> None:
     pixels[:8, :8] = (255, 30, 60)
     with_map, without = predictor.predict(pixels, explain=True), predictor.predict(pixels)
     assert with_map == without.__class__(
-        **{**without.__dict__, "cam_class": with_map.predicted_class, "cam_grade": predictor.artefact.cam_grade}
+        **{**without.__dict__, "cam_class": with_map.predicted_class, "cam_grade": predictor.artifact.cam_grade}
     )
     assert with_map.cam is not None
     assert with_map.cam.shape == MAP
@@ -181,7 +181,7 @@ def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Pat
     before = Predictor(folder, threads=1).predict(pixels, explain=True)
     assert before.cam_grade is not None
     assert (before.cam_grade.verdict, before.cam_grade.lesions) == ("not graded", 0)
-    record = folder / "artefact.json"
+    record = folder / "artifact.json"
     record.write_text(json.dumps(graded(json.loads(record.read_text()), verdict)))
     after = Predictor(folder, threads=1).predict(pixels, explain=True)
     assert after.probabilities == before.probabilities
@@ -202,14 +202,14 @@ def test_the_grade_stands_under_the_drawn_picture(folder: Path, tmp_path: Path, 
     captions: list[str] = []
     monkeypatch.setattr(heatmap, "overlay_png", lambda *_, caption, **__: captions.append(caption) or b"")
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "a.png")
-    record = folder / "artefact.json"
+    record = folder / "artifact.json"
     record.write_text(json.dumps(graded(json.loads(record.read_text()), "no better")))
     list(predict(folder, [tmp_path / "a.png"], explain=tmp_path / "maps"))
     assert captions[0].endswith("Heat maps of this model: no better than a centred blob for this model.")
 
 
 def test_a_grade_of_another_model_is_refused(folder: Path) -> None:
-    record = folder / "artefact.json"
+    record = folder / "artifact.json"
     values = graded(json.loads(record.read_text()), "better")
     for stale in ({"recipe": "plain"}, {"graded_scores_sha256": None}, {"cam": {**CAM_RECORD, "reason": "another"}}):
         record.write_text(json.dumps({**values, **stale}))
@@ -217,12 +217,12 @@ def test_a_grade_of_another_model_is_refused(folder: Path) -> None:
             Predictor(folder, threads=1)
     for bad in ({"verdict": "good"}, {"lesions": -1}, {"words": ""}, {"level": 2}, {"extra": 1}, {"over": {"best": None}}):
         record.write_text(json.dumps({**values, "cam_grade": {**GRADES["better"], **bad}}))
-        with pytest.raises(ModelError, match=r"artefact\.json: cam_grade"):
+        with pytest.raises(ModelError, match=r"artifact\.json: cam_grade"):
             Predictor(folder, threads=1)
 
 
-def test_a_model_without_a_map_refuses_before_the_first_image(make_artefact: Any, tmp_path: Path) -> None:
-    folder = make_artefact("without", cam={"kind": "none", "reason": "the head takes the map, not its mean"})
+def test_a_model_without_a_map_refuses_before_the_first_image(make_artifact: Any, tmp_path: Path) -> None:
+    folder = make_artifact("without", cam={"kind": "none", "reason": "the head takes the map, not its mean"})
     with pytest.raises(ModelError, match="takes the map, not its mean"):
         predict(folder, ["no-such.jpg"], explain=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.serve.predictor.packaged import FOLDER, told_apart
 from dermalyze.serve.predictor.predictor import Predictor
@@ -28,16 +28,16 @@ def test_more_threads_than_cores_end():
 
 
 def test_it_is_whole_small_and_says_what_it_is():
-    artefact = Artefact.open(FOLDER)
-    assert artefact.classes == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
-    assert artefact.record.model["pretrained"] is False, "from random weights"
-    assert artefact.record.model["weights"] is None
+    artifact = Artifact.open(FOLDER)
+    assert artifact.classes == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+    assert artifact.record.model["pretrained"] is False, "from random weights"
+    assert artifact.record.model["weights"] is None
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 8 * 10**6
-    assert "CC BY-NC" in artefact.record.licence_note
-    assert "not a diagnosis" in artefact.record.disclaimer
-    assert "HAM10000" in artefact.card
-    assert artefact.record.accepted_leak is None
-    assert artefact.record.calibration is not None
+    assert "CC BY-NC" in artifact.record.licence_note
+    assert "not a diagnosis" in artifact.record.disclaimer
+    assert "HAM10000" in artifact.card
+    assert artifact.record.accepted_leak is None
+    assert artifact.record.calibration is not None
 
 
 def test_it_still_gives_its_answers():

@@ -34,8 +34,8 @@ def encoded(pixels: NDArray[np.uint8] = PIXELS, kind: str = "PNG", **options: An
 
 
 @pytest.fixture
-def predictor(make_artefact: Callable[..., Path]) -> Predictor:
-    return Predictor(make_artefact(), threads=1)
+def predictor(make_artifact: Callable[..., Path]) -> Predictor:
+    return Predictor(make_artifact(), threads=1)
 
 
 def test_answer_reads_like_the_documents_dict(predictor: Predictor) -> None:
@@ -65,8 +65,8 @@ def test_every_form_of_one_image_gives_one_answer(predictor: Predictor, tmp_path
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("recipe", ["plain", "flips"])
-def test_all_eight_exif_orientations_give_the_same_answer(make_artefact: Any, kind: str, recipe: str) -> None:
-    predictor = Predictor(make_artefact(recipe=recipe), threads=1)
+def test_all_eight_exif_orientations_give_the_same_answer(make_artifact: Any, kind: str, recipe: str) -> None:
+    predictor = Predictor(make_artifact(recipe=recipe), threads=1)
     # how upright pixels are stored under each orientation (EXIF 2.3, tag 0x0112)
     stored: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
         1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
@@ -151,30 +151,30 @@ def test_nothing_in_nothing_out(predictor: Predictor) -> None:
         next(predictor.predict_batch([], batch_size=0))
 
 
-def test_flips_recipe_does_not_see_mirroring(make_artefact: Any) -> None:
-    predictor = Predictor(make_artefact(recipe="flips"))
+def test_flips_recipe_does_not_see_mirroring(make_artifact: Any) -> None:
+    predictor = Predictor(make_artifact(recipe="flips"))
     one, other = (predictor.predict(p)["confidence"] for p in (PIXELS, PIXELS[:, ::-1]))
     assert one == pytest.approx(other, abs=1e-6)
 
 
-def test_accepted_leak_stands_on_every_answer(make_artefact: Any) -> None:
-    predictor = Predictor(make_artefact(accepted_leak="to compare with a published split"))
+def test_accepted_leak_stands_on_every_answer(make_artifact: Any) -> None:
+    predictor = Predictor(make_artifact(accepted_leak="to compare with a published split"))
     for answer in predictor.predict_batch([PIXELS, b""]):
         assert answer["accepted_leak"] == "to compare with a published split"
 
 
-def test_model_that_gives_nan_ends_it(make_artefact: Any, graph_bytes: Any) -> None:
-    predictor = Predictor(make_artefact(graph=graph_bytes(3, 12, 16, scale=np.nan)))
+def test_model_that_gives_nan_ends_it(make_artifact: Any, graph_bytes: Any) -> None:
+    predictor = Predictor(make_artifact(graph=graph_bytes(3, 12, 16, scale=np.nan)))
     with pytest.raises(ModelError, match="NaN"):
         predictor.predict(PIXELS)
 
 
-def test_run_folder_stands_for_its_export(make_artefact: Any, tmp_path: Path) -> None:
+def test_run_folder_stands_for_its_export(make_artifact: Any, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: x\n")
     with pytest.raises(UsageError, match="dermalyze export"):
         Predictor(tmp_path / "run")
-    make_artefact("run/export")
+    make_artifact("run/export")
     assert Predictor(tmp_path / "run").classes == ["mel", "nv", "vasc"]
     with pytest.raises(UsageError, match="neither a run"):
         Predictor(tmp_path)
@@ -243,14 +243,14 @@ def test_write_counts_errors_and_knows_its_formats(rows: list[Prediction]) -> No
 # -- weight ----------------------------------------------------------------------------------------------------
 
 
-def test_predicting_loads_neither_torch_nor_timm_nor_pandas(make_artefact: Any, tmp_path: Path) -> None:
-    artefact = make_artefact()
+def test_predicting_loads_neither_torch_nor_timm_nor_pandas(make_artifact: Any, tmp_path: Path) -> None:
+    artifact = make_artifact()
     (tmp_path / "a.png").write_bytes(encoded())
     code = (
         "import sys, dermalyze.serve.predictor.predictor, dermalyze.serve.predictor.output\n"
         "from dermalyze.serve.predictor.predictor import Predictor\n"
         "before = set(sys.modules)\n"
-        f"answer = Predictor({str(artefact)!r}).predict({str(tmp_path / 'a.png')!r})\n"
+        f"answer = Predictor({str(artifact)!r}).predict({str(tmp_path / 'a.png')!r})\n"
         "heavy = {'torch', 'timm', 'pandas', 'onnx', 'torchvision', 'pyarrow', 'matplotlib', 'sklearn', 'scipy'}\n"
         "print(answer['predicted_class'], 'onnxruntime' in before, sorted(heavy & {m.split('.')[0] for m in sys.modules}))"
     )

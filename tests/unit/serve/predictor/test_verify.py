@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mapped import CAM_RECORD, mapped_graph
 
-from dermalyze.artifact.artifact import Artefact
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.edit import earlier_evaluation, rewrite, with_evaluation
 from dermalyze.artifact.self_test import answers, difference, reference_pictures, with_probabilities
 from dermalyze.errors import ModelError, UsageError
@@ -23,15 +23,15 @@ CALIBRATION = {"kind": "temperature", "parameters": {"temperature": 0.5}, "image
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "artefact.json").read_text()))
+    return dict(json.loads((folder / "artifact.json").read_text()))
 
 
 @pytest.fixture
-def folder(make_artefact: Any) -> Path:
-    """An artefact with everything in it."""
-    made = Path(make_artefact(graph=mapped_graph(), cam=CAM_RECORD, recipe="flips", calibration=CALIBRATION))
-    artefact = Artefact.open(made, threads=1)
-    reference = answers(artefact.run, "flips", CALIBRATION, classes=3, height=12, width=16)
+def folder(make_artifact: Any) -> Path:
+    """An artifact with everything in it."""
+    made = Path(make_artifact(graph=mapped_graph(), cam=CAM_RECORD, recipe="flips", calibration=CALIBRATION))
+    artifact = Artifact.open(made, threads=1)
+    reference = answers(artifact.run, "flips", CALIBRATION, classes=3, height=12, width=16)
     files = {"model_card.md": b"# A card\n", "metrics.json": b'{"headline": []}\n'}
     values = with_evaluation({**record_of(made), "reference": reference}, files)
     rewrite(made, values, files)
@@ -46,9 +46,9 @@ def failures(folder: Path) -> list[str]:
 
 def test_all_is_well(folder: Path) -> None:
     assert failures(folder) == []
-    artefact = Artefact.open(folder, threads=1)
-    assert artefact.card == "# A card\n"
-    assert artefact.metrics == {"headline": []}
+    artifact = Artifact.open(folder, threads=1)
+    assert artifact.card == "# A card\n"
+    assert artifact.metrics == {"headline": []}
     lines = verify(folder, threads=1).lines()
     assert any("4 synthetic pictures" in line for line in lines)
     assert lines[-2].endswith("as published")
@@ -83,12 +83,12 @@ def test_another_network_with_a_record_made_to_fit(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     values = record_of(folder)
     values["files"]["model.onnx"] = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    (folder / "artefact.json").write_text(json.dumps(values))
+    (folder / "artifact.json").write_text(json.dumps(values))
     assert failures(folder) == ["opens"], "the evaluation is of other answers"
     values = {key: value for key, value in values.items() if not key.startswith("evalua")}
     for name in ("model_card.md", "metrics.json"):
         (folder / name).unlink()
-    (folder / "artefact.json").write_text(json.dumps(values))
+    (folder / "artifact.json").write_text(json.dumps(values))
     assert failures(folder) == ["reference answers"]
 
 
@@ -104,12 +104,12 @@ def test_another_network_with_a_record_made_to_fit(folder: Path) -> None:
 def test_an_edited_record(folder: Path, change: Any) -> None:
     values = record_of(folder)
     change(values)
-    (folder / "artefact.json").write_text(json.dumps(values))
+    (folder / "artifact.json").write_text(json.dumps(values))
     assert failures(folder) == ["reference answers"]
 
 
-def test_older_artefacts_have_nothing_to_compare(make_artefact: Any) -> None:
-    result = verify(make_artefact(), threads=1)
+def test_older_artifacts_have_nothing_to_compare(make_artifact: Any) -> None:
+    result = verify(make_artifact(), threads=1)
     assert result.passed
     assert {check.name: check.passed for check in result.checks}["reference answers"] is None
 
@@ -160,25 +160,25 @@ def test_another_calibration_gives_other_probabilities_of_the_same_logits(folder
 
 
 def test_difference_is_infinite_where_nothing_can_be_compared(folder: Path) -> None:
-    artefact = Artefact.open(folder, threads=1)
+    artifact = Artifact.open(folder, threads=1)
     from dermalyze.calibration.calibrators import Calibrator
 
     reference = record_of(folder)["reference"]
     calibrator = Calibrator.from_dict(CALIBRATION, 3)
-    assert difference(reference, artefact.run, "flips", calibrator, (12, 16)) < 1e-6
-    assert difference({**reference, "pictures": 3}, artefact.run, "flips", calibrator, (12, 16)) == float("inf")
+    assert difference(reference, artifact.run, "flips", calibrator, (12, 16)) < 1e-6
+    assert difference({**reference, "pictures": 3}, artifact.run, "flips", calibrator, (12, 16)) == float("inf")
 
 
 # -- the evaluation belongs to the answers ------------------------------------------------------------------------
 
 
 def test_another_calibration_drops_the_evaluation(folder: Path) -> None:
-    scores = Artefact.open(folder, threads=1).record.scores_sha256
+    scores = Artifact.open(folder, threads=1).record.scores_sha256
     rewrite(folder, {**record_of(folder), "calibration": {**CALIBRATION, "parameters": {"temperature": 0.6}}})
-    artefact = Artefact.open(folder, threads=1)
-    assert (artefact.card, artefact.metrics, artefact.record.evaluation_files) == ("", None, {})
-    assert sorted(path.name for path in folder.iterdir()) == ["artefact.json", "model.onnx", "model.safetensors"]
-    assert artefact.record.scores_sha256 == scores
+    artifact = Artifact.open(folder, threads=1)
+    assert (artifact.card, artifact.metrics, artifact.record.evaluation_files) == ("", None, {})
+    assert sorted(path.name for path in folder.iterdir()) == ["artifact.json", "model.onnx", "model.safetensors"]
+    assert artifact.record.scores_sha256 == scores
 
 
 def test_a_new_export_of_the_same_answers_keeps_it(folder: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_new_export_of_the_same_answers_keeps_it(folder: Path) -> None:
     assert earlier_evaluation(folder, other) == (other, {})
     (folder / "metrics.json").write_bytes(b"{}")
     assert earlier_evaluation(folder, fresh) == (fresh, {})
-    (folder / "artefact.json").write_bytes(b"[]")
+    (folder / "artifact.json").write_bytes(b"[]")
     assert earlier_evaluation(folder, fresh) == (fresh, {})
     assert earlier_evaluation(folder / "none", fresh) == (fresh, {})
 
@@ -199,4 +199,4 @@ def test_metrics_that_are_no_object_are_refused(folder: Path) -> None:
     files = {"model_card.md": b"# A card\n", "metrics.json": b"[1]"}
     with pytest.raises(ModelError, match="no object"):
         rewrite(folder, with_evaluation(record_of(folder), files), files)
-    assert Artefact.open(folder, threads=1).metrics == {"headline": []}, "the old one stays"
+    assert Artifact.open(folder, threads=1).metrics == {"headline": []}, "the old one stays"

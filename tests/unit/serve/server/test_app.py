@@ -47,13 +47,13 @@ class Sink:
 
 
 @pytest.fixture(scope="module")
-def artefact(artefact_writer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return artefact_writer(tmp_path_factory.mktemp("api") / "artefact")
+def artifact(artifact_writer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return artifact_writer(tmp_path_factory.mktemp("api") / "artifact")
 
 
 @pytest.fixture(scope="module")
-def service(artefact: Path) -> Iterator[Service]:
-    made = Service([artefact], ServeSpec(decoders=1, threads=1, files=4, body_mib=1))
+def service(artifact: Path) -> Iterator[Service]:
+    made = Service([artifact], ServeSpec(decoders=1, threads=1, files=4, body_mib=1))
     yield made
     made.close()
 
@@ -72,15 +72,15 @@ def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     return [("file", ("x.jpg", content)) for content in contents]
 
 
-def test_the_answer_is_that_of_the_predictor_and_of_the_contract(client: TestClient, artefact: Path) -> None:
+def test_the_answer_is_that_of_the_predictor_and_of_the_contract(client: TestClient, artifact: Path) -> None:
     images = [picture(i, kind=kind) for i, kind in enumerate(("JPEG", "PNG", "WEBP", "BMP"))]
     response = client.post("/v1/predict", files=files(*images))
     assert response.status_code == 200
     values = response.json()
     replies.PredictReply.model_validate(values)
     assert values["disclaimer"] == DISCLAIMER
-    predictor = Predictor(artefact, threads=1)
-    assert values["model"]["sha256"] == predictor.artefact.sha256
+    predictor = Predictor(artifact, threads=1)
+    assert values["model"]["sha256"] == predictor.artifact.sha256
     for i, (image, result) in enumerate(zip(images, values["results"], strict=True)):
         expected = predictor.predict(image)
         assert result["index"] == i
@@ -145,16 +145,16 @@ METRICS = {
 }  # fmt: skip
 
 
-def test_a_model_with_maps_and_an_evaluation(artefact_writer: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_model_with_maps_and_an_evaluation(artifact_writer: Callable[..., Path], tmp_path: Path) -> None:
     from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME
     from dermalyze.artifact.edit import with_evaluation
 
-    folder = artefact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
+    folder = artifact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
     files_ = {CARD_NAME: b"# Card\n", METRICS_NAME: json.dumps(METRICS).encode()}
     for name, data in files_.items():
         (folder / name).write_bytes(data)
-    record = with_evaluation(json.loads((folder / "artefact.json").read_text()), files_)
-    (folder / "artefact.json").write_text(json.dumps(record))
+    record = with_evaluation(json.loads((folder / "artifact.json").read_text()), files_)
+    (folder / "artifact.json").write_text(json.dumps(record))
     service = Service([folder], ServeSpec(decoders=1, threads=1))
     try:
         client = client_of(service)
@@ -179,15 +179,15 @@ def test_a_model_with_maps_and_an_evaluation(artefact_writer: Callable[..., Path
 
 
 @pytest.mark.parametrize("verdict", [*GRADES, None])
-def test_a_heat_map_carries_its_grade(artefact_writer: Callable[..., Path], tmp_path: Path, verdict: str | None) -> None:
-    """The grade of the artefact, in both routes and in the client, whichever class is asked for."""
-    folder = artefact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
+def test_a_heat_map_carries_its_grade(artifact_writer: Callable[..., Path], tmp_path: Path, verdict: str | None) -> None:
+    """The grade of the artifact, in both routes and in the client, whichever class is asked for."""
+    folder = artifact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
     if verdict is not None:
-        record = folder / "artefact.json"
+        record = folder / "artifact.json"
         record.write_text(json.dumps(graded(json.loads(record.read_text()), verdict)))
     service = Service([folder], ServeSpec(decoders=1, threads=1))
     expected = GRADES[verdict] if verdict is not None else UNGRADED.model_dump()
-    assert Predictor(folder, threads=1).artefact.cam_grade.model_dump() == expected
+    assert Predictor(folder, threads=1).artifact.cam_grade.model_dump() == expected
     try:
         client = client_of(service)
         for path, wish in (("explain", {}), ("explain", {"class": "vasc"}), ("predict", {"explain": "true"})):
@@ -334,9 +334,9 @@ def test_names_of_the_server() -> None:
     assert "clinic.example" in names(ServeSpec(hosts=("clinic.example",)))
 
 
-def test_two_models_of_one_name_are_refused(artefact: Path) -> None:
+def test_two_models_of_one_name_are_refused(artifact: Path) -> None:
     with pytest.raises(UsageError, match="two models"):
-        Service([artefact, artefact], ServeSpec(threads=1))
+        Service([artifact, artifact], ServeSpec(threads=1))
     with pytest.raises(UsageError, match="no model"):
         Service([], ServeSpec())
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artefact, open_export
+from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.core.atomic import sha256_file
 from dermalyze.errors import DataError, ModelError, ResourceError, UsageError
 from dermalyze.stages import export as stage
@@ -34,7 +34,7 @@ def leftovers(run: Any) -> list[str]:
 def world(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """An exported run; exporting it again takes the graph that is there (the exporter itself takes seconds)."""
     made = copy_of()
-    graph = (made.run.artefact_dir / "model.onnx").read_bytes()
+    graph = (made.run.artifact_dir / "model.onnx").read_bytes()
     monkeypatch.setattr(stage, "to_onnx", lambda *_: graph)
     return made
 
@@ -47,16 +47,16 @@ def test_parity_failure_leaves_no_new_export(
     save_checkpoint(world.run, world.spec, seed=3)  # the graph is now another network's
     if fault == "not a number":
         monkeypatch.setattr(stage.Graph, "run", lambda *_: (np.full((3, 3), np.nan), np.full((3, 16), np.nan)))
-    before = snapshot(world.run.artefact_dir)
+    before = snapshot(world.run.artifact_dir)
     if not again:
-        for path in world.run.artefact_dir.iterdir():
+        for path in world.run.artifact_dir.iterdir():
             path.unlink()
-        world.run.artefact_dir.rmdir()
+        world.run.artifact_dir.rmdir()
         before = {}
     with pytest.raises(ModelError, match=r"numbers are not PyTorch's.*nothing was exported") as caught:
         export(world.run, world.spec)
     assert caught.value.exit_code == 4
-    assert snapshot(world.run.artefact_dir) == before
+    assert snapshot(world.run.artifact_dir) == before
     assert leftovers(world.run) == []
 
 
@@ -84,7 +84,7 @@ def test_half_precision_overflow_is_a_parity_failure() -> None:
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_disk_full_or_failing(world: Any, monkeypatch: pytest.MonkeyPatch, code: int, call: int) -> None:
     """The n-th flush fails: of a file or of the staging folder."""
-    before, real, calls = snapshot(world.run.artefact_dir), os.fsync, []
+    before, real, calls = snapshot(world.run.artifact_dir), os.fsync, []
 
     def failing(descriptor: int) -> None:
         calls.append(1)
@@ -96,16 +96,16 @@ def test_disk_full_or_failing(world: Any, monkeypatch: pytest.MonkeyPatch, code:
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", failing)
         with pytest.raises(ResourceError) as caught:
-            publish(files, world.run.artefact_dir, check=lambda _: None)
+            publish(files, world.run.artifact_dir, check=lambda _: None)
     assert caught.value.exit_code == 5
-    assert snapshot(world.run.artefact_dir) == before
+    assert snapshot(world.run.artifact_dir) == before
     assert leftovers(world.run) == []
 
 
 @pytest.mark.parametrize("moment", ["fsync", "rename"])
 def test_killed_half_way(world: Any, moment: str) -> None:
     """SIGKILL while writing, and just before the new folder takes its place."""
-    before = snapshot(world.run.artefact_dir)
+    before = snapshot(world.run.artifact_dir)
     code = (
         "import os, pathlib, signal, sys\n"
         "from dermalyze.stages.export import publish\n"
@@ -113,21 +113,21 @@ def test_killed_half_way(world: Any, moment: str) -> None:
         f"setattr(*((os, 'fsync') if {moment!r} == 'fsync' else (pathlib.Path, 'rename')), die)\n"
         "publish({'a': b'1', 'b': b'2'}, pathlib.Path(sys.argv[1]), check=lambda _: None)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(world.run.artefact_dir)], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(world.run.artifact_dir)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert snapshot(world.run.artefact_dir) == before
-    assert Artefact.open(world.run.artefact_dir).classes
+    assert snapshot(world.run.artifact_dir) == before
+    assert Artifact.open(world.run.artifact_dir).classes
     assert len(leftovers(world.run)) in (1, 2)
     export(world.run, world.spec)
     assert leftovers(world.run) == []
-    assert snapshot(world.run.artefact_dir) == before
+    assert snapshot(world.run.artifact_dir) == before
 
 
 def test_refused_by_its_own_check_leaves_the_old_one(world: Any) -> None:
-    before = snapshot(world.run.artefact_dir)
+    before = snapshot(world.run.artifact_dir)
     with pytest.raises(ModelError):
-        publish({"artefact.json": b"{}"}, world.run.artefact_dir, check=Artefact.open)
-    assert snapshot(world.run.artefact_dir) == before
+        publish({"artifact.json": b"{}"}, world.run.artifact_dir, check=Artifact.open)
+    assert snapshot(world.run.artifact_dir) == before
     assert leftovers(world.run) == []
 
 
@@ -141,14 +141,14 @@ def test_export_needs_a_checkpoint_of_this_manifest(world: Any, save_checkpoint:
 
 
 def test_damaged_checkpoint(world: Any) -> None:
-    before = snapshot(world.run.artefact_dir)
+    before = snapshot(world.run.artifact_dir)
     data = bytearray(world.run.best_weights_path.read_bytes())
     data[-5] ^= 1
     world.run.best_weights_path.write_bytes(data)
     with pytest.raises(ModelError) as caught:
         export(world.run, world.spec)
     assert caught.value.exit_code == 4
-    assert snapshot(world.run.artefact_dir) == before
+    assert snapshot(world.run.artifact_dir) == before
 
 
 def test_run_in_use(world: Any) -> None:
@@ -174,7 +174,7 @@ def test_accepted_leak_and_local_paths(world: Any, save_checkpoint: Any, monkeyp
     model = best["model"] | {"weights": "/home/somebody/weights.safetensors"}
     save_checkpoint(world.run, world.spec, accepted_leak="published split", model=model)
     export(world.run, world.spec)
-    record = Artefact.open(world.run.artefact_dir).record
+    record = Artifact.open(world.run.artifact_dir).record
     assert record.accepted_leak == "published split"
     assert record.model["weights"] == "weights.safetensors"
 
@@ -183,12 +183,12 @@ def test_accepted_leak_and_local_paths(world: Any, save_checkpoint: Any, monkeyp
     ("damage", "exit_code", "said"),
     [
         (lambda folder: (folder / "model.onnx").write_bytes(b"\x80\x04."), 4, "SHA-256"),
-        (lambda folder: (folder / "artefact.json").unlink(), 4, "not an artefact"),
+        (lambda folder: (folder / "artifact.json").unlink(), 4, "not an artifact"),
         (lambda folder: (folder / "extra").write_bytes(b""), 4, "extra"),
     ],
 )
 def test_command_line_ends_with_one_line(world: Any, damage: Callable[[Path], Any], exit_code: int, said: str) -> None:
-    damage(world.run.artefact_dir)
+    damage(world.run.artifact_dir)
     code = "import sys; from dermalyze.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "predict", str(world.run.root), str(world.images[0])],
@@ -213,16 +213,16 @@ def test_command_line_ends_with_one_line(world: Any, damage: Callable[[Path], An
 )
 def test_an_edited_checkpoint_record_is_refused(world: Any, change: dict[str, Any], said: str) -> None:
     """Class names in another order would be the wrong answers, silently."""
-    before = snapshot(world.run.artefact_dir)
+    before = snapshot(world.run.artifact_dir)
     record = json.loads(world.run.best_record_path.read_text())
     world.run.best_record_path.write_text(json.dumps({**record, **change}))
     with pytest.raises(ModelError, match=said) as caught:
         export(world.run, world.spec)
-    assert (caught.value.exit_code, snapshot(world.run.artefact_dir), leftovers(world.run)) == (4, before, [])
+    assert (caught.value.exit_code, snapshot(world.run.artifact_dir), leftovers(world.run)) == (4, before, [])
 
 
-def test_classes_swapped_in_the_artefact_are_not_measured(world: Any) -> None:
-    path = world.run.artefact_record_path
+def test_classes_swapped_in_the_artifact_are_not_measured(world: Any) -> None:
+    path = world.run.artifact_record_path
     record = json.loads(path.read_text())
     record["classes"].reverse()
     path.write_text(json.dumps(record))
@@ -238,7 +238,7 @@ def test_a_manifest_changed_after_the_split_is_data_refused(world: Any) -> None:
 
 @pytest.mark.parametrize(("name", "said"), [(".DS_Store", "remove them"), ("model.onnx", "are missing")])
 def test_strangers_and_gaps_have_their_remedy(world: Any, name: str, said: str) -> None:
-    path = world.run.artefact_dir / name
+    path = world.run.artifact_dir / name
     path.unlink() if path.exists() else path.write_text("")
     with pytest.raises(ModelError, match=said):
-        Artefact.open(world.run.artefact_dir)
+        Artifact.open(world.run.artifact_dir)
