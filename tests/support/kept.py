@@ -20,7 +20,7 @@ STORE = ROOT / "tests" / "pipeline" / "goldens.json"
 TOLERANCE = 1e-6
 PACKAGED = ("src/dermalyze/serve/small", "src/dermalyze/**/small")
 """Where the packaged model may stand in a tree, newest last."""
-RECORDS = ("artefact.json",)
+RECORDS = ("artifact.json", "artefact.json")
 OWN_IMAGES, OWN_SIZE = 3, (150, 200)
 FEW = 16
 IMAGES, REFERENCE, CLASSES, LABELS = 120, 80, ("bcc", "df", "mel", "nv"), ("bar", "disc", "frame")
@@ -96,7 +96,7 @@ def kept_answers() -> dict[str, list[float | None]]:
 
 def _predictions(rows: int, seed: int, task: str) -> Any:
     """Rows of some skill, two per group."""
-    from dermalyze.data.predictions import Predictions
+    from dermalyze.scoring.predictions import Predictions
 
     rng, names = np.random.default_rng(seed), LABELS if task == "multilabel" else CLASSES
     if task == "multilabel":
@@ -112,10 +112,10 @@ def _predictions(rows: int, seed: int, task: str) -> Any:
 
 def kept_classes() -> dict[str, list[float | None]]:
     """The numbers of a report on predictions with one class per image."""
-    from dermalyze.config.experiment import EvaluateSpec
-    from dermalyze.ops.calibrators import Calibrator
+    from dermalyze.calibration.calibrators import Calibrator
+    from dermalyze.config.evaluate import EvaluateSpec
     from dermalyze.report.evaluation import judge
-    from dermalyze.report.judged import Judged
+    from dermalyze.report.evaluation_data import Judged
 
     p, reference = _predictions(IMAGES, 0, "multiclass"), _predictions(REFERENCE, 1, "multiclass")
     calibrator = Calibrator("temperature", {"temperature": 1.3})
@@ -125,8 +125,8 @@ def kept_classes() -> dict[str, list[float | None]]:
 
 def kept_labels() -> dict[str, list[float | None]]:
     """The numbers of a report on predictions with several labels per image."""
-    from dermalyze.config.experiment import EvaluateSpec
-    from dermalyze.ops.label_calibration import LabelCalibrator
+    from dermalyze.calibration.multilabel import LabelCalibrator
+    from dermalyze.config.evaluate import EvaluateSpec
     from dermalyze.report.label_judged import JudgedLabels
     from dermalyze.report.label_report import judge
 
