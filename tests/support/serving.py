@@ -107,8 +107,12 @@ class Server:
             return read_all(channel)
 
     def children(self) -> list[int]:
-        """Processes that it started."""
-        return [int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        """Processes that any of its threads started."""
+        found: list[int] = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread has just ended
+                found += [int(pid) for pid in (task / "children").read_text().split()]
+        return found
 
 
 def read_all(channel: socket.socket) -> bytes:
