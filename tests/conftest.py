@@ -66,6 +66,8 @@ def write_artifact(
     more_files: dict[str, bytes] | None = None,
     **record_changes: Any,
 ) -> Path:
+    from dermalyze.artifact.artifact import NOTHING_YET
+
     folder.mkdir()
     files = {
         "model.onnx": graph if graph is not None else stand_in_graph(len(classes), height, width),
@@ -81,6 +83,7 @@ def write_artifact(
         "classes": [{"name": name, "description": name.upper()} for name in classes],
         "preprocessing": {
             "kind": "squash", "height": height, "width": width, "crop_ratio": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3,
+            "draft": False,
         },
         "model": {"backbone": "stand-in"},
         "recipe": recipe,
@@ -90,6 +93,11 @@ def write_artifact(
         "licence_note": "",
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "parity": {},
+        "task": "multiclass",
+        "metadata": None,
+        "second": None,
+        "cam": {"kind": "none", "reason": "a stand-in", "height": 0, "width": 0},
+        **NOTHING_YET,
         **record_changes,
     }  # fmt: skip
     (folder / "artifact.json").write_text(json.dumps(record))

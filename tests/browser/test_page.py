@@ -140,7 +140,7 @@ def test_heat_map_moves_and_changes_class(open_page: Opener, lesions: list[Path]
         ({"verdict": HOSTILE, "words": HOSTILE}, "not-graded", "has not been measured"),
         ({"verdict": "constructor"}, "not-graded", "has not been measured"),
     ],
-    ids=["better", "no better", "few", "never judged", "older server", "hostile", "odd"],
+    ids=["better", "no better", "few", "never judged", "no grade", "hostile", "odd"],
 )
 def test_a_map_says_how_far_it_is_to_be_trusted(
     open_page: Opener, lesions: list[Path], grade: dict[str, Any] | None, state: str, words: str

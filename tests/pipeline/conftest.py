@@ -65,6 +65,7 @@ def checkpoint(run: Run, spec: ExperimentSpec, seed: int = 0, **changes: Any) ->
         "preprocessing": preprocessing.as_dict(),
         "model": spec.model.model_dump(mode="json"),
         "epoch": 3, "metric": "val_loss", "value": 0.5, "seed": spec.seed, "accepted_leak": None,
+        "metadata": None, "late_fusion": None,
         "manifest_sha256": run.manifest_hash(),
         "config_sha256": sha256_file(run.config_path),
         **changes,

@@ -77,7 +77,7 @@ def test_what_passes_is_an_artifact_of_its_own(world: Any, monkeypatch: pytest.M
     assert Artifact.open(world.run.artifact_dir, threads=1).sha256 == full.sha256, "the full one is left as it is"
 
 
-META = {"classes": ["a", "b", "c"], "set": "cal", "recipe": "plain"}
+META = {"classes": ["a", "b", "c"], "set": "cal", "task": "multiclass", "recipe": "plain"}
 
 
 def stored(logits: np.ndarray, labels: np.ndarray) -> Predictions:

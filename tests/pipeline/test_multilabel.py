@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from label_sets import LABELS, label_spec, paint_set
 from sklearn.metrics import roc_auc_score
 
 import dermalyze
+from dermalyze.calibration.multilabel import LabelCalibrator
 from dermalyze.config.experiment import dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
@@ -25,7 +27,10 @@ from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.output import write
 from dermalyze.serve.predictor.predictor import Predictor
+from dermalyze.serve.predictor.verify import verify
+from dermalyze.stages.explain import explain
 from dermalyze.stages.train import Training, train
+from dermalyze.tasks.base import joined, parted
 from dermalyze.training.checkpoint import load_best
 from dermalyze.workflows.pipeline import STEPS, finished, run_experiment
 
@@ -125,6 +130,45 @@ def test_answers_as_text(run: Run) -> None:
     assert [row["positive"] for row in table[:3]] == ["|".join(row.positive or ()) for row in rows[:3]]
     assert "predicted_class" not in table[0]
     assert len({len(line) for line in csv.reader(io.StringIO(stream.getvalue()))}) == 1
+
+
+def test_maps_are_drawn_of_labels(folder: Run) -> None:
+    """From end to end: a map of each label that is called or there; what the page says is what was stored."""
+    run, spec = folder, folder.config()
+    found = explain(run, spec, count=8, cases=2, methods=["gradcam", "closed_form"])
+    record, page = read_json(run.explanations_path), run.gallery_path.read_text()
+    assert record == json.loads(json.dumps(found.values))
+    assert record["served_grade"] == read_json(run.artifact_record_path)["cam_grade"]
+    assert verify(run.root).passed
+    calibration = read_json(run.calibration_path("flips"))["calibration"]
+    assert record["thresholds"] == calibration["thresholds"]
+    p, titles = read_predictions(run.predictions_path("test", "flips")), {s["title"] for s in record["sections"]}
+    assert {"Worst mistakes", "Right and sure, by class"} <= titles, "the fixture must have both"
+    stored = LabelCalibrator.from_dict(calibration, len(LABELS))(p.logits.astype(np.float64))
+    for case in record["cases"]:
+        n = p.ids.index(case["image_id"])
+        probs = dict(zip(LABELS, stored[n], strict=True))
+        assert case["probabilities"] == pytest.approx(probs, abs=1e-4)
+        called = {name for name in LABELS if probs[name] >= calibration["thresholds"][name]}
+        there = {name for name, one in zip(LABELS, p.labels[n], strict=True) if one}
+        assert (set(parted(case["called"])), set(parted(case["label"]))) == (called, there)
+        assert case["right"] == (called == there)
+        drawn = {
+            method: [one["class"] for one in case["panels"] if one["method"] == method]
+            for method in record["networks"][0]["grades"]
+        }
+        for names in drawn.values():
+            assert sorted(names) == sorted(called | there or {max(probs, key=lambda name: probs[name])})
+        text = page.partition(f'aria-label="{case["image_id"]}"')[2].partition("</section>")[0]
+        assert f"{case['image_id']}: {case['label']}, called {case['called']}" in text
+        for name, value in case["probabilities"].items():
+            assert f"<span>{name}</span>" in text
+            assert f"<span>{value:.3f}</span>" in text
+        assert {one["label"] for one in case["similar"]} <= {
+            joined(subset) for k in range(4) for subset in combinations(LABELS, k)
+        }
+    assert any(len(parted(case["called"])) > 1 for case in record["cases"]), "the fixture must call several labels at once"
+    assert any(case["flip"] for case in record["cases"])
 
 
 def lines_of(run: Run) -> list[dict[str, Any]]:

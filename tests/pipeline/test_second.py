@@ -106,7 +106,7 @@ def test_a_set_of_one_picture_has_no_further_columns(table: Path, tmp_path: Path
     root = changed(table, tmp_path / "set", lambda rows: [row.update(clinical="") for row in rows])
     run = begun(tmp_path / "run", root, None)
     assert not [name for name in read_manifest(run).columns if name.startswith("second_")]
-    assert "second" not in read_json(run.summary_path)
+    assert read_json(run.summary_path)["second"] is None
 
 
 def test_a_bad_second_picture_puts_the_case_aside(table: Path, tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_the_artifact_says_what_it_takes(kind: str, trained: dict[str | None, Ru
     assert record["model"]["second"]["kind"] == kind
     assert record["parity"]["max_probability_difference"] < 1e-4
     alone = json.loads((trained[None].artifact_dir / "artifact.json").read_text())
-    assert "second" not in alone
-    assert "second" not in alone["model"]
+    assert alone["second"] is None
+    assert alone["model"]["second"] is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -419,8 +419,7 @@ class TestRefused:
         path.write_text(json.dumps({**record, "second": {"images": "elsewhere", "known": "has_second"}}))
         with pytest.raises(ModelError, match=r"second\.images"):
             Predictor(folder, threads=1)
-        del record["second"]
-        path.write_text(json.dumps(record))
+        path.write_text(json.dumps({**record, "second": None}))
         with pytest.raises(ModelError, match="input images2"):
             Predictor(folder, threads=1)
 

@@ -50,7 +50,7 @@ def make_judged(
                 sha = [hashlib.sha256(f"{kind}{number}".encode()).hexdigest() for kind in "fp"]
                 rows.append((ids.format(number), f"{number}.jpg", *sha, f"{name}-{lesion}", name))
     frame = pd.DataFrame(rows, columns=["image_id", "path", "sha256", "pixel_sha256", "lesion_id", "label"])
-    write_json(run.summary_path, {"classes": classes})
+    write_json(run.summary_path, {"classes": classes, "task": "multiclass"})
     write_manifest(run, frame)
     split(run, spec)
     store_predictions(run, spec, skill=skill, seed=seed)
@@ -70,8 +70,8 @@ def store_predictions(run: Any, spec: Any, *, skill: float = 2.0, seed: int = 0,
         labels = np.array([classes.index(label) for label in frame["label"]])
         logits = generator.normal(size=(len(frame), len(classes))) + skill * np.eye(len(classes))[labels]
         values = {
-            "classes": classes, "set": part, "recipe": spec.inference.recipe, "manifest_sha256": run.manifest_hash(),
-            "model_sha256": "a" * 64, "accepted_leak": None, **meta,
+            "classes": classes, "set": part, "task": "multiclass", "recipe": spec.inference.recipe,
+            "manifest_sha256": run.manifest_hash(), "model_sha256": "a" * 64, "accepted_leak": None, **meta,
         }  # fmt: skip
         path = run.predictions_path(part, spec.inference.recipe)
         write_predictions(path, Predictions(frame["image_id"].tolist(), frame["group"].tolist(), labels, logits, None, values))

@@ -26,7 +26,7 @@ def prepared(tmp_path: Path) -> Prepared:
     ) -> tuple[Run, ExperimentSpec]:
         spec = build_experiment(config or {})
         run = Run.create(tmp_path / name, spec)
-        write_json(run.summary_path, {"classes": classes or sorted(set(frame["label"].dropna()))})
+        write_json(run.summary_path, {"classes": classes or sorted(set(frame["label"].dropna())), "task": "multiclass"})
         write_manifest(run, frame.assign(**{column: None for column in MANIFEST_COLUMNS if column not in frame}))
         return run, spec
 

@@ -84,8 +84,8 @@ class CamRecord(_Record):
 
     kind: Literal["closed_form", "none"]
     reason: str = Field(min_length=1, max_length=500)
-    height: int = Field(default=0, ge=0, le=8192)
-    width: int = Field(default=0, ge=0, le=8192)
+    height: int = Field(ge=0, le=8192)
+    width: int = Field(ge=0, le=8192)
 
 
 class ReferenceRecord(_Record):
@@ -96,6 +96,13 @@ class ReferenceRecord(_Record):
     sha256: Sha256
     logits: list[list[float]]
     probabilities: list[list[float]]
+
+
+NOTHING_YET: dict[str, Any] = {
+    "calibration": None, "calibration_files": {}, "looks": None, "reference": None, "evaluated_answers_sha256": None,
+    "evaluation_files": {}, "graded_scores_sha256": None, "cam_grade": None,
+}  # fmt: skip
+"""What is made from a model's scores, and beside them, as the record of a new model has it."""
 
 
 class ArtifactRecord(_Record):
@@ -114,27 +121,23 @@ class ArtifactRecord(_Record):
     licence_note: str
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
-    task: Literal["multiclass", "multilabel"] = "multiclass"
-    metadata: MetadataRecord | None = None
-    second: SecondRecord | None = None
-    cam: CamRecord | None = None
-    calibration: dict[str, Any] | None = None
-    calibration_files: dict[Literal["ood.bin"], Sha256] = {}
-    looks: dict[str, Any] | None = None
-    reference: ReferenceRecord | None = None
-    evaluated_answers_sha256: Sha256 | None = None
-    evaluation_files: dict[Literal["model_card.md", "metrics.json"], Sha256] = {}
-    graded_scores_sha256: Sha256 | None = None
-    cam_grade: MapGrade | None = None
+    task: Literal["multiclass", "multilabel"]
+    metadata: MetadataRecord | None
+    second: SecondRecord | None
+    cam: CamRecord
+    calibration: dict[str, Any] | None
+    calibration_files: dict[Literal["ood.bin"], Sha256]
+    looks: dict[str, Any] | None
+    reference: ReferenceRecord | None
+    evaluated_answers_sha256: Sha256 | None
+    evaluation_files: dict[Literal["model_card.md", "metrics.json"], Sha256]
+    graded_scores_sha256: Sha256 | None
+    cam_grade: MapGrade | None
 
     @property
     def scores_sha256(self) -> str:
-        """SHA-256 of all that the scores depend on, and so of everything but the calibration that is made from them."""
-        lacking = {name for name in ("metadata", "second", "cam") if getattr(self, name) is None}  # as older records do
-        lacking |= {"task"} if self.task == "multiclass" else set()
-        made_from_them = {"calibration", "calibration_files", "reference", "evaluated_answers_sha256", "evaluation_files"}
-        without = made_from_them | lacking | {"looks", "cam_grade", "graded_scores_sha256"}
-        values = self.model_dump(mode="json", exclude=without)
+        """SHA-256 of all that the scores depend on, and so of everything but what `NOTHING_YET` names."""
+        values = self.model_dump(mode="json", exclude=set(NOTHING_YET))
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -217,7 +220,7 @@ class Artifact:
         loaded = Graph(
             kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
             metadata_width=len(record.metadata.blank) if record.metadata is not None else 0,
-            cam=(record.cam.height, record.cam.width) if record.cam is not None and record.cam.kind != "none" else None,
+            cam=(record.cam.height, record.cam.width) if record.cam.kind != "none" else None,
             second=record.second is not None, threads=threads,
         )  # fmt: skip
         card, metrics = _evaluation(kept[CARD_NAME], kept[METRICS_NAME])
@@ -285,7 +288,7 @@ class Artifact:
             ModelError: with the reason.
         """
         if self.graph.cam_shape is None:
-            reason = self.record.cam.reason if self.record.cam is not None else "exported by an older version; export it again"
+            reason = self.record.cam.reason
             raise ModelError(f"{self.record.name}: has no class-activation map ({reason}); leave the explanation out")
 
     def _rows(self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

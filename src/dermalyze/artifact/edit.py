@@ -28,7 +28,7 @@ def rewrite(folder: Path, values: Mapping[str, Any], changed: Mapping[str, bytes
     """
     values = without_stale_evaluation(values)
     changed = changed or {}
-    named = {*values["files"], *values.get("calibration_files", {}), *values.get("evaluation_files", {})}
+    named = {*values["files"], *values["calibration_files"], *values["evaluation_files"]}
     present = {path.name for path in folder.iterdir()} - {RECORD_NAME}
     if not changed and named == present:
         parse_record(json_bytes(values))
@@ -40,11 +40,8 @@ def rewrite(folder: Path, values: Mapping[str, Any], changed: Mapping[str, bytes
 
 def without_stale_evaluation(values: Mapping[str, Any]) -> dict[str, Any]:
     """The record without an evaluation that is of other answers than the model now gives."""
-    kept = {key: value for key, value in values.items() if key not in ("evaluation_files", "evaluated_answers_sha256")}
-    if not values.get("evaluation_files"):
-        return kept
-    current = parse_record(json_bytes(kept)).answers_sha256
-    return dict(values) if values.get("evaluated_answers_sha256") == current else kept
+    fresh = values["evaluated_answers_sha256"] == parse_record(json_bytes(values)).answers_sha256
+    return dict(values) if fresh else {**values, "evaluation_files": {}, "evaluated_answers_sha256": None}
 
 
 def with_evaluation(values: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -19,9 +18,6 @@ MAX_YAML_BYTES = 1_000_000
 class Spec(BaseModel):
     """Base of every spec: immutable, closed, finite numbers only."""
 
-    replaced: ClassVar[Mapping[str, str]] = {}
-    """Keys of files that older versions wrote, and what says the same now. One that is off said nothing and is left out."""
-
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="before")
@@ -31,9 +27,6 @@ class Spec(BaseModel):
         if not isinstance(values, dict):
             return values
         filled = dict(values)
-        for name, now in cls.replaced.items():
-            if filled.pop(name, None) not in (None, False):
-                raise ValueError(f"{name} was replaced; write {now}")
         for name, field in cls.model_fields.items():
             if isinstance(filled.get(name), bool) and not _takes_bool(field.annotation):
                 raise ValueError(

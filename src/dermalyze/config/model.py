@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dermalyze.config.base import Spec
 from dermalyze.config.columns import why_no_input
@@ -143,8 +143,6 @@ SecondSpec = Annotated[SharedSecond | SeparateSecond, Field(discriminator="kind"
 class ModelSpec(Spec):
     """A backbone by name, and a head; metadata as a second input, if asked for."""
 
-    replaced: ClassVar = {"freeze_backbone": "train.strategy: {kind: frozen}"}
-
     backbone: str = "tf_efficientnetv2_s"
     kwargs: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
     channels: Literal[1, 3] = Field(3, description="1: the network sees the mean of the three colours, for grey modalities")
@@ -166,11 +164,3 @@ class ModelSpec(Spec):
                 "head acrnn reads one feature map, and two pictures have two; with model.second take head linear or simple"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_second(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Where there is none the key is left out, so that records of networks of one picture stay what they were."""
-        values: dict[str, Any] = write(self)
-        if values.get("second") is None:
-            values.pop("second", None)
-        return values

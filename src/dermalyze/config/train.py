@@ -72,13 +72,8 @@ class AsymmetricLoss(Spec):
 LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss | BceLoss | AsymmetricLoss, Field(discriminator="kind")]
 
 
-BACKBONE_LR = {"backbone_lr": "train.strategy: {kind: differential, factor: BACKBONE_LR / LR}"}
-
-
 class AdamWOptimizer(Spec):
     """AdamW with decoupled decay; biases and normalisation layers are not decayed."""
-
-    replaced = BACKBONE_LR
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(3e-4, gt=0)
@@ -87,8 +82,6 @@ class AdamWOptimizer(Spec):
 
 class SgdOptimizer(Spec):
     """SGD with Nesterov momentum."""
-
-    replaced = BACKBONE_LR
 
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(0.01, gt=0)

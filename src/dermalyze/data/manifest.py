@@ -139,11 +139,11 @@ def read_task(run: Run) -> Task:
 
     Raises:
         UsageError: `prepare` has not run.
-        DataError: the summary names an unknown one.
+        DataError: the summary names no known one.
     """
-    kind = read_json(run.require(run.summary_path, "prepare")).get("task", "multiclass")
+    kind = read_json(run.require(run.summary_path, "prepare")).get("task")
     if kind not in TASKS:
-        raise DataError(f"{run.summary_path.name}: names an unknown task; run prepare in a new run folder")
+        raise DataError(f"{run.summary_path.name}: names no known task; run prepare in a new run folder")
     return TASKS[kind]
 
 

@@ -60,17 +60,17 @@ def second_columns(row: Row, case: Inspected, second: Inspected | None) -> dict[
     return dict(zip(SECOND_COLUMNS, values, strict=True))
 
 
-def summary_of(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """How many usable cases have a second picture, for summary.json; nothing for a set of one picture a case.
+def summary_of(frame: pd.DataFrame) -> dict[str, int] | None:
+    """How many usable cases have a second picture, for summary.json; None for a set of one picture a case.
 
     Args:
         frame: usable manifest rows.
     """
     if "second_sha256" not in frame:
-        return {}
+        return None
     there = frame["second_sha256"].notna()
     same = there & (frame["second_pixel_sha256"] == frame["pixel_sha256"])
-    return {"second": {"cases": int(there.sum()), "missing": int((~there).sum()), "same_as_first": int(same.sum())}}
+    return {"cases": int(there.sum()), "missing": int((~there).sum()), "same_as_first": int(same.sum())}
 
 
 def lines_of(second: dict[str, int] | None) -> list[str]:

@@ -1,16 +1,18 @@
-"""What would change an answer: the smallest part of a picture that, painted over, makes another class the most probable.
+"""What would change an answer: the smallest part of a picture that, painted over, makes the network call it something else.
 
-Shapes: H, W pixels; K windows.
+Shapes: H, W pixels; K windows; C classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dermalyze.explain.faithfulness import Image, Predict
+from dermalyze.metrics.ranking import Floats
 
 EDGES = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 """Of the window, as shares of the picture's; half a window is the step."""
@@ -23,8 +25,8 @@ class Flip:
     Attributes:
         top, left, bottom, right: shares of the picture's height and width, 0..1.
         share: of the picture's area.
-        becomes: index of the class that is then the most probable.
-        probability: of that class then.
+        becomes: (C,) whether it is then called so.
+        probability: of what is then called and was not; where nothing is, that what was called is absent.
     """
 
     top: float
@@ -32,12 +34,8 @@ class Flip:
     bottom: float
     right: float
     share: float
-    becomes: int
+    becomes: NDArray[np.bool_]
     probability: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
 
 
 def windows(height: int, width: int, edge: float) -> list[tuple[int, int, int, int]]:
@@ -52,30 +50,34 @@ def windows(height: int, width: int, edge: float) -> list[tuple[int, int, int, i
     return [(top, left, top + tall, left + wide) for top in tops for left in lefts]
 
 
-def smallest_flip(image_HW3: Image, predict: Predict) -> Flip | None:
+def smallest_flip(image_HW3: Image, predict: Predict, call: Callable[[Floats], NDArray[np.bool_]]) -> Flip | None:
     """The smallest window of `EDGES`, painted in the picture's mean colour, that changes the answer; None if none does.
 
-    Of equally large ones it is the one that makes the other class the most probable.
+    Of equally large ones it is the one that makes the other answer the most probable.
 
     Args:
         image_HW3: RGB at the network's size.
         predict: see `ops.faithfulness.Predict`.
+        call: probabilities (K, C) to (K, C) whether a picture is called so.
     """
     height, width = image_HW3.shape[:2]
     colour = np.rint(image_HW3.mean(axis=(0, 1))).astype(np.uint8)
-    called = int(predict(image_HW3[None])[0].argmax())
+    called_1C = call(predict(image_HW3[None]))
     for edge in EDGES:
         places = windows(height, width, edge)
         painted = np.repeat(image_HW3[None], len(places), axis=0)
         for one, (top, left, bottom, right) in zip(painted, places, strict=True):
             one[top:bottom, left:right] = colour
         p = predict(painted)
-        other = p.argmax(axis=1)
-        if (other != called).any():
-            k = int(np.where(other != called, p.max(axis=1), -1.0).argmax())
+        other_KC = call(p)
+        gained_KC, lost_KC = other_KC & ~called_1C, called_1C & ~other_KC
+        if (gained_KC | lost_KC).any():
+            sure_K = np.where(gained_KC, p, -1.0).max(axis=1)
+            sure_K = np.where(gained_KC.any(axis=1), sure_K, np.where(lost_KC, 1 - p, -1.0).max(axis=1))
+            k = int(sure_K.argmax())
             top, left, bottom, right = places[k]
             return Flip(
                 top / height, left / width, bottom / height, right / width, (bottom - top) * (right - left) / (height * width),
-                int(other[k]), float(p[k].max()),
+                other_KC[k], float(sure_K[k]),
             )  # fmt: skip
     return None

@@ -39,10 +39,10 @@ from dermalyze.explain.faithfulness import (
 )
 from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.imaging.tabular import Encoder
-from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats
 from dermalyze.models.classifier import Classifier
 from dermalyze.rng import permutation
+from dermalyze.tasks.base import TASKS, Task
 from dermalyze.training.checkpoint import load_best
 
 FAST = ("gradcam", "gradcam++", "layercam", "rollout", "gradient_attention")
@@ -61,6 +61,7 @@ class Network:
         name: of the run.
         model: in evaluation mode, fp32, CPU.
         preprocessing: of the checkpoint.
+        task: what they are.
         classes: names.
         sha256: of the weights.
         encoder: of metadata, or None.
@@ -70,6 +71,7 @@ class Network:
     name: str
     model: Classifier
     preprocessing: Preprocessing
+    task: Task
     classes: list[str]
     sha256: str
     encoder: Encoder | None = None
@@ -86,12 +88,15 @@ class Network:
         if not run.best_record_path.exists() and run.artifact_record_path.exists():
             raise ModelError(f"{run.root.name}: has no checkpoint of its own (an ensemble?); explain one of its members")
         model, record = load_best(run)
-        encoder = Encoder.from_dict(record["metadata"]) if record.get("metadata") is not None else None
+        encoder = Encoder.from_dict(record["metadata"]) if record["metadata"] is not None else None
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        return cls(run.root.name, model, preprocessing, list(record["classes"]), str(record["weights_sha256"]), encoder)
+        task, classes, sha256 = TASKS[run.config().task.kind], list(record["classes"]), str(record["weights_sha256"])
+        return cls(run.root.name, model, preprocessing, task, classes, sha256, encoder)
 
-    def predictor(self, metadata_M: NDArray[np.float32] | None) -> Predict:
-        """Pixels (N, H, W, 3) to uncalibrated probabilities (N, C), of one patient's pictures."""
+    def predictor(
+        self, metadata_M: NDArray[np.float32] | None, calibrator: Callable[[Floats], Floats] | None = None
+    ) -> Predict:
+        """Pixels (N, H, W, 3) of one patient to probabilities (N, C); without a calibrator they are not calibrated."""
 
         def predict(pixels_NHW3: NDArray[np.uint8]) -> Floats:
             found = []
@@ -100,7 +105,7 @@ class Network:
                     images = self.tensor(pixels_NHW3[start : start + BATCH])
                     known = None if metadata_M is None else torch.from_numpy(metadata_M)[None].expand(len(images), -1)
                     found.append(self.model(images, known).numpy())
-            return softmax(np.concatenate(found))
+            return (calibrator or self.task.probabilities)(np.concatenate(found))
 
         return predict
 
@@ -193,7 +198,8 @@ class Scores:
     def open(cls, path: Path, network: Network) -> Scores:
         """The file of a network; what is damaged or was measured otherwise is measured again."""
         key = {
-            "version": VERSION, "weights_sha256": network.sha256, "preprocessing": network.preprocessing.as_dict(),
+            "version": VERSION, "task": network.task.kind, "weights_sha256": network.sha256,
+            "preprocessing": network.preprocessing.as_dict(),
             "methods": {name: method_spec(name).model_dump(mode="json") for name in METHODS},
         }  # fmt: skip
         try:
@@ -244,7 +250,7 @@ def measure(network: Network, sample: Sample, methods: Sequence[str], scores: Sc
 
 
 def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequence[str], scores: Scores) -> None:
-    """All measures of one picture, for the class that the network calls it."""
+    """All measures of one picture, for the class that the network holds for the most probable."""
     image, mask, known = sample.pixels(image_id), sample.mask(image_id), sample.metadata(image_id)
     predict = network.predictor(known)
     c = int(predict(image[None])[0].argmax())

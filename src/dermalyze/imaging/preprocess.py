@@ -83,14 +83,12 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Read and check the fields of `as_dict`; `draft` may be absent, as in records of older versions.
+        """Read and check the fields of `as_dict`.
 
         Raises:
             ModelError: a field is missing, unknown, of the wrong type or out of range.
         """
         names = set(cls.__dataclass_fields__)
-        if isinstance(values, dict):
-            values = {"draft": False, **values}
         if not isinstance(values, dict) or set(values) != names:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ModelError(f"preprocessing: has {found}, must have {sorted(names)}; export the model again")

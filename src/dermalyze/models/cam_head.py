@@ -136,10 +136,10 @@ def cam_record(against: str | None, size: tuple[int, int] | None = None) -> dict
     """What `artifact.json` says of the map: its (height, width), or why there is none.
 
     >>> cam_record("the backbone pools tokens, not a map")
-    {'kind': 'none', 'reason': 'the backbone pools tokens, not a map'}
+    {'kind': 'none', 'reason': 'the backbone pools tokens, not a map', 'height': 0, 'width': 0}
     """
     if size is None:
-        return {"kind": "none", "reason": against or "not computed"}
+        return {"kind": "none", "reason": against or "not computed", "height": 0, "width": 0}
     reason = "the head's exact Jacobian by the mean of the last map, times that map"
     return {"kind": "closed_form", "reason": reason, "height": size[0], "width": size[1]}
 

@@ -213,7 +213,7 @@ def answer(item: Item, m: Json, shown: Collection[str]) -> dict[str, Any]:
     >>> answer(Item("44", "funding", (), ("funding",)), {"files": {}, "person": {"funding": "none"}}, ())["state"]
     'reported'
     """
-    files, person = m.get("files") or {}, m.get("person") or {}
+    files, person = m["files"] or {}, m["person"] or {}
     places = []
     for place in item.places:
         key, _, words = place.partition(" ")
@@ -240,7 +240,7 @@ def coverage(m: Json, shown: Collection[str]) -> list[dict[str, Any]]:
 
 def view(m: Json, shown: Mapping[str, str]) -> dict[str, Any] | None:
     """What the page shows, only for a run's own test part; `shown`: titles of the sections that stand on it, by key."""
-    if m.get("files") is None:
+    if m["files"] is None:
         return None
     return {"lists": coverage(m, shown), "names": dict(shown)}
 

@@ -128,7 +128,7 @@ WORDS: Mapping[str, Callable[[Json], str]] = {
 
 def view(m: Json) -> dict[str, Any] | None:
     """What the page shows of the controls; nothing where none has been done."""
-    c = m.get("controls")
+    c = m["controls"]
     if not c:
         return None
     rows = [

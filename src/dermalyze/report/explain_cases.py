@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.artifact.artifact import Artifact
-from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.artifact.self_test import calibrator_of
+from dermalyze.calibration.multilabel import read_thresholds
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.data.masks import mask_at, mask_of_size
 from dermalyze.data.store import ImageStore
@@ -23,10 +26,12 @@ from dermalyze.explain.counterfactual import smallest_flip
 from dermalyze.explain.runner import Network
 from dermalyze.imaging import abcd
 from dermalyze.imaging.decode import Preprocessing, to_size
+from dermalyze.metrics.ranking import Floats
 from dermalyze.report.explain_grading import NAMES
 from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
 from dermalyze.scoring.features.retrieval import nearest_cases
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.base import hot, names_of
 
 Json = dict[str, Any]
 SHOWN_PX = 240
@@ -43,7 +48,7 @@ class Shown:
         image_id: of the run, or a number of a picture from elsewhere.
         image: upright, whole.
         mask: of the lesion, the same frame; None where it is not known.
-        label: its diagnosis, or None.
+        label: its diagnosis or labels, as the manifest holds them, or None.
         group: its lesion; None of a picture from elsewhere.
         part: of the split, or None.
         mm_per_px: width of a pixel, or None.
@@ -60,12 +65,11 @@ class Shown:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A run as it answers: network for maps, graph and calibrator for probabilities, and the verdict on its maps.
+    """A run as it answers: network for maps, graph with its calibration for probabilities, and the verdict on its maps.
 
     Attributes:
         network: in PyTorch.
-        artifact: its graph.
-        calibrator: of the recipe.
+        artifact: its graph, and the calibration.
         verdict: of `explain_judged.judge_network`; None where nothing was judged.
         metadata: image_id to encoded metadata (M,), or None.
         methods: those that are drawn.
@@ -73,17 +77,40 @@ class Judge:
 
     network: Network
     artifact: Artifact
-    calibrator: Calibrator
     verdict: Json | None
     metadata: Callable[[str], NDArray[np.float32] | None]
     methods: Sequence[str]
+
+    @cached_property
+    def calibrator(self) -> Callable[[Floats], Floats]:
+        """Logits to the probabilities that are served."""
+        return calibrator_of(self.network.task, self.artifact.record.calibration, len(self.network.classes))
+
+    @cached_property
+    def thresholds(self) -> Floats | None:
+        """(C,) from which probability on a label is called; None of classes."""
+        several = self.network.task.kind == "multilabel"
+        return read_thresholds(self.artifact.record.calibration, self.network.classes) if several else None
+
+    def call(self, probs_NC: Floats) -> NDArray[np.bool_]:
+        """(N, C) whether pictures are called so."""
+        return self.network.task.called(probs_NC, self.thresholds)
+
+    def asked(self, probs_C: Floats, there_C: NDArray[np.bool_] | None) -> list[int]:
+        """What maps are drawn of, the most probable first: the class that is called; or the labels that are called or there,
+        and where there are none the most probable."""
+        wanted_C = self.call(probs_C[None])[0]
+        if self.thresholds is not None and there_C is not None:
+            wanted_C = wanted_C | there_C
+        order = [int(c) for c in np.argsort(-probs_C, kind="stable")]
+        return [c for c in order if wanted_C[c]] or order[:1]
 
     def answer(self, shown: Shown) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Calibrated probabilities (C,) by the run's recipe, and the embedding (1, D)."""
         pixels = to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing))[None]
         known = self.known(shown)
         forward = self.artifact.knowing(None if known is None else known[None])
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels)
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels, self.network.task.pool)
         return self.calibrator(logits_BC.astype(np.float64))[0], embedding_BD
 
     def known(self, shown: Shown) -> NDArray[np.float32] | None:
@@ -118,39 +145,42 @@ def explain_case(
     image = to_size(shown.image, frame)
     mask = None if shown.mask is None else mask_at(shown.mask, frame)
     probs, embedding = first.answer(shown)
-    called = int(probs.argmax())
+    task, classes = first.network.task, first.network.classes
+    called_C = first.call(probs[None])[0]
+    there_C = None if shown.label is None else hot(task.targets([shown.label], classes), len(classes))[0]
     panels, drawn = [], [jpeg(image if mask is None else contoured(image, mask))]
     for number, judge in enumerate(judges):
-        theirs = (probs, called) if number == 0 else (answer := judge.answer(shown)[0], int(answer.argmax()))
+        theirs = probs if number == 0 else judge.answer(shown)[0]
         pixels = to_size(shown.image, judge.network.preprocessing)[None]
         same = judge.network.preprocessing == geometry  # else its own frame is drawn, without the outline
-        for method in judge.methods:
-            found = judge.network.maps(pixels, method, theirs[1], judge.known(shown))[0]
+        for method, c in product(judge.methods, judge.asked(theirs, there_C)):
+            found = judge.network.maps(pixels, method, c, judge.known(shown))[0]
             heat = heat_of(found, *image.shape[:2])
             over = overlay(image if same else to_size(shown.image, resized(judge.network.preprocessing, image)), heat)
             drawn.append(jpeg(over if mask is None or not same else contoured(over, mask)))
             note, warns = judge.note(method)
             empty = not bool((found > 0).any())
             panels.append({
-                "run": judge.network.name, "method": method, "name": NAMES[method], "class": judge.network.classes[theirs[1]],
-                "probability": float(theirs[0][theirs[1]]), "grade": note, "warns": warns, "empty": empty,
+                "run": judge.network.name, "method": method, "name": NAMES[method], "class": classes[c],
+                "probability": float(theirs[c]), "grade": note, "warns": warns, "empty": empty,
             })  # fmt: skip
     values: Json = {
         "image_id": shown.image_id,
         "part": shown.part,
-        "label": shown.label,
-        "called": first.network.classes[called],
-        "probability": float(probs[called]),
-        "probabilities": dict(zip(first.network.classes, map(float, probs), strict=True)),
+        "label": None if there_C is None else names_of(there_C, classes),
+        "called": names_of(called_C, classes),
+        "right": None if there_C is None else bool((called_C == there_C).all()),
+        "probabilities": dict(zip(classes, map(float, probs), strict=True)),
         "panels": panels,
         "words": words(shown),
         "flip": None,
         "similar": [],
     }
     pixels_HW3 = to_size(shown.image, geometry)
-    flip = smallest_flip(pixels_HW3, first.network.predictor(first.known(shown)))
+    plain = None if first.thresholds is None else first.calibrator  # thresholds are of calibrated probabilities
+    flip = smallest_flip(pixels_HW3, first.network.predictor(first.known(shown), plain), first.call)
     if flip is not None:
-        values["flip"] = {**flip.as_dict(), "becomes": first.network.classes[flip.becomes]}
+        values["flip"] = {**asdict(flip), "becomes": names_of(flip.becomes, classes), "calibrated": plain is not None}
         drawn.append(jpeg(boxed(image, (flip.top, flip.left, flip.bottom, flip.right))))
     thumbs = []
     if train is not None and train.embedding is not None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.metrics.classification import Scores
-from dermalyze.metrics.uncertainty import entropy
+from dermalyze.metrics.ranking import Floats
+from dermalyze.tasks.base import Task, names_of
 
 MOST_PAIRS = 4
 A_CLASS = 1
@@ -20,7 +20,10 @@ A_CLASS = 1
 
 
 def choose_sections(
-    scores: Scores,
+    task: Task,
+    there_NC: NDArray[np.bool_],
+    probs_NC: Floats,
+    called_NC: NDArray[np.bool_],
     ids: Sequence[str],
     groups_N: Sequence[str],
     classes: Sequence[str],
@@ -30,19 +33,28 @@ def choose_sections(
     """Sections of the gallery; a picture stands in the first that it belongs to, and of a lesion one picture.
 
     Args:
-        scores: labels and calibrated probabilities.
+        task: of the run.
+        there_NC: whether an image is of a class, or has a label.
+        probs_NC: calibrated probabilities.
+        called_NC: whether an image is called so.
         ids, groups_N: of each image.
         classes: names.
         among_N: those that may be shown.
         cases: pictures a section; a quarter of that, at least one, a confusion or class.
 
-    >>> scores = Scores(np.array([0, 1, 0]), np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]]))
-    >>> found = choose_sections(scores, list("abc"), list("xyz"), ["mel", "nv"], np.ones(3, bool), 1)
+    >>> from dermalyze.tasks.base import TASKS
+    >>> task, there = TASKS["multiclass"], np.array([[1, 0], [0, 1], [1, 0]], bool)
+    >>> probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+    >>> called = task.called(probs, None)
+    >>> found = choose_sections(task, there, probs, called, list("abc"), list("xyz"), ["mel", "nv"], np.ones(3, bool), 1)
     >>> [(section["title"], section["image_ids"]) for section in found]
     [('Worst mistakes', ['b']), ('Most uncertain', ['c']), ('Right and sure, by class', ['a'])]
     """
-    confidence, called, labels = scores.probs.max(axis=1), scores.predicted, scores.labels
-    wrong = called != labels
+    vain_NC, missed_NC = called_NC & ~there_NC, there_NC & ~called_NC
+    wrong = np.asarray((vain_NC | missed_NC).any(axis=1))
+    sure_of_vain = np.where(vain_NC, probs_NC, 0.0).max(axis=1)
+    sureness = np.where(vain_NC.any(axis=1), sure_of_vain, np.where(missed_NC, 1 - probs_NC, 0.0).max(axis=1))
+    mixed_up = [confusion(*rows, classes) for rows in zip(missed_NC, vain_NC, strict=True)]
     used_groups: set[str] = set()
 
     def take(rows: Iterable[int], most: int) -> list[int]:
@@ -59,16 +71,27 @@ def choose_sections(
         return sorted(map(int, np.flatnonzero(allowed_N)), key=lambda row: (-value_N[row], ids[row]))
 
     few = max(A_CLASS, cases // 4)
-    made = [("Worst mistakes", "Wrong answers that the model was surest of.", take(ordered(wrong, confidence), cases))]
-    pairs = Counter((int(a), int(b)) for a, b in zip(labels[wrong & among_N], called[wrong & among_N], strict=True))
-    for (label, answer), n in pairs.most_common(MOST_PAIRS):
-        rows = take(ordered(wrong & (labels == label) & (called == answer), confidence), few)
-        made.append((f"{classes[label]} called {classes[answer]}", f"{n} of the test images.", rows))
+    made = [("Worst mistakes", "Wrong answers that the model was surest of.", take(ordered(wrong, sureness), cases))]
+    for title, n in Counter(mixed_up[n] for n in np.flatnonzero(wrong & among_N)).most_common(MOST_PAIRS):
+        same = wrong & np.array([one == title for one in mixed_up])
+        made.append((title, f"{n} of the test images.", take(ordered(same, sureness), few)))
     made.append(
-        ("Most uncertain", "Largest entropy of the probabilities.", take(ordered(among_N, entropy(scores.probs)), cases))
+        ("Most uncertain", "Largest entropy of the probabilities.", take(ordered(among_N, task.doubt(probs_NC)), cases))
     )
     right: list[int] = []
     for c in range(len(classes)):
-        right += take(ordered(~wrong & (labels == c), confidence), few)
+        right += take(ordered(~wrong & there_NC[:, c], probs_NC[:, c]), few)
     made.append(("Right and sure, by class", "What the network answers best, one class after the other.", right))
     return [{"title": title, "says": says, "image_ids": [ids[row] for row in rows]} for title, says, rows in made if rows]
+
+
+def confusion(missed_C: NDArray[np.bool_], vain_C: NDArray[np.bool_], classes: Sequence[str]) -> str:
+    """What went wrong with one image, in words.
+
+    >>> confusion(np.array([True, False]), np.array([False, True]), ["mel", "nv"])
+    'mel called nv'
+    """
+    missed, vain = names_of(missed_C, classes), names_of(vain_C, classes)
+    if missed_C.any():
+        return f"{missed} called {vain}" if vain_C.any() else f"{missed} missed"
+    return f"{vain} called in vain"

@@ -90,7 +90,7 @@ def picture(figure: Figure) -> dict[str, Any]:
 def subtitle(m: Json) -> str:
     """What was measured on what."""
     part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
-    kind = "labels" if m.get("task") == "multilabel" else "classes"
+    kind = "labels" if m["task"] == "multilabel" else "classes"
     size = f"{m['n_images']:,} images of {m['n_groups']:,} groups, {len(m['classes'])} {kind}"
     return f"{part}: {size}; inference recipe {m['recipe']}."
 

@@ -75,7 +75,7 @@ def front_matter(m: Json) -> str:
 
 def body(m: Json) -> list[str]:
     """The card's text, line by line."""
-    person = m.get("person") or {}
+    person = m["person"] or {}
     leak = [f"**LEAK ACCEPTED, NOT A FAIR RESULT: {escaped(m['accepted_leak'])}**", ""] if m["accepted_leak"] else []
     return [
         f"# {escaped(m['model']['name'])}",
@@ -170,7 +170,7 @@ def silence(m: Json) -> list[str]:
 
 def controls(m: Json) -> list[str]:
     """What the controls found."""
-    found = (m.get("controls") or {"controls": {}})["controls"]
+    found = (m["controls"] or {"controls": {}})["controls"]
     lines = [f"- {TITLES[name]}: {control['verdict']}. {escaped(sentence(name, control))}" for name, control in found.items()]
     return ["## Is it real?", "", *lines, ""] if lines else []
 

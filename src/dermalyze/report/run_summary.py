@@ -81,6 +81,7 @@ def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | 
         "title": f"{spec.name}: {what}",
         "set": p.meta["set"],
         "recipe": p.meta["recipe"],
+        "task": p.meta["task"],
         "accepted_leak": leak,
         "about": about(run, spec, p),
         "known_biases": biases(run),

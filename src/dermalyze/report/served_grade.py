@@ -82,8 +82,8 @@ def with_grade(run: Run, values: Mapping[str, Any]) -> Json:
         run: whose `explain` stored it, or did not.
         values: the content of `artifact.json`.
     """
-    bare = {key: value for key, value in values.items() if key not in ("cam_grade", "graded_scores_sha256")}
-    if (values.get("cam") or {}).get("kind") != "closed_form":
+    bare = {**values, "cam_grade": None, "graded_scores_sha256": None}
+    if values["cam"]["kind"] != "closed_form":
         return bare
     stored = _stored(run, values["files"][WEIGHTS_NAME], Preprocessing.from_dict(values["preprocessing"]))
     if stored is None:

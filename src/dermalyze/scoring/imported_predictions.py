@@ -71,8 +71,8 @@ class Given:
     def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
         """Some of the rows as predictions to judge."""
         known = {
-            "classes": self.classes, "recipe": RECIPE, "scores": self.kind, "model_sha256": None, "accepted_leak": None,
-            "predictions_file_sha256": self.sha256,
+            "classes": self.classes, "recipe": RECIPE, "task": "multiclass", "scores": self.kind, "model_sha256": None,
+            "accepted_leak": None, "predictions_file_sha256": self.sha256,
         }  # fmt: skip
         return Predictions(
             [self.ids[i] for i in rows], group, labels, self.logits()[rows].astype(np.float32), None, {**known, **meta}

@@ -77,7 +77,7 @@ def read_beyond(run: Run, p: Predictions) -> Beyond | None:
     if not path.exists():
         return None
     known = read_json(path)
-    table: dict[str, Any] = known.get("ood") or {"scores": {}, "missing": {}, "choice": ""}
+    table: dict[str, Any] = known["ood"]
     detectors = {}
     if p.embedding is not None:
         for kind, one in table["scores"].items():

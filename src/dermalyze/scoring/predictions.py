@@ -16,10 +16,8 @@ from dermalyze.tasks.base import TASKS, Task
 
 # Shapes: N images, S passes, C classes, D width of the embedding.
 
-FORMAT_VERSION = 2
-LABELS_VERSION = 3  # several labels an image
-READ_VERSIONS = (1, FORMAT_VERSION, LABELS_VERSION)  # 1 had no samples
-META_KEYS = ("classes", "set", "recipe")
+FORMAT_VERSION = 4
+META_KEYS = ("classes", "set", "recipe", "task")
 _FORMAT_KEY, _META_KEY = b"dermalyze.predictions", b"dermalyze.meta"
 
 
@@ -33,15 +31,15 @@ class Predictions:
         labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`; of task multilabel (N, C) zeros and ones.
         logits: (N, C) float32, finite; their softmax is the probability, of task multilabel their sigmoid.
         embedding: (N, D) float32, finite, or None.
-        meta: JSON values; at least `classes` (list of names), `set` and `recipe`; also `model_sha256`,
-            `manifest_sha256` and `accepted_leak` (a reason, or None); `task` where that is not multiclass.
+        meta: JSON values; at least `classes` (list of names), `set`, `recipe` and `task`; also `model_sha256`,
+            `manifest_sha256` and `accepted_leak` (a reason, or None).
         samples: (N, S, C) float32, finite: logits of each of the S passes whose mean probability the answer is, or None
             where there was one pass, or nothing is known of them.
 
     Raises:
         ModelError: lengths differ, a logit is NaN or infinite, a label is outside the classes, an id is given twice.
 
-    >>> meta = {"classes": ["mel", "nv"], "set": "test", "recipe": "plain"}
+    >>> meta = {"classes": ["mel", "nv"], "set": "test", "recipe": "plain", "task": "multiclass"}
     >>> one = Predictions(["a"], ["L1"], np.array([1]), np.zeros((1, 2)), None, meta)
     >>> one.classes, len(one), one.probs()
     (['mel', 'nv'], 1, array([[0.5, 0.5]]))
@@ -75,7 +73,7 @@ class Predictions:
     @property
     def task(self) -> Task:
         """What the labels are."""
-        return TASKS[self.meta.get("task", "multiclass")]
+        return TASKS[self.meta["task"]]
 
     def probs(self) -> npt.NDArray[np.float64]:
         """(N, C) probabilities in float64: the softmax of the logits, each row summing to 1; of labels the sigmoid."""
@@ -97,11 +95,10 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    several = predictions.labels.ndim == 2
     columns = {
         "image_id": pa.array(predictions.ids, pa.string()),
         "group": pa.array(predictions.groups, pa.string()),
-        "label": _rows(predictions.labels) if several else pa.array(predictions.labels, pa.int64()),
+        "label": _rows(predictions.labels) if predictions.labels.ndim == 2 else pa.array(predictions.labels, pa.int64()),
         "logits": _rows(predictions.logits),
     }
     if predictions.embedding is not None:
@@ -110,8 +107,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         n, s, c = predictions.samples.shape
         columns["samples"] = pa.FixedSizeListArray.from_arrays(_rows(predictions.samples.reshape(n * s, c)), s)
     meta = json.dumps(predictions.meta, sort_keys=True, allow_nan=False)
-    version = str(LABELS_VERSION if several else FORMAT_VERSION)
-    table = pa.table(columns).replace_schema_metadata({_FORMAT_KEY: version.encode(), _META_KEY: meta.encode()})
+    version = str(FORMAT_VERSION).encode()
+    table = pa.table(columns).replace_schema_metadata({_FORMAT_KEY: version, _META_KEY: meta.encode()})
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -120,7 +117,7 @@ def read_predictions(path: Path) -> Predictions:
     """Read and check one file.
 
     Raises:
-        ModelError: damaged, not a file of predictions, NaN or infinite logits, labels outside the classes.
+        ModelError: damaged, not a file of predictions, of another format, NaN or infinite logits, labels outside the classes.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -134,9 +131,8 @@ def read_predictions(path: Path) -> Predictions:
         raise ModelError(f"{path.name}: not a file of predictions (its header is missing); {remedy}") from None
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name}: damaged or not a Parquet file: {type(error).__name__}; {remedy}") from error
-    if version not in READ_VERSIONS:
-        read = ", ".join(map(str, READ_VERSIONS))
-        raise ModelError(f"{path.name}: format version {version}; this dermalyze reads {read}; {remedy}")
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{path.name}: format version {version}; this dermalyze reads {FORMAT_VERSION}; {remedy}")
     missing = [name for name in ("image_id", "group", "label", "logits") if name not in table.column_names]
     if missing or not isinstance(meta, dict):
         raise ModelError(f"{path.name}: columns {missing} or the header's meta are missing; {remedy}")
@@ -144,7 +140,7 @@ def read_predictions(path: Path) -> Predictions:
         return Predictions(
             ids=_texts(table["image_id"]),
             groups=_texts(table["group"]),
-            labels=_label_rows(table["label"]) if version == LABELS_VERSION else _whole_numbers(table["label"]),
+            labels=_label_rows(table["label"]) if meta.get("task") == "multilabel" else _whole_numbers(table["label"]),
             logits=_matrix(table["logits"]),
             embedding=_matrix(table["embedding"]) if "embedding" in table.column_names else None,
             meta=meta,
@@ -166,7 +162,7 @@ def _check(p: Predictions) -> None:
     named = isinstance(classes, list) and len(classes) >= 2 and all(isinstance(name, str) for name in classes)
     if not named or len(set(classes)) != len(classes):
         raise ModelError(f"predictions: classes {classes!r} must be two or more different names")
-    if p.meta.get("task", "multiclass") not in TASKS:
+    if p.meta["task"] not in TASKS:
         raise ModelError(f"predictions: task {p.meta['task']!r} is not one of {', '.join(TASKS)}")
     n = len(p.ids)
     if p.logits.shape != (n, len(classes)):

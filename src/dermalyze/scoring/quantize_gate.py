@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dermalyze.artifact import self_test as reference
 from dermalyze.artifact.artifact import (
     GRAPH_NAME,
+    NOTHING_YET,
     OOD_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
@@ -271,16 +272,20 @@ def _limit(artifact: Artifact, small: Predictions) -> dict[str, Any] | None:
 
 def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibration: dict[str, Any]) -> dict[str, Any]:
     """The full artifact's record, as the small one's."""
-    kept = {key: value for key, value in values.items() if not key.startswith("evaluat")}
-    kept |= {"cam_grade": None, "graded_scores_sha256": None}
     precision = {"kind": "int8", "method": method, "of_model_sha256": values["files"][GRAPH_NAME]}
     made = {
-        **kept,
+        **values,
+        **{key: value for key, value in NOTHING_YET.items() if key not in ("calibration_files", "looks")},
         "model": {**values["model"], "precision": precision},
         "files": {**values["files"], GRAPH_NAME: sha256_bytes(data)},
         "parity": {"against": "the fp32 graph, on half of the calibration part", **gate.as_dict()},
-        "cam": {"kind": "none", "reason": "the graph of eight bits gives no map; explain with the fp32 export"},
+        "cam": {
+            "kind": "none",
+            "height": 0,
+            "width": 0,
+            "reason": "the graph of eight bits gives no map; explain with the fp32 export",
+        },
         "calibration": calibration,
     }
-    parse_record(json_bytes({**made, "reference": None}))
+    parse_record(json_bytes(made))
     return made

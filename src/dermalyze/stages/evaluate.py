@@ -73,7 +73,7 @@ class EvaluateResult:
         lines = [f"{m['title']}: {m['n_images']} images of {m['n_groups']} groups, recipe {m['recipe']}"]
         if m["accepted_leak"]:
             lines.append(f"LEAK ACCEPTED, NOT A FAIR RESULT: {m['accepted_leak']}")
-        for name, estimate in (label_report.headline if m.get("task") == "multilabel" else headline)(m):
+        for name, estimate in (label_report.headline if m["task"] == "multilabel" else headline)(m):
             lines.append(f"{name:<26} {value_text(estimate)}  {interval_or_note(estimate)}".rstrip())
         return [*lines, f"intervals: {100 * m['level']:g} %, over groups", f"report: {self.page}", m["disclaimer"]]
 
@@ -157,7 +157,7 @@ def evaluate(
         **facts(run, spec, own=True),
         **judge(judged),
         "validation": validation_values(run, spec, p, judged.calibrator),
-        "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
+        "split": {key: certificate[key] for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
         "provenance": provenance(run, spec, p, path),
     }
@@ -180,11 +180,10 @@ def _evaluate_labels(run: Run, spec: ExperimentSpec, accept_leak: str | None) ->
     certificate = run.certificate()
     metrics = {
         **head(run, spec, "test part", p, leak),
-        "task": spec.task.kind,
         "about": label_report.about(run, spec, p),
         **facts(run, spec, own=True),
         **label_report.judge(judged),
-        "split": {key: certificate.get(key) for key in ("passed", "seed", "counts", "used_for", "checks")},
+        "split": {key: certificate[key] for key in ("passed", "seed", "counts", "used_for", "checks")},
         "provenance": provenance(run, spec, p, path),
     }
     return EvaluateResult(metrics, tuple(label_report.write_report(run.report_dir, metrics, judged)))
@@ -244,6 +243,7 @@ def _evaluate_external(
             "classes": artifact.classes,
             "set": external.name,
             "recipe": recipe,
+            "task": artifact.record.task,
             "model_sha256": artifact.model_sha256,
             "scores_sha256": artifact.record.scores_sha256,
             "manifest_sha256": run.manifest_hash(),
@@ -312,6 +312,7 @@ def _evaluate_given(
         "title": f"{spec.name}: predictions of {given.name}",
         "set": p.meta["set"],
         "recipe": p.meta["recipe"],
+        "task": p.meta["task"],
         "accepted_leak": leak,
         "about": {
             "sentences": [

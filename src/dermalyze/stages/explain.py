@@ -27,19 +27,18 @@ from dermalyze.data.masks import mask_at, read_mask
 from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore, ReadError
-from dermalyze.errors import DataError, UsageError, nearest
+from dermalyze.errors import DataError, ModelError, UsageError, nearest
 from dermalyze.explain.faithfulness import Mask
 from dermalyze.explain.runner import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
 from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode
 from dermalyze.imaging.image import ImageError
-from dermalyze.report.collect import read_calibration
-from dermalyze.report.evaluation_data import scores_of
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
 from dermalyze.report.explain_grading import judge_network, rim_sentences, table_lines, trust
 from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
 from dermalyze.report.served_grade import grade_line, keep_grade
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import hot
 
 MOST_OWN = 60
 """Pictures that are named or lie in a folder; more make a page that no browser likes."""
@@ -112,9 +111,10 @@ def explain(
         run.probe_write()
         networks = [Network.open(one) for one in runs]
         for network in networks[1:]:
-            if network.classes != networks[0].classes:
+            mine, theirs = ((one.task.kind, one.classes) for one in (networks[0], network))
+            if theirs != mine:
                 raise UsageError(
-                    f"--compare {network.name}: has classes {network.classes}, {run.root.name} {networks[0].classes}; "
+                    f"--compare {network.name}: has task and classes {theirs}, {run.root.name} {mine}; "
                     "compare runs of the same classes"
                 )
         frame, parts = read_division(run)
@@ -127,6 +127,12 @@ def explain(
         interval = {"resamples": spec.evaluate.resamples, "level": spec.evaluate.level, "seed": spec.evaluate.seed}
         verdicts, judges = [], []
         for one, network in zip(runs, networks, strict=True):
+            artifact = open_export(one, one.config().inference.recipe, threads=spec.train.threads)
+            if one is run and p.meta["scores_sha256"] != artifact.record.scores_sha256:
+                again = f"run again: dermalyze probe {run.root}"
+                raise ModelError(f"{run.root.name}: the stored predictions are not of the exported model; {again}")
+            if artifact.record.calibration is None:
+                say(f"{one.root.name}: not calibrated; probabilities are plain until: dermalyze calibrate {one.root}")
             pixels = world.pixels(network, lesions if count else test.iloc[:1])
             first = next(iter(pixels.values()))
             known = network.metadata_of(frame)
@@ -139,11 +145,9 @@ def explain(
                 verdict = judged(run, network, world.sample(network, lesions, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
-            artifact = open_export(one, one.config().inference.recipe, threads=spec.train.threads)
-            stored = read_predictions(one.require(one.predictions_path("test", one.config().inference.recipe), "probe"))
-            judges.append(Judge(network, artifact, read_calibration(one, stored)[0], verdict, known, shown))
+            judges.append(Judge(network, artifact, verdict, known, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
-        scores = scores_of(p, judges[0].calibrator)
+        task, probs = networks[0].task, judges[0].calibrator(p.logits.astype(np.float64))
         sections = (
             [
                 {
@@ -153,7 +157,9 @@ def explain(
                 }
             ]
             if asked is not None
-            else choose_sections(scores, p.ids, p.groups, p.classes, keep, cases)
+            else choose_sections(
+                task, hot(p.labels, len(p.classes)), probs, judges[0].call(probs), p.ids, p.groups, p.classes, keep, cases
+            )
         )
         ids = [image_id for section in sections for image_id in section["image_ids"]]
         todo = asked if asked is not None else [world.shown(image_id) for image_id in ids]
@@ -167,12 +173,16 @@ def explain(
             "title": f"{spec.name}: where the network looks",
             "subtitle": f"{', '.join(one.root.name for one in runs)}; {len(values)} pictures explained.",
             "runs": [one.root.name for one in runs],
+            "task": task.kind,
             "recipe": spec.inference.recipe,
             "level": spec.evaluate.level,
             "accepted_leak": judges[0].artifact.record.accepted_leak,
             "sample": sample,
             "networks": verdicts,
             "served_grade": grade.model_dump() if grade is not None else None,
+            "thresholds": None
+            if (least := judges[0].thresholds) is None
+            else dict(zip(p.classes, least.tolist(), strict=True)),
             "sections": sections,
             "cases": values,
             "disclaimer": DISCLAIMER,

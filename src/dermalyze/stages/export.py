@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import (
     GRAPH_NAME,
+    NOTHING_YET,
     OOD_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
@@ -29,7 +30,7 @@ from dermalyze.artifact.self_test import answers
 from dermalyze.audit.quality_reference import training_looks
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, sha256_file
+from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
@@ -115,7 +116,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         second, height, width = isinstance(network, DeployedPair), preprocessing.height, preprocessing.width
         parameters = sum(parameter.numel() for parameter in network.parameters())
         say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
-        encoder = Encoder.from_dict(best["metadata"]) if best.get("metadata") is not None else None
+        encoder = Encoder.from_dict(best["metadata"]) if best["metadata"] is not None else None
         metadata_width = encoder.width if encoder is not None else 0
         against = reason_against(classifier)
         cam_size = None if against is not None else map_size(classifier, height, width)
@@ -132,8 +133,9 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         parity = measure_parity(network, graph, height, width, task)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        values = make_record(run, spec, best, encoder, hashes, parity) | {"looks": training_looks(run, spec)}
-        record, more = with_calibration(run, {**values, "cam": cam_record(against, cam_size)})
+        values = make_record(run, spec, best, encoder, hashes, parity)
+        values |= {"cam": cam_record(against, cam_size), "looks": training_looks(run, spec)}
+        record, more = with_calibration(run, values)
         blank = np.array(encoder.blank, np.float32) if encoder is not None else None
         record["reference"] = reference_answers(graph, blank, record)
         record, evaluation = earlier_evaluation(run.artifact_dir, with_grade(run, record))
@@ -159,7 +161,7 @@ def deployable(run: Run) -> tuple[Deployed, Classifier, dict[str, Any]]:
         )
     preprocessing = Preprocessing.from_dict(best["preprocessing"])
     answering = classifier if reason_against(classifier) is not None else ClosedForm(classifier)
-    kind = DeployedPair if best["model"].get("second") is not None else Deployed
+    kind = DeployedPair if best["model"]["second"] is not None else Deployed
     return kind(answering, preprocessing.mean, preprocessing.std).eval(), classifier, best
 
 
@@ -171,7 +173,7 @@ def reference_answers(graph: Graph, blank_M: NDArray[np.float32] | None, record:
         return graph.run(pixels, None if blank_M is None else np.tile(blank_M, (len(images_BHW3), 1)))
 
     size = {edge: record["preprocessing"][edge] for edge in ("height", "width")}
-    task = TASKS[record.get("task", "multiclass")]
+    task = TASKS[record["task"]]
     return answers(forward, record["recipe"], record["calibration"], classes=graph.classes, task=task, **size)
 
 
@@ -185,35 +187,35 @@ def make_record(
 ) -> dict[str, Any]:
     """The content of `artifact.json`: no time, no path, so that the same checkpoint gives the same bytes."""
     model = dict(best["model"])
-    if model.get("weights"):
+    if model["weights"] is not None:
         model["weights"] = Path(model["weights"]).name
     return {
         "schema_version": 1,
         "name": spec.name,
         "created_from": {
             "manifest_sha256": best["manifest_sha256"],
-            "config_sha256": best.get("config_sha256") or sha256_file(run.config_path),
+            "config_sha256": best["config_sha256"],
             "weights_sha256": best["weights_sha256"],
-            "seed": best.get("seed", spec.seed),
+            "seed": best["seed"],
         },
         "classes": [{"name": name, "description": describe(name)} for name in best["classes"]],
         "preprocessing": best["preprocessing"],
         "model": model,
         "recipe": spec.inference.recipe,
-        **({"task": spec.task.kind} if spec.task.kind != "multiclass" else {}),
-        **({"metadata": {"encoder": encoder.as_dict(), "blank": encoder.blank.tolist()}} if encoder is not None else {}),
-        **({"second": SecondRecord().model_dump()} if model.get("second") is not None else {}),
+        "task": spec.task.kind,
+        "metadata": {"encoder": encoder.as_dict(), "blank": encoder.blank.tolist()} if encoder is not None else None,
+        "second": SecondRecord().model_dump() if model["second"] is not None else None,
         "training": {
             "source": spec.data.source.kind,
-            "images": run.certificate().get("counts", {}),
-            **{key: best.get(key) for key in ("epoch", "metric", "value")},
-            **({"late_fusion": best["late_fusion"]} if best.get("late_fusion") else {}),
+            "images": run.certificate()["counts"],
+            **{key: best[key] for key in ("epoch", "metric", "value", "late_fusion")},
         },
-        "accepted_leak": best.get("accepted_leak"),
+        "accepted_leak": best["accepted_leak"],
         "disclaimer": DISCLAIMER,
         "licence_note": LICENCE_NOTE,
         "files": hashes,
         "parity": parity,
+        **NOTHING_YET,
     }
 
 
@@ -222,7 +224,7 @@ def with_calibration(run: Run, record: dict[str, Any]) -> tuple[dict[str, Any], 
     path = run.calibration_path(record["recipe"])
     known = read_json(path) if path.exists() else {}
     if known.get("scores_sha256") != parse_record(json.dumps(record).encode()).scores_sha256:
-        return {**record, "calibration": None, "calibration_files": {}}, {}
+        return record, {}
     calibration = known["calibration"]
     ood = calibration.get("ood") or {}
     files = {OOD_NAME: ood["sha256"]} if ood.get("sha256") else {}

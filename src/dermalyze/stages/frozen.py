@@ -238,7 +238,8 @@ def store(
             continue
         ids = found.frame.loc[found.frame["part"] == part, "image_id"].astype(str).tolist()
         meta = {
-            "classes": classes, "set": part, "recipe": "given", "scores": "probabilities", "accepted_leak": leak,
+            "classes": classes, "set": part, "recipe": "given", "task": "multiclass", "scores": "probabilities",
+            "accepted_leak": leak,
             "model": f"{FROZEN_NAMES[kind]} ({chosen.setting} = {chosen.value:g}) on {found.what}",
             "model_sha256": found.meta.get("model_sha256") or found.meta.get("weights_sha256"),
             "manifest_sha256": run.manifest_hash(),

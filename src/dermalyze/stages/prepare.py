@@ -54,14 +54,14 @@ class PrepareResult:
         s = self.summary
         per_class = ", ".join(f"{name} {n}" for name, n in s["class_counts"].items())
         said = [f"{s['images']} usable images: {per_class}"]
-        if "without_label" in s:
+        if s["task"] == "multilabel":
             said.append(f"{s['without_label']} images have no label; one may have several")
         if s["lesions"] is not None:
             images = ", ".join(f"{n} with {k}" for k, n in s["images_per_lesion"].items())
             said.append(f"{s['lesions']} lesions by number of images: {images}")
         if s["quarantined"]["images"]:
             said.append(f"{s['quarantined']['images']} images quarantined: {_pairs(s['quarantined']['by_reason'])}")
-        said += lines_of(s.get("second"))
+        said += lines_of(s["second"])
         said += [
             f"{pair['sources'][0]} and {pair['sources'][1]} share {pair['pictures']} identical pictures; each stays in one part"
             for pair in s["shared_pictures"]
@@ -278,19 +278,19 @@ def _summary(
     extra = [name for name in frame.columns if name not in OWN_NAMES]
     return {
         "schema_version": VERSION,
-        **({"task": task.kind} if task.kind != "multiclass" else {}),
+        "task": task.kind,
         "source": kind,
         "classes": list(classes),
         "rows": len(frame),
         "images": len(good),
-        **({} if task.kind == "multiclass" else {"without_label": int((good["label"] == NO_LABEL).sum())}),
+        "without_label": int((good["label"] == NO_LABEL).sum()),
         "class_counts": counts,
         "class_lesions": None if by_lesion is None else {name: int((by_lesion[name] > 0).sum()) for name in classes},
         "lesions": int(lesions.nunique()) if len(lesions) else None,
         "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
         "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,
         "shared_pictures": _shared_pictures(good) if kind == "merged" else [],
-        **summary_of(good),
+        "second": summary_of(good),
         "patients": int(good["patient_id"].nunique()) if good["patient_id"].notna().any() else None,
         "missing": {name: int(good[name].isna().sum()) for name in (*_ASKED, *extra)},
         "user_columns": extra,
@@ -324,8 +324,16 @@ def _fingerprint(listing: Listing, labels: Sequence[str], classes: Sequence[str]
     """SHA-256 of all that the manifest depends on, without opening an image: rows, settings, each file's size and stamp."""
     stamps = {entry.path: (entry.size, entry.stamp) for entry in listing.files}
     rows = [
-        (row.image_id, label, row.path, stamps.get(row.path or ""), sorted(row.known.items()), sorted(row.extra.items()))
-        + (() if row.second is None else (row.second, stamps.get(row.second)))
+        (
+            row.image_id,
+            label,
+            row.path,
+            stamps.get(row.path or ""),
+            sorted(row.known.items()),
+            sorted(row.extra.items()),
+            row.second,
+            stamps.get(row.second or ""),
+        )
         for row, label in zip(listing.rows, labels, strict=True)
     ]
     settings = spec.data.model_dump(mode="json", exclude={"workers", "path"})

@@ -218,7 +218,7 @@ def scores_meta(run: Run, artifact: Artifact, recipe: str) -> dict[str, Any]:
     return {
         "classes": artifact.classes,
         "recipe": recipe,
-        **({"task": artifact.record.task} if artifact.record.task != "multiclass" else {}),
+        "task": artifact.record.task,
         "model_sha256": artifact.model_sha256,
         "scores_sha256": artifact.record.scores_sha256,
         "manifest_sha256": run.manifest_hash(),
@@ -276,7 +276,7 @@ def run_part(
         total: images of all parts, to say what that costs after the first batch; 0: say nothing.
         advance: is told how many images are done.
     """
-    task = TASKS[meta.get("task", "multiclass")]
+    task = TASKS[meta["task"]]
     ids = frame["image_id"].astype(str).tolist()
     samples: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []

@@ -250,7 +250,7 @@ class Training:
             self.loader.close()
         write_json(self.run.history_path, columns(state["history"]))
         best = state["best"]
-        if (late := read_json(self.run.best_record_path).get("late_fusion")) is not None:
+        if (late := read_json(self.run.best_record_path)["late_fusion"]) is not None:
             say(
                 f"late fusion: metadata count with weight {late['strength']:g}; log loss of the validation part "
                 f"{late['val_log_loss']:.4f}, by images alone {late['val_log_loss_image_alone']:.4f}"

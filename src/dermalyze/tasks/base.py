@@ -20,6 +20,7 @@ from dermalyze.metrics.activation import sigmoid, softmax
 from dermalyze.metrics.classification import measure
 from dermalyze.metrics.multilabel import measure_labels
 from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.early_stopping import LABEL_MONITORS, MONITORS
 
 NO_LABEL, SEPARATOR = "(none)", "|"
@@ -78,6 +79,20 @@ def _index(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
     return index
 
 
+def hot(targets: Ints, classes: int) -> NDArray[np.bool_]:
+    """(N, C) whether an image is of a class, or has a label, from what `Task.targets` gave."""
+    return targets.astype(bool) if targets.ndim == 2 else targets[:, None] == np.arange(classes)
+
+
+def names_of(there_C: NDArray[np.bool_], classes: Sequence[str]) -> str:
+    """The class of one image, or its labels, as the manifest holds them.
+
+    >>> names_of(np.array([True, False, True]), ["bar", "disc", "frame"])
+    'bar|frame'
+    """
+    return joined([name for name, there in zip(classes, there_C, strict=True) if there])
+
+
 def pool_labels(samples_NSC: Samples) -> Samples:
     """One answer from several passes: the logits of the mean of their probabilities, label by label.
 
@@ -103,6 +118,8 @@ class Task:
         pool: logits (N, S, C) of several passes to (N, C).
         measure: targets and probabilities (N, C) to the metrics of a validation part, None where one is undefined.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
+        called: probabilities (N, C) and thresholds (C,) of labels (None: 0.5) to (N, C) whether an image is called so.
+        doubt: probabilities (N, C) to their entropy (N,).
     """
 
     kind: str
@@ -111,6 +128,8 @@ class Task:
     pool: Callable[[Samples], Samples]
     measure: Callable[[Ints, Floats], dict[str, float | None]]
     monitors: Mapping[str, int]
+    called: Callable[[Floats, Floats | None], NDArray[np.bool_]]
+    doubt: Callable[[Floats], Floats]
 
 
 TASKS: dict[str, Task] = {
@@ -121,6 +140,8 @@ TASKS: dict[str, Task] = {
         pool,
         measure,
         MONITORS,
+        lambda probs_NC, _: hot(probs_NC.argmax(axis=1), probs_NC.shape[1]),
+        entropy,
     ),
     "multilabel": Task(
         "multilabel",
@@ -129,5 +150,7 @@ TASKS: dict[str, Task] = {
         pool_labels,
         measure_labels,
         LABEL_MONITORS,
+        lambda probs_NC, thresholds_C: np.asarray(probs_NC >= (0.5 if thresholds_C is None else thresholds_C)),
+        lambda probs_NC: np.asarray(entropy(np.stack([probs_NC, 1 - probs_NC], axis=-1)).sum(axis=-1)),
     ),
 }

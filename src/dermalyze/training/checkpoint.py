@@ -108,7 +108,7 @@ def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
     try:
         spec = TypeAdapter(ModelSpec).validate_python(record["model"])
         classes, expected, _ = list(record["classes"]), str(record["weights_sha256"]), dict(record["preprocessing"])
-        encoder = Encoder.from_dict(record["metadata"]) if record.get("metadata") is not None else None
+        encoder = Encoder.from_dict(record["metadata"]) if record["metadata"] is not None else None
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise ModelError(f"best.json: not a checkpoint record ({type(error).__name__}); train again") from error
     model = build_classifier(spec, len(classes), load_weights=False, encoder=encoder)
@@ -187,12 +187,12 @@ def require_same(run: Run, record: dict[str, Any], identity: dict[str, Any], con
         if record.get(name) != identity[name]:
             then, now = str(record.get(name))[:12], str(identity[name])[:12]
             raise ModelError(f"{run.root.name}: the checkpoint was made with another {what} ({then}, here {now}); {other}")
-    if record.get("config_sha256") == identity["config_sha256"]:
+    if record["config_sha256"] == identity["config_sha256"]:
         return
-    changed = differences(record.get("config", {}), config)
+    changed = differences(record["config"], config)
     telling = [key for key in changed if key not in HARMLESS_KEYS]
     if telling:
-        values = ", ".join(f"{key} {_value(record.get('config', {}), key)} -> {_value(config, key)}" for key in telling)
+        values = ", ".join(f"{key} {_value(record['config'], key)} -> {_value(config, key)}" for key in telling)
         raise ModelError(f"{run.root.name}: the checkpoint was made with another configuration ({values}); {other}")
     if changed:
         say(f"{', '.join(changed)} changed since the checkpoint; the result stays the same")

@@ -69,7 +69,7 @@ class Known:
             model: as it gave the logits.
             rows, logits_NC, labels: of the validation part, images alone.
         """
-        about = {"metadata": self.encoder.as_dict()} if self.encoder is not None else {}
+        about = {"metadata": self.encoder.as_dict() if self.encoder is not None else None, "late_fusion": None}
         if self.expert is None or not isinstance(model.head, Late):
             yield about
             return

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
+from dermalyze.artifact.artifact import GRAPH_NAME, NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
 from dermalyze.calibration.recipes import pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
@@ -288,6 +288,7 @@ def together(stored: Sequence[Predictions], artifact: Artifact) -> Predictions:
         "classes": artifact.classes,
         "set": first.meta["set"],
         "recipe": artifact.recipe,
+        "task": artifact.record.task,
         "model_sha256": artifact.model_sha256,
         "scores_sha256": artifact.record.scores_sha256,
         "manifest_sha256": first.meta["manifest_sha256"],
@@ -318,15 +319,16 @@ def make_record(
             "ensemble": [{"seed": r.created_from.get("seed"), "scores_sha256": r.scores_sha256, **r.model} for r in records]
         },
         "recipe": records[0].recipe,
-        **({"metadata": records[0].metadata.model_dump()} if records[0].metadata is not None else {}),
-        **({"second": records[0].second.model_dump()} if records[0].second is not None else {}),
+        "task": records[0].task,
+        "metadata": records[0].metadata.model_dump() if records[0].metadata is not None else None,
+        "second": records[0].second.model_dump() if records[0].second is not None else None,
         "training": {"source": spec.data.source.kind, "images": records[0].training.get("images"), "members": len(records)},
         "accepted_leak": "; ".join(leaks) or None,
         "disclaimer": DISCLAIMER,
         "licence_note": LICENCE_NOTE,
         "files": hashes,
         "parity": parity,
-        "calibration": None,
+        **NOTHING_YET,
     }
 
 

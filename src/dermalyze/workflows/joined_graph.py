@@ -92,7 +92,8 @@ def cam_shape_of(artifacts: Sequence[Artifact]) -> tuple[int, int] | None:
 def joined_cam(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """What the ensemble's record says of a class-activation map: the mean of the members' maps where each has one."""
     if (shape := cam_shape_of(artifacts)) is None:
-        return {"kind": "none", "reason": "not every member has a class-activation map of the same size"}
+        reason = "not every member has a class-activation map of the same size"
+        return {"kind": "none", "reason": reason, "height": 0, "width": 0}
     return {"kind": "closed_form", "reason": "mean of the members' maps", "height": shape[0], "width": shape[1]}
 
 

@@ -293,3 +293,14 @@ def test_rehashed_damage_is_still_refused(make_artifact: Any) -> None:
     (folder / "model.onnx").write_bytes(b"\x80\x04.")
     rehash(folder)
     assert "a pickle" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "key", ["task", "metadata", "second", "cam", "calibration", "reference", "evaluation_files", "cam_grade"]
+)
+def test_every_key_is_expected(make_artifact: Any, key: str) -> None:
+    folder = make_artifact()
+    record = json.loads((folder / "artifact.json").read_text())
+    del record[key]
+    (folder / "artifact.json").write_text(json.dumps(record))
+    assert refusal(folder).startswith(f"artifact.json: {key}: Field required; ")

@@ -32,7 +32,7 @@ def frame() -> pd.DataFrame:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = Run(tmp_path)
-    run.summary_path.write_text(json.dumps({"classes": ["mel", "nv"]}))
+    run.summary_path.write_text(json.dumps({"classes": ["mel", "nv"], "task": "multiclass"}))
     return run
 
 

@@ -30,7 +30,9 @@ def judged(seed=0, patients=40, classes=CLASSES, **columns):
     ids = [f"i{k}" for k in range(len(lesion))]
     patient = [f"P{p}" for p in lesion_of_patient[lesion]]
     rows = pd.DataFrame({"lesion_id": [f"L{k}" for k in lesion], "patient_id": patient, **columns}, index=ids)
-    p = Predictions(ids, patient, labels, logits, None, {"classes": list(classes), "set": "test", "recipe": "plain"})
+    p = Predictions(
+        ids, patient, labels, logits, None, {"classes": list(classes), "set": "test", "task": "multiclass", "recipe": "plain"}
+    )
     return Judged(p, EvaluateSpec(resamples=100), Calibrator("none", {}), rows=rows)
 
 

@@ -20,7 +20,7 @@ def predictions(n, seed, part):
     generator = np.random.default_rng(seed)
     labels = generator.integers(3, size=n)
     logits = generator.normal(size=(n, 3)) + 1.5 * np.eye(3)[labels]
-    meta = {"classes": CLASSES, "set": part, "recipe": "plain"}
+    meta = {"classes": CLASSES, "set": part, "task": "multiclass", "recipe": "plain"}
     return Predictions([f"{part}{k}" for k in range(n)], [f"{part}-g{k}" for k in range(n)], labels, logits, None, meta)
 
 

@@ -20,7 +20,7 @@ CLASSES = ["mel", "nv", "vasc"]
 
 def judged(labels, logits, groups=None, classes=CLASSES):
     n = len(labels)
-    meta = {"classes": classes, "set": "test", "recipe": "plain"}
+    meta = {"classes": classes, "set": "test", "task": "multiclass", "recipe": "plain"}
     p = Predictions(
         [f"i{k}" for k in range(n)], groups or [f"g{k}" for k in range(n)], np.array(labels), np.array(logits), None, meta
     )

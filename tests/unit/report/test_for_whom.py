@@ -45,7 +45,12 @@ def predictions(rows, name="test", seed=0, shifted=0.0, bias=0.0):
     embedding = rng.normal(shifted, 1, (len(rows), 4))
     groups = [f"patient-{seed}-{k // 2}" for k in range(len(rows))]
     return Predictions(
-        list(rows.index), groups, labels, logits, embedding, {"classes": CLASSES, "set": name, "recipe": "plain"}
+        list(rows.index),
+        groups,
+        labels,
+        logits,
+        embedding,
+        {"classes": CLASSES, "set": name, "task": "multiclass", "recipe": "plain"},
     )
 
 
@@ -58,7 +63,8 @@ def judged(n=240, seed=1, **changes):
 
 def report(j):
     m = {
-        "title": "t", "set": j.p.meta["set"], "recipe": "plain", "accepted_leak": None, "about": None, **judge(j),
+        "title": "t", "set": j.p.meta["set"], "recipe": "plain", "task": "multiclass", "accepted_leak": None,
+        "about": None, "controls": None, "person": None, "files": None, **judge(j),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip

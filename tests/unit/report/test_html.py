@@ -37,12 +37,12 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     labels = generator.integers(len(classes), size=n) if labels is None else np.asarray(labels, dtype=int)
     n = len(labels)
     logits = generator.normal(size=(n, len(classes))) + 2 * np.eye(len(classes))[labels]
-    meta = {"classes": list(classes), "set": "test", "recipe": "plain"}
+    meta = {"classes": list(classes), "set": "test", "task": "multiclass", "recipe": "plain"}
     p = Predictions([f"secret-{k}" for k in range(n)], [f"patient-{k // 2}" for k in range(n)], labels, logits, None, meta)
     fitted = FITTED if calibrator is WARM else None
     judged = Judged(p, EvaluateSpec(resamples=100), calibrator, fitted, p if reference else None)
     m = {
-        "title": title, "set": "test", "recipe": "plain", "accepted_leak": leak, "about": None,
+        "title": title, "set": "test", "recipe": "plain", "task": "multiclass", "accepted_leak": leak, "about": None,
         "model": None, "files": None, "controls": None, "person": None,
         **judge(judged),
         "validation": None, "split": None, "external": None, "known_biases": [],

@@ -22,7 +22,7 @@ def site(n: int, share: float, *, sharp: float, seed: int, name: str = "site") -
     labels = (rng.random(n) > share).astype(np.int64)
     evidence = rng.normal(np.where(labels == 0, 1.0, -1.0), 1.0)  # its log odds are 2 * evidence at even shares
     logits = sharp * np.stack([evidence, -evidence], axis=1)
-    meta = {"classes": CLASSES, "set": name, "recipe": "plain"}
+    meta = {"classes": CLASSES, "set": name, "task": "multiclass", "recipe": "plain"}
     return Predictions([f"{name}{i}" for i in range(n)], [f"g{i}" for i in range(n)], labels, logits, None, meta)
 
 

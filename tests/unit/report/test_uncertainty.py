@@ -28,7 +28,7 @@ def made(recipe, passes, n=80, classes=3, seed=0, noise=1.0, skill=1.5, **meta):
     named = [f"c{k}" for k in range(classes)]
     return Predictions(
         [f"i{k}" for k in range(n)], [f"g{k // 2}" for k in range(n)], labels, pool(samples), None,
-        {"classes": named, "set": "test", "recipe": recipe, **meta}, samples if passes > 1 else None,
+        {"classes": named, "set": "test", "task": "multiclass", "recipe": recipe, **meta}, samples if passes > 1 else None,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dermalyze.errors import ModelError
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 
-META = {"classes": ["mel", "nv", "vasc"], "set": "test", "recipe": "plain", "accepted_leak": None}
+META = {"classes": ["mel", "nv", "vasc"], "set": "test", "recipe": "plain", "task": "multiclass", "accepted_leak": None}
 
 
 def some(n=5, width=4, seed=0, **changes):
@@ -57,15 +57,14 @@ def test_passes_come_back_as_they_were(tmp_path_factory, n, s, seed):
     assert some(n).sample_probs() is None
 
 
-def test_a_file_of_the_first_version_is_read(tmp_path):
-    write_predictions(tmp_path / "new", some())
-    table = pq.read_table(tmp_path / "new")
-    first = table.replace_schema_metadata({**table.schema.metadata, b"dermalyze.predictions": b"1"})
-    pq.write_table(first, tmp_path / "first")
-    assert read_predictions(tmp_path / "first").samples is None
-    pq.write_table(first.replace_schema_metadata({**first.schema.metadata, b"dermalyze.predictions": b"4"}), tmp_path / "later")
-    with pytest.raises(ModelError, match="reads 1, 2, 3"):
-        read_predictions(tmp_path / "later")
+@pytest.mark.parametrize("version", ["1", "2", "3", "5"])
+def test_another_format_is_refused(tmp_path, version):
+    path = tmp_path / "a.parquet"
+    write_predictions(path, some())
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"dermalyze.predictions": version.encode()}), path)
+    with pytest.raises(ModelError, match=f"a.parquet: format version {version}; this dermalyze reads 4; run probe again"):
+        read_predictions(path)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +107,8 @@ def test_probabilities_sum_to_one_whatever_the_logits():
         ({"groups": ["g"]}, "the numbers must be equal"),
         ({"ids": ["a", "a", "b", "c", "d"]}, "1 image ids are given more than once"),
         ({"meta": {"classes": ["mel", "nv", "vasc"]}}, "meta lacks"),
+        ({"meta": {key: value for key, value in META.items() if key != "task"}}, r"meta lacks \['task'\]"),
+        ({"meta": {**META, "task": "ranking"}}, "task 'ranking' is not one of multiclass, multilabel"),
         ({"meta": {**META, "classes": ["mel", "mel", "nv"]}}, "different names"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import parse_record
+from dermalyze.artifact.artifact import NOTHING_YET, parse_record
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run, read_json
@@ -66,7 +66,8 @@ class World:
             "schema_version": 1, "name": "fake", "created_from": {"weights_sha256": weights}, "model": {}, "recipe": "plain",
             "classes": [{"name": name, "description": ""} for name in ("a", "b")], "preprocessing": {"height": 8, "width": 8},
             "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "", "parity": {},
-            "files": dict.fromkeys(("model.onnx", "model.safetensors"), weights),
+            "files": dict.fromkeys(("model.onnx", "model.safetensors"), weights), "task": "multiclass", "metadata": None,
+            "second": None, "cam": {"kind": "none", "reason": "fake", "height": 0, "width": 0}, **NOTHING_YET,
         }  # fmt: skip
         write_json(run.artifact_record_path, record)
 
@@ -74,6 +75,7 @@ class World:
         meta = {
             "classes": ["a", "b"],
             "recipe": "plain",
+            "task": "multiclass",
             "scores_sha256": parse_record(run.artifact_record_path.read_bytes()).scores_sha256,
         }
         for part in ("train", "val", "test"):

@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_run(root: Path, *, finished: bool = True, **train: Any) -> Run:
     """What the steps leave, in small."""
     run = Run.create(root, build_experiment({"name": root.name, "model": {"backbone": "tiny_cnn"}, "train": train}))
-    write_json(run.summary_path, {"images": 3, "classes": ["a", "b"]})
+    write_json(run.summary_path, {"images": 3, "classes": ["a", "b"], "task": "multiclass"})
     write_manifest(run, pd.DataFrame({"image_id": ["1", "2"], "sha256": ["x" * 64, "y" * 64], "label": ["a", "b"]}))
     for step in (4, 8):
         tensors, record = run.state_paths(step)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dermalyze.scoring.features.neighbors import cosine_distances, nearest_groups
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.base import hot, names_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Neighbour:
     Attributes:
         image_id: the user's key.
         group: its lesion, or patient.
-        label: its diagnosis.
+        label: its diagnosis, or its labels as the manifest holds them.
         distance: cosine distance of the features, 0 (alike) to 2.
     """
 
@@ -35,5 +36,6 @@ def nearest_cases(p: Predictions, query_1D: NDArray[np.float32], k: int, *, with
     assert p.embedding is not None
     ((_, far_1N),) = cosine_distances(query_1D, p.embedding)
     nearest = nearest_groups(far_1N[0], p.groups, k + len(without))
-    cases = (Neighbour(p.ids[i], p.groups[i], p.classes[p.labels[i]], float(far_1N[0, i])) for i in nearest)
+    there_NC = hot(p.labels, len(p.classes))
+    cases = (Neighbour(p.ids[i], p.groups[i], names_of(there_NC[i], p.classes), float(far_1N[0, i])) for i in nearest)
     return tuple(one for one in cases if one.group not in without)[:k]

@@ -122,7 +122,7 @@ def _answers(artifact: Artifact) -> Check:
     """The reference pictures, asked again."""
     name, record = "reference answers", artifact.record
     if record.reference is None:
-        return Check(name, None, "none recorded (exported by an older version); export it again to have some")
+        return Check(name, None, "none recorded; export it again to have some")
     size = (artifact.preprocessing["height"], artifact.preprocessing["width"])
     try:
         task = TASKS[record.task]
@@ -141,8 +141,6 @@ def _answers(artifact: Artifact) -> Check:
 
 def _map_of(artifact: Artifact) -> str:
     cam = artifact.record.cam
-    if cam is None:
-        return "none (exported by an older version)"
     return f"{cam.height} x {cam.width} places; {artifact.cam_grade.words}" if cam.kind != "none" else f"none: {cam.reason}"
 
 

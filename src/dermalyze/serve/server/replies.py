@@ -233,7 +233,7 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
         "classes": [entry.model_dump() for entry in artifact.record.classes],
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
         "metadata": metadata,
-        "cam": artifact.record.cam.kind if artifact.record.cam is not None else "none",
+        "cam": artifact.record.cam.kind,
         "headline": _headline(artifact.metrics),
         "disclaimer": DISCLAIMER,
         "licence_note": artifact.record.licence_note,

@@ -222,7 +222,9 @@ def test_a_grade_of_another_model_is_refused(folder: Path) -> None:
 
 
 def test_a_model_without_a_map_refuses_before_the_first_image(make_artifact: Any, tmp_path: Path) -> None:
-    folder = make_artifact("without", cam={"kind": "none", "reason": "the head takes the map, not its mean"})
+    folder = make_artifact(
+        "without", cam={"kind": "none", "reason": "the head takes the map, not its mean", "height": 0, "width": 0}
+    )
     with pytest.raises(ModelError, match="takes the map, not its mean"):
         predict(folder, ["no-such.jpg"], explain=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
