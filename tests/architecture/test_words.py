@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,8 +84,9 @@ def texts() -> Iterator[tuple[str, str]]:
     for path in SOURCE.rglob("*.py"):
         yield str(path.relative_to(ROOT)), literals(path)
     for path in SOURCE.rglob("*.html.jinja"):
-        text = re.sub(r"<style>.*?</style>|\{%.*?%\}|\{\{.*?\}\}|<[^>]*>", " ", path.read_text(encoding="utf-8"), flags=re.S)
-        yield str(path.relative_to(ROOT)), text
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"<style>.*?</style>|\{% block style %\}.*?\{% endblock %\}", " ", text, flags=re.S)
+        yield str(path.relative_to(ROOT)), re.sub(r"\{%.*?%\}|\{\{.*?\}\}|<[^>]*>", " ", text, flags=re.S)
     script = SOURCE / "serve" / "web" / "texts.js"
     strings = re.findall(r'"([^"\n]+)"|`([^`]+)`', script.read_text(encoding="utf-8"))
     yield str(script.relative_to(ROOT)), "\n".join(text for pair in strings for text in pair if " " in text)
@@ -148,6 +150,5 @@ if __name__ == "__main__":
     before = sum(listed().values()) if LEFT.exists() else 0
     rows = sorted(left().items())
     LEFT.write_text("".join(f"{key}: {number}\n" for key, number in rows), encoding="utf-8")
-    print(
-        f"{before} before, {sum(number for _, number in rows)} left in {len({key.partition(': ')[0] for key, _ in rows})} files"
-    )  # noqa: T201
+    files = len({key.partition(": ")[0] for key, _ in rows})
+    sys.stdout.write(f"{before} before, {sum(number for _, number in rows)} left in {files} files\n")
