@@ -1,4 +1,4 @@
-"""The how-to page: its differences fit the sources, and what they add works."""
+"""The how-to pages that add a component: their differences fit the sources, and what they add works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = re.split(r"^## ", (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8"), flags=re.M)[1:]
+PAGES = sorted((ROOT / "docs" / "how-to").glob("add-*.md"))
+
+
+def test_there_are_pages() -> None:
+    assert len(PAGES) >= 3
 
 
 def apply(difference: str, root: Path) -> Path:
@@ -30,12 +34,13 @@ def apply(difference: str, root: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda text: text.splitlines()[0])
-def test_applied_and_run(section: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_applied_and_run(page: Path, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    changed = {apply(block, tmp_path) for block in re.findall(r"^```diff\n(.*?)^```", section, flags=re.M | re.S)}
+    changed = {apply(block, tmp_path) for block in re.findall(r"^```diff\n(.*?)^```", text, flags=re.M | re.S)}
     assert 1 <= len(changed) <= 2
-    (script,) = re.findall(r"^```python then\n(.*?)^```", section, flags=re.M | re.S)
+    (script,) = re.findall(r"^```python then\n(.*?)^```", text, flags=re.M | re.S)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     check = f"import dermalyze; assert dermalyze.__file__.startswith({str(tmp_path)!r})\n{script}"
     done = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=False)

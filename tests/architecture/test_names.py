@@ -12,7 +12,7 @@ import pytest
 from dermalyze.models.backbones import check_name
 from dermalyze.models.names import known_name
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "names.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "names.md").read_text(encoding="utf-8")
 ROWS = [line.split(" | ")[1].strip() for line in PAGE.splitlines() if line.startswith("| `") or " | `dermalyze." in line]
 NAMES = sorted(set(re.findall(r"`(dermalyze(?:\.\w+)+)`", PAGE)))
 

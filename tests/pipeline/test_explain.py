@@ -113,8 +113,8 @@ def test_named_pictures_and_foreign_ones(run_of: tuple[Run, Any], tmp_path: Path
     assert values["cases"][1]["label"] is None
     page = run.gallery_path.read_text()
     assert "DOE_JOHN" not in page + run.explanations_path.read_text()
-    assert "of the train part: the network was made with it" in page
-    assert "The maps were not judged" in page
+    assert "from the train split, which was used to build the network" in page
+    assert "The maps were not graded" in page
     assert {panel["grade"] for case in values["cases"] for panel in case["panels"]} == {"not graded"}
 
 

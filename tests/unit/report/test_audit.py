@@ -103,7 +103,7 @@ def test_nothing_found():
     page = audit_page(
         {"images": 0, "quarantined": 0, "summary": dict.fromkeys(("refuse", "warn", "info"), 0), "findings": []}, [], None, {}
     )
-    assert "Nothing was found." in page
+    assert "No findings." in page
 
 
 def test_tables_of_whatever_a_result_holds():

@@ -127,10 +127,10 @@ def test_referral_is_that_of_the_served_rule_where_it_refers_anything():
     for sex, one in sexes.items():
         inside = (j.rows["sex"] == sex).to_numpy()
         assert one["values"]["referred"]["value"] == pytest.approx((confidence < np.median(confidence))[inside].mean())
-    assert "by the rule that is served" in report(served)[1]
+    assert "by the served decision rule" in report(served)[1]
     answers_all = for_whom.build(judged(beyond=Beyond(Rule(), table, {}, {})))["for_whom"]
     assert (answers_all["by_rule"], answers_all["coverage"]) == (False, 0.9)
-    assert "by the rule that is served" not in report(judged())[1]
+    assert "by the served decision rule" not in report(judged())[1]
 
 
 def test_bands_of_age_begin_where_they_say():

@@ -187,8 +187,8 @@ def test_silence_has_its_table_and_its_figure(tmp_path):
 def test_without_a_calibration_part_there_are_no_thresholds(tmp_path):
     m, page = written(tmp_path, reference=False)
     assert m["selective"]["coverages"] == []
-    assert "asked to answer" not in read(page)[0]
-    assert "AUROC, right above wrong answers" in read(page)[0]
+    assert "target coverage" not in read(page)[0]
+    assert "AUROC, correct against wrong" in read(page)[0]
 
 
 def test_no_two_sections_give_the_same_entry():

@@ -77,7 +77,7 @@ def test_page_tells_split_biases_hashes_and_what_it_is_not(judged):
     run, spec = judged(COUNTS, ids="ISIC_003{:04}")
     result = evaluate(run, spec)
     page = result.page.read_text()
-    assert "Certified: nothing crosses the parts." in page
+    assert "Certified: nothing crosses the splits." in page
     assert "few dark skins" in page
     assert run.manifest_hash() in page
     assert DISCLAIMER in page

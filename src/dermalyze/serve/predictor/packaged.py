@@ -10,7 +10,7 @@ from dermalyze.artifact.artifact import RECORD_NAME
 FOLDER = Path(__file__).parents[1] / "small"
 TOLD = (
     "answered by the small model of the package, for dermoscopy and HAM10000's seven classes, to try things out "
-    "(docs/packaged-model.md); for another name its run or artifact first"
+    "(docs/reference/packaged-model.md); for another name its run or artifact first"
 )
 
 
