@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from dermalyze.stages.explain import explain
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
-    from dermalyze.stages.frozen import frozen
     from dermalyze.stages.init import init
-    from dermalyze.stages.map import draw_map as map
+    from dermalyze.stages.linear_probe import linear_probe
     from dermalyze.stages.plot import plot
+    from dermalyze.stages.plot_embeddings import plot_embeddings
     from dermalyze.stages.prepare import prepare
-    from dermalyze.stages.probe import probe
+    from dermalyze.stages.score import score
     from dermalyze.stages.similar import similar
     from dermalyze.stages.split import split
     from dermalyze.stages.train import train
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from dermalyze.workflows.controls import controls
     from dermalyze.workflows.doctor import doctor
     from dermalyze.workflows.ensemble import ensemble
-    from dermalyze.workflows.leak_bill import leak_bill
+    from dermalyze.workflows.leakage import leakage
     from dermalyze.workflows.models import models
     from dermalyze.workflows.pipeline import run_experiment as run
     from dermalyze.workflows.runs import runs
@@ -98,17 +98,17 @@ _SOURCES = {
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
     "fit_check": "stages.fit_check:fit_check",
-    "frozen": "stages.frozen:frozen",
     "import_weights": "models.import_weights:import_weights",
     "init": "stages.init:init",
-    "leak_bill": "workflows.leak_bill:leak_bill",
+    "leakage": "workflows.leakage:leakage",
+    "linear_probe": "stages.linear_probe:linear_probe",
     "load_experiment": "config.experiment:load_experiment",
-    "map": "stages.map:draw_map",
     "models": "workflows.models:models",
     "plot": "stages.plot:plot",
+    "plot_embeddings": "stages.plot_embeddings:plot_embeddings",
     "predict": "serve.predictor.answers:predict",
     "prepare": "stages.prepare:prepare",
-    "probe": "stages.probe:probe",
+    "score": "stages.score:score",
     "run": "workflows.pipeline:run_experiment",
     "runs": "workflows.runs:runs",
     "schema": "config.experiment:json_schema",
@@ -148,20 +148,20 @@ __all__ = [
     "export",
     "fetch",
     "fit_check",
-    "frozen",
     "import_weights",
     "init",
-    "leak_bill",
+    "leakage",
+    "linear_probe",
     "load_experiment",
-    "map",
     "models",
     "plot",
+    "plot_embeddings",
     "predict",
     "prepare",
-    "probe",
     "run",
     "runs",
     "schema",
+    "score",
     "serve_http",
     "similar",
     "split",

@@ -31,7 +31,7 @@ COMMANDS = {
     "split": "split",
     "train": "train",
     "export": "export",
-    "probe": "probe",
+    "score": "score",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
     "run": "run",
@@ -45,14 +45,14 @@ COMMANDS = {
     "fit-check": "fit_check",
     "ensemble": "ensemble",
     "compare": "compare",
-    "leak-bill": "leak_bill",
+    "leakage": "leakage",
     "controls": "controls",
     "bench": "bench",
     "embed": "embed",
-    "map": "map",
+    "plot-embeddings": "plot_embeddings",
     "similar": "similar",
     "explain": "explain",
-    "frozen": "frozen",
+    "linear-probe": "linear_probe",
     "advise": "advise",
     "models": "models",
     "runs": "runs",
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     app(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
 
 
-SEVERAL = ("--compare", "--data", "--foreign", "--images", "--metadata", "--methods", "--only", "--recipes", "--set")
+SEVERAL = ("--compare", "--data", "--ood", "--images", "--metadata", "--methods", "--only", "--recipes", "--set")
 """Options that take several values."""
 
 
@@ -104,8 +104,8 @@ def spread(words: list[str]) -> list[str]:
 
     >>> spread(["prepare", "RUN", "--data", "a.zip", "b.zip", "--json"])
     ['prepare', 'RUN', '--data', 'a.zip', '--data', 'b.zip', '--json']
-    >>> spread(["probe", "RUN", "--foreign", "films", "pages", "--corruptions", "3"])
-    ['probe', 'RUN', '--foreign', 'films', '--foreign', 'pages', '--corruptions', '3']
+    >>> spread(["score", "RUN", "--ood", "films", "pages", "--corruptions", "3"])
+    ['score', 'RUN', '--ood', 'films', '--ood', 'pages', '--corruptions', '3']
     >>> spread(["predict", "RUN", "--metadata", "age=55", "sex=male", "a.jpg"])
     ['predict', 'RUN', '--metadata', 'age=55', '--metadata', 'sex=male', 'a.jpg']
     >>> spread(["init", "--set", "seed=1", "train.epochs=2", "RUN"])
@@ -368,21 +368,21 @@ def export(
 
 
 @command(
-    "probe",
-    "dermalyze probe outputs/first",
-    "dermalyze probe outputs/first --recipes tta mc_dropout",
-    "dermalyze probe outputs/first --foreign chest_films pneumoniamnist.npz --corruptions 300",
-    "dermalyze probe outputs/first --model theirs.onnx --set preprocess.size=224",
+    "score",
+    "dermalyze score outputs/first",
+    "dermalyze score outputs/first --recipes tta mc_dropout",
+    "dermalyze score outputs/first --ood chest_films pneumoniamnist.npz --corruptions 300",
+    "dermalyze score outputs/first --model theirs.onnx --set preprocess.size=224",
 )
-def probe(
+def score(
     run: RunArgument,
     recipes: Annotated[
         list[str] | None,
         typer.Option("--recipes", metavar="NAME...", help="Further ones to compare: plain, flips, tta, mc_dropout."),
     ] = None,
     passes: Annotated[int, typer.Option("--passes", min=2, help="Of mc_dropout.")] = 20,
-    foreign: Annotated[
-        list[Path] | None, typer.Option("--foreign", metavar="FOLDER|NPZ...", help="Pictures that are no skin.")
+    ood: Annotated[
+        list[Path] | None, typer.Option("--ood", metavar="FOLDER|NPZ...", help="Out-of-distribution pictures.")
     ] = None,
     corruptions: Annotated[
         int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
@@ -394,8 +394,8 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Store the exported model's scores of every part."""
-    options = {"recipes": recipes, "passes": passes, "foreign": foreign or (), "corruptions": corruptions}
-    stage("probe", run, as_json, **options, model=model, sets=sets or ())
+    options = {"recipes": recipes, "passes": passes, "ood": ood or (), "corruptions": corruptions}
+    stage("score", run, as_json, **options, model=model, sets=sets or ())
 
 
 @command("calibrate", "dermalyze calibrate outputs/first", "dermalyze calibrate outputs/first --json")
@@ -704,18 +704,18 @@ def compare(
 
 
 @command(
-    "leak-bill",
-    "dermalyze leak-bill outputs/first",
-    "dermalyze leak-bill outputs/first --epochs 6 --set preprocess.size=[96,128]",
+    "leakage",
+    "dermalyze leakage outputs/first",
+    "dermalyze leakage outputs/first --epochs 6 --set preprocess.size=[96,128]",
 )
-def leak_bill(
+def leakage(
     run: RunArgument,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each of the two trainings.")] = 10,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train twice to show what a random split flatters."""
-    stage("leak-bill", run, as_json, epochs=epochs, sets=sets or ())
+    stage("leakage", run, as_json, epochs=epochs, sets=sets or ())
 
 
 @command(
@@ -778,12 +778,12 @@ def embed(
 
 
 @command(
-    "map",
-    "dermalyze map outputs/first",
-    "dermalyze map outputs/first --method pca --by error",
-    "dermalyze map outputs/first --features mobilenetv2_035 --by part",
+    "plot-embeddings",
+    "dermalyze plot-embeddings outputs/first",
+    "dermalyze plot-embeddings outputs/first --method pca --by error",
+    "dermalyze plot-embeddings outputs/first --features mobilenetv2_035 --by part",
 )
-def map_(
+def plot_embeddings(
     run: RunArgument,
     features: FeaturesOption = "own",
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="pca, tsne, or umap with its extra.")] = "tsne",
@@ -792,7 +792,7 @@ def map_(
     as_json: JsonOption = False,
 ) -> None:
     """Draw the features in two dimensions."""
-    stage("map", run, as_json, features=features, method=method, by=by, part=part)
+    stage("plot-embeddings", run, as_json, features=features, method=method, by=by, part=part)
 
 
 @command(
@@ -838,12 +838,16 @@ def explain_(
     stage("explain", run, as_json, **options, count=count, cases=cases)
 
 
-@command("frozen", "dermalyze frozen outputs/first", "dermalyze frozen outputs/first --features mobilenetv2_035 --json")
-def frozen(
+@command(
+    "linear-probe",
+    "dermalyze linear-probe outputs/first",
+    "dermalyze linear-probe outputs/first --features mobilenetv2_035 --json",
+)
+def linear_probe(
     run: RunArgument, features: FeaturesOption = "own", accept_leak: LeakOption = None, as_json: JsonOption = False
 ) -> None:
     """Judge simple classifiers on frozen features."""
-    stage("frozen", run, as_json, features=features, accept_leak=accept_leak)
+    stage("linear-probe", run, as_json, features=features, accept_leak=accept_leak)
 
 
 @command(

@@ -143,7 +143,7 @@ def test_step_by_step_gives_the_same_model(world: World) -> None:
 def test_steps_out_of_order_say_what_to_do(world: World) -> None:
     root = world.folder / "early"
     inside("init", root, "--config", "small.yaml", folder=world.folder).good()
-    for step in ("audit", "split", "train", "export", "probe", "evaluate", "plot", "fit-check"):
+    for step in ("audit", "split", "train", "export", "score", "evaluate", "plot", "fit-check"):
         done = inside(step, root, folder=world.folder)
         assert (done.code, done.out) == (2, b""), step
         assert done.err.count("\n") == 1
