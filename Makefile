@@ -15,7 +15,7 @@ PICTURE := import sys; from dermalyze import Run; from dermalyze.data.splitting 
 	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
 	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install browser demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench pictures clean
+.PHONY: help install reference browser demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make demo DATA=folder     the same on a HAM10000 folder, MINUTES=$(MINUTES) of training"
 	@echo "make test                 check, then every test that is not slow"
 	@echo "make check                ruff and mypy"
+	@echo "make reference            write docs/reference/cli.md and the stub of the public names again, from the table of commands"
 	@echo "make browser              Debian's Chromium for the tests of the web page, where there is none and it may be installed"
 	@echo "make test-random          the property tests with new random examples"
 	@echo "make test-slow            the slow tests"
@@ -59,6 +60,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: $(INSTALLED)
+	$(BIN)/python docs/generate.py
 
 # Debian's Chromium, for the tests of the web page. Where it is not and cannot be installed they are skipped, and say why.
 browser:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
 from dermalyze.artifact.artifact import Artifact, open_export
+from dermalyze.cli import app
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
@@ -241,7 +241,7 @@ def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch:
     synthesize(Path("data"), lesions=70, seed=7, size_px=(32, 32), difficulty=0.2, balance="even")
     Path("e.yaml").write_text(CONFIG)
     words = ["ensemble", "--config", "e.yaml", "--members", "2", "out"]
-    first = CliRunner().invoke(cli.app, words)
+    first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.stderr
     assert "2 networks, 2 of them to be trained, 1 epochs each" in first.stderr
     assert "for the other 1" in first.stderr
@@ -253,7 +253,7 @@ def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch:
     weights = [run.best_weights_path.read_bytes() for run in runs]
     assert weights[0] != weights[1]
     assert [part.root for part in parts_of(out)] == [run.root for run in runs], "runs clean knows them"
-    again = CliRunner().invoke(cli.app, words)
+    again = CliRunner().invoke(app, words)
     assert again.exit_code == 0, again.stderr
     assert "0 of them to be trained" in again.stderr
     assert [run.best_weights_path.read_bytes() for run in runs] == weights

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, UsageError
@@ -122,7 +122,7 @@ def test_mc_dropout_of_a_network_without_dropout_is_refused(new_world: Callable[
     with pytest.raises(ConfigError, match=r"set model\.head\.dropout above 0"):
         score(made.run, made.spec, recipes=["mc_dropout"])
     assert not made.run.predictions_dir.exists()
-    done = CliRunner().invoke(cli.app, ["score", str(made.run.root), "--recipes", "mc_dropout"])
+    done = CliRunner().invoke(app, ["score", str(made.run.root), "--recipes", "mc_dropout"])
     assert done.exit_code == 2
     assert "set model.head.dropout above 0" in done.stderr
 

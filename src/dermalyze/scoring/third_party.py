@@ -55,7 +55,7 @@ def open_graph(model: Path, *, classes: int, threads: int | None) -> ForeignGrap
     if model.suffix.lower() != ".onnx" or not model.is_file():
         raise UsageError(
             f"{model.name}: neither an ONNX file (.onnx) nor weights of a timm network (.safetensors); export the model to one "
-            "file (docs/cli.md says how)"
+            "file (docs/reference/cli.md says how)"
         )
     with resource_errors(model.name):
         data = model.read_bytes()

@@ -21,7 +21,7 @@ class TimmClassifier:
     """Answers as `dermalyze.artifact.third_party.ForeignGraph` does, for a graph that takes pixels and normalises them itself.
 
     Args:
-        path: a safetensors file of the whole network, classifier included, and its sidecar beside it (docs/cli.md).
+        path: a safetensors file of the whole network, classifier included, and its sidecar beside it (docs/reference/cli.md).
         classes: C.
         threads: CPU threads; None: one a core.
 
