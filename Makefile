@@ -15,7 +15,7 @@ IMAGE := import sys; from dermalyze import Run; from dermalyze.data.splitting im
 	from dermalyze.data.store import ImageStore; run = Run.open(sys.argv[1]); \
 	path = read_part(run, 'test')['path'].iloc[0]; sys.stdout.buffer.write(ImageStore.open(run.config().data).read(path))
 
-.PHONY: help install browser demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench images clean
+.PHONY: help install reference browser demo demo-synthetic demo-data check test test-random test-slow test-kill fuzz bench images clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make demo DATA=folder     the same on a HAM10000 folder, with MINUTES=$(MINUTES) of training"
 	@echo "make test                 run check, then every test that is not slow"
 	@echo "make check                run ruff and mypy"
+	@echo "make reference            write docs/reference/cli.md and the stub of the public names from the table of commands"
 	@echo "make browser              install Debian's Chromium for the tests of the web page, if it is missing"
 	@echo "make test-random          run the property tests with new random examples"
 	@echo "make test-slow            run the slow tests"
@@ -59,6 +60,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: $(INSTALLED)
+	$(BIN)/python docs/generate.py
 
 # Debian's Chromium, for the tests of the web page. Where it cannot be installed they are skipped, with the reason.
 browser:

@@ -1,6 +1,6 @@
 """The gate on real pictures: how often it refuses dermoscopy that it has not seen, and what it finds of pictures that are none.
 
-    .venv/bin/python benchmarks/gate.py RUN [--foreign FOLDER_OR_NPZ ...] [--write]
+    .venv/bin/python benchmarks/gate.py RUN [--ood FOLDER_OR_NPZ ...] [--write]
 
 RUN is a run on HAM10000. What a model of it would know is learned from its training part, as `export` does; `--write` keeps
 that as the looks of dermoscopy for models that do not say (src/dermalyze/imaging/dermoscopy.json).
@@ -34,7 +34,7 @@ from dermalyze.serve.predictor.gate import judge
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--foreign", type=Path, nargs="*", default=[])
+    parser.add_argument("--ood", type=Path, nargs="*", default=[])
     parser.add_argument("--images", type=int, default=1500, help="of the test part, at most")
     parser.add_argument("--network", type=int, default=64, help="shorter edge of the network's input, px")
     parser.add_argument("--write", action="store_true")
@@ -51,7 +51,7 @@ def main() -> None:
     pictures: dict[str, Iterator[Image.Image]] = {
         "HAM10000, test part": (decode(store.read(path), formats=PREPARE_FORMATS).image for path in tested)
     }
-    pictures |= {path.stem: foreign(path) for path in arguments.foreign}
+    pictures |= {path.stem: foreign(path) for path in arguments.ood}
     pictures |= {kind: made(kind) for kind in SYNTHETIC}
     print(f"{'pictures':22} {'n':>5} {'accept':>8} {'caution':>8} {'refer':>8}   of these by quality, by modality")
     for name, those in pictures.items():

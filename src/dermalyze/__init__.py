@@ -13,63 +13,14 @@ import os
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from dermalyze.cli.table import COMMANDS
 
 # Since 1.29 ONNX Runtime reports names and hashes of models to its maker, unless this is set before it is imported; the client
 # of the weights' hub reports too. From here nothing is reported to anybody; who wants it sets the variable to 0.
 for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "1")
-
-if TYPE_CHECKING:
-    from dermalyze.config.experiment import ExperimentSpec, load_experiment
-    from dermalyze.config.experiment import json_schema as schema
-    from dermalyze.core.run import Run
-    from dermalyze.data.fetch import fetch
-    from dermalyze.data.synthetic.synth import synthesize as synth
-    from dermalyze.errors import (
-        ConfigError,
-        DataError,
-        DermalyzeError,
-        InterruptedRunError,
-        LeakError,
-        MissingExtraError,
-        ModelError,
-        ResourceError,
-        UsageError,
-    )
-    from dermalyze.models.import_weights import import_weights
-    from dermalyze.serve.predictor.answers import predict
-    from dermalyze.serve.predictor.predictor import Predictor
-    from dermalyze.serve.predictor.verify import verify
-    from dermalyze.serve.server.server import serve_http
-    from dermalyze.stages.audit import audit
-    from dermalyze.stages.calibrate import calibrate
-    from dermalyze.stages.embed import embed
-    from dermalyze.stages.evaluate import evaluate
-    from dermalyze.stages.explain import explain
-    from dermalyze.stages.export import export
-    from dermalyze.stages.fit_check import fit_check
-    from dermalyze.stages.frozen import frozen
-    from dermalyze.stages.init import init
-    from dermalyze.stages.map import draw_map as map
-    from dermalyze.stages.plot import plot
-    from dermalyze.stages.prepare import prepare
-    from dermalyze.stages.probe import probe
-    from dermalyze.stages.similar import similar
-    from dermalyze.stages.split import split
-    from dermalyze.stages.train import train
-    from dermalyze.workflows.advise import advise
-    from dermalyze.workflows.bench import bench
-    from dermalyze.workflows.controls import controls
-    from dermalyze.workflows.doctor import doctor
-    from dermalyze.workflows.ensemble import ensemble
-    from dermalyze.workflows.leak_bill import leak_bill
-    from dermalyze.workflows.models import models
-    from dermalyze.workflows.pipeline import run_experiment as run
-    from dermalyze.workflows.runs import runs
-    from dermalyze.workflows.study import compare
-
-    __version__: str
 
 _SOURCES = {
     "ConfigError": "errors:ConfigError",
@@ -84,96 +35,12 @@ _SOURCES = {
     "ResourceError": "errors:ResourceError",
     "Run": "core.run:Run",
     "UsageError": "errors:UsageError",
-    "advise": "workflows.advise:advise",
-    "audit": "stages.audit:audit",
-    "bench": "workflows.bench:bench",
-    "calibrate": "stages.calibrate:calibrate",
-    "compare": "workflows.study:compare",
-    "controls": "workflows.controls:controls",
-    "doctor": "workflows.doctor:doctor",
-    "embed": "stages.embed:embed",
-    "ensemble": "workflows.ensemble:ensemble",
-    "evaluate": "stages.evaluate:evaluate",
-    "explain": "stages.explain:explain",
-    "export": "stages.export:export",
-    "fetch": "data.fetch:fetch",
-    "fit_check": "stages.fit_check:fit_check",
-    "frozen": "stages.frozen:frozen",
-    "import_weights": "models.import_weights:import_weights",
-    "init": "stages.init:init",
-    "leak_bill": "workflows.leak_bill:leak_bill",
     "load_experiment": "config.experiment:load_experiment",
-    "map": "stages.map:draw_map",
-    "models": "workflows.models:models",
-    "plot": "stages.plot:plot",
-    "predict": "serve.predictor.answers:predict",
-    "prepare": "stages.prepare:prepare",
-    "probe": "stages.probe:probe",
-    "run": "workflows.pipeline:run_experiment",
-    "runs": "workflows.runs:runs",
-    "schema": "config.experiment:json_schema",
-    "serve_http": "serve.server.server:serve_http",
-    "similar": "stages.similar:similar",
-    "split": "stages.split:split",
-    "synth": "data.synthetic.synth:synthesize",
-    "train": "stages.train:train",
-    "verify": "serve.predictor.verify:verify",
+    **{command.public: command.source for command in COMMANDS.values()},
 }
+"""Public names and where they are defined; type checkers read the same in `__init__.pyi`."""
 
-__all__ = [
-    "ConfigError",
-    "DataError",
-    "DermalyzeError",
-    "ExperimentSpec",
-    "InterruptedRunError",
-    "LeakError",
-    "MissingExtraError",
-    "ModelError",
-    "Predictor",
-    "ResourceError",
-    "Run",
-    "UsageError",
-    "__version__",
-    "advise",
-    "audit",
-    "bench",
-    "calibrate",
-    "compare",
-    "controls",
-    "doctor",
-    "embed",
-    "ensemble",
-    "evaluate",
-    "explain",
-    "export",
-    "fetch",
-    "fit_check",
-    "frozen",
-    "import_weights",
-    "init",
-    "leak_bill",
-    "load_experiment",
-    "map",
-    "models",
-    "plot",
-    "predict",
-    "prepare",
-    "probe",
-    "run",
-    "runs",
-    "schema",
-    "serve_http",
-    "similar",
-    "split",
-    "synth",
-    "train",
-    "verify",
-]
-
-
-def _public(name: str) -> Any:
-    module, attribute = _SOURCES[name].split(":")
-    return getattr(import_module(f"dermalyze.{module}"), attribute)
+__all__ = sorted([*_SOURCES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
@@ -183,7 +50,8 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("dermalyze")
     elif name in _SOURCES:
-        value = _public(name)
+        module, attribute = _SOURCES[name].split(":")
+        value = getattr(import_module(f"dermalyze.{module}"), attribute)
     else:
         raise AttributeError(f"module 'dermalyze' has no attribute '{name}'")
     globals()[name] = value
@@ -195,11 +63,11 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This module. Python binds a package that is imported to its parent; that must not hide the function of its name."""
+    """This module. Python binds a room that is imported to its parent; that must not hide the function of its name."""
 
-    audit = property(lambda _: _public("audit"), lambda _, package: None)
-    explain = property(lambda _: _public("explain"), lambda _, package: None)
-    models = property(lambda _: _public("models"), lambda _, package: None)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _SOURCES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

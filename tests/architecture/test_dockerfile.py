@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.serve.server.guard import OPEN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def last(step: str) -> str:
 def test_it_starts_what_the_command_line_takes() -> None:
     words = json.loads(last("ENTRYPOINT")) + json.loads(last("CMD"))
     assert words[0] == "dermalyze"
-    group = typer.main.get_group(cli.app)
+    group = typer.main.get_group(app)
     group.commands[words[1]].make_context(words[1], words[2:])
 
 

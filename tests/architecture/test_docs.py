@@ -5,19 +5,22 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 import dermalyze
-from dermalyze import cli
+from dermalyze.cli.program import program, spread
+from dermalyze.cli.table import COMMANDS
 from dermalyze.config.base import parse_yaml
 from dermalyze.config.experiment import build_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-GROUP = typer.main.get_group(cli.app)
+GROUP = program()
 
 
 def ident(path: Path) -> str:
@@ -44,7 +47,7 @@ def test_commands_parse(page: Path) -> None:
     for line in commands(page):
         words = shlex.split(re.split(r" [<>|] ", line)[0], comments=True)[1:]
         if not words[0].startswith("-"):
-            name, *rest = cli.spread(words)
+            name, *rest = spread(words)
             assert name in GROUP.commands, line
             GROUP.commands[name].make_context(name, rest)
 
@@ -52,7 +55,7 @@ def test_commands_parse(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=ident)
 def test_settings_are_valid(page: Path) -> None:
     for line in commands(page):
-        words = cli.spread(shlex.split(line, comments=True))
+        words = spread(shlex.split(line, comments=True))
         build_experiment({}, line, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
     for block in blocks(page, "yaml"):
         build_experiment(parse_yaml(block, page.name), page.name)
@@ -82,15 +85,35 @@ def test_make_targets_exist(page: Path) -> None:
         assert target in targets, f"{page.name}: make {target}"
 
 
-def test_every_command_has_its_line_on_the_command_page() -> None:
-    table = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    for name, function in cli.COMMANDS.items():
-        assert re.search(rf"^\| `dermalyze {name}\b.*`dermalyze\.{function}` \|$", table, flags=re.M), name
+def test_every_command_has_its_line_and_its_section_on_the_command_page() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^\| `dermalyze {name}\b.*`dermalyze\.{command.public}` \|$", page, flags=re.M), name
+        assert f"\n### {name}\n" in page
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    words = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", ["docs/reference/cli.md", "src/dermalyze/__init__.pyi"])
+def test_what_is_generated_and_differs_is_named(tmp_path: Path, file: str) -> None:
+    for name in ("docs/generate.py", "docs/reference/cli.md", "src/dermalyze/__init__.pyi"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / file).write_text((ROOT / file).read_text(encoding="utf-8").replace("linear_probe", "frozen"), encoding="utf-8")
+    words = [sys.executable, str(tmp_path / "docs" / "generate.py")]
+    refused = subprocess.run([*words, "--check"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr) == (1, f"out of date: {file}; run: make reference\n")
+    subprocess.run(words, check=True)
+    assert (tmp_path / file).read_bytes() == (ROOT / file).read_bytes()
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
     errors = [getattr(dermalyze, name) for name in dermalyze.__all__ if name.endswith("Error")]
     codes = {error.exit_code for error in errors} - {dermalyze.DermalyzeError.exit_code}
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", page, flags=re.M)}
     assert codes <= listed

@@ -1,4 +1,4 @@
-"""Runs with a checkpoint of random weights, ready to be exported, probed and damaged."""
+"""Runs with a checkpoint of random weights, ready to be exported, scored and damaged."""
 
 from __future__ import annotations
 

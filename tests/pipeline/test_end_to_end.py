@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
+from dermalyze.cli.program import spread
 from dermalyze.core.run import Run, read_json
 from dermalyze.workflows.pipeline import STEPS
 
@@ -61,7 +62,7 @@ def process(*words: str | Path, folder: Path, stdin: bytes | None = None) -> Don
 def inside(*words: str | Path, folder: Path) -> Done:
     """The command line in this process, which has PyTorch loaded already."""
     with contextlib.chdir(folder):
-        result = CliRunner().invoke(cli.app, cli.spread([str(word) for word in words]))
+        result = CliRunner().invoke(app, spread([str(word) for word in words]))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout_bytes, result.stderr)
@@ -143,7 +144,7 @@ def test_step_by_step_gives_the_same_model(world: World) -> None:
 def test_steps_out_of_order_say_what_to_do(world: World) -> None:
     root = world.folder / "early"
     inside("init", root, "--config", "small.yaml", folder=world.folder).good()
-    for step in ("audit", "split", "train", "export", "probe", "evaluate", "plot", "fit-check"):
+    for step in ("audit", "split", "train", "export", "score", "evaluate", "plot", "fit-check"):
         done = inside(step, root, folder=world.folder)
         assert (done.code, done.out) == (2, b""), step
         assert done.err.count("\n") == 1
@@ -159,12 +160,12 @@ def test_answers_for_files_and_standard_input(world: World) -> None:
     assert sum(good["probabilities"].values()) == pytest.approx(1, abs=1e-6)
     assert good["predicted_class"] == max(good["probabilities"], key=good["probabilities"].get)
     assert "error" in bad
-    assert image.name.encode() not in done.out
+    assert [good["file"], bad["file"]] == [str(image), "broken.jpg"]
     assert "1 of 2 images" in done.err
     piped = process("predict", "run/export", "-", "--json", folder=world.folder, stdin=image.read_bytes()).good()
     assert json.loads(piped.out)["probabilities"] == pytest.approx(good["probabilities"], abs=1e-6)
-    named = inside("predict", "run", image, "--names", "--format", "csv", folder=world.folder).good()
-    assert image.name.encode() in named.out
+    hidden = inside("predict", "run", image, "--no-names", "--format", "csv", folder=world.folder).good()
+    assert image.name.encode() not in hidden.out
 
 
 def test_no_answer_at_all_is_3(world: World) -> None:

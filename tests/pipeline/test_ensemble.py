@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
 from dermalyze.artifact.artifact import Artifact, open_export
+from dermalyze.cli import app
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_manifest
@@ -23,7 +23,7 @@ from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.export import export
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 from dermalyze.workflows.cleaning import parts_of
 from dermalyze.workflows.ensemble import EnsembleResult, assemble, ensemble
 
@@ -42,7 +42,7 @@ def reseeded(run: Run, root: Path, seed: int, save_checkpoint: Callable[..., Non
 
 def finish(run: Run, spec: ExperimentSpec) -> None:
     export(run, spec)
-    probe(run, spec)
+    score(run, spec)
 
 
 @pytest.fixture(scope="module", params=["plain", "flips"])
@@ -102,7 +102,7 @@ def test_it_is_a_run_like_any_other(joined: Any) -> None:
     out = Run.open(result.root)
     spec = out.config()
     assert calibrate(out, spec).recipe == spec.inference.recipe
-    assert sorted(probe(out, spec).skipped) == sorted(PARTS), "what the members gave is not measured again"
+    assert sorted(score(out, spec).skipped) == sorted(PARTS), "what the members gave is not measured again"
     m = read_json(out.evaluation_path)
     [row] = m["uncertainty"]["recipes"]
     assert (row["members"], row["passes"]) == (3, 3)
@@ -119,14 +119,14 @@ def test_it_is_a_run_like_any_other(joined: Any) -> None:
         assert str(runs[0].root.parent).encode() not in path.read_bytes()
 
 
-def test_further_views_of_an_ensemble_can_be_probed_but_no_dropout(joined: Any) -> None:
+def test_further_views_of_an_ensemble_can_be_scored_but_no_dropout(joined: Any) -> None:
     _, _, result = joined
     out = Run.open(result.root)
     spec = out.config()
-    [tta] = probe(out, spec, recipes=["tta"]).further
+    [tta] = score(out, spec, recipes=["tta"]).further
     assert tta.recipe == "tta"
     with pytest.raises(ModelError, match="needs the checkpoint"):
-        probe(out, spec, recipes=["mc_dropout"])
+        score(out, spec, recipes=["mc_dropout"])
 
 
 def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined: Any) -> None:
@@ -206,13 +206,13 @@ def test_members_of_other_data_split_or_settings_are_refused(
     views = reseeded(runs[0], tmp_path / "views", 50, save_checkpoint, inference=inference)
     with pytest.raises(ModelError, match=r"has another inference\.recipe than"):
         assemble([runs[0], views], tmp_path / "out")
-    unprobed = Run(Path(shutil.copytree(runs[1].root, tmp_path / "unprobed")))
-    unprobed.predictions_path("test", recipe).unlink()
-    with pytest.raises(UsageError, match="run first: dermalyze probe"):
-        assemble([runs[0], unprobed], tmp_path / "unfinished")
-    shutil.copy(runs[0].predictions_path("test", recipe), unprobed.predictions_path("test", recipe))
+    unscored = Run(Path(shutil.copytree(runs[1].root, tmp_path / "unscored")))
+    unscored.predictions_path("test", recipe).unlink()
+    with pytest.raises(UsageError, match="run first: dermalyze score"):
+        assemble([runs[0], unscored], tmp_path / "unfinished")
+    shutil.copy(runs[0].predictions_path("test", recipe), unscored.predictions_path("test", recipe))
     with pytest.raises(ModelError, match="not of its exported model"):
-        assemble([runs[0], unprobed], tmp_path / "unfinished")
+        assemble([runs[0], unscored], tmp_path / "unfinished")
     assert not (tmp_path / "out").exists()
 
 
@@ -241,7 +241,7 @@ def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch:
     synthesize(Path("data"), lesions=70, seed=7, size_px=(32, 32), difficulty=0.2, balance="even")
     Path("e.yaml").write_text(CONFIG)
     words = ["ensemble", "--config", "e.yaml", "--members", "2", "out"]
-    first = CliRunner().invoke(cli.app, words)
+    first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.stderr
     assert "2 networks, 2 of them to be trained, 1 epochs each" in first.stderr
     assert "for the other 1" in first.stderr
@@ -253,7 +253,7 @@ def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch:
     weights = [run.best_weights_path.read_bytes() for run in runs]
     assert weights[0] != weights[1]
     assert [part.root for part in parts_of(out)] == [run.root for run in runs], "runs clean knows them"
-    again = CliRunner().invoke(cli.app, words)
+    again = CliRunner().invoke(app, words)
     assert again.exit_code == 0, again.stderr
     assert "0 of them to be trained" in again.stderr
     assert [run.best_weights_path.read_bytes() for run in runs] == weights

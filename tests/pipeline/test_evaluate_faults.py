@@ -122,7 +122,7 @@ def test_nan_and_damaged_predictions_are_refused(judged):
     path.write_bytes(path.read_bytes()[:-100])
     refused(run, spec, ModelError, "damaged", 4)
     path.unlink()
-    refused(run, spec, UsageError, "run first: dermalyze probe", 2)
+    refused(run, spec, UsageError, "run first: dermalyze score", 2)
 
 
 def test_other_classes_are_refused(judged):
@@ -335,7 +335,7 @@ def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     assert by["camera"] == ["A0", "A1"]
     assert {one["name"] for one in m["shift"]["categories"]} == {"class", "age", "sex"}
     assert {"brightness", "red", "sharpness"} <= {one["name"] for one in m["shift"]["numbers"]}
-    assert m["shift"]["embedding"] is None, "nothing to compare with before probe"
+    assert m["shift"]["embedding"] is None, "nothing to compare with before score"
     page = found.page.read_text()
     assert "What recalibration here would gain" in page
     assert "How it differs from where the model was made" in page

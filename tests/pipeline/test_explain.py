@@ -28,24 +28,24 @@ from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.explain import explain
 from dermalyze.stages.export import export
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 
 
 @pytest.fixture(scope="module")
-def probed(plain_world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any]:
+def scored(plain_world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any]:
     """A run with stored predictions, and its experiment."""
     root = tmp_path_factory.mktemp("explained") / "run"
     shutil.copytree(plain_world.run.root, root)
     run = Run(root)
-    probe(run, plain_world.spec)
+    score(run, plain_world.spec)
     return run, plain_world.spec
 
 
 @pytest.fixture
-def run_of(probed: tuple[Run, Any], tmp_path: Path) -> tuple[Run, Any]:
+def run_of(scored: tuple[Run, Any], tmp_path: Path) -> tuple[Run, Any]:
     root = tmp_path / "run"
-    shutil.copytree(probed[0].root, root, dirs_exist_ok=True)
-    return Run(root), probed[1]
+    shutil.copytree(scored[0].root, root, dirs_exist_ok=True)
+    return Run(root), scored[1]
 
 
 def test_a_gallery_and_its_numbers(run_of: tuple[Run, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
     world = new_world(split={"fractions": {"train": 0.3, "val": 0.1, "cal": 0.1, "test": 0.5}})
     run, spec = world.run, world.spec
     export(run, spec)
-    probe(run, spec)
+    score(run, spec)
     ungraded = Predictor(run.root, threads=1)
     assert ungraded.predict(world.images[0], explain=True).cam_grade == UNGRADED
     found = explain(run, spec, count=50, cases=1)  # without closed_form: gradcam has its maps
@@ -161,8 +161,8 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
     assert Predictor(run.root, threads=1).artifact.sha256 == sha256, "and fewer lesions take nothing away"
 
 
-def test_the_exported_graph_gives_the_same_map(probed: tuple[Run, Any]) -> None:
-    run, spec = probed
+def test_the_exported_graph_gives_the_same_map(scored: tuple[Run, Any]) -> None:
+    run, spec = scored
     network, artifact = explaining.Network.open(run), open_export(run, spec.inference.recipe)
     p = network.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
@@ -178,7 +178,7 @@ def test_runs_side_by_side(run_of: tuple[Run, Any], tmp_path: Path, save_checkpo
     shutil.copytree(run.root, other.root)
     save_checkpoint(other, spec, seed=5)
     export(other, spec)
-    probe(other, spec)
+    score(other, spec)
     values = explain(run, spec, compare=[other.root], count=50, cases=1, methods=["gradcam"]).values
     assert [network["run"] for network in values["networks"]] == ["run", "other"]
     for case in values["cases"]:
@@ -203,9 +203,9 @@ def test_runs_side_by_side(run_of: tuple[Run, Any], tmp_path: Path, save_checkpo
     ],
 )
 def test_refusals(
-    probed: tuple[Run, Any], tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+    scored: tuple[Run, Any], tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    run, spec = probed
+    run, spec = scored
     empty, text = tmp_path / "empty", tmp_path / "a.jpg"
     empty.mkdir()
     text.write_text("no image")
@@ -223,7 +223,7 @@ def test_refusals(
 def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> None:
     run, spec = run_of
     shutil.rmtree(run.predictions_dir)
-    with pytest.raises(UsageError, match="run first: dermalyze probe"):
+    with pytest.raises(UsageError, match="run first: dermalyze score"):
         explain(run, spec, count=0)
     run.best_record_path.unlink()
     with pytest.raises(ModelError, match="no checkpoint of its own"):
@@ -255,7 +255,7 @@ def test_a_clean_set_is_not_accused_of_a_shortcut(tmp_path: Path) -> None:
         "inference": {"recipe": "plain"},
     })  # fmt: skip
     run = Run.create(tmp_path / "run", spec)
-    for step in (prepare, split, train, export, probe):
+    for step in (prepare, split, train, export, score):
         step(run, spec)
     found = explain(run, spec, count=200, cases=1)
     alarms = [line for line in found.lines() if line.startswith("Shortcut suspected")]

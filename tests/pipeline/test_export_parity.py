@@ -1,4 +1,4 @@
-"""PyTorch, the ONNX graph and the predictor give the same probabilities; the probe stores what the predictor answers."""
+"""PyTorch, the ONNX graph and the predictor give the same probabilities; `score` stores what the predictor answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dermalyze.models.cam_head import ClosedForm
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.export import export
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 from dermalyze.training.checkpoint import load_best
 
 TOLERANCE = 1e-4
@@ -111,8 +111,8 @@ def test_any_batch_size(world: Any) -> None:
     assert artifact.run(images[:0])[0].shape == (0, 3)
 
 
-def test_probe_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> None:
-    result = probe(world.run, world.spec)
+def test_score_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> None:
+    result = score(world.run, world.spec)
     assert sum(result.images.values()) == len(world.images)
     predictor = Predictor(world.run.artifact_dir, threads=1)
     root = world.run.root.parent / "data"
@@ -129,7 +129,7 @@ def test_probe_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> 
         assert [stored.classes[label] for label in stored.labels] == [path.parent.name for path in paths]
         assert stored.embedding is not None
         assert stored.embedding.shape == (len(paths), 16)
-    again = probe(world.run, world.spec)
+    again = score(world.run, world.spec)
     assert sorted(again.skipped) == ["cal", "test", "train", "val"]
 
 
@@ -155,45 +155,45 @@ def test_export_again_gives_the_same_bytes(world: Any, tmp_path: Path) -> None:
     assert {path.name: sha256_file(path) for path in copy.artifact_dir.iterdir()} == before
 
 
-# -- the probe's refusals --------------------------------------------------------------------------------------
+# -- refusals of `score` ---------------------------------------------------------------------------------------
 
 
-def test_probe_does_a_damaged_or_foreign_part_again(copy_of: Callable[[], Any]) -> None:
+def test_score_does_a_damaged_or_foreign_part_again(copy_of: Callable[[], Any]) -> None:
     world = copy_of()
-    probe(world.run, world.spec)
+    score(world.run, world.spec)
     path = world.run.predictions_path("val", "plain")
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     shutil.copy(world.run.predictions_path("test", "plain"), world.run.predictions_path("cal", "plain"))
-    result = probe(world.run, world.spec)
+    result = score(world.run, world.spec)
     assert sorted(result.skipped) == ["test", "train"]
     assert path.read_bytes() == whole
 
 
-def test_probe_refuses_a_changed_image(copy_of: Callable[[], Any]) -> None:
+def test_score_refuses_a_changed_image(copy_of: Callable[[], Any]) -> None:
     world = copy_of()
     buffer = io.BytesIO()
     Image.new("RGB", (50, 40)).save(buffer, "PNG")
     world.images[0].write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match="changed"):
-        probe(world.run, world.spec)
+        score(world.run, world.spec)
 
 
-def test_probe_refuses_an_export_older_than_the_checkpoint(copy_of: Callable[[], Any], save_checkpoint: Any) -> None:
+def test_score_refuses_an_export_older_than_the_checkpoint(copy_of: Callable[[], Any], save_checkpoint: Any) -> None:
     world = copy_of()
     save_checkpoint(world.run, world.spec, seed=1)
     with pytest.raises(ModelError, match="not of the best checkpoint"):
-        probe(world.run, world.spec)
+        score(world.run, world.spec)
 
 
-def test_probe_needs_an_export(copy_of: Callable[[], Any]) -> None:
+def test_score_needs_an_export(copy_of: Callable[[], Any]) -> None:
     world = copy_of()
     shutil.rmtree(world.run.artifact_dir)
     with pytest.raises(UsageError, match="dermalyze export"):
-        probe(world.run, world.spec)
+        score(world.run, world.spec)
 
 
-def test_probe_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     world = copy_of()
 
     def nan(self: Artifact, images: np.ndarray, *known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -201,5 +201,5 @@ def test_probe_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], 
 
     monkeypatch.setattr(Artifact, "run", nan)
     with pytest.raises(ModelError, match="NaN"):
-        probe(world.run, world.spec)
+        score(world.run, world.spec)
     assert not list(world.run.predictions_dir.glob("*")) if world.run.predictions_dir.exists() else True

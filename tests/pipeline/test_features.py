@@ -1,4 +1,4 @@
-"""embed, map, similar and frozen on a small run, and what they refuse."""
+"""embed, plot-embeddings, similar and linear-probe on a small run, and what they refuse."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from dermalyze.scoring.features.store import read_features, read_stored
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.embed import embed
 from dermalyze.stages.evaluate import evaluate
-from dermalyze.stages.frozen import frozen
-from dermalyze.stages.map import draw_map
-from dermalyze.stages.probe import probe
+from dermalyze.stages.linear_probe import linear_probe
+from dermalyze.stages.plot_embeddings import plot_embeddings
+from dermalyze.stages.score import score
 from dermalyze.stages.similar import similar
 
 
 @pytest.fixture(scope="module")
 def world(new_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Exported and probed."""
+    """Exported and scored."""
     from dermalyze.stages.export import export
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.mktemp("cache")))
         made = new_world(evaluate={"resamples": 100})
         export(made.run, made.spec)
-        probe(made.run, made.spec)
+        score(made.run, made.spec)
     return made
 
 
@@ -108,19 +108,19 @@ def test_features_are_those_of_each_image(world: Any, embedded: Any) -> None:
 
 @pytest.mark.parametrize(("method", "by"), [("pca", "class"), ("tsne", "part")])
 def test_maps_are_drawn_and_the_same_for_the_same_seed(world: Any, method: str, by: str) -> None:
-    first = draw_map(world.run, world.spec, method=method, by=by, part="all")
+    first = plot_embeddings(world.run, world.spec, method=method, by=by, part="all")
     figure, page = first.figure.read_bytes(), first.page.read_text()
     assert first.points == first.pictures == 30
     assert page.count('"/9j/') == 30  # every picture, as JPEG
     assert "no evidence" in page
     with Image.open(first.figure) as image:
         assert image.width == 1500
-    again = draw_map(world.run, world.spec, method=method, by=by, part="all")
+    again = plot_embeddings(world.run, world.spec, method=method, by=by, part="all")
     assert (again.figure.read_bytes(), again.page.read_text()) == (figure, page)
 
 
 def test_a_map_of_the_test_part_holds_no_other(world: Any) -> None:
-    found = draw_map(world.run, world.spec, method="pca", by="error")
+    found = plot_embeddings(world.run, world.spec, method="pca", by="error")
     test = set(read_part(world.run, "test")["image_id"])
     text = found.page.read_text()
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
@@ -131,13 +131,13 @@ def test_a_map_of_the_test_part_holds_no_other(world: Any) -> None:
 @pytest.mark.parametrize("option", [{"method": "tsn"}, {"by": "clas"}, {"part": "tests"}, {"by": "site"}])
 def test_a_map_refuses_unknown_words(world: Any, option: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="--"):
-        draw_map(world.run, world.spec, **option)
+        plot_embeddings(world.run, world.spec, **option)
 
 
 def test_umap_without_its_extra_is_refused_in_one_line(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(MissingExtraError, match=r"dermalyze\[umap\]"):
-        draw_map(world.run, world.spec, method="umap")
+        plot_embeddings(world.run, world.spec, method="umap")
 
 
 def test_similar_finds_the_nearest_groups_by_the_stored_features(world: Any, tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_similar_refuses_what_is_no_image(world: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("features", ["own", "tiny_cnn"])
-def test_frozen_writes_a_table_and_predictions_that_evaluate_reads(world: Any, embedded: Any, features: str) -> None:
-    found = frozen(world.run, world.spec, features=features)
-    written = json.loads(world.run.frozen_path(features).read_text())
+def test_linear_probe_writes_a_table_and_predictions_that_evaluate_reads(world: Any, embedded: Any, features: str) -> None:
+    found = linear_probe(world.run, world.spec, features=features)
+    written = json.loads(world.run.linear_probe_path(features).read_text())
     assert written == found.values
     assert [model["name"] for model in written["models"]] == ["trained", "linear-probe", "nearest-neighbours"]
     few = written["few_shot"]
@@ -210,7 +210,7 @@ def test_changed_or_damaged_features_are_refused(world: Any, embedded: Any) -> N
     try:
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ModelError, match="run embed again"):
-            frozen(world.run, world.spec, features="tiny_cnn")
+            linear_probe(world.run, world.spec, features="tiny_cnn")
     finally:
         path.write_bytes(whole)
 
@@ -239,7 +239,7 @@ def test_zero_shot_stands_beside_the_others_and_new_prompts_need_no_images(
     from dermalyze.stages import embed as module
 
     assert embed(world.run, world.spec, clip=prompts()).width == 12
-    found = frozen(world.run, world.spec, features="clip")
+    found = linear_probe(world.run, world.spec, features="clip")
     row = next(model for model in found.values["models"] if model["name"] == "zero-shot")
     assert row["chosen"]["templates"] == ["a photo of {}", "{}"]
     path = next(path for path in found.files if path.name.startswith("test-by-zero-shot"))

@@ -1,4 +1,4 @@
-"""Recipes stored beside the served one: probed, calibrated and compared on the same images; what cannot be done says so."""
+"""Recipes stored beside the served one: scored, calibrated and compared on the same images; what cannot be done says so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, UsageError
@@ -19,15 +19,15 @@ from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.export import export
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 
 
 @pytest.fixture(scope="module")
 def world(new_world: Callable[..., Any]) -> Any:
-    """Probed with two further recipes, calibrated and evaluated."""
+    """Scored with two further recipes, calibrated and evaluated."""
     made = new_world(evaluate={"resamples": 100})
     export(made.run, made.spec)
-    probe(made.run, made.spec, recipes=["tta", "mc_dropout", "plain"], passes=4)
+    score(made.run, made.spec, recipes=["tta", "mc_dropout", "plain"], passes=4)
     calibrate(made.run, made.spec)
     evaluate(made.run, made.spec)
     return made
@@ -59,7 +59,7 @@ def test_again_is_no_work_and_a_repeat_gives_the_same_bytes(world: Any) -> None:
     path = world.run.predictions_path("test", "mc_dropout")
     before = path.read_bytes()
     path.unlink()
-    result = probe(world.run, world.spec, recipes=["tta", "mc_dropout"], passes=4)
+    result = score(world.run, world.spec, recipes=["tta", "mc_dropout"], passes=4)
     assert path.read_bytes() == before
     assert sorted(result.skipped) == ["cal", "test", "train", "val"]
     assert [(one.recipe, sorted(one.skipped)) for one in result.further] == [
@@ -110,9 +110,9 @@ def test_predictions_of_another_model_are_left_out_and_named(world: Any, capsys:
 
 def test_what_is_no_recipe_is_refused_before_any_work(world: Any) -> None:
     with pytest.raises(UsageError, match="did you mean 'tta'"):
-        probe(world.run, world.spec, recipes=["tta2"])
+        score(world.run, world.spec, recipes=["tta2"])
     with pytest.raises(UsageError, match="--passes is 1"):
-        probe(world.run, world.spec, recipes=["mc_dropout"], passes=1)
+        score(world.run, world.spec, recipes=["mc_dropout"], passes=1)
 
 
 def test_mc_dropout_of_a_network_without_dropout_is_refused(new_world: Callable[..., Any], tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_mc_dropout_of_a_network_without_dropout_is_refused(new_world: Callable[
     made = new_world(model=model)
     export(made.run, made.spec)
     with pytest.raises(ConfigError, match=r"set model\.head\.dropout above 0"):
-        probe(made.run, made.spec, recipes=["mc_dropout"])
+        score(made.run, made.spec, recipes=["mc_dropout"])
     assert not made.run.predictions_dir.exists()
-    done = CliRunner().invoke(cli.app, ["probe", str(made.run.root), "--recipes", "mc_dropout"])
+    done = CliRunner().invoke(app, ["score", str(made.run.root), "--recipes", "mc_dropout"])
     assert done.exit_code == 2
     assert "set model.head.dropout above 0" in done.stderr
 

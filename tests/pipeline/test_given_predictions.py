@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
@@ -199,10 +199,10 @@ def test_a_file_with_labels_needs_no_run(judged, tmp_path, quick):
 def test_the_command(judged, tmp_path, quick):
     run, _ = judged(COUNTS)
     path = write(tmp_path, rows_of(run))
-    found = CliRunner().invoke(cli.app, ["evaluate", str(run.root), "--predictions", str(path), "--json"])
+    found = CliRunner().invoke(app, ["evaluate", str(run.root), "--predictions", str(path), "--json"])
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["recipe"] == "given"
-    alone = CliRunner().invoke(cli.app, ["evaluate", str(tmp_path / "new"), "--predictions", str(path)])
+    alone = CliRunner().invoke(app, ["evaluate", str(tmp_path / "new"), "--predictions", str(path)])
     assert alone.exit_code == 3
     assert "has no column label" in alone.stderr
     assert not (tmp_path / "new").exists()

@@ -18,7 +18,7 @@ from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.export import export
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def world(new_world: Any) -> Any:
     export(made.run, made.spec)
     with pytest.raises(UsageError, match="dermalyze calibrate"):
         export(made.run, made.spec, int8=True)
-    probe(made.run, made.spec)
+    score(made.run, made.spec)
     calibrate(made.run, made.spec)
     return made
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from training import another, probed_run, split_run
+from training import another, scored_run, split_run
 
 from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
@@ -94,7 +94,7 @@ def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) ->
     patch = pytest.MonkeyPatch()
     patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for kind in (None, *FUSIONS):
-        runs[kind] = probed_run(base, tmp_path_factory.mktemp(str(kind)) / "run", make_spec(table, kind))
+        runs[kind] = scored_run(base, tmp_path_factory.mktemp(str(kind)) / "run", make_spec(table, kind))
     patch.undo()
     return runs
 
@@ -131,7 +131,7 @@ def test_the_encoder_knows_training_rows_alone(kind: str, trained: dict[str | No
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
-def test_what_is_probed_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
+def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
     """The scores of the test part, made from the manifest, against answers made from a CSV and from the command's words."""
     run = trained[kind]
     p, test = read_predictions(run.predictions_path("test", "plain")), read_part(run, "test").set_index("image_id")

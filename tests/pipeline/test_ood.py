@@ -1,4 +1,4 @@
-"""Foreign and corrupted pictures, from probe to answers: what is measured is served; nothing foreign gets a bare class."""
+"""Foreign and corrupted pictures, from score to answers: what is measured is served; nothing foreign gets a bare class."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.export import export
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 
 
 @pytest.fixture(scope="module")
 def world(new_world):
-    """Probed with a foreign folder and corrupted copies, calibrated with every part of the rule."""
+    """Scored with a foreign folder and corrupted copies, calibrated with every part of the rule."""
     made = new_world(
         inference={"ood": "relative_mahalanobis", "coverage": 0.8, "set_level": 0.6}, evaluate={"resamples": 100}, seed=3
     )
@@ -42,8 +42,8 @@ def world(new_world):
     films.mkdir()
     for i in range(3):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (50, 60), dtype=np.uint8)).save(films / f"{i}.png")
-    probed = probe(made.run, made.spec, foreign=[films], corruptions=3)
-    return SimpleNamespace(run=made.run, spec=made.spec, films=films, probed=probed, calibrated=calibrate(made.run, made.spec))
+    scored = score(made.run, made.spec, ood=[films], corruptions=3)
+    return SimpleNamespace(run=made.run, spec=made.spec, films=films, scored=scored, calibrated=calibrate(made.run, made.spec))
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,14 @@ def metrics(world):
     return evaluate(world.run, world.spec).metrics
 
 
-def test_probe_stores_every_set_once(world):
-    assert world.probed.foreign == {"synthetic": EACH * len(SYNTHETIC), "my_films": 3}
-    assert world.probed.corrupted == 3
+def test_score_stores_every_set_once(world):
+    assert world.scored.ood == {"synthetic": EACH * len(SYNTHETIC), "my_films": 3}
+    assert world.scored.corrupted == 3
     path = world.run.foreign_path("synthetic", "plain")
     known = read_predictions(path)
     assert set(known.groups) == set(SYNTHETIC)
     before = {p: p.stat().st_mtime_ns for p in [path, world.run.corrupted_path("plain")]}
-    again = probe(world.run, world.spec, corruptions=3)
+    again = score(world.run, world.spec, corruptions=3)
     assert again.foreign == {"synthetic": len(known)}
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "corrupted copies of 3 test images" in " ".join(again.lines())
@@ -201,12 +201,12 @@ def page():
 def test_sets_need_names_of_their_own_and_a_picture(world, tmp_path):
     (tmp_path / "noise").mkdir()
     with pytest.raises(UsageError, match="a name of its own"):
-        probe(world.run, world.spec, foreign=[tmp_path / "noise"])
+        score(world.run, world.spec, ood=[tmp_path / "noise"])
     with pytest.raises(UsageError, match="a name of its own"):
-        probe(world.run, world.spec, foreign=[world.films, world.films])
+        score(world.run, world.spec, ood=[world.films, world.films])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image that can be read"):
-        probe(world.run, world.spec, foreign=[tmp_path / "empty"])
+        score(world.run, world.spec, ood=[tmp_path / "empty"])
     assert not world.run.foreign_path("empty", "plain").exists()
 
 

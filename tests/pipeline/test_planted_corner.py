@@ -25,7 +25,7 @@ CORNER = slice(0, round(MARK * HEIGHT)), slice(WIDTH - round(MARK * WIDTH), WIDT
 def explained(root: Path, **how: Any) -> tuple[Run, Any]:
     """A trained network on a set of its own, and what `explain` says of it."""
     spec = experiment(paint(root / "data", **how), inference={"recipe": "plain"})
-    run_experiment(spec, root / "run", steps=("prepare", "split", "train", "export", "probe"))
+    run_experiment(spec, root / "run", steps=("prepare", "split", "train", "export", "score"))
     run = Run(root / "run")
     return run, explain(run, spec, count=60, cases=1)
 

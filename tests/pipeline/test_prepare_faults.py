@@ -444,7 +444,7 @@ def test_a_killed_write_is_taken_up_again(place, monkeypatch, step, tmp_path):
         with pytest.raises(Killed):
             place.prepare()
     place.prepare()
-    interrupted = {name: data for name, data in place.files().items() if name != ".probe"}
+    interrupted = {name: data for name, data in place.files().items() if name != ".writable"}
     place.run = Run(tmp_path / "clean")
     place.prepare()
     assert place.files() == interrupted
@@ -471,9 +471,9 @@ def test_a_terminated_prepare_writes_nothing(place):
 
 def test_a_read_only_run_folder_is_a_resource_error(place, monkeypatch):
     def denied(self: Run) -> None:
-        raise ResourceError("cannot write .probe: Read-only file system; give write permission or choose another folder")
+        raise ResourceError("cannot write .writable: Read-only file system; give write permission or choose another folder")
 
-    monkeypatch.setattr(Run, "probe_write", denied)
+    monkeypatch.setattr(Run, "require_writable", denied)
     monkeypatch.setattr(stage, "inspect_images", lambda *a, **k: pytest.fail("decoded before it was known to be in vain"))
     place.refused("Read-only", code=5)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, write_table
-from training import another, outcome, probed_run, split_run
+from training import another, outcome, scored_run, split_run
 from typer.testing import CliRunner
 
 from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
@@ -31,7 +31,7 @@ from dermalyze.stages.audit import audit
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.export import export
 from dermalyze.stages.prepare import prepare
-from dermalyze.stages.probe import probe
+from dermalyze.stages.score import score
 from dermalyze.stages.similar import similar
 from dermalyze.stages.split import split
 from dermalyze.stages.train import Training, train
@@ -63,7 +63,7 @@ def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) ->
     patch = pytest.MonkeyPatch()
     patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for kind in (None, *KINDS):
-        runs[kind] = probed_run(base, tmp_path_factory.mktemp(str(kind)) / "run", case_spec(table, kind))
+        runs[kind] = scored_run(base, tmp_path_factory.mktemp(str(kind)) / "run", case_spec(table, kind))
     patch.undo()
     return runs
 
@@ -246,7 +246,7 @@ def test_the_artifact_says_what_it_takes(kind: str, trained: dict[str | None, Ru
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_probed_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
+def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
     """The scores of the test part against answers made from a CSV, from Python and from the command line."""
     run = trained[kind]
     p, test = read_predictions(run.predictions_path("test", "flips")), read_part(run, "test").set_index("image_id")
@@ -306,7 +306,7 @@ def test_mc_dropout_and_the_report(base: Run, table: Path, tmp_path: Path) -> No
     run = another(base, tmp_path / "run", spec)
     train(run, spec)
     export(run, spec)
-    probe(run, spec, recipes=["mc_dropout"], passes=2)
+    score(run, spec, recipes=["mc_dropout"], passes=2)
     calibrate(run, spec)
     evaluate(run, spec)
     assert (run.report_dir / "report.html").exists()
@@ -406,7 +406,7 @@ class TestRefused:
             lambda: controls(run, spec),
             lambda: similar(run, spec, table / "1.png"),
             lambda: evaluate(run, spec, on=table / "set.csv"),
-            lambda: probe(run, spec, corruptions=3),
+            lambda: score(run, spec, corruptions=3),
         ):
             with pytest.raises(UsageError, match="not made for models of two pictures a case yet"):
                 attempt()

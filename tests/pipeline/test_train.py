@@ -342,7 +342,7 @@ class TestRefusals:
             "from dermalyze.core.run import Run; from dermalyze.errors import ResourceError\n"
             "run = Run(Path('.'))\n"
             "os.geteuid() or os.setuid(65534)\n"
-            "try: run.probe_write()\n"
+            "try: run.require_writable()\n"
             "except ResourceError as error: print(error); sys.exit(error.exit_code)\n"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=run.root, capture_output=True, text=True, timeout=60)

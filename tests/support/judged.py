@@ -58,7 +58,7 @@ def make_judged(
 
 
 def store_predictions(run: Any, spec: Any, *, skill: float = 2.0, seed: int = 0, **meta: Any) -> None:
-    """Predictions of some skill for every part, as `probe` leaves them."""
+    """Predictions of some skill for every part, as `score` leaves them."""
     from dermalyze.config.data import PARTS
     from dermalyze.data.manifest import read_classes
     from dermalyze.data.splitting import read_part

@@ -54,16 +54,16 @@ def split_run(root: Path, spec: ExperimentSpec) -> Run:
     return run
 
 
-def probed_run(base: Run, root: Path, spec: ExperimentSpec) -> Run:
-    """A run with the same data and split, trained, exported and probed."""
+def scored_run(base: Run, root: Path, spec: ExperimentSpec) -> Run:
+    """A run with the same data and split, trained, exported and scored."""
     from dermalyze.stages.export import export
-    from dermalyze.stages.probe import probe
+    from dermalyze.stages.score import score
     from dermalyze.stages.train import train
 
     run = another(base, root, spec)
     train(run, spec)
     export(run, spec)
-    probe(run, spec)
+    score(run, spec)
     return run
 
 

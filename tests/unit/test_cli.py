@@ -15,14 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import dermalyze
-from dermalyze import cli
+from dermalyze.cli import app
+from dermalyze.cli.program import spread
 from dermalyze.core.run import Run
 
 RUNNER = CliRunner()
 
 
 def invoke(*words: str | Path) -> Any:
-    return RUNNER.invoke(cli.app, cli.spread([str(word) for word in words]))
+    return RUNNER.invoke(app, spread([str(word) for word in words]))
 
 
 @pytest.fixture
@@ -239,17 +240,21 @@ def test_prepare_refuses_data_that_is_not_there(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "spread"),
+    ("words", "expected"),
     [
-        (["--data", "a", "b", "-h"], ["--data", "a", "--data", "b", "-h"]),
-        (["--set", "a=1", "b.c=2", "RUN"], ["--set", "a=1", "--set", "b.c=2", "RUN"]),
-        (["--set", "a=1", "--set", "b=2"], ["--set", "a=1", "--set", "b=2"]),
-        (["--on", "a", "b"], ["--on", "a", "b"]),
-        (["--set", "a=1", "RUN", "b=2"], ["--set", "a=1", "RUN", "b=2"]),
+        ("prepare RUN --data a b -h", "prepare RUN --data a --data b -h"),
+        ("init --set a=1 b.c=2 RUN", "init --set a=1 --set b.c=2 RUN"),
+        ("init RUN --set a=1 --set b=2", "init RUN --set a=1 --set b=2"),
+        ("init --set a=1 RUN b=2", "init --set a=1 RUN b=2"),
+        ("evaluate RUN --on a b", "evaluate RUN --on a b"),
+        ("audit RUN --data a b", "audit RUN --data a b"),
+        ("serve --allow-host a.example RUN", "serve --allow-host a.example RUN"),
+        ("--version --set a=1 b=2", "--version --set a=1 b=2"),
+        ("tarin RUN --set a=1 b=2", "tarin RUN --set a=1 b=2"),
     ],
 )
-def test_several_values_of_one_option(words: list[str], spread: list[str]) -> None:
-    assert cli.spread(words) == spread
+def test_several_values_of_one_option(words: str, expected: str) -> None:
+    assert spread(words.split()) == expected.split()
 
 
 def test_prepare_refused_leaves_the_data_open(monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path) -> None:
@@ -291,7 +296,7 @@ def test_a_name_that_the_terminal_lacks_is_no_traceback(make_artifact: Any, tmp_
     photo = tmp_path / "naevus-\u03b1.png"
     Image.new("RGB", (64, 64), "tan").save(photo)
     code = "from dermalyze.cli import main; main()"
-    words = [sys.executable, "-c", code, "predict", str(make_artifact()), str(photo), "--names", "--format", "csv"]
+    words = [sys.executable, "-c", code, "predict", str(make_artifact()), str(photo), "--format", "csv"]
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

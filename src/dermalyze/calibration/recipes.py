@@ -1,6 +1,6 @@
 """Inference recipes: how one answer is made from one or more passes of a network. A calibration belongs to one recipe.
 
-Pure numpy: the probe, the predictor and the evaluation of another set run the very same passes.
+Pure numpy: the step `score`, the predictor and the evaluation of another set run the very same passes.
 """
 
 # Shapes: B or N images, H height, W width, S passes, C classes, D width of the embedding.

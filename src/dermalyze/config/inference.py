@@ -39,7 +39,7 @@ class InferenceSpec(Spec):
         if value == "mc_dropout":
             raise ValueError(
                 "mc_dropout cannot be served: the exported graph has no dropout to draw; serve plain, flips or tta, and "
-                "measure it beside that with: dermalyze probe RUN --recipes mc_dropout"
+                "measure it beside that with: dermalyze score RUN --recipes mc_dropout"
             )
         return value
 

@@ -18,7 +18,7 @@ Words = Annotated[str, StringConstraints(min_length=1, max_length=300, strip_whi
 class ZeroShotSpec(Spec):
     """Prompts: every template with every name of a class; their mean direction stands for the class."""
 
-    name: str = Field("clip", pattern=r"^\w[\w.-]{0,39}$", description="by which `map` and `frozen` take the features")
+    name: str = Field("clip", pattern=r"^\w[\w.-]{0,39}$", description="of the features, for `--features`")
     weights: str = Field(
         min_length=1,
         description="a local .safetensors file with its open_clip_config.json beside it, or hf-hub:OWNER/NAME of such a pair",

@@ -50,7 +50,7 @@ class Run(RunPaths):
                     f"{root.name}: the run's configuration is frozen and differs in {changed}; use another run folder"
                 )
             return run
-        run.probe_write()
+        run.require_writable()
         write_text(run.config_path, text)
         return run
 
@@ -99,18 +99,18 @@ class Run(RunPaths):
         """The frozen experiment."""
         return load_experiment(self.config_path)
 
-    def probe_write(self, folder: Path | None = None) -> None:
+    def require_writable(self, folder: Path | None = None) -> None:
         """Fail before the work, not after it, where the run's folder, or one in it, cannot be written.
 
         Raises:
             ResourceError: read-only, no permission, no space.
         """
-        probe = (folder or self.root) / ".probe"
+        trial = (folder or self.root) / ".writable"
         try:
-            write_text(probe, "ok")
+            write_text(trial, "ok")
         finally:
             with contextlib.suppress(OSError):  # what the write said matters more
-                probe.unlink()
+                trial.unlink()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -199,7 +199,7 @@ class Run(RunPaths):
             "split": self.certificate_path.exists(),
             "train": self.history_path.exists(),
             "export": self.artifact_record_path.exists(),
-            "probe": any(self.predictions_dir.glob("test-*.parquet")),
+            "score": any(self.predictions_dir.glob("test-*.parquet")),
             "calibrate": any((self.root / "calibration").glob("*.json")),
             "evaluate": self.evaluation_path.exists(),
         }

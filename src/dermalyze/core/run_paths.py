@@ -185,12 +185,12 @@ class RunPaths:
         """Names of those, in order."""
         return sorted(path.stem for path in self.features_dir.glob("*.parquet"))
 
-    def map_path(self, name: str, suffix: str) -> Path:
-        return self.report_dir / f"map-{name}{suffix}"
+    def embeddings_path(self, name: str, suffix: str) -> Path:
+        return self.report_dir / f"embeddings-{name}{suffix}"
 
-    def frozen_path(self, features: str) -> Path:
+    def linear_probe_path(self, features: str) -> Path:
         """What simple models on frozen features reach."""
-        return self.report_dir / f"frozen-{features}.json"
+        return self.report_dir / f"linear-probe-{features}.json"
 
     @property
     def leak_bill_dir(self) -> Path:

@@ -51,7 +51,7 @@ class LabelScores:
             )
         bad = ~((probs >= -1e-6) & (probs <= 1 + 1e-6)).all(axis=1)  # NaN is among them
         if bad.any():
-            raise ModelError(f"{int(bad.sum())} of {len(probs)} rows have NaN or are outside 0..1; run probe on a sound model")
+            raise ModelError(f"{int(bad.sum())} of {len(probs)} rows have NaN or are outside 0..1; run score on a sound model")
         if not np.isin(targets, (0, 1)).all():
             raise ModelError("targets must be 0 or 1")
         for name, values in (("targets", targets.astype(bool)), ("probs", probs), ("thresholds", thresholds)):

@@ -47,7 +47,7 @@ class Scores:
         for fault, rows in faults.items():
             if rows.any():
                 raise ModelError(
-                    f"{int(rows.sum())} of {len(labels)} rows {fault} probabilities; run probe again on a sound model"
+                    f"{int(rows.sum())} of {len(labels)} rows {fault} probabilities; run score again on a sound model"
                 )
         if len(labels) and not (labels.min() >= 0 and labels.max() < self.classes):
             raise ModelError(f"labels reach from {labels.min()} to {labels.max()}, must be 0..{self.classes - 1}")

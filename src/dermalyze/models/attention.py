@@ -16,7 +16,7 @@ from dermalyze.config.model import AttentionSpec
 from dermalyze.errors import ConfigError
 from dermalyze.models.feature_stages import Stage
 
-PROBE_PX = 64  # edge of the image that tells how many channels a stage gives
+TRIAL_PX = 64  # edge of the image that tells how many channels a stage gives
 
 
 class Se(nn.Module):
@@ -187,7 +187,7 @@ def _reached(net: nn.Module, stages: Sequence[Stage], features: Callable[[Tensor
     parameter = next(net.parameters())
     try:
         with torch.inference_mode():
-            features(torch.zeros(1, 3, PROBE_PX, PROBE_PX, device=parameter.device))
+            features(torch.zeros(1, 3, TRIAL_PX, TRIAL_PX, device=parameter.device))
     except (AssertionError, RuntimeError, ValueError):  # a network of one size: no map is what the caller hears
         found.clear()
     finally:

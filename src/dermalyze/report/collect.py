@@ -66,7 +66,7 @@ def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Calibrator
         if same and other.ids == p.ids and other.labels.tolist() == p.labels.tolist():
             found.append((other, read_calibration(run, other)[0]))
         else:
-            again = f"dermalyze probe {run.root} --recipes {recipe}"
+            again = f"dermalyze score {run.root} --recipes {recipe}"
             say(f"{run.root.name}: predictions by recipe {recipe} are of another model or other images, and left out; {again}")
     return tuple(found)
 

@@ -99,7 +99,7 @@ def choose(fits: dict[str, OodFit], missing: dict[str, str], asked: str) -> str 
         return asked
     means = {kind: one.mean_auroc for kind, one in fits.items() if one.mean_auroc is not None}
     if not means:
-        say("calibrate: no synthetic foreign pictures of this model, so nothing refuses foreign ones; run probe again")
+        say("calibrate: no synthetic foreign pictures of this model, so nothing refuses foreign ones; run score again")
         return None
     return max(means, key=lambda kind: means[kind])
 

@@ -1,4 +1,4 @@
-"""Predictions that somebody else made: a CSV of probabilities or logits, or what `probe --model` stored; checked, matched."""
+"""Predictions that somebody else made: a CSV of probabilities or logits, or what `score --model` stored; checked, matched."""
 
 # Shapes: N rows, C classes.
 
@@ -35,7 +35,7 @@ NO_CLASSES = {*MANIFEST_COLUMNS, *ID_COLUMNS, "group", "index", "predicted_class
 SUM_TOLERANCE = 1e-3 - 1e-6  # a little under what metrics allow, which see the numbers in float32
 RECIPE = "given"
 BY = "-by-"
-"""Between the part and the model in the name of a file that `probe --model` stores."""
+"""Between the part and the model in the name of a file that `score --model` stores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Given:
 
 
 def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None) -> Given:
-    """Read a CSV, or the files of one model that `probe --model` stored.
+    """Read a CSV, or the files of one model that `score --model` stored.
 
     A CSV has a column `image_id` (or `image`, `image_name`, `isic_id`) and one column a class, by its name or, as
     `dermalyze predict --format csv` writes, by `p_` and its name.
@@ -216,12 +216,12 @@ def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
 def _read_stored(path: Path) -> Given:
     part, by, name = path.stem.partition(BY)
     if not by or part not in PARTS:
-        raise UsageError(f"{path.name}: not a file that 'dermalyze probe RUN --model' stored; give that, or a CSV")
+        raise UsageError(f"{path.name}: not a file that 'dermalyze score RUN --model' stored; give that, or a CSV")
     stored = [read_predictions(file) for part in PARTS if (file := path.with_name(f"{part}{BY}{name}.parquet")).exists()]
     first = stored[0]
     if any(p.meta.get("model_sha256") != first.meta.get("model_sha256") for p in stored):
         raise ModelError(
-            f"{path.name}: the files of {name} are of different models; run again: dermalyze probe RUN --model FILE"
+            f"{path.name}: the files of {name} are of different models; run again: dermalyze score RUN --model FILE"
         )
     logits = np.concatenate([p.logits for p in stored]).astype(np.float64)
     kind: Kind = "probabilities" if first.meta.get("scores") == "probabilities" else "logits"

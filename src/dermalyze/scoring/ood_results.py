@@ -102,6 +102,6 @@ def _of_the_same_model(run: Run, path: Any, p: Predictions) -> Predictions | Non
         return None
     q = read_predictions(path)
     if q.meta.get("scores_sha256") != p.meta.get("scores_sha256"):
-        say(f"{path.name}: scores of another model, left out; run again: dermalyze probe {run.root}")
+        say(f"{path.name}: scores of another model, left out; run again: dermalyze score {run.root}")
         return None
     return q

@@ -60,7 +60,7 @@ def check_foreign(paths: Sequence[Path]) -> None:
     names = {name_of(path) for path in paths}
     if len(names) < len(paths) or names & {"synthetic", *SYNTHETIC}:
         raise UsageError(
-            f"--foreign {' '.join(path.name for path in paths)}: each set needs a name of its own, and other than "
+            f"--ood {' '.join(path.name for path in paths)}: each set needs a name of its own, and other than "
             f"synthetic, {', '.join(SYNTHETIC)}; rename one"
         )
 
@@ -71,7 +71,7 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures:
     batches = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
     if artifact.record.second is not None:  # in both places: that the second is missing must not give them away
         batches = (packed(batch, batch) for batch in batches)
-    with progress(f"probe foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
+    with progress(f"score foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
         logits, embedding = score(artifact, meta["recipe"], batches, advance)
     stored = Predictions(
         ids=[p.image_id for p in pictures],
@@ -104,8 +104,8 @@ def score_corrupted(
         for name, pixels in zip(names, pictures, strict=True):
             yield np.stack([corrupt(pixels, kind, s, image_id=name, seed=spec.seed) for kind, s in grid])
 
-    say(f"probe: {len(CORRUPTIONS)} corruptions in {len(SEVERITIES)} severities of {len(frame)} test images: {len(ids)} copies")
-    with progress("probe corrupted copies", len(ids), cost=True) as advance:
+    say(f"score: {len(CORRUPTIONS)} corruptions in {len(SEVERITIES)} severities of {len(frame)} test images: {len(ids)} copies")
+    with progress("score corrupted copies", len(ids), cost=True) as advance:
         metadata = lookup(encoder_of(artifact), frame)
         rows = (metadata([name] * len(grid)) for name in names)
         logits, embedding = score(artifact, meta["recipe"], batches(), advance, rows)

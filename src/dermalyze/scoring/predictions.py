@@ -1,4 +1,4 @@
-"""Stored predictions: one Parquet file a (set, recipe). What `probe` writes and everything that judges reads."""
+"""Stored predictions: one Parquet file a (set, recipe). What `score` writes and everything that judges reads."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    remedy = "run probe again"
+    remedy = "run score again"
     try:
         table = pq.read_table(path, use_threads=False, page_checksum_verification=True)
         stored = table.schema.metadata or {}

@@ -127,14 +127,14 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
     """Write `RUN/export-int8` where the gate lets it through; what was there stays otherwise.
 
     Raises:
-        UsageError: no export, no probe or no calibration yet, or another process works in the run.
+        UsageError: no export, no scores or no calibration yet, or another process works in the run.
         DataError: manifest, split or an image changed.
         ModelError: the gate refuses, with the figures; predictions of another model; a graph that can't be quantised.
         MissingExtraError: onnx is not installed.
         ResourceError: the folder can't be written.
     """
     with run.lock():
-        run.probe_write()
+        run.require_writable()
         artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
         known = artifact.record.calibration
         if artifact.record.task != "multiclass" or artifact.record.second is not None:
@@ -233,11 +233,11 @@ def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
 
 def _stored(run: Run, artifact: Artifact, part: str) -> Predictions:
     """The full model's predictions of the part."""
-    p = read_predictions(run.require(run.predictions_path(part, artifact.recipe), "probe"))
+    p = read_predictions(run.require(run.predictions_path(part, artifact.recipe), "score"))
     expected = {"scores_sha256": artifact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
     if any(p.meta.get(key) != value for key, value in expected.items()):
         raise ModelError(
-            f"{run.root.name}: the predictions of {part} are not of the exported model; run again: dermalyze probe {run.root}"
+            f"{run.root.name}: the predictions of {part} are not of the exported model; run again: dermalyze score {run.root}"
         )
     return p
 

@@ -86,10 +86,10 @@ def score_foreign(
     graph = opened(model, classes=len(classes), threads=spec.train.threads)
     wanted = build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
     preprocessing = _input_of(graph, wanted)
-    say(f"probe: {model.name} on {preprocessing.height} x {preprocessing.width} px; classes in the order {', '.join(classes)}")
+    say(f"score: {model.name} on {preprocessing.height} x {preprocessing.width} px; classes in the order {', '.join(classes)}")
     frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
     source, values = Source(run, spec, preprocessing), {}
-    with progress(f"probe ({name})", sum(map(len, frames.values())), cost=True) as advance:
+    with progress(f"score ({name})", sum(map(len, frames.values())), cost=True) as advance:
         for part, frame in frames.items():
             done = []
             for batch in source.batches(frame):

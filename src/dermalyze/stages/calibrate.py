@@ -38,7 +38,7 @@ class CalibrateResult:
         referral: from which confidence on it answers, or None where it always does.
         trials: log loss of each calibrator on images that its fit had not seen.
         ood: what refuses pictures unlike the training part, and from which score on; None: nothing does.
-        further: of the recipes that `probe` has stored beside it.
+        further: of the recipes that `score` has stored beside it.
         thresholds: of task multilabel: from which probability on each label is called.
     """
 
@@ -86,7 +86,7 @@ class CalibrateResult:
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artifact.
 
-    Each recipe that `probe` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
+    Each recipe that `score` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
 
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
     leaves the choice to that (see `calibrators.CHOICES`). The out-of-distribution scores are fitted on the training part,
@@ -95,16 +95,16 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
     used; the result says so.
 
     Raises:
-        UsageError: no probe or no export yet, or another process works in the run.
+        UsageError: no scores or no export yet, or another process works in the run.
         ConfigError: `evaluate.malignant` does not fit the classes.
         DataError: manifest or split changed; predictions of other images.
         ModelError: predictions of another model.
     """
     with run.lock():
-        run.probe_write()
+        run.require_writable()
         served = spec.inference.recipe
         part = "cal" if run.split_path("cal").exists() else "val"
-        run.require(run.predictions_path(part, served), "probe")
+        run.require(run.predictions_path(part, served), "score")
         record = parse_record(run.require(run.artifact_record_path, "export").read_bytes())
         result = _calibrate_recipe(run, spec, served, part, record)
         further = [_calibrate_recipe(run, spec, name, part, record) for name in _further(run, served, part, record)]
@@ -194,7 +194,7 @@ def _into_artifact(run: Run, record: ArtifactRecord, calibration: dict[str, Any]
 
 def _check(run: Run, p: Predictions, part: str, scores_sha256: str) -> None:
     """Refuse predictions that are not this model's of this part."""
-    again = f"run again: dermalyze probe {run.root}"
+    again = f"run again: dermalyze score {run.root}"
     if p.meta.get("scores_sha256") != scores_sha256:
         raise ModelError(f"{run.root.name}: the predictions of {part} are not of the exported model; {again}")
     if p.meta.get("manifest_sha256") != run.manifest_hash() or p.meta["set"] != part:

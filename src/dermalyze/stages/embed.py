@@ -38,7 +38,7 @@ class EmbedResult:
     """What was stored.
 
     Attributes:
-        name: by which `map` and `frozen` take the features.
+        name: of the features, for `plot_embeddings` and `linear_probe`.
         images: how many.
         width: features of each.
         size: (height, width) of the network's input, px.
@@ -72,7 +72,7 @@ def embed(
     weights: Path | None = None,
     clip: Path | None = None,
 ) -> EmbedResult:
-    """Features of every image of the split, under the backbone's name; those of the run's own network `probe` has stored.
+    """Features of every image of the split, under the backbone's name; those of the run's own network `score` has stored.
 
     Without `backbone` and `weights` it is the network that the experiment starts from, before any training.
 
@@ -81,8 +81,8 @@ def embed(
         spec: `data`, `preprocess.kind` and, without the arguments, `model` are used.
         backbone: a timm name, with the weights of its hub; with `weights`, only to be compared with the file's own.
         weights: a local .safetensors file of a backbone with its .json sidecar, which names the network.
-        clip: a YAML file of a CLIP-type model and prompts of the classes, instead of both: `frozen` then answers zero-shot
-            too. Where its features are stored already, only the prompts are taken anew.
+        clip: a YAML file of a CLIP-type model and prompts of the classes, instead of both: `linear_probe` then answers
+            zero-shot too. Where its features are stored already, only the prompts are taken anew.
 
     Raises:
         UsageError: no pretrained weights are named anywhere, or nothing has been split.
@@ -90,7 +90,7 @@ def embed(
         DataError: an image is gone or changed.
         ModelError: weights are refused or cannot be reached; NaN.
     """
-    run.probe_write()
+    run.require_writable()
     if clip is not None and (backbone is not None or weights is not None):
         raise UsageError("--clip names its weights itself; leave out --backbone and --weights")
     asked = load_zero_shot(clip) if clip is not None else None
@@ -183,7 +183,7 @@ def frozen_spec(own: ModelSpec, backbone: str | None, weights: Path | None) -> M
         return ModelSpec(backbone=backbone, pretrained=True)
     if own.weights is None and not own.pretrained:
         raise UsageError(
-            "the experiment starts from random weights, and the run's own features are stored by probe already; name another "
+            "the experiment starts from random weights, and the run's own features are stored by score already; name another "
             "network: --backbone NAME (from the hub) or --weights FILE.safetensors"
         )
     return own

@@ -96,12 +96,12 @@ def evaluate(
     `predictions`, on those that somebody else made for the test part.
 
     Args:
-        run: a run whose predictions `probe` has stored; with `on`, one that has been exported; with `predictions`, one that
+        run: a run whose predictions `score` has stored; with `on`, one that has been exported; with `predictions`, one that
             has been split, or a folder for the report alone where the file has a column `label`.
         spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
-        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `data.given.read_given`.
+        predictions: a CSV with image_id and one column a class, or what `score --model` stored; see `data.given.read_given`.
         scores: what the CSV holds, probabilities or logits; None: as its values tell.
         partial: go on although test images are missing in the CSV.
         report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.
@@ -140,10 +140,10 @@ def evaluate(
         raise UsageError("--recalibrate belongs to another set: give that with --on FOLDER or --on FILE.csv")
     if predictions is not None:
         return _evaluate_given(run, spec, read_given(predictions, _classes(run), scores), partial, accept_leak, submission)
-    run.probe_write()
+    run.require_writable()
     answers = None if report_yaml is None else load_report(report_yaml)
     recipe = spec.inference.recipe
-    path = run.require(run.predictions_path("test", recipe), "probe")
+    path = run.require(run.predictions_path("test", recipe), "score")
     p = read_predictions(path)
     leak = check_test(run, p, recipe, accept_leak)
     certificate = run.certificate()
@@ -169,9 +169,9 @@ def evaluate(
 
 def _evaluate_labels(run: Run, spec: ExperimentSpec, accept_leak: str | None) -> EvaluateResult:
     """The report of a run whose images have any number of labels each."""
-    run.probe_write()
+    run.require_writable()
     recipe = spec.inference.recipe
-    path = run.require(run.predictions_path("test", recipe), "probe")
+    path = run.require(run.predictions_path("test", recipe), "score")
     p = read_predictions(path)
     leak = check_test(run, p, recipe, accept_leak)
     frame = read_manifest(run).set_index("image_id").loc[p.ids]
@@ -198,7 +198,7 @@ def _evaluate_external(
     submission: Path | None,
     recalibrate: float | None,
 ) -> EvaluateResult:
-    run.probe_write()
+    run.require_writable()
     recipe = spec.inference.recipe
     artifact = open_export(run, recipe, threads=spec.train.threads)
     if artifact.record.second is not None:
@@ -297,13 +297,13 @@ def _evaluate_given(
         leak, manifest = require_no_leak(run, accept_leak), run.manifest_hash()
         if given.manifest_sha256 not in (None, manifest):
             raise DataError(
-                f"{given.name}: was made for another manifest.parquet; run again: dermalyze probe {run.root} --model FILE"
+                f"{given.name}: was made for another manifest.parquet; run again: dermalyze score {run.root} --model FILE"
             )
         p, reference, notes = match(given, frame, parts, read_classes(run), partial=partial)
         rows, store = frame.set_index("image_id").loc[p.ids], manifest_store(spec)
     else:
         p, rows, notes = standing_alone(given)
-    run.probe_write()
+    run.require_writable()
     say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
     counts = np.bincount(p.labels, minlength=len(p.classes))
     judged = Judged(p, spec.evaluate, Calibrator("none", {}), None, reference, rows, picture=pictures_of(rows, store))
@@ -351,7 +351,7 @@ def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -
     Raises:
         DataError, LeakError, ModelError: see `evaluate`.
     """
-    again = f"run again: dermalyze probe {run.root}"
+    again = f"run again: dermalyze score {run.root}"
     if p.meta.get("manifest_sha256") != run.manifest_hash():
         raise DataError(f"{run.root.name}: the predictions belong to another manifest.parquet (its SHA-256 differs); {again}")
     if p.meta["set"] != "test" or p.meta["recipe"] != recipe:

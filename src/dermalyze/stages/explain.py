@@ -86,7 +86,7 @@ def explain(
     """Draw where the network looks, say which method's maps can be trusted, and put both on a page.
 
     Args:
-        run: trained, exported and probed.
+        run: trained, exported and scored.
         spec: `data`, `inference.recipe`, `evaluate` (resamples, level, seed) and `train.threads` are used.
         images: image ids of the run, image files or folders; none: the test part's mistakes, confusions, doubt, each class.
         methods: of `METHODS`, or "all"; none: those that take little time and fit the network.
@@ -108,7 +108,7 @@ def explain(
         raise UsageError("--compare: each run must be named once, and have a folder name of its own")
     runtime = choose_runtime(device="cpu", threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
     with run.lock(), applied(runtime):
-        run.probe_write()
+        run.require_writable()
         networks = [Network.open(one) for one in runs]
         for network in networks[1:]:
             mine, theirs = ((one.task.kind, one.classes) for one in (networks[0], network))
@@ -121,7 +121,7 @@ def explain(
         test = shared_test(runs, frame[parts == "test"])
         world = World(run, spec, frame, parts, ImageStore.open(spec.data))
         asked = world.named(images) if images else None  # refused before the work
-        p = read_predictions(run.require(run.predictions_path("test", spec.inference.recipe), "probe"))
+        p = read_predictions(run.require(run.predictions_path("test", spec.inference.recipe), "score"))
         lesions = test.drop_duplicates("group")
         lesions = lesions.iloc[growing_sample(lesions["label"].astype(str).tolist(), count, spec.seed)]
         interval = {"resamples": spec.evaluate.resamples, "level": spec.evaluate.level, "seed": spec.evaluate.seed}

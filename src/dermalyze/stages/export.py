@@ -92,7 +92,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
     Args:
         run: trained.
         spec: `inference.recipe` is what the artifact answers with.
-        int8: write `RUN/export-int8` instead, of an export that is probed and calibrated; see
+        int8: write `RUN/export-int8` instead, of an export that is scored and calibrated; see
             `dermalyze.scoring.quantize_gate`.
         torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.models.program`.
 
@@ -106,7 +106,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
     if int8:
         return export_int8(run, spec)
     with run.lock():
-        run.probe_write()
+        run.require_writable()
         if torch_export:
             return write_program(run, open_export(run, spec.inference.recipe, threads=spec.train.threads), deployable(run)[0])
         for leftover in run.root.glob(f".{run.artifact_dir.name}-*.tmp"):  # of an export that was killed

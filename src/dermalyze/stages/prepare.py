@@ -104,7 +104,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
     if before is not None and before.get("fingerprint") == fingerprint:
         return PrepareResult(before, fresh=False)
     with run.lock():
-        run.probe_write()
+        run.require_writable()
         first = _inspect(store, listing, spec.data.workers)
         second = inspect_second(store, listing.rows, workers=spec.data.workers)
         images = as_cases(first, second)

@@ -80,7 +80,7 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         out: a sheet with the pictures, .png or .html.
 
     Raises:
-        UsageError: nothing exported or probed yet, k below 1, or another kind of sheet.
+        UsageError: nothing exported or scored yet, k below 1, or another kind of sheet.
         DataError: the file is no image that is read, or manifest or split changed.
         ModelError: the artifact is refused, or the predictions are not of it.
     """
@@ -100,10 +100,10 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         check_size(*picture.size)
     except DataError as error:
         raise type(error)(f"image: {error}") from None
-    p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "probe"))
+    p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "score"))
     if p.meta.get("scores_sha256") != artifact.record.scores_sha256 or p.embedding is None:
         raise UsageError(
-            f"{run.root.name}: the training features are not of the exported model; run again: dermalyze probe {run.root}"
+            f"{run.root.name}: the training features are not of the exported model; run again: dermalyze score {run.root}"
         )
     _, query_1D = apply_recipe(artifact.recipe, artifact.run, to_size(picture, preprocessing)[None])
     frame, parts = read_division(run)

@@ -126,7 +126,7 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
             raise UsageError(f"--resume {resume.name}: is not there; leave the option out to go on with the newest state")
         if resume is not None and run.root.resolve() not in (resume.resolve(), *resume.resolve().parents):
             raise ModelError(f"--resume {resume.name}: belongs to another run; continue it with: dermalyze train ITS_RUN")
-        run.probe_write(run.checkpoints_dir)
+        run.require_writable(run.checkpoints_dir)
         run.sweep()
         runtime = settled_runtime(run, spec)
         with applied(runtime), stop_on_signals() as request:

@@ -36,7 +36,7 @@ from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 FITS = {"shuffled": 1, "metadata": 0, "lesion": 1, "background": 1, "border": 1, "shortcut": 0, "planted": 1}
 """Every control, and how many trainings it takes; `lesion`, `background` and `border` share one more, on whole pictures."""
 PAINTED = ("lesion", "background", "border")
-STEPS = ("split", "train", "export", "probe")
+STEPS = ("split", "train", "export", "score")
 SHUFFLE = 5  # stream of ops.counter
 
 
@@ -105,7 +105,7 @@ def controls(
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")
     if spec.model.second is not None:
         raise UsageError("controls: not made for models of two pictures a case yet; use a run without model.second")
-    run.probe_write()
+    run.require_writable()
     require_no_leak(run, None)
     work = Work.begin(run, settings_of_fits(spec, epochs, sets, "controls"))
     names = [name for name in FITS if name in (only or FITS)]
@@ -178,7 +178,7 @@ class Work:
         return None
 
     def trained(self, kind: str, spec: ExperimentSpec, manifest: pd.DataFrame) -> Run:
-        """An inner run, trained and probed."""
+        """An inner run, trained and scored."""
         spec = spec.model_copy(update={"name": f"{spec.name[:60]} {kind}"})
         sub = begin(self.run, self.run.control_run(kind), spec, manifest, "controls")
         fit(sub, accept_leak=None, steps=STEPS, again=f"dermalyze controls {self.run.root}")

@@ -215,10 +215,10 @@ def disk(name: str, place: Path, remedy: str = "free space, or work on another d
 
 def writable(name: str, place: Path, remedy: str) -> Check:
     """A file written, flushed and removed again."""
-    probe = place / f".dermalyze-doctor-{os.getpid()}"
+    trial = place / f".dermalyze-doctor-{os.getpid()}"
     try:
-        write_text(probe, "ok")
-        probe.unlink()
+        write_text(trial, "ok")
+        trial.unlink()
     except (ResourceError, OSError):
         return Check(name, "blocks", "the folder cannot be written", remedy)
     return Check(name, "good", "the folder can be written")

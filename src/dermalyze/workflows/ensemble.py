@@ -83,7 +83,7 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
     answers from it as from any other.
 
     Args:
-        roots: run folders that have been exported and probed, then the folder to make; with `config` that folder alone.
+        roots: run folders that have been exported and scored, then the folder to make; with `config` that folder alone.
         config: an experiment's YAML file; its members are trained in `OUT/members/seed-N` and go on where they stopped.
         members: how many to train; the first has the experiment's seed, each further one the next.
         sets: with `config`, further settings.
@@ -256,14 +256,14 @@ def read_member(run: Run, part: str, artifact: Artifact) -> Predictions:
     """A member's predictions of a part, checked to be of its exported model and of this manifest.
 
     Raises:
-        UsageError: not probed yet.
+        UsageError: not scored yet.
         ModelError: of another model, or of another manifest.
     """
-    p = read_predictions(run.require(run.predictions_path(part, artifact.recipe), "probe"))
+    p = read_predictions(run.require(run.predictions_path(part, artifact.recipe), "score"))
     expected = {"scores_sha256": artifact.record.scores_sha256, "manifest_sha256": run.manifest_hash(), "set": part}
     if any(p.meta.get(key) != value for key, value in expected.items()):
         raise ModelError(
-            f"{run.root.name}: the predictions of {part} are not of its exported model; run again: dermalyze probe {run.root}"
+            f"{run.root.name}: the predictions of {part} are not of its exported model; run again: dermalyze score {run.root}"
         )
     return p
 
@@ -282,7 +282,7 @@ def together(stored: Sequence[Predictions], artifact: Artifact) -> Predictions:
     """
     first = stored[0]
     if any(p.ids != first.ids or p.groups != first.groups or p.labels.tolist() != first.labels.tolist() for p in stored):
-        raise DataError(f"ensemble: the members' predictions of {first.meta['set']} are of other images; probe them again")
+        raise DataError(f"ensemble: the members' predictions of {first.meta['set']} are of other images; score them again")
     samples_NMC = np.stack([p.logits for p in stored], axis=1)
     meta = {
         "classes": artifact.classes,

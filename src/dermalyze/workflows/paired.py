@@ -77,7 +77,7 @@ def compare_runs(
     """Compare runs by their stored predictions of the test part; see `dermalyze.workflows.runs.runs`.
 
     Args:
-        roots: two or more run folders that `probe` has been through.
+        roots: two or more run folders that `score` has been through.
         shared: take the lesions that stand whole in the test part of every run, where the parts differ.
         by: image, or lesion: photographs of a lesion pooled into one answer.
         out: an HTML page to write as well.
@@ -122,7 +122,7 @@ def read_side(run: Run, name: str) -> Side:
     """
     spec = run.config()
     require_multiclass(spec.task, "runs compare")
-    path = run.require(run.predictions_path("test", spec.inference.recipe), "probe")
+    path = run.require(run.predictions_path("test", spec.inference.recipe), "score")
     p = read_predictions(path)
     leak = check_test(run, p, spec.inference.recipe, None)
     calibrator, _ = read_calibration(run, p)

@@ -18,7 +18,7 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError
 from dermalyze.stages.init import freeze
 
-STEPS = ("prepare", "audit", "split", "train", "export", "probe", "calibrate", "evaluate")
+STEPS = ("prepare", "audit", "split", "train", "export", "score", "calibrate", "evaluate")
 LEAK_STEPS = ("train", "evaluate")
 """Steps that take `accept_leak`."""
 
@@ -56,7 +56,7 @@ def run_experiment(
     accept_leak: str | None = None,
     steps: Sequence[str] = STEPS,
 ) -> PipelineResult:
-    """Prepare, audit, split, train, export, probe, calibrate and evaluate; each step that is finished is skipped.
+    """Prepare, audit, split, train, export, score, calibrate and evaluate; each step that is finished is skipped.
 
     Args:
         config: an experiment, or its YAML file.
@@ -120,8 +120,8 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
     if step == "export":
         made_from = read_json(run.artifact_record_path).get("created_from", {})
         return bool(made_from.get("weights_sha256") == read_json(run.best_record_path).get("weights_sha256"))
-    if step == "probe":
-        return _probed(run, spec.inference.recipe)
+    if step == "score":
+        return _scored(run, spec.inference.recipe)
     if step == "calibrate":
         return _calibrated(run, spec.inference.recipe)
     if step == "evaluate":
@@ -134,7 +134,7 @@ def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool
     return True
 
 
-def _probed(run: Run, recipe: str) -> bool:
+def _scored(run: Run, recipe: str) -> bool:
     """Whether every part has its predictions, of this artifact."""
     from dermalyze.scoring.predictions import read_predictions
 

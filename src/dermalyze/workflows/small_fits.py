@@ -30,7 +30,7 @@ def settings_of_fits(spec: ExperimentSpec, epochs: int, sets: Sequence[str], nam
         UsageError: fewer than 1 epoch, or settings of data or split.
         ConfigError: settings that are none.
 
-    >>> settings_of_fits(ExperimentSpec(), 3, ["preprocess.size=[96,128]"], "leak-bill").preprocess.size
+    >>> settings_of_fits(ExperimentSpec(), 3, ["preprocess.size=[96,128]"], "leakage").preprocess.size
     (96, 128)
     """
     if epochs < 1:

@@ -199,7 +199,7 @@ def measured(trials: Sequence[Trial], path: Path, failures: list[dict[str, str]]
 
 
 def trained(trial: Trial, number: str, again: str, failures: list[dict[str, str]]) -> bool:
-    """Train, export, probe, calibrate and evaluate one run, as far as that is not done; False where it failed.
+    """Train, export, score, calibrate and evaluate one run, as far as that is not done; False where it failed.
 
     Raises:
         InterruptedRunError: a signal came.

@@ -68,7 +68,7 @@ def test_tta_is_the_listed_views_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_an_image_gets_the_same_answer_alone_and_in_a_batch(name: str) -> None:
-    """The views of one image may not depend on its neighbours, or predict would differ from probe."""
+    """The views of one image may not depend on its neighbours, or predict would differ from score."""
     for together, alone in zip(RECIPES[name](IMAGES), RECIPES[name](IMAGES[1:2]), strict=True):
         assert np.array_equal(together[1:2], alone)
 

@@ -149,15 +149,15 @@ def test_a_file_in_the_place_of_the_run_is_refused_and_stays(tmp_path: Path) -> 
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_a_folder_in_the_run_is_probed_as_well(tmp_path: Path) -> None:
+def test_a_folder_in_the_run_is_checked_as_well(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", ExperimentSpec())
-    run.probe_write(run.checkpoints_dir)
+    run.require_writable(run.checkpoints_dir)
     assert list(run.checkpoints_dir.iterdir()) == []
     run.checkpoints_dir.rmdir()
     run.checkpoints_dir.write_text("a file")
-    run.probe_write()
+    run.require_writable()
     with pytest.raises(ResourceError, match="check the disk and the path"):
-        run.probe_write(run.checkpoints_dir)
+        run.require_writable(run.checkpoints_dir)
 
 
 def test_stored_recipes_of_a_set_are_not_those_of_a_set_whose_name_begins_alike(tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.data import download as transfer
 from dermalyze.data import fetch as module
 from dermalyze.data.catalog import REMOTE_SETS, RemoteFile, RemoteSet
@@ -335,7 +335,7 @@ def test_every_set_has_a_source_a_licence_and_a_way() -> None:
 
 def test_a_set_with_steps_prints_them_and_asks_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.app, ["fetch", "derm7pt"])
+    result = CliRunner().invoke(app, ["fetch", "derm7pt"])
     assert result.exit_code == 0
     assert "this set cannot be fetched by a program; by hand:" in result.output
     assert "  1. open the page, agree to its terms" in result.output
@@ -344,9 +344,9 @@ def test_a_set_with_steps_prints_them_and_asks_no_host(tmp_path: Path, monkeypat
 
 def test_on_the_command_line_one_must_agree(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, files=(remote(host),))
-    refused = CliRunner().invoke(cli.app, ["fetch", "a_set", str(tmp_path / "out")])
+    refused = CliRunner().invoke(app, ["fetch", "a_set", str(tmp_path / "out")])
     assert refused.exit_code == 2
     assert "give --yes" in refused.output
-    agreed = CliRunner().invoke(cli.app, ["fetch", "a_set", str(tmp_path / "out"), "--yes", "--json"])
+    agreed = CliRunner().invoke(app, ["fetch", "a_set", str(tmp_path / "out"), "--yes", "--json"])
     assert agreed.exit_code == 0
     assert json.loads(agreed.stdout)["files"][0]["name"] == "a.zip"

@@ -130,7 +130,7 @@ def test_a_truncated_file_is_refused_as_without() -> None:
 def test_training_and_serving_see_the_same_pixels(
     make_artifact: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What goes into the memory map of training and probe is, byte for byte, what the predictor gives to the graph."""
+    """What goes into the memory map of training and scoring is, byte for byte, what the predictor gives to the graph."""
     monkeypatch.setenv("DERMALYZE_CACHE", str(tmp_path / "cache"))
     p = preprocessing("squash", 12, 16)
     (tmp_path / "data").mkdir()

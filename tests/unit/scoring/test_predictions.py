@@ -123,7 +123,7 @@ def test_truncated_file_is_refused(tmp_path, keep):
     path = tmp_path / "test-plain.parquet"
     write_predictions(path, some())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ModelError, match=r"test-plain.parquet: damaged .*; run probe again"):
+    with pytest.raises(ModelError, match=r"test-plain.parquet: damaged .*; run score again"):
         read_predictions(path)
 
 

@@ -136,7 +136,7 @@ def test_scores_of_another_model_are_refused(exported):
     run, spec = exported()
     store_predictions(run, spec, scores_sha256="0" * 64)
     before = run.artifact_record_path.read_bytes()
-    with pytest.raises(ModelError, match="not of the exported model; run again: dermalyze probe"):
+    with pytest.raises(ModelError, match="not of the exported model; run again: dermalyze score"):
         calibrate(run, spec)
     assert run.artifact_record_path.read_bytes() == before
     assert not run.calibration_path("plain").exists()
@@ -159,12 +159,12 @@ def test_predictions_of_other_images_are_refused(exported):
         calibrate(run, spec)
 
 
-def test_nothing_probed_or_exported(judged):
+def test_nothing_scored_or_exported(judged):
     run, spec = judged(COUNTS)
     with pytest.raises(UsageError, match="dermalyze export"):
         calibrate(run, spec)
     run.predictions_path("cal", "plain").unlink()
-    with pytest.raises(UsageError, match="dermalyze probe"):
+    with pytest.raises(UsageError, match="dermalyze score"):
         calibrate(run, spec)
 
 

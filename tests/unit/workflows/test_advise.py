@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.config.base import parse_yaml
 from dermalyze.config.experiment import build_experiment, load_experiment
 from dermalyze.errors import UsageError
@@ -158,7 +158,7 @@ def test_a_small_network_is_timed() -> None:
 
 def test_on_the_command_line() -> None:
     words = ["advise", "--images", "800", "--classes", "2", "--device", "cpu", "--need", "edge", "--metadata"]
-    result = CliRunner().invoke(cli.app, words)
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     head, _, text = result.output.partition("\n\n")
     assert "which are not results of ours" in head

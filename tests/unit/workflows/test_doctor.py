@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+import dermalyze
+from dermalyze.cli import app
+from dermalyze.cli.failures import EXTRAS
 from dermalyze.models import torch_guard
 from dermalyze.workflows import doctor as module
 from dermalyze.workflows.doctor import GIB, Check, DoctorResult, doctor
@@ -143,8 +145,8 @@ from dermalyze.cli import main
 main(["doctor", "--json"])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, cli.EXTRAS["train"]], capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        [sys.executable, "-c", code, EXTRAS["train"]], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(dermalyze.__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
     answer = json.loads(done.stdout)
@@ -154,6 +156,6 @@ main(["doctor", "--json"])
 
 
 def test_the_command_ends_with_0_where_all_is_well(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["doctor", str(tmp_path)])
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == "ready to train"

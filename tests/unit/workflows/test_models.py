@@ -9,7 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ConfigError, UsageError
 from dermalyze.models.cards import EXPORTED, FAMILIES, QUANTISED
@@ -74,7 +74,7 @@ def test_refusals(words: tuple[str, ...], error: type[Exception], message: str) 
 
 
 def test_json() -> None:
-    result = CliRunner().invoke(cli.app, ["models", "list", "--json"])
+    result = CliRunner().invoke(app, ["models", "list", "--json"])
     rows = json.loads(result.output)["models"]
     assert [row["name"] for row in rows] == [card.name for card in CARDS]
     assert rows[0]["can"][0] == "CAM"

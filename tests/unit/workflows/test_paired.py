@@ -15,7 +15,7 @@ import pytest
 from judged import make_judged
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.errors import DataError, ModelError, UsageError
 from dermalyze.scoring.predictions import read_predictions, write_predictions
@@ -207,11 +207,11 @@ def test_a_run_against_itself_and_options_of_another_action(two: Any) -> None:
 
 def test_the_command_prints_a_table_and_json(two: Any) -> None:
     words = ["runs", "compare", *(str(run.root) for run in two)]
-    told = CliRunner().invoke(cli.app, words)
+    told = CliRunner().invoke(app, words)
     assert told.exit_code == 0
     assert "macro AUROC" in told.stdout
     assert "Right answers (McNemar)" in told.stdout
-    found = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert found["action"] == "compare"
     assert found["pairs"][0]["auroc"].keys() == COUNTS.keys()
 

@@ -71,7 +71,7 @@ class World:
         }  # fmt: skip
         write_json(run.artifact_record_path, record)
 
-    def probe(self, run: Run) -> None:
+    def score(self, run: Run) -> None:
         meta = {
             "classes": ["a", "b"],
             "recipe": "plain",
@@ -142,22 +142,22 @@ def test_a_failure_keeps_what_was_done_and_the_next_call_goes_on(world: World, b
     assert world.calls == list(STEPS)
 
 
-def test_new_weights_are_exported_probed_and_measured_again(world: World) -> None:
+def test_new_weights_are_exported_scored_and_measured_again(world: World) -> None:
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
     world.weights = "w2"
     world.train(Run(Path("run")))
     run_experiment(SPEC, Path("run"))
-    assert world.calls == ["export", "probe", "calibrate", "evaluate"]
+    assert world.calls == ["export", "score", "calibrate", "evaluate"]
 
 
-def test_a_new_export_is_probed_and_measured_again(world: World) -> None:
+def test_a_new_export_is_scored_and_measured_again(world: World) -> None:
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
     record = Run(Path("run")).artifact_record_path
     write_json(record, {**read_json(record), "name": "another"})
     run_experiment(SPEC, Path("run"))
-    assert world.calls == ["probe", "calibrate", "evaluate"]
+    assert world.calls == ["score", "calibrate", "evaluate"]
 
 
 def test_a_calibration_that_is_not_the_artifacts_is_made_again(world: World) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from dermalyze import cli
+from dermalyze.cli import app
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.atomic import sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run
@@ -189,10 +189,10 @@ def test_refusals(action: str, words: list[str], text: str) -> None:
 def test_the_command_asks_only_a_person_and_deletes_only_with_yes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     before = files(run.root)
-    asked = CliRunner().invoke(cli.app, ["runs", "clean", str(run.root)])
+    asked = CliRunner().invoke(app, ["runs", "clean", str(run.root)])
     assert asked.exit_code == 0
     assert "add --yes" in asked.stderr
     assert files(run.root) == before
-    done = CliRunner().invoke(cli.app, ["runs", "clean", str(run.root), "--yes", "--json"])
+    done = CliRunner().invoke(app, ["runs", "clean", str(run.root), "--yes", "--json"])
     assert json.loads(done.stdout)["removed"] is True
     assert files(run.root) < before

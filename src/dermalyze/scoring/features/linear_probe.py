@@ -131,8 +131,11 @@ def choose(
     return Chosen(setting, best[1], tried, best[2])
 
 
-FROZEN: Mapping[str, Callable[[Part, Part, int], Chosen]] = {"linear-probe": linear_probe, "nearest-neighbours": neighbours}
-FROZEN_NAMES = {
+CLASSIFIERS: Mapping[str, Callable[[Part, Part, int], Chosen]] = {
+    "linear-probe": linear_probe,
+    "nearest-neighbours": neighbours,
+}
+CLASSIFIER_NAMES = {
     "linear-probe": "linear probe",
     "nearest-neighbours": "nearest neighbours",
     "zero-shot": "zero-shot by prompts",

@@ -1,4 +1,4 @@
-"""Features of a run's images: the trained network's, which `probe` stores, or a pretrained one's, which `embed` stores."""
+"""Features of a run's images: the trained network's, which `score` stores, or a pretrained one's, which `embed` stores."""
 
 # Shapes: N images, D features.
 
@@ -108,7 +108,7 @@ def read_features(run: Run, recipe: str, name: str = OWN) -> Features:
         name: `own`, or one of those that `embed` stored.
 
     Raises:
-        UsageError: nothing of that name is stored, or `probe` has not run.
+        UsageError: nothing of that name is stored, or `score` has not run.
         DataError: manifest or split changed since.
         ModelError: a file is damaged, or holds no features.
     """
@@ -144,19 +144,19 @@ def _own(
         path = run.predictions_path(part, recipe)
         if not path.exists() and not wanted:
             continue
-        p = read_predictions(run.require(path, "probe"))
+        p = read_predictions(run.require(path, "score"))
         if p.meta.get("manifest_sha256") != run.manifest_hash() or not set(p.ids) <= set(at):
-            raise DataError(f"{path.name}: of another manifest or split; run again: dermalyze probe {run.root}")
+            raise DataError(f"{path.name}: of another manifest or split; run again: dermalyze score {run.root}")
         if meta and p.meta.get("model_sha256") != meta.get("model_sha256"):
-            raise ModelError(f"{path.name}: the parts are of different models; run again: dermalyze probe {run.root}")
+            raise ModelError(f"{path.name}: the parts are of different models; run again: dermalyze score {run.root}")
         rows = [at[image_id] for image_id in p.ids]
         called[rows] = np.array(p.classes, dtype=object)[p.logits.argmax(axis=1)]
         leak, meta, seen = p.meta.get("accepted_leak") or leak, p.meta, seen + len(p)
         if wanted:
             if p.embedding is None:
-                raise ModelError(f"{path.name}: holds no features; run again: dermalyze probe {run.root}")
+                raise ModelError(f"{path.name}: holds no features; run again: dermalyze score {run.root}")
             values = np.zeros((len(at), p.embedding.shape[1]), np.float32) if values is None else values
             values[rows] = p.embedding
     if wanted and seen != len(at):
-        raise DataError(f"{run.root.name}: predictions of {seen} of {len(at)} images; run again: dermalyze probe {run.root}")
+        raise DataError(f"{run.root.name}: predictions of {seen} of {len(at)} images; run again: dermalyze score {run.root}")
     return called.astype(str), leak, values, meta

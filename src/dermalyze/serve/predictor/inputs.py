@@ -25,6 +25,7 @@ MAX_ARCHIVE_MEMBERS = 1_000_000
 MAX_DIRECTORY_BYTES = 256 * 2**20  # of an archive's list of members; a million of them take about 100 MiB
 MAX_RATIO = 200  # bytes out a byte in; a JPEG or PNG hardly shrinks
 MAX_LINE = 8192
+STDIN = "stdin"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif", ".mpo"})
 
 
@@ -33,7 +34,8 @@ class Item:
     """One thing to answer for: bytes, or the reason why there are none.
 
     Attributes:
-        name: what the user calls it; shown only to one who asks for names.
+        name: what the user calls it: a file, `ARCHIVE!MEMBER`, the path in a CSV's row, or `stdin`; no output but the command
+            line's shows it.
         data: the file's content.
         error: why it is not an image, one line without a path.
         image_id: the user's own key, from a CSV.
@@ -204,17 +206,19 @@ def _from_stdin(stream: BinaryIO) -> Iterator[Item]:
         data = head + stream.read(MAX_FILE_BYTES + 1 - len(head))
         if head[:2] == b"PK" and len(data) <= MAX_FILE_BYTES:
             try:
-                yield from _from_zip(io.BytesIO(data), "-")
+                yield from _from_zip(io.BytesIO(data), STDIN)
             except DataError as error:
-                yield Item("-", error=str(error))
+                yield Item(STDIN, error=str(error))
         else:
-            yield _item("-", lambda: _checked(data))
+            yield _item(STDIN, lambda: _checked(data))
         return
     rest = head
     while chunk := rest + stream.readline(MAX_LINE):
         line, _, rest = chunk.partition(b"\n")
         if len(line) >= MAX_LINE:
-            yield Item("-", error=f"standard input is no image, and a line of it is over {MAX_LINE} bytes: not a list of files")
+            yield Item(
+                STDIN, error=f"standard input is no image, and a line of it is over {MAX_LINE} bytes: not a list of files"
+            )
             return
         if name := os.fsdecode(line.rstrip(b"\r")).strip():
             if name == "-":

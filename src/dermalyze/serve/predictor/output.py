@@ -15,6 +15,7 @@ from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.second import NO_SECOND
 
 Format = Literal["table", "jsonl", "csv"]
+FILE_WIDTH = 32
 
 
 def write(
@@ -28,7 +29,8 @@ def write(
         stream: open for text.
         classes: of the model, in its order (columns of the CSV).
         format: "table", "jsonl" or "csv".
-        names: add what the user called each image (which may identify a person).
+        names: add `file`, what the user called each image, which may identify a person; the table shows it in place of the
+            hash.
         task: of the model: of multilabel the labels that are called stand in place of a class.
 
     Returns:
@@ -52,6 +54,15 @@ def write(
     return writers[format](rows, stream, classes, names, task == "multilabel")
 
 
+def shortened(text: str, width: int) -> str:
+    """The end of a long name, which tells files of one folder apart.
+
+    >>> shortened("photos/clinic/ISIC_0024306.jpg", 20)
+    '...ISIC_0024306.jpg'
+    """
+    return text if len(text) <= width else f"...{text[3 - width :]}"
+
+
 def safe_cell(text: str | None) -> str:
     """A cell that no spreadsheet takes for a formula and no terminal for a command.
 
@@ -65,7 +76,8 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     width = max(10, *(len(name) for name in classes))
     head = "prob.  labels" if several else "prob.  description"
     what = "top label" if several else "class"
-    print(f"{'#':>5}  {'image':12}  {what:{width}}  {head}" + ("  name" if names else ""), file=stream)
+    title, column = ("file", FILE_WIDTH) if names else ("image", 12)
+    print(f"{'#':>5}  {title:{column}}  {what:{width}}  {head}", file=stream)
     errors, leak = 0, None
     lacking: Counter[str] = Counter()
     alone, grade = 0, None
@@ -73,7 +85,9 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         errors, leak, grade = errors + (row.error is not None), row.accepted_leak or leak, row.cam_grade or grade
         lacking.update(row.metadata_unknown or ())
         alone += row.error is None and NO_SECOND in row.notes
-        image, name = row.image_id or (row.sha256 or "-")[:12], f"  {one_line(row.name or '')}" if names else ""
+        image = one_line(row.image_id or (row.sha256 or "-")[:12])
+        if names and row.file:
+            image = shortened(one_line(row.file), FILE_WIDTH)
         top = row.predicted_class
         highest = row.confidence
         if row.positive is not None:
@@ -83,7 +97,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         said = row.error or row.reason or "; ".join(row.reasons) or row.predicted_class_description or called
         shown = "refer" if row.verdict == "refer" else row.decision or ""
         label = one_line({"refer": "refer", "set": "set"}.get(shown, top or "error"))
-        print(f"{row.index:5}  {one_line(image):12}  {label:{width}}  {probability}  {one_line(said)}{name}", file=stream)
+        print(f"{row.index:5}  {image:{column}}  {label:{width}}  {probability}  {one_line(said)}", file=stream)
     if leak:
         print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
     if lacking:
@@ -110,7 +124,7 @@ def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
 
 def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
     writer = csv.writer(stream, lineterminator="\n")
-    header = ["index", "image", "image_id", *(["name"] if names else [])]
+    header = ["index", *(["file"] if names else []), "image", "image_id"]
     header += [
         *(["positive"] if several else ["predicted_class", "predicted_class_description", "confidence"]),
         *(f"p_{one_line(name)}" for name in classes),
@@ -130,7 +144,7 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
     errors = 0
     for row in rows:
         errors += row.error is not None
-        cells = [str(row.index), (row.sha256 or "")[:12], safe_cell(row.image_id), *([safe_cell(row.name)] if names else [])]
+        cells = [str(row.index), *([safe_cell(row.file)] if names else []), (row.sha256 or "")[:12], safe_cell(row.image_id)]
         if several:
             cells += [safe_cell("|".join(row.positive or ()))]
         else:

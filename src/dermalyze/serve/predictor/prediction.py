@@ -33,7 +33,8 @@ class Prediction(Mapping[str, Any]):
         notes: what was done to the image that its owner should know.
         error: why there is no answer, one line without a path.
         image_id: the user's own key, from a CSV.
-        name: what the user called it (a path, perhaps); in no output unless asked for.
+        file: what the user called it on the command line (a path, perhaps; it may identify a person); None where the image
+            came otherwise, as to the server, and in no output unless asked for.
         accepted_leak: the reason with which training on leaking data was accepted; stands on every answer.
         calibrated: whether a calibrator stands between the scores and the probabilities.
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
@@ -73,7 +74,7 @@ class Prediction(Mapping[str, Any]):
     notes: tuple[str, ...] = ()
     error: str | None = None
     image_id: str | None = None
-    name: str | None = None
+    file: str | None = None
     accepted_leak: str | None = None
     calibrated: bool = False
     prediction_set: tuple[str, ...] | None = None
@@ -94,10 +95,10 @@ class Prediction(Mapping[str, Any]):
     picture: Image | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
-        """JSON-ready values: an answer or an error, never both; `names` adds what the user called the image."""
+        """JSON-ready values: an answer or an error, never both; `names` adds `file`."""
         values: dict[str, Any] = {"index": self.index, "image": self.sha256[:12] if self.sha256 else None}
         values |= {"image_id": self.image_id} if self.image_id is not None else {}
-        values |= {"name": self.name} if names else {}
+        values |= {"file": self.file} if names else {}
         if self.error is not None:
             values["error"] = self.error
         else:

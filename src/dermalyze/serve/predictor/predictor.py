@@ -306,7 +306,7 @@ class Predictor:
             beyond = tuple(words for words in said if OUTSIDE in words)
             verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, beyond)
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "name", "accepted_leak", "gate", "picture")},
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "file", "accepted_leak", "gate", "picture")},
                 cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
                 cam_class=shown if cam_BChw is not None else None,
                 cam_grade=self.artifact.cam_grade if cam_BChw is not None else None,
@@ -336,10 +336,11 @@ class Predictor:
         index, image = numbered
         known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artifact.record.accepted_leak}
         try:
-            if isinstance(image, str | Path):
+            if isinstance(image, Item):
+                known |= {"file": image.name, "image_id": image.image_id}
+            elif isinstance(image, str | Path):
                 image = read_file(image)
             if isinstance(image, Item):
-                known |= {"name": image.name, "image_id": image.image_id}
                 if image.data is None:
                     return Prediction(**known, error=image.error), None
                 image = image.data

@@ -8,6 +8,7 @@ import itertools
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,35 @@ def test_names_only_when_asked_for(rows: list[Prediction], format: str) -> None:
     assert "DOE_JOHN.png" in text(rows, format=format, names=True)
 
 
+def test_the_field_of_a_name_is_file(rows: list[Prediction]) -> None:
+    files = ["DOE_JOHN.png", "none.png", rows[2].file]
+    assert [json.loads(line)["file"] for line in text(rows, format="jsonl", names=True).splitlines()] == files
+    assert [row["file"] for row in csv.DictReader(io.StringIO(text(rows, format="csv", names=True)))] == files
+    assert all("file" not in json.loads(line) for line in text(rows, format="jsonl").splitlines())
+    assert "file" not in text(rows, format="csv").splitlines()[0].split(",")
+
+
+def test_the_table_shows_the_end_of_a_long_name_and_no_hash(rows: list[Prediction]) -> None:
+    table = text(rows, names=True).splitlines()
+    assert table[0].split()[1] == "file"
+    assert table[3].split()[1].startswith("...")
+    assert table[3].split()[1].endswith("DOE_JOHN.png")
+    assert rows[2].sha256[:12] not in table[3]  # type: ignore[index]
+
+
+def test_only_what_was_read_from_the_command_line_has_a_name(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "DOE_JOHN.png").write_bytes(encoded())
+    assert predictor.predict(tmp_path / "DOE_JOHN.png").file is None
+    assert predictor.predict(encoded()).file is None
+    assert next(predictor.predict_batch(read_inputs(["-"], stdin=io.BytesIO(encoded())))).file == "stdin"
+    (named,) = predictor.predict_batch(read_inputs(["https://clinic.example/DOE.png"]))
+    assert (named.file, named.error) == ("https://clinic.example/DOE.png", "no such file")
+    with zipfile.ZipFile(archive := io.BytesIO(), "w") as members:
+        members.writestr("a/DOE.png", encoded())
+    archive.seek(0)
+    assert next(predictor.predict_batch(read_inputs(["-"], stdin=archive))).file == "stdin!a/DOE.png"
+
+
 @pytest.mark.parametrize("format", ["table", "jsonl", "csv"])
 def test_every_form_carries_the_disclaimer(rows: list[Prediction], format: str) -> None:
     assert DISCLAIMER in text(rows, format=format)
@@ -219,13 +249,15 @@ def test_jsonl(rows: list[Prediction]) -> None:
 def test_csv_cells_are_no_formulas(rows: list[Prediction]) -> None:
     table = list(csv.DictReader(io.StringIO(text(rows, format="csv", names=True))))
     assert [row["image_id"] for row in table] == ["'=cmd|'/c calc'!A1", "'+1", ""]
+    hostile = text([Prediction(0, None, error="no such file", file="=HYPERLINK(1).png")], format="csv", names=True)
+    assert next(csv.DictReader(io.StringIO(hostile)))["file"] == "'=HYPERLINK(1).png"
     assert [row["error"] for row in table] == ["", "no such file", ""]
     assert float(table[0]["p_mel"]) == pytest.approx(rows[0].probabilities["mel"], abs=1e-8)
     assert [row["disclaimer"] for row in table] == [DISCLAIMER] * 3
 
 
 def test_hostile_names_stay_on_their_line() -> None:
-    row = Prediction(0, "ab" * 32, error="no such file", name="a\nb\x1b[31m,\udcff.png", image_id="x\ny")
+    row = Prediction(0, "ab" * 32, error="no such file", file="a\nb\x1b[31m,\udcff.png", image_id="x\ny")
     assert len(text([row], format="table", names=True).splitlines()) == 3
     for format in ("table", "jsonl", "csv"):
         written = text([row], format=format, names=True)

@@ -101,6 +101,16 @@ def test_one_bad_image_among_good_ones_has_its_own_error(client: TestClient) -> 
     assert (alone.status_code, alone.json()["error"]["code"]) == (415, "not_an_image")
 
 
+@pytest.mark.parametrize("address", ["/v1/predict", "/v1/explain"])
+@pytest.mark.parametrize("content", [picture(), b"GIF89a...."])
+def test_no_reply_and_no_log_names_the_file(service: Service, address: str, content: bytes) -> None:
+    client = client_of(service, log=Log(sink := Sink()))  # type: ignore[arg-type]
+    response = client.post(address, files=[("file", ("DOE_JOHN.jpg", content))])
+    assert "DOE" not in response.text + str(response.headers) + client.get("/metrics").text + sink.text
+    assert '"file"' not in response.text
+    assert sink.text
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [

@@ -42,7 +42,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class LeakBillResult:
+class LeakageResult:
     """The bill.
 
     Attributes:
@@ -73,7 +73,7 @@ class LeakBillResult:
         return [*lines, "", *b["notes"], f"figure: {self.files[1]}", b["disclaimer"]]
 
 
-def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[str] = ()) -> LeakBillResult:
+def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[str] = ()) -> LeakageResult:
     """Train the run's network on a random image-level split and on a grouped one, and show what the leak flatters.
 
     Both trainings have the same network, settings, seed and number of steps, and as many images of each class in each part.
@@ -97,9 +97,9 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    require_multiclass(spec.task, "leak-bill")
-    run.probe_write()
-    small = settings_of_fits(spec, epochs, sets, "leak-bill")
+    require_multiclass(spec.task, "leakage")
+    run.require_writable()
+    small = settings_of_fits(spec, epochs, sets, "leakage")
     classes = read_classes(run)
     frame, own = read_division(run)
     if frame["group"].nunique() == len(frame):
@@ -108,11 +108,11 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
     parts = {"random": at_random(frame, grouped, small.seed), "grouped": grouped}
     subs = {kind: inner_run(run, kind, small, frame["image_id"], parts[kind]) for kind in KINDS}
     train = int((grouped == "train").sum())
-    say(f"leak bill: 2 trainings of {small.train.epochs} epochs over {train} images{guess(run, small, train, fits=2)}")
+    say(f"leakage: 2 trainings of {small.train.epochs} epochs over {train} images{guess(run, small, train, fits=2)}")
     for number, (kind, sub) in enumerate(subs.items(), start=1):
-        say(f"leak bill {number}/2: {kind} split")
+        say(f"leakage {number}/2: {kind} split")
         steps = [step for step in STEPS if step not in ("prepare", "audit")]
-        fit(sub, accept_leak=REASON if kind == "random" else None, steps=steps, again=f"dermalyze leak-bill {run.root}")
+        fit(sub, accept_leak=REASON if kind == "random" else None, steps=steps, again=f"dermalyze leakage {run.root}")
     held_out = {kind: read_held_out(subs[kind], small.inference.recipe) for kind in KINDS}
     bill = {
         "schema_version": 1,
@@ -133,7 +133,7 @@ def leak_bill(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequenc
     }
     write_bytes(run.leak_bill_figure_path, leak_bill_figure(bill, SHOWN))
     write_json(run.leak_bill_path, bill)
-    return LeakBillResult(bill, (run.leak_bill_path, run.leak_bill_figure_path))
+    return LeakageResult(bill, (run.leak_bill_path, run.leak_bill_figure_path))
 
 
 def at_random(frame: pd.DataFrame, parts: pd.Series, seed: int) -> pd.Series:
@@ -155,7 +155,7 @@ def inner_run(run: Run, kind: str, spec: ExperimentSpec, ids: pd.Series, parts: 
     manifest = read_manifest(run)
     manifest["split"] = [part_of.get(image_id) for image_id in manifest["image_id"]]
     spec = spec.model_copy(update={"name": f"{spec.name[:60]} {kind} split"})
-    return begin(run, run.leak_bill_run(kind), spec, manifest, "leak-bill")
+    return begin(run, run.leak_bill_run(kind), spec, manifest, "leakage")
 
 
 def read_held_out(run: Run, recipe: str) -> dict[str, Predictions]:
@@ -170,7 +170,7 @@ def read_held_out(run: Run, recipe: str) -> dict[str, Predictions]:
 def compare_all(
     frame: pd.DataFrame, parts: dict[str, pd.Series], held_out: dict[str, dict[str, Predictions]], spec: ExperimentSpec
 ) -> dict[str, Any]:
-    """What leaked, and the comparisons; see `leak_bill`.
+    """What leaked, and the comparisons; see `leakage`.
 
     Args:
         frame: manifest rows with `image_id` and `group`.

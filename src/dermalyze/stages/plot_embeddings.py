@@ -35,7 +35,7 @@ COLOURS = ("class", "error", "site", "source", "part")
 
 
 @dataclass(frozen=True)
-class MapResult:
+class EmbeddingsResult:
     """What was drawn.
 
     Attributes:
@@ -66,9 +66,9 @@ class MapResult:
         ]
 
 
-def draw_map(
+def plot_embeddings(
     run: Run, spec: ExperimentSpec, *, features: str = OWN, method: str = "tsne", by: str = "class", part: str | None = None
-) -> MapResult:
+) -> EmbeddingsResult:
     """A figure of one part's features, and a page on which pointing at a mark shows its image; the same seed, the same map.
 
     Args:
@@ -91,8 +91,8 @@ def draw_map(
     ):
         if word not in allowed:
             raise UsageError(f"--{option} {word}: must be one of {', '.join(allowed)}{nearest(word, allowed)}")
-    require_multiclass(spec.task, "map")
-    run.probe_write()
+    require_multiclass(spec.task, "plot-embeddings")
+    run.require_writable()
     part = part or ("all" if by == "part" else "test")
     found = read_features(run, spec.inference.recipe, features)
     found = found.rows(((found.frame["part"] == part) | (part == "all")).to_numpy())
@@ -106,7 +106,7 @@ def draw_map(
     colours = colourings(found, read_classes(run))
     if by not in colours:
         raise UsageError(f"--by {by}: the run knows nothing of it; there are {', '.join(colours)}")
-    say(f"map: {len(found.frame)} images by {PROJECTION_NAMES[method]}")
+    say(f"plot-embeddings: {len(found.frame)} images by {PROJECTION_NAMES[method]}")
     points = PROJECTIONS[method](found.values, spec.seed)
     k = min(NEIGHBOURS, len(points) - 2)
     kept = kept_neighbours(found.values, points, k) if k >= 1 else None
@@ -114,7 +114,7 @@ def draw_map(
     what = f"{PROJECTION_NAMES[method]} of {found.what}, {'all parts' if part == 'all' else f'{part} part'}{some}"
     caption = caption_of(kept, k, len(points), trained=features == OWN and part in ("train", "all"))
     name = method if features == OWN else f"{method}-{features}"
-    figure, page = run.map_path(f"{name}-{by}", ".png"), run.map_path(name, ".html")
+    figure, page = run.embeddings_path(f"{name}-{by}", ".png"), run.embeddings_path(name, ".html")
     drawn = map_figure(points, colours[by], title=f"{spec.name}: {what}", caption=caption, leak=found.accepted_leak)
     shown = even_sample(found.frame["label"].to_numpy(), MOST_PICTURES, generator)
     inside = found.rows(np.isin(np.arange(len(points)), shown))
@@ -128,7 +128,7 @@ def draw_map(
     )  # fmt: skip
     write_bytes(figure, drawn)
     write_text(page, text)
-    return MapResult(figure, page, len(points), len(shown), kept, caption)
+    return EmbeddingsResult(figure, page, len(points), len(shown), kept, caption)
 
 
 def caption_of(kept: float | None, k: int, points: int, *, trained: bool) -> str:

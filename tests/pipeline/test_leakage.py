@@ -18,7 +18,7 @@ from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
 from dermalyze.workflows import small_fits
-from dermalyze.workflows.leak_bill import REASON, LeakBillResult, leak_bill
+from dermalyze.workflows.leakage import REASON, LeakageResult, leakage
 
 LESIONS, PHOTOS = 120, 4
 EPOCHS = 14
@@ -70,17 +70,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def billed(tmp_path_factory: pytest.TempPathFactory, cache: None) -> tuple[Run, ExperimentSpec, LeakBillResult]:
+def billed(tmp_path_factory: pytest.TempPathFactory, cache: None) -> tuple[Run, ExperimentSpec, LeakageResult]:
     root = tmp_path_factory.mktemp("bill")
     run, spec = make_run(paint(root / "data"), root / "run")
-    return run, spec, leak_bill(run, spec, epochs=EPOCHS)
+    return run, spec, leakage(run, spec, epochs=EPOCHS)
 
 
-def comparison(result: LeakBillResult, key: str) -> dict[str, Any]:
+def comparison(result: LeakageResult, key: str) -> dict[str, Any]:
     return next(c for c in result.bill["comparisons"] if c["key"] == key)
 
 
-def test_a_random_split_flatters(billed: tuple[Run, ExperimentSpec, LeakBillResult]) -> None:
+def test_a_random_split_flatters(billed: tuple[Run, ExperimentSpec, LeakageResult]) -> None:
     bill = comparison(billed[2], "test_parts")["metrics"]
     assert bill["accuracy"]["a"]["value"] > 0.75
     assert bill["accuracy"]["b"]["value"] < 0.65
@@ -91,7 +91,7 @@ def test_a_random_split_flatters(billed: tuple[Run, ExperimentSpec, LeakBillResu
 
 
 def test_the_same_images_are_flattered_only_where_their_lesion_is_known(
-    billed: tuple[Run, ExperimentSpec, LeakBillResult],
+    billed: tuple[Run, ExperimentSpec, LeakageResult],
 ) -> None:
     known = comparison(billed[2], "same_known")
     assert known["metrics"]["accuracy"]["difference"]["low"] > 0
@@ -99,7 +99,7 @@ def test_the_same_images_are_flattered_only_where_their_lesion_is_known(
 
 
 def test_both_splits_have_as_many_images_of_each_class_in_each_part(
-    billed: tuple[Run, ExperimentSpec, LeakBillResult],
+    billed: tuple[Run, ExperimentSpec, LeakageResult],
 ) -> None:
     run = billed[0]
     counts = [
@@ -111,7 +111,7 @@ def test_both_splits_have_as_many_images_of_each_class_in_each_part(
     assert own.tolist() == theirs.tolist()
 
 
-def test_the_random_run_is_stamped_and_the_grouped_is_not(billed: tuple[Run, ExperimentSpec, LeakBillResult]) -> None:
+def test_the_random_run_is_stamped_and_the_grouped_is_not(billed: tuple[Run, ExperimentSpec, LeakageResult]) -> None:
     run = billed[0]
     reasons = {}
     for kind in ("random", "grouped"):
@@ -125,7 +125,7 @@ def test_the_random_run_is_stamped_and_the_grouped_is_not(billed: tuple[Run, Exp
     assert reasons == {"random": {REASON}, "grouped": {None}}
 
 
-def test_the_files_hold_what_is_told_and_no_path(billed: tuple[Run, ExperimentSpec, LeakBillResult]) -> None:
+def test_the_files_hold_what_is_told_and_no_path(billed: tuple[Run, ExperimentSpec, LeakageResult]) -> None:
     run, _, result = billed
     stored = run.leak_bill_path.read_text()
     assert json.loads(stored) == result.bill
@@ -137,25 +137,25 @@ def test_the_files_hold_what_is_told_and_no_path(billed: tuple[Run, ExperimentSp
 
 
 def test_again_is_no_work_and_the_same_bill(
-    billed: tuple[Run, ExperimentSpec, LeakBillResult], monkeypatch: pytest.MonkeyPatch, cache: None
+    billed: tuple[Run, ExperimentSpec, LeakageResult], monkeypatch: pytest.MonkeyPatch, cache: None
 ) -> None:
     run, spec, result = billed
     monkeypatch.setattr("dermalyze.stages.train.train", lambda *a, **k: pytest.fail("trained again"))
-    assert leak_bill(run, spec, epochs=EPOCHS).bill == result.bill
+    assert leakage(run, spec, epochs=EPOCHS).bill == result.bill
 
 
-def test_other_settings_are_refused_and_named(billed: tuple[Run, ExperimentSpec, LeakBillResult]) -> None:
+def test_other_settings_are_refused_and_named(billed: tuple[Run, ExperimentSpec, LeakageResult]) -> None:
     run, spec, _ = billed
     with pytest.raises(UsageError, match=r"other settings \(train\.epochs\); give the same as before, or delete leak_bill"):
-        leak_bill(run, spec, epochs=EPOCHS + 1)
+        leakage(run, spec, epochs=EPOCHS + 1)
 
 
-def test_settings_of_the_data_cannot_differ(billed: tuple[Run, ExperimentSpec, LeakBillResult]) -> None:
+def test_settings_of_the_data_cannot_differ(billed: tuple[Run, ExperimentSpec, LeakageResult]) -> None:
     run, spec, _ = billed
     with pytest.raises(UsageError, match=r"--set split\.seed: cannot differ"):
-        leak_bill(run, spec, sets=["split.seed=3"])
+        leakage(run, spec, sets=["split.seed=3"])
     with pytest.raises(UsageError, match="must be 1 or more"):
-        leak_bill(run, spec, epochs=0)
+        leakage(run, spec, epochs=0)
 
 
 def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: None) -> None:
@@ -168,13 +168,13 @@ def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypa
         raise InterruptedRunError("SIGTERM: state saved at step 4; go on with: dermalyze train X")
 
     monkeypatch.setattr(small_fits, "run_experiment", stopped)
-    with pytest.raises(InterruptedRunError, match=rf"^SIGTERM: state saved at step 4; .*dermalyze leak-bill {run.root}$"):
-        leak_bill(run, spec, epochs=2)
+    with pytest.raises(InterruptedRunError, match=rf"^SIGTERM: state saved at step 4; .*dermalyze leakage {run.root}$"):
+        leakage(run, spec, epochs=2)
     assert seen == [("random", REASON)]
 
 
 def test_without_siblings_there_is_no_bill(tmp_path: Path, cache: None) -> None:
     run, spec = make_run(paint(tmp_path / "data", photos=1), tmp_path / "run")
     with pytest.raises(DataError, match="no lesion has two images"):
-        leak_bill(run, spec)
+        leakage(run, spec)
     assert not run.leak_bill_dir.exists()

@@ -1,4 +1,4 @@
-"""Somebody else's ONNX model through probe, and from there to the report."""
+"""Somebody else's ONNX model through score, and from there to the report."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def split_run(tmp_path_factory):
     return run, spec
 
 
-def probe(*args, **kwargs):
-    from dermalyze.stages.probe import probe as stage
+def score(*args, **kwargs):
+    from dermalyze.stages.score import score as stage
 
     return stage(*args, **kwargs)
 
@@ -92,7 +92,7 @@ def by_hand(run, spec, part):
 )
 def test_what_is_stored_is_what_the_graph_gives(split_run, tmp_path, options, kind):
     run, spec = split_run
-    result = probe(run, spec, model=colour_graph(tmp_path / "Their Net.onnx", **options), sets=SETS)
+    result = score(run, spec, model=colour_graph(tmp_path / "Their Net.onnx", **options), sets=SETS)
     assert result.recipe == "by-their-net"
     for part in ("train", "test"):
         stored = read_predictions(run.predictions_path(part, "by-their-net"))
@@ -131,7 +131,7 @@ def test_a_network_of_timm_gives_what_timm_gives(split_run, timm_weights):
 
     run, spec = split_run
     path, net, _ = timm_weights
-    result = probe(run, spec, model=path)
+    result = score(run, spec, model=path)
     stored = read_predictions(run.predictions_path("test", "by-theirs"))
     with torch.inference_mode():
         expected = net(torch.from_numpy(normalised(run, spec, "test"))).softmax(1).numpy()
@@ -161,14 +161,14 @@ def test_weights_of_another_network_are_refused(split_run, timm_weights, tmp_pat
     shutil.copy(path, tmp_path / path.name)
     (tmp_path / "theirs.json").write_text(json.dumps({**sidecar, **change}))
     with pytest.raises(kind, match=words):
-        probe(run, spec, model=tmp_path / path.name)
+        score(run, spec, model=tmp_path / path.name)
 
 
 def test_the_report_says_which_model_it_is_of(split_run, tmp_path):
     from dermalyze.stages.evaluate import evaluate
 
     run, spec = split_run
-    probe(run, spec, model=colour_graph(tmp_path / "net.onnx"), sets=SETS)
+    score(run, spec, model=colour_graph(tmp_path / "net.onnx"), sets=SETS)
     path = run.predictions_path("test", "by-net")
     found = evaluate(run, spec, predictions=path)
     assert found.page.parent == run.given_report_dir("net")
@@ -176,7 +176,7 @@ def test_the_report_says_which_model_it_is_of(split_run, tmp_path):
     right = (stored.probs().argmax(axis=1) == stored.labels).mean()
     assert found.metrics["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert stored.meta["model"] in found.page.read_text()
-    assert found.metrics["selective"]["coverages"], "the calibration part was probed too"
+    assert found.metrics["selective"]["coverages"], "the calibration part was scored too"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_report_says_which_model_it_is_of(split_run, tmp_path):
 def test_what_cannot_be_known_or_run_is_refused(split_run, tmp_path, options, sets, kind, words):
     run, spec = split_run
     with pytest.raises(kind, match=words):
-        probe(run, spec, model=colour_graph(tmp_path / "bad.onnx", **options), sets=sets)
+        score(run, spec, model=colour_graph(tmp_path / "bad.onnx", **options), sets=sets)
     assert not run.predictions_path("test", "by-bad").exists()
 
 
@@ -208,9 +208,9 @@ def test_files_that_are_no_graph_are_refused_unopened(split_run, tmp_path):
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(kind, match=words):
-            probe(run, spec, model=tmp_path / name, sets=SETS)
+            score(run, spec, model=tmp_path / name, sets=SETS)
     with pytest.raises(UsageError, match="--set belongs to"):
-        probe(run, spec, sets=SETS)
+        score(run, spec, sets=SETS)
 
 
 def test_external_data_is_refused(tmp_path):

@@ -26,9 +26,9 @@ from dermalyze.metrics.classification import Scores, accuracy, balanced_accuracy
 from dermalyze.metrics.ranking import Floats
 from dermalyze.report.figures import interval_text
 from dermalyze.scoring.features.linear_probe import (
+    CLASSIFIER_NAMES,
+    CLASSIFIERS,
     DRAWS,
-    FROZEN,
-    FROZEN_NAMES,
     SHOTS,
     Chosen,
     FewShot,
@@ -44,11 +44,11 @@ COLUMNS = ("accuracy", "balanced_accuracy", "macro_auroc")
 
 
 @dataclass(frozen=True)
-class FrozenResult:
-    """What `frozen` found.
+class LinearProbeResult:
+    """What `linear_probe` found.
 
     Attributes:
-        values: the content of report/frozen-NAME.json.
+        values: the content of report/linear-probe-NAME.json.
         files: what was written, the table first.
     """
 
@@ -85,7 +85,7 @@ class FrozenResult:
         ]
 
 
-def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: str | None = None) -> FrozenResult:
+def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: str | None = None) -> LinearProbeResult:
     """Judge a linear probe, nearest neighbours, class centres of few examples and, if asked, prompts on the test part.
 
     Prompts (zero-shot) are there where `embed --clip` stored the features. C and k are chosen on the validation part; the
@@ -104,8 +104,8 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
         LeakError: the split leaks and no reason was given.
         ModelError: a file is damaged.
     """
-    require_multiclass(spec.task, "frozen")
-    run.probe_write()
+    require_multiclass(spec.task, "linear-probe")
+    run.require_writable()
     found = read_features(run, spec.inference.recipe, features)
     crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)
     leak = "; ".join(dict.fromkeys(reason for reason in (found.accepted_leak, crossing) if reason)) or None
@@ -115,21 +115,21 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
         raise DataError(f"{run.root.name}: train, val and test must all hold images; split the set again")
     test_groups = groups_of(found, "test")
     models, files = [], []
-    say(f"frozen: {found.what}; {len(FROZEN)} models, then {len(SHOTS)} times {DRAWS} draws")
+    say(f"linear-probe: {found.what}; {len(CLASSIFIERS)} models, then {len(SHOTS)} times {DRAWS} draws")
     trained = run.predictions_path("test", spec.inference.recipe)
     if trained.exists() and found.called.all():
         p = read_predictions(trained)
         models.append(
             {"name": "trained", "title": "the trained network", **judged(p.labels, p.probs(), p.groups, classes, spec.evaluate)}
         )
-    with progress("frozen", len(FROZEN) + len(SHOTS), "models") as advance:
-        for kind, fit in FROZEN.items():
+    with progress("linear-probe", len(CLASSIFIERS) + len(SHOTS), "models") as advance:
+        for kind, fit in CLASSIFIERS.items():
             chosen = fit(parts["train"], parts["val"], len(classes))
             probs = chosen.classify(parts["test"].features)
             models.append(
                 {
                     "name": kind,
-                    "title": f"{FROZEN_NAMES[kind]}, {chosen.setting} = {chosen.value:g}",
+                    "title": f"{CLASSIFIER_NAMES[kind]}, {chosen.setting} = {chosen.value:g}",
                     "chosen": {chosen.setting: chosen.value, "val_log_loss": chosen.log_loss},
                     **judged(parts["test"].labels, probs, test_groups, classes, spec.evaluate),
                 }
@@ -141,7 +141,7 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
             models.append(
                 {
                     "name": "zero-shot",
-                    "title": f"{FROZEN_NAMES['zero-shot']}, {spoken.setting} = {spoken.value:g}",
+                    "title": f"{CLASSIFIER_NAMES['zero-shot']}, {spoken.setting} = {spoken.value:g}",
                     "chosen": {spoken.setting: spoken.value, "templates": words["templates"], "prompts": words["prompts"]},
                     **judged(
                         parts["test"].labels, spoken.classify(parts["test"].features), test_groups, classes, spec.evaluate
@@ -173,9 +173,9 @@ def frozen(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: 
         "manifest_sha256": run.manifest_hash(),
         "disclaimer": DISCLAIMER,
     }
-    path = run.frozen_path(features)
+    path = run.linear_probe_path(features)
     write_json(path, values)
-    return FrozenResult(values, (path, *files))
+    return LinearProbeResult(values, (path, *files))
 
 
 def part_of(found: Features, part: str, classes: list[str]) -> Part:
@@ -240,7 +240,7 @@ def store(
         meta = {
             "classes": classes, "set": part, "recipe": "given", "task": "multiclass", "scores": "probabilities",
             "accepted_leak": leak,
-            "model": f"{FROZEN_NAMES[kind]} ({chosen.setting} = {chosen.value:g}) on {found.what}",
+            "model": f"{CLASSIFIER_NAMES[kind]} ({chosen.setting} = {chosen.value:g}) on {found.what}",
             "model_sha256": found.meta.get("model_sha256") or found.meta.get("weights_sha256"),
             "manifest_sha256": run.manifest_hash(),
         }  # fmt: skip

@@ -46,7 +46,7 @@ Answer = Callable[[NDArray[np.uint8], list[str]], tuple[NDArray[np.float32], NDA
 
 
 @dataclass(frozen=True)
-class ProbeResult:
+class ScoreResult:
     """What was stored.
 
     Attributes:
@@ -54,7 +54,7 @@ class ProbeResult:
         images: images of each part.
         skipped: parts whose predictions were there already, from the same model and manifest.
         seconds: time spent on the others.
-        foreign: pictures of each set that is no skin.
+        ood: pictures of each out-of-distribution set.
         corrupted: images of the test part of which corrupted copies were scored.
         further: of the recipes stored beside it.
     """
@@ -63,9 +63,9 @@ class ProbeResult:
     images: dict[str, int]
     skipped: list[str]
     seconds: float
-    foreign: dict[str, int] = field(default_factory=dict)
+    ood: dict[str, int] = field(default_factory=dict)
     corrupted: int = 0
-    further: tuple[ProbeResult, ...] = ()
+    further: tuple[ScoreResult, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -74,23 +74,23 @@ class ProbeResult:
     def lines(self) -> list[str]:
         """Lines for a person."""
         counts = ", ".join(f"{part} {n}" + (" (kept)" if part in self.skipped else "") for part, n in self.images.items())
-        more = "; foreign pictures: " + ", ".join(f"{name} {n}" for name, n in self.foreign.items()) if self.foreign else ""
+        more = "; foreign pictures: " + ", ".join(f"{name} {n}" for name, n in self.ood.items()) if self.ood else ""
         more += f"; corrupted copies of {self.corrupted} test images" if self.corrupted else ""
         own = f"predictions by recipe {self.recipe}: {counts}{more}; {self.seconds:.1f} s"
         return [own, *(line for result in self.further for line in result.lines())]
 
 
-def probe(
+def score(
     run: Run,
     spec: ExperimentSpec,
     *,
     recipes: Sequence[str] | None = None,
     passes: int = MC_PASSES,
-    foreign: Sequence[Path] = (),
+    ood: Sequence[Path] = (),
     corruptions: int = 0,
     model: Path | None = None,
     sets: Sequence[str] = (),
-) -> ProbeResult:
+) -> ScoreResult:
     """Run the artifact over every part of the split; a part that is done for this model and manifest is left as it is.
 
     A few synthetic pictures that are no skin (`dermalyze.scoring.ood_images.SYNTHETIC`) are always among them: from these
@@ -104,7 +104,7 @@ def probe(
         recipes: further ones, keys of `RECIPES` or mc_dropout, stored for every part but train: what calibrates and what is
             judged. `calibrate` fits each its own calibrator, and `evaluate` compares them.
         passes: of mc_dropout.
-        foreign: folders of pictures that are no skin, or MedMNIST files; each becomes a set of its own in the report.
+        ood: out-of-distribution pictures (no skin): folders, or MedMNIST files; each becomes a set of its own in the report.
         corruptions: test images of which every corruption in every severity is scored (`dermalyze.imaging.corruptions`), a
             seeded sample; 0: none.
         model, sets: see `dermalyze.scoring.third_party.score_foreign`.
@@ -118,21 +118,21 @@ def probe(
         ModelError: the artifact is refused, is older than the checkpoint, or gives NaN.
     """
     if sets and model is None:
-        raise UsageError("--set belongs to: dermalyze probe RUN --model FILE; a run's own model is made as it was trained")
-    if model is not None and (recipes or foreign or corruptions):
+        raise UsageError("--set belongs to: dermalyze score RUN --model FILE; a run's own model is made as it was trained")
+    if model is not None and (recipes or ood or corruptions):
         raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
-    if recipes or foreign or corruptions or model is not None:
-        require_multiclass(spec.task, "probe --recipes, --foreign, --corruptions and --model")
-    check_foreign(foreign)
+    if recipes or ood or corruptions or model is not None:
+        require_multiclass(spec.task, "score --recipes, --ood, --corruptions and --model")
+    check_foreign(ood)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]
     check_recipes(further, passes)
     with run.lock():
-        run.probe_write()
+        run.require_writable()
         if model is not None:
             started = time.monotonic()
             name, counts = score_foreign(run, spec, model, sets, opener(model))
-            return ProbeResult(name, counts, [], time.monotonic() - started)
+            return ScoreResult(name, counts, [], time.monotonic() - started)
         artifact = open_export(run, served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         held_out = {part: frame for part, frame in frames.items() if part != "train"}
@@ -147,10 +147,10 @@ def probe(
         ]
         meta = scores_meta(run, artifact, served)
         counts = {"synthetic": score_synthetic(run, spec, artifact, meta)}
-        counts |= score_foreign_sets(run, spec, artifact, foreign, meta)
+        counts |= score_foreign_sets(run, spec, artifact, ood, meta)
         if corruptions:
             corruptions = score_corrupted(run, spec, artifact, source, frames["test"], corruptions, meta)
-        return replace(results[0], foreign=counts, corrupted=corruptions, further=tuple(results[1:]))
+        return replace(results[0], ood=counts, corrupted=corruptions, further=tuple(results[1:]))
 
 
 def opener(model: Path) -> Callable[..., Foreign]:
@@ -234,7 +234,7 @@ def store_recipe(
     answer: Answer,
     frames: dict[str, pd.DataFrame],
     passes: int,
-) -> ProbeResult:
+) -> ScoreResult:
     """Predictions of some parts by one recipe.
 
     Args:
@@ -248,14 +248,14 @@ def store_recipe(
     total = sum(map(len, todo.values()))
     started = time.monotonic()
     if todo:
-        say(f"probe: {total} images by recipe {recipe}")
-        with progress(f"probe ({recipe})", total) as advance:
+        say(f"score: {total} images by recipe {recipe}")
+        with progress(f"score ({recipe})", total) as advance:
             for part, frame in todo.items():
                 stored = run_part(answer, frame, source.batches(frame), {**meta, "set": part}, total, advance)
                 write_predictions(run.predictions_path(part, recipe), stored)
                 total = 0  # the cost is said once
     images = {str(part): len(frame) for part, frame in frames.items()}
-    return ProbeResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
+    return ScoreResult(recipe, images, [p for p in images if p not in todo], time.monotonic() - started)
 
 
 def run_part(
@@ -285,7 +285,7 @@ def run_part(
         begun = time.monotonic()
         samples_BSC, embedding_BD = answer(batch, ids[done : done + len(batch)])
         if total and not samples:
-            say(f"probe: about {(time.monotonic() - begun) / len(batch) * total:.0f} s for the model")
+            say(f"score: about {(time.monotonic() - begun) / len(batch) * total:.0f} s for the model")
         samples.append(samples_BSC)
         embeddings += [] if embedding_BD is None else [embedding_BD]
         done += len(batch)

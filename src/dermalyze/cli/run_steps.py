@@ -1,0 +1,166 @@
+"""Options of the commands under Steps of a run; their help and examples are in `table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import dermalyze
+from dermalyze.cli.command import JsonOption, LeakOption, RunArgument, SetOption, call, command, show, stage
+
+
+@command
+def init(
+    run: RunArgument,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The experiment's YAML file; without it, every default.")
+    ] = None,
+    legacy: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="An older config.yaml (the Dermalyze document's keys).")
+    ] = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    show(call("init", run, config=config, legacy=legacy, sets=sets or ()), as_json)
+
+
+@command
+def prepare(
+    run: RunArgument,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="FOLDER|ZIP...", help="The images, where the configuration names none."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    if data:
+        for path in data:
+            if not path.exists():
+                raise dermalyze.UsageError(f"--data {path}: not there; relative paths start from the working folder")
+        with dermalyze.Run.open(run).filled_data_path([str(path.absolute()) for path in data]):
+            stage("prepare", run, as_json)
+    else:
+        stage("prepare", run, as_json)
+
+
+@command
+def audit(
+    run: RunArgument,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Check every label with a model that has not seen the image.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    stage("audit", run, as_json, labels=labels)
+
+
+@command
+def split(run: RunArgument, as_json: JsonOption = False) -> None:
+    stage("split", run, as_json)
+
+
+@command
+def train(
+    run: RunArgument,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="PATH", help="A checkpoint of this run; default: the newest.")
+    ] = None,
+    accept_leak: LeakOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    stage("train", run, as_json, resume=resume, accept_leak=accept_leak)
+
+
+@command
+def export(
+    run: RunArgument,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="A smaller int8 artifact, if it predicts the same; after calibrate.")
+    ] = False,
+    torch_export: Annotated[
+        bool, typer.Option("--torch-export", help="The network alone as a torch.export program; after export.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    stage("export", run, as_json, int8=int8, torch_export=torch_export)
+
+
+@command
+def score(
+    run: RunArgument,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipes", metavar="NAME...", help="Further inference recipes to compare: plain, flips, tta, mc_dropout."
+        ),
+    ] = None,
+    passes: Annotated[int, typer.Option("--passes", metavar="N", min=2, help="Forward passes of mc_dropout.")] = 20,
+    ood: Annotated[
+        list[Path] | None,
+        typer.Option("--ood", metavar="FOLDER|NPZ...", help="Out-of-distribution images, to measure what is refused."),
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option("--corruptions", metavar="N", min=0, help="Test images to score corrupted copies of.")
+    ] = 0,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="Another model (.onnx, .safetensors), not its own.")
+    ] = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    options = {"recipes": recipes, "passes": passes, "ood": ood or (), "corruptions": corruptions}
+    stage("score", run, as_json, **options, model=model, sets=sets or ())
+
+
+@command
+def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
+    stage("calibrate", run, as_json)
+
+
+@command
+def evaluate(
+    run: RunArgument,
+    on: Annotated[Path | None, typer.Option("--on", metavar="FOLDER|CSV", help="Another labelled set.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--label-map", metavar="FILE", help="Labels of that set to classes.")
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option("--submission", metavar="FILE.csv", help="Probabilities as the ISIC challenges take them.")
+    ] = None,
+    recalibrate: Annotated[
+        float | None,
+        typer.Option("--recalibrate", metavar="SHARE", help="Fit a calibrator on this share of that set, measure on the rest."),
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", metavar="FILE", help="Of another model: image_id and a column per class.")
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: detected.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept a FILE that lacks test images.")] = False,
+    report_yaml: Annotated[
+        Path | None, typer.Option("--report-yaml", metavar="FILE", help="What only the authors can report, for the checklists.")
+    ] = None,
+    accept_leak: LeakOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    given = {"predictions": predictions, "scores": scores, "partial": partial, "submission": submission}
+    if predictions is not None and not dermalyze.Run(run).config_path.is_file():
+        spec = dermalyze.ExperimentSpec()  # a folder for the report of a file that has labels of its own
+        show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
+    else:
+        asked = {"on": on, "label_map": label_map, "recalibrate": recalibrate, "accept_leak": accept_leak}
+        stage("evaluate", run, as_json, **given, **asked, report_yaml=report_yaml)
+
+
+@command
+def run(
+    config: Annotated[Path, typer.Argument(metavar="EXPERIMENT.YAML", help="The experiment.")],
+    root: Annotated[Path | None, typer.Argument(metavar="RUN", help="The run folder; default: outputs/run_DATE_TIME.")] = None,
+    sets: SetOption = None,
+    accept_leak: LeakOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    show(call("run", config, root, sets=sets or (), accept_leak=accept_leak), as_json)
