@@ -40,7 +40,7 @@ MAY_IMPORT = allowed()
 
 ONLY_IN = {
     "timm": {"models/backbones.py"},
-    "transformers": {"models/backbones.py"},
+    "transformers": {"models/backbones_cvt.py"},
     "open_clip": {"models/clip.py"},
     "torchxrayvision": {"models/backbones.py"},
     "torch.distributed": {"core/runtime.py"},
