@@ -26,7 +26,7 @@ from dermalyze.models.backbones_cvt import Cvt
 from dermalyze.models.custom_cnn import OWN, InputConfig, OwnNetwork
 from dermalyze.models.feature_stages import CamTarget, Stage, child_groups, split_stages
 from dermalyze.models.hub import hub_weights, no_missing_weights
-from dermalyze.models.names import NAMES, VARIANTS, resolve
+from dermalyze.models.names import names, resolve
 from dermalyze.models.weights import load_backbone_weights, read_sidecar
 
 if TYPE_CHECKING:
@@ -249,7 +249,8 @@ def check_name(name: str) -> None:
         return
     timm = _timm()
     if not timm.is_model(name):
-        near = get_close_matches(name.lower(), [*timm.list_models(), *NETWORKS, *NAMES, *VARIANTS], n=4, cutoff=0.4)
+        listed = [*timm.list_models(), *NETWORKS, *names().aliases, *names().variants]
+        near = get_close_matches(name.lower(), listed, n=4, cutoff=0.4)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ConfigError(f"model.backbone: {name!r} is unknown to timm{hint}")
     architecture, _, tag = name.partition(".")
