@@ -181,6 +181,15 @@ def test_only_the_run_knows_its_file_names() -> None:
     assert run_paths(SOURCE) == []
 
 
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in SOURCE.rglob("*.py")} - {SOURCE}), ids=lambda path: path.name
+)
+def test_every_room_says_what_it_is_in_ten_lines(folder: Path) -> None:
+    words = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    assert words is not None
+    assert 4 <= len(words.splitlines()) <= 10
+
+
 def empty_rooms(root: Path) -> None:
     for name, _ in TABLE:
         if name.endswith(".py"):
