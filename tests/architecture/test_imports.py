@@ -40,7 +40,7 @@ MAY_IMPORT = allowed()
 
 ONLY_IN = {
     "timm": {"models/backbones.py"},
-    "transformers": {"models/backbones.py"},
+    "transformers": {"models/backbones_cvt.py"},
     "open_clip": {"models/clip.py"},
     "torchxrayvision": {"models/backbones.py"},
     "torch.distributed": {"core/runtime.py"},
@@ -179,6 +179,15 @@ def test_nothing_is_unpickled() -> None:
 
 def test_only_the_run_knows_its_file_names() -> None:
     assert run_paths(SOURCE) == []
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in SOURCE.rglob("*.py")} - {SOURCE}), ids=lambda path: path.name
+)
+def test_every_room_says_what_it_is_in_ten_lines(folder: Path) -> None:
+    words = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    assert words is not None
+    assert 4 <= len(words.splitlines()) <= 10
 
 
 def empty_rooms(root: Path) -> None:

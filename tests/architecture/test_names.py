@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dermalyze.models.backbones import check_name
-from dermalyze.models.names import known_name
+from dermalyze.models.names import canonical_name
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "names.md").read_text(encoding="utf-8")
 ROWS = [line.split(" | ")[1].strip() for line in PAGE.splitlines() if line.startswith("| `") or " | `dermalyze." in line]
@@ -52,5 +52,5 @@ def test_networks_named_on_the_page_are_known() -> None:
     networks = re.findall(r"`([A-Z]\w+[-_]\w+)`", last)
     assert len(networks) == 5
     for name in networks:
-        if known_name(name) != "densenet264":
-            check_name(known_name(name))
+        if canonical_name(name) != "densenet264":
+            check_name(canonical_name(name))

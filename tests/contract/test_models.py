@@ -12,10 +12,10 @@ import torch
 from dermalyze.artifact.artifact import Graph
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ConfigError, ModelError
-from dermalyze.models.cards import FAMILIES, Card
+from dermalyze.models.cards import Card, cards
 from dermalyze.models.classifier import Classifier, build_classifier
 from dermalyze.models.deployed import Deployed, to_onnx
-from dermalyze.models.names import NAMES, VARIANTS
+from dermalyze.models.names import names
 from dermalyze.models.parity import TOLERANCE, measure_parity
 from dermalyze.models.weights import load_state, save_state
 
@@ -125,7 +125,7 @@ def test_int8(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("card", [card for cards in FAMILIES.values() for card in cards], ids=lambda card: card.name)
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
 def test_large_ones_really_run(card: Card) -> None:
     """One image at the network's own size; up to 100 M parameters also backwards."""
     torch.manual_seed(0)
@@ -210,7 +210,7 @@ def test_embedding_widths(name: str, width: int) -> None:
     assert on_meta(name, 7).width == width
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES, *VARIANTS}))
+@pytest.mark.parametrize("name", sorted({*names().aliases, *names().variants}))
 def test_names_of_the_documents_are_known(name: str) -> None:
     from dermalyze.models.backbones import pretrained_cfg_of
 

@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,10 +19,11 @@ from dermalyze.artifact.cam_grade import UNGRADED, MapGrade
 from dermalyze.artifact.graph import GRAPH_NAME as GRAPH_NAME
 from dermalyze.artifact.graph import REMEDY as _REMEDY
 from dermalyze.artifact.graph import Graph as Graph
+from dermalyze.artifact.integrity import check_safetensors, open_regular, regular_files
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.calibration.ood import MAX_OOD_BYTES
 from dermalyze.core.run import Run, read_json
-from dermalyze.errors import ModelError, ResourceError
+from dermalyze.errors import ModelError
 from dermalyze.imaging.cases import packed
 
 RECORD_NAME, WEIGHTS_NAME = "artifact.json", "model.safetensors"
@@ -37,7 +34,6 @@ CARD_NAME, METRICS_NAME = "model_card.md", "metrics.json"
 """What `evaluate` adds: the model card, and the figures that a server shows (`dermalyze.report.served`)."""
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_CARD_BYTES = 4 * 2**20
-MAX_HEADER_BYTES = 100_000_000  # of safetensors
 
 LIMITS = {GRAPH_NAME: MAX_GRAPH_BYTES, OOD_NAME: MAX_OOD_BYTES, CARD_NAME: MAX_CARD_BYTES, METRICS_NAME: MAX_CARD_BYTES}
 """Files that are read into memory, and how large each may be."""
@@ -185,10 +181,10 @@ class Artifact:
             ModelError: a file is missing, changed, a link, too large, not what its name says, or not named in the record.
             ResourceError: a file cannot be read.
         """
-        present = _listing(folder)
+        present = regular_files(folder)
         if RECORD_NAME not in present:
             raise ModelError(f"{folder.name}: not an artifact (no {RECORD_NAME}); make one with: dermalyze export RUN")
-        with _reading(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
+        with open_regular(folder / RECORD_NAME, MAX_RECORD_BYTES) as stream:
             text = stream.read()
         record = parse_record(text)
         files = record.named
@@ -203,7 +199,7 @@ class Artifact:
             raise ModelError(f"{RECORD_NAME}: the grade of its maps is of another model; explain the run again")
         kept = dict.fromkeys(LIMITS, b"")
         for name, expected in files.items():
-            with _reading(folder / name, LIMITS.get(name)) as stream:
+            with open_regular(folder / name, LIMITS.get(name)) as stream:
                 if name in kept:
                     kept[name] = stream.read()
                     found = hashlib.sha256(kept[name]).hexdigest()
@@ -215,7 +211,7 @@ class Artifact:
                         f"{_REMEDY}"
                     )
                 if name == WEIGHTS_NAME:
-                    _check_safetensors(stream)
+                    check_safetensors(stream, name)
         geometry = Geometry.model_validate(record.preprocessing)
         loaded = Graph(
             kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
@@ -339,46 +335,6 @@ def parse_record(text: bytes) -> ArtifactRecord:
     if len(set(names)) != len(names):
         raise ModelError(f"{RECORD_NAME}: classes {names} name one twice; {_REMEDY}")
     return record
-
-
-def _listing(folder: Path) -> set[str]:
-    """Names in a folder of regular files only."""
-    try:
-        with os.scandir(folder) as entries:
-            present = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{folder.name}: no such artifact folder; give a run or the folder that export made") from None
-    except OSError as error:
-        raise ResourceError(f"{folder.name}: cannot be read: {error.strerror}") from error
-    if odd := sorted(name for name, regular in present.items() if not regular):
-        raise ModelError(f"{folder.name}: {odd} are links or folders; an artifact holds plain files only; {_REMEDY}")
-    return set(present)
-
-
-@contextlib.contextmanager
-def _reading(path: Path, limit: int | None) -> Iterator[BufferedReader]:
-    """Open a regular file of at most `limit` bytes, never through a link."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor, opened without following links
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or (limit is not None and status.st_size > limit):
-                raise ModelError(f"{path.name}: {status.st_size} bytes; a plain file of at most {limit} is read; {_REMEDY}")
-            yield stream
-    except OSError as error:
-        raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
-
-
-def _check_safetensors(stream: BufferedReader) -> None:
-    """Eight bytes of header length, then a JSON object: what is never true of a pickle or a zip of pickles."""
-    stream.seek(0)
-    length = int.from_bytes(stream.read(8), "little")
-    try:
-        header = json.loads(stream.read(length)) if 2 <= length <= MAX_HEADER_BYTES else None
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise ModelError(f"{WEIGHTS_NAME}: not a safetensors file (pickles are never opened); {_REMEDY}")
 
 
 def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artifact:

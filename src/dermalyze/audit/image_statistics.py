@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from dermalyze.audit.checks import FOLDS, GIVEAWAY_AUROC, Finding, association, best_of, binned, folds, held_out_aurocs
+from dermalyze.audit.association import FOLDS, GIVEAWAY_AUROC, association, best_of, binned, folds, held_out_aurocs
+from dermalyze.audit.checks import Finding
 from dermalyze.data.grouping import keys
 from dermalyze.data.inspection import map_images
 from dermalyze.data.store import ImageStore, ReadError

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.audit.checks import GIVEAWAY_AUROC, Finding, associations, binned
+from dermalyze.audit.association import GIVEAWAY_AUROC, associations, binned
+from dermalyze.audit.checks import Finding
 from dermalyze.audit.out_of_fold import judged, out_of_fold
 from dermalyze.config.columns import is_giveaway
 from dermalyze.core.run import OWN_NAMES

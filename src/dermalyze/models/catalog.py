@@ -9,7 +9,7 @@ from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ModelError
 from dermalyze.models.backbones import Backbone, create_backbone, licence_of
 from dermalyze.models.cards import Card
-from dermalyze.models.names import known_name
+from dermalyze.models.names import canonical_name
 
 
 def measure(spec: ModelSpec) -> Card:
@@ -40,7 +40,7 @@ def measure(spec: ModelSpec) -> Card:
         except ModelError:
             cam = False
     return Card(
-        name=known_name(spec.backbone),
+        name=canonical_name(spec.backbone),
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
         width=backbone.width,

@@ -13,20 +13,8 @@ from dermalyze.config.task import require_multiclass
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
 from dermalyze.errors import UsageError, nearest
-from dermalyze.models.cards import Card
-from dermalyze.workflows.guidelines import (
-    ALTERNATIVES,
-    CANDIDATES,
-    CARDS,
-    IMBALANCE,
-    RULES,
-    STRATEGIES,
-    Device,
-    Like,
-    Need,
-    Setting,
-    Situation,
-)
+from dermalyze.models.cards import Card, cards
+from dermalyze.workflows.guidelines import Device, Like, Need, Setting, Situation, guidelines
 
 LEADERS = 3
 BATCH = 8
@@ -185,11 +173,11 @@ def machine_device() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def rank(situation: Situation, names: Sequence[str] = CANDIDATES) -> list[Candidate]:
+def rank(situation: Situation, names: Sequence[str] | None = None) -> list[Candidate]:
     """Candidates by their points; of equal ones the cheaper first."""
-    holding = [rule for rule in RULES if rule.holds(situation)]
+    holding = [rule for rule in guidelines().rules if rule.holds(situation)]
     found = []
-    for card in (CARDS[name] for name in names):
+    for card in (cards()[name] for name in names or guidelines().candidates):
         spoken = sorted((rule for rule in holding if rule.speaks_of(card)), key=lambda rule: -abs(rule.points))
         reasons = tuple((rule.points, rule.reason, rule.source) for rule in spoken)
         found.append(Candidate(card, sum(rule.points for rule in spoken), reasons))
@@ -200,11 +188,13 @@ def chosen(situation: Situation, counts: dict[str, int], *, pretrained: bool) ->
     """Strategy by the number of images, and what to do about rare classes by their share."""
     settings = []
     if pretrained:
-        fits = (s for s in STRATEGIES if s.like in (None, situation.like) and s.least <= situation.images < s.below)
+        fits = (
+            s for s in guidelines().strategies if s.like in (None, situation.like) and s.least <= situation.images < s.below
+        )
         settings.append(next(fits))
     if counts:
         ratio = imbalance(counts)
-        settings.append(next(s for s in IMBALANCE if s.least <= ratio < s.below))
+        settings.append(next(s for s in guidelines().imbalance if s.least <= ratio < s.below))
     return settings
 
 
@@ -223,8 +213,8 @@ def notes(situation: Situation, counts: dict[str, int], best: Card, metadata: bo
     if counts:
         ratio = imbalance(counts)
         found.append(f"the commonest class has {ratio:.0f} training images for one of the rarest")
-        if ratio >= IMBALANCE[0].below:
-            found.append(ALTERNATIVES)
+        if ratio >= guidelines().imbalance[0].below:
+            found.append(guidelines().alternatives)
         few = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
         if few:
             found.append(f"under {FEW} training images: {', '.join(few)}; no setting makes up for that, more lesions do")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermalyze.errors import UsageError, nearest
-from dermalyze.models.cards import FAMILIES, Card
+from dermalyze.models.cards import Card, cards
 
 ACTIONS = ("list", "show")
 HEADER = ("name", "M parameters", "G multiply-adds", "features", "size px", "weights' licence", "can")
@@ -48,7 +48,7 @@ def models(action: str = "list", name: str | None = None) -> ModelsResult:
     if (action == "show") != (name is not None):
         raise UsageError("models list takes no name, models show takes one: dermalyze models show resnet50")
     if name is None:
-        return ModelsResult(tuple(card for cards in FAMILIES.values() for card in cards), one=False)
+        return ModelsResult(tuple(cards().values()), one=False)
     from dermalyze.config.model import ModelSpec
     from dermalyze.models.catalog import measure
 

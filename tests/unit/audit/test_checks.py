@@ -6,7 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from dermalyze.audit.checks import Finding, association, audit_frame, binned
+from dermalyze.audit.association import association, binned
+from dermalyze.audit.checks import Finding, audit_frame
 from dermalyze.config.data import SplitSpec
 
 

@@ -13,21 +13,12 @@ from dermalyze.cli import app
 from dermalyze.config.base import parse_yaml
 from dermalyze.config.experiment import build_experiment, load_experiment
 from dermalyze.errors import UsageError
+from dermalyze.models.cards import cards
 from dermalyze.workflows import advise as module
 from dermalyze.workflows.advise import Measured, advise, chosen, imbalance, rank
-from dermalyze.workflows.guidelines import (
-    CANDIDATES,
-    CARDS,
-    IMBALANCE,
-    RULES,
-    STRATEGIES,
-    Device,
-    Like,
-    Need,
-    Situation,
-    traits,
-)
+from dermalyze.workflows.guidelines import Device, Like, Need, Situation, guidelines, traits
 
+ADVICE = guidelines()
 EVERY = [
     Situation(images, device, need, like)
     for images in (300, 5_000, 10_000, 60_000)
@@ -43,11 +34,11 @@ def best(**asked: Any) -> list[str]:
 
 
 def test_every_rule_speaks_of_a_candidate_and_can_hold() -> None:
-    for rule in RULES:
-        assert any(rule.speaks_of(CARDS[name]) for name in CANDIDATES), rule
+    for rule in ADVICE.rules:
+        assert any(rule.speaks_of(cards()[name]) for name in ADVICE.candidates), rule
         assert any(rule.holds(s) for s in EVERY), rule
-        assert set(rule.backbones) <= set(CANDIDATES), rule
-        assert {rule.trait} <= {None, *(t for card in CARDS.values() for t in traits(card))}, rule
+        assert set(rule.backbones) <= set(ADVICE.candidates), rule
+        assert {rule.trait} <= {None, *(t for card in cards().values() for t in traits(card))}, rule
 
 
 def test_the_rows_of_the_documents_keep_their_order() -> None:
@@ -74,13 +65,13 @@ def test_needs_and_devices_lead_where_they_should() -> None:
     assert best(images=800)[0] in ("resnet18", "efficientnet_b0", "resnet50", "efficientnet_b4")
     interpretable = advise(images=5_000, classes=7, device="gpu", need="interpretability").candidates
     assert {c.card.name for c in interpretable if any("rollout" in r for _, r, _ in c.reasons)} == {
-        name for name in CANDIDATES if CARDS[name].rollout
+        name for name in ADVICE.candidates if cards()[name].rollout
     }
 
 
 def test_points_are_the_sum_of_the_reasons_and_the_cheaper_comes_first() -> None:
     ranked = advise(images=5_000, classes=7, device="cpu").candidates
-    assert len(ranked) == len(CANDIDATES)
+    assert len(ranked) == len(ADVICE.candidates)
     for c in ranked:
         assert c.score == sum(points for points, _, _ in c.reasons)
     for first, second in pairwise(ranked):
@@ -99,9 +90,9 @@ def test_what_is_printed_loads(situation: Situation, tmp_path: Path) -> None:
 
 
 def test_tables_of_settings_leave_no_gap() -> None:
-    for setting in (*STRATEGIES, *IMBALANCE):
+    for setting in (*ADVICE.strategies, *ADVICE.imbalance):
         build_experiment({"train": dict(setting.train)})
-    for table in ([s for s in STRATEGIES if s.like is None], list(IMBALANCE)):
+    for table in ([s for s in ADVICE.strategies if s.like is None], list(ADVICE.imbalance)):
         assert table[0].least == 0
         assert all(one.below == following.least for one, following in pairwise(table))
         assert table[-1].below > 1e9
@@ -150,7 +141,7 @@ def test_the_leaders_are_timed_when_asked(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_small_network_is_timed() -> None:
-    m = module.timed(CARDS["tiny_cnn"], 3, "cpu")
+    m = module.timed(cards()["tiny_cnn"], 3, "cpu")
     assert m.latency_ms > 0
     assert m.images_per_s > 0
     assert m.weights_mib == pytest.approx(sum((137_112, 96 * 512 + 512 + 1024, 512 * 256 + 256 + 512, 256 * 3 + 3)) * 4 / 2**20)

@@ -1,4 +1,12 @@
-"""Data sets as they are found: one function a kind of source, each with its dataset card. `SOURCES` lists them all."""
+"""Data sets as they stand on a disk: one function per kind of source, each with its data-set card.
+
+A source reads the tables and names of files under the data root (`reading.Files`) and gives a `Listing`: one `Row` an
+image, with id, label, lesion, patient and fields, and the classes in order. It opens no image and decides no split; a
+file that is named and missing is a row that says so. `merging` joins several sources and links what shows one lesion.
+`SOURCES` lists them all.
+
+To add a source: its spec in `config/data.py`, a function that returns a `Listing`, and a row of its file's `ROWS`.
+"""
 
 from __future__ import annotations
 

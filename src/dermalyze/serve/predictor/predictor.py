@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +17,19 @@ from numpy.typing import NDArray
 from dermalyze.artifact.artifact import RECORD_NAME, Artifact
 from dermalyze.artifact.self_test import calibrator_of
 from dermalyze.calibration.calibrators import reprior
-from dermalyze.calibration.decision_rule import DECISIONS, Rule
+from dermalyze.calibration.decision_rule import Rule
 from dermalyze.calibration.multilabel import read_thresholds
 from dermalyze.calibration.ood import Detector
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.imaging.tabular import OUTSIDE, Encoder, Numeric, Value, as_number, is_missing
-from dermalyze.serve.predictor.gate import UNJUDGED, conclude, judge, of_model
+from dermalyze.imaging.tabular import Encoder, Numeric, Value, as_number, is_missing
+from dermalyze.serve.predictor.gate import judge, of_model
 from dermalyze.serve.predictor.inputs import Item, read_file
+from dermalyze.serve.predictor.interpreter import Interpreter
 from dermalyze.serve.predictor.prediction import Prediction
-from dermalyze.serve.predictor.preparing import Prepared, prepare, prepare_picture
+from dermalyze.serve.predictor.preparing import Prepared, png_bytes, prepare, prepare_picture, rgb_array
 from dermalyze.serve.predictor.second import Case, joined, parts_of
 from dermalyze.tasks.base import TASKS
 
@@ -87,6 +87,9 @@ class Predictor:
         self.rule = Rule.from_dict(known, self.classes)
         self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training)
         self.detector = _detector(self.artifact) if self.rule.limit is not None else None
+        self.interpreter = Interpreter(
+            self.artifact, self.rule, self.encoder, self.thresholds, calibrated=self.calibrator.kind != "none"
+        )
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
                 "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
@@ -273,57 +276,11 @@ class Predictor:
             yield from (blank for blank, _ in prepared)
             return
         known = [row for row, (_, pixels_HW3) in zip(known, prepared, strict=True) if pixels_HW3 is not None]
-        probs_BC, foreign_B, cam_BChw = self._judge(np.stack(pixels), self._encoded(known), bool(explain))
-        outcome_B, inside_BC = self.rule.outcomes(probs_BC, self.classes, foreign_B), self.rule.inside(probs_BC, self.classes)
-        rows = iter(range(len(pixels)))
+        numbers = self._judge(np.stack(pixels), self._encoded(known), bool(explain))
+        blanks = [blank for blank, pixels_HW3 in prepared if pixels_HW3 is not None]
+        answers = self.interpreter(blanks, known, *numbers, shown=explain if isinstance(explain, str) else None)
         for blank, pixels_HW3 in prepared:
-            if pixels_HW3 is None:
-                yield blank
-                continue
-            b = next(rows)
-            probabilities_C, outcome = probs_BC[b], int(outcome_B[b])
-            best = self.classes[int(probabilities_C.argmax())]
-            shown = explain if isinstance(explain, str) else best
-            order = np.argsort(-probabilities_C, kind="stable")
-            score = float(foreign_B[b]) if foreign_B is not None else None
-            problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
-            unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
-            called: dict[str, Any]
-            if self.thresholds is not None:
-                reached = zip(self.classes, probabilities_C >= self.thresholds, strict=True)
-                called = {
-                    "positive": tuple(name for name, there in reached if there),
-                    "thresholds": dict(zip(self.classes, self.thresholds.tolist(), strict=True)),
-                }
-            else:
-                called = {
-                    "predicted_class": best,
-                    "predicted_class_description": self.artifact.descriptions[best],
-                    "confidence": float(probabilities_C.max()),
-                }
-            said = tuple(f"metadata: {name} {problem}" for name, problem in problems.items())
-            reason = self.rule.reason(outcome, probabilities_C, self.classes, score)
-            beyond = tuple(words for words in said if OUTSIDE in words)
-            verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, beyond)
-            yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "file", "accepted_leak", "gate", "picture")},
-                cam=cam_BChw[b, self.classes.index(shown)].copy() if cam_BChw is not None else None,
-                cam_class=shown if cam_BChw is not None else None,
-                cam_grade=self.artifact.cam_grade if cam_BChw is not None else None,
-                notes=(*blank.notes, *said),
-                verdict=verdict,
-                reasons=reasons,
-                metadata_unknown=tuple(unknown) if self.encoder is not None else None,
-                **called,
-                calibrated=self.calibrator.kind != "none",
-                prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
-                decision=DECISIONS[outcome],
-                abstain=DECISIONS[outcome] == "refer",
-                reason=reason,
-                ood_score=score,
-                ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,
-                probabilities={name: float(p) for name, p in zip(self.classes, probabilities_C, strict=True)},
-            )
+            yield blank if pixels_HW3 is None else next(answers)
 
     def _encoded(self, known: list[dict[str, Value]]) -> NDArray[np.float32] | None:
         """(B, M) metadata of images, or None for a model that takes none."""
@@ -345,10 +302,10 @@ class Predictor:
                     return Prediction(**known, error=image.error), None
                 image = image.data
             if isinstance(image, np.ndarray):
-                prepared = prepare_picture(_from_array(image), self.preprocessing, keep=keep)
+                prepared = prepare_picture(rgb_array(image), self.preprocessing, keep=keep)
                 known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
             else:
-                data = image if isinstance(image, bytes) else _encode(image)
+                data = image if isinstance(image, bytes) else png_bytes(image)
                 known["sha256"] = sha256_bytes(data)
                 prepared = prepare(data, self.preprocessing, keep=keep)
             return self.blank(prepared, **known), prepared.pixels
@@ -393,22 +350,3 @@ def _artifact_folder(model: Path) -> Path:
     if not run.config_path.exists():
         raise UsageError(f"{model.name}: neither a run (config.yaml) nor an artifact ({RECORD_NAME}); give one of them")
     return run.require(run.artifact_dir, "export")
-
-
-def _from_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
-    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
-        raise DataError(f"an array of {pixels.dtype} {pixels.shape}; must be uint8 RGB (H, W, 3) or grey (H, W)")
-    return pixels if colour else np.repeat(pixels[:, :, None], 3, axis=2)
-
-
-def _encode(image: Any) -> bytes:
-    """A Pillow image as PNG bytes, orientation kept, so that it takes the same way as a file."""
-    buffer = io.BytesIO()
-    try:
-        image.save(buffer, format="PNG", exif=image.getexif())
-    except AttributeError:
-        raise DataError(f"{type(image).__name__} is not an image; give a path, bytes, a Pillow image or an array") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"a Pillow image of mode {image.mode} that is not read; convert it to RGB") from error
-    return buffer.getvalue()

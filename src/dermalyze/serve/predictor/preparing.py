@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,3 +76,31 @@ def prepare_picture(
     if min(image.size) < MIN_EDGE_PX:
         raise DataError(f"{image.width} x {image.height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
     return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
+
+
+def rgb_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) of an array that a person gave: grey ones (H, W) are repeated.
+
+    Raises:
+        DataError: another type or shape.
+    """
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
+        raise DataError(f"an array of {pixels.dtype} {pixels.shape}; must be uint8 RGB (H, W, 3) or grey (H, W)")
+    return pixels if colour else np.repeat(pixels[:, :, None], 3, axis=2)
+
+
+def png_bytes(image: Any) -> bytes:
+    """A Pillow image as PNG bytes, orientation kept, so that it takes the same way as a file.
+
+    Raises:
+        DataError: no Pillow image, or one of a mode that PNG does not have.
+    """
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format="PNG", exif=image.getexif())
+    except AttributeError:
+        raise DataError(f"{type(image).__name__} is not an image; give a path, bytes, a Pillow image or an array") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"a Pillow image of mode {image.mode} that is not read; convert it to RGB") from error
+    return buffer.getvalue()
