@@ -429,23 +429,6 @@ class TestLoop:
             weights.append(run.best_weights_path.read_bytes())
         assert weights[0] == weights[1] == weights[2]
 
-    def test_micro_batches_equal_one_batch(self, base: Path, images: Path, tmp_path: Path) -> None:
-        heads = []
-        for name, settings in (("one", {"batch_size": 16}), ("four", {"batch_size": 4, "accumulate": 4})):
-            spec = make_spec(
-                images, epochs=1, strategy={"kind": "frozen"}, imbalance={"kind": "weights"}, clip_norm=None,
-                optimizer={"kind": "sgd", "lr": 0.1}, schedule={"kind": "constant", "warmup": 0.0}, **settings,
-            )  # fmt: skip
-            run = fresh(base, tmp_path / name, spec)
-            with applied(plain_runtime()):
-                training = built(run, plain_runtime())
-                order, size = np.arange(32), settings["batch_size"]
-                members = [np.arange(i, i + size) for i in range(0, 16, size)]
-                training.model.train()
-                loop.step(training, 0, members, order, training.loader.batches([training.rows["train"][m] for m in members]))
-            heads.append(torch.cat([p.detach().flatten() for p in training.model.head.parameters()]))
-        torch.testing.assert_close(heads[0], heads[1], rtol=1e-5, atol=1e-6)
-
     def test_frozen_backbone_stays_as_it_was(self, base: Path, images: Path, tmp_path: Path) -> None:
         spec = make_spec(images, epochs=1, strategy={"kind": "frozen"})
         run = fresh(base, tmp_path / "run", spec)
