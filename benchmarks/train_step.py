@@ -29,8 +29,10 @@ from dermalyze.models.classifier import build_classifier
 from dermalyze.rng import permutation
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
-from dermalyze.stages.train import Training
+from dermalyze.stages.train import training_specs
 from dermalyze.training.augment import augment
+from dermalyze.training.setup import Training, build_training
+from dermalyze.training.step import step as optimizer_step
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     split(run, spec)
     runtime = choose_runtime(device="cpu", threads=None, amp=False, channels_last=True, deterministic=True)
     with applied(runtime):
-        training = Training(run, spec, runtime, None, StopRequest())
+        training = build_training(run, training_specs(spec), runtime, StopRequest())
         ours, plain = Ours(training), Plain(training)
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for step in range(steps):
@@ -81,7 +83,7 @@ class Ours:
         training.model.train()
 
     def step(self) -> None:
-        self.training.step(0, [self.positions[self.at]], self.order, self.images)
+        optimizer_step(self.training, 0, [self.positions[self.at]], self.order, self.images)
         self.at += 1
 
 
@@ -89,11 +91,11 @@ class Plain:
     """The loop a tutorial would show: images in memory, augment, forward, backward, clip, step."""
 
     def __init__(self, training: Training) -> None:
-        self.settings, self.mean, self.std = training.settings, training.mean, training.std
+        self.settings, self.mean, self.std = training.specs.train, training.mean, training.std
         rows = training.rows["train"]
         self.images = torch.from_numpy(training.loader.images[rows])  # type: ignore[attr-defined]
         self.labels = torch.from_numpy(training.labels["train"])
-        self.model = build_classifier(training.spec.model, 7, load_weights=False).to(memory_format=torch.channels_last).train()
+        self.model = build_classifier(training.specs.model, 7, load_weights=False).to(memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4, weight_decay=0.02)
         self.at = 0
 

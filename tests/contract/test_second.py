@@ -267,7 +267,7 @@ class TestAugment:
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in statistics(HALF, HALF))
         target = torch.eye(3)
         for step in range(20):
-            mixed, shares = mix(pixels, target, spec, seed=0, epoch=0, step=step)
+            mixed, (shares,) = mix(pixels, [target], spec, seed=0, epoch=0, step=step)
             known = ((mixed - mean) / std)[:, 6].amin(dim=(1, 2)) > 0.999
             blended = shares[:, 2] > 0.001  # holds something of the case without a second picture
             assert known.tolist() == (~blended).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -14,12 +15,24 @@ from torch import nn
 
 from dermalyze.config.base import Spec
 from dermalyze.config.task import tasks_of
-from dermalyze.config.train import AugmentSpec, ImbalanceSpec, LossSpec, OptimizerSpec, ScheduleSpec, StrategySpec, TrainSpec
-from dermalyze.training.augment import POLICIES, Policy, augment
+from dermalyze.config.train import (
+    AugmentSpec,
+    BceLoss,
+    ImbalanceSpec,
+    LossSpec,
+    OptimizerSpec,
+    ScheduleSpec,
+    StrategySpec,
+    TrainSpec,
+    WeightsImbalance,
+)
+from dermalyze.tasks.base import TASKS
+from dermalyze.training.augment import POLICIES, Policy, augment, mix
 from dermalyze.training.auto_augment import AUTO
 from dermalyze.training.imbalance import IMBALANCE, class_weights, draw_order
 from dermalyze.training.losses import LOSSES, build_loss
 from dermalyze.training.multilabel_losses import LABEL_LOSSES
+from dermalyze.training.objectives import OBJECTIVES, build_objective
 from dermalyze.training.optim import OPTIMIZERS, build_optimizer, set_lr
 from dermalyze.training.schedules import SCHEDULES, cycle_start, lr_at
 from dermalyze.training.transfer import STRATEGIES, scales_at
@@ -97,9 +110,10 @@ def test_every_loss(spec: LossSpec, weighted: bool) -> None:
     torch.manual_seed(0)
     logits = torch.randn(6, 3, requires_grad=True)
     target = torch.softmax(torch.randn(6, 3), 1)
-    loss = build_loss(spec, torch.tensor([1.0, 2.0, 3.0]) if weighted else None)(logits, target)
-    assert loss.shape == ()
-    assert loss.dtype == torch.float32
+    loss, weight = build_loss(spec, torch.tensor([1.0, 2.0, 3.0]) if weighted else None)(logits, target)
+    assert loss.shape == weight.shape == ()
+    assert loss.dtype == weight.dtype == torch.float32
+    assert not weight.requires_grad
     loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
@@ -112,20 +126,65 @@ def test_every_loss_of_labels(spec: LossSpec, weighted: bool) -> None:
     """Hard and mixed targets, scores that saturate, and as much from two halves of a batch as from the whole."""
     torch.manual_seed(0)
     logits = torch.cat([torch.randn(5, 3), torch.tensor([[100.0, -100.0, 100.0]])]).requires_grad_()
-    target = torch.cat([torch.rand(3, 3), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])])
+    present = torch.cat([torch.rand(3, 3), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])])
+    target = torch.stack([present, 1 - present], 1)
     weight = torch.tensor([1.0, 2.0, 3.0]) if weighted else None
     loss = build_loss(spec, weight, LABEL_LOSSES)
-    whole = loss(logits, target)
-    assert whole.shape == ()
-    assert whole.dtype == torch.float32
+    whole, count = loss(logits, target)
+    assert whole.shape == count.shape == ()
+    assert whole.dtype == count.dtype == torch.float32
+    assert count == 18
     whole.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert (logits.grad[:5] != 0).sum() >= 12, "asymmetric leaves out the easiest negatives"
-    halves = (loss(logits[:3], target[:3]) + loss(logits[3:], target[3:])) / 2
+    halves = loss(logits[:3], target[:3])[0] + loss(logits[3:], target[3:])[0]
     assert torch.allclose(whole, halves)
     if weighted:
-        assert whole > build_loss(spec, None, LABEL_LOSSES)(logits, target)
+        assert whole > build_loss(spec, None, LABEL_LOSSES)(logits, target)[0]
+
+
+LABELS = {"multiclass": np.array([0, 2, 1, 0, 0, 2]), "multilabel": np.array([[1, 0, -1], [0, 1, 1], [-1, -1, 0]] * 2)}
+
+
+def test_every_task_has_an_objective() -> None:
+    assert list(OBJECTIVES) == list(TASKS) == list(LABELS)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_every_objective(kind: str, mixup: float) -> None:
+    """Sums over micro-batches are those of one batch, the weight that is known beforehand is the loss's; no value is read."""
+    labels = LABELS[kind]
+    spec = next(spec() for spec in members(LossSpec, kind))
+    objective = build_objective(kind, spec, WeightsImbalance(), labels, ["a", "b", "c"], sources_N=None, device="cpu")
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    target = objective.target(labels)
+    assert target.shape[0] == 6
+    assert ((target >= 0) & (target <= 1)).all()
+    parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
+    images, augment_spec = torch.zeros(6, 3, 4, 4), AugmentSpec(mixup=mixup)
+    _, (mixed,) = mix(images, [target], augment_spec, seed=1, epoch=0, step=0)
+    loss, weight = objective.loss(logits, mixed)
+    assert weight.item() == pytest.approx(objective.weight(labels), rel=1e-6)
+    assert objective.weight(labels) == pytest.approx(sum(objective.weight(labels[part]) for part in parts))
+    assert torch.allclose(loss, sum((objective.loss(logits[part], mixed[part])[0] for part in parts), torch.zeros(())))
+    figures = torch.stack([objective.figures(logits[part], target[part]) for part in parts]).sum(0)
+    assert torch.allclose(figures, objective.figures(logits, target))
+    assert figures[2] == (labels >= 0).sum()
+    assert 0 <= figures[1] <= figures[2]
+    nothing = logits.to("meta"), target.to("meta")  # of which no value can be read
+    assert objective.loss(*nothing)[0].shape == ()
+    assert objective.figures(*nothing).shape == (3,)
+
+
+def test_a_missing_label_is_in_no_count() -> None:
+    """Two of the three labels are known of each image: the weight of presence is absent over present of these."""
+    labels = np.array([[1, 0, -1], [0, 1, 1], [-1, 0, 0], [0, -1, 1]])
+    objective = build_objective("multilabel", BceLoss(), WeightsImbalance(), labels, "abc", sources_N=None, device="cpu")
+    logits = torch.zeros(1, 3)
+    costs = [objective.loss(logits, objective.target(np.eye(3, dtype=np.int64)[c : c + 1]))[0].item() for c in range(3)]
+    assert costs == pytest.approx([(w + 2) * np.log(2) for w in (2 / 1, 2 / 1, 1 / 2)])
 
 
 @pytest.mark.parametrize("spec", [spec() for spec in members(ScheduleSpec)], ids=lambda spec: spec.kind)
@@ -180,3 +239,18 @@ def test_every_policy(policy: Any) -> None:
     assert out.max() <= 1
     unchanged = torch.equal(out, images.permute(0, 3, 1, 2) / 255)
     assert unchanged == (policy == "none")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_policy_waits_for_the_device(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be read from a meta tensor: asking for a value of it is an error."""
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **fields: contextlib.nullcontext())  # knows no meta device
+    images = torch.zeros(64, 24, 32, 3, dtype=torch.uint8, device="meta")
+    spec = AugmentSpec(policy=policy, mixup=0.5, cutmix=0.5)
+    out = augment(images, spec, seed=1, epoch=0, positions_B=np.arange(64))
+    for step in range(8):
+        mixed, (target,) = mix(out, [torch.zeros(64, 3, device="meta")], spec, seed=1, epoch=0, step=step)
+        assert mixed.shape == (64, 3, 24, 32)
+        assert target.shape == (64, 3)
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        out.sum().item()

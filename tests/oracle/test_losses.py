@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from dermalyze.config.train import CrossEntropyLoss, FocalLoss, LabelSmoothingLoss, LossSpec
 from dermalyze.errors import ConfigError
-from dermalyze.training.losses import LOSSES, build_loss, cross_entropy, focal, label_smoothing
+from dermalyze.training import losses
+from dermalyze.training.losses import LOSSES, Summed
 
 torch.set_num_threads(1)
 SPECS: list[LossSpec] = [
@@ -28,6 +30,23 @@ SPECS: list[LossSpec] = [
     LabelSmoothingLoss(smoothing=0.1, convention="all"),
 ]
 BATCHES = st.tuples(st.integers(0, 2**31), st.integers(1, 9), st.sampled_from([0.1, 1.0, 10.0]))
+
+
+def mean_of(function: Callable[..., Summed]) -> Callable[..., Tensor]:
+    """The mean: the sum over its weight."""
+
+    def mean(*arguments: Any, **fields: Any) -> Tensor:
+        total, weight = function(*arguments, **fields)
+        return total / weight
+
+    return mean
+
+
+cross_entropy, focal, label_smoothing = map(mean_of, (losses.cross_entropy, losses.focal, losses.label_smoothing))
+
+
+def build_loss(spec: LossSpec, weight_C: Tensor | None) -> Callable[..., Tensor]:
+    return mean_of(losses.build_loss(spec, weight_C))
 
 
 def batch(seed: int, rows: int, scale: float, *, soft: bool, classes: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -50,6 +69,20 @@ def test_cross_entropy_is_torchs(case: tuple[int, int, float]) -> None:
     torch.testing.assert_close(cross_entropy(logits, target, weight_C=weight), F.cross_entropy(logits, labels, weight=weight))
     logits, _, target, _ = batch(*case, soft=True)
     torch.testing.assert_close(cross_entropy(logits, target, weight_C=None), F.cross_entropy(logits, target))
+
+
+@settings(deadline=None)
+@given(BATCHES, st.floats(0, 0.9))
+def test_sum_and_weight_are_torchs(case: tuple[int, int, float], eps: float) -> None:
+    """Smoothing leaves the weight as it is; a mixed batch weighs as much as the one it was mixed from."""
+    logits, labels, target, weight = batch(*case, soft=False)
+    for w in (None, weight):
+        total, divisor = losses.label_smoothing(logits, target, weight_C=w, smoothing=eps, convention="all")
+        theirs = F.cross_entropy(logits, labels, weight=w, label_smoothing=eps, reduction="sum")
+        torch.testing.assert_close(total, theirs)
+        torch.testing.assert_close(divisor, target.sum() if w is None else w[labels].sum())
+        mixed = torch.lerp(target, target.flip(0), 0.3)
+        torch.testing.assert_close(losses.cross_entropy(logits, mixed, weight_C=w)[1], divisor)
 
 
 @settings(deadline=None)
@@ -143,7 +176,9 @@ def test_precision_is_at_least_float32(spec: LossSpec, dtype: torch.dtype) -> No
     loss = build_loss(spec, weight.float())
     exact = build_loss(spec, weight.float().double())(logits.double(), target.float().double())
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, divisor = losses.build_loss(spec, weight.float())(logits, target.float())
         value = loss(logits, target.float())
+    assert total.dtype == divisor.dtype == value.dtype
     assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=1e-7)
 

@@ -74,9 +74,9 @@ def test_a_resume_under_other_threads_measures_again(make: Make, monkeypatch: py
     run, spec = make(mode="fast", epochs=1)
     monkeypatch.setattr(speed, "step_times", times(fp32_last=9, fp32_first=8, bf16_last=6, bf16_first=5))
     base = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=False)
-    assert not speed.fastest_runtime(run, spec, base, classes=3, size=(48, 40)).channels_last
+    assert not speed.fastest_runtime(run, spec.model, spec.train, base, classes=3, size=(48, 40)).channels_last
     monkeypatch.setattr(speed, "step_times", times(fp32_last=1, fp32_first=8, bf16_last=6, bf16_first=5))
-    again = speed.fastest_runtime(run, spec, replace(base, threads=2), classes=3, size=(48, 40))
+    again = speed.fastest_runtime(run, spec.model, spec.train, replace(base, threads=2), classes=3, size=(48, 40))
     assert (again.precision, again.channels_last, again.threads) == ("fp32", True, 2)
 
 

@@ -20,17 +20,19 @@ import pytest
 import torch
 from deadly import DeadlyStore
 from mounts import own_mounts
-from training import another, outcome, stubs, tiny_run, tiny_set, tiny_spec
+from training import another, built, outcome, plain_runtime, stubs, tiny_run, tiny_set, tiny_spec
 
 from dermalyze.cli import main
 from dermalyze.core.run import Run
-from dermalyze.core.runtime import StopRequest, applied, choose_runtime
+from dermalyze.core.runtime import applied
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError, InterruptedRunError, ModelError, ResourceError
 from dermalyze.models.classifier import Classifier
-from dermalyze.stages.train import Training, train
+from dermalyze.stages.train import train
+from dermalyze.training import loop
 from dermalyze.training.checkpoint import load_state_pair
+from dermalyze.training.setup import Training
 
 CPU_ERROR = "[enforce fail at alloc_cpu.cpp:128] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 FROZEN = {"strategy": {"kind": "frozen"}, "model": {"head": {"kind": "linear"}}}  # no BatchNorm that learns
@@ -73,14 +75,14 @@ def run(base: Run, images: Path, tmp_path: Path) -> Run:
 
 def at_step(number: int, act: Callable[[Training], None], patch: pytest.MonkeyPatch) -> None:
     """Do something just before optimizer step `number`."""
-    original = Training.step
+    original = loop.step
 
-    def step(self: Training, *arguments: Any) -> None:
-        if self.progress["step"] == number:
-            act(self)
-        original(self, *arguments)
+    def step(training: Training, *arguments: Any) -> None:
+        if training.state.progress.step == number:
+            act(training)
+        original(training, *arguments)
 
-    patch.setattr(Training, "step", step)
+    patch.setattr(loop, "step", step)
 
 
 class TestAnothersCheckpoint:
@@ -180,7 +182,9 @@ from dermalyze.errors import ResourceError
 from dermalyze.core.run import Run
 from dermalyze.data import cache
 from dermalyze.training.checkpoint import load_state_pair
-from dermalyze.stages.train import Training, train
+from dermalyze.stages.train import train
+from dermalyze.training import loop
+from dermalyze.training.setup import Training
 import torch
 torch.set_num_threads(1)
 
@@ -212,15 +216,15 @@ told["stubs"] = [path.name for path in (disk / "cache").iterdir()]
 filler.unlink()
 os.environ["DERMALYZE_CACHE"] = str(base.parent / "cache")
 
-original = Training.step
+original = loop.step
 for name, number, act in (("full", 3, fill), ("read-only", 6, read_only)):
-    def step(self, *arguments):
-        if self.progress["step"] == number: act()
-        original(self, *arguments)
-    Training.step = step
+    def step(training, *arguments):
+        if training.state.progress.step == number: act()
+        original(training, *arguments)
+    loop.step = step
     with pytest.raises(ResourceError) as caught:
         train(run, run.config())
-    Training.step = original
+    loop.step = original
     filler.unlink() if name == "full" else subprocess.run(["umount", str(disk)], check=True)
     told[name] = [caught.value.exit_code, load_state_pair(run)[1]["step"], str(caught.value)]
     if name == "full": told["stubs"] += [path.name for path in stubs(run)]
@@ -246,17 +250,16 @@ def hungry(limit: int, patch: pytest.MonkeyPatch, error: Callable[[], Exception]
 
 def weights_after_steps(run: Run, steps: int = 3) -> tuple[dict[str, torch.Tensor], Training]:
     """The network after steps of 16 images each, cut as the run is configured."""
-    runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
     size = run.config().train.batch_size
     run.checkpoints_dir.mkdir(exist_ok=True)
-    with applied(runtime):
-        training = Training(run, run.config(), runtime, None, StopRequest())
+    with applied(plain_runtime()):
+        training = built(run, plain_runtime())
         training.model.train()
         for number in range(steps):
             members = [np.arange(start, start + size) for start in range(0, 16, size)]
             order = (np.arange(16) + 5 * number) % len(training.rows["train"])
             rows = [training.rows["train"][order[member]] for member in members]
-            training.step(number, members, order, training.loader.batches(rows))
+            loop.step(training, number, members, order, training.loader.batches(rows))
     return training.model.state_dict(), training
 
 
@@ -281,7 +284,7 @@ class TestMemory:
         capsys.readouterr()
         found, training = weights_after_steps(big)
         assert all(torch.equal(expected[name], found[name]) for name in expected)
-        assert training.progress["sums"][0] == 48
+        assert training.state.progress.sums[0] == 48
         said = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
         assert said == [
             "out of memory: micro-batches of 8 instead of 16 images, the same effective batch",

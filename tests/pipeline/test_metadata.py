@@ -27,7 +27,9 @@ from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.evaluate import evaluate
 from dermalyze.stages.prepare import prepare
-from dermalyze.stages.train import Training, train
+from dermalyze.stages.train import train
+from dermalyze.training import loop
+from dermalyze.training.setup import Training
 from dermalyze.workflows.joined_graph import join_graphs, joined_parity
 
 COLUMNS = ("age", "site", "grade")
@@ -215,19 +217,19 @@ class TestResume:
         spec = make_spec(table, kind, epochs=3, ema=0.9, augment={"policy": "conservative", "mixup": 0.2})
         whole, run = another(base, tmp_path / "whole", spec), another(base, tmp_path / "stopped", spec)
         train(whole, spec)
-        step = Training.step
+        step = loop.step
         done = []
 
-        def stopping(self: Training, *arguments: Any) -> None:
+        def stopping(training: Training, *arguments: Any) -> None:
             done.append(1)
-            step(self, *arguments)
+            step(training, *arguments)
             if len(done) == 8:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(Training, "step", stopping)
+        monkeypatch.setattr(loop, "step", stopping)
         with pytest.raises(InterruptedRunError):
             train(run, spec)
-        monkeypatch.setattr(Training, "step", step)
+        monkeypatch.setattr(loop, "step", step)
         train(run, spec)
         assert run.best_weights_path.read_bytes() == whole.best_weights_path.read_bytes()
         newest = [one.state_records()[0].with_suffix(".safetensors").read_bytes() for one in (run, whole)]

@@ -29,9 +29,11 @@ from dermalyze.serve.predictor.output import write
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.explain import explain
-from dermalyze.stages.train import Training, train
+from dermalyze.stages.train import train
 from dermalyze.tasks.base import joined, parted
+from dermalyze.training import loop
 from dermalyze.training.checkpoint import load_best
+from dermalyze.training.setup import Training
 from dermalyze.workflows.pipeline import STEPS, finished, run_experiment
 
 
@@ -184,17 +186,17 @@ def test_a_resumed_training_is_the_same(run: Run, tmp_path: Path, monkeypatch: p
     for path in (run.manifest_path, run.summary_path, run.labels_path):
         shutil.copy(path, again.root / path.name)
     shutil.copytree(run.splits_dir, again.splits_dir)
-    original = Training.step
+    original = loop.step
 
-    def stopping(self: Training, *args: Any) -> None:
-        original(self, *args)
-        if self.progress["step"] == 2:
-            self.request.signal = "SIGTERM"
+    def stopping(training: Training, *args: Any) -> None:
+        original(training, *args)
+        if training.state.progress.step == 2:
+            training.request.signal = "SIGTERM"
 
-    monkeypatch.setattr(Training, "step", stopping)
+    monkeypatch.setattr(loop, "step", stopping)
     with pytest.raises(InterruptedRunError):
         train(again, spec)
-    monkeypatch.setattr(Training, "step", original)
+    monkeypatch.setattr(loop, "step", original)
     train(again, spec)
     assert again.best_weights_path.read_bytes() == run.best_weights_path.read_bytes()
     assert lines_of(again) == lines_of(run)

@@ -34,7 +34,9 @@ from dermalyze.stages.prepare import prepare
 from dermalyze.stages.score import score
 from dermalyze.stages.similar import similar
 from dermalyze.stages.split import split
-from dermalyze.stages.train import Training, train
+from dermalyze.stages.train import train
+from dermalyze.training import loop
+from dermalyze.training.setup import Training
 from dermalyze.workflows.controls import controls
 from dermalyze.workflows.joined_graph import join_graphs, joined_parity
 
@@ -335,19 +337,19 @@ def test_resume_equals_uninterrupted_bit_for_bit(
     )  # fmt: skip
     whole, run = another(base, tmp_path / "whole", spec), another(base, tmp_path / "stopped", spec)
     train(whole, spec)
-    step = Training.step
+    step = loop.step
     done = []
 
-    def stopping(self: Training, *arguments: Any) -> None:
+    def stopping(training: Training, *arguments: Any) -> None:
         done.append(1)
-        step(self, *arguments)
+        step(training, *arguments)
         if len(done) == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Training, "step", stopping)
+    monkeypatch.setattr(loop, "step", stopping)
     with pytest.raises(InterruptedRunError):
         train(run, spec)
-    monkeypatch.setattr(Training, "step", step)
+    monkeypatch.setattr(loop, "step", step)
     train(run, spec)
     assert outcome(run) == outcome(whole)
 

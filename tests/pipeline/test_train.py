@@ -9,24 +9,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from training import built, plain_runtime
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run
-from dermalyze.core.runtime import StopRequest, applied, choose_runtime
+from dermalyze.core.runtime import StopRequest, applied
 from dermalyze.data.manifest import read_manifest, write_manifest
 from dermalyze.data.synthetic.synth import synthesize
 from dermalyze.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, ResourceError, UsageError
 from dermalyze.models.classifier import Classifier
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.split import split
-from dermalyze.stages.train import Training, train
+from dermalyze.stages.train import train
+from dermalyze.training import loop
 from dermalyze.training.checkpoint import load_best
+from dermalyze.training.loop import Validation
+from dermalyze.training.setup import Training
 
 RICH: dict[str, Any] = {  # everything that carries state through a resume
     "epochs": 3,
@@ -109,19 +114,19 @@ class TestResume:
     ) -> None:
         spec = uninterrupted.config()
         run = fresh(base, tmp_path / "run", spec)
-        original = Training.step
+        original = loop.step
 
-        def stopping(self: Training, *arguments: Any) -> None:
-            original(self, *arguments)
-            if self.progress["step"] + 1 == stop_at:
-                self.request.signal = "SIGTERM"
+        def stopping(training: Training, *arguments: Any) -> None:
+            original(training, *arguments)
+            if training.state.progress.step + 1 == stop_at:
+                training.request.signal = "SIGTERM"
 
-        monkeypatch.setattr(Training, "step", stopping)
+        monkeypatch.setattr(loop, "step", stopping)
         with pytest.raises(InterruptedRunError, match="SIGTERM: state saved at step") as caught:
             train(run, spec)
         assert caught.value.exit_code == 75
         assert not run.history_path.exists()
-        monkeypatch.setattr(Training, "step", original)
+        monkeypatch.setattr(loop, "step", original)
         train(run, spec)
         assert state_bytes(run) == state_bytes(uninterrupted)
         assert without_times(run) == without_times(uninterrupted)
@@ -131,16 +136,16 @@ class TestResume:
     ) -> None:
         spec = uninterrupted.config()
         run = fresh(base, tmp_path / "run", spec)
-        original = Training._validate
+        original = loop.validate
 
-        def stopping(self: Training, epoch: int) -> dict[str, Any]:
-            self.request.signal = "SIGINT" if epoch == 1 else None
-            return original(self, epoch)
+        def stopping(training: Training, epoch: int) -> Validation:
+            training.request.signal = "SIGINT" if epoch == 1 else None
+            return original(training, epoch)
 
-        monkeypatch.setattr(Training, "_validate", stopping)
+        monkeypatch.setattr(loop, "validate", stopping)
         with pytest.raises(InterruptedRunError):
             train(run, spec)
-        monkeypatch.setattr(Training, "_validate", original)
+        monkeypatch.setattr(loop, "validate", original)
         train(run, spec, resume=run.root)
         assert state_bytes(run) == state_bytes(uninterrupted)
 
@@ -158,15 +163,15 @@ class TestResume:
         spec = make_spec(images, head=DROPOUT_HEAD, **{**RICH, **plan})
         whole, stopped = (fresh(base, tmp_path / name, spec) for name in ("whole", "stopped"))
         train(whole, spec)
-        original = Training.step
+        original = loop.step
         seen: list[tuple[int, int]] = []
 
-        def stopping(self: Training, *arguments: Any) -> None:
-            original(self, *arguments)
-            seen.append((self.progress["step"], len(self.optimizer.state)))
-            self.request.signal = "SIGTERM" if self.progress["step"] + 1 in (3, 4, 5, 8, 10) else None
+        def stopping(training: Training, *arguments: Any) -> None:
+            original(training, *arguments)
+            seen.append((training.state.progress.step, len(training.state.learner.optimizer.state)))
+            training.request.signal = "SIGTERM" if training.state.progress.step + 1 in (3, 4, 5, 8, 10) else None
 
-        monkeypatch.setattr(Training, "step", stopping)
+        monkeypatch.setattr(loop, "step", stopping)
         for _ in range(5):
             with pytest.raises(InterruptedRunError):
                 train(stopped, spec)
@@ -179,7 +184,7 @@ class TestResume:
 
     def test_finished_run_is_not_trained_again(self, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         before = state_bytes(uninterrupted)
-        monkeypatch.setattr(Training, "step", None)
+        monkeypatch.setattr(loop, "step", None)
         again = train(uninterrupted, uninterrupted.config())
         assert again.epochs == 3
         assert state_bytes(uninterrupted) == before
@@ -263,11 +268,10 @@ class TestSignals:
         monkeypatch.setenv("DERMALYZE_CACHE", str(tmp_path / "cache"))
         spec = make_spec(images)
         run = fresh(base, tmp_path / "run", spec)
-        runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
         request = StopRequest()
         request.signal = "SIGTERM"
         with pytest.raises(InterruptedRunError, match="stopped before the first step"):
-            Training(run, spec, runtime, None, request)
+            built(run, plain_runtime(), request)
         assert not list((tmp_path / "cache").iterdir())
 
     def test_two_trainings_of_one_run(self, base: Path, images: Path, tmp_path: Path) -> None:
@@ -390,6 +394,20 @@ class TestRefusals:
         assert any("LEAK ACCEPTED" in line for line in result.lines())
 
 
+def measured(patch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
+    """Let nothing be trained, and the epochs' validation losses be these."""
+    record = {"train_loss": 1.0, "val_accuracy": 0.5, "val_balanced_accuracy": 0.5, "val_macro_auroc": 0.5}
+    record |= {"lr": 1.0, "seconds": 1.0, "images_per_s": 1.0}
+    none = np.zeros(0, np.int64)
+
+    def validate(training: Training, epoch: int) -> Validation:
+        line = {"epoch": epoch + 1, "val_loss": float(losses[epoch]), **record}
+        return Validation(line, none, none, np.zeros((0, len(training.classes))))
+
+    patch.setattr(loop, "train_epoch", lambda training, epoch: None)
+    patch.setattr(loop, "validate", validate)
+
+
 class TestLoop:
     def test_learns(self, base: Path, images: Path, tmp_path: Path) -> None:
         spec = make_spec(
@@ -411,30 +429,11 @@ class TestLoop:
             weights.append(run.best_weights_path.read_bytes())
         assert weights[0] == weights[1] == weights[2]
 
-    def test_micro_batches_equal_one_batch(self, base: Path, images: Path, tmp_path: Path) -> None:
-        heads = []
-        for name, settings in (("one", {"batch_size": 16}), ("four", {"batch_size": 4, "accumulate": 4})):
-            spec = make_spec(
-                images, epochs=1, strategy={"kind": "frozen"}, imbalance={"kind": "weights"}, clip_norm=None,
-                optimizer={"kind": "sgd", "lr": 0.1}, schedule={"kind": "constant", "warmup": 0.0}, **settings,
-            )  # fmt: skip
-            run = fresh(base, tmp_path / name, spec)
-            runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
-            with applied(runtime):
-                training = Training(run, spec, runtime, None, StopRequest())
-                order, size = np.arange(32), settings["batch_size"]
-                members = [np.arange(i, i + size) for i in range(0, 16, size)]
-                training.model.train()
-                training.step(0, members, order, training.loader.batches([training.rows["train"][m] for m in members]))
-            heads.append(torch.cat([p.detach().flatten() for p in training.model.head.parameters()]))
-        torch.testing.assert_close(heads[0], heads[1], rtol=1e-5, atol=1e-6)
-
     def test_frozen_backbone_stays_as_it_was(self, base: Path, images: Path, tmp_path: Path) -> None:
         spec = make_spec(images, epochs=1, strategy={"kind": "frozen"})
         run = fresh(base, tmp_path / "run", spec)
-        runtime = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
-        with applied(runtime):
-            start = Training(run, spec, runtime, None, StopRequest()).model.backbone.state_dict()
+        with applied(plain_runtime()):
+            start = built(run, plain_runtime()).model.backbone.state_dict()
         before = {name: tensor.clone() for name, tensor in start.items()}
         train(run, spec)
         after = load_best(run)[0].backbone.state_dict()
@@ -485,10 +484,7 @@ class TestLoop:
             schedule={"kind": "cosine"},
         )  # fmt: skip
         run = fresh(base, tmp_path / "run", spec)
-        template = {"train_loss": 1.0, "val_accuracy": 0.5, "val_balanced_accuracy": 0.5, "val_macro_auroc": 0.5}
-        template |= {"lr": 1.0, "seconds": 1.0, "images_per_s": 1.0}
-        monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: None)
-        monkeypatch.setattr(Training, "_validate", lambda self, epoch: {"epoch": epoch + 1, "val_loss": 1.0, **template})
+        measured(monkeypatch, [1.0] * 12)
         result = train(run, spec)
         assert (result.epochs, result.best_epoch) == (9, 1)
 
@@ -509,11 +505,6 @@ class TestLoop:
     ) -> None:  # fmt: skip
         spec = make_spec(images, epochs=8, schedule=schedule, early_stopping={"patience": 3})
         run = fresh(base, tmp_path / "run", spec)
-        template = {"train_loss": 1.0, "val_accuracy": 0.5, "val_balanced_accuracy": 0.5, "val_macro_auroc": 0.5}
-        template |= {"lr": 1.0, "seconds": 1.0, "images_per_s": 1.0}
-        monkeypatch.setattr(Training, "_train_epoch", lambda self, epoch: None)
-        monkeypatch.setattr(
-            Training, "_validate", lambda self, epoch: {"epoch": epoch + 1, "val_loss": float(losses[epoch]), **template}
-        )
+        measured(monkeypatch, losses)
         result = train(run, spec)
         assert (result.epochs, result.best_epoch) == (epochs, best)

@@ -9,6 +9,9 @@ from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run
+from dermalyze.core.runtime import Runtime, StopRequest, choose_runtime
+from dermalyze.stages.train import training_specs
+from dermalyze.training.setup import Training, build_training
 
 RICH: dict[str, Any] = {  # everything that carries state from step to step
     "epochs": 3, "batch_size": 4, "accumulate": 2, "ema": 0.9, "imbalance": {"kind": "sampling"}, "threads": 1,
@@ -52,6 +55,16 @@ def split_run(root: Path, spec: ExperimentSpec) -> Run:
     prepare(run, spec)
     split(run, spec)
     return run
+
+
+def plain_runtime() -> Runtime:
+    """One thread of the CPU, fp32, deterministic."""
+    return choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=True)
+
+
+def built(run: Run, runtime: Runtime, request: StopRequest | None = None) -> Training:
+    """A training of the run's own experiment that has not begun."""
+    return build_training(run, training_specs(run.config()), runtime, request or StopRequest())
 
 
 def scored_run(base: Run, root: Path, spec: ExperimentSpec) -> Run:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dermalyze.core.atomic import resource_errors, size_text
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError, ResourceError
 
@@ -16,8 +15,6 @@ Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"
 History = Mapping[str, Sequence[float | None]]
 
 JUDGED_BY = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_balanced_accuracy")
-EPOCH_FIGURES = {"val_balanced_accuracy": "balanced accuracy", "val_macro_average_precision": "average precision"}
-"""What stands beside the AUROC in the line of an epoch: the first that its task measures."""
 LEAST_EPOCHS = 5  # fewer say nothing about a trend
 LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learnt next to nothing
 LARGEST_GAP = 0.15  # train accuracy minus validation accuracy at the epoch kept
@@ -48,48 +45,6 @@ def read_history(run: Run) -> dict[str, list[float | None]]:
         raise ModelError(f"{path.name}: holds no epoch yet; go on with: dermalyze train {run.root}")
     keys = dict.fromkeys(key for line in lines for key in line)
     return {key: [_number(line.get(key)) for line in lines] for key in keys}
-
-
-def cost_line(images: int, val_images: int, parameters: int, device: str, precision: str, seconds: float, disk: int) -> str:
-    """What a training will cost, said after its first steps.
-
-    >>> cost_line(6500, 1000, 20_000_000, "cpu", "fp32", 7200.0, 45 * 2**20)
-    '6500 training and 1000 validation images, 20.00 M parameters on cpu (fp32): at most 120.0 min, checkpoints 45 MiB'
-    """
-    return (
-        f"{images} training and {val_images} validation images, {parameters / 1e6:.2f} M parameters on {device} ({precision}): "
-        f"at most {seconds / 60:.1f} min, checkpoints {size_text(disk)}"
-    )
-
-
-def epoch_line(record: Mapping[str, Any], *, epochs: int, best: bool) -> str:
-    """One epoch for a person; `record` is its line of `metrics.jsonl`; a star marks the best so far, a dash the undefined."""
-    left = (epochs - record["epoch"]) * record["seconds"] / 60
-    key = next(key for key in EPOCH_FIGURES if key in record)
-    figure, auroc = ("-" if record[key] is None else f"{record[key]:.3f}" for key in (key, "val_macro_auroc"))
-    return (
-        f"epoch {record['epoch']:3d}/{epochs}  train loss {record['train_loss']:.4f}  "
-        f"val loss {record['val_loss']:.4f}  "
-        f"{EPOCH_FIGURES[key]} {figure}  AUROC {auroc}  "
-        f"{record['images_per_s']:.0f} images/s  {left:.1f} min left" + ("  *" if best else "")
-    )
-
-
-def log_scalars(run: Run, record: Mapping[str, Any]) -> None:
-    """Give an epoch's numbers to TensorBoard; what it had for this epoch and later ones is void.
-
-    Raises:
-        ResourceError: the folder cannot be written.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    with (
-        resource_errors(run.tensorboard_dir.name),
-        SummaryWriter(str(run.tensorboard_dir), purge_step=record["epoch"]) as writer,
-    ):
-        for name, value in record.items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, record["epoch"])
 
 
 def kept_epoch(run: Run) -> tuple[int, str]:
@@ -200,9 +155,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """`metrics.jsonl` as one list a metric, under the Dermalyze document's short names where it has them."""
-    short = {"train_accuracy": "train_acc", "val_accuracy": "val_acc"}
-    return {short.get(name, name): [line.get(name) for line in history] for name in (history[0] if history else ())}

@@ -2,7 +2,7 @@
 
 Every random number comes from (seed, epoch, draw position), so an image's augmentation depends on neither the batch it is
 in nor the number of workers. Flip, rotation, shift and zoom are one affine map and one resampling; brightness, contrast,
-saturation and hue are one 3x4 colour matrix; what is switched off costs nothing.
+saturation and hue are one 3x4 colour matrix; what is switched off costs nothing, and nothing waits for the device.
 """
 
 # Shapes: B images, H x W pixels, C classes.
@@ -10,7 +10,9 @@ saturation and hue are one 3x4 colour matrix; what is switched off costs nothing
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -158,8 +160,10 @@ def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, po
 
 
 def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> Tensor:
-    height, width = images_BHW3.shape[1:3]
-    fill_B3 = mean_B3 = _mean_colours(images_BHW3) if policy.contrast or policy.cutout else np.zeros((len(images_BHW3), 3))
+    batch, height, width, _ = images_BHW3.shape
+    mean_B3 = (
+        _mean_colours(images_BHW3) if policy.contrast or policy.cutout else torch.zeros(batch, 3, device=images_BHW3.device)
+    )
     flip_x, flip_y = random["hflip"] < policy.hflip, random["vflip"] < policy.vflip
     if policy.rotate_deg or policy.affine_deg or policy.translate or policy.scale != (1.0, 1.0) or policy.perspective:
         matrix = _affine(policy, random, flip_x, flip_y, height / width)
@@ -171,14 +175,12 @@ def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> 
     else:
         images = _flip(images_BHW3, flip_x, flip_y).permute(0, 3, 1, 2).float()
     if policy.brightness or policy.contrast or policy.saturation or policy.hue:
-        matrix_B33, offset_B = _colour(policy, random, mean_B3)
-        images = _recolour(images, matrix_B33, offset_B)
-        fill_B3 = (matrix_B33 @ mean_B3[:, :, None])[:, :, 0] + offset_B[:, None]
+        images, fill_B3 = _recolour(images, policy, random, mean_B3)
     else:
         images, fill_B3 = images.div_(255.0), mean_B3 / 255
     if len(chosen := np.flatnonzero(random["blur"] < policy.blur)):
         sigma_K = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * random["sigma"][chosen]) * min(height, width) / 224
-        rows = torch.from_numpy(chosen).to(images.device)
+        rows = torch.from_numpy(chosen).to(images.device, non_blocking=True)
         images[rows] = _blur(images[rows], sigma_K)
     for row in np.flatnonzero(random["cutout"] < policy.cutout):
         area = (_AREA[0] + (_AREA[1] - _AREA[0]) * random["area"][row]) * height * width
@@ -186,17 +188,16 @@ def _augment(images_BHW3: Tensor, policy: Policy, random: dict[str, Floats]) -> 
         edge_y = min(height, max(1, round(math.sqrt(area * aspect))))
         edge_x = min(width, max(1, round(math.sqrt(area / aspect))))
         top, left = int(random["top"][row] * (height - edge_y + 1)), int(random["left"][row] * (width - edge_x + 1))
-        fill = images.new_tensor(fill_B3[row].clip(0, 1))[:, None, None]
-        images[row, :, top : top + edge_y, left : left + edge_x] = fill
+        images[row, :, top : top + edge_y, left : left + edge_x] = fill_B3[row].clamp(0, 1)[:, None, None]
     return images
 
 
-def _mean_colours(images_BHW3: Tensor) -> Floats:
+def _mean_colours(images_BHW3: Tensor) -> Tensor:
     """(B, 3) mean of each channel, 0..255, from a grid of at most about 50 x 50 pixels: it need not be exact."""
     step_y, step_x = (max(1, edge // 48) for edge in images_BHW3.shape[1:3])
     sample = images_BHW3[:, ::step_y, ::step_x].to(torch.int32)
-    total = sample.sum(dim=(1, 2)).cpu().numpy()  # integers: the same sum in any order
-    return np.asarray(total / (sample.shape[1] * sample.shape[2]))
+    total = sample.sum(dim=(1, 2))  # integers: the same sum in any order
+    return total.float() / (sample.shape[1] * sample.shape[2])
 
 
 def _affine(
@@ -219,17 +220,18 @@ def _flip(images_BHW3: Tensor, flip_x: npt.NDArray[np.bool_], flip_y: npt.NDArra
     for flips, axis in ((flip_x, 2), (flip_y, 1)):
         if len(rows := np.flatnonzero(flips)):
             images = images.clone() if images is images_BHW3 else images
-            index = torch.from_numpy(rows).to(images.device)
+            index = torch.from_numpy(rows).to(images.device, non_blocking=True)
             images[index] = images[index].flip(axis)
     return images
 
 
-def _colour(policy: Policy, random: dict[str, Floats], mean_B3: Floats) -> tuple[Floats, Floats]:
-    """(B, 3, 3) matrices and (B,) offsets of all channels, from 0..255 to 0..1.
+def _recolour(images: Tensor, policy: Policy, random: dict[str, Floats], mean_B3: Tensor) -> tuple[Tensor, Tensor]:
+    """Images 0..255 changed in colour, 0..1, and what becomes of their mean colours.
 
     Brightness scales; contrast scales about the mean grey; saturation scales, and hue turns, the plane of chroma (YIQ), which
     leaves greys alone. All are linear, so they compose.
     """
+    batch, _, height, width = images.shape
     bright, contrast, saturation = (
         1 + getattr(policy, name) * (2 * random[name] - 1) for name in ("brightness", "contrast", "saturation")
     )
@@ -237,17 +239,15 @@ def _colour(policy: Policy, random: dict[str, Floats], mean_B3: Floats) -> tuple
     cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)
     one, zero = np.ones_like(cos), np.zeros_like(cos)
     turn = np.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).reshape(-1, 3, 3)
-    matrix = (bright * contrast)[:, None, None] * (_FROM_YIQ @ turn @ _TO_YIQ) / 255
-    offset = (1 - contrast) * bright * (mean_B3 @ _LUMA) / 255
-    return matrix, np.asarray(offset)
+    matrix_B33 = _tensor((bright * contrast)[:, None, None] * (_FROM_YIQ @ turn @ _TO_YIQ) / 255, images.device)
+    grey_B3 = _tensor(((1 - contrast) * bright / 255)[:, None] * _LUMA, images.device)
+    offset_B11 = (grey_B3 * mean_B3).sum(1)[:, None, None]
+    out = torch.bmm(matrix_B33, images.reshape(batch, 3, height * width)).add_(offset_B11).clamp_(0.0, 1.0)
+    return out.view(batch, 3, height, width), (torch.bmm(matrix_B33, mean_B3[:, :, None]) + offset_B11)[:, :, 0]
 
 
-def _recolour(images: Tensor, matrix_B33: Floats, offset_B: Floats) -> Tensor:
-    batch, _, height, width = images.shape
-    matrix = torch.from_numpy(matrix_B33.astype(np.float32)).to(images.device)
-    offset = torch.from_numpy(offset_B.astype(np.float32)).to(images.device)
-    flat = torch.bmm(matrix, images.reshape(batch, 3, height * width))
-    return flat.add_(offset[:, None, None]).clamp_(0.0, 1.0).view(batch, 3, height, width)
+def _tensor(values: npt.NDArray[np.floating[Any]], device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)
 
 
 def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:
@@ -257,7 +257,7 @@ def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma_K[:, None]) ** 2)
     kernel /= kernel.sum(1, keepdims=True)
-    weight = torch.from_numpy(kernel.astype(np.float32)).to(images_K3HW.device).repeat_interleave(channels, 0)[:, None, None, :]
+    weight = _tensor(kernel, images_K3HW.device).repeat_interleave(channels, 0)[:, None, None, :]
     flat = images_K3HW.reshape(1, count * channels, height, width)
     flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), weight, groups=count * channels)
     flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), weight.transpose(2, 3), groups=count * channels)
@@ -265,7 +265,9 @@ def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:
 
 
 @torch.no_grad()
-def mix(images: Tensor, target_BC: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+def mix(
+    images: Tensor, targets: Sequence[Tensor], spec: AugmentSpec, *, seed: int, epoch: int, step: int
+) -> tuple[Tensor, Sequence[Tensor]]:
     """Mixup or cutmix: each image blended with, or pasted over by a box of, another of the batch, and the targets likewise.
 
         lambda ~ Beta(a, a);   target = lambda t + (1 - lambda) t_other
@@ -274,19 +276,19 @@ def mix(images: Tensor, target_BC: Tensor, spec: AugmentSpec, *, seed: int, epoc
 
     Args:
         images: (B, 3, H, W) float, not changed.
-        target_BC: float, rows sum to 1.
+        targets: float (B, ...) each: whatever else an image has that can be blended.
         spec: its `mixup` and `cutmix` are the Beta parameters, 0 is off.
         seed, epoch, step: the address of the random numbers.
 
     Returns:
-        Images and target_BC, new tensors.
+        Images and targets, new tensors.
 
     Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899
     """
     if not (spec.mixup or spec.cutmix):
-        return images, target_BC
+        return images, targets
     coin, share, top, left, *ranks = uniforms(seed, epoch, [step], 4 + len(images), stream=MIX)[0]
-    other = torch.from_numpy(np.argsort(ranks, kind="stable")).to(images.device)
+    other = torch.from_numpy(np.argsort(ranks, kind="stable")).to(images.device, non_blocking=True)
     cut = bool(spec.cutmix) and (not spec.mixup or coin < 0.5)
     beta = spec.cutmix if cut else spec.mixup
     keep = float(betaincinv(beta, beta, share))  # the inverse of Beta's distribution function
@@ -294,7 +296,7 @@ def mix(images: Tensor, target_BC: Tensor, spec: AugmentSpec, *, seed: int, epoc
         images, keep = _paste(images, other, keep, top, left)
     else:
         images = torch.lerp(images[other], images, keep)
-    return images, torch.lerp(target_BC[other], target_BC, keep)
+    return images, [torch.lerp(target[other], target, keep) for target in targets]
 
 
 def _paste(images: Tensor, other: Tensor, keep: float, top: float, left: float) -> tuple[Tensor, float]:
@@ -333,5 +335,5 @@ def augment_cases(
     first = augment(images_BHWP[..., :3].contiguous(), spec, **address, positions_B=positions_B)
     second = augment(images_BHWP[..., 3:6].contiguous(), spec, **address, positions_B=positions_B + SECOND_DRAWS)
     kept_B = (uniforms(seed, epoch, positions_B, 1, stream=SECOND)[:, 0] >= hide).astype(np.float32)
-    kept = torch.from_numpy(kept_B).to(images_BHWP.device).view(-1, 1, 1, 1)
+    kept = _tensor(kept_B, images_BHWP.device).view(-1, 1, 1, 1)
     return torch.cat([first, second, images_BHWP[..., 6:].permute(0, 3, 1, 2) / 255 * kept], dim=1)

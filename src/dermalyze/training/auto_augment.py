@@ -42,14 +42,14 @@ class Round:
         out = images_BHW3.permute(0, 3, 1, 2).clone()
         for number, (_, op) in enumerate(OPS):
             if op is not None and len(rows := np.flatnonzero(self.op_B[part] == number)):
-                index = torch.from_numpy(rows).to(out.device)
+                index = torch.from_numpy(rows).to(out.device, non_blocking=True)
                 out[index] = op(out[index], self.magnitude_B[part][rows])
         return out.permute(0, 2, 3, 1)
 
 
 # -- operations: (K, 3, H, W) uint8 and a magnitude an image to the same --
 def _column(magnitude_K: Floats, like: Tensor) -> Tensor:
-    return torch.from_numpy(magnitude_K.astype(np.float32)).to(like.device)[:, None, None, None]
+    return torch.from_numpy(magnitude_K.astype(np.float32)).to(like.device, non_blocking=True)[:, None, None, None]
 
 
 def _moved(images: Tensor, entries: dict[tuple[int, int], Floats]) -> Tensor:
@@ -88,7 +88,7 @@ def rotate(images: Tensor, magnitude_K: Floats) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    weight = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    weight = torch.tensor([0.299, 0.587, 0.114]).to(images.device, non_blocking=True).view(1, 3, 1, 1)
     return (images.float() * weight).sum(1, keepdim=True).floor_()
 
 
@@ -127,7 +127,7 @@ def sharpness(images: Tensor, magnitude_K: Floats) -> Tensor:
 def posterize(images: Tensor, magnitude_K: Floats) -> Tensor:
     """The lowest `magnitude` bits set to 0."""
     mask = torch.from_numpy(256 - 2 ** np.rint(magnitude_K).astype(np.int64)).byte()
-    return images & mask.to(images.device)[:, None, None, None]
+    return images & mask.to(images.device, non_blocking=True)[:, None, None, None]
 
 
 def solarize(images: Tensor, magnitude_K: Floats) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.model import ModelSpec
+from dermalyze.config.train import TrainSpec
 from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
@@ -46,26 +47,31 @@ class StepTime:
 
 
 def step_times(
-    spec: ExperimentSpec, base: Runtime, *, classes: int, size: tuple[int, int], which: Sequence[Runtime]
+    spec: ModelSpec,
+    settings: TrainSpec,
+    base: Runtime,
+    *,
+    classes: int,
+    size: tuple[int, int],
+    which: Sequence[Runtime],
 ) -> list[StepTime]:
-    """Time steps of the experiment's network (random weights and images) under each runtime, in turns, after one to warm up.
+    """Time steps of a network (random weights and images) under each runtime, in turns, after one to warm up.
 
     Args:
-        spec: `model`, `train.strategy`, `train.optimizer` and `train.batch_size` are used; `train.compile` is not.
+        spec: of the network; metadata and second pictures are left out, which make no other combination faster.
+        settings: `strategy`, `optimizer` and `batch_size` are used; `compile` is not.
         base: the runtime whose device and threads hold.
         classes: of the head.
         size: (height, width) of the input, px.
         which: runtimes that differ from `base` in precision and memory format; see `combinations`.
     """
     with applied(base):
-        alone = spec.model.model_copy(
-            update={"metadata": None, "second": None}
-        )  # nothing that makes another combination faster
+        alone = spec.model_copy(update={"metadata": None, "second": None})
         model = build_classifier(alone, classes, load_weights=False).to(base.device)
-        plan = Plan(model, spec.train.strategy, epochs=spec.train.epochs)
-        optimizer = build_optimizer(model, spec.train.optimizer, plan.paces)
-        images = torch.rand(spec.train.batch_size, 3, *size, device=base.device)
-        target = torch.arange(spec.train.batch_size, device=base.device) % classes
+        plan = Plan(model, settings.strategy, epochs=settings.epochs)
+        optimizer = build_optimizer(model, settings.optimizer, plan.paces)
+        images = torch.rand(settings.batch_size, 3, *size, device=base.device)
+        target = torch.arange(settings.batch_size, device=base.device) % classes
         taken: dict[Runtime, list[tuple[float, float, float]]] = {runtime: [] for runtime in which}
         started = time.perf_counter()
         for round_ in range(ROUNDS[1] + 1):
@@ -106,13 +112,12 @@ def _now(runtime: Runtime) -> float:
     return time.perf_counter()
 
 
-def asked_runtime(spec: ExperimentSpec) -> Runtime:
-    """The runtime that the experiment asks for, `auto` taken as fp32 and channels-last; nothing is measured.
+def asked_runtime(settings: TrainSpec) -> Runtime:
+    """The runtime that is asked for, `auto` taken as fp32 and channels-last; nothing is measured.
 
     Raises:
         ResourceError: no such device.
     """
-    settings = spec.train
     return choose_runtime(
         device=settings.device,
         threads=settings.threads,
@@ -154,19 +159,21 @@ def best_of(times: Sequence[StepTime]) -> StepTime:
     return min(full, key=lambda t: t.step_ms)
 
 
-def fastest_runtime(run: Run, spec: ExperimentSpec, base: Runtime, *, classes: int, size: tuple[int, int]) -> Runtime:
-    """Fast mode: settle what the experiment leaves at `auto`, by measuring, once; the choice is recorded in environment.json.
+def fastest_runtime(
+    run: Run, spec: ModelSpec, settings: TrainSpec, base: Runtime, *, classes: int, size: tuple[int, int]
+) -> Runtime:
+    """Fast mode: settle what is left at `auto`, by measuring, once; the choice is recorded in environment.json.
 
     A resume on the same device with as many threads reads the record. Nothing is measured in deterministic mode, or where
     nothing is left open.
 
     Args:
         run: gets the record.
-        spec: `train.mode`, `train.amp` and `train.channels_last` decide what is open.
+        spec: of the network.
+        settings: its `mode`, `amp` and `channels_last` decide what is open.
         base: the runtime that was asked for, `auto` taken as fp32 and channels-last.
         classes, size: as for `step_times`.
     """
-    settings = spec.train
     amp = None if settings.amp == "auto" else settings.amp
     channels_last = None if settings.channels_last == "auto" else settings.channels_last
     if base.deterministic or None not in (amp, channels_last):
@@ -179,7 +186,7 @@ def fastest_runtime(run: Run, spec: ExperimentSpec, base: Runtime, *, classes: i
             if (known.get("precision"), known.get("channels_last")) == (runtime.precision, runtime.channels_last):
                 return runtime
     say(f"fast mode: timing {len(which)} combinations of precision and memory format, a few steps each")
-    times = step_times(spec, base, classes=classes, size=size, which=which)
+    times = step_times(spec, settings, base, classes=classes, size=size, which=which)
     best = best_of(times)
     say(f"fast mode: {best.name} ({', '.join(f'{t.name} {t.step_ms:.0f} ms' for t in times)} a step); recorded")
     record = {

@@ -1,13 +1,10 @@
-"""Checkpoints: the best weights, and the whole state from which training goes on. Tensors in safetensors, the rest in JSON."""
+"""Files of checkpoints: the best weights, and states from which training resumes. Tensors in safetensors, the rest in JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
@@ -19,7 +16,6 @@ from dermalyze.errors import DermalyzeError, ModelError, ResourceError
 from dermalyze.imaging.tabular import Encoder
 from dermalyze.models.classifier import Classifier, build_classifier
 from dermalyze.models.weights import load_state, read_tensors, save_state
-from dermalyze.training.optim import Ema
 
 Tensors = dict[str, Tensor]
 STATE_KEYS = {"circumstances", "halvings", "optimizer_scalars", "progress", "quarantined", "scaler", "tensors_sha256"}
@@ -27,49 +23,6 @@ HARMLESS_KEYS = {  # where images are read and how often states are saved; the i
     "name", "data.path", "data.workers", "train.cache", "train.cache_limit_gib", "train.num_workers", "train.prefetch_factor",
     "train.persistent_workers", "train.checkpoint_minutes",
 }  # fmt: skip
-SLACK_BYTES = 2**17  # records, headers, whole disk blocks
-
-
-@dataclass(frozen=True)
-class Learner:
-    """Everything that training changes, but for its own counts.
-
-    Attributes:
-        model, optimizer, ema, scaler: as in training; no average where `ema` is None.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    ema: Ema | None
-    scaler: torch.amp.GradScaler
-
-    def pack(self) -> tuple[Tensors, dict[str, Any]]:
-        """Tensors, and the rest as JSON."""
-        tensors, scalars = pack_optimizer(self.optimizer)
-        tensors |= prefixed("model", self.model.state_dict())
-        if self.ema is not None:
-            tensors |= prefixed("ema", self.ema.state_dict())
-        return tensors, {"optimizer_scalars": scalars, "scaler": self.scaler.state_dict()}
-
-    def unpack(self, tensors: Tensors, record: dict[str, Any]) -> None:
-        """Take up what `pack` gave."""
-        self.model.load_state_dict(without_prefix("model", tensors))
-        if self.ema is not None:
-            self.ema.load_state_dict(without_prefix("ema", tensors))
-        unpack_optimizer(self.optimizer, tensors, record["optimizer_scalars"])
-        self.scaler.load_state_dict(record["scaler"])
-
-    def disk_bytes(self) -> int:
-        """At most what the checkpoints take together: two states kept and one being written, and the best weights."""
-        weights = _bytes(self.model.state_dict().values())
-        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        moments = 2 * _bytes(learning)  # AdamW's; SGD has one
-        state = weights * (2 if self.ema is not None else 1) + moments
-        return max(3 * state + weights, 2 * state + 2 * weights) + SLACK_BYTES
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def save_best(run: Run, model: nn.Module, record: dict[str, Any]) -> None:
@@ -203,32 +156,3 @@ def _value(config: dict[str, Any], key: str) -> str:
     for word in key.split("."):
         value = value.get(word) if isinstance(value, dict) else None
     return json.dumps(value)
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors and JSON; learning rates are left out (the schedule sets them each step)."""
-    state = optimizer.state_dict()["state"]
-    tensors = {f"optimizer.{i}.{k}": v for i, slots in state.items() for k, v in slots.items() if isinstance(v, Tensor)}
-    scalars = {str(i): {k: v for k, v in slots.items() if not isinstance(v, Tensor)} for i, slots in state.items()}
-    return tensors, scalars
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, scalars: dict[str, Any]) -> None:
-    """Inverse of `pack_optimizer`, into an optimizer over the same parameters; memory formats follow the parameters."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Any]] = {int(i): dict(slots) for i, slots in scalars.items()}
-    for name, tensor in without_prefix("optimizer", tensors).items():
-        index, slot = name.split(".", 1)
-        like = parameters[int(index)]
-        state.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def prefixed(prefix: str, tensors: Tensors) -> Tensors:
-    """Names with `prefix.` put before them."""
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def without_prefix(prefix: str, tensors: Tensors) -> Tensors:
-    """The tensors under `prefix.`, by their names without it."""
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}

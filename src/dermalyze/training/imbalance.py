@@ -99,35 +99,39 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
     return IMBALANCE[spec.kind].weights(np.asarray(counts_C, dtype=np.float64), classes, **fields)
 
 
-def positive_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, images: int, classes: Sequence[str]) -> Floats | None:
-    """Weights of where a label is, against where it is not, for losses of images with several labels; None without weights.
+def positive_weights(
+    spec: ImbalanceSpec, present_C: npt.ArrayLike, absent_C: npt.ArrayLike, classes: Sequence[str]
+) -> Floats | None:
+    """Weights of where a label is present, against where it is absent, for losses of images with several labels.
 
-        w_c = ((N - n_c) / n_c) ^ power
+        w_c = (absent_c / present_c) ^ power
 
     Args:
         spec: `train.imbalance`; kind weights, or none.
-        counts_C: training images with each label.
-        images: N.
+        present_C, absent_C: training images with each label and without it; those where it is missing are in neither.
         classes: names of the labels.
 
+    Returns:
+        (C,) weights, or None without weights.
+
     Raises:
-        DataError: a label that no training image has, or every one.
+        DataError: a label that no training image has, or every one whose label is known.
         ConfigError: weights by hand that do not fit the labels.
 
     >>> from dermalyze.config.train import WeightsImbalance
-    >>> positive_weights(WeightsImbalance(), [10, 50], 100, ["mass", "edema"])
+    >>> positive_weights(WeightsImbalance(), [10, 50], [90, 50], ["mass", "edema"])
     array([9., 1.])
     """
     fields: dict[str, Any] = spec.model_dump(exclude={"kind"})
     if spec.kind != "weights":
         return None
-    counts = np.asarray(counts_C, dtype=np.float64)
+    present, absent = np.asarray(present_C, dtype=np.float64), np.asarray(absent_C, dtype=np.float64)
     if fields["values"] is not None:
-        return chosen_weights(counts, classes, **fields)
-    _refuse_empty(counts, classes)
-    if always := [name for name, count in zip(classes, counts, strict=True) if count >= images]:
+        return chosen_weights(present, classes, **fields)
+    _refuse_empty(present, classes)
+    if always := [name for name, count in zip(classes, absent, strict=True) if count == 0]:
         raise DataError(f"every training image has the label {', '.join(always)}; leave it out, or set train.imbalance to none")
-    return np.asarray(((images - counts) / counts) ** fields["power"])
+    return np.asarray((absent / present) ** fields["power"])
 
 
 def source_counts(labels_N: npt.ArrayLike, sources_N: npt.ArrayLike, classes: int) -> Floats:

@@ -22,8 +22,8 @@ from dermalyze.rng import METADATA, uniforms
 Rows = NDArray[np.int64]
 
 
-class Known:
-    """What is known of each image beside its pixels; nothing, for a network of images alone.
+class Metadata:
+    """What a network is given of each image beside its pixels; nothing, for a network of images alone.
 
     Args:
         fitted: the encoder and all rows encoded (N, M), or None.
@@ -44,25 +44,27 @@ class Known:
         classes: int,
     ) -> None:
         self.encoder: Encoder | None = fitted[0] if fitted is not None else None
-        self.rows_NM: Floats = fitted[1] if fitted is not None else np.zeros((0, 0), np.float32)
+        self.encoded_NM: Floats = fitted[1] if fitted is not None else np.zeros((0, 0), np.float32)
         self.fusion, self.seed = fusion, seed
         self.expert: Expert | None = None
         if self.encoder is not None and isinstance(fusion, LateFusion):
-            self.expert = fit_expert(self.encoder, self.rows_NM[rows], labels, classes)
+            self.expert = fit_expert(self.encoder, self.encoded_NM[rows], labels, classes)
 
-    def learned(self, epoch: int, positions_B: Rows, rows_B: Rows) -> Tensor:
+    def training_rows(self, epoch: int, positions_B: Rows, rows_B: Rows) -> Tensor:
         """Rows (B, M) of training images, some values hidden by draw position; (B, 0) where the network learns from none."""
         if self.encoder is None or self.fusion is None or isinstance(self.fusion, LateFusion):
             return torch.zeros(len(rows_B), 0)
         drawn_BK = uniforms(self.seed, epoch, positions_B, len(self.encoder.columns), stream=METADATA)
-        return torch.from_numpy(self.encoder.hidden(self.rows_NM[rows_B], drawn_BK < self.fusion.hide))
+        return torch.from_numpy(self.encoder.hidden(self.encoded_NM[rows_B], drawn_BK < self.fusion.hide))
 
-    def of(self, rows_B: Rows) -> Tensor | None:
+    def rows(self, rows_B: Rows) -> Tensor | None:
         """Rows (B, M) as they are; None for a network of images alone."""
-        return None if self.encoder is None else torch.from_numpy(self.rows_NM[rows_B])
+        return None if self.encoder is None else torch.from_numpy(self.encoded_NM[rows_B])
 
     @contextmanager
-    def fused(self, model: Classifier, rows: Rows, logits_NC: NDArray[np.float64], labels: Rows) -> Iterator[dict[str, Any]]:
+    def with_late_fusion(
+        self, model: Classifier, rows: Rows, logits_NC: NDArray[np.float64], labels: Rows
+    ) -> Iterator[dict[str, Any]]:
         """The network as it is to be saved, its late fusion weighed on the validation part; what the record says of it.
 
         Args:
@@ -73,6 +75,6 @@ class Known:
         if self.expert is None or not isinstance(model.head, Late):
             yield about
             return
-        expert = choose_strength(self.expert, self.rows_NM[rows], logits_NC, labels)
+        expert = choose_strength(self.expert, self.encoded_NM[rows], logits_NC, labels)
         with model.head.holding(expert):
             yield {**about, "late_fusion": expert.as_dict()}

@@ -26,7 +26,7 @@ def warp(images_BHW3: Tensor, matrix_B23: Floats) -> Tensor:
     """
     batch, height, width, _ = images_BHW3.shape
     device = images_BHW3.device
-    matrix = torch.from_numpy(matrix_B23.astype(np.float32)).to(device)
+    matrix = torch.from_numpy(matrix_B23.astype(np.float32)).to(device, non_blocking=True)
     x = (2 * torch.arange(width, device=device) + 1) / width - 1
     y = (2 * torch.arange(height, device=device) + 1) / height - 1
     grid = torch.empty(batch, height, width, matrix.shape[1], device=device)

@@ -17,9 +17,11 @@ from dermalyze.core.run import Run
 from dermalyze.core.runtime import Runtime, StopRequest, applied
 from dermalyze.data.loader import balanced_batches
 from dermalyze.errors import UsageError
-from dermalyze.stages.train import Training
+from dermalyze.stages.train import training_specs
 from dermalyze.training.autotune import StepTime, asked_runtime, best_of, combinations, step_times
 from dermalyze.training.imbalance import draw_order
+from dermalyze.training.setup import Training, build_training
+from dermalyze.training.step import step
 from dermalyze.workflows.pipeline import duration
 
 WARM_UP = 2  # steps that don't count
@@ -100,17 +102,18 @@ def bench(run: Run, spec: ExperimentSpec, *, num_batches: int = 10) -> BenchResu
     """
     if num_batches < 1:
         raise UsageError(f"--num-batches is {num_batches}, must be 1 or more")
-    runtime = asked_runtime(spec)
+    specs, settings = training_specs(spec), spec.train
+    runtime = asked_runtime(settings)
     run.certificate()
     with applied(runtime):
-        training = Training(run, spec, runtime, None, StopRequest())
+        training = build_training(run, specs, runtime, StopRequest())
         size, classes = (training.preprocessing.height, training.preprocessing.width), len(training.classes)
         which = combinations(runtime)
         say(f"bench: {len(which)} combinations of precision and memory format, then {num_batches} batches and steps")
-        times = step_times(spec, runtime, classes=classes, size=size, which=which)
+        times = step_times(spec.model, settings, runtime, classes=classes, size=size, which=which)
         best = best_of(times)
-        if training.settings.mode == "fast" and "auto" in (training.settings.amp, training.settings.channels_last):
-            free = (training.settings.amp == "auto", training.settings.channels_last == "auto")
+        if settings.mode == "fast" and "auto" in (settings.amp, settings.channels_last):
+            free = (settings.amp == "auto", settings.channels_last == "auto")
             fitting = [
                 t
                 for t in times
@@ -118,28 +121,27 @@ def bench(run: Run, spec: ExperimentSpec, *, num_batches: int = 10) -> BenchResu
             ]
             chosen = best_of(fitting)
             runtime = next(r for r in which if (r.precision, r.channels_last) == (chosen.precision, chosen.channels_last))
-            training = Training(run, spec, runtime, None, StopRequest())
+            training = build_training(run, specs, runtime, StopRequest())
         own = next(t for t in times if (t.precision, t.channels_last) == (runtime.precision, runtime.channels_last))
         loading, seconds, peak = timed(training, runtime, num_batches)
-    step = statistics.median(seconds)
-    settings = training.settings
+    step_s = statistics.median(seconds)
     images = len(training.rows["train"])
     micro = len(balanced_batches(np.arange(images), settings.batch_size))
     batch = images / micro * settings.accumulate
     validation = len(training.rows["val"]) / settings.batch_size * own.forward_ms / 1e3
-    epoch = -(-micro // settings.accumulate) * step + validation
+    epoch = -(-micro // settings.accumulate) * step_s + validation
     return BenchResult(
         runtime.device, runtime.threads, runtime.precision, runtime.channels_last, round(batch), num_batches, loading,
-        own.forward_ms, own.backward_ms, step * 1e3, batch / step, peak, epoch, epoch * settings.epochs,
+        own.forward_ms, own.backward_ms, step_s * 1e3, batch / step_s, peak, epoch, epoch * settings.epochs,
         tuple(times), best.name,
     )  # fmt: skip
 
 
 def timed(training: Training, runtime: Runtime, count: int) -> tuple[float, list[float], float | None]:
     """Images loaded a second, seconds of each step (of the last epoch, the dearest), and the largest memory in MiB."""
-    settings, rows = training.settings, training.rows["train"]
+    settings, rows = training.specs.train, training.rows["train"]
     order = draw_order(
-        settings.imbalance, training.labels["train"], seed=training.spec.seed, epoch=0, classes=training.classes
+        settings.imbalance, training.labels["train"], seed=training.specs.seed, epoch=0, classes=training.classes
     )  # fmt: skip
     once = balanced_batches(np.arange(len(order)), settings.batch_size)
     needed = (WARM_UP + count) * settings.accumulate
@@ -156,7 +158,7 @@ def timed(training: Training, runtime: Runtime, count: int) -> tuple[float, list
     with progress("bench", WARM_UP + count, "steps") as advance:
         for at in range(0, needed, settings.accumulate):
             started = time.perf_counter()
-            training.step(settings.epochs - 1, positions[at : at + settings.accumulate], order, images)
+            step(training, settings.epochs - 1, positions[at : at + settings.accumulate], order, images)
             if runtime.device == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)

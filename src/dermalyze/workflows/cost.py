@@ -16,8 +16,9 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import StopRequest, applied
 from dermalyze.data.loader import balanced_batches
-from dermalyze.stages.train import Training
+from dermalyze.stages.train import training_specs
 from dermalyze.training.autotune import asked_runtime
+from dermalyze.training.setup import build_training
 from dermalyze.workflows.bench import timed
 
 FORWARDS = 3
@@ -70,9 +71,9 @@ def measure_cost(run: Run, spec: ExperimentSpec, *, steps: int = 3) -> Cost:
     Raises:
         DermalyzeError: whatever a training refuses before its first step.
     """
-    runtime = asked_runtime(spec)
+    runtime = asked_runtime(spec.train)
     with applied(runtime):
-        training = Training(run, spec, runtime, None, StopRequest())
+        training = build_training(run, training_specs(spec), runtime, StopRequest())
         try:
             _, seconds, _ = timed(training, runtime, steps)
         finally:
@@ -82,7 +83,7 @@ def measure_cost(run: Run, spec: ExperimentSpec, *, steps: int = 3) -> Cost:
         latency_s = forward_s(training.model, 1, size, runtime.device)
         batch = min(spec.inference.batch_size, len(training.image_ids))
         batch_s = forward_s(training.model, batch, size, runtime.device)
-    settings, step_s = training.settings, statistics.median(seconds)
+    settings, step_s = spec.train, statistics.median(seconds)
     micro = len(balanced_batches(np.arange(len(training.rows["train"])), settings.batch_size))
     views = len(RECIPES[spec.inference.recipe](np.zeros((1, 8, 8, 3), np.uint8)))
     epoch_s = -(-micro // settings.accumulate) * step_s + len(training.rows["val"]) * batch_s / batch

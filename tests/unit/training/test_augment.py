@@ -315,7 +315,7 @@ def eye(batch: int) -> Tensor:
 
 def test_mix_off_returns_what_it_got() -> None:
     images, target = torch.rand(4, 3, 5, 6), eye(4)
-    assert mix(images, target, AugmentSpec(), seed=1, epoch=0, step=0) == (images, target)
+    assert mix(images, (target,), AugmentSpec(), seed=1, epoch=0, step=0) == (images, (target,))
 
 
 @settings(deadline=None, max_examples=40)
@@ -325,15 +325,15 @@ def test_mixed_images_and_targets_keep_the_same_shares(step: int, beta: tuple[fl
     values = torch.arange(1.0, batch + 1)
     images, target = values[:, None, None, None].expand(batch, 3, 8, 10).clone(), eye(batch)
     kept = images.clone()
-    out, mixed = mix(images, target, AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
+    out, (mixed,) = mix(images, [target], AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
     assert torch.equal(images, kept)
     assert torch.equal(target, eye(batch))
     torch.testing.assert_close(mixed.sum(1), torch.ones(batch))
     assert mixed.min() >= 0
     torch.testing.assert_close(out.mean((1, 2, 3)), mixed @ values, rtol=1e-4, atol=1e-4)
-    again = mix(images, target, AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
+    again = mix(images, [target], AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
     assert torch.equal(out, again[0])
-    assert torch.equal(mixed, again[1])
+    assert torch.equal(mixed, again[1][0])
 
 
 def shares(spec: AugmentSpec, steps: int) -> tuple[np.ndarray[Any, Any], int]:
@@ -341,7 +341,7 @@ def shares(spec: AugmentSpec, steps: int) -> tuple[np.ndarray[Any, Any], int]:
     images, target = torch.arange(8.0)[:, None, None, None].expand(8, 1, 16, 16).clone(), eye(8)
     values, pasted = [], 0
     for step in range(steps):
-        out, mixed = mix(images, target, spec, seed=5, epoch=1, step=step)
+        out, (mixed,) = mix(images, [target], spec, seed=5, epoch=1, step=step)
         if mixed[0].count_nonzero() == 2:
             values.append(float(mixed[0, 0]))
         pasted += int(all(len(image.unique()) <= 2 for image in out) and any(len(image.unique()) == 2 for image in out))
@@ -366,7 +366,7 @@ def test_partners_change_and_are_a_permutation() -> None:
     images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 4, 4)
     seen = set()
     for step in range(30):
-        _, mixed = mix(images, eye(6), AugmentSpec(mixup=1.0), seed=1, epoch=0, step=step)
+        _, (mixed,) = mix(images, [eye(6)], AugmentSpec(mixup=1.0), seed=1, epoch=0, step=step)
         torch.testing.assert_close(mixed.sum(0), torch.ones(6))
         seen.add(tuple(mixed.fill_diagonal_(0).argmax(1).tolist()))
     assert len(seen) > 25

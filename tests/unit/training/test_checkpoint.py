@@ -22,7 +22,6 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError, ResourceError
 from dermalyze.models.weights import read_tensors
 from dermalyze.training.checkpoint import (
-    Learner,
     load_state_pair,
     require_best,
     require_same,
@@ -31,6 +30,7 @@ from dermalyze.training.checkpoint import (
     settle_best,
 )
 from dermalyze.training.optim import Ema
+from dermalyze.training.state import Learner
 
 RECORD = {"circumstances": {}, "halvings": 0, "optimizer_scalars": {}, "progress": {}, "quarantined": {}, "scaler": {}}
 MANY = 64
