@@ -207,7 +207,8 @@ def test_a_label_that_few_groups_were_asked_for_has_no_interval() -> None:
     for name in asked:
         assert told[name][0].low is not None  # type: ignore[index]
         lone = told[name][4]  # type: ignore[index]
-        assert lone.low is None and "at least 10 needed" in lone.note
+        assert lone.low is None
+        assert "at least 10 needed" in lone.note
 
 
 def test_a_label_of_which_every_target_is_missing_is_undefined_and_named() -> None:

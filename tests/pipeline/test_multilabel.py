@@ -94,7 +94,7 @@ def test_torch_graph_store_and_answer_agree(run: Run) -> None:
     paths = [Path(run.config().data.path) / f"{image_id}.png" for image_id in p.ids[:6]]  # type: ignore[arg-type]
     answers = list(predictor.predict_batch(paths))
     given = np.array([[answer.probabilities[name] for name in LABELS] for answer in answers])
-    np.testing.assert_allclose(given, predictor.calibrator(p.logits[:6].astype(np.float64)), atol=1e-4)
+    np.testing.assert_allclose(given, predictor.answering.calibrator(p.logits[:6].astype(np.float64)), atol=1e-4)
     pixels = np.stack([np.asarray(to_size(decode(path.read_bytes()).image, predictor.preprocessing)) for path in paths])
     model, _ = load_best(run)
     views = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from dermalyze.calibration.ood import MAX_OOD_BYTES
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError, ResourceError
 from dermalyze.imaging.cases import packed
+from dermalyze.tasks.answering import Answering
 
 RECORD_NAME, WEIGHTS_NAME = "artifact.json", "model.safetensors"
 OOD_NAME = "ood.bin"
@@ -247,6 +249,15 @@ class Artifact:
     def recipe(self) -> str:
         """The inference recipe the model is measured and served with."""
         return self.record.recipe
+
+    @cached_property
+    def answering(self) -> Answering:
+        """How its scores become answers.
+
+        Raises:
+            ModelError: its calibration is damaged.
+        """
+        return Answering.read(self.record.task, self.classes, self.recipe, self.record.calibration)
 
     @property
     def model_sha256(self) -> str:

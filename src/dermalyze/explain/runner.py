@@ -39,10 +39,10 @@ from dermalyze.explain.faithfulness import (
 )
 from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.imaging.tabular import Encoder
-from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats
 from dermalyze.models.classifier import Classifier
 from dermalyze.rng import permutation
+from dermalyze.tasks.base import TASKS, Task
 from dermalyze.training.checkpoint import load_best
 
 FAST = ("gradcam", "gradcam++", "layercam", "rollout", "gradient_attention")
@@ -63,6 +63,7 @@ class Network:
         preprocessing: of the checkpoint.
         classes: names.
         sha256: of the weights.
+        task: what it answers.
         encoder: of metadata, or None.
         shuffle_seed: of `shuffled`.
     """
@@ -72,6 +73,7 @@ class Network:
     preprocessing: Preprocessing
     classes: list[str]
     sha256: str
+    task: Task
     encoder: Encoder | None = None
     shuffle_seed: int = 0
 
@@ -88,7 +90,8 @@ class Network:
         model, record = load_best(run)
         encoder = Encoder.from_dict(record["metadata"]) if record.get("metadata") is not None else None
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        return cls(run.root.name, model, preprocessing, list(record["classes"]), str(record["weights_sha256"]), encoder)
+        return cls(run.root.name, model, preprocessing, list(record["classes"]), str(record["weights_sha256"]),
+                   TASKS[run.config().task.kind], encoder)  # fmt: skip
 
     def predictor(self, metadata_M: NDArray[np.float32] | None) -> Predict:
         """Pixels (N, H, W, 3) to uncalibrated probabilities (N, C), of one patient's pictures."""
@@ -100,7 +103,7 @@ class Network:
                     images = self.tensor(pixels_NHW3[start : start + BATCH])
                     known = None if metadata_M is None else torch.from_numpy(metadata_M)[None].expand(len(images), -1)
                     found.append(self.model(images, known).numpy())
-            return softmax(np.concatenate(found))
+            return self.task.probabilities(np.concatenate(found))
 
         return predict
 

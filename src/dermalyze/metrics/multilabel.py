@@ -316,9 +316,13 @@ def ranking_average_precision(t: LabelTally) -> Floats:
 
 def log_loss(t: LabelTally) -> Floats:
     """(R,) mean binary cross-entropy of all pairs of an image and a label, natural logarithm, clipped at 2.2e-16."""
-    s = t.scores
-    own = np.where(s.positive, s.probs, 1 - s.probs)
-    return t.mean_of_pairs(-np.log(np.maximum(own, SMALLEST_PROBABILITY)))
+    return t.mean_of_pairs(pair_log_losses(t.scores.probs, t.scores.targets))
+
+
+def pair_log_losses(probs_NC: Floats, targets_NC: Ints) -> Floats:
+    """(N, C) -log of the probability of the right answer, clipped as in `log_loss`; 0 where the target is missing."""
+    own_NC = np.where(targets_NC == 1, probs_NC, 1 - probs_NC)
+    return np.where(targets_NC == MISSING, 0.0, -np.log(np.maximum(own_NC, SMALLEST_PROBABILITY)))
 
 
 PER_LABEL_METRICS: Mapping[str, Callable[[LabelTally], Floats]] = {

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import RECORD_NAME, Artifact
-from dermalyze.artifact.self_test import calibrator_of
 from dermalyze.calibration.calibrators import reprior
 from dermalyze.calibration.decision_rule import DECISIONS, Rule
-from dermalyze.calibration.multilabel import read_thresholds
 from dermalyze.calibration.ood import Detector
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_bytes
@@ -31,7 +29,6 @@ from dermalyze.serve.predictor.inputs import Item, read_file
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.preparing import Prepared, prepare, prepare_picture
 from dermalyze.serve.predictor.second import Case, joined, parts_of
-from dermalyze.tasks.base import TASKS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,11 +75,9 @@ class Predictor:
         metadata = self.artifact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
         known = self.artifact.record.calibration
-        self.task = TASKS[self.artifact.record.task]
-        self.calibrator = calibrator_of(self.task, known, len(self.classes))
-        self.thresholds = read_thresholds(known, self.classes) if self.task.kind == "multilabel" else None
-        if prevalence is not None and self.thresholds is not None:
-            raise UsageError("prevalence: shares of classes of which each image has one; this model gives any number of labels")
+        self.answering = self.artifact.answering
+        if prevalence is not None:
+            self.answering.task.require("class_prior", what="prevalence")
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
         self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training)
@@ -126,8 +121,8 @@ class Predictor:
             return logits_BC, embedding_BD
 
         forward = first_with_map if explain else self.artifact.knowing(metadata_BM)
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, images_BHW3, self.task.pool)
-        probs_BC = self.calibrator(logits_BC.astype(np.float64))
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, images_BHW3, self.answering.task.pool)
+        probs_BC = self.answering.probabilities(logits_BC)
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
         probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
         return probs_BC, foreign_B, maps[0] if maps else None
@@ -289,11 +284,11 @@ class Predictor:
             problems = self.encoder.problems(known[b]) if self.encoder is not None else {}
             unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
             called: dict[str, Any]
-            if self.thresholds is not None:
-                reached = zip(self.classes, probabilities_C >= self.thresholds, strict=True)
+            if (thresholds_C := self.answering.thresholds) is not None:
+                reached_C = self.answering.task.called(probabilities_C[None], thresholds_C)[0]
                 called = {
-                    "positive": tuple(name for name, there in reached if there),
-                    "thresholds": dict(zip(self.classes, self.thresholds.tolist(), strict=True)),
+                    "positive": tuple(name for name, there in zip(self.classes, reached_C, strict=True) if there),
+                    "thresholds": dict(zip(self.classes, thresholds_C.tolist(), strict=True)),
                 }
             else:
                 called = {
@@ -315,7 +310,7 @@ class Predictor:
                 reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
                 **called,
-                calibrated=self.calibrator.kind != "none",
+                calibrated=self.answering.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(self.classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
                 abstain=DECISIONS[outcome] == "refer",
