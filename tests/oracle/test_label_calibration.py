@@ -9,24 +9,22 @@ import pytest
 import sklearn.metrics as sk
 from scipy.optimize import minimize
 
-from dermalyze.calibration.calibrators import simplest
+from dermalyze.calibration.calibrators import SMALLEST_SCALE, Calibrator
 from dermalyze.calibration.multilabel import (
     BIAS_RIDGE,
     LABEL_CALIBRATORS,
     SCALE_RIDGE,
-    SMALLEST_SCALE,
-    LabelCalibrator,
     best_thresholds,
-    cross_validate_labels,
-    fit_labels,
     read_thresholds,
 )
 from dermalyze.errors import DataError, ModelError
 from dermalyze.metrics.activation import sigmoid
-from dermalyze.tasks.base import multi_hot, pool_labels
+from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.multilabel import multi_hot, pool_labels
 
 RNG = np.random.default_rng(5)
 N = 400
+TASK, UNSHIFTED = TASKS["multilabel"], np.zeros(2)
 TRUE = RNG.normal(-1.5, 2.0, (N, 2))
 Y = (RNG.random((N, 2)) < sigmoid(TRUE)).astype(np.int64)
 Z = (TRUE - np.array([-4.6, 0.0])) / np.array([1.0, 0.4])  # shifted as by a weight of 99, and overconfident
@@ -40,12 +38,12 @@ def test_platt_is_the_minimum(c: int) -> None:
         return float((np.logaddexp(0, z) - Y[:, c] * z).sum() + prior)
 
     expected = minimize(loss, np.array([1.0, 0.0]), tol=1e-10).x
-    fitted = fit_labels("platt", Z, Y).parameters
+    fitted = TASK.fit_calibrator("platt", Z, Y, UNSHIFTED).parameters
     assert (fitted["scale"][c], fitted["bias"][c]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_platt_undoes_shift_and_scale_and_keeps_the_order() -> None:
-    fitted = fit_labels("platt", Z, Y)
+    fitted = TASK.fit_calibrator("platt", Z, Y, UNSHIFTED)
     assert fitted.parameters["bias"][0] == pytest.approx(-4.6, abs=0.6)
     assert fitted.parameters["scale"][1] == pytest.approx(0.4, abs=0.1)
     probs = fitted(Z)
@@ -56,21 +54,21 @@ def test_platt_undoes_shift_and_scale_and_keeps_the_order() -> None:
 
 def test_a_worthless_label_is_not_turned_round() -> None:
     """Scores that rank the wrong way round are called chance, not the opposite; a perfect ranking stays finite."""
-    wrong = fit_labels("platt", -4 * (2 * Y - 1.0), Y)
+    wrong = TASK.fit_calibrator("platt", -4 * (2 * Y - 1.0), Y, UNSHIFTED)
     assert wrong.parameters["scale"] == [SMALLEST_SCALE] * 2
-    perfect = fit_labels("platt", 4 * (2 * Y - 1.0), Y)
+    perfect = TASK.fit_calibrator("platt", 4 * (2 * Y - 1.0), Y, UNSHIFTED)
     assert np.isfinite(perfect.parameters["scale"] + perfect.parameters["bias"]).all()
-    lone = fit_labels("platt", Z, np.zeros_like(Y))
+    lone = TASK.fit_calibrator("platt", Z, np.zeros_like(Y), UNSHIFTED)
     assert lone(Z).max() < 0.05
 
 
 def test_the_choice() -> None:
     groups = [f"g{n // 2}" for n in range(N)]
-    trials = cross_validate_labels(Z, Y, groups)
+    trials = TASK.cross_validate(Z, Y, groups, UNSHIFTED)
     assert [trial.kind for trial in trials] == list(LABEL_CALIBRATORS)
-    assert simplest(trials, LABEL_CALIBRATORS) == "platt"
+    assert TASK.choose_calibrator("auto", trials) == "platt"
     assert trials[0].log_loss == pytest.approx(np.mean([sk.log_loss(Y[:, c], sigmoid(Z)[:, c]) for c in range(2)]))
-    assert simplest(cross_validate_labels(TRUE, Y, groups), LABEL_CALIBRATORS) == "none"
+    assert TASK.choose_calibrator("auto", TASK.cross_validate(TRUE, Y, groups, UNSHIFTED)) == "none"
 
 
 @pytest.mark.parametrize("rule", ["f1", "youden"])
@@ -95,8 +93,8 @@ def test_a_label_that_no_image_has() -> None:
 
 
 def test_it_goes_through_json() -> None:
-    fitted = fit_labels("platt", Z, Y)
-    again = LabelCalibrator.from_dict(json.loads(json.dumps(fitted.as_dict())), 2)
+    fitted = TASK.fit_calibrator("platt", Z, Y, UNSHIFTED)
+    again = TASK.calibrator(json.loads(json.dumps(fitted.as_dict())), 2)
     np.testing.assert_array_equal(again(Z), fitted(Z))
     known = {"thresholds": {"b": 0.25, "a": 0.5}}
     assert read_thresholds(known, ["a", "b"]).tolist() == [0.5, 0.25]
@@ -117,7 +115,7 @@ def test_it_goes_through_json() -> None:
 )
 def test_a_damaged_calibration(values: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="calibrate again"):
-        LabelCalibrator.from_dict(values, 2)
+        Calibrator.from_dict(values, 2, LABEL_CALIBRATORS)
 
 
 @pytest.mark.parametrize("known", [{}, {"thresholds": {"a": 0.5}}, {"thresholds": {"a": 0.5, "b": "x"}}])

@@ -9,8 +9,8 @@ import pytest
 import sklearn.metrics as sk
 
 from dermalyze.errors import ModelError
+from dermalyze.metrics.bootstrap import estimates, group_index, group_weights, not_estimable, resample
 from dermalyze.metrics.multilabel import LABEL_METRICS, PER_LABEL_METRICS, LabelScores, ece, measure_labels
-from dermalyze.metrics.multilabel_bootstrap import label_estimates
 
 RNG = np.random.default_rng(3)
 N, C = 240, 5
@@ -98,7 +98,7 @@ def test_what_is_undefined_is_none() -> None:
     assert found["subset_accuracy"] is not None
     asked = {"macro_auroc": LABEL_METRICS["macro_auroc"], "auroc": PER_LABEL_METRICS["auroc"]}
     names = list("abcde")
-    told = label_estimates(LabelScores(y, P, CUT), np.arange(N), asked, resamples=100, level=0.9, seed=0, names=names)
+    told = estimates(LabelScores(y, P, CUT), np.arange(N), asked, resamples=100, level=0.9, seed=0, names=names)
     assert told["macro_auroc"].note == f"not estimable (n = {N}): no image with d"  # type: ignore[union-attr]
     lone = told["auroc"][3]  # type: ignore[index]
     assert (lone.value, lone.low, lone.note) == (None, None, "not estimable (n = 0)")
@@ -109,9 +109,9 @@ def test_groups_are_drawn_whole() -> None:
     """Many photographs of few patients are worth no more than these: the interval is that of one photograph each."""
     asked = {"auroc": PER_LABEL_METRICS["auroc"]}
     options: dict[str, Any] = {"resamples": 400, "level": 0.95, "seed": 0, "names": list("abcde")}
-    one = label_estimates(LabelScores(Y, P, CUT), np.arange(N), asked, **options)["auroc"]
+    one = estimates(LabelScores(Y, P, CUT), np.arange(N), asked, **options)["auroc"]
     rows = np.repeat(np.arange(N), 5)
-    many = label_estimates(LabelScores(Y[rows], P[rows], CUT), rows, asked, **options)["auroc"]
+    many = estimates(LabelScores(Y[rows], P[rows], CUT), rows, asked, **options)["auroc"]
     for few, several in zip(one, many, strict=True):  # type: ignore[call-overload]
         assert (several.low, several.high) == pytest.approx((few.low, few.high))
 
@@ -119,7 +119,7 @@ def test_groups_are_drawn_whole() -> None:
 @pytest.mark.parametrize(
     ("targets", "probs", "said"),
     [
-        ([[2, 0]], [[0.1, 0.2]], "0 or 1"),
+        ([[2, 0]], [[0.1, 0.2]], "1, 0 or -1"),
         ([[1, 0]], [[np.nan, 0.2]], "NaN"),
         ([[1, 0]], [[1.2, 0.2]], "outside"),
         ([1, 0], [[0.1, 0.2]], "shapes|must be"),
@@ -128,3 +128,130 @@ def test_groups_are_drawn_whole() -> None:
 def test_bad_scores(targets: Any, probs: Any, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         LabelScores(np.array(targets), np.array(probs), np.array([0.5, 0.5]))
+
+
+# -- missing targets -----------------------------------------------------------------------------------------------
+
+GAPS = np.random.default_rng(11).random((N, C)) < [0.0, 0.2, 0.5, 0.1, 0.8]
+PARTLY = np.where(GAPS, -1, Y)
+OF_PAIRS = {
+    "micro_auroc": lambda y, p, called, w: sk.roc_auc_score(y, p, sample_weight=w),
+    "micro_average_precision": lambda y, p, called, w: sk.average_precision_score(y, p, sample_weight=w),
+    "micro_f1": lambda y, p, called, w: sk.f1_score(y, called, sample_weight=w),
+    "hamming_loss": lambda y, p, called, w: sk.zero_one_loss(y, called, sample_weight=w),
+    "log_loss": lambda y, p, called, w: sk.log_loss(y, p, sample_weight=w),
+}
+
+
+@pytest.mark.parametrize("name", PER_LABEL_METRICS)
+def test_a_missing_target_drops_its_image_for_its_label_alone(name: str) -> None:
+    found = PER_LABEL_METRICS[name](LabelScores(PARTLY, P, CUT).under(WEIGHTS))
+    for c in range(C):
+        rows = ~GAPS[:, c]
+        alone = LabelScores(Y[rows], P[rows], CUT).under(WEIGHTS[rows])
+        np.testing.assert_allclose(found[:, c], PER_LABEL_METRICS[name](alone)[:, c], rtol=1e-12)
+        if name in OF_LABELS:
+            expected = [OF_LABELS[name](Y[rows, c], P[rows, c], CALLED[rows, c], WEIGHTS[rows, r]) for r in range(3)]
+            np.testing.assert_allclose(found[:, c], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_pairs_with_a_missing_target_are_dropped(name: str) -> None:
+    found = LABEL_METRICS[name](LabelScores(PARTLY, P, CUT).under(WEIGHTS))
+    there = ~GAPS
+    for r in range(3):
+        weights = np.repeat(WEIGHTS[:, [r]], C, axis=1)[there]
+        assert found[r] == pytest.approx(OF_PAIRS[name](Y[there], P[there], CALLED[there], weights), rel=1e-12)
+
+
+def test_images_are_judged_by_the_labels_that_were_looked_for() -> None:
+    targets, probs = (
+        np.array([[1, -1, 0], [-1, -1, -1], [1, 0, 1]]),
+        np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.9], [0.4, 0.6, 0.7]]),
+    )
+    t = LabelScores(targets, probs, np.full(3, 0.5)).under(np.array([[1.0], [5.0], [3.0]]))
+    assert LABEL_METRICS["subset_accuracy"](t).tolist() == [1 / 4]  # the image without any target has no weight
+    ranked = sk.label_ranking_average_precision_score([[1, 0, 1]], probs[2:])
+    assert LABEL_METRICS["ranking_average_precision"](t)[0] == pytest.approx((1 + 3 * ranked) / 4)
+
+
+def test_intervals_with_missing_targets_are_those_of_the_rows_that_are_there() -> None:
+    """Brute force: each resample is a data set of its own, in which an image without the target does not stand."""
+    groups, r = np.arange(N) // 2, 40
+    asked = {name: PER_LABEL_METRICS[name] for name in ("auroc", "f1", "specificity", "brier", "ece")}
+    options: dict[str, Any] = {"resamples": r, "seed": 4}
+    resampled = resample(LabelScores(PARTLY, P, CUT), groups, asked, **options)
+    index, count = group_index(groups)
+    drawn = np.concatenate([*group_weights(index, count, r, 4)], axis=1).astype(int)
+    for k in range(r):
+        for c in range(C):
+            rows = np.repeat(np.arange(N), drawn[:, k] * ~GAPS[:, c])
+            alone = LabelScores(Y[rows], P[rows], CUT).under(np.ones((len(rows), 1)))
+            for name, metric in asked.items():
+                assert resampled[name][k, c] == pytest.approx(metric(alone)[0, c], rel=1e-9)
+    told = estimates(LabelScores(PARTLY, P, CUT), groups, asked, level=0.9, names=list("abcde"), **options)
+    for c in range(C):
+        there, has = ~GAPS[:, c], (Y[:, c] == 1) & ~GAPS[:, c]
+        lacks, auroc = there & ~has, told["auroc"][c]  # type: ignore[index]
+        assert (auroc.n, auroc.groups) == (has.sum(), len(set(groups[has])))
+        assert told["specificity"][c].n == lacks.sum()  # type: ignore[index]
+        assert told["brier"][c].n == there.sum()  # type: ignore[index]
+        assert [auroc.low, auroc.high] == pytest.approx(np.quantile(resampled["auroc"][:, c], [0.05, 0.95]))
+
+
+def test_a_label_that_few_groups_were_asked_for_has_no_interval() -> None:
+    targets = Y.copy()
+    targets[8:, 4] = -1
+    asked = {"brier": PER_LABEL_METRICS["brier"], "recall": PER_LABEL_METRICS["recall"]}
+    told = estimates(LabelScores(targets, P, CUT), np.arange(N), asked, resamples=50, level=0.9, seed=0)
+    for name in asked:
+        assert told[name][0].low is not None  # type: ignore[index]
+        lone = told[name][4]  # type: ignore[index]
+        assert lone.low is None
+        assert "at least 10 needed" in lone.note
+
+
+def test_a_label_of_which_every_target_is_missing_is_undefined_and_named() -> None:
+    targets = Y.copy()
+    targets[:, 1] = -1
+    asked = {
+        "macro_auroc": LABEL_METRICS["macro_auroc"],
+        "auroc": PER_LABEL_METRICS["auroc"],
+        "brier": PER_LABEL_METRICS["brier"],
+    }
+    told = estimates(LabelScores(targets, P, CUT), np.arange(N), asked, resamples=50, level=0.9, seed=0, names=list("abcde"))
+    assert told["macro_auroc"].note == f"not estimable (n = {N}): no image with b; no image without b"  # type: ignore[union-attr]
+    assert [told[name][1].note for name in ("auroc", "brier")] == [not_estimable(0)] * 2  # type: ignore[index]
+
+
+# -- counts of pixels can join ---------------------------------------------------------------------------------------
+
+
+class Overlap:
+    """True positives, false positives and false negatives of masks (N, 1, 3): all that a bootstrap of Dice needs."""
+
+    classes = 1
+
+    def __init__(self, counts: Any) -> None:
+        self.counts = counts
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def under(self, weights: Any) -> Any:
+        return np.einsum("nck,nr->rck", self.counts, weights)
+
+    def rests_on(self, metric: str | None, c: int | None) -> Any:
+        return np.ones(len(self), dtype=bool) if c is None or metric is None else self.counts[:, c, [0, 2]].any(axis=1)
+
+    def why_undefined(self, names: Any) -> str:
+        return "no mask"
+
+
+def test_the_same_bootstrap_serves_counts_of_pixels() -> None:
+    counts = np.random.default_rng(0).integers(0, 50, (60, 1, 3)).astype(float)
+    dice = {"dice": lambda t: 2 * t[..., 0] / (2 * t[..., 0] + t[..., 1] + t[..., 2])}
+    told = estimates(Overlap(counts), np.arange(60), dice, resamples=200, level=0.9, seed=0)["dice"][0]  # type: ignore[index]
+    whole = counts.sum(axis=0)[0]
+    assert told.value == pytest.approx(2 * whole[0] / (2 * whole[0] + whole[1] + whole[2]))
+    assert told.low < told.value < told.high

@@ -17,7 +17,6 @@ from label_sets import LABELS, label_spec, paint_set
 from sklearn.metrics import roc_auc_score
 
 import dermalyze
-from dermalyze.calibration.multilabel import LabelCalibrator
 from dermalyze.config.experiment import dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
@@ -30,7 +29,8 @@ from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.explain import explain
 from dermalyze.stages.train import train
-from dermalyze.tasks.base import joined, parted
+from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.multilabel import joined, parted
 from dermalyze.training import loop
 from dermalyze.training.checkpoint import load_best
 from dermalyze.training.setup import Training
@@ -101,7 +101,7 @@ def test_torch_graph_store_and_answer_agree(run: Run) -> None:
     paths = [Path(run.config().data.path) / f"{image_id}.png" for image_id in p.ids[:6]]  # type: ignore[arg-type]
     answers = list(predictor.predict_batch(paths))
     given = np.array([[answer.probabilities[name] for name in LABELS] for answer in answers])
-    np.testing.assert_allclose(given, predictor.calibrator(p.logits[:6].astype(np.float64)), atol=1e-4)
+    np.testing.assert_allclose(given, predictor.answering.calibrator(p.logits[:6].astype(np.float64)), atol=1e-4)
     pixels = np.stack([np.asarray(to_size(decode(path.read_bytes()).image, predictor.preprocessing)) for path in paths])
     model, _ = load_best(run)
     views = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
@@ -146,7 +146,7 @@ def test_maps_are_drawn_of_labels(folder: Run) -> None:
     assert record["thresholds"] == calibration["thresholds"]
     p, titles = read_predictions(run.predictions_path("test", "flips")), {s["title"] for s in record["sections"]}
     assert {"Worst mistakes", "Right and sure, by class"} <= titles, "the fixture must have both"
-    stored = LabelCalibrator.from_dict(calibration, len(LABELS))(p.logits.astype(np.float64))
+    stored = TASKS["multilabel"].calibrator(calibration, len(LABELS))(p.logits.astype(np.float64))
     for case in record["cases"]:
         n = p.ids.index(case["image_id"])
         probs = dict(zip(LABELS, stored[n], strict=True))

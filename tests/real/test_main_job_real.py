@@ -83,10 +83,10 @@ def test_what_answers_is_what_was_measured(run: Run) -> None:
     predictor = Predictor(run.root)
     answers = list(predictor.predict_batch((store.read(path) for path in part["path"]), batch_size=7))
     given = np.array([[answer.probabilities[name] for name in stored.classes] for answer in answers])
-    np.testing.assert_allclose(given, predictor.calibrator(stored.logits), atol=1e-4)
+    np.testing.assert_allclose(given, predictor.answering.calibrator(stored.logits), atol=1e-4)
     measured = json.loads(run.evaluation_path.read_text())
     own = given[np.arange(len(given)), stored.labels]
-    assert measured["calibration"]["calibrator"] == predictor.calibrator.kind
+    assert measured["calibration"]["calibrator"] == predictor.answering.calibrator.kind
     assert measured["metrics"]["log_loss"]["value"] == pytest.approx(-np.log(own).mean(), abs=1e-3)
 
 

@@ -125,12 +125,13 @@ def kept_classes() -> dict[str, list[float | None]]:
 
 def kept_labels() -> dict[str, list[float | None]]:
     """The numbers of a report on predictions with several labels per image."""
-    from dermalyze.calibration.multilabel import LabelCalibrator
+    from dermalyze.calibration.calibrators import Calibrator
+    from dermalyze.calibration.multilabel import LABEL_CALIBRATORS
     from dermalyze.config.evaluate import EvaluateSpec
     from dermalyze.report.label_judged import JudgedLabels
     from dermalyze.report.label_report import judge
 
-    calibrator = LabelCalibrator("platt", {"scale": [1.1, 0.9, 1.2], "bias": [0.3, 0.0, -0.2]})
+    calibrator = Calibrator("platt", {"scale": [1.1, 0.9, 1.2], "bias": [0.3, 0.0, -0.2]}, LABEL_CALIBRATORS)
     thresholds = np.array([0.5, 0.4, 0.3])
     judged = JudgedLabels(_predictions(IMAGES, 2, "multilabel"), EvaluateSpec(resamples=200), calibrator, thresholds)
     return _short(judge(judged), "per_label")

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from dermalyze.calibration.ood import MAX_OOD_BYTES
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError
 from dermalyze.imaging.cases import packed
+from dermalyze.tasks.answering import Answering
 
 RECORD_NAME, WEIGHTS_NAME = "artifact.json", "model.safetensors"
 OOD_NAME = "ood.bin"
@@ -246,6 +248,15 @@ class Artifact:
     def recipe(self) -> str:
         """The inference recipe the model is measured and served with."""
         return self.record.recipe
+
+    @cached_property
+    def answering(self) -> Answering:
+        """How its scores become answers.
+
+        Raises:
+            ModelError: its calibration is damaged.
+        """
+        return Answering.read(self.record.task, self.classes, self.recipe, self.record.calibration)
 
     @property
     def model_sha256(self) -> str:

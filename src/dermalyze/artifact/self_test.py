@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.calibration.multilabel import LabelCalibrator
 from dermalyze.calibration.recipes import Forward, apply_recipe
 from dermalyze.rng import words
-from dermalyze.tasks.base import TASKS, Task
+from dermalyze.tasks.answering import Answering
 
 SEED, PICTURES = 20, 4
 TOLERANCE = 1e-4
@@ -56,72 +54,39 @@ def _between(pixels: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int
     return place >> 8, place & 255
 
 
-def calibrator_of(task: Task, calibration: Mapping[str, Any] | None, classes: int) -> Calibrator | LabelCalibrator:
-    """What an artifact's calibration makes of logits; without one, plain probabilities.
-
-    Args:
-        task: of the artifact.
-        calibration: of the artifact; None: none.
-        classes: C.
-    """
-    kind: type[LabelCalibrator] | type[Calibrator] = LabelCalibrator if task.kind == "multilabel" else Calibrator
-    return kind.from_dict(calibration, classes) if calibration is not None else kind("none", {})
-
-
-def answers(
-    forward: Forward,
-    recipe: str,
-    calibration: Mapping[str, Any] | None,
-    *,
-    classes: int,
-    height: int,
-    width: int,
-    task: Task = TASKS["multiclass"],
-) -> dict[str, Any]:
+def answers(forward: Forward, answering: Answering, *, height: int, width: int) -> dict[str, Any]:
     """What `artifact.json` keeps: how the pictures are made, their hash, and the model's answers to them.
 
     Args:
         forward: images (B, H, W, 3) uint8 to logits and embedding, as `dermalyze.calibration.recipes` takes it.
-        recipe: of the artifact.
-        calibration: of the artifact; None: none.
-        classes: C.
+        answering: as the artifact has it.
         height, width: of the network's input, px.
-        task: of the artifact.
     """
     pictures = reference_pictures(SEED, PICTURES, height, width)
-    logits_NC = apply_recipe(recipe, forward, pictures, task.pool)[0]
+    logits_NC = apply_recipe(answering.recipe, forward, pictures, answering.task.pool)[0]
     kept = {"seed": SEED, "pictures": PICTURES, "sha256": hashlib.sha256(pictures.tobytes()).hexdigest()}
-    return with_probabilities({**kept, "logits": _short(logits_NC)}, calibration, classes, task)
+    return with_probabilities({**kept, "logits": _short(logits_NC)}, answering)
 
 
-def with_probabilities(
-    reference: Mapping[str, Any], calibration: Mapping[str, Any] | None, classes: int, task: Task = TASKS["multiclass"]
-) -> dict[str, Any]:
-    """The same with the probabilities that this calibration makes of the logits."""
+def with_probabilities(reference: Mapping[str, Any], answering: Answering) -> dict[str, Any]:
+    """The same with the probabilities that its calibrator makes of the logits."""
     logits_NC = np.asarray(reference["logits"], dtype=np.float64)
-    return {**reference, "probabilities": _short(calibrator_of(task, calibration, classes)(logits_NC))}
+    return {**reference, "probabilities": _short(answering.probabilities(logits_NC))}
 
 
-def difference(
-    reference: Mapping[str, Any],
-    forward: Forward,
-    recipe: str,
-    calibrator: Calibrator | LabelCalibrator,
-    size: tuple[int, int],
-    task: Task = TASKS["multiclass"],
-) -> float:
+def difference(reference: Mapping[str, Any], forward: Forward, answering: Answering, size: tuple[int, int]) -> float:
     """Largest difference of a probability between now and the record; infinity where the pictures are no longer the same.
 
     Args:
         reference: what `answers` gave.
-        forward, recipe, calibrator: of the artifact.
+        forward: of the artifact.
+        answering: as the artifact has it.
         size: (height, width) of the network's input, px.
-        task: of the artifact.
     """
     pictures = reference_pictures(int(reference["seed"]), int(reference["pictures"]), *size)
     if hashlib.sha256(pictures.tobytes()).hexdigest() != reference["sha256"]:
         return float("inf")
-    probs_NC = calibrator(apply_recipe(recipe, forward, pictures, task.pool)[0].astype(np.float64))
+    probs_NC = answering(forward, pictures)
     recorded_NC = np.asarray(reference["probabilities"], dtype=np.float64)
     if probs_NC.shape != recorded_NC.shape:
         return float("inf")

@@ -73,7 +73,7 @@ def audit_frame(
         *crossing_groups(frame, spec, task),
         *(
             [*giveaway_columns(frame), *telling_files(frame), *one_class_values(frame), *mixed_lesions(frame)]
-            if task.kind == "multiclass"
+            if task.has("one_class")
             else [Finding("labels_not_judged", "info", 0, NOT_JUDGED)]
         ),
         *giant_groups(frame),

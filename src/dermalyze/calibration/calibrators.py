@@ -8,7 +8,7 @@ Each is fitted on a part that neither the weights nor the choice of an epoch hav
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -115,17 +115,21 @@ def apply_isotonic(logits_BC: Floats, *, x: Sequence[Sequence[float]], y: Sequen
 
 @dataclass(frozen=True)
 class Method:
-    """A row of `CALIBRATORS`: how it is fitted, how it is applied, and the shape of each parameter (0, 1 or 2 axes)."""
+    """A row of a table such as `CALIBRATORS`: how it is fitted, how it is applied, the shape of each parameter (0, 1 or 2
+    axes), and which of them must be above 0."""
 
     fit: Callable[[Floats, Ints, Floats], dict[str, Any]]
     apply: Callable[..., Floats]
     axes: Mapping[str, int]
+    above_0: tuple[str, ...] = ()
 
 
 CALIBRATORS: dict[str, Method] = {  # the simplest first: the choice prefers it where another is not clearly better
     "none": Method(fit_none, apply_none, {}),
-    "temperature": Method(fit_temperature, apply_temperature, {"temperature": 0}),
-    "prior_temperature": Method(fit_prior_temperature, apply_prior_temperature, {"temperature": 0, "shift": 1}),
+    "temperature": Method(fit_temperature, apply_temperature, {"temperature": 0}, ("temperature",)),
+    "prior_temperature": Method(
+        fit_prior_temperature, apply_prior_temperature, {"temperature": 0, "shift": 1}, ("temperature",)
+    ),
     "vector": Method(fit_vector, apply_vector, {"scale": 1, "bias": 1}),
     "isotonic": Method(fit_isotonic, apply_isotonic, {"x": 2, "y": 2}),
 }
@@ -142,8 +146,9 @@ class Calibrator:
     """A fitted calibrator.
 
     Attributes:
-        kind: a key of `CALIBRATORS`.
+        kind: a key of `methods`.
         parameters: as its fit gave them.
+        methods: those of the task.
 
     >>> Calibrator("temperature", {"temperature": 2.0})(np.array([[2.0, 0.0]])).round(3)
     array([[0.731, 0.269]])
@@ -151,28 +156,28 @@ class Calibrator:
 
     kind: str
     parameters: dict[str, Any]
+    methods: Mapping[str, Method] = field(default_factory=lambda: CALIBRATORS, repr=False, compare=False)
 
     def __call__(self, logits_BC: Floats) -> Floats:
-        """Probabilities (B, C), float64, each row summing to 1; B may be 0."""
-        return CALIBRATORS[self.kind].apply(np.asarray(logits_BC, dtype=np.float64), **self.parameters)
+        """Probabilities (B, C), float64; of `CALIBRATORS` each row sums to 1; B may be 0."""
+        return self.methods[self.kind].apply(np.asarray(logits_BC, dtype=np.float64), **self.parameters)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
         return {"kind": self.kind, "parameters": self.parameters}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], classes: int) -> Calibrator:
+    def from_dict(cls, values: Mapping[str, Any], classes: int, methods: Mapping[str, Method] = CALIBRATORS) -> Calibrator:
         """Read what `as_dict` gave, checked: kind, names, shapes, finite numbers, rising knots.
 
         Raises:
             ModelError: anything else.
         """
         kind, parameters = values.get("kind"), values.get("parameters")
-        if kind not in CALIBRATORS:
-            raise ModelError(
-                f"calibration: kind {kind!r} is not one of {', '.join(CALIBRATORS)}{nearest(str(kind), [*CALIBRATORS])}"
-            )
-        axes = CALIBRATORS[kind].axes
+        if not isinstance(kind, str) or kind not in methods:
+            allowed = f"{', '.join(methods)}{nearest(str(kind), [*methods])}"
+            raise ModelError(f"calibration: kind {kind!r} is not one of {allowed}; calibrate again")
+        axes = methods[kind].axes
         if not isinstance(parameters, dict) or parameters.keys() != axes.keys():
             raise ModelError(f"calibration: parameters of '{kind}' must be {sorted(axes)}; calibrate again")
         for name, n in axes.items():
@@ -185,9 +190,10 @@ class Calibrator:
             for x, y in zip(parameters["x"], parameters["y"], strict=True)
         ):
             raise ModelError("calibration: the isotonic curves do not rise; calibrate again")
-        if "temperature" in axes and not parameters["temperature"] > 0:
-            raise ModelError(f"calibration: temperature {parameters['temperature']} must be above 0; calibrate again")
-        return cls(kind, parameters)
+        for name in methods[kind].above_0:
+            if not np.min(parameters[name]) > 0:
+                raise ModelError(f"calibration: {name} {parameters[name]} must be above 0; calibrate again")
+        return cls(kind, parameters, methods)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,12 +203,12 @@ class Trial:
     Attributes:
         kind: its name.
         losses_G: log loss summed over each group's images, which its fit has not seen.
-        images: how many there are.
+        images: how many there are; an image of several labels counts as the share of its labels whose target is there.
     """
 
     kind: str
     losses_G: Floats
-    images: int
+    images: float
 
     @property
     def log_loss(self) -> float:
@@ -214,31 +220,41 @@ class Trial:
         return {"kind": self.kind, "log_loss": self.log_loss}
 
 
-def cross_validate(logits_NC: Floats, labels_N: Ints, groups_N: Sequence[str], shift_C: Floats) -> tuple[Trial, ...]:
+def cross_validate(
+    logits_NC: Floats,
+    targets: Ints,
+    groups_N: Sequence[str],
+    shift_C: Floats,
+    methods: Mapping[str, Method] = CALIBRATORS,
+    losses: Callable[[Floats, Ints], Floats] = log_losses,
+) -> tuple[Trial, ...]:
     """Try each calibrator on images that its fit has not seen.
 
     Folds are of whole groups, by a hash of their names, so that they depend on no order and no seed.
 
     Args:
         logits_NC: scores of the calibration part.
-        labels_N: class index of each.
+        targets: class index of each; of several labels (N, C) 1, 0, or -1 where missing.
         groups_N: what must stay together.
         shift_C: see `fit_prior_temperature`.
+        methods: those of the task.
+        losses: probabilities and targets to the log loss of each image (N,).
 
     Returns:
-        a trial for each row of `CALIBRATORS`, in its order.
+        a trial for each of `methods`, in their order.
     """
     names = sorted(set(groups_N), key=lambda name: sha256(str(name).encode()).digest())
     rank = {name: i for i, name in enumerate(names)}
     group_N = np.array([rank[name] for name in groups_N], dtype=np.int64)
     trials = []
-    for kind in CALIBRATORS:
-        losses_N = np.zeros(len(labels_N))
+    images = float((targets.reshape(len(targets), -1) >= 0).mean(axis=1).sum()) if len(targets) else 0.0
+    for kind in methods:
+        losses_N = np.zeros(len(targets))
         for fold in range(min(FOLDS, len(names))):
             held = group_N % FOLDS == fold
-            fitted = fit(kind, logits_NC[~held], labels_N[~held], shift_C)
-            losses_N[held] = log_losses(fitted(logits_NC[held]), labels_N[held])
-        trials.append(Trial(kind, np.asarray(np.bincount(group_N, losses_N), dtype=np.float64), len(labels_N)))
+            fitted = fit(kind, logits_NC[~held], targets[~held], shift_C, methods)
+            losses_N[held] = losses(fitted(logits_NC[held]), targets[held])
+        trials.append(Trial(kind, np.asarray(np.bincount(group_N, losses_N), dtype=np.float64), images))
     return tuple(trials)
 
 
@@ -258,19 +274,21 @@ def simplest(trials: Sequence[Trial], kinds: Sequence[str]) -> str:
     return best
 
 
-def asked_for(asked: str, trials: Sequence[Trial]) -> str:
+def asked_for(asked: str, trials: Sequence[Trial], choices: Mapping[str, Sequence[str]] = CHOICES) -> str:
     """The calibrator that `inference.calibration` names, or the one that the trials choose where it leaves that open."""
-    return simplest(trials, CHOICES[asked]) if asked in CHOICES else asked
+    return simplest(trials, choices[asked]) if asked in choices else asked
 
 
-def fit(kind: str, logits_NC: Floats, labels_N: Ints, shift_C: Floats) -> Calibrator:
+def fit(
+    kind: str, logits_NC: Floats, targets: Ints, shift_C: Floats, methods: Mapping[str, Method] = CALIBRATORS
+) -> Calibrator:
     """Fit one calibrator.
 
     >>> rows = np.tile([[4.0, 0.0]], (10, 1))
     >>> fit("temperature", rows, np.array([0] * 8 + [1] * 2), np.zeros(2))(rows[:1]).round(2)
     array([[0.8, 0.2]])
     """
-    return Calibrator(kind, CALIBRATORS[kind].fit(np.asarray(logits_NC, dtype=np.float64), labels_N, shift_C))
+    return Calibrator(kind, methods[kind].fit(np.asarray(logits_NC, dtype=np.float64), targets, shift_C), methods)
 
 
 def reprior(probs_BC: Floats, known_C: Floats, wanted_C: Floats) -> Floats:

@@ -9,84 +9,48 @@ loss that counts negatives less, leave in the scores. Both keep the order of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
 
-from dermalyze.calibration.calibrators import FOLDS, SMALLEST_SCALE, Trial
+from dermalyze.calibration.calibrators import SMALLEST_SCALE, Method, fit_none
 from dermalyze.calibration.newton import minimise
 from dermalyze.errors import DataError, ModelError
 from dermalyze.metrics.activation import sigmoid
-from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.metrics.ranking import Floats, Ints
 
-LABEL_CALIBRATORS = ("none", "platt")
-"""The simplest first: the choice prefers it where the other is not clearly better."""
 SCALE_RIDGE, BIAS_RIDGE = 1.0, 0.01
 """Weights, in images, of the priors that the scale is 1 and the shift 0: a label of three images is not taken at its word."""
 
 
-@dataclass(frozen=True)
-class LabelCalibrator:
-    """A fitted calibrator of labels.
-
-    Attributes:
-        kind: one of `LABEL_CALIBRATORS`.
-        parameters: of platt, `scale` and `bias` of each label.
-
-    >>> LabelCalibrator("platt", {"scale": [0.5], "bias": [1.0]})(np.array([[-2.0]]))
-    array([[0.5]])
-    """
-
-    kind: str
-    parameters: dict[str, Any]
-
-    def __call__(self, logits_NC: Floats) -> Floats:
-        """Probabilities (N, C), float64."""
-        z = np.asarray(logits_NC, dtype=np.float64)
-        if self.kind == "platt":
-            z = z * np.asarray(self.parameters["scale"]) + np.asarray(self.parameters["bias"])
-        return sigmoid(z)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {"kind": self.kind, "parameters": self.parameters}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], classes: int) -> LabelCalibrator:
-        """Read what `as_dict` gave, checked.
-
-        Raises:
-            ModelError: another kind, or parameters that do not fit.
-        """
-        kind, parameters = values.get("kind"), values.get("parameters")
-        names = ("scale", "bias") if kind == "platt" else ()
-        sound = kind in LABEL_CALIBRATORS and isinstance(parameters, dict) and set(parameters) == set(names)
-        if not (sound and isinstance(parameters, dict) and all(_numbers(parameters[name], classes) for name in names)):
-            raise ModelError(f"calibration: kind {kind!r} and its parameters do not fit {classes} labels; calibrate again")
-        if kind == "platt" and not min(parameters["scale"]) > 0:
-            raise ModelError("calibration: a scale of a label is not above 0; calibrate again")
-        return cls(str(kind), parameters)
-
-
-def fit_labels(kind: str, logits_NC: Floats, targets_NC: Ints) -> LabelCalibrator:
-    """Fit one calibrator: for platt each label by maximum likelihood, with weak priors at scale 1 and shift 0.
+def fit_platt(logits_NC: Floats, targets_NC: Ints, shift_C: Floats) -> dict[str, Any]:
+    """A scale and a shift for each label by maximum likelihood, with weak priors at 1 and 0.
 
         p = 1 / (1 + exp(-(a z + b))),   a at least 0.01
 
     Args:
-        kind: one of `LABEL_CALIBRATORS`.
         logits_NC: scores of the calibration part.
-        targets_NC: 0 or 1.
+        targets_NC: 1, 0, or -1 where missing; that image then says nothing of that label.
+        shift_C: not used: the shift of each label takes it up.
 
     Platt 1999, "Probabilistic outputs for support vector machines"
     """
-    if kind == "none":
-        return LabelCalibrator("none", {})
-    fitted = [_platt(logits_NC[:, c].astype(np.float64), targets_NC[:, c]) for c in range(logits_NC.shape[1])]
-    return LabelCalibrator("platt", {"scale": [a for a, _ in fitted], "bias": [b for _, b in fitted]})
+    there_NC = targets_NC >= 0
+    fitted = [_platt(logits_NC[there_NC[:, c], c], targets_NC[there_NC[:, c], c]) for c in range(logits_NC.shape[1])]
+    return {"scale": [a for a, _ in fitted], "bias": [b for _, b in fitted]}
+
+
+def apply_platt(logits_BC: Floats, *, scale: Sequence[float], bias: Sequence[float]) -> Floats:
+    """Sigmoid of scale * logits + bias."""
+    return sigmoid(logits_BC * np.asarray(scale) + np.asarray(bias))
+
+
+LABEL_CALIBRATORS: dict[str, Method] = {
+    "none": Method(fit_none, sigmoid, {}),
+    "platt": Method(fit_platt, apply_platt, {"scale": 1, "bias": 1}, ("scale",)),
+}
+"""The simplest first: the choice prefers it where the other is not clearly better."""
+LABEL_CHOICES = {"auto": tuple(LABEL_CALIBRATORS)}
 
 
 def _platt(z_N: Floats, target_N: Ints) -> tuple[float, float]:
@@ -113,23 +77,6 @@ def _newton(design_NK: Floats, offset_N: Floats, target_N: Ints, start_K: Floats
     return minimise(value, shape, start_K)
 
 
-def cross_validate_labels(logits_NC: Floats, targets_NC: Ints, groups_N: Sequence[str]) -> tuple[Trial, ...]:
-    """Each calibrator's binary log loss (mean over labels) on images that its fit has not seen, in folds of whole groups."""
-    names = sorted(set(groups_N), key=lambda name: sha256(str(name).encode()).digest())
-    rank = {name: i for i, name in enumerate(names)}
-    group_N = np.array([rank[name] for name in groups_N], dtype=np.int64)
-    trials = []
-    for kind in LABEL_CALIBRATORS:
-        losses_N = np.zeros(len(logits_NC))
-        for fold in range(min(FOLDS, len(names))):
-            held = group_N % FOLDS == fold
-            probs = fit_labels(kind, logits_NC[~held], targets_NC[~held])(logits_NC[held])
-            own = np.where(targets_NC[held] == 1, probs, 1 - probs)
-            losses_N[held] = -np.log(np.maximum(own, SMALLEST_PROBABILITY)).mean(axis=1)
-        trials.append(Trial(kind, np.asarray(np.bincount(group_N, losses_N), dtype=np.float64), len(logits_NC)))
-    return tuple(trials)
-
-
 def best_thresholds(
     probs_NC: Floats, targets_NC: Ints, names: Sequence[str], rule: Literal["f1", "youden"]
 ) -> dict[str, float]:
@@ -137,7 +84,7 @@ def best_thresholds(
 
     Args:
         probs_NC: of the calibration part.
-        targets_NC: 0 or 1.
+        targets_NC: 1, 0, or -1 where missing.
         names: of the labels.
         rule: f1: the largest F1; youden: the largest sensitivity + specificity - 1 (Youden 1950).
 
@@ -149,7 +96,8 @@ def best_thresholds(
     """
     found = {}
     for c, name in enumerate(names):
-        p, y = probs_NC[:, c], targets_NC[:, c]
+        there_N = targets_NC[:, c] >= 0
+        p, y = probs_NC[there_N, c], targets_NC[there_N, c]
         if not 0 < y.sum() < len(y):
             raise DataError(
                 f"label '{name}' stands on {int(y.sum())} of the {len(y)} images that calibrate, so no threshold can be found; "

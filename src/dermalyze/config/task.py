@@ -13,7 +13,6 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.config.inference import InferenceSpec
 from dermalyze.config.model import LateFusion, ModelSpec
 from dermalyze.config.train import ImbalanceSpec, LossSpec, TrainSpec
-from dermalyze.errors import UsageError
 
 MULTICLASS, MULTILABEL = "multiclass", "multilabel"
 
@@ -120,16 +119,3 @@ def _misfit_of_labels(
         or bool(evaluate.subgroups),
     }
     return next((problem for problem, found in problems.items() if found), None)
-
-
-def require_multiclass(task: TaskSpec, what: str) -> None:
-    """Refuse an experiment of another task.
-
-    Args:
-        what: the command, or the option.
-
-    Raises:
-        UsageError: with the tasks that it takes.
-    """
-    if task.kind != MULTICLASS:
-        raise UsageError(f"{what}: takes runs of task multiclass, one class an image; this one is of task {task.kind}")

@@ -12,7 +12,8 @@ from dermalyze.config.task import MultilabelTask
 from dermalyze.data.labels import settle_labels
 from dermalyze.data.sources.reading import Row
 from dermalyze.errors import ConfigError, DataError
-from dermalyze.tasks.base import NO_LABEL, SEPARATOR, Task, joined, multi_hot
+from dermalyze.tasks.base import Task
+from dermalyze.tasks.multilabel import NO_LABEL, SEPARATOR, UNKNOWN, joined, multi_hot
 
 
 def settle_label_sets(
@@ -25,6 +26,8 @@ def settle_label_sets(
 ) -> tuple[list[str], list[str]]:
     """Read, map and settle the labels of each image.
 
+    A question mark before a name says that nobody knows whether the image has that label.
+
     Args:
         rows: of a source; `labels` where the source itself knows them, else the text of `label`.
         task: separator, and names that mean no label.
@@ -33,23 +36,23 @@ def settle_label_sets(
         own: labels that the source defines; None: whatever names there are, sorted.
 
     Returns:
-        the manifest's text of each image (see `dermalyze.tasks.base.joined`), its labels in order, and the labels in order.
+        the manifest's text of each image (see `dermalyze.tasks.multilabel.joined`), and the labels in order.
 
     Raises:
-        ConfigError: fewer than 2 labels, one named twice, one that holds the separator of the manifest, or a label map that
-            leads to none of them.
+        ConfigError: fewer than 2 labels, one named twice, one that holds a mark of the manifest, or a label map that leads
+            to none of them.
         DataError: a label named twice, or beside a name that means none, in one image; labels that are none of those known.
 
     >>> rows = [Row("t.csv line 2", "a", "edema|effusion", None), Row("t.csv line 3", "b", "", None)]
     >>> settle_label_sets(rows, MultilabelTask(), label_map={}, chosen=None, own=None)
     (['edema|effusion', '(none)'], ['edema', 'effusion'])
     """
-    found = [_read(row, task) for row in rows]
-    kept = [[label for label in labels if label_map.get(label, label) is not None] for labels in found]
+    read = [[(label.removeprefix(UNKNOWN), label.startswith(UNKNOWN)) for label in _read(row, task)] for row in rows]
+    kept = [[(label, missing) for label, missing in labels if label_map.get(label, label) is not None] for labels in read]
     parts = [row.known.get("split") for row, labels in zip(rows, kept, strict=True) for _ in labels]
     known = None if own is None else [label_map.get(name, name) for name in own if name not in task.none]
     mapped, classes = settle_labels(
-        [label for labels in kept for label in labels],
+        [label for labels in kept for label, _ in labels],
         label_map=label_map,
         chosen=chosen,
         own=None if known is None else list(dict.fromkeys(name for name in known if name is not None)),
@@ -61,29 +64,37 @@ def settle_label_sets(
             "task multiclass, with a class for its absence"
         )
     for name in classes:
-        if SEPARATOR in name or name == NO_LABEL:
-            raise ConfigError(f"label '{name}': a label may neither hold '{SEPARATOR}' nor be '{NO_LABEL}'; use data.label_map")
-    order, names = {name: i for i, name in enumerate(classes)}, iter(mapped)
-    sets = [sorted({next(names) for _ in labels}, key=order.__getitem__) for labels in kept]
+        if SEPARATOR in name or name == NO_LABEL or name.startswith(UNKNOWN):
+            raise ConfigError(
+                f"label '{name}': a label may neither hold '{SEPARATOR}', nor begin with '{UNKNOWN}', nor be '{NO_LABEL}'; use "
+                "data.label_map"
+            )
+    names, sets = iter(mapped), []
+    for labels in kept:
+        missing_of: dict[str, bool] = {}
+        for _, missing in labels:  # of names that are mapped to one label, the one that is known counts
+            name = next(names)
+            missing_of[name] = missing and missing_of.get(name, True)
+        sets.append([UNKNOWN * missing_of[name] + name for name in classes if name in missing_of])
     return [joined(labels) for labels in sets], classes
 
 
 def _read(row: Row, task: MultilabelTask) -> list[str]:
     """The labels of one image, each once, without names that mean none."""
     labels = list(row.labels) if row.labels is not None else row.label.split(task.separator) if row.label else []
-    if row.labels is None and "" in labels:
+    if row.labels is None and {"", UNKNOWN} & set(labels):
         raise DataError(
             f"{row.where}: labels {row.label!r} hold an empty one; write names with '{task.separator}' between them, and leave "
             "the cell empty where there is none"
         )
-    twice = [label for label, count in Counter(labels).items() if count > 1]
+    twice = [label for label, count in Counter(label.removeprefix(UNKNOWN) for label in labels).items() if count > 1]
     if twice:
         raise DataError(f"{row.where}: label '{twice[0]}' stands there twice; keep one")
     absent = [label for label in labels if label in task.none]
     if absent and len(labels) > 1:
         others = ", ".join(label for label in labels if label not in task.none) or ", ".join(absent[1:])
         raise DataError(f"{row.where}: '{absent[0]}' means no label, and {others} stands beside it; keep one of both")
-    return [] if absent else labels
+    return [] if absent else [label for label in labels if label.removeprefix(UNKNOWN) not in task.none]
 
 
 def require_both(labels: Sequence[str], classes: Sequence[str]) -> None:
@@ -92,20 +103,18 @@ def require_both(labels: Sequence[str], classes: Sequence[str]) -> None:
     Raises:
         DataError: with the label.
     """
-    counts = multi_hot(labels, classes).sum(axis=0)
-    always = [name for name, count in zip(classes, counts, strict=True) if count == len(labels)]
+    targets_NC = multi_hot(labels, classes)
+    always = [c for c in range(len(classes)) if not (targets_NC[:, c] == 0).any()]
     if always:
-        raise DataError(
-            f"label '{always[0]}' stands on all {len(labels)} usable images, so nothing can be learnt of it; leave it out"
-        )
+        count = int((targets_NC[:, always[0]] == 1).sum())
+        told = f"all {count} usable images" + (" of which it is known" if count < len(labels) else "")
+        raise DataError(f"label '{classes[always[0]]}' stands on {told}, so nothing can be learnt of it; leave it out")
 
 
 def label_counts(labels: Sequence[str], classes: Sequence[str], task: Task) -> dict[str, int]:
     """Images of each class, or with each label."""
-    if task.kind == "multiclass":
-        counts = Counter(labels)
-        return {name: counts[name] for name in classes}
-    return dict(zip(classes, multi_hot(labels, classes).sum(axis=0).tolist(), strict=True))
+    members_NC = task.membership(task.targets(labels, classes), len(classes))
+    return dict(zip(classes, members_NC.sum(axis=0).tolist(), strict=True))
 
 
 def counts_by(by: pd.Series, labels: pd.Series, classes: Sequence[str], task: Task) -> pd.DataFrame:
@@ -119,7 +128,5 @@ def counts_by(by: pd.Series, labels: pd.Series, classes: Sequence[str], task: Ta
     >>> counts_by(pd.Series(["g", "g"]), pd.Series(["a|b", "b"]), ["a", "b"], TASKS["multilabel"]).loc["g"].tolist()
     [1, 2]
     """
-    if task.kind == "multiclass":
-        return pd.crosstab(by, labels.astype(str)).reindex(columns=list(classes), fill_value=0).sort_index()
-    hot_NC = multi_hot(labels.astype(str).tolist(), classes)
-    return pd.DataFrame(hot_NC, index=labels.index, columns=list(classes)).groupby(by.to_numpy()).sum().astype(np.int64)
+    members_NC = task.membership(task.targets(labels.astype(str).tolist(), classes), len(classes)).astype(np.int64)
+    return pd.DataFrame(members_NC, index=labels.index, columns=list(classes)).groupby(by.to_numpy()).sum()

@@ -20,7 +20,7 @@ from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.tasks.base import class_indices
+from dermalyze.tasks.multiclass import class_indices
 
 BATCHES_AHEAD = 2  # decoded before they are asked for
 

@@ -24,7 +24,7 @@ from dermalyze.data.label_splitting import iterative
 from dermalyze.data.manifest import read_classes, read_manifest, read_task, usable
 from dermalyze.data.multilabel_targets import counts_by
 from dermalyze.errors import DataError, LeakError, ResourceError, UsageError, nearest, one_line
-from dermalyze.tasks.base import TASKS, Task, parted
+from dermalyze.tasks.base import TASKS, Task
 
 RESTARTS = 20
 """Orders tried where groups hold several classes at once; with one class a group the first always succeeds."""
@@ -91,13 +91,12 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
 
 def _names(frame: pd.DataFrame, task: Task) -> list[str]:
     """The classes or labels that stand in a frame."""
-    texts = frame["label"].dropna().astype(str)
-    return sorted({name for text in texts for name in ([text] if task.kind == "multiclass" else parted(text))})
+    return task.names(frame["label"].dropna().astype(str).tolist())
 
 
 def _sizes(group: pd.Series, task: Task) -> pd.Series | None:
     """Images of each group, where counts of labels do not tell it."""
-    return None if task.kind == "multiclass" else group.value_counts()
+    return None if task.has("one_class") else group.value_counts()
 
 
 def fill(

@@ -61,7 +61,7 @@ class Network:
         name: of the run.
         model: in evaluation mode, fp32, CPU.
         preprocessing: of the checkpoint.
-        task: what they are.
+        task: what it answers.
         classes: names.
         sha256: of the weights.
         encoder: of metadata, or None.

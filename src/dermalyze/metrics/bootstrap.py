@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermalyze.errors import ModelError
-from dermalyze.metrics.classification import Scores, Tally, defined
+from dermalyze.metrics.classification import defined
 from dermalyze.metrics.ranking import Floats, Ints, ratio
 
 MIN_GROUPS = 10  # fewer lesions than this in the set: no interval
@@ -25,16 +25,41 @@ MAX_UNDEFINED = 0.05  # more undefined resamples than this share: no interval
 CHUNK_NUMBERS = 1 << 17  # weights held at once (1 MiB): what stays in a core's cache is also the fastest
 
 Interval = Literal["percentile", "basic"]
+Masks = npt.NDArray[np.bool_]
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+class Weighted(Protocol):
+    """What every metric can read, whatever the task: the weight of each sample, (N, R)."""
+
+    @property
+    def weights(self) -> Floats: ...
+
+
 class Weighable(Protocol[T_co]):
-    """What is resampled: `Scores`, or those of another task."""
+    """What is resampled: N samples, each with counts or ranks that can be weighted; `Scores`, `LabelScores`, or pixels."""
 
     def __len__(self) -> int: ...
 
+    @property
+    def classes(self) -> int:
+        """C, the length of a metric of classes."""
+        ...
+
     def under(self, weights: Floats) -> T_co:
         """What metrics are functions of: these scores under R weightings (N, R)."""
+        ...
+
+    def rests_on(self, metric: str | None, c: int | None) -> Masks:
+        """(N,) the samples that a metric of a class, or of the whole set (`c` None), rests on.
+
+        `metric` None: all on which that class was looked for, whatever the answer.
+        """
+        ...
+
+    def why_undefined(self, names: Sequence[str]) -> str:
+        """Why a mean over the classes can be undefined on this set; "" where nothing is to be said."""
         ...
 
 
@@ -173,62 +198,67 @@ def estimate(
 
 
 def estimates(
-    scores: Scores,
+    scores: Weighable[T],
     groups_N: Sequence[str] | npt.NDArray[Any],
-    metrics: Mapping[str, Callable[[Tally], Floats]],
+    metrics: Mapping[str, Callable[[T], Floats]],
     *,
     resamples: int,
     level: float,
     seed: int,
     names: Sequence[str] | None = None,
     basic: frozenset[str] = frozenset(),
-    among: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    among: Mapping[str, Masks] | None = None,
 ) -> dict[str, Estimate | list[Estimate]]:
     """Each metric on the set with its interval; a list in class order for a metric of classes.
 
-    A class's metric rests on that class's images; its specificity on the others', its precision on those
-    called so, its negative predictive value on the rest.
+    Which images a metric rests on, and so of how many groups, is what `Weighable.rests_on` says.
 
     Args:
+        scores: of any task.
+        groups_N: the lesion or patient of each image.
+        metrics: functions of what `scores.under` gives.
         names: of the classes, for the reasons; default: their numbers.
         basic: names of metrics that take the basic interval instead of the percentile interval.
         among: (N,) the images that a metric of the whole set rests on, by its name, where those are not all.
 
-    >>> from dermalyze.metrics.classification import accuracy
+    >>> from dermalyze.metrics.classification import Scores, accuracy
     >>> scores = Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [0.2, 0.8]], (20, 1)))
     >>> estimates(scores, range(40), {"accuracy": accuracy}, resamples=100, level=0.95, seed=0)["accuracy"].high
     1.0
     """
-    index, groups = group_index(groups_N)
-    everything = np.ones(len(scores.labels), dtype=bool)
-    whole = Tally(scores, np.ones((len(scores.labels), 1)))
+    index, _ = group_index(groups_N)
+    whole = scores.under(np.ones((len(scores), 1)))
     resampled = resample(scores, groups_N, metrics, resamples=resamples, seed=seed)
-    why = _why(scores, [str(c) for c in range(scores.classes)] if names is None else names)
+    why = scores.why_undefined([str(c) for c in range(scores.classes)] if names is None else names)
 
-    def one(name: str, value: float, values_R: Floats, rests_on_N: npt.NDArray[np.bool_], least_groups: int) -> Estimate:
-        n, counted = int(rests_on_N.sum()), len(np.unique(index[rests_on_N]))
+    def one(name: str, value: float, values_R: Floats, rests_on_N: Masks, all_N: Masks) -> Estimate:
+        groups, of_all = len(np.unique(index[rests_on_N])), len(np.unique(index[all_N]))
+        least = MIN_GROUPS if rests_on_N is all_N or of_all < MIN_GROUPS else MIN_CLASS_GROUPS
         kind: Interval = "basic" if name in basic else "percentile"
-        found = estimate(value, values_R, n=n, groups=counted, level=level, least_groups=least_groups, interval=kind)
-        explained = found.value is None and values_R is resampled[name] and name not in some
-        return replace(found, note=not_estimable(n, why)) if explained else found
+        n = int(rests_on_N.sum())
+        return estimate(value, values_R, n=n, groups=groups, level=level, least_groups=least, interval=kind)
 
-    some = among or {}
-    least = MIN_CLASS_GROUPS if groups >= MIN_GROUPS else MIN_GROUPS
     found: dict[str, Estimate | list[Estimate]] = {}
     for name, metric in metrics.items():
         value, values = metric(whole)[0], resampled[name]
-        if values.ndim == 1:
-            found[name] = one(name, float(value), values, some.get(name, everything), least if name in some else MIN_GROUPS)
+        if values.ndim == 2:
+            found[name] = [
+                one(name, float(value[c]), values[:, c], scores.rests_on(name, c), scores.rests_on(None, c))
+                for c in range(scores.classes)
+            ]
+        elif among is not None and name in among:
+            found[name] = one(name, float(value), values, among[name], scores.rests_on(None, None))
         else:
-            each = range(scores.classes)
-            found[name] = [one(name, float(value[c]), values[:, c], _rests_on(name, scores, c), least) for c in each]
+            all_N = scores.rests_on(name, None)
+            of_all = one(name, float(value), values, all_N, all_N)
+            found[name] = of_all if of_all.value is not None else replace(of_all, note=not_estimable(of_all.n, why))
     return found
 
 
 def share_estimates(
-    scores: Scores,
+    scores: Weighable[Any],
     groups_N: Sequence[str] | npt.NDArray[Any],
-    shares: Mapping[str, tuple[Floats, npt.NDArray[np.bool_] | None]],
+    shares: Mapping[str, tuple[Floats, Masks | None]],
     *,
     resamples: int,
     level: float,
@@ -241,6 +271,7 @@ def share_estimates(
         groups_N: the lesion or patient of each image.
         shares: name to value (N,) and the images (N,) that it rests on.
 
+    >>> from dermalyze.metrics.classification import Scores
     >>> scores = Scores(np.zeros(40, dtype=int), np.tile([[0.9, 0.1]], (40, 1)))
     >>> found = share_estimates(scores, range(40), {"odd": (np.arange(40.0) % 2, None)}, resamples=100, level=0.95, seed=0)
     >>> found["odd"].value
@@ -254,23 +285,7 @@ def share_estimates(
     return {name: one for name, one in found.items() if isinstance(one, Estimate)}
 
 
-def mean_of(value_N: Floats, among_N: npt.NDArray[np.bool_] | None = None) -> Callable[[Tally], Floats]:
+def mean_of(value_N: Floats, among_N: Masks | None = None) -> Callable[[Weighted], Floats]:
     """A metric: the weighted mean of a value that each image has, among some images or all; NaN among none."""
     rests_on = np.ones(len(value_N)) if among_N is None else among_N.astype(np.float64)
     return lambda t: ratio((value_N * rests_on) @ t.weights, rests_on @ t.weights)
-
-
-def _rests_on(name: str, scores: Scores, c: int) -> npt.NDArray[np.bool_]:
-    if name in ("precision", "npv"):
-        return np.asarray((scores.predicted == c) == (name == "precision"))
-    return np.asarray((scores.labels == c) != (name in ("specificity", "false_positive_rate")))
-
-
-def _why(scores: Scores, names: Sequence[str]) -> str:
-    """Why a mean over classes can be undefined on this set."""
-    called = np.bincount(scores.predicted, minlength=scores.classes)
-    absent = [name for name, n in zip(names, scores.support, strict=True) if n == 0]
-    never = [name for name, n in zip(names, called, strict=True) if n == 0 and name not in absent]
-    parts = [f"no image of {', '.join(absent)}"] if absent else []
-    parts += [f"no image called {', '.join(never)}"] if never else []
-    return "; ".join(parts) if len(scores.labels) else ""

@@ -1,17 +1,17 @@
 """Metrics of images with any number of labels each, for one weighting of the images or many at once.
 
 As in `dermalyze.metrics.classification` a bootstrap resample is a weight for each image, and what is undefined (a label that
-no image has, or every one) is NaN, never 0.
+no image has, or every one) is NaN, never 0. A target may be missing: that image then has weight 0 for that label, in every
+metric, as if the pair of both had never been.
 """
 
 # Shapes: N images, C labels, R weightings (resamples).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,14 @@ import numpy.typing as npt
 from dermalyze.errors import ModelError
 from dermalyze.metrics.calibration_error import ECE_BINS, confidence_bins
 from dermalyze.metrics.classification import SMALLEST_PROBABILITY, defined
-from dermalyze.metrics.ranking import Floats, Ranking, auroc_of, average_precision_of, rank, ratio
+from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, average_precision_of, rank, ratio
 
+Masks = npt.NDArray[np.bool_]
 PLAIN_THRESHOLD = 0.5
+MISSING = -1
+"""Target of a label that nobody looked for on an image."""
+OF_ALL, OF_LACKING, OF_CALLED = ("brier", "ece"), ("specificity",), ("precision",)
+"""Metrics of a label that rest on every image, on those without the label, and on those called so; others: on those with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +34,15 @@ class LabelScores:
     """Targets, probabilities and thresholds, checked once.
 
     Args:
-        targets: (N, C) 0 or 1.
+        targets: (N, C) 1, 0, or -1 where missing.
         probs: (N, C), finite, 0..1.
         thresholds: (C,), from which probability on a label is called.
 
     Raises:
-        ModelError: shapes that do not fit, other targets than 0 and 1, probabilities that are none.
+        ModelError: shapes that do not fit, other targets than 1, 0 and -1, probabilities that are none.
     """
 
-    targets: npt.NDArray[Any]
+    targets: Ints
     probs: Floats
     thresholds: Floats
 
@@ -52,9 +57,9 @@ class LabelScores:
         bad = ~((probs >= -1e-6) & (probs <= 1 + 1e-6)).all(axis=1)  # NaN is among them
         if bad.any():
             raise ModelError(f"{int(bad.sum())} of {len(probs)} rows have NaN or are outside 0..1; run score on a sound model")
-        if not np.isin(targets, (0, 1)).all():
-            raise ModelError("targets must be 0 or 1")
-        for name, values in (("targets", targets.astype(bool)), ("probs", probs), ("thresholds", thresholds)):
+        if not np.isin(targets, (0, 1, MISSING)).all():
+            raise ModelError(f"targets must be 1, 0 or {MISSING} (missing)")
+        for name, values in (("targets", targets.astype(np.int64)), ("probs", probs), ("thresholds", thresholds)):
             object.__setattr__(self, name, values)
 
     def __len__(self) -> int:
@@ -64,10 +69,47 @@ class LabelScores:
         """These scores under R weightings (N, R)."""
         return LabelTally(self, weights)
 
+    def rests_on(self, metric: str | None, c: int | None) -> Masks:
+        """(N,) the images that a metric rests on, see `OF_ALL`; without a label those of which any target is there."""
+        if c is None:
+            return np.asarray(self.observed.any(axis=1))
+        if metric is None or metric in OF_ALL:
+            return self.observed[:, c]
+        if metric in OF_CALLED:
+            return np.asarray(self.called[:, c] & self.observed[:, c])
+        return self.negative[:, c] if metric in OF_LACKING else self.positive[:, c]
+
+    def why_undefined(self, names: Sequence[str]) -> str:
+        """Why a mean over labels can be undefined on this set."""
+        asked, support = self.observed.sum(axis=0), self.support
+        called = (self.called & self.observed).sum(axis=0)
+        rows = [*zip(names, asked, support, called, strict=True)]
+        told = {
+            "no image with": [name for name, _, has, _ in rows if has == 0],
+            "no image without": [name for name, n, has, _ in rows if has == n],
+            "no image called": [name for name, _, has, k in rows if k == 0 and has],
+        }
+        return "; ".join(f"{what} {', '.join(these)}" for what, these in told.items() if these) if len(self) else ""
+
     @property
     def classes(self) -> int:
         """C, the number of labels."""
         return int(self.probs.shape[1])
+
+    @cached_property
+    def observed(self) -> Masks:
+        """(N, C) where the target is there."""
+        return np.asarray(self.targets != MISSING)
+
+    @cached_property
+    def positive(self) -> Masks:
+        """(N, C) where the image has the label."""
+        return np.asarray(self.targets == 1)
+
+    @cached_property
+    def negative(self) -> Masks:
+        """(N, C) where the image lacks the label."""
+        return np.asarray(self.targets == 0)
 
     @cached_property
     def called(self) -> npt.NDArray[np.bool_]:
@@ -77,31 +119,44 @@ class LabelScores:
     @cached_property
     def support(self) -> npt.NDArray[np.int64]:
         """(C,) images with each label."""
-        return np.asarray(self.targets.sum(axis=0), dtype=np.int64)
+        return np.asarray(self.positive.sum(axis=0), dtype=np.int64)
 
     @cached_property
     def rankings(self) -> list[Ranking]:
-        """One a label."""
-        return [rank(self.targets[:, c], self.probs[:, c]) for c in range(self.classes)]
+        """One a label, of the images of which its target is there."""
+        each = range(self.classes)
+        return [_rank_among(self.observed[:, c], self.positive[:, c], self.probs[:, c]) for c in each]
 
     @cached_property
     def ranking(self) -> Ranking:
         """Every pair of an image and a label in one."""
-        return rank(self.targets.ravel(), self.probs.ravel())
+        return _rank_among(self.observed.ravel(), self.positive.ravel(), self.probs.ravel())
+
+    @cached_property
+    def right(self) -> Masks:
+        """(N, C) where the target is there and called right."""
+        return np.asarray((self.called == self.positive) & self.observed)
 
     @cached_property
     def label_ranking(self) -> Floats:
         """(N,) mean over an image's labels of the share of its labels among those ranked as high or higher; 1 where it has
-        none, or all. Equal probabilities count as higher.
+        none, or all. Equal probabilities count as higher; labels whose target is missing do not count.
 
         Tsoumakas, Katakis & Vlahavas 2010, "Mining multi-label data", doi:10.1007/978-0-387-09823-4_34
         """
         found = np.ones(len(self))
-        for n in np.flatnonzero((self.targets.sum(axis=1) > 0) & (self.targets.sum(axis=1) < self.classes)):
-            own, every = np.sort(self.probs[n, self.targets[n]]), np.sort(self.probs[n])
+        for n in np.flatnonzero(self.positive.any(axis=1) & self.negative.any(axis=1)):
+            own, every = np.sort(self.probs[n, self.positive[n]]), np.sort(self.probs[n, self.observed[n]])
             above = len(own) - np.searchsorted(own, own, side="left")
-            found[n] = np.mean(above / (self.classes - np.searchsorted(every, own, side="left")))
+            found[n] = np.mean(above / (len(every) - np.searchsorted(every, own, side="left")))
         return found
+
+
+def _rank_among(among_N: Masks, positive_N: Masks, score_N: Floats) -> Ranking:
+    """The ranking of some of the images alone."""
+    rows = np.flatnonzero(among_N)
+    ranking = rank(positive_N[rows], score_N[rows])
+    return replace(ranking, order=rows[ranking.order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +167,19 @@ class LabelTally:
     weights: Floats
 
     @cached_property
-    def total(self) -> Floats:
-        """(R,) sum of the weights."""
-        return np.asarray(self.weights.sum(axis=0), dtype=np.float64)
+    def observed(self) -> Floats:
+        """(R, C) weight of the images of which each label's target is there."""
+        return self.summed(self.scores.observed)
+
+    def mean_of_images(self, values_N: npt.NDArray[np.floating] | Masks) -> Floats:
+        """(R,) weighted mean over the images of which any target is there."""
+        there_N = self.scores.observed.any(axis=1).astype(np.float64)
+        return ratio((values_N * there_N) @ self.weights, there_N @ self.weights)
+
+    def mean_of_pairs(self, values_NC: npt.NDArray[np.floating] | Masks) -> Floats:
+        """(R,) weighted mean over all pairs of an image and a label whose target is there."""
+        observed_NC = self.scores.observed
+        return ratio((values_NC * observed_NC).sum(axis=1) @ self.weights, observed_NC.sum(axis=1) @ self.weights)
 
     def summed(self, values_NC: npt.NDArray[np.floating] | npt.NDArray[np.bool_]) -> Floats:
         """(R, C) weighted sums."""
@@ -122,9 +187,9 @@ class LabelTally:
 
     @cached_property
     def counts(self) -> tuple[Floats, Floats, Floats]:
-        """(R, C) each: images with a label, images called so, and those that are both."""
+        """(R, C) each: images with a label, images called so, and those that are both; of those whose target is there."""
         s = self.scores
-        return self.summed(s.targets), self.summed(s.called), self.summed(s.targets & s.called)
+        return self.summed(s.positive), self.summed(s.called & s.observed), self.summed(s.positive & s.called)
 
     @cached_property
     def spread(self) -> Floats:
@@ -164,7 +229,7 @@ def recall(t: LabelTally) -> Floats:
 def specificity(t: LabelTally) -> Floats:
     """(R, C) share of the images without a label that are not called so."""
     have, called, both = t.counts
-    lack = t.total[:, None] - have
+    lack = t.observed - have
     return ratio(lack - (called - both), lack)
 
 
@@ -182,7 +247,8 @@ def f1(t: LabelTally) -> Floats:
 
 def brier(t: LabelTally) -> Floats:
     """(R, C) mean of (p - y)^2: 0 is best, 1 is sure and wrong."""
-    return ratio(t.summed(np.square(t.scores.probs - t.scores.targets)), t.total[:, None])
+    s = t.scores
+    return ratio(t.summed(np.square(s.probs - s.positive) * s.observed), t.observed)
 
 
 def ece(t: LabelTally, bins: int = ECE_BINS) -> Floats:
@@ -194,12 +260,13 @@ def ece(t: LabelTally, bins: int = ECE_BINS) -> Floats:
     """
     s, columns = t.scores, []
     for c in range(s.classes):
-        bin_N = confidence_bins(s.probs[:, c], bins)
-        order = np.argsort(bin_N, kind="stable")
-        starts = np.unique(bin_N[order], return_index=True)[1]
-        excess_NR = ((s.probs[:, c] - s.targets[:, c])[:, None] * t.weights)[order]
-        gaps = np.abs(np.add.reduceat(excess_NR, starts, axis=0)).sum(axis=0) if len(starts) else np.zeros_like(t.total)
-        columns.append(ratio(gaps, t.total))
+        rows = np.flatnonzero(s.observed[:, c])
+        bin_n = confidence_bins(s.probs[rows, c], bins)
+        order = np.argsort(bin_n, kind="stable")
+        starts = np.unique(bin_n[order], return_index=True)[1]
+        excess_nR = ((s.probs[rows, c] - s.positive[rows, c])[:, None] * t.weights[rows])[order]
+        gaps = np.abs(np.add.reduceat(excess_nR, starts, axis=0)).sum(axis=0) if len(starts) else np.zeros(t.weights.shape[1])
+        columns.append(ratio(gaps, t.observed[:, c]))
     return np.stack(columns, axis=1)
 
 
@@ -228,13 +295,13 @@ def micro_f1(t: LabelTally) -> Floats:
 
 
 def subset_accuracy(t: LabelTally) -> Floats:
-    """(R,) share of images of which every label is called right."""
-    return ratio((t.scores.called == t.scores.targets).all(axis=1).astype(np.float64) @ t.weights, t.total)
+    """(R,) share of images of which every label whose target is there is called right."""
+    return t.mean_of_images(np.asarray((t.scores.right | ~t.scores.observed).all(axis=1)))
 
 
 def hamming_loss(t: LabelTally) -> Floats:
     """(R,) share of all pairs of an image and a label that are called wrong."""
-    return ratio((t.scores.called != t.scores.targets).mean(axis=1) @ t.weights, t.total)
+    return t.mean_of_pairs(~t.scores.right)
 
 
 def accuracy(t: LabelTally) -> Floats:
@@ -244,14 +311,18 @@ def accuracy(t: LabelTally) -> Floats:
 
 def ranking_average_precision(t: LabelTally) -> Floats:
     """(R,) mean of `LabelScores.label_ranking`."""
-    return ratio(t.scores.label_ranking @ t.weights, t.total)
+    return t.mean_of_images(t.scores.label_ranking)
 
 
 def log_loss(t: LabelTally) -> Floats:
     """(R,) mean binary cross-entropy of all pairs of an image and a label, natural logarithm, clipped at 2.2e-16."""
-    s = t.scores
-    own = np.where(s.targets, s.probs, 1 - s.probs)
-    return ratio(-np.log(np.maximum(own, SMALLEST_PROBABILITY)).mean(axis=1) @ t.weights, t.total)
+    return t.mean_of_pairs(pair_log_losses(t.scores.probs, t.scores.targets))
+
+
+def pair_log_losses(probs_NC: Floats, targets_NC: Ints) -> Floats:
+    """(N, C) -log of the probability of the right answer, clipped as in `log_loss`; 0 where the target is missing."""
+    own_NC = np.where(targets_NC == 1, probs_NC, 1 - probs_NC)
+    return np.where(targets_NC == MISSING, 0.0, -np.log(np.maximum(own_NC, SMALLEST_PROBABILITY)))
 
 
 PER_LABEL_METRICS: Mapping[str, Callable[[LabelTally], Floats]] = {

@@ -7,6 +7,7 @@ A bootstrap resample is a weight for each image, so what several metrics share i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
@@ -58,6 +59,24 @@ class Scores:
     def under(self, weights: Floats) -> Tally:
         """These scores under R weightings (N, R)."""
         return Tally(self, weights)
+
+    def rests_on(self, metric: str | None, c: int | None) -> npt.NDArray[np.bool_]:
+        """(N,) the images that a metric rests on: of a class its own images, of its specificity the others, of its precision
+        those called so, of its negative predictive value the rest; every image without a class."""
+        if metric is None or c is None:
+            return np.ones(len(self), dtype=bool)
+        if metric in ("precision", "npv"):
+            return np.asarray((self.predicted == c) == (metric == "precision"))
+        return np.asarray((self.labels == c) != (metric in ("specificity", "false_positive_rate")))
+
+    def why_undefined(self, names: Sequence[str]) -> str:
+        """Why a mean over classes can be undefined on this set."""
+        called = np.bincount(self.predicted, minlength=self.classes)
+        absent = [name for name, n in zip(names, self.support, strict=True) if n == 0]
+        never = [name for name, n in zip(names, called, strict=True) if n == 0 and name not in absent]
+        parts = [f"no image of {', '.join(absent)}"] if absent else []
+        parts += [f"no image called {', '.join(never)}"] if never else []
+        return "; ".join(parts) if len(self) else ""
 
     @property
     def classes(self) -> int:

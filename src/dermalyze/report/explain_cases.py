@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.artifact.artifact import Artifact
-from dermalyze.artifact.self_test import calibrator_of
-from dermalyze.calibration.multilabel import read_thresholds
+from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.data.masks import mask_at, mask_of_size
 from dermalyze.data.store import ImageStore
@@ -31,7 +29,7 @@ from dermalyze.report.explain_grading import NAMES
 from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
 from dermalyze.scoring.features.retrieval import nearest_cases
 from dermalyze.scoring.predictions import Predictions
-from dermalyze.tasks.base import hot, names_of
+from dermalyze.tasks.multilabel import names_of
 
 Json = dict[str, Any]
 SHOWN_PX = 240
@@ -81,16 +79,15 @@ class Judge:
     metadata: Callable[[str], NDArray[np.float32] | None]
     methods: Sequence[str]
 
-    @cached_property
-    def calibrator(self) -> Callable[[Floats], Floats]:
+    @property
+    def calibrator(self) -> Calibrator:
         """Logits to the probabilities that are served."""
-        return calibrator_of(self.network.task, self.artifact.record.calibration, len(self.network.classes))
+        return self.artifact.answering.calibrator
 
-    @cached_property
+    @property
     def thresholds(self) -> Floats | None:
         """(C,) from which probability on a label is called; None of classes."""
-        several = self.network.task.kind == "multilabel"
-        return read_thresholds(self.artifact.record.calibration, self.network.classes) if several else None
+        return self.artifact.answering.thresholds
 
     def call(self, probs_NC: Floats) -> NDArray[np.bool_]:
         """(N, C) whether pictures are called so."""
@@ -147,7 +144,7 @@ def explain_case(
     probs, embedding = first.answer(shown)
     task, classes = first.network.task, first.network.classes
     called_C = first.call(probs[None])[0]
-    there_C = None if shown.label is None else hot(task.targets([shown.label], classes), len(classes))[0]
+    there_C = None if shown.label is None else task.membership(task.targets([shown.label], classes), len(classes))[0]
     panels, drawn = [], [jpeg(image if mask is None else contoured(image, mask))]
     for number, judge in enumerate(judges):
         theirs = probs if number == 0 else judge.answer(shown)[0]

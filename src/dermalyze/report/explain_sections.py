@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.metrics.ranking import Floats
-from dermalyze.tasks.base import Task, names_of
+from dermalyze.tasks.base import Task
+from dermalyze.tasks.multilabel import names_of
 
 MOST_PAIRS = 4
 A_CLASS = 1

@@ -48,7 +48,7 @@ def _bins(j: JudgedLabels, scores: LabelScores, c: int) -> list[dict[str, Any]]:
     bin_N, rows = confidence_bins(scores.probs[:, c], j.spec.ece_bins), []
     for b in np.unique(bin_N):
         inside = bin_N == b
-        share, groups = float(scores.targets[inside, c].mean()), len(np.unique(index[inside]))
+        share, groups = float(scores.positive[inside, c].mean()), len(np.unique(index[inside]))
         low, high = wilson(share, groups, j.spec.level)
         mean = float(scores.probs[inside, c].mean())
         rows.append({"n": int(inside.sum()), "groups": groups, "probability": mean, "share": share, "low": low, "high": high})

@@ -30,7 +30,7 @@ def _worst(j: JudgedLabels, among: Any, how_wrong: Any) -> list[dict[str, Any]]:
     for _, image_id, n, c in sorted(pairs):
         name = j.classes[c]
         one = {"image_id": image_id, "of": name, "probability": float(j.scores.probs[n, c])}
-        there = bool(j.scores.targets[n, c])
+        there = bool(j.scores.positive[n, c])
         words = {"label": name, "called": f"no {name}"} if there else {"label": f"no {name}", "called": name}
         chosen.setdefault(j.p.groups[n], {**one, **words})
         if len(chosen) == WORST:

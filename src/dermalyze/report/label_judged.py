@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.calibration.multilabel import LabelCalibrator, read_thresholds
+from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.calibration.multilabel import read_thresholds
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
@@ -20,8 +21,9 @@ from dermalyze.errors import ModelError
 from dermalyze.metrics.multilabel import LabelScores
 from dermalyze.metrics.ranking import Floats
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.base import TASKS
 
-PLAIN = LabelCalibrator("none", {})
+PLAIN = TASKS["multilabel"].calibrator(None, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class JudgedLabels:
 
     p: Predictions
     spec: EvaluateSpec
-    calibrator: LabelCalibrator
+    calibrator: Calibrator
     thresholds: Floats
     fitted: Mapping[str, Any] | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
@@ -78,5 +80,5 @@ def gather_labels(
         raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
     fitted = {key: calibration.get(key) for key in ("part", "images", "groups", "threshold_rule")}
     fitted |= {"trials": known.get("trials"), "sha256": sha256_file(path)}
-    calibrator = LabelCalibrator.from_dict(calibration, len(p.classes))
+    calibrator = p.task.calibrator(calibration, len(p.classes))
     return JudgedLabels(p, spec.evaluate, calibrator, read_thresholds(calibration, p.classes), fitted, picture)

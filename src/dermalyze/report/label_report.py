@@ -20,7 +20,6 @@ from dermalyze.core.run import Run
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics import multilabel as label_scores
-from dermalyze.metrics.multilabel_bootstrap import label_estimates
 from dermalyze.report import label_calibration, label_failures
 from dermalyze.report.curves import pr_curves
 from dermalyze.report.evaluation import METRICS_NAME, PAGE_NAME
@@ -66,7 +65,7 @@ def _each(spec: EvaluateSpec) -> dict[str, Any]:
 def build(j: JudgedLabels) -> dict[str, Any]:
     """Overall metrics and metrics of each label, each {value, low, high, n, groups, undefined, note}."""
     overall, each = _overall(j.spec), _each(j.spec)
-    found = label_estimates(
+    found = bootstrap.estimates(
         j.scores, j.p.groups, {**overall, **each}, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed,
         names=j.classes, basic=frozenset({"ece", "macro_ece"}),
     )  # fmt: skip
@@ -77,14 +76,14 @@ def build(j: JudgedLabels) -> dict[str, Any]:
             name: {
                 "description": describe(name),
                 "support": int(j.scores.support[c]),
-                "groups": len(np.unique(index[j.scores.targets[:, c]])),
+                "groups": len(np.unique(index[j.scores.positive[:, c]])),
                 "threshold": float(j.thresholds[c]),
                 **{key: found[key][c].as_dict() for key in each},  # type: ignore[index]
             }
             for c, name in enumerate(j.classes)
         },
-        "without_label": int((~j.scores.targets.any(axis=1)).sum()),
-        "labels_an_image": float(j.scores.targets.sum(axis=1).mean()) if len(j.p) else None,
+        "without_label": int((~j.scores.positive.any(axis=1)).sum()),
+        "labels_an_image": float(j.scores.positive.sum(axis=1).mean()) if len(j.p) else None,
     }
 
 
@@ -140,7 +139,7 @@ def overall_figures(m: Json, j: JudgedLabels) -> dict[str, Figure]:
     present = [0 < n < m["n_images"] for n in support]
     # a curve of one class against the rest, on the label's own two sides
     sides = [
-        (j.scores.targets[:, c].astype(np.int64), np.stack([1 - j.scores.probs[:, c], j.scores.probs[:, c]], axis=1))
+        (j.scores.positive[:, c].astype(np.int64), np.stack([1 - j.scores.probs[:, c], j.scores.probs[:, c]], axis=1))
         for c in range(len(labels))
     ]
     curves = [metrics.roc_curve(*side, 1) if there else None for side, there in zip(sides, present, strict=True)]

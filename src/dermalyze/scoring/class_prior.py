@@ -9,11 +9,15 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import source_codes
 from dermalyze.data.splitting import read_part
+from dermalyze.tasks.base import TASKS
 from dermalyze.training.imbalance import effective_shares, source_counts
 
 
 def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
-    """(C,) log of the share of each class in the training part over the share that training weighed it by."""
+    """(C,) log of the share of each class in the training part over the share that training weighed it by; 0 where the task
+    has no such shares, which sum to 1."""
+    if not TASKS[spec.task.kind].has("class_prior"):
+        return np.zeros(len(classes))
     frame = read_part(run, "train")
     labels = np.array([classes.index(name) for name in frame["label"]])
     counts_C = np.bincount(labels, minlength=len(classes))

@@ -28,13 +28,19 @@ def calibration_of(p: Predictions, fitted: Calibrator, part: str, spec: Experime
         spec: `inference` and `evaluate` are used.
     """
     logits = p.logits.astype(np.float64)
-    shares_C = np.bincount(p.labels, minlength=len(p.classes)) / len(p)
-    return {
+    shares_C = p.task.shares(p.labels, len(p.classes))
+    fitted_on = {
         **fitted.as_dict(),
         "part": part,
         "images": len(p),
         "groups": len(set(p.groups)),
         "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
+        **p.task.fit_decision(fitted(logits), p.labels, p.classes, spec.task),
+    }
+    if not p.task.has("conformal_sets", "operating_points"):
+        return fitted_on
+    return {
+        **fitted_on,
         "referral": _referral(fitted(logits), spec.inference.coverage),
         "sets": _sets(fitted(logits), p, spec.inference.set_level),
         "operating_points": operating_points(

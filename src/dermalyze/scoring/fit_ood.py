@@ -55,9 +55,7 @@ def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, O
         spec: `inference.ood` and the seed.
         p: predictions of the calibration part.
     """
-    wanted = tuple(ood.OOD_SCORES) if spec.inference.ood != "none" else ()
-    if p.task.kind == "multilabel":  # the others look at classes
-        wanted = tuple(kind for kind in wanted if kind == "knn")
+    wanted = p.task.ood_scores if spec.inference.ood != "none" else ()
     train = _same_scores(run.predictions_path("train", p.meta["recipe"]), p)
     path = run.foreign_path("synthetic", p.meta["recipe"])
     synthetic = _same_scores(path, p)

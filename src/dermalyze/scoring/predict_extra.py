@@ -19,7 +19,7 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.metadata import encoder_of, lookup
-from dermalyze.data.pixels import Source, label_indices
+from dermalyze.data.pixels import Source
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.imaging.cases import packed
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -76,7 +76,7 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures:
     stored = Predictions(
         ids=[p.image_id for p in pictures],
         groups=[p.kind for p in pictures],
-        labels=np.zeros(logits.shape if artifact.record.task == "multilabel" else len(pictures), dtype=np.int64),
+        labels=TASKS[artifact.record.task].unlabelled(len(pictures), len(artifact.classes)),
         logits=logits,
         embedding=embedding,
         meta=meta,
@@ -109,8 +109,10 @@ def score_corrupted(
         metadata = lookup(encoder_of(artifact), frame)
         rows = (metadata([name] * len(grid)) for name in names)
         logits, embedding = score(artifact, meta["recipe"], batches(), advance, rows)
-    groups, labels = frame["group"].astype(str).tolist(), label_indices(frame, artifact.classes)
-    stored = Predictions(ids, np.repeat(groups, len(grid)).tolist(), np.repeat(labels, len(grid)), logits, embedding, meta)
+    groups = frame["group"].astype(str).tolist()
+    labels = TASKS[artifact.record.task].targets(frame["label"].tolist(), artifact.classes)
+    labels, groups = np.repeat(labels, len(grid), axis=0), np.repeat(groups, len(grid)).tolist()
+    stored = Predictions(ids, groups, labels, logits, embedding, meta)
     write_predictions(path, stored)
     return len(frame)
 

@@ -28,7 +28,8 @@ class Predictions:
     Args:
         ids: image_id of each row, unique.
         groups: what must never be torn apart (patient, lesion), one a row.
-        labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`; of task multilabel (N, C) zeros and ones.
+        labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`; of task multilabel (N, C) 1, 0, or
+            -1 where missing.
         logits: (N, C) float32, finite; their softmax is the probability, of task multilabel their sigmoid.
         embedding: (N, D) float32, finite, or None.
         meta: JSON values; at least `classes` (list of names), `set`, `recipe` and `task`; also `model_sha256`,
@@ -167,9 +168,12 @@ def _check(p: Predictions) -> None:
     n = len(p.ids)
     if p.logits.shape != (n, len(classes)):
         raise ModelError(f"predictions: logits have shape {p.logits.shape}, must be ({n}, {len(classes)}) for {n} images")
-    several = p.task.kind == "multilabel"
-    if len(p.groups) != n or p.labels.shape != ((n, len(classes)) if several else (n,)):
-        raise ModelError(f"predictions: {n} ids, {len(p.groups)} groups and {p.labels.shape} labels; the numbers must be equal")
+    if len(p.groups) != n:
+        raise ModelError(f"predictions: {n} ids and {len(p.groups)} groups; the numbers must be equal")
+    try:
+        p.task.check_targets(p.labels, n, len(classes))
+    except ModelError as error:
+        raise ModelError(f"predictions: {error}") from None
     if p.embedding is not None and (p.embedding.ndim != 2 or len(p.embedding) != n):
         raise ModelError(f"predictions: embedding has shape {p.embedding.shape}, must be ({n}, D)")
     samples = p.samples
@@ -181,9 +185,6 @@ def _check(p: Predictions) -> None:
         if values is not None and not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).reshape(n, -1).any(axis=1).sum())
             raise ModelError(f"predictions: {bad} of {n} rows have NaN or infinite {name}; the model or its export is faulty")
-    most = 1 if several else len(classes) - 1
-    if n and not (p.labels.min() >= 0 and p.labels.max() <= most):
-        raise ModelError(f"predictions: labels reach from {p.labels.min()} to {p.labels.max()}, must be 0..{most}")
     if len(set(p.ids)) != n:
         raise ModelError(f"predictions: {n - len(set(p.ids))} image ids are given more than once; each may stand once")
 

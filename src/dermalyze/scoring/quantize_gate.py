@@ -137,10 +137,9 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         run.require_writable()
         artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
         known = artifact.record.calibration
-        if artifact.record.task != "multiclass" or artifact.record.second is not None:
-            raise UsageError(
-                f"{run.root.name}: eight bits are judged for one class and one picture a case only; use the export"
-            )
+        artifact.answering.task.require("quantization", what="export --int8")
+        if artifact.record.second is not None:
+            raise UsageError(f"{run.root.name}: eight bits are judged for one picture a case only; use the export")
         if known is None:
             raise UsageError(f"{run.root.name}: the export is not calibrated; run first: dermalyze calibrate {run.root}")
         part = str(known["part"])
@@ -172,8 +171,8 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         weights = run.artifact_dir / WEIGHTS_NAME
         values = _record(read_json(run.artifact_record_path), data, method, gate, calibration)
         edges = {edge: artifact.preprocessing[edge] for edge in ("height", "width")}
-        classes = len(artifact.classes)
-        values["reference"] = reference.answers(quantised.run, artifact.recipe, calibration, classes=classes, **edges)
+        answering = artifact.answering.with_calibrator(fitted)
+        values["reference"] = reference.answers(quantised.run, answering, **edges)
         text = json_bytes(values)
         files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
         publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, run.int8_dir, check=Artifact.open)

@@ -19,7 +19,6 @@ from dermalyze.audit.metadata_baseline import MetadataModel, column_table, metad
 from dermalyze.audit.out_of_fold import FOLDS
 from dermalyze.audit.quality_cache import write_looks
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
@@ -33,6 +32,7 @@ from dermalyze.data.thumbnails import Gallery
 from dermalyze.errors import DataError, ModelError
 from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.report.audit import audit_page
+from dermalyze.tasks.base import TASKS
 
 FATAL = ("label_conflict", "empty", "split_duplicates")
 """Findings that end the command with a refusal, after everything has been written."""
@@ -104,7 +104,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         ResourceError: a worker was killed, or the run cannot be written.
     """
     if labels:
-        require_multiclass(spec.task, "audit --labels")
+        TASKS[spec.task.kind].require("label_errors", what="audit --labels")
     manifest, task = read_manifest(run), read_task(run)
     frame = usable(manifest)
     if not labels and _had_labels(run):
@@ -121,7 +121,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     looks: dict[str, Any] = {}
     metadata, judged = None, None
     shown = list(galleries(frame, duplicates))
-    if len(frame) and task.kind == "multiclass":
+    if len(frame) and task.has("one_class"):
         frame = frame.assign(group=groups(frame))
         columns, metadata = column_table(frame), metadata_model(frame)
         judged = judge_labels(frame, spec) if labels else None

@@ -10,10 +10,8 @@ import numpy as np
 from dermalyze.artifact.artifact import OOD_NAME, ArtifactRecord, parse_record
 from dermalyze.artifact.edit import rewrite
 from dermalyze.artifact.self_test import with_probabilities
-from dermalyze.calibration.calibrators import Trial, asked_for, cross_validate, fit, simplest
-from dermalyze.calibration.multilabel import LABEL_CALIBRATORS, best_thresholds, cross_validate_labels, fit_labels
+from dermalyze.calibration.calibrators import Trial
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_part
@@ -22,7 +20,7 @@ from dermalyze.scoring.class_prior import prior_shift
 from dermalyze.scoring.fit_calibration import calibration_of
 from dermalyze.scoring.fit_ood import choose, fit_ood
 from dermalyze.scoring.predictions import Predictions, read_predictions
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.answering import Answering
 
 
 @dataclass(frozen=True)
@@ -124,13 +122,11 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     p = read_predictions(path)
     _check(run, p, part, record.scores_sha256)
     asked = spec.inference.calibration
-    if isinstance(spec.task, MultilabelTask):
-        trials, fitted = _of_labels(p, part, asked, spec.task)
-    else:
-        shift_C = prior_shift(run, spec, p.classes)
-        trials = cross_validate(p.logits.astype(np.float64), p.labels, p.groups, shift_C)
-        calibrator = fit(asked_for(asked, trials), p.logits.astype(np.float64), p.labels, shift_C)
-        fitted = calibration_of(p, calibrator, part, spec)
+    logits, task = p.logits.astype(np.float64), p.task
+    shift_C = prior_shift(run, spec, p.classes)
+    trials = task.cross_validate(logits, p.labels, p.groups, shift_C)
+    calibrator = task.fit_calibrator(task.choose_calibrator(asked, trials), logits, p.labels, shift_C)
+    fitted = calibration_of(p, calibrator, part, spec)
     kind, groups, calibration = fitted["kind"], fitted["groups"], dict(fitted)
     served = recipe == spec.inference.recipe  # only of it is there what such scores are fitted on
     fits, missing, synthetic_sha256 = fit_ood(run, spec, p) if served else ({}, {}, None)
@@ -165,30 +161,13 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     )  # fmt: skip
 
 
-def _of_labels(p: Predictions, part: str, asked: str, task: MultilabelTask) -> tuple[tuple[Trial, ...], dict[str, Any]]:
-    """The trials, and what is kept: a calibrator and a threshold a label; no sets and no referral, which need a right class."""
-    logits = p.logits.astype(np.float64)
-    trials = cross_validate_labels(logits, p.labels, p.groups)
-    kind = simplest(trials, LABEL_CALIBRATORS) if asked == "auto" else asked
-    fitted = fit_labels(kind, logits, p.labels)
-    return trials, {
-        **fitted.as_dict(),
-        "part": part,
-        "images": len(p),
-        "groups": len(set(p.groups)),
-        "shares": dict(zip(p.classes, p.labels.mean(axis=0).tolist(), strict=True)),
-        "thresholds": best_thresholds(fitted(logits), p.labels, p.classes, task.threshold),
-        "threshold_rule": task.threshold,
-    }
-
-
 def _into_artifact(run: Run, record: ArtifactRecord, calibration: dict[str, Any], arrays: bytes) -> None:
     """Put the calibration, and the arrays of its out-of-distribution score, into the exported artifact, all at once."""
     files = {OOD_NAME: sha256_bytes(arrays)} if arrays else {}
     values = {**read_json(run.artifact_record_path), "calibration": calibration, "calibration_files": files}
     if values.get("reference") is not None:
-        task = TASKS[record.task]
-        values["reference"] = with_probabilities(values["reference"], calibration, len(record.classes), task)
+        answering = Answering.read(record.task, [entry.name for entry in record.classes], record.recipe, calibration)
+        values["reference"] = with_probabilities(values["reference"], answering)
     rewrite(run.artifact_dir, values, {OOD_NAME: arrays} if files != record.calibration_files and arrays else {})
 
 

@@ -16,7 +16,7 @@ from dermalyze.calibration.recipes import passes, pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
-from dermalyze.config.task import MultilabelTask, require_multiclass
+from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
@@ -122,7 +122,7 @@ def evaluate(
     if isinstance(spec.task, MultilabelTask):
         given = (on, label_map, predictions, scores, report_yaml, submission, recalibrate)
         if partial or any(option is not None for option in given):
-            require_multiclass(spec.task, "evaluate with any option but --accept-leak")
+            TASKS[spec.task.kind].require("one_class", what="evaluate with any option but --accept-leak")
         return _evaluate_labels(run, spec, accept_leak)
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')

@@ -38,7 +38,6 @@ from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
 from dermalyze.report.served_grade import grade_line, keep_grade
 from dermalyze.scoring.predictions import Predictions, read_predictions
-from dermalyze.tasks.base import hot
 
 MOST_OWN = 60
 """Pictures that are named or lie in a folder; more make a page that no browser likes."""
@@ -148,6 +147,7 @@ def explain(
             judges.append(Judge(network, artifact, verdict, known, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
         task, probs = networks[0].task, judges[0].calibrator(p.logits.astype(np.float64))
+        there_NC, called_NC = task.membership(p.labels, len(p.classes)), judges[0].call(probs)
         sections = (
             [
                 {
@@ -158,7 +158,15 @@ def explain(
             ]
             if asked is not None
             else choose_sections(
-                task, hot(p.labels, len(p.classes)), probs, judges[0].call(probs), p.ids, p.groups, p.classes, keep, cases
+                task,
+                task.membership(p.labels, len(p.classes)),
+                probs,
+                judges[0].call(probs),
+                p.ids,
+                p.groups,
+                p.classes,
+                keep,
+                cases,
             )
         )
         ids = [image_id for section in sections for image_id in section["image_ids"]]

@@ -46,6 +46,7 @@ from dermalyze.models.parity import TOLERANCE, measure_parity
 from dermalyze.models.program import write_program
 from dermalyze.report.served_grade import with_grade
 from dermalyze.scoring.quantize_gate import export_int8
+from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.base import TASKS
 from dermalyze.training.checkpoint import load_best
 
@@ -173,8 +174,9 @@ def reference_answers(graph: Graph, blank_M: NDArray[np.float32] | None, record:
         return graph.run(pixels, None if blank_M is None else np.tile(blank_M, (len(images_BHW3), 1)))
 
     size = {edge: record["preprocessing"][edge] for edge in ("height", "width")}
-    task = TASKS[record["task"]]
-    return answers(forward, record["recipe"], record["calibration"], classes=graph.classes, task=task, **size)
+    classes = [entry["name"] for entry in record["classes"]]
+    answering = Answering.read(record["task"], classes, record["recipe"], record["calibration"])
+    return answers(forward, answering, **size)
 
 
 def make_record(

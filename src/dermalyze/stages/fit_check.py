@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.run import Run
 from dermalyze.errors import ModelError
 from dermalyze.report.training import JUDGED_BY, Fit, judge_fit, kept_epoch, read_history
+from dermalyze.tasks.base import TASKS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
         UsageError: nothing has been trained, or no split.
         ModelError: metrics.jsonl or best.json is damaged.
     """
-    require_multiclass(spec.task, "fit-check")
+    TASKS[spec.task.kind].require("fit_check", what="fit-check")
     history = read_history(run)
     if absent := [key for key in JUDGED_BY if key not in history]:
         raise ModelError(f"{run.metrics_path.name}: lacks {', '.join(absent)}; train in a new run folder")

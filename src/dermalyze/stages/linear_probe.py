@@ -13,7 +13,6 @@ import numpy as np
 
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
@@ -38,6 +37,7 @@ from dermalyze.scoring.features.linear_probe import (
 )
 from dermalyze.scoring.features.store import OWN, Features, read_features
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
+from dermalyze.tasks.base import TASKS
 
 METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_auroc": macro_auroc, "recall": recall}
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_auroc")
@@ -104,7 +104,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
         LeakError: the split leaks and no reason was given.
         ModelError: a file is damaged.
     """
-    require_multiclass(spec.task, "linear-probe")
+    TASKS[spec.task.kind].require("linear_probe", what="linear-probe")
     run.require_writable()
     found = read_features(run, spec.inference.recipe, features)
     crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)

@@ -12,7 +12,6 @@ import numpy as np
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_bytes, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
@@ -25,6 +24,7 @@ from dermalyze.report.similar import jpeg
 from dermalyze.scoring.features.pca import kept_neighbours
 from dermalyze.scoring.features.projection import PROJECTION_NAMES, PROJECTIONS
 from dermalyze.scoring.features.store import OWN, Features, read_features
+from dermalyze.tasks.base import TASKS
 
 MOST_POINTS = 5000
 MOST_PICTURES = 600
@@ -91,7 +91,7 @@ def plot_embeddings(
     ):
         if word not in allowed:
             raise UsageError(f"--{option} {word}: must be one of {', '.join(allowed)}{nearest(word, allowed)}")
-    require_multiclass(spec.task, "plot-embeddings")
+    TASKS[spec.task.kind].require("neighbors", what="plot-embeddings")
     run.require_writable()
     part = part or ("all" if by == "part" else "test")
     found = read_features(run, spec.inference.recipe, features)

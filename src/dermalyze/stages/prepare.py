@@ -26,7 +26,8 @@ from dermalyze.data.second import as_cases, inspect_second, lines_of, require_se
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
-from dermalyze.tasks.base import NO_LABEL, TASKS, Task
+from dermalyze.tasks.base import TASKS, Task
+from dermalyze.tasks.multilabel import NO_LABEL
 
 VERSION = 1  # of what is written; another one decodes again
 _ASKED = ("patient_id", "lesion_id", "mask_path", "age", "sex", "site", "source", "split")
@@ -112,7 +113,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         frame = _frame(listing, labels, images, second)
         known = usable(frame)["label"].tolist()
         require_classes(classes, label_counts(known, classes, task))
-        if task.kind == "multilabel":
+        if not task.has("one_class"):
             require_both(known, classes)
         require_columns(usable(frame), spec.model)
         require_second(usable(frame), spec.model)

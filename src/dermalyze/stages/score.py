@@ -24,7 +24,6 @@ from dermalyze.calibration.recipes import RECIPES
 from dermalyze.calibration.recipes import passes as run_passes
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.metadata import encoder_of, lookup
@@ -122,7 +121,7 @@ def score(
     if model is not None and (recipes or ood or corruptions):
         raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
     if recipes or ood or corruptions or model is not None:
-        require_multiclass(spec.task, "score --recipes, --ood, --corruptions and --model")
+        TASKS[spec.task.kind].require("third_party_model", what="score --recipes, --ood, --corruptions and --model")
     check_foreign(ood)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]

@@ -10,7 +10,6 @@ from typing import Any
 from dermalyze.artifact.artifact import open_export
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_bytes, write_bytes, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
@@ -24,6 +23,7 @@ from dermalyze.imaging.preprocess import to_size
 from dermalyze.report.similar import sheet_page, sheet_png
 from dermalyze.scoring.features.retrieval import Neighbour, nearest_cases
 from dermalyze.scoring.predictions import read_predictions
+from dermalyze.tasks.base import TASKS
 
 MAX_FILE_BYTES = 64 * 2**20
 PICTURE_PX = 240
@@ -84,7 +84,7 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         DataError: the file is no image that is read, or manifest or split changed.
         ModelError: the artifact is refused, or the predictions are not of it.
     """
-    require_multiclass(spec.task, "similar")
+    TASKS[spec.task.kind].require("neighbors", what="similar")
     if k < 1:
         raise UsageError(f"--k is {k}, must be 1 or more")
     if out is not None and out.suffix.lower() not in (".png", ".html"):

@@ -7,150 +7,118 @@ One small object that is passed along; `TASKS` holds those there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.calibration.recipes import Samples, pool
-from dermalyze.errors import ModelError
-from dermalyze.metrics.activation import sigmoid, softmax
-from dermalyze.metrics.classification import measure
-from dermalyze.metrics.multilabel import measure_labels
+from dermalyze.calibration.calibrators import Calibrator, Trial
+from dermalyze.calibration.recipes import Samples
+from dermalyze.config.task import TaskSpec
+from dermalyze.metrics.bootstrap import Weighable
 from dermalyze.metrics.ranking import Floats, Ints
-from dermalyze.metrics.uncertainty import entropy
-from dermalyze.tasks.early_stopping import LABEL_MONITORS, MONITORS
-
-NO_LABEL, SEPARATOR = "(none)", "|"
-"""In the manifest: an image without any label, and what stands between the labels of one that has several."""
+from dermalyze.tasks.multiclass import Multiclass
+from dermalyze.tasks.multilabel import Multilabel
 
 
-def joined(labels: Sequence[str]) -> str:
-    """Labels of one image as the manifest holds them.
-
-    >>> joined(["edema", "effusion"]), joined([])
-    ('edema|effusion', '(none)')
-    """
-    return SEPARATOR.join(labels) or NO_LABEL
-
-
-def parted(text: str) -> list[str]:
-    """The labels in what `joined` gave.
-
-    >>> parted("edema|effusion"), parted("(none)")
-    (['edema', 'effusion'], [])
-    """
-    return [] if text == NO_LABEL else text.split(SEPARATOR)
-
-
-def class_indices(texts: Sequence[str], classes: Sequence[str]) -> Ints:
-    """(N,) class index of each label.
-
-    Raises:
-        ModelError: a label that is none of the classes.
-    """
-    index = _index(texts, classes)
-    return np.array([index[text] for text in texts], dtype=np.int64)
-
-
-def multi_hot(texts: Sequence[str], classes: Sequence[str]) -> Ints:
-    """(N, C) 1 where an image has the label, else 0.
-
-    Raises:
-        ModelError: a label that is none of the classes.
-
-    >>> multi_hot(["a|b", "(none)"], ["a", "b"]).tolist()
-    [[1, 1], [0, 0]]
-    """
-    sets = [parted(text) for text in texts]
-    index = _index([label for labels in sets for label in labels], classes)
-    found_NC = np.zeros((len(texts), len(classes)), dtype=np.int64)
-    for row, labels in enumerate(sets):
-        found_NC[row, [index[label] for label in labels]] = 1
-    return found_NC
-
-
-def _index(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
-    index = {name: i for i, name in enumerate(classes)}
-    if unknown := sorted(set(labels) - set(index)):
-        raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
-    return index
-
-
-def hot(targets: Ints, classes: int) -> NDArray[np.bool_]:
-    """(N, C) whether an image is of a class, or has a label, from what `Task.targets` gave."""
-    return targets.astype(bool) if targets.ndim == 2 else targets[:, None] == np.arange(classes)
-
-
-def names_of(there_C: NDArray[np.bool_], classes: Sequence[str]) -> str:
-    """The class of one image, or its labels, as the manifest holds them.
-
-    >>> names_of(np.array([True, False, True]), ["bar", "disc", "frame"])
-    'bar|frame'
-    """
-    return joined([name for name, there in zip(classes, there_C, strict=True) if there])
-
-
-def pool_labels(samples_NSC: Samples) -> Samples:
-    """One answer from several passes: the logits of the mean of their probabilities, label by label.
-
-    >>> sigmoid(pool_labels(np.array([[[0.0], [100.0]]], np.float32))).round(3).tolist()
-    [[0.75]]
-    """
-    if samples_NSC.shape[1] == 1:
-        return np.asarray(samples_NSC[:, 0], dtype=np.float32)
-    z = samples_NSC.astype(np.float64)
-    there = np.logaddexp.reduce(-np.logaddexp(0.0, -z), axis=1)
-    absent = np.logaddexp.reduce(-np.logaddexp(0.0, z), axis=1)
-    return np.asarray(there - absent, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Task:
+class Task(Protocol):
     """A row of `TASKS`.
 
     Attributes:
         kind: as in the configuration.
-        targets: label texts of the manifest and the classes to (N,) indices or (N, C) zeros and ones.
-        probabilities: logits (..., C) to probabilities.
-        pool: logits (N, S, C) of several passes to (N, C).
-        measure: targets and probabilities (N, C) to the metrics of a validation part, None where one is undefined.
+        capabilities: what `require` grants.
+        nouns: what it tells apart, in words: classes or labels.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
-        called: probabilities (N, C) and thresholds (C,) of labels (None: 0.5) to (N, C) whether an image is called so.
-        doubt: probabilities (N, C) to their entropy (N,).
+        ood_scores: keys of `OOD_SCORES` that fit it.
+        basic: names of metrics that take the basic interval, since noise biases them upwards.
+        headline: names of overall metrics that come first.
     """
 
     kind: str
-    targets: Callable[[Sequence[str], Sequence[str]], Ints]
-    probabilities: Callable[[NDArray[np.floating[Any]]], Floats]
-    pool: Callable[[Samples], Samples]
-    measure: Callable[[Ints, Floats], dict[str, float | None]]
-    monitors: Mapping[str, int]
-    called: Callable[[Floats, Floats | None], NDArray[np.bool_]]
-    doubt: Callable[[Floats], Floats]
+    capabilities: frozenset[str]
+    nouns: str
+    monitors: dict[str, int]
+    ood_scores: tuple[str, ...]
+    basic: frozenset[str]
+    headline: tuple[str, ...]
+
+    def has(self, *capabilities: str) -> bool:
+        """Whether it has all of them."""
+
+    def require(self, *capabilities: str, what: str) -> None:
+        """Refuse `what` in one line where a capability is missing; UsageError."""
+
+    # -- targets
+
+    def names(self, texts: Sequence[str]) -> list[str]:
+        """The classes that label texts of the manifest name, sorted."""
+
+    def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
+        """Label texts of the manifest to targets; ModelError for a label that is none of the classes."""
+
+    def unlabelled(self, images: int, classes: int) -> Ints:
+        """Targets of images of which none is known, where a file needs some."""
+
+    def check_targets(self, targets: Ints, images: int, classes: int) -> None:
+        """ModelError where they are no targets of that many images and classes."""
+
+    def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        """(N, C) whether an image has a class; what is counted and stratified by."""
+
+    def shares(self, targets: Ints, classes: int) -> Floats:
+        """(C,) share of the images that have each class, of those whose target is there."""
+
+    # -- answers
+
+    def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
+        """Logits (N, C) to uncalibrated probabilities, float64."""
+
+    def pool(self, samples_NSC: Samples) -> Samples:
+        """Logits of several passes to those of their one answer (N, C)."""
+
+    def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
+        """(N, C) what is called."""
+
+    def doubt(self, probs_NC: Floats) -> Floats:
+        """(N,) entropy of the probabilities, in nats; summed over labels."""
+
+    # -- calibration
+
+    def calibrator(self, calibration: Mapping[str, Any] | None, classes: int) -> Calibrator:
+        """What a record says, checked (ModelError); None: plain probabilities."""
+
+    def cross_validate(self, logits_NC: Floats, targets: Ints, groups_N: Sequence[str], shift_C: Floats) -> tuple[Trial, ...]:
+        """Each calibrator on images that its fit has not seen; see `dermalyze.calibration.calibrators.cross_validate`."""
+
+    def choose_calibrator(self, asked: str, trials: Sequence[Trial]) -> str:
+        """The one that `inference.calibration` names, or that the trials choose."""
+
+    def fit_calibrator(self, kind: str, logits_NC: Floats, targets: Ints, shift_C: Floats) -> Calibrator:
+        """Fit one."""
+
+    def fit_decision(self, probs_NC: Floats, targets: Ints, classes: Sequence[str], spec: TaskSpec) -> dict[str, Any]:
+        """What a calibration's record holds so that answers can be called; DataError where it cannot be found."""
+
+    def thresholds(self, calibration: Mapping[str, Any] | None, classes: Sequence[str]) -> Floats | None:
+        """(C,) from which probability on each is called, checked (ModelError); None where the most probable class is."""
+
+    # -- metrics
+
+    def measure(self, targets: Ints, probs_NC: Floats) -> dict[str, float | None]:
+        """The metrics of a validation part, None where one is undefined."""
+
+    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> Weighable[Any]:
+        """What the metrics below are measured and resampled on; ModelError where the probabilities are none."""
+
+    def overall_metrics(self, ece_bins: int) -> dict[str, Any]:
+        """Name to a function of what `scores(...).under` gives, (R,)."""
+
+    def class_metrics(self, ece_bins: int) -> dict[str, Any]:
+        """The same of each class, (R, C)."""
+
+    def methods(self, ece_bins: int) -> str:
+        """How these are made, in sentences."""
 
 
-TASKS: dict[str, Task] = {
-    "multiclass": Task(
-        "multiclass",
-        class_indices,
-        softmax,
-        pool,
-        measure,
-        MONITORS,
-        lambda probs_NC, _: hot(probs_NC.argmax(axis=1), probs_NC.shape[1]),
-        entropy,
-    ),
-    "multilabel": Task(
-        "multilabel",
-        multi_hot,
-        sigmoid,
-        pool_labels,
-        measure_labels,
-        LABEL_MONITORS,
-        lambda probs_NC, thresholds_C: np.asarray(probs_NC >= (0.5 if thresholds_C is None else thresholds_C)),
-        lambda probs_NC: np.asarray(entropy(np.stack([probs_NC, 1 - probs_NC], axis=-1)).sum(axis=-1)),
-    ),
-}
+TASKS: dict[str, Task] = {"multiclass": Multiclass(), "multilabel": Multilabel()}

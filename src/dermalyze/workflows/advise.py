@@ -9,11 +9,11 @@ from typing import Any, get_args
 import yaml
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
 from dermalyze.errors import UsageError, nearest
 from dermalyze.models.cards import Card, cards
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.guidelines import Device, Like, Need, Setting, Situation, guidelines
 
 LEADERS = 3
@@ -148,7 +148,7 @@ def advise(
             raise UsageError(f"{option} {word}: must be {', '.join(allowed)}{nearest(word, allowed)}")
     counts: dict[str, int] = {}
     if run is not None and spec is not None:
-        require_multiclass(spec.task, "advise RUN")
+        TASKS[spec.task.kind].require("advice", what="advise RUN")
         parts = run.certificate()["counts"]
         counts, images = dict(parts["train"]["classes"]), sum(part["images"] for part in parts.values())
         like = like or ("dermamnist" if spec.data.source.kind in SKIN else None)

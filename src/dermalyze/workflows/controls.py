@@ -13,7 +13,6 @@ import pandas as pd
 from dermalyze.artifact.artifact import open_export
 from dermalyze.audit.metadata_baseline import metadata_model
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -29,6 +28,7 @@ from dermalyze.report.controls import line
 from dermalyze.report.evaluation import versions
 from dermalyze.rng import permutation
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.control_pictures import Pictures, with_parts
 from dermalyze.workflows.shortcuts import TOLERANCE, Judging, exchange_borders, planted_mark, telling
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
@@ -99,7 +99,7 @@ def controls(
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    require_multiclass(spec.task, "controls")
+    TASKS[spec.task.kind].require("controls", what="controls")
     for name in only:
         if name not in FITS:
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")

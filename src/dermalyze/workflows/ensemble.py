@@ -19,23 +19,21 @@ from typing import Any
 import numpy as np
 
 from dermalyze.artifact.artifact import GRAPH_NAME, NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
-from dermalyze.calibration.recipes import pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import publish, sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_division
 from dermalyze.errors import DataError, InterruptedRunError, ModelError, UsageError
-from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.classification import measure
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import EvaluateResult, evaluate
 from dermalyze.stages.export import LICENCE_NOTE
 from dermalyze.stages.init import environment, freeze
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.joined_graph import join_graphs, join_weights, joined_cam, joined_parity, joined_reference
 from dermalyze.workflows.pipeline import STEPS, duration, run_experiment
 
@@ -101,7 +99,7 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         if named:
             raise UsageError("ensemble: --config trains its own members; name the folder to make alone")
         asked = load_experiment(config, sets)
-        require_multiclass(asked.task, "ensemble")
+        TASKS[asked.task.kind].require("ensemble", what="ensemble")
         runs = train_members(asked, last, members)
     else:
         if sets:
@@ -112,13 +110,13 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
             raise UsageError("ensemble: a folder is named twice; each member is another run, and OUT another folder")
         runs = [Run.open(path) for path in named]
         for run in runs:
-            require_multiclass(run.config().task, "ensemble")
+            TASKS[run.config().task.kind].require("ensemble", what="ensemble")
     out, spec = assemble(runs, last)
     calibrate(out, spec)
     evaluation = evaluate(out, spec)
     p = read_predictions(out.predictions_path("test", spec.inference.recipe))
     assert p.samples is not None
-    alone = [_figures(p.labels, softmax(p.samples[:, m])) for m in range(len(runs))]
+    alone = [_figures(p.labels, p.task.probabilities(p.samples[:, m])) for m in range(len(runs))]
     return EnsembleResult(
         out.root,
         [{"run": run.root.name, "seed": run.config().seed, **row} for run, row in zip(runs, alone, strict=True)],
@@ -295,7 +293,7 @@ def together(stored: Sequence[Predictions], artifact: Artifact) -> Predictions:
         "accepted_leak": artifact.record.accepted_leak,
         "members": len(stored),
     }
-    return Predictions(first.ids, first.groups, first.labels, pool(samples_NMC), first.embedding, meta, samples_NMC)
+    return Predictions(first.ids, first.groups, first.labels, first.task.pool(samples_NMC), first.embedding, meta, samples_NMC)
 
 
 def make_record(

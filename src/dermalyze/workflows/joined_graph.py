@@ -13,9 +13,8 @@ import numpy as np
 from dermalyze.artifact.artifact import GRAPH_NAME, MAX_GRAPH_BYTES, Artifact, Graph
 from dermalyze.artifact.graph import CAM
 from dermalyze.artifact.onnx_prune import output_names
-from dermalyze.calibration.recipes import apply_recipe, pool
+from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.errors import ModelError
-from dermalyze.metrics.activation import softmax
 from dermalyze.models.parity import PARITY_BATCHES, TOLERANCE, parity_images
 from dermalyze.stages.export import reference_answers
 
@@ -134,14 +133,14 @@ def joined_parity(graph: bytes, artifacts: Sequence[Artifact], recipe: str) -> d
     height, width = artifacts[0].preprocessing["height"], artifacts[0].preprocessing["width"]
     joined = opened(graph, artifacts[0])
     noise = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), len(blank))).astype(np.float32)
-    worst = 0.0
+    worst, task = 0.0, artifacts[0].answering.task
     for images in parity_images(max(PARITY_BATCHES), height, width, second=joined.second):
         for batch in PARITY_BATCHES:
             known = noise[:batch] if blank else None
             alone = [apply_recipe(recipe, one.knowing(known), images[:batch])[0] for one in artifacts]
             ours = apply_recipe(recipe, lambda views, known=known: joined.run(views, known), images[:batch])[0]  # type: ignore[misc]
-            theirs = pool(np.stack(alone, axis=1))
-            worst = max(worst, float(np.abs(softmax(ours) - softmax(theirs)).max()))
+            theirs = task.pool(np.stack(alone, axis=1))
+            worst = max(worst, float(np.abs(task.probabilities(ours) - task.probabilities(theirs)).max()))
     if not worst <= TOLERANCE:
         raise ModelError(
             f"{GRAPH_NAME}: the joined graph differs from the mean of its members by {worst:.2g} (allowed {TOLERANCE:g})"

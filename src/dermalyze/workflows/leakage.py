@@ -12,7 +12,6 @@ import pandas as pd
 
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import write_bytes, write_json
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -28,6 +27,7 @@ from dermalyze.report.figures import interval_text
 from dermalyze.report.leak_bill import leak_bill_figure
 from dermalyze.rng import permutation
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.pipeline import STEPS
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 
@@ -97,7 +97,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    require_multiclass(spec.task, "leakage")
+    TASKS[spec.task.kind].require("leakage", what="leakage")
     run.require_writable()
     small = settings_of_fits(spec, epochs, sets, "leakage")
     classes = read_classes(run)

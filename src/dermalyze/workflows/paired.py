@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -34,6 +33,7 @@ from dermalyze.report.run_comparison import pairs_page, told
 from dermalyze.scoring.external_set import made_with, shares_lesions
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.evaluate import check_test
+from dermalyze.tasks.base import TASKS
 
 Unit = Literal["image", "lesion"]
 SAME_TWICE = {"macro_recall", "weighted_recall"}
@@ -121,7 +121,7 @@ def read_side(run: Run, name: str) -> Side:
         UsageError, DataError, LeakError, ModelError: as `evaluate` refuses them.
     """
     spec = run.config()
-    require_multiclass(spec.task, "runs compare")
+    TASKS[spec.task.kind].require("paired_tests", what="runs compare")
     path = run.require(run.predictions_path("test", spec.inference.recipe), "score")
     p = read_predictions(path)
     leak = check_test(run, p, spec.inference.recipe, None)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.imaging.inpaint import box, mark, ring, with_border_of
-from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, Tally
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats
@@ -106,7 +105,7 @@ def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images,
     sides = []
     for donor_N in (same, other):
         pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))[rows]
-        probs = softmax(scores(artifact, recipe, pasted))
+        probs = artifact.answering.task.probabilities(scores(artifact, recipe, pasted))
         sides.append(Scored(Scores(test.labels[rows], probs), [test.groups[row] for row in rows]))
     found = differences_of(sides[0], sides[1], judging, ("same", "other"))
     told = [name for name, values in found["per_class"].items() if is_lost(values["difference"])]
@@ -144,7 +143,7 @@ def planted_mark(
 
     truth = marked(test.labels == c)
     sides = {
-        name: Scored(Scores(test.labels, softmax(scores(artifact, recipe, images))), test.groups)
+        name: Scored(Scores(test.labels, artifact.answering.task.probabilities(scores(artifact, recipe, images))), test.groups)
         for name, images in (("truth", truth), ("absent", test.images), ("lying", marked(test.labels != c)))
     }
     lost = {}

@@ -10,7 +10,6 @@ from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.study import ComparisonSpec, Study, load_study
-from dermalyze.config.task import require_multiclass
 from dermalyze.core.atomic import sha256_file, write_bytes, write_json, write_text
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
@@ -21,6 +20,7 @@ from dermalyze.metrics.paired_tests import holm, paired
 from dermalyze.report.evaluation import versions
 from dermalyze.report.study import study_figures, study_page, study_text
 from dermalyze.stages.init import freeze
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.cost import Cost, measure_cost
 from dermalyze.workflows.ensemble import copy_data
 from dermalyze.workflows.paired import Side, on_the_same, read_side
@@ -101,7 +101,7 @@ def compare(
     sets = [*sets, *([f"train.epochs={epochs}"] if epochs is not None else [])]
     plan = load_study(Path(study), sets)
     for variant in plan.variants.values():
-        require_multiclass(variant.task, "compare")
+        TASKS[variant.task.kind].require("comparison", what="compare")
     folder = Path(root if root is not None else Path("outputs") / Path(study).stem)
     data = prepared(plan, folder / "data")
     trials, failures = begun(plan, folder / "runs", data)

@@ -12,7 +12,8 @@ from dermalyze.data.multilabel_targets import counts_by
 from dermalyze.data.splitting import assign, divide
 from dermalyze.errors import DataError
 from dermalyze.stages.split import certify
-from dermalyze.tasks.base import TASKS, joined
+from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.multilabel import joined
 
 LABELS, SHARES = list("abcdef"), (0.4, 0.2, 0.1, 0.08, 0.05, 0.03)
 TASK = TASKS["multilabel"]

@@ -120,8 +120,11 @@ TWO = {"labels": ["x", "y"]}
 @pytest.mark.parametrize(
     ("text", "config", "said"),
     [
-        ("image_id,x,y\na,1,0\nb,,1\nc,0,0\n", {"source": TWO}, r"t.csv line 3: label column 'x' is empty, must be 0 or 1"),
-        ("image_id,x,y\na,1,0\nb,-1,1\nc,0,0\n", {"source": TWO}, r"t.csv line 3: label column 'x' is '-1'"),
+        (
+            "image_id,x,y\na,1,0\nb,2,1\nc,0,0\n",
+            {"source": TWO},
+            r"t.csv line 3: label column 'x' is '2', must be 1, 0, or empty",
+        ),
         ("image_id,x,y\na,1,0\nb,0.5,1\nc,0,0\n", {"source": TWO}, r"line 3: .*'0.5'"),
         ("image_id,x,y\na,1,0\nb,yes,1\nc,0,0\n", {"source": TWO}, r"line 3: .*'yes'"),
         ("image_id,x,Y\na,1,0\nb,0,1\nc,0,0\n", {"source": TWO}, r"label columns \['y'\] are missing"),

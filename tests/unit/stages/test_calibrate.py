@@ -69,7 +69,7 @@ def test_the_report_measures_what_the_predictor_answers(exported):
     calibrate(run, spec)
     metrics = evaluate(run, spec).metrics
     p = read_predictions(run.predictions_path("test", "plain"))
-    served = Predictor(run.root, threads=1).calibrator
+    served = Predictor(run.root, threads=1).answering.calibrator
     assert served.kind == metrics["calibration"]["calibrator"] == "temperature"
     own = served(p.logits.astype(float))[np.arange(len(p)), p.labels]
     assert metrics["metrics"]["log_loss"]["value"] == pytest.approx(-np.log(own).mean())
@@ -88,7 +88,7 @@ def test_answers_say_whether_they_are_calibrated(exported):
     answer = predictor.predict(pixels)
     logits, _ = predictor.artifact.run(pixels[None])
     assert answer["calibrated"] is True
-    assert list(answer["probabilities"].values()) == pytest.approx(predictor.calibrator(logits)[0].tolist())
+    assert list(answer["probabilities"].values()) == pytest.approx(predictor.answering.calibrator(logits)[0].tolist())
 
 
 def test_the_same_again_writes_the_same_bytes(exported):
@@ -103,7 +103,7 @@ def test_the_same_again_writes_the_same_bytes(exported):
 def test_a_name_takes_that_one(exported, kind):
     run, spec = exported(config={"inference": {"calibration": kind}})
     assert calibrate(run, spec).kind == kind
-    assert Predictor(run.root, threads=1).calibrator.kind == kind
+    assert Predictor(run.root, threads=1).answering.calibrator.kind == kind
     assert evaluate(run, spec).metrics["calibration"]["calibrator"] == kind
 
 
@@ -222,7 +222,7 @@ class TestReferral:
         result = calibrate(run, spec)
         p = read_predictions(run.predictions_path("cal", "plain"))
         predictor = Predictor(run.root, threads=1)
-        confidence = predictor.calibrator(p.logits.astype(float)).max(axis=1)
+        confidence = predictor.answering.calibrator(p.logits.astype(float)).max(axis=1)
         assert result.referral == {
             "confidence": "max_probability",
             "coverage": 0.7,
@@ -281,7 +281,7 @@ class TestReferral:
         run, spec = exported(skill=1.0)
         calibrate(run, spec)
         m = evaluate(run, spec).metrics
-        served = Predictor(run.root, threads=1).calibrator
+        served = Predictor(run.root, threads=1).answering.calibrator
         known = served(read_predictions(run.predictions_path("cal", "plain")).logits.astype(float)).max(axis=1)
         p = read_predictions(run.predictions_path("test", "plain"))
         probs = served(p.logits.astype(float))
@@ -338,7 +338,7 @@ class TestSets:
         c = evaluate(run, spec).metrics["conformal"]
         assert len(c["rules"]) == 8
         p, q = (read_predictions(run.predictions_path(part, "plain")) for part in ("test", "cal"))
-        served = Predictor(run.root, threads=1).calibrator
+        served = Predictor(run.root, threads=1).answering.calibrator
         known, probs = served(q.logits.astype(float)), served(p.logits.astype(float))
         one = one_each(q.groups)
         own = np.sort(1 - known[one, q.labels[one]])

@@ -295,7 +295,8 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
 
 
 def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """The labels of each row of a table with a column a label: 1 (or 1.0) where an image has it, 0 (or 0.0) where not.
+    """The labels of each row of a table with a column a label: 1 (or 1.0) where an image has it, 0 (or 0.0) where not,
+    empty or -1 where nobody knows (then with a question mark before it).
 
     Args:
         columns: the labels, each the name of its column as it stands in the header.
@@ -303,8 +304,8 @@ def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]
     Raises:
         DataError: a column is missing or named twice, or a cell says anything else; with its line.
 
-    >>> label_columns(read_table(b"image,edema,mass\\na,1,0\\nb,0,0\\n", "t.csv"), ["edema", "mass"])
-    [('edema',), ()]
+    >>> label_columns(read_table(b"image,edema,mass\\na,1,0\\nb,0,\\n", "t.csv"), ["edema", "mass"])
+    [('edema',), ('?mass',)]
     """
     if missing := [name for name in columns if name not in table.columns]:
         hint = nearest(missing[0], table.columns)
@@ -314,14 +315,18 @@ def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]
     at, found = [(name, table.columns.index(name)) for name in columns], []
     for row, line in zip(table.rows, table.lines, strict=True):
         for name, i in at:
-            if row[i].strip() not in ("0", "0.0", "1", "1.0"):
-                what = f"{row[i]!r}" if row[i].strip() else "empty"
+            if row[i].strip() not in _TARGET_MARKS:
                 raise DataError(
-                    f"{table.name} line {line}: label column '{name}' is {what}, must be 0 or 1: what is not known (empty, -1) "
-                    "must be settled by a person, or the row left out"
+                    f"{table.name} line {line}: label column '{name}' is {row[i]!r}, must be 1, 0, or empty or -1 where nobody "
+                    "knows; correct the cell"
                 )
-        found.append(tuple(name for name, i in at if row[i].strip() in ("1", "1.0")))
+        marks = {name: _TARGET_MARKS[row[i].strip()] for name, i in at}
+        found.append(tuple(mark + name for name, mark in marks.items() if mark is not None))
     return found
+
+
+_TARGET_MARKS = {"1": "", "1.0": "", "0": None, "0.0": None, "": "?", "-1": "?", "-1.0": "?"}
+"""What stands before the label of a cell; None: the label does not stand there at all."""
 
 
 def _free(name: str) -> str:

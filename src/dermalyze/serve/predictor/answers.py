@@ -77,7 +77,7 @@ def predict(
         items = one_case(list(images), second)
     rows = predictor.predict_batch(items, batch_size, metadata=known, explain=explain is not None)
     drawn = rows if explain is None else _drawn(rows, Path(explain), predictor)
-    return Answers(predictor.classes, drawn, predictor.task.kind)
+    return Answers(predictor.classes, drawn, predictor.answering.task.kind)
 
 
 def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> Iterator[Prediction]:

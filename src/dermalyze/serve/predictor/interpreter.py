@@ -26,15 +26,11 @@ class Interpreter:
         artifact: for classes, descriptions and the grade of its maps.
         rule: answer, answer with a set, or refer.
         encoder: of a model that takes metadata.
-        thresholds_C: of task multilabel, from which a label is called; None: one class is.
-        calibrated: whether a calibrator stands between the scores and the probabilities.
     """
 
     artifact: Artifact
     rule: Rule
     encoder: Encoder | None
-    thresholds_C: NDArray[np.float64] | None
-    calibrated: bool
 
     def __call__(
         self,
@@ -79,7 +75,7 @@ class Interpreter:
                 verdict=verdict,
                 reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
-                calibrated=self.calibrated,
+                calibrated=self.artifact.answering.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
                 abstain=DECISIONS[outcome] == "refer",
@@ -91,12 +87,12 @@ class Interpreter:
 
     def _called(self, probs_C: NDArray[np.float64]) -> dict[str, Any]:
         """The fields that say what is there: the labels above their thresholds, or the most probable class."""
-        classes = self.artifact.classes
-        if self.thresholds_C is not None:
-            reached = zip(classes, probs_C >= self.thresholds_C, strict=True)
+        answering, classes = self.artifact.answering, self.artifact.classes
+        if answering.thresholds is not None:
+            reached_C = answering.task.called(probs_C[None], answering.thresholds)[0]
             return {
-                "positive": tuple(name for name, there in reached if there),
-                "thresholds": dict(zip(classes, self.thresholds_C.tolist(), strict=True)),
+                "positive": tuple(name for name, reached in zip(classes, reached_C, strict=True) if reached),
+                "thresholds": dict(zip(classes, answering.thresholds.tolist(), strict=True)),
             }
         best = int(probs_C.argmax())
         return {

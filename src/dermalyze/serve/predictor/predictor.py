@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import RECORD_NAME, Artifact
-from dermalyze.artifact.self_test import calibrator_of
 from dermalyze.calibration.calibrators import reprior
 from dermalyze.calibration.decision_rule import Rule
-from dermalyze.calibration.multilabel import read_thresholds
 from dermalyze.calibration.ood import Detector
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_bytes
@@ -31,7 +29,6 @@ from dermalyze.serve.predictor.interpreter import Interpreter
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.preparing import Prepared, png_bytes, prepare, prepare_picture, rgb_array
 from dermalyze.serve.predictor.second import Case, joined, parts_of
-from dermalyze.tasks.base import TASKS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,18 +75,14 @@ class Predictor:
         metadata = self.artifact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
         known = self.artifact.record.calibration
-        self.task = TASKS[self.artifact.record.task]
-        self.calibrator = calibrator_of(self.task, known, len(self.classes))
-        self.thresholds = read_thresholds(known, self.classes) if self.task.kind == "multilabel" else None
-        if prevalence is not None and self.thresholds is not None:
-            raise UsageError("prevalence: shares of classes of which each image has one; this model gives any number of labels")
+        self.answering = self.artifact.answering
+        if prevalence is not None:
+            self.answering.task.require("class_prior", what="prevalence")
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
         self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training)
         self.detector = _detector(self.artifact) if self.rule.limit is not None else None
-        self.interpreter = Interpreter(
-            self.artifact, self.rule, self.encoder, self.thresholds, calibrated=self.calibrator.kind != "none"
-        )
+        self.interpreter = Interpreter(self.artifact, self.rule, self.encoder)
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
                 "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
@@ -129,8 +122,8 @@ class Predictor:
             return logits_BC, embedding_BD
 
         forward = first_with_map if explain else self.artifact.knowing(metadata_BM)
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, images_BHW3, self.task.pool)
-        probs_BC = self.calibrator(logits_BC.astype(np.float64))
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, images_BHW3, self.answering.task.pool)
+        probs_BC = self.answering.probabilities(logits_BC)
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
         probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
         return probs_BC, foreign_B, maps[0] if maps else None

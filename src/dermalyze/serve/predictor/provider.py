@@ -21,7 +21,6 @@ from dermalyze.artifact.self_test import PICTURES, SEED, TOLERANCE, reference_pi
 from dermalyze.core.machine import pass_threads
 from dermalyze.core.progress import say
 from dermalyze.errors import MissingExtraError, ModelError, UsageError
-from dermalyze.metrics.activation import softmax
 
 Provider = Literal["auto", "onnxruntime", "openvino"]
 PROVIDERS: tuple[Provider, ...] = ("auto", "onnxruntime", "openvino")
@@ -121,12 +120,13 @@ def _pictures(artifact: Artifact, count: int) -> NDArray[np.uint8]:
 def _difference(artifact: Artifact, answer: Answer) -> float:
     """Largest difference of a probability from ONNX Runtime's, over the reference pictures together and alone."""
     pictures, differences = _pictures(artifact, PICTURES), []
+    probabilities = artifact.answering.task.probabilities
     for batch in (pictures, pictures[:1]):
         try:
             (logits_BC,) = answer(("logits",), _inputs(artifact, batch))
         except Exception as error:
             raise ModelError(f"{GRAPH_NAME}: openvino fails on it: {brief(error)}; use onnxruntime") from error
-        differences.append(np.abs(softmax(logits_BC) - softmax(artifact.run(batch)[0])).max())
+        differences.append(np.abs(probabilities(logits_BC) - probabilities(artifact.run(batch)[0])).max())
     return float(np.max(differences))  # NaN where one is: it is not at most the tolerance
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dermalyze.artifact.artifact import RECORD_NAME, Artifact, parse_record
-from dermalyze.artifact.self_test import TOLERANCE, calibrator_of, difference
+from dermalyze.artifact.self_test import TOLERANCE, difference
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.errors import DermalyzeError, ModelError, ResourceError, UsageError
-from dermalyze.tasks.base import TASKS
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,7 @@ def _answers(artifact: Artifact) -> Check:
         return Check(name, None, "none recorded; export it again to have some")
     size = (artifact.preprocessing["height"], artifact.preprocessing["width"])
     try:
-        task = TASKS[record.task]
-        calibrator = calibrator_of(task, record.calibration, len(artifact.classes))
-        worst = difference(record.reference.model_dump(), artifact.run, artifact.recipe, calibrator, size, task)
+        worst = difference(record.reference.model_dump(), artifact.run, artifact.answering, size)
     except DermalyzeError as error:
         return Check(name, False, str(error))
     except ValueError:

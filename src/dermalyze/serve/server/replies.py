@@ -215,7 +215,7 @@ def heatmap_reply(png: bytes, of_class: str, grade: MapGrade) -> dict[str, Any]:
 def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model that answered, in short."""
     artifact = predictor.artifact
-    calibrated = predictor.calibrator.kind != "none"
+    calibrated = predictor.answering.calibrator.kind != "none"
     return {"name": name, "sha256": artifact.sha256, "recipe": artifact.recipe, "calibrated": calibrated}
 
 

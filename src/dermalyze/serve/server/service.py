@@ -72,7 +72,7 @@ class Service:
         for model in models:
             predictor = Predictor(model, threads=threads, provider=spec.provider)
             record = predictor.artifact.record
-            if record.task != "multiclass" or record.second is not None:
+            if not predictor.answering.task.has("server") or record.second is not None:
                 raise UsageError(
                     f"{record.name}: the server answers with one class for one picture, and this model has "
                     f"{'several labels' if record.second is None else 'two pictures a case'}; use dermalyze predict"

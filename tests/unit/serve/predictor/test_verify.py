@@ -18,6 +18,7 @@ from dermalyze.artifact.edit import earlier_evaluation, rewrite, with_evaluation
 from dermalyze.artifact.self_test import answers, difference, reference_pictures, with_probabilities
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.serve.predictor.verify import verify
+from dermalyze.tasks.answering import Answering
 
 CALIBRATION = {"kind": "temperature", "parameters": {"temperature": 0.5}, "images": 30}
 
@@ -31,7 +32,7 @@ def folder(make_artifact: Any) -> Path:
     """An artifact with everything in it."""
     made = Path(make_artifact(graph=mapped_graph(), cam=CAM_RECORD, recipe="flips", calibration=CALIBRATION))
     artifact = Artifact.open(made, threads=1)
-    reference = answers(artifact.run, "flips", CALIBRATION, classes=3, height=12, width=16)
+    reference = answers(artifact.run, artifact.answering, height=12, width=16)
     files = {"model_card.md": b"# A card\n", "metrics.json": b'{"headline": []}\n'}
     values = with_evaluation({**record_of(made), "reference": reference}, files)
     rewrite(made, values, files)
@@ -151,22 +152,20 @@ PICTURES_SHA256 = "11b2466f6ff9b7ac"
 
 def test_another_calibration_gives_other_probabilities_of_the_same_logits(folder: Path) -> None:
     reference = record_of(folder)["reference"]
-    other = with_probabilities(reference, None, 3)
+    answering = Artifact.open(folder, threads=1).answering
+    other = with_probabilities(reference, answering.plain)
     assert other["logits"] == reference["logits"]
     assert other["probabilities"] != reference["probabilities"]
     assert np.allclose(np.sum(other["probabilities"], axis=1), 1, atol=1e-6)
-    with pytest.raises(ModelError):
-        with_probabilities(reference, {"kind": "no such", "parameters": {}}, 3)
+    with pytest.raises(ModelError, match="no such"):
+        Answering.read("multiclass", answering.classes, "flips", {"kind": "no such", "parameters": {}})
 
 
 def test_difference_is_infinite_where_nothing_can_be_compared(folder: Path) -> None:
     artifact = Artifact.open(folder, threads=1)
-    from dermalyze.calibration.calibrators import Calibrator
-
     reference = record_of(folder)["reference"]
-    calibrator = Calibrator.from_dict(CALIBRATION, 3)
-    assert difference(reference, artifact.run, "flips", calibrator, (12, 16)) < 1e-6
-    assert difference({**reference, "pictures": 3}, artifact.run, "flips", calibrator, (12, 16)) == float("inf")
+    assert difference(reference, artifact.run, artifact.answering, (12, 16)) < 1e-6
+    assert difference({**reference, "pictures": 3}, artifact.run, artifact.answering, (12, 16)) == float("inf")
 
 
 # -- the evaluation belongs to the answers ------------------------------------------------------------------------

@@ -1,0 +1,135 @@
+"""Each image has exactly one class."""
+
+# Shapes: N images, S passes, C classes.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.calibration import calibrators
+from dermalyze.calibration.calibrators import CALIBRATORS, Calibrator, Trial
+from dermalyze.calibration.ood import OOD_SCORES
+from dermalyze.calibration.recipes import Samples, pool
+from dermalyze.config.task import TaskSpec
+from dermalyze.errors import ModelError
+from dermalyze.metrics import calibration_error
+from dermalyze.metrics import classification as metrics
+from dermalyze.metrics.activation import softmax
+from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.metrics.scores import Scores
+from dermalyze.metrics.uncertainty import entropy
+from dermalyze.tasks.capabilities import Capable
+from dermalyze.tasks.early_stopping import MONITORS
+
+
+def class_indices(texts: Sequence[str], classes: Sequence[str]) -> Ints:
+    """(N,) class index of each label.
+
+    Raises:
+        ModelError: a label that is none of the classes.
+    """
+    index = index_of(texts, classes)
+    return np.array([index[text] for text in texts], dtype=np.int64)
+
+
+def index_of(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
+    """Class to its index, for labels that are all among them.
+
+    Raises:
+        ModelError: one is not.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    if unknown := sorted(set(labels) - set(index)):
+        raise ModelError(f"the model has no class for labels {unknown}; it has {list(classes)}; train on this split")
+    return index
+
+
+class Multiclass(Capable):
+    """See `dermalyze.tasks.base.Task`. A target is the index of a class, (N,)."""
+
+    kind = "multiclass"
+    capabilities: frozenset[str] = frozenset({
+        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
+        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "server",
+        "third_party_model",
+    })  # fmt: skip
+    nouns = "classes"
+    monitors = MONITORS
+    ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
+    basic: frozenset[str] = frozenset({"ece"})
+    headline: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")
+
+    def names(self, texts: Sequence[str]) -> list[str]:
+        return sorted(set(texts))
+
+    def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
+        return class_indices(texts, classes)
+
+    def unlabelled(self, images: int, classes: int) -> Ints:
+        return np.zeros(images, dtype=np.int64)
+
+    def check_targets(self, targets: Ints, images: int, classes: int) -> None:
+        if targets.shape != (images,):
+            raise ModelError(f"labels have shape {targets.shape}, must be ({images},): one class for each image")
+        if images and not 0 <= targets.min() <= targets.max() < classes:
+            raise ModelError(f"labels reach from {targets.min()} to {targets.max()}, must be 0..{classes - 1}")
+
+    def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        return np.asarray(targets[:, None] == np.arange(classes))
+
+    def shares(self, targets: Ints, classes: int) -> Floats:
+        return np.asarray(np.bincount(targets, minlength=classes) / len(targets), dtype=np.float64)
+
+    def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
+        return softmax(logits)
+
+    def pool(self, samples_NSC: Samples) -> Samples:
+        return pool(samples_NSC)
+
+    def measure(self, targets: Ints, probs_NC: Floats) -> dict[str, float | None]:
+        return metrics.measure(targets, probs_NC)
+
+    def calibrator(self, calibration: Mapping[str, Any] | None, classes: int) -> Calibrator:
+        return Calibrator("none", {}) if calibration is None else Calibrator.from_dict(calibration, classes)
+
+    def cross_validate(self, logits_NC: Floats, targets: Ints, groups_N: Sequence[str], shift_C: Floats) -> tuple[Trial, ...]:
+        return calibrators.cross_validate(logits_NC, targets, groups_N, shift_C)
+
+    def choose_calibrator(self, asked: str, trials: Sequence[Trial]) -> str:
+        return calibrators.asked_for(asked, trials)
+
+    def fit_calibrator(self, kind: str, logits_NC: Floats, targets: Ints, shift_C: Floats) -> Calibrator:
+        return calibrators.fit(kind, logits_NC, targets, shift_C, CALIBRATORS)
+
+    def fit_decision(self, probs_NC: Floats, targets: Ints, classes: Sequence[str], spec: TaskSpec) -> dict[str, Any]:
+        return {}
+
+    def thresholds(self, calibration: Mapping[str, Any] | None, classes: Sequence[str]) -> Floats | None:
+        return None
+
+    def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
+        return self.membership(probs_NC.argmax(axis=1), probs_NC.shape[1])
+
+    def doubt(self, probs_NC: Floats) -> Floats:
+        return entropy(probs_NC)
+
+    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> Scores:
+        return Scores(targets, probs_NC)
+
+    def overall_metrics(self, ece_bins: int) -> dict[str, Any]:
+        return {**metrics.METRICS, "ece": partial(calibration_error.ece, bins=ece_bins)}
+
+    def class_metrics(self, ece_bins: int) -> dict[str, Any]:
+        return {**metrics.PER_CLASS_METRICS}
+
+    def methods(self, ece_bins: int) -> str:
+        return (
+            "A mean over classes is not estimable where a class is absent; precision is undefined for a class that is never "
+            f"called. AUROC by midranks, one class against the rest. ECE over {ece_bins} equal-width bins of the predicted "
+            "class's probability. Brier in its multi-class sum form (0 to 2)."
+        )

@@ -1,0 +1,189 @@
+"""Each image has any number of labels, or none; of some labels nobody may know whether it has them."""
+
+# Shapes: N images, S passes, C labels.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermalyze.calibration import calibrators
+from dermalyze.calibration.calibrators import Calibrator, Trial
+from dermalyze.calibration.multilabel import LABEL_CALIBRATORS, LABEL_CHOICES, best_thresholds, read_thresholds
+from dermalyze.calibration.recipes import Samples
+from dermalyze.config.task import MultilabelTask, TaskSpec
+from dermalyze.errors import ModelError
+from dermalyze.metrics import multilabel as metrics
+from dermalyze.metrics.activation import sigmoid
+from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
+from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.metrics.uncertainty import entropy
+from dermalyze.tasks.capabilities import Capable
+from dermalyze.tasks.early_stopping import LABEL_MONITORS
+from dermalyze.tasks.multiclass import index_of
+
+NO_LABEL, SEPARATOR, UNKNOWN = "(none)", "|", "?"
+"""In the manifest: an image without any label, what stands between the labels of one that has several, and what stands before
+a label of which nobody knows whether the image has it."""
+
+
+def joined(labels: Sequence[str]) -> str:
+    """Labels of one image as the manifest holds them.
+
+    >>> joined(["edema", "effusion"]), joined(["edema", "?mass"]), joined([])
+    ('edema|effusion', 'edema|?mass', '(none)')
+    """
+    return SEPARATOR.join(labels) or NO_LABEL
+
+
+def parted(text: str) -> list[str]:
+    """The labels in what `joined` gave.
+
+    >>> parted("edema|effusion"), parted("edema|?mass"), parted("(none)")
+    (['edema', 'effusion'], ['edema', '?mass'], [])
+    """
+    return [] if text == NO_LABEL else text.split(SEPARATOR)
+
+
+def names_of(present_C: NDArray[np.bool_], classes: Sequence[str]) -> str:
+    """The class of one image, or its labels, as the manifest holds them.
+
+    >>> names_of(np.array([True, False, True]), ["bar", "disc", "frame"])
+    'bar|frame'
+    """
+    return joined([name for name, present in zip(classes, present_C, strict=True) if present])
+
+
+def multi_hot(texts: Sequence[str], classes: Sequence[str]) -> Ints:
+    """(N, C) 1 where an image has the label, -1 where nobody knows, else 0.
+
+    Raises:
+        ModelError: a label that is none of the classes.
+
+    >>> multi_hot(["a|b", "(none)", "?b"], ["a", "b"]).tolist()
+    [[1, 1], [0, 0], [0, -1]]
+    """
+    sets = [parted(text) for text in texts]
+    index = index_of([label.removeprefix(UNKNOWN) for labels in sets for label in labels], classes)
+    targets_NC = np.zeros((len(texts), len(classes)), dtype=np.int64)
+    for row, labels in enumerate(sets):
+        for label in labels:
+            targets_NC[row, index[label.removeprefix(UNKNOWN)]] = MISSING if label.startswith(UNKNOWN) else 1
+    return targets_NC
+
+
+def pool_labels(samples_NSC: Samples) -> Samples:
+    """One answer from several passes: the logits of the mean of their probabilities, label by label.
+
+    >>> sigmoid(pool_labels(np.array([[[0.0], [100.0]]], np.float32))).round(3).tolist()
+    [[0.75]]
+    """
+    if samples_NSC.shape[1] == 1:
+        return np.asarray(samples_NSC[:, 0], dtype=np.float32)
+    z = samples_NSC.astype(np.float64)
+    there = np.logaddexp.reduce(-np.logaddexp(0.0, -z), axis=1)
+    absent = np.logaddexp.reduce(-np.logaddexp(0.0, z), axis=1)
+    return np.asarray(there - absent, dtype=np.float32)
+
+
+def log_losses(probs_NC: Floats, targets_NC: Ints) -> Floats:
+    """(N,) log loss of each image, averaged over all labels; one whose target is missing counts as 0."""
+    return np.asarray(metrics.pair_log_losses(probs_NC, targets_NC).mean(axis=1))
+
+
+class Multilabel(Capable):
+    """See `dermalyze.tasks.base.Task`. Targets are (N, C) 1, 0, or -1 where missing."""
+
+    kind = "multilabel"
+    capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
+    nouns = "labels"
+    monitors = LABEL_MONITORS
+    ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
+    basic: frozenset[str] = frozenset({"ece", "macro_ece"})
+    headline: tuple[str, ...] = (
+        "macro_auroc",
+        "macro_average_precision",
+        "macro_f1",
+        "micro_f1",
+        "subset_accuracy",
+        "macro_ece",
+    )
+
+    def names(self, texts: Sequence[str]) -> list[str]:
+        return sorted({label.removeprefix(UNKNOWN) for text in texts for label in parted(text)})
+
+    def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
+        return multi_hot(texts, classes)
+
+    def unlabelled(self, images: int, classes: int) -> Ints:
+        return np.full((images, classes), MISSING, dtype=np.int64)
+
+    def check_targets(self, targets: Ints, images: int, classes: int) -> None:
+        if targets.shape != (images, classes):
+            raise ModelError(f"labels have shape {targets.shape}, must be ({images}, {classes}): one row for each image")
+        if targets.size and not MISSING <= targets.min() <= targets.max() <= 1:
+            raise ModelError(f"labels reach from {targets.min()} to {targets.max()}, must be 0..1, or {MISSING} where missing")
+
+    def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        return np.asarray(targets == 1)
+
+    def shares(self, targets: Ints, classes: int) -> Floats:
+        asked_C = (targets != MISSING).sum(axis=0)
+        return np.asarray((targets == 1).sum(axis=0) / np.maximum(asked_C, 1), dtype=np.float64)
+
+    def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
+        return sigmoid(logits)
+
+    def pool(self, samples_NSC: Samples) -> Samples:
+        return pool_labels(samples_NSC)
+
+    def measure(self, targets: Ints, probs_NC: Floats) -> dict[str, float | None]:
+        return metrics.measure_labels(targets, probs_NC)
+
+    def calibrator(self, calibration: Mapping[str, Any] | None, classes: int) -> Calibrator:
+        if calibration is None:
+            return Calibrator("none", {}, LABEL_CALIBRATORS)
+        return Calibrator.from_dict(calibration, classes, LABEL_CALIBRATORS)
+
+    def cross_validate(self, logits_NC: Floats, targets: Ints, groups_N: Sequence[str], shift_C: Floats) -> tuple[Trial, ...]:
+        return calibrators.cross_validate(logits_NC, targets, groups_N, shift_C, LABEL_CALIBRATORS, log_losses)
+
+    def choose_calibrator(self, asked: str, trials: Sequence[Trial]) -> str:
+        return calibrators.asked_for(asked, trials, LABEL_CHOICES)
+
+    def fit_calibrator(self, kind: str, logits_NC: Floats, targets: Ints, shift_C: Floats) -> Calibrator:
+        return calibrators.fit(kind, logits_NC, targets, shift_C, LABEL_CALIBRATORS)
+
+    def fit_decision(self, probs_NC: Floats, targets: Ints, classes: Sequence[str], spec: TaskSpec) -> dict[str, Any]:
+        assert isinstance(spec, MultilabelTask)
+        return {"thresholds": best_thresholds(probs_NC, targets, classes, spec.threshold), "threshold_rule": spec.threshold}
+
+    def thresholds(self, calibration: Mapping[str, Any] | None, classes: Sequence[str]) -> Floats | None:
+        return read_thresholds(calibration, classes)
+
+    def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
+        return np.asarray(probs_NC >= (PLAIN_THRESHOLD if thresholds_C is None else thresholds_C))
+
+    def doubt(self, probs_NC: Floats) -> Floats:
+        return np.asarray(entropy(np.stack([probs_NC, 1 - probs_NC], axis=-1)).sum(axis=-1))
+
+    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> LabelScores:
+        plain_C = np.full(probs_NC.shape[1], PLAIN_THRESHOLD)
+        return LabelScores(targets, probs_NC, plain_C if thresholds_C is None else thresholds_C)
+
+    def overall_metrics(self, ece_bins: int) -> dict[str, Any]:
+        return {**metrics.LABEL_METRICS, "macro_ece": partial(metrics.macro, partial(metrics.ece, bins=ece_bins))}
+
+    def class_metrics(self, ece_bins: int) -> dict[str, Any]:
+        return {**metrics.PER_LABEL_METRICS, "ece": partial(metrics.ece, bins=ece_bins)}
+
+    def methods(self, ece_bins: int) -> str:
+        return (
+            "A macro mean is over the labels, and not estimable where the figure of one is not; a micro figure takes all pairs "
+            "of an image and a label together. A label whose target is missing on an image is left out there. AUROC by "
+            f"midranks. ECE of a label's own probability over {ece_bins} equal-width bins; Brier score of a label from 0 to 1."
+        )
