@@ -159,9 +159,9 @@ def explain(
             if asked is not None
             else choose_sections(
                 task,
-                task.membership(p.labels, len(p.classes)),
+                there_NC,
                 probs,
-                judges[0].call(probs),
+                called_NC,
                 p.ids,
                 p.groups,
                 p.classes,
