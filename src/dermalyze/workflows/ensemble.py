@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
+from dermalyze.artifact.artifact import RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
+from dermalyze.artifact.graph import GRAPH_NAME
 from dermalyze.calibration.recipes import pool
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
