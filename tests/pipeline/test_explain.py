@@ -235,7 +235,7 @@ def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> Non
 
 @pytest.mark.slow
 def test_a_clean_set_is_not_accused_of_a_shortcut(tmp_path: Path) -> None:
-    """A small network trained on a set without a mark; that a mark is named stands in tests/unit/ops/test_hotspots.py."""
+    """A small network trained on a set without a mark; tests/unit/explain/test_border_reliance.py shows that one is named."""
     from dermalyze.data.synthetic.synth import synthesize
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.split import split

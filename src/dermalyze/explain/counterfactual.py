@@ -59,7 +59,7 @@ def smallest_flip(image_HW3: Image, predict: Predict) -> Flip | None:
 
     Args:
         image_HW3: RGB at the network's size.
-        predict: see `ops.faithfulness.Predict`.
+        predict: see `explain.faithfulness.Predict`.
     """
     height, width = image_HW3.shape[:2]
     colour = np.rint(image_HW3.mean(axis=(0, 1))).astype(np.uint8)
