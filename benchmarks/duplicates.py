@@ -21,7 +21,7 @@ from dermalyze.data.duplicate_search import find_pairs, shrink
 from dermalyze.data.duplicates import thumbnails
 from dermalyze.data.sources import ham10000
 from dermalyze.data.store import ImageStore
-from dermalyze.data.synthetic.synth_copies import COPIES
+from dermalyze.data.synthetic.copies import COPIES
 from dermalyze.imaging.decode import decode
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "ham10000"

@@ -27,7 +27,7 @@ if importlib.util.find_spec("torch") is not None:
     torch.set_num_threads(1)
 
 sys.path.append(str(Path(__file__).parent / "support"))
-from judged import judged  # noqa: F401 - a fixture
+from stored_run import judged  # noqa: F401 - a fixture
 
 # The same examples every time; new ones with: make test-random
 settings.register_profile("same", derandomize=True, deadline=None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermalyze.artifact.artifact import Graph
+from dermalyze.artifact.graph import Graph
 from dermalyze.config.model import FusionSpec, MetadataSpec, ModelSpec
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.imaging.tabular import fit_encoder

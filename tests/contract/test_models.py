@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermalyze.artifact.artifact import Graph
+from dermalyze.artifact.graph import Graph
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ConfigError, ModelError
 from dermalyze.models.cards import Card, cards

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dermalyze.artifact.artifact import Graph
+from dermalyze.artifact.graph import Graph
 from dermalyze.calibration.recipes import RECIPES
 from dermalyze.config.model import ModelSpec, SecondSpec
 from dermalyze.config.train import AugmentSpec, StrategySpec

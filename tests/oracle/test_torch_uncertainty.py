@@ -28,8 +28,11 @@ from torch_uncertainty.metrics.classification import (  # noqa: E402
     VariationRatio,
 )
 
-from dermalyze.metrics import calibration_error as calibration  # noqa: E402
-from dermalyze.metrics import selective, uncertainty  # noqa: E402
+from dermalyze.metrics import (  # noqa: E402
+    calibration_error,
+    selective,
+    uncertainty,
+)
 from dermalyze.metrics.classification import Scores, tally  # noqa: E402
 
 
@@ -149,9 +152,9 @@ def test_calibration_errors_with_equal_width_and_equal_mass(kind: dict[str, int]
     exact = probs.astype(float) / probs.astype(float).sum(axis=1, keepdims=True)
     classes = probs.shape[1]
     width = theirs(CalibrationError("multiclass", num_bins=10, num_classes=classes), probs, labels)
-    assert width == pytest.approx(float(calibration.ece(tally(labels, exact), 10)[0]), abs=1e-4)
+    assert width == pytest.approx(float(calibration_error.ece(tally(labels, exact), 10)[0]), abs=1e-4)
     found = theirs(AdaptiveCalibrationError("multiclass", num_bins=10, num_classes=classes), probs, labels)
-    errors = calibration.calibration_errors(Scores(labels, exact), np.arange(len(labels)), counts=(10,), simulations=100)
+    errors = calibration_error.calibration_errors(Scores(labels, exact), np.arange(len(labels)), counts=(10,), simulations=100)
     ours = next(one.value for one in errors if one.binning == "equal mass")
     assert found == pytest.approx(ours, abs=1e-4)
 
@@ -162,7 +165,7 @@ def test_equal_confidences_fall_into_one_bin_here_and_may_be_cut_apart_there() -
     probs = np.tile(np.array([[0.9, 0.1]], np.float32), (40, 1))
     labels = np.repeat([0, 1], 20)
     exact = np.tile([[0.9, 0.1]], (40, 1))
-    errors = calibration.calibration_errors(Scores(labels, exact), np.arange(40), counts=(10,), simulations=100)
+    errors = calibration_error.calibration_errors(Scores(labels, exact), np.arange(40), counts=(10,), simulations=100)
     assert next(one.value for one in errors if one.binning == "equal mass") == pytest.approx(0.4)
     found = theirs(AdaptiveCalibrationError("multiclass", num_bins=10, num_classes=2), probs, labels)
     assert found == pytest.approx(0.5, abs=1e-5)  # ten bins, five of .1 (all right) and five of .9 (all wrong)

@@ -15,7 +15,7 @@ from dermalyze.core.run import Run, read_json
 from dermalyze.core.runtime import choose_runtime
 from dermalyze.errors import UsageError
 from dermalyze.stages.train import train
-from dermalyze.training import autotune as speed
+from dermalyze.training import autotune
 from dermalyze.training.autotune import StepTime, best_of, combinations
 from dermalyze.workflows.bench import bench
 
@@ -58,31 +58,31 @@ def circumstances(run: Run) -> tuple[str, bool]:
 
 def test_fast_mode_takes_the_best_and_a_resume_reads_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run, spec = make(mode="fast")
-    monkeypatch.setattr(speed, "step_times", times(fp32_last=9, fp32_first=8, bf16_last=6, bf16_first=5))
+    monkeypatch.setattr(autotune, "step_times", times(fp32_last=9, fp32_first=8, bf16_last=6, bf16_first=5))
     train(run, spec)
     assert circumstances(run) == ("bf16", False)
     record = read_json(run.environment_path)["fast_mode"]
     assert (record["precision"], record["channels_last"], len(record["measured"])) == ("bf16", False, 4)
     for path in (run.history_path, *run.state_records()[:1]):
         path.unlink()  # as after a kill: the state before the last is gone on with
-    monkeypatch.setattr(speed, "step_times", never)
+    monkeypatch.setattr(autotune, "step_times", never)
     train(run, spec)
     assert circumstances(run) == ("bf16", False)
 
 
 def test_a_resume_under_other_threads_measures_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run, spec = make(mode="fast", epochs=1)
-    monkeypatch.setattr(speed, "step_times", times(fp32_last=9, fp32_first=8, bf16_last=6, bf16_first=5))
+    monkeypatch.setattr(autotune, "step_times", times(fp32_last=9, fp32_first=8, bf16_last=6, bf16_first=5))
     base = choose_runtime(device="cpu", threads=1, amp=False, channels_last=True, deterministic=False)
-    assert not speed.fastest_runtime(run, spec.model, spec.train, base, classes=3, size=(48, 40)).channels_last
-    monkeypatch.setattr(speed, "step_times", times(fp32_last=1, fp32_first=8, bf16_last=6, bf16_first=5))
-    again = speed.fastest_runtime(run, spec.model, spec.train, replace(base, threads=2), classes=3, size=(48, 40))
+    assert not autotune.fastest_runtime(run, spec.model, spec.train, base, classes=3, size=(48, 40)).channels_last
+    monkeypatch.setattr(autotune, "step_times", times(fp32_last=1, fp32_first=8, bf16_last=6, bf16_first=5))
+    again = autotune.fastest_runtime(run, spec.model, spec.train, replace(base, threads=2), classes=3, size=(48, 40))
     assert (again.precision, again.channels_last, again.threads) == ("fp32", True, 2)
 
 
 def test_what_is_set_is_kept_and_only_the_rest_measured(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run, spec = make(mode="fast", amp=False, epochs=1)
-    monkeypatch.setattr(speed, "step_times", times(fp32_last=9, fp32_first=8))
+    monkeypatch.setattr(autotune, "step_times", times(fp32_last=9, fp32_first=8))
     train(run, spec)
     assert circumstances(run) == ("fp32", False)
 
@@ -96,7 +96,7 @@ def test_nothing_is_measured_where_nothing_is_open(
     settings: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, spec = make(epochs=1, **settings)
-    monkeypatch.setattr(speed, "step_times", never)
+    monkeypatch.setattr(autotune, "step_times", never)
     train(run, spec)
     assert circumstances(run) == ("fp32", True)
     assert not run.environment_path.exists()

@@ -18,8 +18,8 @@ from dermalyze.core.run import Run
 from dermalyze.data import duplicates as duplicates_module
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.splitting import read_division, require_no_leak
+from dermalyze.data.synthetic.copies import COPIES
 from dermalyze.data.synthetic.synth import synthesize
-from dermalyze.data.synthetic.synth_copies import COPIES
 from dermalyze.errors import DataError, LeakError, UsageError
 from dermalyze.stages.audit import AuditResult, audit
 from dermalyze.stages.prepare import prepare

@@ -135,7 +135,7 @@ def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined
 
     _, runs, _ = joined
     artifacts = [Artifact.open(run.artifact_dir, threads=1) for run in runs[:2]]
-    from dermalyze.artifact.artifact import Graph
+    from dermalyze.artifact.graph import Graph
 
     data = join_graphs([steep((run.artifact_dir / "model.onnx").read_bytes(), 3000.0) for run in runs[:2]])
     height, width = (artifacts[0].preprocessing[key] for key in ("height", "width"))

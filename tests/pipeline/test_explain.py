@@ -21,7 +21,7 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.errors import DataError, InterruptedRunError, ModelError, UsageError
-from dermalyze.explain import runner as explaining
+from dermalyze.explain import runner
 from dermalyze.explain.attribution import explain_batch
 from dermalyze.imaging.decode import decode, to_size
 from dermalyze.serve.predictor.predictor import Predictor
@@ -73,14 +73,14 @@ def test_a_gallery_and_its_numbers(run_of: tuple[Run, Any], monkeypatch: pytest.
     def never(*_: Any) -> None:
         raise AssertionError("measured twice")
 
-    monkeypatch.setattr(explaining, "measure_one", never)
+    monkeypatch.setattr(runner, "measure_one", never)
     again = explain(run, spec, count=50, cases=1)
     assert again.values == found.values
 
 
 def test_a_stopped_measurement_goes_on(run_of: tuple[Run, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run, spec = run_of
-    whole = explaining.measure_one
+    whole = runner.measure_one
     done: list[str] = []
 
     def stopping(network: Any, sample: Any, image_id: str, methods: Any, scores: Any) -> None:
@@ -89,7 +89,7 @@ def test_a_stopped_measurement_goes_on(run_of: tuple[Run, Any], monkeypatch: pyt
         if len(done) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(explaining, "measure_one", stopping)
+    monkeypatch.setattr(runner, "measure_one", stopping)
     with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM after 2 of \d+ pictures .* goes on"):
         explain(run, spec, count=50, cases=1, methods=["gradcam"])
     assert not run.gallery_path.exists()
@@ -146,7 +146,7 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
     ):
         assert ours is not None
         assert ours.model_dump() == {name: theirs[name] for name in ("value", "low", "high")}
-    own = explaining.Network.open(run)
+    own = runner.Network.open(run)
     pixels = to_size(decode(world.images[0].read_bytes()).image, own.preprocessing)[None]
     by_explain = explain_batch(own.model, own.tensor(pixels), "closed_form", own.classes.index("nv"), signed=True).grid.numpy()[
         0
@@ -163,7 +163,7 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
 
 def test_the_exported_graph_gives_the_same_map(scored: tuple[Run, Any]) -> None:
     run, spec = scored
-    network, artifact = explaining.Network.open(run), open_export(run, spec.inference.recipe)
+    network, artifact = runner.Network.open(run), open_export(run, spec.inference.recipe)
     p = network.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
     found = explain_batch(network.model, network.tensor(pixels), "closed_form", 1, signed=True).grid.numpy()
@@ -235,7 +235,7 @@ def test_a_run_that_is_not_far_enough_is_refused(run_of: tuple[Run, Any]) -> Non
 
 @pytest.mark.slow
 def test_a_clean_set_is_not_accused_of_a_shortcut(tmp_path: Path) -> None:
-    """A small network trained on a set without a mark; that a mark is named stands in tests/unit/ops/test_hotspots.py."""
+    """A small network trained on a set without a mark; tests/unit/explain/test_border_reliance.py shows that one is named."""
     from dermalyze.data.synthetic.synth import synthesize
     from dermalyze.stages.prepare import prepare
     from dermalyze.stages.split import split

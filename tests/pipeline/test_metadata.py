@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from training import another, scored_run, split_run
 
-from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.graph import GRAPH_NAME
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_part

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_sets import LABELS, label_spec, paint_set
+from painted_labels import LABELS, label_spec, paint_set
 from sklearn.metrics import roc_auc_score
 
 import dermalyze

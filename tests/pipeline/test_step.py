@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_sets import label_spec, paint_set
+from painted_labels import label_spec, paint_set
 from training import another, built, plain_runtime, split_run, tiny_run, tiny_set, tiny_spec
 
 from dermalyze.core.run import Run

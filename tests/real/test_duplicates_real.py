@@ -10,7 +10,7 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.data.duplicate_search import find_pairs, shrink
 from dermalyze.data.sources import ham10000
 from dermalyze.data.store import ImageStore
-from dermalyze.data.synthetic.synth_copies import COPIES
+from dermalyze.data.synthetic.copies import COPIES
 from dermalyze.imaging.decode import decode
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "ham10000"

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermalyze.artifact.cam_grade import UNGRADED, MapGrade
-from dermalyze.artifact.graph import GRAPH_NAME as GRAPH_NAME
-from dermalyze.artifact.graph import REMEDY as _REMEDY
-from dermalyze.artifact.graph import Graph as Graph
+from dermalyze.artifact.graph import GRAPH_NAME, REMEDY, Graph
 from dermalyze.artifact.integrity import check_safetensors, open_regular, regular_files
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.calibration.ood import MAX_OOD_BYTES
@@ -192,9 +190,9 @@ class Artifact:
         files = record.named
         strangers, missing = sorted(present - {RECORD_NAME, *files}), sorted(files.keys() - present)
         if missing:
-            raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {_REMEDY}")
+            raise ModelError(f"{folder.name}: files {missing} of {RECORD_NAME} are missing; {REMEDY}")
         if strangers:
-            raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {_REMEDY}")
+            raise ModelError(f"{folder.name}: files {strangers} are not named in {RECORD_NAME}; remove them, or {REMEDY}")
         if record.evaluation_files and record.evaluated_answers_sha256 != record.answers_sha256:
             raise ModelError(f"{RECORD_NAME}: its evaluation is of other answers than the model gives; evaluate the run again")
         if record.cam_grade is not None and record.graded_scores_sha256 != record.scores_sha256:
@@ -210,7 +208,7 @@ class Artifact:
                 if found != expected:
                     raise ModelError(
                         f"{name}: SHA-256 {found[:12]}… is not the {expected[:12]}… of {RECORD_NAME} (changed or damaged); "
-                        f"{_REMEDY}"
+                        f"{REMEDY}"
                     )
                 if name == WEIGHTS_NAME:
                     check_safetensors(stream, name)
@@ -330,21 +328,21 @@ def parse_record(text: bytes) -> ArtifactRecord:
     try:
         values = json.loads(text)
         if not isinstance(values, dict):
-            raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {_REMEDY}")
+            raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {REMEDY}")
         record = ArtifactRecord.model_validate(values)
         Geometry.model_validate(record.preprocessing)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
-        raise ModelError(f"{RECORD_NAME}: {problems}; {_REMEDY}") from None
+        raise ModelError(f"{RECORD_NAME}: {problems}; {REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {_REMEDY}") from error
+        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {REMEDY}") from error
     if absent := {GRAPH_NAME, WEIGHTS_NAME} - record.files.keys():
-        raise ModelError(f"{RECORD_NAME}: files does not name {sorted(absent)}; {_REMEDY}")
+        raise ModelError(f"{RECORD_NAME}: files does not name {sorted(absent)}; {REMEDY}")
     if RECORD_NAME in record.files:
-        raise ModelError(f"{RECORD_NAME}: files names {RECORD_NAME} itself; {_REMEDY}")
+        raise ModelError(f"{RECORD_NAME}: files names {RECORD_NAME} itself; {REMEDY}")
     names = [entry.name for entry in record.classes]
     if len(set(names)) != len(names):
-        raise ModelError(f"{RECORD_NAME}: classes {names} name one twice; {_REMEDY}")
+        raise ModelError(f"{RECORD_NAME}: classes {names} name one twice; {REMEDY}")
     return record
 
 

@@ -2,10 +2,11 @@
 
 All work on 64 x 64 thumbnails in colour, of every picture against every other:
 
-1. a perceptual hash (`ops.phash`) of each picture under the eight flips and quarter turns, against that of each other picture
-   and of 13 crops of it;
+1. a perceptual hash (`imaging.phash`) of each picture under the eight flips and quarter turns, against that of each other
+   picture and of 13 crops of it;
 2. the correlation of detail, on 32 x 32 pixels, at the crop that the hash named;
-3. the correlation of detail after the pictures are aligned, on 32 x 32 and then on 64 x 64 pixels in colour (`ops.alignment`).
+3. the correlation of detail after the pictures are aligned (`imaging.registration`), on 32 x 32 and then on 64 x 64 pixels in
+   colour.
 
 Shapes: N images, P pairs, S = 64 pixels.
 """
@@ -19,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.core.progress import progress
-from dermalyze.imaging import phash
-from dermalyze.imaging import registration as alignment
+from dermalyze.imaging import phash, registration
 
 SIZE = 64
 
@@ -100,7 +100,7 @@ def _candidates(thumbs_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     with progress("compare", len(WINDOWS) * 8, "passes") as advance:
         for number, window in enumerate(WINDOWS):
             bank = phash.signs(hashed(window))
-            cropped = _unit(alignment.crop(small, window))
+            cropped = _unit(registration.crop(small, window))
             low_bits, all_bits = CROP_BITS if number else WHOLE_BITS
             for transform in range(8):
                 turned = _unit(phash.turned(small, transform))
@@ -122,12 +122,12 @@ def _candidates(thumbs_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
 
 def _confirm(still: NDArray[np.uint8], moving: NDArray[np.uint8], window_P4: NDArray[np.float32]) -> NDArray[np.float32]:
     """(P,) correlation after alignment: roughly in green, and where that is promising finely in colour; else 0."""
-    one, two = (alignment.detail(_planes(_halved(pictures))[:, 1:2]) for pictures in (still, moving))
-    rough, part = alignment.aligned_correlation(one, two, window_P4, steps=8)
+    one, two = (registration.detail(_planes(_halved(pictures))[:, 1:2]) for pictures in (still, moving))
+    rough, part = registration.aligned_correlation(one, two, window_P4, steps=8)
     good = np.flatnonzero(rough >= ALIGNED)
-    one, two = (alignment.detail(_planes(pictures[good]), fine_px=0.7) for pictures in (still, moving))
+    one, two = (registration.detail(_planes(pictures[good]), fine_px=0.7) for pictures in (still, moving))
     value = np.zeros(len(still), dtype=np.float32)
-    value[good] = alignment.aligned_correlation(one, two, part[good], steps=3)[0]
+    value[good] = registration.aligned_correlation(one, two, part[good], steps=3)[0]
     return value
 
 
@@ -142,7 +142,7 @@ def _halved(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _rough_detail(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    found = alignment.detail(_planes(pictures)[:, 1:2], coarse_px=1.2)
+    found = registration.detail(_planes(pictures)[:, 1:2], coarse_px=1.2)
     return np.asarray((found.values * found.valid)[:, 0])
 
 

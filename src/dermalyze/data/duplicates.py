@@ -1,4 +1,4 @@
-"""Near-duplicates in a set: pairs that show one photograph (`data.pairs`), what they join, and what that means for the set."""
+"""Near-duplicates: pairs that show one photograph (`data.duplicate_search`), what they join and what follows from it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pair:
     Attributes:
         first, second: image_ids, in order.
         correlation: of their detail once aligned, `CONFIRM`..1.
-        transform: what turns the second into the first, one of `ops.phash.TRANSFORMS`.
+        transform: what turns the second into the first, one of `imaging.phash.TRANSFORMS`.
     """
 
     first: str

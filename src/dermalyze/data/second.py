@@ -1,6 +1,6 @@
 """Second pictures of cases, such as a clinical photograph beside dermoscopy: found, checked, compared, read."""
 
-# Shapes: N rows, B cases, H height, W width. Cases are those of `core.second`: 7 planes.
+# Shapes: N rows, B cases, H height, W width. Cases are those of `imaging.cases`: 7 planes.
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def smallest_flip(image_HW3: Image, predict: Predict, call: Callable[[Floats], N
 
     Args:
         image_HW3: RGB at the network's size.
-        predict: see `ops.faithfulness.Predict`.
+        predict: see `explain.faithfulness.Predict`.
         call: probabilities (K, C) to (K, C) whether a picture is called so.
     """
     height, width = image_HW3.shape[:2]

@@ -22,7 +22,7 @@ from dermalyze.models.second import PairBackbone, pair_backbone
 
 
 class Classifier(nn.Module):
-    """Normalised images (B, 3, H, W) to logits (B, C); of a network of two pictures, cases (B, 7, H, W) of `core.second`.
+    """Normalised images (B, 3, H, W) to logits (B, C); of a network of two pictures, cases (B, 7, H, W) of `imaging.cases`.
 
     Attributes:
         backbone: images to features.

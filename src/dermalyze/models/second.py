@@ -1,6 +1,6 @@
 """Networks of two pictures a case: one backbone for both or one for each, and what training does to both.
 
-Shapes: B cases, H x W pixels, D features of a backbone. Cases are those of `core.second`: 7 planes.
+Shapes: B cases, H x W pixels, D features of a backbone. Cases are those of `imaging.cases`: 7 planes.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def decision_curve(curve: Mapping[str, Any], what: str, *, title: str, leak: str
     """Net benefit of the model with its band, of acting on everyone and on no one.
 
     Args:
-        curve: as in evaluation_metrics.json, see `ops.decision.DecisionCurve`.
+        curve: as in evaluation_metrics.json, see `metrics.decision_curve.DecisionCurve`.
         what: is looked for, such as malignant.
     """
     x, model, everyone = (np.asarray(curve[key]) for key in ("thresholds", "model", "everyone"))

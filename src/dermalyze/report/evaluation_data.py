@@ -76,7 +76,7 @@ class Judged:
         return self.p.classes
 
     def share_estimates(self, shares: Mapping[str, tuple[Floats, NDArray[np.bool_] | None]]) -> dict[str, bootstrap.Estimate]:
-        """Means of figures an image, with the intervals of this report; see `ops.bootstrap.share_estimates`."""
+        """Means of figures an image, with the intervals of this report; see `metrics.bootstrap.share_estimates`."""
         spec = self.spec
         return bootstrap.share_estimates(
             self.scores, self.p.groups, shares, resamples=spec.resamples, level=spec.level, seed=spec.seed

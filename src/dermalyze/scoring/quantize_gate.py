@@ -15,19 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.artifact import self_test as reference
-from dermalyze.artifact.artifact import (
-    GRAPH_NAME,
-    NOTHING_YET,
-    OOD_NAME,
-    RECORD_NAME,
-    WEIGHTS_NAME,
-    Artifact,
-    Graph,
-    open_export,
-    parse_record,
-)
-from dermalyze.artifact.graph import CAM
+from dermalyze.artifact import self_test
+from dermalyze.artifact.artifact import NOTHING_YET, OOD_NAME, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export, parse_record
+from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.quantize import quantise
 from dermalyze.calibration import ood
@@ -172,7 +162,7 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         values = _record(read_json(run.artifact_record_path), data, method, gate, calibration)
         edges = {edge: artifact.preprocessing[edge] for edge in ("height", "width")}
         answering = artifact.answering.with_calibrator(fitted)
-        values["reference"] = reference.answers(quantised.run, answering, **edges)
+        values["reference"] = self_test.answers(quantised.run, answering, **edges)
         text = json_bytes(values)
         files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
         publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, run.int8_dir, check=Artifact.open)

@@ -101,7 +101,8 @@ def evaluate(
         spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
-        predictions: a CSV with image_id and one column a class, or what `score --model` stored; see `data.given.read_given`.
+        predictions: a CSV with image_id and one column a class, or what `score --model` stored; see
+            `scoring.imported_predictions.read_given`.
         scores: what the CSV holds, probabilities or logits; None: as its values tell.
         partial: go on although test images are missing in the CSV.
         report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.

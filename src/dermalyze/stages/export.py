@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import (
-    GRAPH_NAME,
     NOTHING_YET,
     OOD_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
     Artifact,
-    Graph,
     SecondRecord,
     open_export,
     parse_record,
 )
 from dermalyze.artifact.edit import earlier_evaluation
+from dermalyze.artifact.graph import GRAPH_NAME, Graph
 from dermalyze.artifact.self_test import answers
 from dermalyze.audit.quality_reference import training_looks
 from dermalyze.config.classes import describe

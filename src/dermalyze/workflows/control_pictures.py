@@ -31,7 +31,7 @@ from dermalyze.imaging.inpaint import box, mark, only, ring
 from dermalyze.models.backbones import pretrained_cfg_of
 from dermalyze.rng import uniforms
 
-CORNER = 4  # stream of ops.counter
+CORNER = 4  # stream of `dermalyze.rng`
 BATCH = 64
 MASKED = 0.9
 """With lesion masks for fewer images than this share, the masks are not used: who has one may itself tell the class."""

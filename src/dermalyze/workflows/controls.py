@@ -37,7 +37,7 @@ FITS = {"shuffled": 1, "metadata": 0, "lesion": 1, "background": 1, "border": 1,
 """Every control, and how many trainings it takes; `lesion`, `background` and `border` share one more, on whole pictures."""
 PAINTED = ("lesion", "background", "border")
 STEPS = ("split", "train", "export", "score")
-SHUFFLE = 5  # stream of ops.counter
+SHUFFLE = 5  # stream of `dermalyze.rng`
 
 
 @dataclass(frozen=True)

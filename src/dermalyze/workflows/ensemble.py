@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
+from dermalyze.artifact.artifact import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
+from dermalyze.artifact.graph import GRAPH_NAME
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.core.atomic import publish, sha256_bytes, sha256_file, write_bytes, write_json

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import GRAPH_NAME, MAX_GRAPH_BYTES, Artifact, Graph
-from dermalyze.artifact.graph import CAM
+from dermalyze.artifact.artifact import MAX_GRAPH_BYTES, Artifact
+from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import output_names
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.errors import ModelError

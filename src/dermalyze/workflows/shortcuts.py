@@ -25,7 +25,7 @@ TOLERANCE = 0.05
 """What an AUROC may exceed chance by (with its whole interval), or lose (with an interval above 0), before it is suspicious."""
 MAX_IMAGES = 3000
 """Test images at most: these are held in memory."""
-DONORS, CHOICE = 6, 7  # streams of ops.counter
+DONORS, CHOICE = 6, 7  # streams of `dermalyze.rng`
 SHOWN = ("macro_auroc", "balanced_accuracy", "accuracy")
 
 Images = NDArray[np.uint8]

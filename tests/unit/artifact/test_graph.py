@@ -9,7 +9,8 @@ import onnx
 import pytest
 from mapped import CAM_RECORD, MAP, mapped_graph
 
-from dermalyze.artifact.artifact import Artifact, Graph
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.graph import Graph
 from dermalyze.artifact.onnx_prune import output_names, prune
 from dermalyze.errors import ModelError
 

@@ -16,7 +16,6 @@ import pytest
 from typer.testing import CliRunner
 
 from dermalyze.cli import app
-from dermalyze.data import download as transfer
 from dermalyze.data import fetch as module
 from dermalyze.data.catalog import REMOTE_SETS, RemoteFile, RemoteSet
 from dermalyze.data.download import download
@@ -206,7 +205,7 @@ def test_no_network_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_no_space_is_said_before_a_byte_is_written(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(ResourceError, match=r"a\.zip: needs 1 MB more, 1 kB are free; free space"):
         download(remote(host), tmp_path / "a.zip")
     assert names(tmp_path) == set()

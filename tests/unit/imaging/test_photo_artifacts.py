@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from dermalyze.data.synthetic.photo import draw_session
+from dermalyze.data.synthetic.plan import plan_set
 from dermalyze.data.synthetic.synth import synthesize
-from dermalyze.data.synthetic.synth_photo import draw_session
-from dermalyze.data.synthetic.synth_plan import plan_set
 from dermalyze.imaging.photo_artifacts import ARTIFACTS, LEAST_PX, evenness, jpeg_quality, measure, rim_colours
 
 LESIONS, SEED = 160, 11

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import yaml
-from judged import make_judged
+from stored_run import make_judged
 
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.report.checklists import MISSING

@@ -7,7 +7,7 @@ import shutil
 from typing import Any
 
 import pytest
-from judged import store_predictions
+from stored_run import store_predictions
 
 from dermalyze.artifact.artifact import Artifact, parse_record
 from dermalyze.report.served import into_artifact

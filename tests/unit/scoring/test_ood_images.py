@@ -8,7 +8,7 @@ from PIL import Image
 
 from dermalyze.errors import DataError
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.scoring import ood_images as foreign
+from dermalyze.scoring import ood_images
 from dermalyze.scoring.ood_images import EACH, SYNTHETIC, name_of, read_foreign, synthetic
 
 PREPROCESSING = Preprocessing(kind="squash", height=30, width=40, mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0)
@@ -60,7 +60,7 @@ def test_medmnist_files_are_read(tmp_path, shape):
 
 
 def test_more_than_the_most_is_a_seeded_sample(tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign, "MOST", 5)
+    monkeypatch.setattr(ood_images, "MOST", 5)
     np.savez(tmp_path / "a.npz", test_images=np.arange(40, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2))
 
     def levels(seed):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged import store_predictions
+from stored_run import store_predictions
 
 from dermalyze.artifact.artifact import parse_record
 from dermalyze.calibration.calibrators import Calibrator, fit

@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from judged import store_predictions
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
+from stored_run import store_predictions
 
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.manifest import read_manifest

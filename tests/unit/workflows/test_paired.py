@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from judged import make_judged
+from stored_run import make_judged
 from typer.testing import CliRunner
 
 from dermalyze.cli import app
@@ -129,7 +129,7 @@ def test_a_lesion_that_stands_in_another_part_of_a_run_is_no_shared_test() -> No
 
 def test_a_copy_under_another_name_that_one_run_was_trained_on_is_refused(judged: Any, tmp_path: Path) -> None:
     """The other run has a test image's bytes under another id in its training part."""
-    from judged import store_predictions
+    from stored_run import store_predictions
 
     from dermalyze.core.run import Run
     from dermalyze.data.manifest import read_manifest, write_manifest

@@ -1,7 +1,7 @@
 """How each of the seven classes tends to look, as one table, and the drawing of one lesion's look from it.
 
-A *look* is one number for each name in `NEUTRAL`. `shape` and `colour` names are read by `synth_lesion.paint_lesion`,
-`texture` and `signs` names are structures in `synth_lesion.STRUCTURES`.
+A *look* is one number for each name in `NEUTRAL`. `shape` and `colour` names are read by `lesion.paint_lesion`,
+`texture` and `signs` names are structures in `lesion.STRUCTURES`.
 """
 
 from __future__ import annotations

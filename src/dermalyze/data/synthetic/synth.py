@@ -5,7 +5,7 @@
     OUT/HAM10000_images_part_2/ISIC_9000271.jpg                the others
     OUT/HAM10000_segmentations_lesion_tschandl/ISIC_9000001_segmentation.png
 
-A class shows only in the lesion (`synth_looks`, `synth_lesion`); skin, hair, light, scale and instrument (`synth_photo`)
+A class shows only in the lesion (`class_appearance`, `lesion`); skin, hair, light, scale and instrument (`photo`)
 are drawn without knowing it. `dx_type` and, weakly, age and site do depend on the class, as in the real set. The numbers
 of images and lesions begin with 9, which no real HAM10000 image has; the seed chooses where among a million they start,
 so that two small sets of different seeds hardly ever share one.
@@ -36,10 +36,10 @@ from dermalyze.core.atomic import resource_errors, sync_folder
 from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress
 from dermalyze.data.synthetic.class_appearance import CLASSES, draw_look
-from dermalyze.data.synthetic.synth_lesion import paint_lesion
-from dermalyze.data.synthetic.synth_photo import canvas_for, draw_session, paint_skin, photograph
-from dermalyze.data.synthetic.synth_plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Balance, LesionPlan, Row, plan_set
-from dermalyze.data.synthetic.synth_plant import PlantResult, plant_defect, read_rows, require_kind
+from dermalyze.data.synthetic.lesion import paint_lesion
+from dermalyze.data.synthetic.photo import canvas_for, draw_session, paint_skin, photograph
+from dermalyze.data.synthetic.plan import IMAGE_FOLDERS, MASK_FOLDER, METADATA, Balance, LesionPlan, Row, plan_set
+from dermalyze.data.synthetic.plant import PlantResult, plant_defect, read_rows, require_kind
 from dermalyze.errors import DataError, ResourceError, UsageError
 
 LESIONS = (7, 200_000)
@@ -121,7 +121,7 @@ def synthesize(
         difficulty: 0 (classes easy to tell) .. 1 (next to nothing tells them apart).
         balance: "ham10000" (its shares of lesions, but 5 of each class where the number allows) or "even".
         images_per_lesion: mean number of photographs of one lesion, 1..4; 1.34 in HAM10000.
-        plant: a known defect, a key of `dermalyze.data.synthetic.synth_plant.PLANTS`; which images carry it is written to
+        plant: a known defect, a key of `dermalyze.data.synthetic.plant.PLANTS`; which images carry it is written to
             planted.json.
         workers: processes; by default one a core. A script that is run itself must have an `if __name__ == "__main__":`
             guard around this call, or give `workers=1`.

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import GRAPH_NAME, Artifact
-from dermalyze.artifact.graph import ANSWERS, CAM, Answer, Floats
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.graph import ANSWERS, CAM, GRAPH_NAME, Answer, Floats
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.artifact.self_test import PICTURES, SEED, TOLERANCE, reference_pictures

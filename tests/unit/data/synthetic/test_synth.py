@@ -19,11 +19,11 @@ from PIL import Image
 
 from dermalyze.data.synthetic import synth
 from dermalyze.data.synthetic.class_appearance import CLASSES, GROUPS, LOOKS, NEUTRAL, draw_look
+from dermalyze.data.synthetic.lesion import STRUCTURES, paint_lesion
+from dermalyze.data.synthetic.paint import Canvas, dots, noise, rise, strokes
+from dermalyze.data.synthetic.photo import canvas_for, draw_session, paint_skin, photograph
+from dermalyze.data.synthetic.plan import share_out
 from dermalyze.data.synthetic.synth import contact_sheet, synthesize
-from dermalyze.data.synthetic.synth_lesion import STRUCTURES, paint_lesion
-from dermalyze.data.synthetic.synth_paint import Canvas, dots, noise, rise, strokes
-from dermalyze.data.synthetic.synth_photo import canvas_for, draw_session, paint_skin, photograph
-from dermalyze.data.synthetic.synth_plan import share_out
 from dermalyze.errors import DataError, ResourceError, UsageError
 
 IMAGES = ("HAM10000_images_part_1", "HAM10000_images_part_2")
@@ -203,7 +203,7 @@ def test_any_shape_of_frame_is_filled(size_px: tuple[int, int]) -> None:
 
 
 def synth_session() -> Any:
-    from dermalyze.data.synthetic.synth_photo import Session
+    from dermalyze.data.synthetic.photo import Session
 
     return Session(hairs=3, hair_colour=(0, 0, 0), ruler=True, tube=0.9, vignette=0.2, warmth=0, pink=0, exposure=1)
 

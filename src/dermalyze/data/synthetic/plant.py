@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from dermalyze.core.atomic import write_json
 from dermalyze.data.synthetic.class_appearance import CLASSES
-from dermalyze.data.synthetic.synth_copies import COPIES
-from dermalyze.data.synthetic.synth_plan import IMAGE_FOLDERS, METADATA
+from dermalyze.data.synthetic.copies import COPIES
+from dermalyze.data.synthetic.plan import IMAGE_FOLDERS, METADATA
 from dermalyze.errors import UsageError, nearest
 
 PLANTED = "planted.json"

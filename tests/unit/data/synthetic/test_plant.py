@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermalyze.data.synthetic.plant import INK_RGB, PLANTS, read_rows
 from dermalyze.data.synthetic.synth import SynthResult, synthesize
-from dermalyze.data.synthetic.synth_plant import INK_RGB, PLANTS, read_rows
 from dermalyze.errors import UsageError
 
 

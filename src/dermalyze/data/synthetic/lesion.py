@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.data.synthetic.synth_paint import Canvas, Field, Pigments, dots, noise, rise, strokes
+from dermalyze.data.synthetic.paint import Canvas, Field, Pigments, dots, noise, rise, strokes
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def crust(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) -
 
 Painter = Callable[[Pigments, Site, np.random.Generator, float], None]
 
-# Painted in this order. A class's table names them, see `synth_looks.LOOKS`.
+# Painted in this order. A class's table names them, see `class_appearance.LOOKS`.
 STRUCTURES: dict[str, Painter] = {
     "lacunae": lacunae,
     "fissures": fissures,
@@ -316,7 +316,7 @@ def paint_lesion(
         rng: the lesion's own generator.
         skin: pigments of the skin around, changed.
         canvas: where `skin` lies.
-        look: one number for each name in `synth_looks.NEUTRAL`; see there.
+        look: one number for each name in `class_appearance.NEUTRAL`; see there.
         size: mean radius in units, > 0.
     """
     site = lay_out(rng, canvas, look, size)

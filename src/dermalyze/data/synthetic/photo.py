@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from dermalyze.data.synthetic.synth_paint import Canvas, Field, Pigments, dots, noise, rise, strokes
+from dermalyze.data.synthetic.paint import Canvas, Field, Pigments, dots, noise, rise, strokes
 
 MAGNIFICATION = (0.86, 1.2)  # least and most that a photograph enlarges, relative to the lesion's usual scale
 SHIFT = 0.10  # most that a lesion lies off the middle, in units along each axis
