@@ -78,9 +78,7 @@ class MicroBatch:
     metadata_BM: Tensor
 
 
-def cut(
-    training: Training, epoch: int, members: Sequence[Rows], order: Rows, drawn: Sequence[Tensor]
-) -> list[MicroBatch]:  # fmt: skip
+def cut(training: Training, epoch: int, members: Sequence[Rows], order: Rows, drawn: Sequence[Tensor]) -> list[MicroBatch]:
     """The micro-batches of a step, with stand-ins for images that can no longer be read."""
     rows, labels, quarantine = training.rows["train"], training.labels["train"], training.state.quarantine
     micro_batches = []
