@@ -59,7 +59,7 @@ def test_score_stores_every_set_once(world):
     assert set(known.groups) == set(SYNTHETIC)
     before = {p: p.stat().st_mtime_ns for p in [path, world.run.corrupted_path("plain")]}
     again = score(world.run, world.spec, corruptions=3)
-    assert again.foreign == {"synthetic": len(known)}
+    assert again.ood == {"synthetic": len(known)}
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "corrupted copies of 3 test images" in " ".join(again.lines())
 
