@@ -41,6 +41,8 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
     """An artifact of a small network: six convolutions, mean, linear layer, and its map."""
     from onnx import TensorProto, helper, numpy_helper
 
+    from dermalyze.artifact.artifact import NOTHING_YET
+
     rng, node, info = np.random.default_rng(0), helper.make_node, helper.make_tensor_value_info
     nodes = [
         node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
@@ -76,14 +78,16 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
     folder.mkdir()
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    preprocessing = {"kind": "squash", "height": edge, "width": edge, "crop_ratio": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
+    preprocessing = {
+        "kind": "squash", "height": edge, "width": edge, "crop_ratio": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3, "draft": False,
+    }  # fmt: skip
     names = [{"name": f"c{k}", "description": ""} for k in range(7)]
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     cam = {"kind": "closed_form", "reason": "a stand-in", "height": edge // 16, "width": edge // 16}
     record = {
         "schema_version": 1, "name": "stand-in", "created_from": {}, "classes": names, "preprocessing": preprocessing,
         "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
-        "files": hashes, "parity": {}, "cam": cam,
+        "files": hashes, "parity": {}, "task": "multiclass", "metadata": None, "second": None, "cam": cam, **NOTHING_YET,
     }  # fmt: skip
     (folder / "artifact.json").write_text(json.dumps(record))
     return folder

@@ -138,6 +138,8 @@ def make_artifact(folder: Path) -> Path:
 
 def write_artifact(folder: Path, graph: bytes) -> Path:
     """A graph as an artifact."""
+    from dermalyze.artifact.artifact import NOTHING_YET
+
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     folder.mkdir()
     files = {"model.onnx": graph, "model.safetensors": struct.pack("<Q", 2) + b"{}"}
@@ -148,9 +150,12 @@ def write_artifact(folder: Path, graph: bytes) -> Path:
         "classes": [{"name": f"c{i}", "description": ""} for i in range(CLASSES)],
         "preprocessing": {
             "kind": "squash", "height": EDGE, "width": EDGE, "crop_ratio": 0.875, "mean": list(mean), "std": list(std),
+            "draft": False,
         },
         "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, "parity": {},
+        "task": "multiclass", "metadata": None, "second": None,
+        "cam": {"kind": "none", "reason": "a stand-in", "height": 0, "width": 0}, **NOTHING_YET,
     }  # fmt: skip
     (folder / "artifact.json").write_text(json.dumps(record))
     return folder

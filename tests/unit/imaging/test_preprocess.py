@@ -155,9 +155,10 @@ def test_the_option_goes_from_the_configuration_into_the_record() -> None:
     assert Preprocessing.from_dict(p.as_dict()) == p
 
 
-def test_a_record_without_the_key_is_read_as_full_decoding() -> None:
+def test_a_record_without_the_key_is_refused() -> None:
     values = preprocessing("squash", 64, 64, draft=False).as_dict()
-    del values["draft"]
-    assert Preprocessing.from_dict(values).least is None
-    with pytest.raises(ModelError, match="draft"):
+    with pytest.raises(ModelError, match="draft out of range or of the wrong type"):
         Preprocessing.from_dict({**values, "draft": 1})
+    del values["draft"]
+    with pytest.raises(ModelError, match="must have .*'draft'.*; export the model again"):
+        Preprocessing.from_dict(values)
