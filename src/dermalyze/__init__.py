@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dermalyze.stages.audit import audit
     from dermalyze.stages.calibrate import calibrate
     from dermalyze.stages.embed import embed
-    from dermalyze.stages.evaluate import evaluate
+    from dermalyze.stages.evaluate import evaluate, evaluate_external, evaluate_predictions, recalibrate
     from dermalyze.stages.explain import explain
     from dermalyze.stages.export import export
     from dermalyze.stages.fit_check import fit_check
@@ -94,6 +94,8 @@ _SOURCES = {
     "embed": "stages.embed:embed",
     "ensemble": "workflows.ensemble:ensemble",
     "evaluate": "stages.evaluate:evaluate",
+    "evaluate_external": "stages.evaluate:evaluate_external",
+    "evaluate_predictions": "stages.evaluate:evaluate_predictions",
     "explain": "stages.explain:explain",
     "export": "stages.export:export",
     "fetch": "data.fetch:fetch",
@@ -109,6 +111,7 @@ _SOURCES = {
     "predict": "serve.predictor.answers:predict",
     "prepare": "stages.prepare:prepare",
     "probe": "stages.probe:probe",
+    "recalibrate": "stages.evaluate:recalibrate",
     "run": "workflows.pipeline:run_experiment",
     "runs": "workflows.runs:runs",
     "schema": "config.experiment:json_schema",
@@ -144,6 +147,8 @@ __all__ = [
     "embed",
     "ensemble",
     "evaluate",
+    "evaluate_external",
+    "evaluate_predictions",
     "explain",
     "export",
     "fetch",
@@ -159,6 +164,7 @@ __all__ = [
     "predict",
     "prepare",
     "probe",
+    "recalibrate",
     "run",
     "runs",
     "schema",

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.artifact.artifact import Artifact
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.data.masks import mask_at, mask_of_size
 from dermalyze.data.store import ImageStore
@@ -27,6 +26,7 @@ from dermalyze.report.explain_grading import NAMES
 from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
 from dermalyze.scoring.features.retrieval import nearest_cases
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.answering import Answering
 
 Json = dict[str, Any]
 SHOWN_PX = 240
@@ -65,7 +65,7 @@ class Judge:
     Attributes:
         network: in PyTorch.
         artifact: its graph.
-        calibrator: of the recipe.
+        answering: how its recipe's scores become answers.
         verdict: of `explain_judged.judge_network`; None where nothing was judged.
         metadata: image_id to encoded metadata (M,), or None.
         methods: those that are drawn.
@@ -73,7 +73,7 @@ class Judge:
 
     network: Network
     artifact: Artifact
-    calibrator: Calibrator
+    answering: Answering
     verdict: Json | None
     metadata: Callable[[str], NDArray[np.float32] | None]
     methods: Sequence[str]
@@ -83,8 +83,8 @@ class Judge:
         pixels = to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing))[None]
         known = self.known(shown)
         forward = self.artifact.knowing(None if known is None else known[None])
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels)
-        return self.calibrator(logits_BC.astype(np.float64))[0], embedding_BD
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels, self.answering.task.pool)
+        return self.answering.probabilities(logits_BC)[0], embedding_BD
 
     def known(self, shown: Shown) -> NDArray[np.float32] | None:
         """Its metadata (M,)."""

@@ -143,7 +143,7 @@ def explain(
             stored = read_predictions(one.require(one.predictions_path("test", one.config().inference.recipe), "probe"))
             judges.append(Judge(network, artifact, read_calibration(one, stored)[0], verdict, known, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
-        scores = scores_of(p, judges[0].calibrator)
+        scores = scores_of(p, judges[0].answering)
         sections = (
             [
                 {

@@ -91,6 +91,7 @@ class Multilabel(Capable):
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
     nouns = "labels"
+    activation = "sigmoid"
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
     basic: frozenset[str] = frozenset({"ece", "macro_ece"})
@@ -158,6 +159,9 @@ class Multilabel(Capable):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return np.asarray(probs_NC >= (PLAIN_THRESHOLD if thresholds_C is None else thresholds_C))
 
+    def choices(self, probs: Floats) -> Floats:
+        return np.stack([1 - probs, probs], axis=-1)
+
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> LabelScores:
         plain_C = np.full(probs_NC.shape[1], PLAIN_THRESHOLD)
         return LabelScores(targets, probs_NC, plain_C if thresholds_C is None else thresholds_C)
@@ -167,6 +171,10 @@ class Multilabel(Capable):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         return {**metrics.PER_LABEL_METRICS, "ece": partial(metrics.ece, bins=ece_bins)}
+
+    def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
+        overall = self.overall_metrics(ece_bins)
+        return {"accuracy": metrics.accuracy, **{name: overall[name] for name in ("macro_f1", "macro_ece")}}
 
     def methods(self, ece_bins: int) -> str:
         return (
