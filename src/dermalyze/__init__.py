@@ -35,7 +35,10 @@ _SOURCES = {
     "ResourceError": "errors:ResourceError",
     "Run": "core.run:Run",
     "UsageError": "errors:UsageError",
+    "evaluate_external": "stages.evaluate:evaluate_external",
+    "evaluate_predictions": "stages.evaluate:evaluate_predictions",
     "load_experiment": "config.experiment:load_experiment",
+    "recalibrate": "stages.evaluate:recalibrate",
     **{command.public: command.source for command in COMMANDS.values()},
 }
 """Public names and where they are defined; type checkers read the same in `__init__.pyi`."""

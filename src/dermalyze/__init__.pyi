@@ -24,7 +24,7 @@ from dermalyze.serve.server.server import serve_http
 from dermalyze.stages.audit import audit
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.embed import embed
-from dermalyze.stages.evaluate import evaluate
+from dermalyze.stages.evaluate import evaluate, evaluate_external, evaluate_predictions, recalibrate
 from dermalyze.stages.explain import explain
 from dermalyze.stages.export import export
 from dermalyze.stages.fit_check import fit_check
@@ -74,6 +74,8 @@ __all__ = [
     "embed",
     "ensemble",
     "evaluate",
+    "evaluate_external",
+    "evaluate_predictions",
     "explain",
     "export",
     "fetch",
@@ -88,6 +90,7 @@ __all__ = [
     "plot_embeddings",
     "predict",
     "prepare",
+    "recalibrate",
     "run",
     "runs",
     "schema",

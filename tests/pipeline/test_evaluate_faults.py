@@ -16,9 +16,11 @@ COUNTS = {"bkl": 24, "mel": 30, "nv": 80}
 
 
 def evaluate(*args, **kwargs):
+    """The function of the stage that these options belong to, imported when it is first needed."""
     from dermalyze.stages.evaluate import evaluate as stage
+    from dermalyze.stages.evaluate import evaluate_external, recalibrate
 
-    return stage(*args, **kwargs)
+    return (recalibrate if "share" in kwargs else evaluate_external if "on" in kwargs else stage)(*args, **kwargs)
 
 
 def change(run, spec, make, part="test"):
@@ -297,18 +299,16 @@ def test_one_image_under_two_labels_is_refused(trained):
     refused(run, spec, DataError, r"1 image\(s\) stand under two labels", 3, on=root / "twice")
 
 
-def test_nothing_there_and_a_map_without_a_set(trained):
+def test_nothing_there(trained):
     run, spec, root = trained
     refused(run, spec, UsageError, "nowhere: is not there", 2, on=root / "nowhere")
-    refused(run, spec, UsageError, "--label-map belongs to another set", 2, label_map=root / "map.yaml")
 
 
-def test_recalibration_needs_a_set_and_enough_groups_before_any_work(trained):
+def test_recalibration_needs_enough_groups_before_any_work(trained):
     run, spec, root = trained
-    refused(run, spec, UsageError, "--recalibrate belongs to another set", 2, recalibrate=0.3)
     pictures(root / "small", 8, seed=7)
-    refused(run, spec, DataError, "5 of the set's 16 groups to fit on and 11", 3, on=root / "small", recalibrate=0.3)
-    refused(run, spec, ConfigError, "must be a share", 2, on=root / "small", recalibrate=1.5)
+    refused(run, spec, DataError, "5 of the set's 16 groups to fit on and 11", 3, on=root / "small", share=0.3)
+    refused(run, spec, ConfigError, "must be a share", 2, on=root / "small", share=1.5)
     assert not run.predictions_path("small", "plain").exists()
 
 
@@ -327,7 +327,7 @@ def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     rows = [f"{name}/DOE_{k}.png,{name},{known[k]}" for name in ("mel", "nv") for k in range(32)]
     (root / "clinic" / "clinic.csv").write_text("path,label,age,sex,camera\n" + "\n".join(rows) + "\n")
     asked = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"subgroups": ("camera",)})})
-    found = evaluate(run, asked, on=root / "clinic" / "clinic.csv", recalibrate=0.5)
+    found = evaluate(run, asked, on=root / "clinic" / "clinic.csv", share=0.5)
     m = found.metrics
     assert m["recalibration"]["fitted"]["groups"] == m["recalibration"]["measured"]["groups"] == 32
     by = {column["name"]: column["levels"] for column in m["for_whom"]["columns"]}

@@ -20,7 +20,7 @@ from dermalyze.errors import ConfigError, DataError, MissingExtraError, ModelErr
 from dermalyze.scoring.features.store import read_features, read_stored
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.embed import embed
-from dermalyze.stages.evaluate import evaluate
+from dermalyze.stages.evaluate import evaluate_predictions
 from dermalyze.stages.linear_probe import linear_probe
 from dermalyze.stages.plot_embeddings import plot_embeddings
 from dermalyze.stages.score import score
@@ -199,7 +199,7 @@ def test_linear_probe_writes_a_table_and_predictions_that_evaluate_reads(world: 
     assert p.ids == read_part(world.run, "test")["image_id"].tolist()
     accuracy = float((p.logits.argmax(axis=1) == p.labels).mean())
     assert written["models"][1]["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
-    judged = evaluate(world.run, world.spec, predictions=path)
+    judged = evaluate_predictions(world.run, world.spec, path)
     assert judged.metrics["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
     assert "linear probe" in " ".join(judged.metrics["about"]["sentences"])
 
@@ -253,7 +253,7 @@ def test_zero_shot_stands_beside_the_others_and_new_prompts_need_no_images(
     assert row["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert row["metrics"]["accuracy"]["groups"] == found.values["groups"]
     assert any("zero-shot by prompts, scale" in line for line in found.lines())
-    assert evaluate(world.run, world.spec, predictions=path).metrics["metrics"]["accuracy"]["value"] == pytest.approx(right)
+    assert evaluate_predictions(world.run, world.spec, path).metrics["metrics"]["accuracy"]["value"] == pytest.approx(right)
 
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("the images are stored")

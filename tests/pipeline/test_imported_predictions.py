@@ -27,6 +27,12 @@ def evaluate(*args, **kwargs):
     return stage(*args, **kwargs)
 
 
+def evaluate_predictions(*args, **kwargs):
+    from dermalyze.stages.evaluate import evaluate_predictions as stage
+
+    return stage(*args, **kwargs)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """The numbers alone, without figures and page."""
@@ -51,7 +57,7 @@ def write(tmp_path, frame, name="theirs.csv"):
 
 def refused(run, spec, path, kind, words, code, **options):
     with pytest.raises(kind, match=words) as error:
-        evaluate(run, spec, predictions=path, **options)
+        evaluate_predictions(run, spec, path, **options)
     assert error.value.exit_code == code
     assert "\n" not in str(error.value)
     assert not list(run.root.glob("report/**/*"))
@@ -62,7 +68,7 @@ def test_the_report_is_that_of_the_runs_own_predictions(judged, tmp_path):
     run, spec = judged(COUNTS)
     own = evaluate(run, spec).metrics
     path = write(tmp_path, rows_of(run).sample(frac=1, random_state=0))
-    found = evaluate(run, spec, predictions=path)
+    found = evaluate_predictions(run, spec, path)
     assert found.page.parent == run.given_report_dir("theirs")
     for name, estimate in own["metrics"].items():
         assert found.metrics["metrics"][name]["value"] == pytest.approx(estimate["value"], abs=1e-6), name
@@ -79,7 +85,7 @@ def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path, quick):
     """AUROC and log loss are scikit-learn's on the very numbers of the file."""
     run, spec = judged(COUNTS)
     frame = rows_of(run, decimals=1)
-    m = evaluate(run, spec, predictions=write(tmp_path, frame)).metrics
+    m = evaluate_predictions(run, spec, write(tmp_path, frame)).metrics
     p = read_predictions(run.predictions_path("test", "plain"))
     given = pd.read_csv(tmp_path / "theirs.csv")[CLASSES].to_numpy()
     assert len(np.unique(given[:, 0])) < 12
@@ -92,7 +98,7 @@ def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path, quick):
 def test_constant_probabilities_are_chance(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     frame = rows_of(run).assign(**dict.fromkeys(CLASSES, 1 / 3))
-    assert evaluate(run, spec, predictions=write(tmp_path, frame)).metrics["metrics"]["macro_auroc"]["value"] == 0.5
+    assert evaluate_predictions(run, spec, write(tmp_path, frame)).metrics["metrics"]["macro_auroc"]["value"] == 0.5
 
 
 def test_logits_are_recognised_and_may_be_named(judged, tmp_path, capsys, quick):
@@ -102,7 +108,7 @@ def test_logits_are_recognised_and_may_be_named(judged, tmp_path, capsys, quick)
     path = write(tmp_path, frame)
     own = evaluate(run, spec).metrics["metrics"]["log_loss"]["value"]
     for scores in (None, "logits"):
-        found = evaluate(run, spec, predictions=path, scores=scores)
+        found = evaluate_predictions(run, spec, path, scores=scores)
         assert found.metrics["metrics"]["log_loss"]["value"] == pytest.approx(own, abs=1e-6)
         assert "logits of theirs" in capsys.readouterr().err
     assert "as logits of 3 classes" in found.metrics["about"]["sentences"][0]
@@ -112,11 +118,11 @@ def test_rows_of_the_calibration_part_give_the_thresholds(judged, tmp_path, quic
     run, spec = judged(COUNTS)
     own = evaluate(run, spec).metrics
     frame = pd.concat([rows_of(run, part) for part in ("train", "cal", "test")])
-    m = evaluate(run, spec, predictions=write(tmp_path, frame)).metrics
+    m = evaluate_predictions(run, spec, write(tmp_path, frame)).metrics
     for ours, theirs in zip(own["selective"]["coverages"], m["selective"]["coverages"], strict=True):
         assert theirs["threshold"] == pytest.approx(ours["threshold"], abs=1e-6)
     assert any("rows of other parts are not used" in note for note in m["external"]["notes"])
-    alone = evaluate(run, spec, predictions=write(tmp_path, rows_of(run))).metrics
+    alone = evaluate_predictions(run, spec, write(tmp_path, rows_of(run))).metrics
     assert (alone["selective"]["coverages"], alone["conformal"]) == ([], None)
 
 
@@ -124,7 +130,7 @@ def test_other_names_of_columns_are_found(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     isic = rows_of(run).rename(columns={"image_id": "image", **{name: name.upper() for name in CLASSES}})
     ours = rows_of(run).rename(columns={name: f"p_{name}" for name in CLASSES}).assign(predicted_class="nv", notes="")
-    values = [evaluate(run, spec, predictions=write(tmp_path, frame)).metrics["metrics"]["accuracy"] for frame in (isic, ours)]
+    values = [evaluate_predictions(run, spec, write(tmp_path, frame)).metrics["metrics"]["accuracy"] for frame in (isic, ours)]
     assert values[0] == values[1]
 
 
@@ -160,13 +166,12 @@ def test_probabilities_outside_are_refused_where_they_are_said_to_be_such(judged
     refused(run, spec, write(tmp_path, frame), ModelError, "outside 0..1", 4, scores="probabilities")
     refused(run, spec, write(tmp_path, frame), UsageError, "must be probabilities or logits", 2, scores="odds")
     refused(run, spec, tmp_path / "none.csv", UsageError, "no such file", 2)
-    refused(run, spec, write(tmp_path, frame), UsageError, "exclude each other", 2, on=tmp_path)
 
 
 def test_partial_files_are_judged_when_asked_and_say_so(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     frame = rows_of(run)
-    found = evaluate(run, spec, predictions=write(tmp_path, frame[4:]), partial=True)
+    found = evaluate_predictions(run, spec, write(tmp_path, frame[4:]), partial=True)
     assert found.metrics["n_images"] == len(frame) - 4
     assert f"4 of {len(frame)} test images have no row" in found.metrics["external"]["notes"][0]
 
@@ -179,12 +184,12 @@ def test_a_file_with_labels_needs_no_run(judged, tmp_path, quick):
     path = write(tmp_path, frame, "Other Model.csv")
     out = Run(tmp_path / "out")
     settings = {"evaluate": spec.evaluate}
-    found = evaluate(out, ExperimentSpec(**settings), predictions=path)
+    found = evaluate_predictions(out, ExperimentSpec(**settings), path)
     assert found.metrics["set"] == "other-model"
     assert found.metrics["n_groups"] == own["n_groups"]
     for name, estimate in own["metrics"].items():
         assert found.metrics["metrics"][name]["low"] == pytest.approx(estimate["low"], abs=1e-6), name
-    ungrouped = evaluate(out, ExperimentSpec(**settings), predictions=write(tmp_path, frame.drop(columns="lesion_id")))
+    ungrouped = evaluate_predictions(out, ExperimentSpec(**settings), write(tmp_path, frame.drop(columns="lesion_id")))
     assert ungrouped.metrics["n_groups"] == len(p)
     assert "each image counts as a group" in ungrouped.metrics["external"]["notes"][0]
     for change, words in (
@@ -193,7 +198,7 @@ def test_a_file_with_labels_needs_no_run(judged, tmp_path, quick):
         (frame.assign(remark="fine"), "remark 'fine' is no number.*call the columns of the classes p_NAME"),
     ):
         with pytest.raises(DataError, match=words):
-            evaluate(out, ExperimentSpec(**settings), predictions=write(tmp_path, change))
+            evaluate_predictions(out, ExperimentSpec(**settings), write(tmp_path, change))
 
 
 def test_the_command(judged, tmp_path, quick):

@@ -26,7 +26,7 @@ from dermalyze.models.fusion import FUSIONS
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.predictor import Predictor
-from dermalyze.stages.evaluate import evaluate
+from dermalyze.stages.evaluate import evaluate_external
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.train import train
 from dermalyze.training import loop
@@ -195,7 +195,7 @@ def test_another_set_without_the_columns_is_judged_and_it_is_said(
         lines.append(f"n{i},n{i}.png,{CLASSES[i % 3]},{'face' if i else 'elbow'}")
     (tmp_path / "other.csv").write_text("\n".join(lines))
     run = trained["late"]
-    result = evaluate(run, run.config(), on=tmp_path / "other.csv")
+    result = evaluate_external(run, run.config(), tmp_path / "other.csv")
     notes = result.metrics["external"]["notes"]
     assert "metadata: age is missing (12 of 12 images)" in notes
     assert "metadata: site is not among the values of training and counts as unknown (1 of 12 images)" in notes

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 import dermalyze
 from dermalyze.config.experiment import dump_experiment
 from dermalyze.core.run import Run, read_json
-from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
+from dermalyze.errors import ConfigError, DataError, InterruptedRunError, ModelError, UsageError
 from dermalyze.imaging.decode import decode, normalise, to_size
 from dermalyze.metrics.activation import sigmoid
 from dermalyze.scoring.predictions import read_predictions
@@ -84,10 +84,10 @@ def test_the_metrics_are_those_of_the_stored_scores(run: Run) -> None:
     metrics, p = read_json(run.evaluation_path), read_predictions(run.predictions_path("test", "flips"))
     assert p.labels.shape == p.logits.shape
     for c, name in enumerate(LABELS):
-        assert metrics["per_label"][name]["auroc"]["value"] == pytest.approx(roc_auc_score(p.labels[:, c], p.logits[:, c]))
+        assert metrics["per_class"][name]["auroc"]["value"] == pytest.approx(roc_auc_score(p.labels[:, c], p.logits[:, c]))
     assert metrics["task"] == "multilabel"
     names = {path.name for path in run.report_dir.iterdir()}
-    assert {"report.html", "roc_curves.png", "pr_curves.png", "per_label_metrics.png", "calibration_curves.png"} <= names
+    assert {"report.html", "roc_curves.png", "pr_curves.png", "per_class_metrics.png", "calibration_curves.png"} <= names
     page = run.report_page_path.read_text()
     assert f"{metrics['metrics']['macro_auroc']['value']:.3f}" in page
     assert "onfusion matrix" not in page
@@ -173,6 +173,97 @@ def test_maps_are_drawn_of_labels(folder: Run) -> None:
     assert any(case["flip"] for case in record["cases"])
 
 
+def test_the_report_is_whole(run: Run) -> None:
+    """Model card, checklists, subgroups and selective prediction, as for one class an image."""
+    m = read_json(run.evaluation_path)
+    assert {path.name for path in run.report_dir.iterdir()} >= {"model_card.md", "checklists.md", "risk_coverage.png"}
+    card = run.report_dir.joinpath("model_card.md").read_text()
+    assert f"| macro AUROC | {m['metrics']['macro_auroc']['value']:.3f} |" in card
+    assert "gives each picture to one of these" not in card
+    p = read_predictions(run.predictions_path("test", "flips"))
+    answering = p.answering(read_json(run.calibration_path("flips"))["calibration"])
+    right = (answering.called(p.logits) == (p.labels == 1)).all(axis=1)
+    assert m["uncertainty"]["recipes"][0]["metrics"]["accuracy"] == pytest.approx(right.mean())
+    assert m["metrics"]["subset_accuracy"]["value"] == pytest.approx(right.mean())
+    assert [row["asked"] for row in m["selective"]["coverages"]] == [0.95, 0.9, 0.8, 0.5]
+    surest = np.maximum(answering.probabilities(p.logits), 1 - answering.probabilities(p.logits)).min(axis=1)
+    kept = surest >= m["selective"]["coverages"][-1]["threshold"]
+    assert m["selective"]["coverages"][-1]["accuracy"]["value"] == pytest.approx(right[kept].mean())
+    ages = {one["level"]: one for one in m["for_whom"]["subgroups"] if one["column"] == "age"}
+    assert sum(one["n"] for one in ages.values()) == len(p)
+    assert m["decision"] is None or m["decision"]["shares"]["error_all"]["value"] == pytest.approx(1 - right.mean())
+    assert read_json(run.artifact_dir / "metrics.json")["headline"][0]["name"] == "macro AUROC"
+
+
+def test_another_set_with_gaps(folder: Run, tmp_path: Path) -> None:
+    """External validation: other names for the labels, an unknown target, a calibrator of that set's own, a submission."""
+    data, spec = paint_set(tmp_path / "other", images=160, seed=5), folder.config()
+    rows = list(csv.DictReader((data / "set.csv").open()))
+    for row in rows[::5]:
+        row["disc"] = ""
+    with (data / "gaps.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    m = dermalyze.evaluate_external(folder, spec, data / "gaps.csv", submission=tmp_path / "sub.csv").metrics
+    p = read_predictions(folder.predictions_path("gaps", "flips"))
+    assert m["missing_targets"] == 32 == (p.labels == -1).sum()
+    there = p.labels[:, 1] >= 0
+    assert m["per_class"]["disc"]["auroc"]["value"] == pytest.approx(roc_auc_score(p.labels[there, 1], p.logits[there, 1]))
+    assert m["per_class"]["disc"]["brier"]["n"] == 128
+    assert {one["name"] for one in m["shift"]["numbers"]} >= {*LABELS, "age"}
+    assert {one["label"] for one in m["external"]["labels"]} == set(LABELS)
+    assert next(csv.reader((tmp_path / "sub.csv").open())) == ["image", *LABELS]
+
+    text = paint_set(tmp_path / "words", images=80, seed=6, columns=False)
+    named = text / "set.csv"
+    named.write_text(named.read_text().replace("bar", "stripe"))
+    words = label_spec(text, inference={"recipe": "flips"}, data={"source": {"kind": "csv", "extension": ".png"}})
+    with pytest.raises(DataError, match=r"'stripe' .* are no classes of the model"):
+        dermalyze.evaluate_external(folder, words, named)
+    (tmp_path / "map.yaml").write_text("stripe: bar\nframe: null\n")
+    mapped = dermalyze.evaluate_external(folder, words, named, label_map=tmp_path / "map.yaml").metrics
+    assert mapped["per_class"]["frame"]["support"] == 0
+    assert mapped["per_class"]["frame"]["auroc"]["value"] is None
+    r = dermalyze.recalibrate(folder, spec, data / "gaps.csv", 0.5).metrics["recalibration"]
+    assert r["kind"] in ("none", "platt")
+    assert {"log_loss", "macro_brier", "macro_ece", "hamming_loss"} <= r["methods"]["refit"].keys()
+
+
+def test_predictions_of_others(folder: Run, tmp_path: Path) -> None:
+    spec, p = folder.config(), read_predictions(folder.predictions_path("test", "flips"))
+    path = tmp_path / "theirs.csv"
+
+    def write_csv(values: Any) -> Path:
+        lines = [
+            ",".join([image, *map(repr, row)]) for image, row in zip(p.ids, np.asarray(values, float).tolist(), strict=True)
+        ]
+        path.write_text("\n".join([",".join(["image_id", *LABELS]), *lines]) + "\n")
+        return path
+
+    for values in (p.probs(), p.logits * 3):
+        m = dermalyze.evaluate_predictions(folder, spec, write_csv(values)).metrics
+        for c, name in enumerate(LABELS):
+            assert m["per_class"][name]["auroc"]["value"] == pytest.approx(roc_auc_score(p.labels[:, c], p.logits[:, c]))
+    probs = p.probs()
+    expected = -np.log(np.where(p.labels == 1, probs, 1 - probs)).mean()
+    m = dermalyze.evaluate_predictions(folder, spec, write_csv(probs)).metrics
+    assert m["metrics"]["log_loss"]["value"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ModelError, match=r"outside 0\.\.1"):
+        dermalyze.evaluate_predictions(folder, spec, write_csv(probs * 2), scores="probabilities")
+
+
+def test_further_recipes_and_corrupted_copies(folder: Run) -> None:
+    spec = folder.config()
+    dermalyze.score(folder, spec, recipes=["plain", "tta"], corruptions=6)
+    dermalyze.calibrate(folder, spec)
+    m = dermalyze.evaluate(folder, spec).metrics
+    assert [row["recipe"] for row in m["uncertainty"]["recipes"]] == ["flips", "plain", "tta"]
+    assert "mutual_information" in m["uncertainty"]["recipes"][2]["sources"]
+    assert m["corruptions"]["images"] == 6
+    assert set(m["corruptions"]["clean"]) == {"accuracy", "macro_f1", "macro_ece", "referred"}
+
+
 def lines_of(run: Run) -> list[dict[str, Any]]:
     """The epochs' numbers, without times."""
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
@@ -210,11 +301,7 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
     study.write_text(f"name: s\nexperiment:\n{experiment}variants:\n  a: {{}}\n  b: {{train.epochs: 1}}\n")
     calls = [
         lambda: dermalyze.audit(folder, spec, labels=True),
-        lambda: dermalyze.score(folder, spec, recipes=["tta"]),
-        lambda: dermalyze.score(folder, spec, corruptions=2),
-        lambda: dermalyze.evaluate(folder, spec, on=other),
-        lambda: dermalyze.evaluate(folder, spec, predictions=other),
-        lambda: dermalyze.evaluate(folder, spec, submission=other),
+        lambda: dermalyze.score(folder, spec, model=other),
         lambda: dermalyze.controls(folder, spec),
         lambda: dermalyze.leakage(folder, spec),
         lambda: dermalyze.fit_check(folder, spec),

@@ -165,12 +165,12 @@ def test_weights_of_another_network_are_refused(split_run, timm_weights, tmp_pat
 
 
 def test_the_report_says_which_model_it_is_of(split_run, tmp_path):
-    from dermalyze.stages.evaluate import evaluate
+    from dermalyze.stages.evaluate import evaluate_predictions
 
     run, spec = split_run
     score(run, spec, model=colour_graph(tmp_path / "net.onnx"), sets=SETS)
     path = run.predictions_path("test", "by-net")
-    found = evaluate(run, spec, predictions=path)
+    found = evaluate_predictions(run, spec, path)
     assert found.page.parent == run.given_report_dir("net")
     stored = read_predictions(path)
     right = (stored.probs().argmax(axis=1) == stored.labels).mean()

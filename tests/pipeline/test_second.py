@@ -29,7 +29,7 @@ from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.second import NO_SECOND
 from dermalyze.stages.audit import audit
-from dermalyze.stages.evaluate import evaluate
+from dermalyze.stages.evaluate import evaluate, evaluate_external
 from dermalyze.stages.export import export
 from dermalyze.stages.prepare import prepare
 from dermalyze.stages.score import score
@@ -408,7 +408,7 @@ class TestRefused:
         for attempt in (
             lambda: controls(run, spec),
             lambda: similar(run, spec, table / "1.png"),
-            lambda: evaluate(run, spec, on=table / "set.csv"),
+            lambda: evaluate_external(run, spec, table / "set.csv"),
             lambda: score(run, spec, corruptions=3),
         ):
             with pytest.raises(UsageError, match="not made for models of two pictures a case yet"):

@@ -43,6 +43,24 @@ class Told:
         return ["3 images"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--predictions", "a.csv", "--on", "b"], "--predictions and --on exclude each other"),
+        (["--scores", "logits"], "--scores and --partial belong to: --predictions FILE"),
+        (["--partial"], "--scores and --partial belong to: --predictions FILE"),
+        (["--report-yaml", "r.yaml", "--on", "b"], "--report-yaml belongs to the report on the run's own test part"),
+        (["--label-map", "m.yaml"], "--label-map belongs to another set"),
+        (["--recalibrate", "0.3"], "--recalibrate belongs to another set"),
+    ],
+)
+def test_options_of_evaluate_that_do_not_go_together(run: Path, options: list[str], said: str) -> None:
+    found = invoke("evaluate", run, *options)
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
+
+
 # -- failures ----------------------------------------------------------------------------------------------------
 
 
@@ -147,15 +165,22 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, run: Path) -
 
         return stage
 
-    for name in ("audit", "train", "evaluate", "synth"):
+    for name in ("audit", "train", "evaluate", "evaluate_external", "evaluate_predictions", "recalibrate", "synth"):
         monkeypatch.setattr(dermalyze, name, take(name))
     assert invoke("train", run, "--resume", "a", "--accept-leak", "why").exit_code == 0
     assert invoke("evaluate", run, "--on", "b", "--label-map", "c").exit_code == 0
+    assert invoke("evaluate", run, "--on", "b", "--recalibrate", "0.3").exit_code == 0
+    assert invoke("evaluate", run, "--predictions", "p.csv", "--scores", "logits").exit_code == 0
+    assert invoke("evaluate", run, "--submission", "s.csv").exit_code == 0
     assert invoke("synth", "out", "--size", "64x80", "--balance", "even", "--seed", "3", "--plant", "shortcut").exit_code == 0
     assert invoke("audit", run, "--labels").exit_code == 0
     assert seen["audit"] == {"labels": True}
     assert seen["train"] == {"resume": Path("a"), "accept_leak": "why"}
-    assert {name: value for name, value in seen["evaluate"].items() if value} == {"on": Path("b"), "label_map": Path("c")}
+    given = {name: {key: value for key, value in options.items() if value} for name, options in seen.items()}
+    assert given["evaluate_external"] == {"label_map": Path("c")}
+    assert given["recalibrate"] == {}
+    assert given["evaluate_predictions"] == {"scores": "logits"}
+    assert given["evaluate"] == {"submission": Path("s.csv")}
     assert seen["synth"]["size_px"] == (64, 80)
     assert (seen["synth"]["balance"], seen["synth"]["seed"], seen["synth"]["plant"]) == ("even", 3, "shortcut")
 

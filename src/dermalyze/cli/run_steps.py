@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -146,13 +146,50 @@ def evaluate(
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    given = {"predictions": predictions, "scores": scores, "partial": partial, "submission": submission}
-    if predictions is not None and not dermalyze.Run(run).config_path.is_file():
-        spec = dermalyze.ExperimentSpec()  # a folder for the report of a file that has labels of its own
-        show(call("evaluate", dermalyze.Run(run), spec, **given, on=on, label_map=label_map), as_json)
+    refuse_mixed(on, label_map, recalibrate, predictions, scores, partial, report_yaml)
+    asked: dict[str, Any] = {"accept_leak": accept_leak, "submission": submission}
+    if predictions is not None:
+        alone = not dermalyze.Run(run).config_path.is_file()  # a folder for the report of a file that has labels of its own
+        opened = dermalyze.Run(run) if alone else dermalyze.Run.open(run)
+        spec = dermalyze.ExperimentSpec() if alone else opened.config()
+        result = dermalyze.evaluate_predictions(opened, spec, predictions, scores=scores, partial=partial, **asked)
     else:
-        asked = {"on": on, "label_map": label_map, "recalibrate": recalibrate, "accept_leak": accept_leak}
-        stage("evaluate", run, as_json, **given, **asked, report_yaml=report_yaml)
+        opened = dermalyze.Run.open(run)
+        spec = opened.config()
+        if on is None:
+            result = dermalyze.evaluate(opened, spec, report_yaml=report_yaml, **asked)
+        elif recalibrate is None:
+            result = dermalyze.evaluate_external(opened, spec, on, label_map=label_map, **asked)
+        else:
+            result = dermalyze.recalibrate(opened, spec, on, recalibrate, label_map=label_map, **asked)
+    show(result, as_json)
+
+
+def refuse_mixed(
+    on: Path | None,
+    label_map: Path | None,
+    recalibrate: float | None,
+    predictions: Path | None,
+    scores: str | None,
+    partial: bool,
+    report_yaml: Path | None,
+) -> None:
+    """Refuse options of `evaluate` that do not go together.
+
+    Raises:
+        UsageError: with the remedy.
+    """
+    if predictions is not None and on is not None:
+        raise dermalyze.UsageError("--predictions and --on exclude each other: name the predictions, or the set to predict")
+    if predictions is None and (scores is not None or partial):
+        raise dermalyze.UsageError("--scores and --partial belong to: --predictions FILE")
+    if report_yaml is not None and (on is not None or predictions is not None):
+        raise dermalyze.UsageError(
+            "--report-yaml belongs to the report on the run's own test split; leave out --on and --predictions"
+        )
+    for option, value in (("--label-map", label_map), ("--recalibrate", recalibrate)):
+        if on is None and value is not None:
+            raise dermalyze.UsageError(f"{option} belongs to another set: give that with --on FOLDER or --on FILE.csv")
 
 
 @command

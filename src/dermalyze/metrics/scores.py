@@ -89,6 +89,32 @@ class Scores:
         return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
 
     @cached_property
+    def called(self) -> npt.NDArray[np.bool_]:
+        """(N, C) the class that is called."""
+        return np.asarray(self.predicted[:, None] == np.arange(self.classes))
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """(N,) the largest probability."""
+        return np.asarray(self.probs.max(axis=1, initial=0))
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the class that is called is the label."""
+        return np.asarray(self.predicted == self.labels)
+
+    @cached_property
+    def log_losses(self) -> Floats:
+        """(N,) -log of the probability of the label, natural logarithm, clipped at 2.2e-16."""
+        own = self.probs[np.arange(len(self)), self.labels]
+        return np.asarray(-np.log(np.maximum(own, np.finfo(np.float64).eps)))
+
+    @cached_property
+    def squared_errors(self) -> Floats:
+        """(N,) sum over classes of (p - y)^2, 0..2."""
+        return np.asarray(np.square(self.probs - np.eye(self.classes)[self.labels]).sum(axis=1))
+
+    @cached_property
     def support(self) -> Ints:
         """(C,) images of each class."""
         return np.bincount(self.labels, minlength=self.classes)

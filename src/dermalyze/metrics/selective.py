@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermalyze.errors import ConfigError, ModelError
-from dermalyze.metrics.classification import Scores, Tally, defined
+from dermalyze.metrics.classification import Tally, defined
 from dermalyze.metrics.ranking import Floats, auroc_of, rank, ratio, spearman
 
 Masks = npt.NDArray[np.bool_]
@@ -193,19 +193,33 @@ class Referral:
         return cls(values["confidence"], float(values["coverage"]), float(values["threshold"]))
 
 
-def answered_shares(answered_N: Masks, scores: Scores, focus: int | None) -> dict[str, tuple[Floats, Masks | None]]:
+def confidence_of(name: str, choices_NQK: Floats) -> Floats:
+    """(N,) how sure the least sure of an image's Q answers is, each a choice among K.
+
+    Args:
+        name: a key of `CONFIDENCES`.
+        choices_NQK: probabilities, each choice summing to 1; see `Task.choices`.
+
+    >>> confidence_of("max_probability", np.array([[[0.9, 0.1], [0.4, 0.6]]])).tolist()
+    [0.6]
+    """
+    n, q, k = choices_NQK.shape
+    return np.asarray(CONFIDENCES[name](choices_NQK.reshape(n * q, k)).reshape(n, q).min(axis=1))
+
+
+def answered_shares(answered_N: Masks, scores: Any, focus: int | None) -> dict[str, tuple[Floats, Masks | None]]:
     """What comes of answering some cases and referring the others, for `bootstrap.share_estimates`.
 
     Args:
         answered_N: whether an answer is given.
-        scores: of all images.
+        scores: of all images, of any task; right is what `scores.right` says.
         focus: a class to watch, such as melanoma, or None.
 
     Returns:
         coverage (share answered), accuracy (of the answered), and for the class: sensitivity (found, of those of its images
         that are answered) and missed (answered as something else, of all its images).
     """
-    hit_N = scores.predicted == scores.labels
+    hit_N = scores.right
     found: dict[str, tuple[Floats, Masks | None]] = {
         "coverage": (answered_N.astype(np.float64), None),
         "accuracy": (hit_N.astype(np.float64), answered_N),

@@ -26,9 +26,8 @@ from dermalyze.metrics.bootstrap import (
     not_estimable,
 )
 from dermalyze.metrics.calibration_error import wilson
-from dermalyze.metrics.classification import Scores, log_losses
 from dermalyze.metrics.paired_tests import holm
-from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, rank, ratio
+from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, rank, rank_among, ratio
 
 UNKNOWN = "unknown"
 SHARES = ("accuracy", "sensitivity", "referred")
@@ -107,7 +106,7 @@ class Subgroup:
 
 
 def subgroups(
-    scores: Scores,
+    scores: Any,
     groups_N: Sequence[str],
     divisions: Sequence[Division],
     *,
@@ -135,7 +134,7 @@ def subgroups(
     """
     table = _Table.of(scores, groups_N, focus, malignant, answered_N)
     levels = [(d, name, np.flatnonzero(d.codes == i)) for d in divisions for i, name in enumerate(d.levels)]
-    everything = np.arange(len(scores.labels))
+    everything = np.arange(len(scores))
     sides = [(_Side(table, rows), _Side(table, np.setdiff1d(everything, rows), gap=True)) for _, _, rows in levels]
     for own, rest in sides:
         if not own.rankings:
@@ -183,7 +182,7 @@ class Basis:
 class _Table:
     """What each image adds to the sums that the measures are ratios of; `over` and `under` name rows of `features`."""
 
-    scores: Scores
+    scores: Any
     index: Ints
     groups: int
     features: Floats
@@ -195,24 +194,24 @@ class _Table:
     @classmethod
     def of(
         cls,
-        scores: Scores,
+        scores: Any,
         groups_N: Sequence[str],
         focus: int | None,
         malignant: Sequence[int],
         answered_N: npt.NDArray[np.bool_] | None,
     ) -> _Table:
-        hit = (scores.predicted == scores.labels).astype(np.float64)
-        ones = np.ones(len(hit))
-        pairs = {"accuracy": (hit, ones)}
+        asked = scores.rests_on(None, None).astype(np.float64)  # without any target an image counts nowhere
+        pairs = {"accuracy": (scores.right * asked, asked)}
         if focus is not None:
-            own = (scores.labels == focus).astype(np.float64)
-            pairs["sensitivity"] = (hit * own, own)
-        pairs["overconfidence"] = (scores.probs.max(axis=1, initial=0) - hit, ones)
-        pairs["log_loss"] = (log_losses(scores.probs, scores.labels), ones)
+            own = scores.rests_on("recall", focus).astype(np.float64)
+            pairs["sensitivity"] = (scores.right * own, own)
+        pairs["overconfidence"] = ((scores.confidence - scores.right) * asked, asked)
+        pairs["log_loss"] = (np.where(asked > 0, scores.log_losses, 0.0), asked)
         if answered_N is not None:
-            pairs["referred"] = (1.0 - answered_N, ones)
-        each = [(scores.labels == c).astype(np.float64) for c in range(scores.classes)]
-        rows = [row for pair in pairs.values() for row in pair] + [row for own in each for row in (own * hit, own)]
+            pairs["referred"] = (1.0 - answered_N, np.ones(len(scores)))
+        each = [scores.rests_on("recall", c).astype(np.float64) for c in range(scores.classes)]
+        hits = [own * called for own, called in zip(each, scores.called.T, strict=True)]
+        rows = [row for pair in pairs.values() for row in pair] + [row for pair in zip(hits, each, strict=True) for row in pair]
         index, groups = group_index(groups_N)
         positive = np.isin(scores.labels, list(malignant)) if malignant else None
         return cls(
@@ -231,12 +230,15 @@ class _Side:
         ranked = ["malignant_auroc"] if table.positive is not None else []
         self.measures = [*table.ratios, "balanced_accuracy", *ranked, *([] if gap else ["macro_auroc"])]
         self.basis = {name: self._basis(name) for name in self.measures}
-        labels, probs = table.scores.labels[rows], table.scores.probs[rows]
+        scores = table.scores
         self.rankings: dict[str, list[Ranking]] = {}
         if table.positive is not None and self.basis["malignant_auroc"].enough:
             self.rankings["malignant_auroc"] = [rank(table.positive[rows], table.risk[rows])]
         if not gap and self.basis["macro_auroc"].enough:
-            self.rankings["macro_auroc"] = [rank(labels == c, probs[:, c]) for c in range(table.scores.classes)]
+            self.rankings["macro_auroc"] = [
+                rank_among(scores.rests_on(None, c)[rows], scores.rests_on("recall", c)[rows], scores.probs[rows, c])
+                for c in range(scores.classes)
+            ]
 
     def measure(self, sums: Floats, weights: Floats) -> Measured:
         """Each measure under R weightings: from sums (K, R), and for ranks from the weights (n, R)."""
@@ -257,8 +259,7 @@ class _Side:
     def _rests_on(self, name: str) -> list[npt.NDArray[np.bool_]]:
         """(n,) the images that it rests on; several, where it needs each of several kinds."""
         if name in ("balanced_accuracy", "macro_auroc"):
-            labels = self.table.scores.labels[self.rows]
-            return [labels == c for c in range(self.table.scores.classes)]
+            return [self.table.scores.rests_on("recall", c)[self.rows] for c in range(self.table.scores.classes)]
         if name == "malignant_auroc" and self.table.positive is not None:
             positive = self.table.positive[self.rows]
             return [positive, ~positive]

@@ -8,19 +8,19 @@ import numpy as np
 
 from dermalyze.metrics import selective as silence
 from dermalyze.report import figures
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.text import cell, number
 
 
-def build_silence(j: Judged) -> dict[str, Any]:
+def build_silence(j: Evaluation) -> dict[str, Any]:
     """What silence would gain: quality of each confidence, and the answers that remain at several coverages."""
     scores = j.scores
-    wrong = (scores.predicted != scores.labels).astype(np.float64)
+    wrong = (~scores.right).astype(np.float64)
     focus = j.classes.index("mel") if "mel" in j.classes else None
     rows = []
     if j.known is not None:
-        confidence, known = (silence.CONFIDENCES[silence.CONFIDENCE](s.probs) for s in (scores, j.known))
+        confidence, known = (silence.confidence_of(silence.CONFIDENCE, j.task.choices(s.probs)) for s in (scores, j.known))
         for asked in silence.COVERAGES:
             threshold = silence.threshold_for(known, asked)
             found = j.share_estimates(silence.answered_shares(confidence >= threshold, scores, focus))
@@ -30,7 +30,10 @@ def build_silence(j: Judged) -> dict[str, Any]:
             "confidence": silence.CONFIDENCE,
             "part": j.reference.meta["set"] if j.reference is not None else None,
             "focus": None if focus is None else "mel",
-            "quality": {name: silence.quality(of(scores.probs), wrong) for name, of in silence.CONFIDENCES.items()},
+            "quality": {
+                name: silence.quality(silence.confidence_of(name, j.task.choices(scores.probs)), wrong)
+                for name in silence.CONFIDENCES
+            },
             "coverages": rows,
         }
     }
@@ -68,10 +71,10 @@ def silence_view(m: Json) -> dict[str, Any]:
     }
 
 
-def draw_silence(m: Json, j: Judged) -> dict[str, Figure]:
+def draw_silence(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The risk-coverage curve."""
-    confidence = silence.CONFIDENCES[silence.CONFIDENCE](j.scores.probs)
-    wrong = (j.scores.predicted != j.scores.labels).astype(np.float64)
+    confidence = silence.confidence_of(silence.CONFIDENCE, j.task.choices(j.scores.probs))
+    wrong = (~j.scores.right).astype(np.float64)
     title = figure_title("Keeping silent", m)
     return {
         "risk_coverage.png": Figure(

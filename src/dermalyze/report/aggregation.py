@@ -10,15 +10,15 @@ from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.aggregation import Pooled, any_of, pool, worst_of
 from dermalyze.metrics.classification import Scores
 from dermalyze.metrics.operating_points import questions
-from dermalyze.report.discrimination import tables
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.text import MEANINGS, cell
+from dermalyze.tasks.base import TASKS
 
 HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "brier", "ece")
 TWO_CLASSES = {"auroc": metrics.auroc, "recall": metrics.recall, "specificity": metrics.specificity}
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Headline figures of lesions, and of malignant against benign an image, a lesion and a patient; null without rows."""
     if j.rows is None:
         return {"units": None}
@@ -32,7 +32,12 @@ def build(j: Judged) -> dict[str, Any]:
             "n": len(lesions.units),
             "several": lesions.several,
             "left_out": len(lesions.disagreeing),
-            "metrics": _estimates(j, lesions.scores, lesions.groups, {name: tables(j.spec)[name] for name in HEADLINE}),
+            "metrics": _estimates(
+                j,
+                lesions.scores,
+                lesions.groups,
+                {name: TASKS["multiclass"].overall_metrics(j.spec.ece_bins)[name] for name in HEADLINE},
+            ),
         },
         "patient": _patients(j, lesions, malignant if two else None),
     }
@@ -41,7 +46,7 @@ def build(j: Judged) -> dict[str, Any]:
     return {"units": {"malignant": [j.classes[c] for c in malignant] if two else None, **units}}
 
 
-def _patients(j: Judged, lesions: Pooled, malignant: list[int] | None) -> dict[str, Any]:
+def _patients(j: Evaluation, lesions: Pooled, malignant: list[int] | None) -> dict[str, Any]:
     """Malignant against benign, one row a patient; of lesions whose patient is known."""
     assert j.rows is not None
     patient_of = dict(zip(lesion_names(j.rows.assign(image_id=j.p.ids)), keys(j.rows, "patient_id"), strict=True))
@@ -55,14 +60,14 @@ def _patients(j: Judged, lesions: Pooled, malignant: list[int] | None) -> dict[s
     return {**found, "several": patients.several, "malignant": _two_classes(j, patients.scores, patients.groups)}
 
 
-def _two_classes(j: Judged, scores: Scores, groups: list[str]) -> dict[str, Any]:
+def _two_classes(j: Evaluation, scores: Scores, groups: list[str]) -> dict[str, Any]:
     """AUROC, and sensitivity and specificity of calling it malignant where that is more probable than not."""
     settings = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
     found = bootstrap.estimates(scores, groups, TWO_CLASSES, names=["benign", "malignant"], **settings)  # type: ignore[arg-type]
     return {name: found[name][1].as_dict() for name in TWO_CLASSES}  # type: ignore[index]
 
 
-def _estimates(j: Judged, scores: Scores, groups: list[str], table: dict[str, Any]) -> dict[str, Any]:
+def _estimates(j: Evaluation, scores: Scores, groups: list[str], table: dict[str, Any]) -> dict[str, Any]:
     found = bootstrap.estimates(
         scores, groups, table, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed, names=j.classes,
         basic=frozenset({"ece"}),

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.audit.quality_cache import with_looks
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
@@ -20,10 +19,11 @@ from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, ModelError
 from dermalyze.report.discrimination import point_values
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.scoring.class_prior import prior_shift
 from dermalyze.scoring.ood_results import read_beyond
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.answering import Answering
 
 PICTURE_PX = 240
 
@@ -36,12 +36,12 @@ def gather(
     store: ImageStore | None,
     home: Predictions | None = None,
     recalibrate: float | None = None,
-) -> Judged:
+) -> Evaluation:
     """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
-    calibrator, fitted = read_calibration(run, p)
+    answering, fitted = read_calibration(run, p)
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
-    return Judged(
-        p, spec.evaluate, calibrator, fitted, read_reference(run, p), rows, train, home, recalibrate, pictures_of(rows, store),
+    return Evaluation(
+        p, spec.evaluate, answering, fitted, read_reference(run, p), rows, train, home, recalibrate, pictures_of(rows, store),
         read_others(run, p), read_beyond(run, p), spec.inference.calibration,
         prior_shift(run, spec, p.classes) if recalibrate is not None else None,
     )  # fmt: skip
@@ -55,8 +55,8 @@ def pictures_of(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str],
     return lambda image_id: small_pixels(store, paths[image_id], PICTURE_PX)
 
 
-def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Calibrator], ...]:
-    """Predictions of the very same images by further recipes of the same model, each with its own calibrator."""
+def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Answering], ...]:
+    """Predictions of the very same images by further recipes of the same model, and how each of them answers."""
     found = []
     for recipe in run.stored_recipes(p.meta["set"]):
         if recipe == p.meta["recipe"]:
@@ -79,16 +79,17 @@ def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
         return None
 
 
-def read_calibration(run: Run, p: Predictions) -> tuple[Calibrator, dict[str, Any] | None]:
-    """The calibrator of the predictions' recipe and what it was fitted on; none where `calibrate` has not run.
+def read_calibration(run: Run, p: Predictions) -> tuple[Answering, dict[str, Any] | None]:
+    """How the predictions' recipe answers and what that was fitted on; plainly where `calibrate` has not run.
 
     Raises:
         ModelError: it was fitted on the scores of another model.
     """
     path = run.calibration_path(p.meta["recipe"])
     if not path.exists():
-        say(f"{run.root.name}: not calibrated; probabilities are the plain softmax until: dermalyze calibrate {run.root}")
-        return Calibrator("none", {}), None
+        activation = p.task.activation
+        say(f"{run.root.name}: not calibrated; probabilities are the plain {activation} until: dermalyze calibrate {run.root}")
+        return p.answering(), None
     known = read_json(path)
     if known.get("scores_sha256") != p.meta.get("scores_sha256"):
         raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
@@ -96,11 +97,8 @@ def read_calibration(run: Run, p: Predictions) -> tuple[Calibrator, dict[str, An
     if not isinstance(calibration, dict):
         raise ModelError(f"{path.name}: holds no calibration; run again: dermalyze calibrate {run.root}")
     fitted = {key: calibration.get(key) for key in ("part", "images", "groups")}
-    return Calibrator.from_dict(calibration, len(p.classes)), {
-        **fitted,
-        "trials": known.get("trials"),
-        "sha256": sha256_file(path),
-    }
+    fitted |= {"threshold_rule": calibration["threshold_rule"]} if "threshold_rule" in calibration else {}
+    return p.answering(calibration), {**fitted, "trials": known.get("trials"), "sha256": sha256_file(path)}
 
 
 def read_reference(run: Run, p: Predictions) -> Predictions | None:
@@ -121,7 +119,7 @@ def read_home(run: Run, p: Predictions) -> Predictions | None:
 
 
 def validation_values(
-    run: Run, spec: ExperimentSpec, test: Predictions, calibrator: Calibrator
+    run: Run, spec: ExperimentSpec, test: Predictions, answering: Answering
 ) -> dict[str, float | None] | None:
     """The same metrics on the validation part, for reference; None where its predictions are not of the same model."""
     path = run.predictions_path("val", spec.inference.recipe)
@@ -129,4 +127,4 @@ def validation_values(
         return None
     p = read_predictions(path)
     same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
-    return point_values(p, spec.evaluate, calibrator) if same and p.meta["set"] == "val" else None
+    return point_values(p, spec.evaluate, answering) if same and p.meta["set"] == "val" else None

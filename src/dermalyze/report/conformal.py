@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dermalyze.calibration import conformal
 from dermalyze.metrics.ranking import Floats
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.for_whom import TITLES, divisions
 from dermalyze.report.text import cell
 
@@ -19,7 +19,7 @@ SHOWN = ("lac marginal", "lac by class")
 DIVIDED_BY = ("age", "sex", "site", "ita")
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Coverage and size of conformal sets, calibrated on the reference part; null without one."""
     if j.known is None or j.reference is None:
         return {"conformal": None}
@@ -73,7 +73,7 @@ def build(j: Judged) -> dict[str, Any]:
     }
 
 
-def _rules(j: Judged) -> dict[str, conformal.Sets]:
+def _rules(j: Evaluation) -> dict[str, conformal.Sets]:
     """Every score with one threshold, and with one a class."""
     assert j.known is not None
     assert j.reference is not None
@@ -87,15 +87,15 @@ def _rules(j: Judged) -> dict[str, conformal.Sets]:
     }  # fmt: skip
 
 
-def _inside(j: Judged, rule: conformal.Sets) -> NDArray[np.bool_]:
+def _inside(j: Evaluation, rule: conformal.Sets) -> NDArray[np.bool_]:
     return rule.of(j.scores.probs, j.classes, conformal.luck_of(j.p.ids))
 
 
-def _covered(j: Judged, inside_NC: NDArray[np.bool_]) -> Floats:
+def _covered(j: Evaluation, inside_NC: NDArray[np.bool_]) -> Floats:
     return np.asarray(inside_NC[np.arange(len(j.p)), j.scores.labels], dtype=np.float64)
 
 
-def _levels(j: Judged) -> list[tuple[str, str, NDArray[np.bool_]]]:
+def _levels(j: Evaluation) -> list[tuple[str, str, NDArray[np.bool_]]]:
     """Column, level and images of every subgroup of a column that varies."""
     if j.rows is None or not len(j.p):
         return []

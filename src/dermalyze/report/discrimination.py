@@ -7,61 +7,68 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.classes import describe
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
-from dermalyze.metrics import calibration_error as calibration
 from dermalyze.metrics import classification as metrics
 from dermalyze.report import figures
 from dermalyze.report.curves import pr_curves
-from dermalyze.report.evaluation_data import Json, Judged, scores_of
+from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import class_styles
-from dermalyze.report.text import MEANINGS, interval_or_note, number, value_text
+from dermalyze.report.text import interval_or_note, meanings, number, value_text
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.answering import Answering
+from dermalyze.tasks.base import Task
 
 
-def tables(spec: EvaluateSpec) -> dict[str, Any]:
-    """Every overall metric, ECE with the experiment's bins among them."""
-    return {**metrics.METRICS, "ece": partial(calibration.ece, bins=spec.ece_bins)}
-
-
-def class_tables(spec: EvaluateSpec) -> dict[str, Any]:
+def class_tables(task: Task, spec: EvaluateSpec) -> dict[str, Any]:
     """Every metric of a class, the partial AUROC with the experiment's floor."""
-    return {**metrics.PER_CLASS_METRICS, "partial_auroc": partial(metrics.partial_auroc, floor=spec.sensitivity_floor)}
+    each = task.class_metrics(spec.ece_bins)
+    partial_auroc = partial(metrics.partial_auroc, floor=spec.sensitivity_floor)
+    return {name: partial_auroc if name == "partial_auroc" else metric for name, metric in each.items()}
 
 
-def point_values(p: Predictions, spec: EvaluateSpec, calibrator: Calibrator) -> dict[str, float | None]:
+def point_values(p: Predictions, spec: EvaluateSpec, answering: Answering) -> dict[str, float | None]:
     """The overall metrics without intervals, for reference."""
-    tally = metrics.Tally(scores_of(p, calibrator), np.ones((len(p), 1)))
-    return {name: metrics.defined(metric(tally)[0]) for name, metric in tables(spec).items()}
+    whole = scores_of(p, answering).under(np.ones((len(p), 1)))
+    return {name: metrics.defined(metric(whole)[0]) for name, metric in p.task.overall_metrics(spec.ece_bins).items()}
 
 
-def build(j: Judged) -> dict[str, Any]:
-    """Overall metrics, metrics of each class, confusion matrix.
+def measured(j: Evaluation) -> dict[str, Any]:
+    """Overall metrics, and metrics of each class.
 
     Each metric is {value, low, high, n, groups, undefined, note}; null with a note where it cannot be estimated.
     """
+    overall, each = j.task.overall_metrics(j.spec.ece_bins), class_tables(j.task, j.spec)
     found = bootstrap.estimates(
-        j.scores, j.p.groups, {**tables(j.spec), **class_tables(j.spec)}, resamples=j.spec.resamples, level=j.spec.level,
-        seed=j.spec.seed, names=j.classes, basic=frozenset({"ece"}),
+        j.scores, j.p.groups, {**overall, **each}, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed,
+        names=j.classes, basic=j.task.basic,
     )  # fmt: skip
     index, _ = bootstrap.group_index(j.p.groups)
-    counts = metrics.Tally(j.scores, np.ones((len(j.p), 1))).confusion[0].astype(int)
-    each = {name: found[name] for name in metrics.PER_CLASS_METRICS}
+    members_NC = j.task.membership(j.p.labels, len(j.classes))
+    thresholds = None if j.answering.thresholds is None else j.answering.thresholds.tolist()
     return {
-        "metrics": {name: found[name].as_dict() for name in tables(j.spec)},  # type: ignore[union-attr]
+        "metrics": {name: found[name].as_dict() for name in overall},  # type: ignore[union-attr]
         "per_class": {
             name: {
                 "description": describe(name),
-                "support": int(j.scores.support[c]),
-                "groups": len(np.unique(index[j.scores.labels == c])),
-                **{key: values[c].as_dict() for key, values in each.items()},  # type: ignore[index]
+                "support": int(members_NC[:, c].sum()),
+                "groups": len(np.unique(index[members_NC[:, c]])),
+                **({} if thresholds is None else {"threshold": thresholds[c]}),
+                **{key: found[key][c].as_dict() for key in each},  # type: ignore[index]
             }
             for c, name in enumerate(j.classes)
         },
+    }
+
+
+def build(j: Evaluation) -> dict[str, Any]:
+    """Overall metrics, metrics of each class, confusion matrix."""
+    counts = metrics.Tally(j.scores, np.ones((len(j.p), 1))).confusion[0].astype(int)
+    return {
+        **measured(j),
         "sensitivity_floor": j.spec.sensitivity_floor,
         "confusion_matrix": {"labels": j.classes, "counts": counts.tolist()},
     }
@@ -106,7 +113,7 @@ MORE_CLASS_TITLES = {
 
 
 def _metric_row(name: str, m: Json) -> dict[str, str]:
-    title, best, meaning = MEANINGS[name]
+    title, best, meaning = meanings(m)[name]
     estimate = m["metrics"][name]
     return {
         "name": title,
@@ -118,7 +125,7 @@ def _metric_row(name: str, m: Json) -> dict[str, str]:
     }
 
 
-def overall_figures(m: Json, j: Judged) -> dict[str, Figure]:
+def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Confusion matrix, ROC curves and precision-recall curves."""
     classes, leak = m["classes"], m["accepted_leak"]
     labels, probs = j.scores.labels, j.scores.probs
@@ -157,7 +164,7 @@ def overall_figures(m: Json, j: Judged) -> dict[str, Figure]:
     }
 
 
-def class_figures(m: Json, j: Judged) -> dict[str, Figure]:
+def class_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Sensitivity, precision and AUROC of each class with intervals."""
     title = figure_title("Class by class", m)
     return {

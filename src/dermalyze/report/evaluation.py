@@ -1,4 +1,4 @@
-"""Predictions to a report: judge them, draw the figures, write the page. Pure and repeatable; needs no model."""
+"""Predictions to a report: measure them, draw the figures, write the page. Pure and repeatable; needs no model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.metrics import bootstrap
 from dermalyze.report import checklists
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import page
 from dermalyze.report.model_card import model_card
 from dermalyze.report.sections import build_sections, draw_sections, shown_titles
+from dermalyze.tasks.base import Task
 
 METRICS_NAME, PAGE_NAME = "evaluation_metrics.json", "report.html"
 CARD_NAME, CHECKLISTS_NAME = "model_card.md", "checklists.md"
@@ -32,13 +33,14 @@ HAM10000_BIASES = (
 )
 
 
-def judge(j: Judged) -> dict[str, Any]:
+def measure(j: Evaluation) -> dict[str, Any]:
     """Every figure of a set of predictions, JSON-ready; what the sections give, and how it was made.
 
     Raises:
         ModelError: probabilities that are none.
     """
     return {
+        **({"task": j.task.kind} if j.task.kind != "multiclass" else {}),
         "classes": j.classes,
         "n_images": len(j.p),
         "n_groups": len(set(j.p.groups)),
@@ -46,36 +48,30 @@ def judge(j: Judged) -> dict[str, Any]:
         "level": j.spec.level,
         "least_groups": bootstrap.MIN_GROUPS,
         "least_class_groups": bootstrap.MIN_CLASS_GROUPS,
-        "methods": methods(j.spec),
+        "methods": methods(j.spec, j.task),
         "disclaimer": DISCLAIMER,
         **build_sections(j),
     }
 
 
-def methods(spec: EvaluateSpec) -> str:
+def methods(spec: EvaluateSpec, task: Task) -> str:
     """How the numbers were made, in words."""
     return (
-        f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), "
-        f"{100 * spec.level:g} % percentile "
-        "intervals; for ECE, which noise biases upwards, the basic (reflected) interval. No interval with fewer than "
-        f"{bootstrap.MIN_GROUPS} "
-        f"groups ({bootstrap.MIN_CLASS_GROUPS} of a class for that class's figures), or where more than "
-        f"{100 * bootstrap.MAX_UNDEFINED:g} % "
-        "of the resamples leave the metric undefined. A mean over classes is not estimable where a class is absent; "
-        "precision is undefined "
-        f"for a class that is never called. AUROC by midranks, one class against the rest. ECE over {spec.ece_bins} "
-        "equal-width bins of the "
-        "predicted class's probability. Brier in its multi-class sum form (0 to 2). Computed in float64 from stored logits."
+        f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), {100 * spec.level:g} % "
+        "percentile intervals; for ECE, which noise biases upwards, the basic (reflected) interval. No interval with fewer "
+        f"than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} of a class or label for its figures), or where more "
+        f"than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. {task.methods(spec.ece_bins)} "
+        "Computed in float64 from stored logits."
     )
 
 
-def write_report(folder: Path, m: Mapping[str, Any], judged: Judged) -> list[Path]:
+def write_report(folder: Path, m: Mapping[str, Any], j: Evaluation) -> list[Path]:
     """Draw and write everything into `folder`, the metrics file last: where it is, the rest is complete.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
-    figures = draw_sections(m, judged)
+    figures = draw_sections(m, j)
     texts = {PAGE_NAME: page(m, figures)}
     if m["files"] is not None:  # a run's own test part, not another set
         texts |= {CARD_NAME: model_card(m), CHECKLISTS_NAME: checklists.markdown(m, shown_titles(m))}

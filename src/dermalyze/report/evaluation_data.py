@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
-from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.ranking import Floats
 from dermalyze.scoring.ood_results import Beyond
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.answering import Answering
+from dermalyze.tasks.base import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +26,14 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Evaluation:
     """Stored predictions, and what stands beside them.
 
     Attributes:
         p: predictions to judge, with the groups that are resampled.
         spec: resamples, level, bins and seed.
-        calibrator: stands between the scores and the probabilities.
-        fitted: what the calibrator was fitted on and beside which others; None where none was fitted.
+        answering: how scores become answers.
+        fitted: what its calibrator was fitted on and beside which others; None where none was fitted.
         reference: predictions of the part from which thresholds come; None: no thresholds.
         rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
         train: the same of the training part, from which bands come and with which another set is compared; None: unknown.
@@ -41,13 +42,13 @@ class Judged:
         calibration: which calibrator that is to be, as `inference.calibration` says.
         training_shift: (C,) log of the classes' shares in training over those it weighed them by; None: unknown.
         picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
-        others: predictions of the same images by further recipes, each with its own calibrator.
+        others: predictions of the same images by further recipes, and how each of them answers.
         beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
     """
 
     p: Predictions
     spec: EvaluateSpec
-    calibrator: Calibrator
+    answering: Answering
     fitted: dict[str, Any] | None = None
     reference: Predictions | None = None
     rows: pd.DataFrame | None = None
@@ -55,20 +56,30 @@ class Judged:
     home: Predictions | None = None
     recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
-    others: tuple[tuple[Predictions, Calibrator], ...] = ()
+    others: tuple[tuple[Predictions, Answering], ...] = ()
     beyond: Beyond | None = None
     calibration: str = "auto"
     training_shift: Floats | None = None
 
     @cached_property
-    def scores(self) -> metrics.Scores:
-        """Labels and calibrated probabilities."""
-        return scores_of(self.p, self.calibrator)
+    def scores(self) -> Any:
+        """Targets and calibrated probabilities, `Scores` or those of another task."""
+        return scores_of(self.p, self.answering)
 
     @cached_property
-    def known(self) -> metrics.Scores | None:
-        """Labels and calibrated probabilities of the part from which thresholds come; None without one, or of no image."""
-        return scores_of(self.reference, self.calibrator) if self.reference is not None and len(self.reference) else None
+    def known(self) -> Any:
+        """The same of the part from which thresholds come; None without one, or of no image."""
+        return scores_of(self.reference, self.answering) if self.reference is not None and len(self.reference) else None
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """Stands between the scores and the probabilities."""
+        return self.answering.calibrator
+
+    @property
+    def task(self) -> Task:
+        """What is answered."""
+        return self.answering.task
 
     @property
     def classes(self) -> list[str]:
@@ -83,11 +94,12 @@ class Judged:
         )
 
 
-def scores_of(p: Predictions, calibrator: Calibrator) -> metrics.Scores:
-    """Labels and calibrated probabilities of stored predictions.
+def scores_of(p: Predictions, answering: Answering) -> Any:
+    """Targets and calibrated probabilities of stored predictions, ready to be measured.
 
-    Probabilities that a file gave are stored as their logarithms and taken back one by one, not through a softmax: equal ones
-    stay equal, and ranks with them.
+    Probabilities that a file gave for classes are stored as their logarithms and taken back one by one, not through a softmax:
+    equal ones stay equal, and ranks with them.
     """
-    logits = p.logits.astype(np.float64)
-    return metrics.Scores(p.labels, np.exp(logits) if p.meta.get("scores") == "probabilities" else calibrator(logits))
+    if p.meta.get("scores") == "probabilities" and p.task.has("one_class"):
+        return p.task.scores(p.labels, np.exp(p.logits.astype(np.float64)))
+    return answering.scores(p.labels, p.logits)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.artifact.artifact import Artifact
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.data.masks import mask_at, mask_of_size
 from dermalyze.data.store import ImageStore
@@ -29,6 +28,7 @@ from dermalyze.report.explain_grading import NAMES
 from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
 from dermalyze.scoring.features.retrieval import nearest_cases
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.multilabel import names_of
 
 Json = dict[str, Any]
@@ -67,7 +67,7 @@ class Judge:
 
     Attributes:
         network: in PyTorch.
-        artifact: its graph, and the calibration.
+        artifact: its graph, and how its scores become answers.
         verdict: of `explain_judged.judge_network`; None where nothing was judged.
         metadata: image_id to encoded metadata (M,), or None.
         methods: those that are drawn.
@@ -80,24 +80,19 @@ class Judge:
     methods: Sequence[str]
 
     @property
-    def calibrator(self) -> Calibrator:
-        """Logits to the probabilities that are served."""
-        return self.artifact.answering.calibrator
-
-    @property
-    def thresholds(self) -> Floats | None:
-        """(C,) from which probability on a label is called; None of classes."""
-        return self.artifact.answering.thresholds
+    def answering(self) -> Answering:
+        """How its scores become answers, as they are served."""
+        return self.artifact.answering
 
     def call(self, probs_NC: Floats) -> NDArray[np.bool_]:
         """(N, C) whether pictures are called so."""
-        return self.network.task.called(probs_NC, self.thresholds)
+        return self.network.task.called(probs_NC, self.answering.thresholds)
 
     def asked(self, probs_C: Floats, there_C: NDArray[np.bool_] | None) -> list[int]:
         """What maps are drawn of, the most probable first: the class that is called; or the labels that are called or there,
         and where there are none the most probable."""
         wanted_C = self.call(probs_C[None])[0]
-        if self.thresholds is not None and there_C is not None:
+        if self.answering.thresholds is not None and there_C is not None:
             wanted_C = wanted_C | there_C
         order = [int(c) for c in np.argsort(-probs_C, kind="stable")]
         return [c for c in order if wanted_C[c]] or order[:1]
@@ -107,8 +102,8 @@ class Judge:
         pixels = to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing))[None]
         known = self.known(shown)
         forward = self.artifact.knowing(None if known is None else known[None])
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels, self.network.task.pool)
-        return self.calibrator(logits_BC.astype(np.float64))[0], embedding_BD
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels, self.answering.task.pool)
+        return self.answering.probabilities(logits_BC)[0], embedding_BD
 
     def known(self, shown: Shown) -> NDArray[np.float32] | None:
         """Its metadata (M,)."""
@@ -174,7 +169,9 @@ def explain_case(
         "similar": [],
     }
     pixels_HW3 = to_size(shown.image, geometry)
-    plain = None if first.thresholds is None else first.calibrator  # thresholds are of calibrated probabilities
+    plain = (
+        None if first.answering.thresholds is None else first.answering.calibrator
+    )  # thresholds are of calibrated probabilities
     flip = smallest_flip(pixels_HW3, first.network.predictor(first.known(shown), plain), first.call)
     if flip is not None:
         values["flip"] = {**asdict(flip), "becomes": names_of(flip.becomes, classes), "calibrated": plain is not None}

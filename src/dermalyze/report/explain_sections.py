@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.base import Task
 from dermalyze.tasks.multilabel import names_of
 
@@ -71,13 +72,17 @@ def choose_sections(
     def ordered(allowed_N: NDArray[np.bool_], value_N: NDArray[np.floating[Any]]) -> list[int]:
         return sorted(map(int, np.flatnonzero(allowed_N)), key=lambda row: (-value_N[row], ids[row]))
 
-    few = max(A_CLASS, cases // 4)
+    few, doubt_N = max(A_CLASS, cases // 4), entropy(task.choices(probs_NC)).sum(axis=-1)
     made = [("Worst mistakes", "Wrong answers that the model was surest of.", take(ordered(wrong, sureness), cases))]
     for title, n in Counter(mixed_up[n] for n in np.flatnonzero(wrong & among_N)).most_common(MOST_PAIRS):
         same = wrong & np.array([one == title for one in mixed_up])
         made.append((title, f"{n} of the test images.", take(ordered(same, sureness), few)))
     made.append(
-        ("Most uncertain", "Largest entropy of the probabilities.", take(ordered(among_N, task.doubt(probs_NC)), cases))
+        (
+            "Most uncertain",
+            "Largest entropy of the probabilities.",
+            take(ordered(among_N, doubt_N), cases),
+        )
     )
     right: list[int] = []
     for c in range(len(classes)):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.figures import draw
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import QUIET
@@ -19,7 +19,7 @@ COLUMNS = 4
 WIDTH_IN = 9.6
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """The wrong answers with the largest probability, one a group: of all, and of melanomas where the class is there."""
     scores = j.scores
     wrong = scores.predicted != scores.labels
@@ -29,7 +29,7 @@ def build(j: Judged) -> dict[str, Any]:
     return {"failures": {kind: {"mistakes": int(among.sum()), "worst": _worst(j, among)} for kind, among in kinds.items()}}
 
 
-def _worst(j: Judged, among_N: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _worst(j: Evaluation, among_N: NDArray[np.bool_]) -> list[dict[str, Any]]:
     scores = j.scores
     confidence = scores.probs.max(axis=1)
     chosen: dict[str, int] = {}
@@ -63,7 +63,7 @@ def view(m: Json) -> dict[str, Any] | None:
     }
 
 
-def figures(m: Json, j: Judged) -> dict[str, Figure]:
+def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The pictures, where the images are at hand."""
     titles = {"all": ("Worst mistakes", "worst_mistakes.png"), "mel": ("Missed melanomas", "missed_melanomas.png")}
     said = {

@@ -15,9 +15,9 @@ from dermalyze.errors import ConfigError, nearest
 from dermalyze.imaging.skin_tone import CAST, ITA_BANDS, ita_band
 from dermalyze.metrics.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS
 from dermalyze.metrics.operating_points import questions
-from dermalyze.metrics.selective import CONFIDENCE, CONFIDENCES, threshold_for
+from dermalyze.metrics.selective import threshold_for
 from dermalyze.metrics.subgroups import UNKNOWN, Division, comparisons, divide, subgroups
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.figures import draw
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import ACCENT, ALARM, GRID, INK, QUIET
@@ -57,7 +57,7 @@ HIDDEN = ("macro_auroc",)  # in the file alone: it needs every class, and few su
 DRAWN = ("accuracy", "sensitivity", "malignant_auroc", "overconfidence")
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Every subgroup of every column, their gaps, and how many were tested.
 
     Raises:
@@ -66,13 +66,15 @@ def build(j: Judged) -> dict[str, Any]:
     if j.rows is None or not len(j.p):
         return {"for_whom": None}
     columns = divisions(j.rows, j.train, j.spec.subgroups)
-    focus = j.classes.index("mel") if "mel" in j.classes else None
-    malignant = [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
+    one = j.task.has("one_class")
+    focus = j.classes.index("mel") if one and "mel" in j.classes else None
+    malignant = (
+        [] if not one else [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
+    )
     answered, coverage = answered_by_rule(j), None
     if answered is None and j.known is not None:
-        confidence = CONFIDENCES[CONFIDENCE]
         coverage = COVERAGE
-        answered = confidence(j.scores.probs) >= threshold_for(confidence(j.known.probs), coverage)
+        answered = j.scores.confidence >= threshold_for(j.known.confidence, coverage)
     found = subgroups(
         j.scores, j.p.groups, columns, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed, focus=focus,
         malignant=malignant, answered_N=answered,
@@ -90,7 +92,7 @@ def build(j: Judged) -> dict[str, Any]:
     }
 
 
-def answered_by_rule(j: Judged) -> NDArray[np.bool_] | None:
+def answered_by_rule(j: Evaluation) -> NDArray[np.bool_] | None:
     """(N,) whether the served rule answers, with one class or a set; None where there is none that refers anything."""
     if j.beyond is None or not (j.beyond.rule.limit or j.beyond.rule.referral or j.beyond.rule.sets):
         return None
@@ -250,7 +252,7 @@ def _telling(f: Json, most: int = 12) -> list[tuple[float, str, Json]]:
     return sorted(found, key=lambda row: (row[0], row[2]["column"], row[2]["level"], row[1]))[:most]
 
 
-def figures(m: Json, j: Judged) -> dict[str, Figure]:
+def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Gaps to the rest, as dots with intervals."""
     f = m["for_whom"]
     tested = [one for one in f["subgroups"] if any(gap["low"] is not None for gap in one["gaps"].values())]

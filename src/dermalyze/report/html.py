@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dermalyze.report.evaluation_data import Json
-from dermalyze.report.section import Figure, Section
-from dermalyze.report.sections import SECTIONS
-from dermalyze.report.text import MEANINGS, interval_or_note, value_text
+from dermalyze.report.section import Figure
+from dermalyze.report.sections import headline, sections_of
+from dermalyze.report.text import interval_or_note, task_of, value_text
+from dermalyze.tasks.base import TASKS
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 PIXELS_PER_DOT = 0.6  # so that letters have one size in all figures
-CARDS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")
 PROVENANCE = {
     "seed": "seed of the experiment",
     "bootstrap_seed": "seed of the bootstrap",
@@ -35,19 +35,12 @@ def template(name: str) -> Template:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False).get_template(name)
 
 
-def page(
-    m: Json,
-    figures: Mapping[str, Mapping[str, Figure]],
-    shown: Mapping[str, Section] = SECTIONS,
-    first: Callable[[Json], list[tuple[str, Json]]] | None = None,
-) -> str:
+def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
     """The whole page.
 
     Args:
         m: what stands in evaluation_metrics.json.
         figures: by section and file name, as `dermalyze.report.sections.draw_sections` gives them.
-        shown: the sections, in order.
-        first: the figures that come first; None: `headline`.
     """
     level = f"{100 * m['level']:g} %"
     sections = [
@@ -58,14 +51,14 @@ def page(
             "v": view,
             "pictures": {name: picture(figure) for name, figure in figures.get(key, {}).items()},
         }
-        for key, section in shown.items()
+        for key, section in sections_of(m).items()
         if (view := section.view(m)) is not None
     ]
     return template("report.html.jinja").render(
         m=m,
         title=m["title"],
         subtitle=subtitle(m),
-        cards=[_card(name, estimate) for name, estimate in (first or headline)(m)],
+        cards=[_card(name, estimate) for name, estimate in headline(m)],
         how_to_read=(
             f"Beneath each figure its {level} interval, from a bootstrap over {m['n_groups']:,} groups (lesions, or patients "
             "where they are known). If two models' intervals overlap widely, this set does not tell which is better."
@@ -90,22 +83,8 @@ def picture(figure: Figure) -> dict[str, Any]:
 def subtitle(m: Json) -> str:
     """What was measured on what."""
     part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
-    kind = "labels" if m["task"] == "multilabel" else "classes"
-    size = f"{m['n_images']:,} images of {m['n_groups']:,} groups, {len(m['classes'])} {kind}"
+    size = f"{m['n_images']:,} images of {m['n_groups']:,} groups, {len(m['classes'])} {TASKS[task_of(m)].nouns}"
     return f"{part}: {size}; inference recipe {m['recipe']}."
-
-
-def headline(m: Json) -> list[tuple[str, Json]]:
-    """The figures that come first: overall ones, the sensitivity for melanoma (or else for the worst class), and ECE."""
-    rows = [(MEANINGS[name][0], m["metrics"][name]) for name in CARDS]
-    per_class: Json = m["per_class"]
-    known = [name for name in per_class if per_class[name]["recall"]["value"] is not None]
-    if "mel" in per_class:
-        rows.append(("melanoma sensitivity", per_class["mel"]["recall"]))
-    elif known:
-        worst = min(known, key=lambda name: float(per_class[name]["recall"]["value"]))
-        rows.append((f"lowest sensitivity: {worst}", per_class[worst]["recall"]))
-    return [*rows, ("calibration error (ECE)", m["metrics"]["ece"])]
 
 
 def _card(name: str, estimate: Json) -> dict[str, Any]:

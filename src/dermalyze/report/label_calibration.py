@@ -13,10 +13,9 @@ from dermalyze.metrics import multilabel as label_scores
 from dermalyze.metrics.calibration_error import confidence_bins, wilson
 from dermalyze.metrics.classification import defined
 from dermalyze.metrics.multilabel import LabelScores
-from dermalyze.report.evaluation_data import Json
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.figures import draw as drawn
 from dermalyze.report.figures import interval_text
-from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import ACCENT, GRID, INK, QUIET
 from dermalyze.report.text import cell, number
@@ -24,9 +23,10 @@ from dermalyze.report.text import cell, number
 COLUMNS = 4
 
 
-def build(j: JudgedLabels) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Reliability bins of each label, and Brier score and ECE before calibration."""
-    before = j.plain.under(np.ones((len(j.p), 1)))
+    plain: Any = j.answering.plain.scores(j.p.labels, j.p.logits)
+    before = plain.under(np.ones((len(j.p), 1)))
     brier_C, ece_C = label_scores.brier(before)[0], label_scores.ece(before, j.spec.ece_bins)[0]
     return {
         "calibration": {
@@ -34,20 +34,20 @@ def build(j: JudgedLabels) -> dict[str, Any]:
             "fitted": dict(j.fitted) if j.fitted is not None else None,
             "bins": {name: _bins(j, j.scores, c) for c, name in enumerate(j.classes)},
             "before": {
-                name: {"brier": defined(brier_C[c]), "ece": defined(ece_C[c]), "bins": _bins(j, j.plain, c)}
+                name: {"brier": defined(brier_C[c]), "ece": defined(ece_C[c]), "bins": _bins(j, plain, c)}
                 for c, name in enumerate(j.classes)
             },
         }
     }
 
 
-def _bins(j: JudgedLabels, scores: LabelScores, c: int) -> list[dict[str, Any]]:
+def _bins(j: Evaluation, scores: LabelScores, c: int) -> list[dict[str, Any]]:
     """Of each bin that is not empty: images, groups, mean probability, share that has the label and Wilson's interval of it,
     with the number of groups as sample size."""
     index, _ = bootstrap.group_index(j.p.groups)
     bin_N, rows = confidence_bins(scores.probs[:, c], j.spec.ece_bins), []
-    for b in np.unique(bin_N):
-        inside = bin_N == b
+    for b in np.unique(bin_N[scores.observed[:, c]]):
+        inside = (bin_N == b) & scores.observed[:, c]
         share, groups = float(scores.positive[inside, c].mean()), len(np.unique(index[inside]))
         low, high = wilson(share, groups, j.spec.level)
         mean = float(scores.probs[inside, c].mean())
@@ -78,7 +78,7 @@ def view(m: Json) -> dict[str, Any]:
         "how": how,
         "rows": [
             (name, *(text for key in ("brier", "ece") for text in (number(c["before"][name][key]), *cell(one[key]))))
-            for name, one in m["per_label"].items()
+            for name, one in m["per_class"].items()
         ],
         "trials": [
             (t["kind"], f"{t['log_loss']:.4f}", t["kind"] == c["calibrator"]) for t in (fitted or {}).get("trials") or ()
@@ -86,7 +86,7 @@ def view(m: Json) -> dict[str, Any]:
     }
 
 
-def draw(m: Json, j: JudgedLabels) -> dict[str, Figure]:
+def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     """A reliability diagram a label."""
     labels, c = m["classes"], m["calibration"]
     rows = -(-len(labels) // COLUMNS)
@@ -102,7 +102,7 @@ def draw(m: Json, j: JudgedLabels) -> dict[str, Figure]:
         axes.vlines(x, [b["low"] for b in now], [b["high"] for b in now], color=ACCENT, linewidth=1.2)
         axes.plot(x, [b["share"] for b in now], color=ACCENT, marker="o", markersize=3.5, linewidth=1.2, clip_on=False)
         axes.set_title(name, loc="left", fontweight="bold", color=INK)
-        axes.text(0.98, 0.03, f"ECE {interval_text(m['per_label'][name]['ece'], 2)}", fontsize=8.5, ha="right", va="bottom")
+        axes.text(0.98, 0.03, f"ECE {interval_text(m['per_class'][name]['ece'], 2)}", fontsize=8.5, ha="right", va="bottom")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.set_xticklabels(["0", ".5", "1"])
         axes.set_yticklabels(["0", ".5", "1"])

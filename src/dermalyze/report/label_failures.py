@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.report.evaluation_data import Json
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.failures import WORST, contact_sheet
-from dermalyze.report.label_judged import JudgedLabels
 from dermalyze.report.section import Figure, figure_title
 
 
-def build(j: JudgedLabels) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Misses and false alarms, how many and the worst of them, one a group."""
     s = j.scores
-    missed, alarms = s.targets & ~s.called, ~s.targets & s.called
+    missed, alarms = s.positive & ~s.called, s.negative & s.called
     return {
         "failures": {
             "missed": {"mistakes": int(missed.sum()), "worst": _worst(j, missed, 1 - s.probs)},
@@ -24,7 +23,7 @@ def build(j: JudgedLabels) -> dict[str, Any]:
     }
 
 
-def _worst(j: JudgedLabels, among: Any, how_wrong: Any) -> list[dict[str, Any]]:
+def _worst(j: Evaluation, among: Any, how_wrong: Any) -> list[dict[str, Any]]:
     pairs = [(-how_wrong[n, c], j.p.ids[n], n, c) for n, c in np.argwhere(among)]
     chosen: dict[str, dict[str, Any]] = {}
     for _, image_id, n, c in sorted(pairs):
@@ -50,7 +49,7 @@ def view(m: Json) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def figures(m: Json, j: JudgedLabels) -> dict[str, Figure]:
+def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The pictures, where the images are at hand."""
     titles = {"missed": ("Missed labels", "missed_labels.png"), "alarms": ("False alarms", "false_alarms.png")}
     said = {

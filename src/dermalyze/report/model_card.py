@@ -12,11 +12,12 @@ import yaml
 
 from dermalyze.report.checklists import escaped
 from dermalyze.report.controls import TITLES, sentence
-from dermalyze.report.text import MEANINGS, interval_or_note, value_text
+from dermalyze.report.text import interval_or_note, meanings, task_of, value_text
+from dermalyze.tasks.base import TASKS
 
 Json = Mapping[str, Any]
 
-INDEXED = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "ece")
+INDEXED = ("accuracy", "balanced_accuracy", "subset_accuracy", "macro_f1", "macro_auroc", "log_loss", "ece", "macro_ece")
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "macro_auroc": "roc_auc"}
 """Names that hubs know; the others go by their own."""
 NAMELESS = ("folder", "csv", "merged")
@@ -42,7 +43,7 @@ def front_matter(m: Json) -> str:
     model, ham = m["model"], bool(m["known_biases"])
     named = model["source"] not in NAMELESS and (ham or model["source"] != "ham10000")  # synthetic sets have its layout
     source = model["source"] if named else "own images"
-    known = [name for name in INDEXED if m["metrics"][name]["value"] is not None]
+    known = [name for name in INDEXED if m["metrics"].get(name, {"value": None})["value"] is not None]
     values: dict[str, Any] = {
         "license": "cc-by-nc-4.0" if ham else "unknown",
         "library_name": "dermalyze",
@@ -60,7 +61,7 @@ def front_matter(m: Json) -> str:
                         "metrics": [
                             {
                                 "type": HUB_METRICS.get(name, name),
-                                "name": MEANINGS[name][0],
+                                "name": meanings(m)[name][0],
                                 "value": round(m["metrics"][name]["value"], 3),
                             }
                             for name in known
@@ -131,7 +132,7 @@ def results(m: Json) -> list[str]:
     """Overall and by class, with intervals, and how far the probabilities can be trusted."""
     level = f"{100 * m['level']:g} %"
     overall = [
-        f"| {MEANINGS[name][0]} | {value_text(found)} | {interval_or_note(found)} |" for name, found in m["metrics"].items()
+        f"| {meanings(m)[name][0]} | {value_text(found)} | {interval_or_note(found)} |" for name, found in m["metrics"].items()
     ]
     columns = ("recall", "specificity", "precision", "auroc")
     classes = []
@@ -139,7 +140,11 @@ def results(m: Json) -> list[str]:
         cells = [f"{value_text(found[key])} ({interval_or_note(found[key])})" for key in columns]
         classes.append(f"| {escaped(name)} | {escaped(found['description'])} | {found['support']} | {' | '.join(cells)} |")
     calibrator = m["calibration"]["calibrator"]
-    how = "the plain softmax" if calibrator == "none" else f"a calibrator of kind {calibrator.replace('_', ' ')}"
+    how = (
+        f"the plain {TASKS[task_of(m)].activation}"
+        if calibrator == "none"
+        else f"a calibrator of kind {calibrator.replace('_', ' ')}"
+    )
     return [
         f"Test part: {m['n_images']} images of {m['n_groups']} groups (lesions, or patients); recipe {m['recipe']}; "
         f"{level} intervals by a bootstrap over groups.",

@@ -9,7 +9,7 @@ import numpy as np
 from dermalyze.calibration.decision_rule import DECISIONS, OUTCOMES, decision_shares, threshold_band
 from dermalyze.metrics.bootstrap import estimate, group_weights
 from dermalyze.metrics.ood_separation import MEASURES, separation
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.text import cell, number
 
 SCORE_NAMES = {
@@ -20,7 +20,7 @@ SCORE_NAMES = {
 }
 
 
-def build_ood(j: Judged) -> dict[str, Any]:
+def build_ood(j: Evaluation) -> dict[str, Any]:
     """How well each out-of-distribution score tells every foreign set from the images judged; null without such sets."""
     b = j.beyond
     if b is None or not b.detectors or not b.foreign or j.p.embedding is None or not len(j.p):
@@ -73,7 +73,7 @@ def ood_view(m: Json) -> dict[str, Any] | None:
     }
 
 
-def build_decision(j: Judged) -> dict[str, Any]:
+def build_decision(j: Evaluation) -> dict[str, Any]:
     """What comes of the served rule on the images judged and on every foreign set; null where everything is answered."""
     b = j.beyond
     if b is None or not (b.rule.limit or b.rule.referral or b.rule.sets) or not len(j.p):
@@ -82,10 +82,10 @@ def build_decision(j: Judged) -> dict[str, Any]:
     outcome_N = rule.outcomes(scores.probs, j.classes, b.foreignness(j.p))
     inside = rule.inside(scores.probs, j.classes)
     covered_N = None if inside is None else inside[np.arange(len(j.p)), scores.labels]
-    found = j.share_estimates(decision_shares(outcome_N, scores.predicted == scores.labels, covered_N))
+    found = j.share_estimates(decision_shares(outcome_N, scores.right, covered_N))
     foreign = {}
     for name, pictures in b.foreign.items():
-        probs = j.calibrator(pictures.logits.astype(np.float64))
+        probs = j.answering.probabilities(pictures.logits)
         outcomes = rule.outcomes(probs, j.classes, b.foreignness(pictures))
         referred_M = np.array([DECISIONS[i] == "refer" for i in outcomes], dtype=np.float64)
         m = len(referred_M)
@@ -103,7 +103,7 @@ def build_decision(j: Judged) -> dict[str, Any]:
     }
 
 
-def _chance(j: Judged) -> dict[str, Any]:
+def _chance(j: Evaluation) -> dict[str, Any]:
     """What chance alone makes of each threshold's share on a set like the part that it comes from, groups as cases."""
     if j.beyond is None or j.reference is None or not len(j.reference):
         return {}

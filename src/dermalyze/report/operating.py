@@ -15,14 +15,14 @@ from dermalyze.metrics import operating_points as operating
 from dermalyze.metrics.ranking import Floats
 from dermalyze.metrics.scores import Scores, Tally
 from dermalyze.report import curves
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.text import cell, number
 
 EVEN = 0.5
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Of each question: how well it is ranked, what each threshold does, net benefit; null where none can be asked."""
     asked = operating.questions(j.classes, j.spec.malignant)
     if not asked:
@@ -45,7 +45,7 @@ def build(j: Judged) -> dict[str, Any]:
     }
 
 
-def _question(j: Judged, name: str, yes: tuple[str, ...], points: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _question(j: Evaluation, name: str, yes: tuple[str, ...], points: dict[str, dict[str, Any]]) -> dict[str, Any]:
     scores = operating.two_classes(j.scores, j.classes, yes)
     how: dict[str, Any] = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
     names = (f"other than {name}", name)
@@ -83,7 +83,7 @@ def _question(j: Judged, name: str, yes: tuple[str, ...], points: dict[str, dict
     }
 
 
-def _groups(j: Judged, scores: Scores) -> int:
+def _groups(j: Evaluation, scores: Scores) -> int:
     return len(np.unique(np.asarray(j.p.groups)[scores.labels == 1]))
 
 
@@ -156,7 +156,7 @@ def _cell(key: str, estimate: Json) -> tuple[str, str]:
     return f"{estimate['value']:.1f}", interval
 
 
-def figures(m: Json, j: Judged) -> dict[str, Figure]:
+def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The decision curve of the malignant view."""
     q = m["operating"]["questions"].get("malignant")
     if q is None or q["decision"] is None:

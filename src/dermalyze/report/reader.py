@@ -14,7 +14,7 @@ from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Ints
 from dermalyze.metrics.scores import Scores
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.text import cell
 
 MISSING, FOREIGN = -1, -2
@@ -42,7 +42,7 @@ def answers(values: Iterable[Any], classes: Sequence[str]) -> tuple[Ints, dict[s
     return np.array(found, dtype=np.int64), dict(foreign.most_common())
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Reader and model on the images that the reader answered; null where no reader is named.
 
     Raises:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.calibration.calibrators import CHOICES, asked_for, cross_validate, fit, reprior
+from dermalyze.calibration.calibrators import CHOICES, reprior
 from dermalyze.errors import ConfigError, DataError
-from dermalyze.metrics import calibration_error as calibration
-from dermalyze.metrics import classification as metrics
-from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats
-from dermalyze.report.evaluation_data import Json, Judged
-from dermalyze.report.text import MEANINGS, cell
+from dermalyze.report.evaluation_data import Evaluation, Json
+from dermalyze.report.text import cell, meanings
 
 LEAST_GROUPS = 30
 """Groups that either part must have: to fit a calibrator, and to measure it."""
 PRIOR_IMAGES = 30
 """Weight, in images, of the class shares of the calibration part when those of the new site are estimated."""
-MEASURED = ("log_loss", "brier", "ece", "accuracy", "balanced_accuracy")
+MEASURED = ("log_loss", "brier", "ece", "accuracy", "balanced_accuracy", "macro_brier", "macro_ece", "hamming_loss")
 KINDS = {
     "none": "no calibrator: the plain softmax",
     "prior": "class shares of the new site, the calibrator as it was",
@@ -54,7 +50,7 @@ def divide_groups(groups_N: list[str], share: float, seed: int) -> NDArray[np.bo
     return np.array([group in chosen for group in groups_N])
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Fit on a part of the groups, measure every method on the others, with paired intervals of what is gained."""
     if j.recalibrate is None:
         return {"recalibration": None}
@@ -63,15 +59,14 @@ def build(j: Judged) -> dict[str, Any]:
     logits, labels = j.p.logits.astype(np.float64), j.p.labels
     groups = [group for group, inside in zip(j.p.groups, rest, strict=True) if inside]
     answers, kind, parameters = _answers(j, logits, labels, chosen)
-    table: dict[str, Any] = {**metrics.METRICS, "ece": partial(calibration.ece, bins=j.spec.ece_bins)}
-    measured = {name: table[name] for name in MEASURED}
-    before = Scored(metrics.Scores(labels[rest], j.scores.probs[rest]), groups)
+    table = j.task.overall_metrics(j.spec.ece_bins)
+    measured = {name: table[name] for name in MEASURED if name in table}
+    thresholds = j.answering.thresholds
+    before = Scored(j.task.scores(labels[rest], j.scores.probs[rest], thresholds), groups)
     found = {}
     for name, probs_NC in answers.items():
-        after = Scored(metrics.Scores(labels[rest], probs_NC[rest]), groups)
-        sides = compare(
-            after, before, measured, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed
-        )  # fmt: skip
+        after = Scored(j.task.scores(labels[rest], probs_NC[rest], thresholds), groups)
+        sides = compare(after, before, measured, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed)
         names = {"a": "after", "b": "before", "difference": "difference"}
         found[name] = {metric: {names[k]: one.as_dict() for k, one in of.items()} for metric, of in sides.items()}
     return {
@@ -88,22 +83,25 @@ def build(j: Judged) -> dict[str, Any]:
 
 
 def _answers(
-    j: Judged, logits_NC: Floats, labels_N: NDArray[np.int64], chosen_N: NDArray[np.bool_]
+    j: Evaluation, logits_NC: Floats, labels_N: NDArray[np.int64], chosen_N: NDArray[np.bool_]
 ) -> tuple[dict[str, Floats], str, dict[str, Any]]:
     """Probabilities by each method, and which calibrator was fitted: the one that `inference.calibration` names, or chosen as
     `calibrate` chooses, on the new site."""
     new, labels = logits_NC[chosen_N], labels_N[chosen_N]
     shift_C = np.zeros(logits_NC.shape[1]) if j.training_shift is None else j.training_shift
-    found = {} if j.calibrator.kind == "none" else {"none": softmax(logits_NC)}  # else it is as it was
-    if j.reference is not None:  # few cases of a rare class say little of its share, and one that is absent is not ruled out
+    task = j.task
+    found = {} if j.calibrator.kind == "none" else {"none": task.probabilities(logits_NC)}  # else it is as it was
+    if j.reference is not None and task.has(
+        "class_prior"
+    ):  # few cases of a rare class say little of its share, and one that is absent is not ruled out
         there, here = (np.bincount(z, minlength=logits_NC.shape[1]) for z in (j.reference.labels, labels))
         known = (there + 1) / (there + 1).sum()
         wanted = (here + PRIOR_IMAGES * known) / (here.sum() + PRIOR_IMAGES)
         found["prior"] = reprior(j.scores.probs, known, wanted)
         shift_C = shift_C + np.log(wanted / known)  # what training undid, and how this site differs
     groups = [group for group, inside in zip(j.p.groups, chosen_N, strict=True) if inside]
-    kind = asked_for(j.calibration, cross_validate(new, labels, groups, shift_C))
-    fitted = fit(kind, new, labels, shift_C)
+    kind = task.choose_calibrator(j.calibration, task.cross_validate(new, labels, groups, shift_C))
+    fitted = task.fit_calibrator(kind, new, labels, shift_C)
     return {**found, "refit": fitted(logits_NC)}, kind, fitted.parameters
 
 
@@ -112,6 +110,7 @@ def view(m: Json) -> dict[str, Any] | None:
     r = m["recalibration"]
     if r is None:
         return None
+    words = meanings(m)
     return {
         "fitted": r["fitted"],
         "measured": r["measured"],
@@ -121,7 +120,13 @@ def view(m: Json) -> dict[str, Any] | None:
             {
                 "name": KINDS[name],
                 "rows": [
-                    (MEANINGS[metric][0], cell(of["before"]), cell(of["after"]), cell(of["difference"]), _verdict(metric, of))
+                    (
+                        words[metric][0],
+                        cell(of["before"]),
+                        cell(of["after"]),
+                        cell(of["difference"]),
+                        _verdict(words[metric][1], of),
+                    )
                     for metric, of in found.items()
                 ],
             }
@@ -130,8 +135,8 @@ def view(m: Json) -> dict[str, Any] | None:
     }
 
 
-def _verdict(metric: str, of: Json) -> str:
+def _verdict(best: str, of: Json) -> str:
     low, high = of["difference"]["low"], of["difference"]["high"]
     if low is None or low <= 0 <= high:
         return ""
-    return "better" if (low > 0) == (MEANINGS[metric][1] == "1") else "worse"
+    return "better" if (low > 0) == (best == "1") else "worse"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import calibration_error as calibration
 from dermalyze.report import figures
 from dermalyze.report.discrimination import point_values
-from dermalyze.report.evaluation_data import Json, Judged, scores_of
+from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.text import MEANINGS, number, value_text
 from dermalyze.scoring.predictions import Predictions
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Reliability bins, errors beside a perfect model, Brier's parts, and what calibration started from."""
     index, _ = bootstrap.group_index(j.p.groups)
     bins = calibration.reliability(j.scores, index, bins=j.spec.ece_bins, level=j.spec.level)
@@ -37,7 +36,7 @@ def build(j: Judged) -> dict[str, Any]:
 
 def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
     """What calibration started from: the same figures of the plain softmax."""
-    plain = Calibrator("none", {})
+    plain = p.answering()
     index, _ = bootstrap.group_index(p.groups)
     scores = scores_of(p, plain)
     errors = calibration.calibration_errors(scores, index, counts=(spec.ece_bins,), seed=spec.seed)
@@ -91,7 +90,7 @@ def view(m: Json) -> dict[str, Any]:
     }
 
 
-def draw(m: Json, j: Judged) -> dict[str, Figure]:
+def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The reliability diagram, before and after."""
     c = m["calibration"]
     before = c["before"]["bins"] if c["calibrator"] != "none" else None

@@ -13,10 +13,8 @@ from matplotlib.figure import Figure as Canvas
 from dermalyze.calibration.decision_rule import DECISIONS
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
 from dermalyze.metrics import bootstrap
-from dermalyze.metrics import calibration_error as calibration
-from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.ranking import Floats
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.figures import draw
 from dermalyze.report.section import Figure
 from dermalyze.report.style import GRID, INK, QUIET
@@ -28,11 +26,13 @@ FIGURES = {
     "balanced_accuracy": "balanced accuracy",
     "melanoma_sensitivity": "melanoma sensitivity",
     "ece": "ECE",
+    "macro_f1": "macro F1",
+    "macro_ece": "macro ECE",
     "referred": "referred",
 }
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Figures of each kind and severity with their means over severities and over all; null without corrupted copies."""
     copies = j.beyond.corrupted if j.beyond is not None else None
     if copies is None:
@@ -71,7 +71,7 @@ class _Found:
     def __init__(self, value: float, drawn_R: Floats, n: int, groups: int, *, basic: bool) -> None:
         self.value, self.drawn_R, self.n, self.groups, self.basic = value, drawn_R, n, groups, basic
 
-    def estimate(self, j: Judged) -> dict[str, Any]:
+    def estimate(self, j: Evaluation) -> dict[str, Any]:
         interval: bootstrap.Interval = "basic" if self.basic else "percentile"
         return bootstrap.estimate(
             self.value, self.drawn_R, n=self.n, groups=self.groups, level=j.spec.level, interval=interval
@@ -85,7 +85,7 @@ def _mean(parts: list[_Found]) -> _Found:
     return _Found(float(np.mean([part.value for part in parts])), drawn_R, first.n, first.groups, basic=first.basic)
 
 
-def _one(j: Judged, p: Predictions, rows: list[int]) -> dict[str, _Found]:
+def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
     """Every figure of some rows of some predictions."""
     assert j.beyond is not None
     chosen = np.array(rows, dtype=np.int64)
@@ -93,23 +93,18 @@ def _one(j: Judged, p: Predictions, rows: list[int]) -> dict[str, _Found]:
     part = Predictions(
         [p.ids[i] for i in rows], [p.groups[i] for i in rows], p.labels[chosen], p.logits[chosen], embedding, p.meta
     )
-    scores = metrics.Scores(part.labels, j.calibrator(part.logits.astype(np.float64)))
-    outcome_N = j.beyond.rule.outcomes(scores.probs, part.classes, j.beyond.foreignness(part))
+    scores: Any = j.answering.scores(part.labels, part.logits)
+    outcome_N = j.beyond.rule.outcomes(j.answering.probabilities(part.logits), part.classes, j.beyond.foreignness(part))
     referred_N = np.array([DECISIONS[i] == "refer" for i in outcome_N], dtype=np.float64)
-    table = {
-        "accuracy": metrics.METRICS["accuracy"],
-        "balanced_accuracy": metrics.METRICS["balanced_accuracy"],
-        "ece": lambda t: calibration.ece(t, bins=j.spec.ece_bins),
-        "referred": bootstrap.mean_of(referred_N),
-    }
+    table = {**j.task.robust_metrics(j.spec.ece_bins), "referred": bootstrap.mean_of(referred_N)}
     among = np.ones(len(rows), dtype=bool)
     rests_on = dict.fromkeys(table, among)
-    if "mel" in part.classes:
+    if "mel" in part.classes and j.task.has("one_class"):
         mel_N = part.labels == part.classes.index("mel")
-        table["melanoma_sensitivity"] = bootstrap.mean_of((scores.predicted == part.labels).astype(np.float64), mel_N)
+        table["melanoma_sensitivity"] = bootstrap.mean_of(scores.right.astype(np.float64), mel_N)
         rests_on["melanoma_sensitivity"] = mel_N
     drawn = bootstrap.resample(scores, part.groups, table, resamples=j.spec.resamples, seed=j.spec.seed)
-    whole = metrics.Tally(scores, np.ones((len(rows), 1)))
+    whole = scores.under(np.ones((len(rows), 1)))
     index, _ = bootstrap.group_index(part.groups)
     return {
         key: _Found(
@@ -117,7 +112,7 @@ def _one(j: Judged, p: Predictions, rows: list[int]) -> dict[str, _Found]:
             drawn[key],
             int(rests_on[key].sum()),
             len(np.unique(index[rests_on[key]])),
-            basic=key == "ece",
+            basic=key in j.task.basic,
         )
         for key in FIGURES
         if key in table
@@ -156,7 +151,7 @@ _LINES = (
 )  # fmt: skip
 
 
-def draw_figures(m: Json, j: Judged) -> dict[str, Figure]:
+def draw_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Accuracy by severity, a line a kind."""
     c = m["corruptions"]
     title = f"Corrupted copies of {c['images']:,} test images, recipe {m['recipe']}"

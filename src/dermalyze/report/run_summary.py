@@ -16,6 +16,7 @@ from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, versions
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.base import Task
 
 NOT_FOR = (
     "diagnosis, triage or any decision about a person",
@@ -24,6 +25,8 @@ NOT_FOR = (
     "people of whom the data held few; where it was not measured, nothing is known",
 )
 
+LABELS_NOT_FOR = "findings that are not among its labels: it knows no others"
+"""In place of the third, where a picture may have none of them."""
 FACTS = ("model", "files", "controls", "person")
 
 
@@ -97,14 +100,25 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
     size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
     calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
     judged = "pictures" if spec.model.second is None else "cases of two pictures"
+    told = {
+        "multiclass": f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with "
+        f"{calibrated}",
+        "multilabel": f"A network that tells of each of {len(p.classes)} labels ({', '.join(p.classes)}) how probable it is on "
+        f"{judged}, which may have several or none, in {calibrated}",
+    }
     return {
         "sentences": [
-            f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with {calibrated}: "
+            f"{told[p.task.kind]}: "
             f"{spec.model.backbone} with a head of kind {spec.model.head.kind}{size}, trained from {weights} on "
             f"{train['images']:,} images of {train['groups']:,} groups.",
         ],
-        "not_for": list(NOT_FOR),
+        "not_for": not_for(p.task),
     }
+
+
+def not_for(task: Task) -> list[str]:
+    """What a model of the task is not to be used for."""
+    return [*NOT_FOR[:2], NOT_FOR[2] if task.has("one_class") else LABELS_NOT_FOR, *NOT_FOR[3:]]
 
 
 def biases(run: Run) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,19 @@ class Figure:
     caption: str
 
 
-def nothing(judged: Judged) -> dict[str, Any]:
+def nothing(j: Evaluation) -> dict[str, Any]:
     """For a section whose entries the stage makes."""
     return {}
 
 
-def no_figures(m: Json, judged: Judged) -> dict[str, Figure]:
+def no_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """For a section without figures."""
     return {}
+
+
+def entry(key: str) -> Callable[[Json], Any]:
+    """The view of a section that prints one entry of the file as it is."""
+    return lambda m: m[key] or None
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,13 @@ class Section:
         build: entries of the file, by key; no two sections give the same.
         figures: by file name; their numbers come from the file.
 
-    `build` and `figures` are given what is judged: `Judged`, or `JudgedLabels` of task multilabel.
     """
 
     title: str
     template: str
     view: Callable[[Json], Mapping[str, Any] | None]
-    build: Callable[[Any], dict[str, Any]] = nothing
-    figures: Callable[[Json, Any], dict[str, Figure]] = no_figures
+    build: Callable[[Evaluation], dict[str, Any]] = nothing
+    figures: Callable[[Json, Evaluation], dict[str, Figure]] = no_figures
 
 
 def figure_title(name: str, m: Json) -> str:

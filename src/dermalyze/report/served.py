@@ -8,8 +8,8 @@ from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME, parse_record
 from dermalyze.artifact.edit import rewrite, with_evaluation
 from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
-from dermalyze.report.html import headline
 from dermalyze.report.model_card import model_card
+from dermalyze.report.sections import headline
 
 PER_CLASS = ("recall", "specificity", "precision", "auroc")
 

@@ -11,7 +11,7 @@ from dermalyze.metrics.bootstrap import Interval, estimate, group_index, group_w
 from dermalyze.metrics.ranking import Floats
 from dermalyze.metrics.shift import embedding_shift, standardised_difference, total_variation
 from dermalyze.metrics.subgroups import UNKNOWN
-from dermalyze.report.evaluation_data import Json, Judged
+from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.for_whom import TITLES, by_age, texts
 from dermalyze.report.text import cell, number
 
@@ -29,12 +29,18 @@ NAMES = {
 }  # fmt: skip
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Each column and each measure of the set against the training part, and its embeddings against the test part's."""
     if j.p.meta["set"] == "test" or j.rows is None or j.train is None or not len(j.p):
         return {"shift": None}
-    own, known = [j.classes[c] for c in j.p.labels], j.train["label"].astype(str).tolist()
-    categories = [_Category("class", own, known, j.classes)]
+    categories, labels = [], []
+    if j.task.has("one_class"):
+        own, known = [j.classes[c] for c in j.p.labels], j.train["label"].astype(str).tolist()
+        categories.append(_Category("class", own, known, j.classes))
+    else:
+        trained_NC = j.task.targets(j.train["label"].astype(str).tolist(), j.classes)
+        own_NC, known_NC = (np.where(z < 0, np.nan, z.astype(np.float64)) for z in (j.p.labels, trained_NC))
+        labels = [_Number(name, own_NC[:, c], known_NC[:, c]) for c, name in enumerate(j.classes)]
     for name in ("age", "sex", "site"):
         own, known = ([value or UNKNOWN for value in _values(frame, name)] for frame in (j.rows, j.train))
         if {*own, *known} != {UNKNOWN}:
@@ -44,7 +50,7 @@ def build(j: Judged) -> dict[str, Any]:
         for name in ("age", "width", "height", *LOOKS)
         if name in j.rows and name in j.train
     ]
-    numbers = [one for one in numbers if one.comparable]
+    numbers = [one for one in (*labels, *numbers) if one.comparable]
     estimates = _estimates(j, [*categories, *numbers])
     return {
         "shift": {
@@ -105,7 +111,7 @@ class _Number:
         return standardised_difference(self.values, weights_NR[self.inside], self.reference)
 
 
-def _estimates(j: Judged, columns: Sequence[_Category | _Number]) -> list[dict[str, Any]]:
+def _estimates(j: Evaluation, columns: Sequence[_Category | _Number]) -> list[dict[str, Any]]:
     """Each column's distance with its interval, over the groups of the set; the training part is taken as it is."""
     index, groups = group_index(j.p.groups)
     drawn: list[list[Floats]] = [[] for _ in columns]
@@ -134,7 +140,7 @@ def _values(frame: pd.DataFrame, name: str) -> list[str | None]:
     return texts(frame, name)
 
 
-def _embeddings(j: Judged, home: Predictions | None) -> dict[str, Any] | None:
+def _embeddings(j: Evaluation, home: Predictions | None) -> dict[str, Any] | None:
     """One embedding a group of either set; None where there are none, or too few."""
     if home is None or j.p.embedding is None or home.embedding is None or j.p.embedding.shape[1] != home.embedding.shape[1]:
         return None

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.metrics import bootstrap, uncertainty
 from dermalyze.metrics import selective as silence
-from dermalyze.metrics.classification import SMALLEST_PROBABILITY, Scores, Tally, measure
+from dermalyze.metrics.classification import Tally, defined
 from dermalyze.metrics.ranking import Floats
 from dermalyze.report import figures
-from dermalyze.report.evaluation_data import Json, Judged, scores_of
+from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import GRID, QUIET, class_styles
 from dermalyze.report.text import cell, number
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.tasks.answering import Answering
 
 SOURCE_NAMES = {
     "max_probability": "largest probability",
@@ -34,22 +34,26 @@ SOURCE_NAMES = {
 """Those of the answer, then those of several passes, in the order of the page."""
 
 
-def confidences(p: Predictions, scores: Scores) -> dict[str, Floats]:
-    """(N,) of each source, higher is surer: of the calibrated answer, and of the passes as they come where they are stored."""
-    found = {name: of(scores.probs) for name, of in silence.CONFIDENCES.items()}
+def confidences(p: Predictions, probs_NC: Floats) -> dict[str, Floats]:
+    """(N,) of each source, higher is surer: of the calibrated answer, and of the passes as they come where they are stored;
+    of several answers an image the least sure."""
+    found = {name: silence.confidence_of(name, p.task.choices(probs_NC)) for name in silence.CONFIDENCES}
     probs_NSC = p.sample_probs()
     if probs_NSC is not None:
-        found |= {name: -of(probs_NSC) for name, of in uncertainty.SOURCES.items() if name in SOURCE_NAMES}
+        choices_QNSK = np.moveaxis(p.task.choices(probs_NSC), 2, 0)
+        for name, of in uncertainty.SOURCES.items():
+            if name in SOURCE_NAMES:
+                found[name] = np.min([-of(np.ascontiguousarray(one_NSK)) for one_NSK in choices_QNSK], axis=0)
     return found
 
 
-def build(j: Judged) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Each recipe's sources: quality, AURC with its interval, and its difference from the served recipe's own confidence."""
-    recipes = [(j.p, j.calibrator), *j.others]
+    recipes = [(j.p, j.answering), *j.others]
     aurcs: dict[tuple[str, str], Callable[[Tally], Floats]] = {}
     rows: list[dict[str, Any]] = []
-    for p, calibrator in recipes:
-        row, metrics = _recipe(p, calibrator)
+    for p, answering in recipes:
+        row, metrics = _recipe(p, answering)
         rows.append(row)
         aurcs |= {(row["recipe"], source): metric for source, metric in metrics.items()}
     base = (rows[0]["recipe"], silence.CONFIDENCE)
@@ -69,16 +73,12 @@ def build(j: Judged) -> dict[str, Any]:
     return {"uncertainty": {"base": {"recipe": base[0], "source": base[1]}, "recipes": rows}}
 
 
-def _recipe(p: Predictions, calibrator: Calibrator) -> tuple[dict[str, Any], dict[str, Callable[[Tally], Floats]]]:
+def _recipe(p: Predictions, answering: Answering) -> tuple[dict[str, Any], dict[str, Callable[[Tally], Floats]]]:
     """A recipe's row without intervals, and the AURC of each source as a metric."""
-    scores = scores_of(p, calibrator)
-    wrong = (scores.predicted != scores.labels).astype(np.float64)
-    own = scores.probs[np.arange(len(p)), scores.labels]
-    losses = {
-        "spearman_brier": np.square(scores.probs - np.eye(len(p.classes))[scores.labels]).sum(axis=1),
-        "spearman_log_loss": -np.log(np.maximum(own, SMALLEST_PROBABILITY)),
-    }
-    known = confidences(p, scores)
+    scores = scores_of(p, answering)
+    wrong = (~scores.right).astype(np.float64)
+    losses = {"spearman_brier": scores.squared_errors, "spearman_log_loss": scores.log_losses}
+    known = confidences(p, scores.probs)
     figures_of = {
         source: {
             **silence.quality(confidence, wrong),
@@ -90,8 +90,12 @@ def _recipe(p: Predictions, calibrator: Calibrator) -> tuple[dict[str, Any], dic
         "recipe": p.meta["recipe"],
         "passes": 1 if p.samples is None else p.samples.shape[1],
         "members": p.meta.get("members"),
-        "calibrator": calibrator.kind,
-        "metrics": {name: measure(scores.labels, scores.probs)[name] for name in ("accuracy", "log_loss", "brier")},
+        "calibrator": answering.calibrator.kind,
+        "metrics": {
+            "accuracy": defined(scores.right.mean()) if len(p) else None,
+            "log_loss": defined(scores.log_losses.mean()) if len(p) else None,
+            "brier": defined(scores.squared_errors.mean()) if len(p) else None,
+        },
         "sources": figures_of,
     }
     return row, {source: silence.aurc_metric(confidence, wrong) for source, confidence in known.items()}
@@ -137,7 +141,7 @@ def view(m: Json) -> dict[str, Any] | None:
     }
 
 
-def draw(m: Json, j: Judged) -> dict[str, Figure]:
+def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     """AURC of every source and recipe."""
     u = m["uncertainty"]
     rows = [(title_of(row), {SOURCE_NAMES[s]: v["aurc"] for s, v in row["sources"].items()}) for row in u["recipes"]]

@@ -25,6 +25,7 @@ from dermalyze.errors import DataError, ModelError, UsageError, nearest
 from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import TASKS, Task
 
 Kind = Literal["probabilities", "logits"]
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")
@@ -48,10 +49,11 @@ class Given:
         ids: image_id of each row, unique.
         classes: in the order of the columns of `values`.
         values: (N, C) float64, finite.
-        kind: probabilities, each row summing to 1, or logits.
+        kind: probabilities, each row summing to 1 where an image has one class, or logits.
         table: further columns of a CSV as text, null where empty.
         model: what is known of the model.
         manifest_sha256: of the run that they were made for, where that is known.
+        task: what they answer.
     """
 
     name: str
@@ -63,15 +65,22 @@ class Given:
     table: pd.DataFrame
     model: str = "a model of which nothing but its predictions is known here"
     manifest_sha256: str | None = None
+    task: Task = TASKS["multiclass"]
 
     def logits(self) -> NDArray[np.float64]:
-        """(N, C) logits, or logarithms of the probabilities (0 becomes 2.2e-16, as in the log loss)."""
-        return self.values if self.kind == "logits" else np.log(np.maximum(self.values, SMALLEST_PROBABILITY))
+        """(N, C) logits, or what gives the probabilities (0 becomes 2.2e-16, as in the log loss): their logarithms, of labels
+        those of their odds."""
+        if self.kind == "logits":
+            return self.values
+        logs_NC = np.log(np.maximum(self.values, SMALLEST_PROBABILITY))
+        if self.task.has("one_class"):
+            return logs_NC
+        return np.asarray(logs_NC - np.log(np.maximum(1 - self.values, SMALLEST_PROBABILITY)))
 
     def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
         """Some of the rows as predictions to judge."""
         known = {
-            "classes": self.classes, "recipe": RECIPE, "task": "multiclass", "scores": self.kind, "model_sha256": None,
+            "classes": self.classes, "recipe": RECIPE, "task": self.task.kind, "scores": self.kind, "model_sha256": None,
             "accepted_leak": None, "predictions_file_sha256": self.sha256,
         }  # fmt: skip
         return Predictions(
@@ -79,7 +88,7 @@ class Given:
         )
 
 
-def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None) -> Given:
+def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None, task: Task = TASKS["multiclass"]) -> Given:
     """Read a CSV, or the files of one model that `score --model` stored.
 
     A CSV has a column `image_id` (or `image`, `image_name`, `isic_id`) and one column a class, by its name or, as
@@ -89,6 +98,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
         path: the CSV, or one of the stored files; its siblings of the other parts are read too.
         classes: of the run; None: the file's own, which are all columns that no manifest has.
         scores: probabilities or logits; None: probabilities where all values lie in 0..1.
+        task: what they answer; probabilities of labels need not sum to 1.
 
     Raises:
         UsageError: not there, or another word for the scores.
@@ -102,6 +112,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     with resource_errors(path.name):
         data = path.read_bytes()
     if path.suffix.lower() == ".parquet":
+        task.require("third_party_model", what=path.name)
         return _read_stored(path)
     table = read_table(data, path.name)
     id_column = next((found for name in ID_COLUMNS if (found := table.find(name)) is not None), None)
@@ -110,11 +121,11 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     ids = _ids(table, id_column)
     columns = _class_columns(table, classes)
     values = np.array([_numbers(table, column) for column in columns.values()]).T.reshape(len(ids), len(columns))
-    kind = _kind(values, table, scores)
+    kind = _kind(values, table, scores, task)
     others = [name for name in table.columns if name not in columns.values()]
     rest = pd.DataFrame({name: [value.strip() or None for value in table.column(name)] for name in others}, dtype=object)
     rest = rest.rename(columns={id_column: "image_id"}).assign(image_id=ids)
-    return Given(set_name(path), hashlib.sha256(data).hexdigest(), ids, list(columns), values, kind, rest)
+    return Given(set_name(path), hashlib.sha256(data).hexdigest(), ids, list(columns), values, kind, rest, task=task)
 
 
 def match(
@@ -147,7 +158,7 @@ def match(
         if rows.empty:
             return None
         at = np.array([row_of[image_id] for image_id in rows["image_id"]], dtype=np.int64)
-        labels = np.array([classes.index(label) for label in rows["label"]], dtype=np.int64)
+        labels = given.task.targets(rows["label"].tolist(), classes)
         return given.predictions(at, labels, rows["group"].astype(str).tolist(), set=part)
 
     test, total = taken("test"), int((parts == "test").sum())
@@ -194,13 +205,14 @@ def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
         raise DataError(
             f"{given.name}: has no column label; add it (and lesion_id or patient_id), or name the run whose test part it is of"
         )
+    given.task.require("one_class", what=f"{given.name} without a run")
     counts = Counter(given.table["label"])
     unknown = [label for label in counts if label not in given.classes]
     if unknown:
         said = ", ".join(f"{label!r} ({counts[label]} rows{nearest(str(label), given.classes)})" for label in unknown[:5])
         raise DataError(f"{given.name}: labels {said} have no column; the classes are {given.classes}")
     frame = given.table.rename(columns={"group": "cluster_id"})
-    labels = np.array([given.classes.index(label) for label in frame["label"]], dtype=np.int64)
+    labels = given.task.targets(frame["label"].tolist(), given.classes)
     named = [name for name in ("patient_id", "lesion_id", "cluster_id") if name in frame]
     group = groups(frame[["image_id", *named]]).astype(str).tolist()
     notes = (
@@ -284,8 +296,8 @@ def _numbers(table: Table, column: str) -> list[float]:
     return values
 
 
-def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None) -> Kind:
-    outside_N = ((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1)
+def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None, task: Task) -> Kind:
+    outside_N: NDArray[np.bool_] = np.asarray(((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1))
     sums_N = values_NC.sum(axis=1)
     if scores == "logits":
         return "logits"
@@ -293,11 +305,13 @@ def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None) -> K
         if (values_NC >= 0).all() and (np.abs(sums_N - 100) < 0.5).all():
             raise ModelError(f"{table.name}: the values are percentages; divide them by 100")
         return "logits"
-    faults = {"are outside 0..1 in their": outside_N, "do not sum to 1 in their": np.abs(sums_N - 1) > SUM_TOLERANCE}
+    faults = {"are outside 0..1 in their": outside_N}
+    if task.has("one_class"):
+        faults["do not sum to 1 in their"] = np.abs(sums_N - 1) > SUM_TOLERANCE
     for fault, rows_N in faults.items():
         if rows_N.any():
             raise ModelError(
                 f"{table.name} line {table.lines[int(rows_N.argmax())]}: {int(rows_N.sum())} of {len(rows_N)} rows {fault} "
-                "probabilities; give softmax outputs with at least 5 digits, or --scores logits"
+                f"probabilities; give {task.activation} outputs with at least 5 digits, or --scores logits"
             )
     return "probabilities"

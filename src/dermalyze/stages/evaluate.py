@@ -1,4 +1,4 @@
-"""Judge stored predictions: metrics with intervals, figures, one page. Pure; a CPU does it in seconds."""
+"""Measure stored predictions: metrics with intervals, figures, one page. Pure; a CPU does it in seconds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import open_export
+from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.audit.image_statistics import measure_images
 from dermalyze.audit.quality_cache import KEPT, with_looks
-from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.calibration.recipes import passes, pool
+from dermalyze.calibration.recipes import passes
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
-from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
@@ -26,24 +24,20 @@ from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, LeakError, ModelError, UsageError, one_line
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.report import label_report
 from dermalyze.report.collect import gather, manifest_store, pictures_of, read_home, validation_values
 from dermalyze.report.croissant import croissant
-from dermalyze.report.evaluation import judge, versions, write_report
-from dermalyze.report.evaluation_data import Judged
-from dermalyze.report.html import headline
-from dermalyze.report.label_judged import gather_labels
+from dermalyze.report.evaluation import measure, versions, write_report
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.recalibration import divide_groups
-from dermalyze.report.run_summary import FACTS, NOT_FOR, facts, head, provenance
+from dermalyze.report.run_summary import FACTS, facts, head, not_for, provenance
+from dermalyze.report.sections import headline
 from dermalyze.report.served import into_artifact
 from dermalyze.report.text import interval_or_note, value_text
-from dermalyze.scoring.external_set import open_external, read_label_map, shares_lesions, trained_on
-from dermalyze.scoring.imported_predictions import Given, match, read_given, standing_alone
+from dermalyze.scoring.external_set import ExternalSet, open_external, read_label_map, shares_lesions, trained_on
+from dermalyze.scoring.imported_predictions import match, read_given, standing_alone
 from dermalyze.scoring.isic_submission import submission_csv
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.tasks.base import TASKS
-
-"""What no model here is to be used for."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class EvaluateResult:
         lines = [f"{m['title']}: {m['n_images']} images of {m['n_groups']} groups, recipe {m['recipe']}"]
         if m["accepted_leak"]:
             lines.append(f"LEAK ACCEPTED, NOT A FAIR RESULT: {m['accepted_leak']}")
-        for name, estimate in (label_report.headline if m["task"] == "multilabel" else headline)(m):
+        for name, estimate in headline(m):
             lines.append(f"{name:<26} {value_text(estimate)}  {interval_or_note(estimate)}".rstrip())
         return [*lines, f"intervals: {100 * m['level']:g} %, over groups", f"report: {self.page}", m["disclaimer"]]
 
@@ -82,65 +76,27 @@ def evaluate(
     run: Run,
     spec: ExperimentSpec,
     *,
-    on: Path | None = None,
-    label_map: Path | None = None,
-    predictions: Path | None = None,
-    scores: str | None = None,
-    partial: bool = False,
     report_yaml: Path | None = None,
     accept_leak: str | None = None,
     submission: Path | None = None,
-    recalibrate: float | None = None,
 ) -> EvaluateResult:
-    """Report on the test part from stored predictions; or, with `on`, on any other labelled set (external validation); or, with
-    `predictions`, on those that somebody else made for the test part.
+    """Report on the run's test split from stored predictions.
 
     Args:
-        run: a run whose predictions `score` has stored; with `on`, one that has been exported; with `predictions`, one that
-            has been split, or a folder for the report alone where the file has a column `label`.
-        spec: `inference.recipe` and `evaluate` are used; with `on`, `data.source` as well.
-        on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
-        label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
-        predictions: a CSV with image_id and one column a class, or what `score --model` stored; see
-            `scoring.imported_predictions.read_given`.
-        scores: what the CSV holds, probabilities or logits; None: as its values tell.
-        partial: go on although test images are missing in the CSV.
+        run: a run whose predictions `score` has stored.
+        spec: `inference.recipe` and `evaluate` are used.
         report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.
         accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
         submission: also write the calibrated probabilities there, as the ISIC challenges take them.
-        recalibrate: with `on`, the share of that set's groups on which a calibrator of its own is fitted, to be measured on the
-            others beside the one there is.
 
     Raises:
-        UsageError: no predictions yet, an empty reason, a label map or a recalibration without a set, or options that a run of
-            another task does not take.
-        ConfigError: `report_yaml` is unreadable or has unknown keys, `recalibrate` is no share, or `evaluate.subgroups`
-            names a column that is not there.
+        UsageError: no predictions yet, or an empty reason.
+        ConfigError: `report_yaml` is unreadable or has unknown keys, or `evaluate.subgroups` names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
         LeakError: images stand in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
     """
-    if isinstance(spec.task, MultilabelTask):
-        given = (on, label_map, predictions, scores, report_yaml, submission, recalibrate)
-        if partial or any(option is not None for option in given):
-            TASKS[spec.task.kind].require("one_class", what="evaluate with any option but --accept-leak")
-        return _evaluate_labels(run, spec, accept_leak)
-    if accept_leak is not None and not accept_leak.strip():
-        raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
-    if predictions is not None and on is not None:
-        raise UsageError("--predictions and --on exclude each other: name the predictions, or the set to predict")
-    if predictions is None and (scores is not None or partial):
-        raise UsageError("--scores and --partial belong to: --predictions FILE")
-    if report_yaml is not None and (on is not None or predictions is not None):
-        raise UsageError("--report-yaml belongs to the report on the run's own test part; leave out --on and --predictions")
-    if on is not None:
-        return _evaluate_external(run, spec, on, label_map, accept_leak, submission, recalibrate)
-    if label_map is not None:
-        raise UsageError("--label-map belongs to another set: give that with --on FOLDER or --on FILE.csv")
-    if recalibrate is not None:
-        raise UsageError("--recalibrate belongs to another set: give that with --on FOLDER or --on FILE.csv")
-    if predictions is not None:
-        return _evaluate_given(run, spec, read_given(predictions, _classes(run), scores), partial, accept_leak, submission)
+    require_reason(accept_leak)
     run.require_writable()
     answers = None if report_yaml is None else load_report(report_yaml)
     recipe = spec.inference.recipe
@@ -149,149 +105,106 @@ def evaluate(
     leak = check_test(run, p, recipe, accept_leak)
     certificate = run.certificate()
     frame = with_looks(run, read_manifest(run).set_index("image_id").loc[p.ids])
-    judged = gather(run, spec, p, frame, manifest_store(spec))
+    e = gather(run, spec, p, frame, manifest_store(spec))
     if answers is not None:
         write_text(run.report_answers_path, dump_report(answers))
     say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **head(run, spec, "test part", p, leak),
         **facts(run, spec, own=True),
-        **judge(judged),
-        "validation": validation_values(run, spec, p, judged.calibrator),
+        **measure(e),
+        "validation": validation_values(run, spec, p, e.answering),
         "split": {key: certificate[key] for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
         "provenance": provenance(run, spec, p, path),
     }
-    result = finish(run.report_dir, metrics, judged, submission)
+    result = finish(run.report_dir, metrics, e, submission)
     into_artifact(run, metrics, p.meta.get("scores_sha256"))
     write_json(run.croissant_path, croissant(run, spec))
     return EvaluateResult(result.metrics, (*result.files, run.croissant_path))
 
 
-def _evaluate_labels(run: Run, spec: ExperimentSpec, accept_leak: str | None) -> EvaluateResult:
-    """The report of a run whose images have any number of labels each."""
-    run.require_writable()
-    recipe = spec.inference.recipe
-    path = run.require(run.predictions_path("test", recipe), "score")
-    p = read_predictions(path)
-    leak = check_test(run, p, recipe, accept_leak)
-    frame = read_manifest(run).set_index("image_id").loc[p.ids]
-    judged = gather_labels(run, spec, p, pictures_of(frame, manifest_store(spec)))
-    say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
-    certificate = run.certificate()
-    metrics = {
-        **head(run, spec, "test part", p, leak),
-        "about": label_report.about(run, spec, p),
-        **facts(run, spec, own=True),
-        **label_report.judge(judged),
-        "split": {key: certificate[key] for key in ("passed", "seed", "counts", "used_for", "checks")},
-        "provenance": provenance(run, spec, p, path),
-    }
-    return EvaluateResult(metrics, tuple(label_report.write_report(run.report_dir, metrics, judged)))
-
-
-def _evaluate_external(
+def evaluate_external(
     run: Run,
     spec: ExperimentSpec,
     on: Path,
-    label_map: Path | None,
-    accept_leak: str | None,
-    submission: Path | None,
-    recalibrate: float | None,
+    *,
+    label_map: Path | None = None,
+    accept_leak: str | None = None,
+    submission: Path | None = None,
 ) -> EvaluateResult:
-    run.require_writable()
-    recipe = spec.inference.recipe
-    artifact = open_export(run, recipe, threads=spec.train.threads)
-    if artifact.record.second is not None:
-        raise UsageError("--on: not made for models of two pictures a case yet; use a model of one")
-    external = open_external(on, spec.data, artifact.classes, read_label_map(label_map) if label_map is not None else {})
-    if recalibrate is not None:
-        divide_groups(external.frame["group"].astype(str).tolist(), recalibrate, spec.evaluate.seed)  # refused before the work
-    used = trained_on(run, external, spec.data)
-    if used and accept_leak is None:
-        raise LeakError(
-            f"{external.name}: {sum(used.values())} of {len(external.frame)} images were used to make this model "
-            f"({_counts(used)}); "
-            'take them out, or go on with --accept-leak "reason", which is stamped on every figure'
-        )
-    here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
-    leak = "; ".join(reason for reason in (artifact.record.accepted_leak, here) if reason) or None
-    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
-    samples, embeddings = [], []
-    encoder = encoder_of(artifact)
-    known, lacking = lookup(encoder, external.frame), remarks(encoder, external.frame)
-    ids = external.frame["image_id"].astype(str).tolist()
-    for line in lacking:
-        say(line)
-    done = 0
-    with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
-        size = spec.inference.batch_size
-        for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
-            known_BM = known(ids[done : done + len(batch)])
-            samples_BSC, embedding_BD = passes(recipe, artifact.knowing(known_BM), batch)
-            done += len(batch)
-            samples.append(samples_BSC)
-            embeddings.append(embedding_BD)
-            advance(len(batch))
-    samples_NSC = np.concatenate(samples)
-    predictions = Predictions(
-        ids=ids,
-        groups=external.frame["group"].astype(str).tolist(),
-        labels=np.array([artifact.classes.index(label) for label in external.frame["label"]], dtype=np.int64),
-        logits=pool(samples_NSC),
-        embedding=np.concatenate(embeddings),
-        meta={
-            "classes": artifact.classes,
-            "set": external.name,
-            "recipe": recipe,
-            "task": artifact.record.task,
-            "model_sha256": artifact.model_sha256,
-            "scores_sha256": artifact.record.scores_sha256,
-            "manifest_sha256": run.manifest_hash(),
-            "accepted_leak": leak,
-        },
-        samples=samples_NSC if samples_NSC.shape[1] > 1 else None,
-    )
-    path = run.predictions_path(external.name, recipe)
-    write_predictions(path, predictions)
-    compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
-    told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
-    looks = measure_images(external.store, external.frame, workers=spec.data.workers).frame[[*KEPT]]
-    rows = external.frame.assign(**looks).set_index("image_id").loc[predictions.ids]
-    home = read_home(run, predictions)
-    judged = gather(run, spec, predictions, rows, external.store, home, recalibrate)
-    metrics = {
-        **head(run, spec, f"external validation on {external.name}", predictions, leak),
-        **facts(run, spec, own=False),
-        **judge(judged),
-        "validation": None,
-        "split": None,
-        "external": {
-            "sentence": f"Read as {external.kind}; {len(external.frame)} labelled images. {told} ({compared} compared).",
-            "labels": external.labels,
-            "notes": [*external.notes, *lacking],
-        },
-        "provenance": provenance(run, spec, predictions, path),
-    }
-    return finish(run.external_report_dir(external.name), metrics, judged, submission)
+    """Run the exported model on another labelled set, and report on it: external validation.
+
+    Args:
+        run: one that has been exported.
+        spec: `inference`, `evaluate`, `data` and `task` are used.
+        on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
+        label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
+        accept_leak, submission: as for `evaluate`.
+
+    Raises:
+        UsageError: the set or the export is not there, or an empty reason.
+        ConfigError: the label map is none, or leads to no class of the model.
+        DataError: labels that are no classes, unusable images.
+        LeakError: images of the set were used to make the model, and no reason was given.
+        ModelError: the artifact is refused.
+    """
+    return _external(run, spec, on, label_map, accept_leak, submission, None)
 
 
-def finish(folder: Path, metrics: dict[str, Any], judged: Judged, submission: Path | None) -> EvaluateResult:
-    """Write the report, and the submission where one is asked for."""
-    if submission is not None:
-        write_text(submission, submission_csv(judged.p.ids, judged.scores.probs, judged.classes))
-    files = write_report(folder, metrics, judged)
-    return EvaluateResult(metrics, (*files, *([submission] if submission is not None else [])))
-
-
-def _classes(run: Run) -> list[str] | None:
-    """Of the run; None where the folder is none, but the place for a report."""
-    return read_classes(run) if run.config_path.is_file() else None
-
-
-def _evaluate_given(
-    run: Run, spec: ExperimentSpec, given: Given, partial: bool, accept_leak: str | None, submission: Path | None
+def recalibrate(
+    run: Run,
+    spec: ExperimentSpec,
+    on: Path,
+    share: float,
+    *,
+    label_map: Path | None = None,
+    accept_leak: str | None = None,
+    submission: Path | None = None,
 ) -> EvaluateResult:
+    """The same with a calibrator of that set's own: fitted on a share of its groups, measured on the others beside the one
+    there is.
+
+    Args:
+        share: of the groups to fit on, between 0 and 1.
+        run, spec, on, label_map, accept_leak, submission: as for `evaluate_external`.
+
+    Raises:
+        ConfigError: the share is none; else as for `evaluate_external`.
+        DataError: too few groups on either side.
+    """
+    return _external(run, spec, on, label_map, accept_leak, submission, share)
+
+
+def evaluate_predictions(
+    run: Run,
+    spec: ExperimentSpec,
+    predictions: Path,
+    *,
+    scores: str | None = None,
+    partial: bool = False,
+    accept_leak: str | None = None,
+    submission: Path | None = None,
+) -> EvaluateResult:
+    """Report on predictions that somebody else made for the test split.
+
+    Args:
+        run: one that has been split, or a folder for the report alone where the file has a column `label`.
+        spec: `evaluate` and `task` are used.
+        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `read_given`.
+        scores: what the CSV holds, probabilities or logits; None: as its values tell.
+        partial: go on although test images are missing in the CSV.
+        accept_leak, submission: as for `evaluate`.
+
+    Raises:
+        UsageError: the file is not there, or an empty reason.
+        DataError: columns or images missing; another manifest.
+        LeakError: the split leaks, and no reason was given.
+        ModelError: NaN, no probabilities, other classes than the run's.
+    """
+    require_reason(accept_leak)
+    task = TASKS[spec.task.kind]
+    given = read_given(predictions, read_classes(run) if run.config_path.is_file() else None, scores, task)
     reference, leak, store, manifest = None, None, None, None
     if run.config_path.is_file():
         frame, parts = read_division(run)
@@ -306,8 +219,8 @@ def _evaluate_given(
         p, rows, notes = standing_alone(given)
     run.require_writable()
     say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
-    counts = np.bincount(p.labels, minlength=len(p.classes))
-    judged = Judged(p, spec.evaluate, Calibrator("none", {}), None, reference, rows, picture=pictures_of(rows, store))
+    counts = task.membership(p.labels, len(p.classes)).sum(axis=0)
+    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, picture=pictures_of(rows, store))
     metrics = {
         "schema_version": 1,
         "title": f"{spec.name}: predictions of {given.name}",
@@ -317,15 +230,15 @@ def _evaluate_given(
         "accepted_leak": leak,
         "about": {
             "sentences": [
-                f"Predictions of {given.model}, read from {given.name} as {given.kind} of {len(p.classes)} classes "
+                f"Predictions of {given.model}, read from {given.name} as {given.kind} of {len(p.classes)} {task.nouns} "
                 f"({', '.join(p.classes)}). How that model was made is not known here, nor whether it was made with these "
                 "images: if it was, these figures flatter."
             ],
-            "not_for": list(NOT_FOR),
+            "not_for": not_for(task),
         },
         **dict.fromkeys(FACTS),
         "known_biases": [],
-        **judge(judged),
+        **measure(e),
         "validation": None,
         "split": None,
         "external": {
@@ -340,7 +253,118 @@ def _evaluate_given(
             "versions": versions(),
         },
     }
-    return finish(run.given_report_dir(given.name), metrics, judged, submission)
+    return finish(run.given_report_dir(given.name), metrics, e, submission)
+
+
+def _external(
+    run: Run,
+    spec: ExperimentSpec,
+    on: Path,
+    label_map: Path | None,
+    accept_leak: str | None,
+    submission: Path | None,
+    share: float | None,
+) -> EvaluateResult:
+    require_reason(accept_leak)
+    run.require_writable()
+    recipe = spec.inference.recipe
+    artifact = open_export(run, recipe, threads=spec.train.threads)
+    if artifact.record.second is not None:
+        raise UsageError("--on: not made for models of two pictures a case yet; use a model of one")
+    names = read_label_map(label_map) if label_map is not None else {}
+    external = open_external(on, spec.data, artifact.classes, names, spec.task)
+    if share is not None:
+        divide_groups(external.frame["group"].astype(str).tolist(), share, spec.evaluate.seed)  # refused before the work
+    used = trained_on(run, external, spec.data)
+    if used and accept_leak is None:
+        raise LeakError(
+            f"{external.name}: {sum(used.values())} of {len(external.frame)} images were used to make this model "
+            f"({_counts(used)}); "
+            'take them out, or go on with --accept-leak "reason", which is stamped on every figure'
+        )
+    here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
+    leak = "; ".join(reason for reason in (artifact.record.accepted_leak, here) if reason) or None
+    encoder = encoder_of(artifact)
+    lacking = remarks(encoder, external.frame)
+    for line in lacking:
+        say(line)
+    predictions = _score(run, spec, artifact, external, leak)
+    path = run.predictions_path(external.name, recipe)
+    write_predictions(path, predictions)
+    compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
+    told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
+    looks = measure_images(external.store, external.frame, workers=spec.data.workers).frame[[*KEPT]]
+    rows = external.frame.assign(**looks).set_index("image_id").loc[predictions.ids]
+    e = gather(run, spec, predictions, rows, external.store, read_home(run, predictions), share)
+    metrics = {
+        **head(run, spec, f"external validation on {external.name}", predictions, leak),
+        **facts(run, spec, own=False),
+        **measure(e),
+        "validation": None,
+        "split": None,
+        "external": {
+            "sentence": f"Read as {external.kind}; {len(external.frame)} labelled images. {told} ({compared} compared).",
+            "labels": external.labels,
+            "notes": [*external.notes, *lacking],
+        },
+        "provenance": provenance(run, spec, predictions, path),
+    }
+    return finish(run.external_report_dir(external.name), metrics, e, submission)
+
+
+def _score(run: Run, spec: ExperimentSpec, artifact: Artifact, external: ExternalSet, leak: str | None) -> Predictions:
+    """The model's predictions of another set."""
+    answering = artifact.answering
+    preprocessing = Preprocessing.from_dict(artifact.preprocessing)
+    known = lookup(encoder_of(artifact), external.frame)
+    ids = external.frame["image_id"].astype(str).tolist()
+    samples, embeddings, done = [], [], 0
+    with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
+        size = spec.inference.batch_size
+        for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
+            known_BM = known(ids[done : done + len(batch)])
+            samples_BSC, embedding_BD = passes(answering.recipe, artifact.knowing(known_BM), batch)
+            done += len(batch)
+            samples.append(samples_BSC)
+            embeddings.append(embedding_BD)
+            advance(len(batch))
+    samples_NSC = np.concatenate(samples)
+    return Predictions(
+        ids=ids,
+        groups=external.frame["group"].astype(str).tolist(),
+        labels=answering.task.targets(external.frame["label"].tolist(), artifact.classes),
+        logits=answering.task.pool(samples_NSC),
+        embedding=np.concatenate(embeddings),
+        meta={
+            "classes": artifact.classes,
+            "set": external.name,
+            "recipe": answering.recipe,
+            **({"task": artifact.record.task} if artifact.record.task != "multiclass" else {}),
+            "model_sha256": artifact.model_sha256,
+            "scores_sha256": artifact.record.scores_sha256,
+            "manifest_sha256": run.manifest_hash(),
+            "accepted_leak": leak,
+        },
+        samples=samples_NSC if samples_NSC.shape[1] > 1 else None,
+    )
+
+
+def finish(folder: Path, metrics: dict[str, Any], e: Evaluation, submission: Path | None) -> EvaluateResult:
+    """Write the report, and the submission where one is asked for."""
+    if submission is not None:
+        write_text(submission, submission_csv(e.p.ids, e.scores.probs, e.classes))
+    files = write_report(folder, metrics, e)
+    return EvaluateResult(metrics, (*files, *([submission] if submission is not None else [])))
+
+
+def require_reason(accept_leak: str | None) -> None:
+    """Refuse an empty reason.
+
+    Raises:
+        UsageError: there is one, and nothing in it.
+    """
+    if accept_leak is not None and not accept_leak.strip():
+        raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
 
 
 def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:

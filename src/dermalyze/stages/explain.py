@@ -146,7 +146,7 @@ def explain(
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
             judges.append(Judge(network, artifact, verdict, known, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
-        task, probs = networks[0].task, judges[0].calibrator(p.logits.astype(np.float64))
+        task, probs = networks[0].task, judges[0].answering.probabilities(p.logits)
         there_NC, called_NC = task.membership(p.labels, len(p.classes)), judges[0].call(probs)
         sections = (
             [
@@ -189,7 +189,7 @@ def explain(
             "networks": verdicts,
             "served_grade": grade.model_dump() if grade is not None else None,
             "thresholds": None
-            if (least := judges[0].thresholds) is None
+            if (least := judges[0].answering.thresholds) is None
             else dict(zip(p.classes, least.tolist(), strict=True)),
             "sections": sections,
             "cases": values,

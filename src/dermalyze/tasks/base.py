@@ -29,6 +29,7 @@ class Task(Protocol):
         kind: as in the configuration.
         capabilities: what `require` grants.
         nouns: what it tells apart, in words: classes or labels.
+        activation: from logits to plain probabilities, in words.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
         ood_scores: keys of `OOD_SCORES` that fit it.
         basic: names of metrics that take the basic interval, since noise biases them upwards.
@@ -38,6 +39,7 @@ class Task(Protocol):
     kind: str
     capabilities: frozenset[str]
     nouns: str
+    activation: str
     monitors: dict[str, int]
     ood_scores: tuple[str, ...]
     basic: frozenset[str]
@@ -80,8 +82,8 @@ class Task(Protocol):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         """(N, C) what is called."""
 
-    def doubt(self, probs_NC: Floats) -> Floats:
-        """(N,) entropy of the probabilities, in nats; summed over labels."""
+    def choices(self, probs: Floats) -> Floats:
+        """Probabilities (..., C) as the Q answers that they are, each a choice among K: (..., Q, K), summing to 1."""
 
     # -- calibration
 
@@ -116,6 +118,9 @@ class Task(Protocol):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         """The same of each class, (R, C)."""
+
+    def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
+        """The few that corrupted copies are measured by; the first is drawn."""
 
     def methods(self, ece_bins: int) -> str:
         """How these are made, in sentences."""

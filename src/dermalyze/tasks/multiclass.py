@@ -22,7 +22,6 @@ from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
-from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.early_stopping import MONITORS
 
@@ -59,6 +58,7 @@ class Multiclass(Capable):
         "third_party_model",
     })  # fmt: skip
     nouns = "classes"
+    activation = "softmax"
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
     basic: frozenset[str] = frozenset({"ece"})
@@ -115,8 +115,8 @@ class Multiclass(Capable):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return self.membership(probs_NC.argmax(axis=1), probs_NC.shape[1])
 
-    def doubt(self, probs_NC: Floats) -> Floats:
-        return entropy(probs_NC)
+    def choices(self, probs: Floats) -> Floats:
+        return np.asarray(probs[..., None, :], dtype=np.float64)
 
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> Scores:
         return Scores(targets, probs_NC)
@@ -126,6 +126,10 @@ class Multiclass(Capable):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         return {**metrics.PER_CLASS_METRICS}
+
+    def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
+        overall = self.overall_metrics(ece_bins)
+        return {name: overall[name] for name in ("accuracy", "balanced_accuracy", "ece")}
 
     def methods(self, ece_bins: int) -> str:
         return (

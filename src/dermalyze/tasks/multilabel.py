@@ -21,7 +21,6 @@ from dermalyze.metrics import multilabel as metrics
 from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
 from dermalyze.metrics.ranking import Floats, Ints
-from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.early_stopping import LABEL_MONITORS
 from dermalyze.tasks.multiclass import index_of
@@ -101,6 +100,7 @@ class Multilabel(Capable):
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
     nouns = "labels"
+    activation = "sigmoid"
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
     basic: frozenset[str] = frozenset({"ece", "macro_ece"})
@@ -168,8 +168,8 @@ class Multilabel(Capable):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return np.asarray(probs_NC >= (PLAIN_THRESHOLD if thresholds_C is None else thresholds_C))
 
-    def doubt(self, probs_NC: Floats) -> Floats:
-        return np.asarray(entropy(np.stack([probs_NC, 1 - probs_NC], axis=-1)).sum(axis=-1))
+    def choices(self, probs: Floats) -> Floats:
+        return np.stack([1 - probs, probs], axis=-1)
 
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> LabelScores:
         plain_C = np.full(probs_NC.shape[1], PLAIN_THRESHOLD)
@@ -180,6 +180,10 @@ class Multilabel(Capable):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         return {**metrics.PER_LABEL_METRICS, "ece": partial(metrics.ece, bins=ece_bins)}
+
+    def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
+        overall = self.overall_metrics(ece_bins)
+        return {"accuracy": metrics.accuracy, **{name: overall[name] for name in ("macro_f1", "macro_ece")}}
 
     def methods(self, ece_bins: int) -> str:
         return (

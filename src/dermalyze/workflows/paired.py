@@ -27,7 +27,6 @@ from dermalyze.metrics.classification import PER_CLASS_METRICS, Scores
 from dermalyze.metrics.operating_points import questions
 from dermalyze.metrics.paired_tests import Difference, delong, holm, mcnemar, paired
 from dermalyze.report.collect import read_calibration
-from dermalyze.report.discrimination import tables
 from dermalyze.report.evaluation_data import scores_of
 from dermalyze.report.run_comparison import pairs_page, told
 from dermalyze.scoring.external_set import made_with, shares_lesions
@@ -125,9 +124,9 @@ def read_side(run: Run, name: str) -> Side:
     path = run.require(run.predictions_path("test", spec.inference.recipe), "score")
     p = read_predictions(path)
     leak = check_test(run, p, spec.inference.recipe, None)
-    calibrator, _ = read_calibration(run, p)
+    answering, _ = read_calibration(run, p)
     frame = read_part(run, "test").set_index("image_id", drop=False).loc[p.ids].reset_index(drop=True)
-    return Side(name, run, spec, p.classes, frame, scores_of(p, calibrator), calibrator.kind, leak, sha256_file(path))
+    return Side(name, run, spec, p.classes, frame, scores_of(p, answering), answering.calibrator.kind, leak, sha256_file(path))
 
 
 def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
@@ -231,7 +230,9 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
         scores = {name: one.scores for name, one in pooled.items()}
         groups, torn = pooled[sides[0].name].groups, pooled[sides[0].name].disagreeing
     labels = scores[sides[0].name].labels
-    metrics: dict[str, Any] = {name: f for name, f in tables(spec).items() if name not in SAME_TWICE}
+    metrics: dict[str, Any] = {
+        name: f for name, f in TASKS["multiclass"].overall_metrics(spec.ece_bins).items() if name not in SAME_TWICE
+    }
     sensitivities = {f"recall {name}": _of_class(c) for c, name in enumerate(classes)}
     among = {f"recall {name}": labels == c for c, name in enumerate(classes)}
     values, differences = paired(

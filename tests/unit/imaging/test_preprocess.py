@@ -160,5 +160,5 @@ def test_a_record_without_the_key_is_refused() -> None:
     with pytest.raises(ModelError, match="draft out of range or of the wrong type"):
         Preprocessing.from_dict({**values, "draft": 1})
     del values["draft"]
-    with pytest.raises(ModelError, match="must have .*'draft'.*; export the model again"):
+    with pytest.raises(ModelError, match=r"must have .*'draft'.*; export the model again"):
         Preprocessing.from_dict(values)

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report.aggregation import HEADLINE, build, view
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import template
 from dermalyze.report.text import MEANINGS
 from dermalyze.scoring.predictions import Predictions
@@ -33,7 +32,7 @@ def judged(seed=0, patients=40, classes=CLASSES, **columns):
     p = Predictions(
         ids, patient, labels, logits, None, {"classes": list(classes), "set": "test", "task": "multiclass", "recipe": "plain"}
     )
-    return Judged(p, EvaluateSpec(resamples=100), Calibrator("none", {}), rows=rows)
+    return Evaluation(p, EvaluateSpec(resamples=100), p.answering(), rows=rows)
 
 
 def frame_of(j):
@@ -74,7 +73,7 @@ def test_nobody_known_is_not_estimable():
     assert units["patient"]["n"] == 0
     cells = view({"units": units, "metrics": units["lesion"]["metrics"]})["rows"][-1]["cells"]
     assert cells[2][0] == "not estimable (n = 0)"
-    assert build(Judged(j.p, j.spec, j.calibrator))["units"] is None
+    assert build(Evaluation(j.p, j.spec, j.answering))["units"] is None
     assert view({"units": None}) is None
 
 
@@ -87,7 +86,7 @@ def test_lesions_of_two_labels_or_without_a_name_or_patient():
     labels = j.p.labels.copy()
     labels[:2] = [0, 1]
     p = Predictions(j.p.ids, j.p.groups, labels, j.p.logits, None, j.p.meta)
-    units = build(Judged(p, j.spec, j.calibrator, rows=rows))["units"]
+    units = build(Evaluation(p, j.spec, j.answering, rows=rows))["units"]
     assert units["lesion"]["left_out"] == 1
     assert units["patient"]["n"] == 1
     notes = " ".join(view({"units": units, "metrics": units["lesion"]["metrics"]})["notes"])

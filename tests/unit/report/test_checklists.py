@@ -21,13 +21,15 @@ from dermalyze.report.checklists import (
     escaped,
 )
 from dermalyze.report.html import template
-from dermalyze.report.sections import SECTIONS
+from dermalyze.report.sections import SECTIONS as TABLES
 
 CLAIM_2024, TRIPOD_AI, STARD_AI = (checklists()[title] for title in ("CLAIM 2024", "TRIPOD+AI", "STARD-AI"))
 FILES = {
     key: f"{key}.txt" for key in ("configuration", "environment", "summary", "audit", "certificate", "history", "artifact")
 }
 EVERYTHING = ReportSpec(**dict.fromkeys(ReportSpec.model_fields, "x")).model_dump()
+
+SECTIONS = TABLES["multiclass"]
 
 
 def test_claim_2024_has_its_44_items_in_order():

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.conformal import calibrate_sets
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report import conformal as sets
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.scoring.predictions import Predictions
 
 CLASSES = ["mel", "nv", "vasc"]
@@ -28,7 +27,7 @@ def predictions(n, seed, part):
 def judged():
     p = predictions(240, 1, "test")
     rows = pd.DataFrame({"sex": ["female", "male", None] * 80, "age": 40.0}, index=p.ids)
-    return Judged(p, EvaluateSpec(resamples=100), Calibrator("none", {}), None, predictions(300, 2, "cal"), rows)
+    return Evaluation(p, EvaluateSpec(resamples=100), p.answering(), None, predictions(300, 2, "cal"), rows)
 
 
 @pytest.mark.parametrize("by_class", [False, True])

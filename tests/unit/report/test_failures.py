@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report import failures
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.scoring.predictions import Predictions
 
 CLASSES = ["mel", "nv", "vasc"]
@@ -24,7 +23,7 @@ def judged(labels, logits, groups=None, classes=CLASSES):
     p = Predictions(
         [f"i{k}" for k in range(n)], groups or [f"g{k}" for k in range(n)], np.array(labels), np.array(logits), None, meta
     )
-    return Judged(p, EvaluateSpec(resamples=100), Calibrator("none", {}))
+    return Evaluation(p, EvaluateSpec(resamples=100), p.answering())
 
 
 def ids(found, kind="all"):

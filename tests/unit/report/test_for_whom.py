@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.decision_rule import Rule
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.errors import ConfigError, DataError
 from dermalyze.metrics.selective import Referral
 from dermalyze.report import for_whom, recalibration, shift
-from dermalyze.report.evaluation import judge
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation import measure
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import page
 from dermalyze.report.sections import draw_sections
 from dermalyze.scoring.ood_results import Beyond
@@ -57,14 +56,14 @@ def predictions(rows, name="test", seed=0, shifted=0.0, bias=0.0):
 def judged(n=240, seed=1, **changes):
     rows = rows_of(n, seed)
     p = predictions(rows, seed=seed)
-    made = Judged(p, EvaluateSpec(resamples=100), Calibrator("none", {}), None, p, rows, rows_of(300, 2))
+    made = Evaluation(p, EvaluateSpec(resamples=100), p.answering(), None, p, rows, rows_of(300, 2))
     return replace(made, **changes)
 
 
 def report(j):
     m = {
         "title": "t", "set": j.p.meta["set"], "recipe": "plain", "task": "multiclass", "accepted_leak": None,
-        "about": None, "controls": None, "person": None, "files": None, **judge(j),
+        "about": None, "controls": None, "person": None, "files": None, **measure(j),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip

@@ -18,16 +18,17 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
 from dermalyze.metrics.selective import Referral
-from dermalyze.report.evaluation import judge, write_report
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation import measure, write_report
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import template
-from dermalyze.report.sections import SECTIONS
+from dermalyze.report.sections import SECTIONS as TABLES
 from dermalyze.scoring.ood_results import Beyond, Pictures
 from dermalyze.scoring.predictions import Predictions
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
+SECTIONS = TABLES["multiclass"]
 PLAIN, WARM = Calibrator("none", {}), Calibrator("temperature", {"temperature": 1.5})
 FITTED = {"part": "val", "images": 40, "groups": 30, "trials": [{"kind": "temperature", "log_loss": 0.5}], "sha256": "a" * 64}
 
@@ -40,11 +41,11 @@ def report(classes=("mel", "nv"), n=60, leak=None, title="t", labels=None, seed=
     meta = {"classes": list(classes), "set": "test", "task": "multiclass", "recipe": "plain"}
     p = Predictions([f"secret-{k}" for k in range(n)], [f"patient-{k // 2}" for k in range(n)], labels, logits, None, meta)
     fitted = FITTED if calibrator is WARM else None
-    judged = Judged(p, EvaluateSpec(resamples=100), calibrator, fitted, p if reference else None)
+    judged = Evaluation(p, EvaluateSpec(resamples=100), p.answering(calibrator.as_dict()), fitted, p if reference else None)
     m = {
         "title": title, "set": "test", "recipe": "plain", "task": "multiclass", "accepted_leak": leak, "about": None,
         "model": None, "files": None, "controls": None, "person": None,
-        **judge(judged),
+        **measure(judged),
         "validation": None, "split": None, "external": None, "known_biases": [],
         "provenance": {"seed": 1, "bootstrap_seed": 0, "versions": {"python": "3"}},
     }  # fmt: skip
@@ -230,8 +231,8 @@ def with_beyond(n=60):
     logits = p.logits[rows] + generator.normal(size=(len(rows), 2))
     corrupted = Predictions(ids, [p.groups[i] for i in rows], p.labels[rows], logits, embedding[rows], p.meta)
     table = {"scores": scores, "missing": {"energy": "a reason"}, "choice": "the rule of choice"}
-    judged = Judged(p, judged.spec, PLAIN, None, p, beyond=Beyond(rule, table, detectors, foreign, corrupted))
-    return {**m, **judge(judged)}, judged
+    judged = Evaluation(p, judged.spec, p.answering(), None, p, beyond=Beyond(rule, table, detectors, foreign, corrupted))
+    return {**m, **measure(judged)}, judged
 
 
 def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_path):

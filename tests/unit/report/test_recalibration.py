@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dermalyze.calibration.calibrators import Calibrator, fit
+from dermalyze.calibration.calibrators import fit
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics.activation import softmax
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.recalibration import build, divide_groups, view
 from dermalyze.scoring.predictions import Predictions
 
@@ -26,11 +26,12 @@ def site(n: int, share: float, *, sharp: float, seed: int, name: str = "site") -
     return Predictions([f"{name}{i}" for i in range(n)], [f"g{i}" for i in range(n)], labels, logits, None, meta)
 
 
-def judged(calibration: str, shift: np.ndarray | None = None, *, sharp: float = 4.0, share: float = 0.1) -> Judged:
+def judged(calibration: str, shift: np.ndarray | None = None, *, sharp: float = 4.0, share: float = 0.1) -> Evaluation:
     known = site(600, 0.5, sharp=sharp, seed=1, name="cal")
     before = fit("temperature", known.logits, known.labels, np.zeros(2))
-    return Judged(
-        site(800, share, sharp=sharp, seed=2), SPEC, before, reference=known, recalibrate=0.5, calibration=calibration,
+    answering = known.answering(before.as_dict())
+    return Evaluation(
+        site(800, share, sharp=sharp, seed=2), SPEC, answering, reference=known, recalibrate=0.5, calibration=calibration,
         training_shift=shift,
     )  # fmt: skip
 
@@ -87,5 +88,5 @@ def test_what_training_weighed_is_undone_with_the_site_s_shares() -> None:
 
 def test_without_a_reference_there_is_no_prior() -> None:
     j = judged("temperature")
-    alone = Judged(j.p, SPEC, Calibrator("none", {}), recalibrate=0.5, calibration="temperature")
+    alone = Evaluation(j.p, SPEC, j.p.answering(), recalibrate=0.5, calibration="temperature")
     assert list(build(alone)["recalibration"]["methods"]) == ["refit"], "and no other softmax than the one there was"

@@ -12,12 +12,12 @@ from dermalyze.calibration.recipes import pool
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics.selective import aurc
 from dermalyze.metrics.uncertainty import SOURCES, mutual_information
-from dermalyze.report.evaluation_data import Judged
+from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import template
 from dermalyze.report.uncertainty import SOURCE_NAMES, build, dots_by_source, draw, view
 from dermalyze.scoring.predictions import Predictions
 
-PLAIN, COLD = Calibrator("none", {}), Calibrator("temperature", {"temperature": 0.5})
+COLD = Calibrator("temperature", {"temperature": 0.5})
 
 
 def made(recipe, passes, n=80, classes=3, seed=0, noise=1.0, skill=1.5, **meta):
@@ -33,7 +33,9 @@ def made(recipe, passes, n=80, classes=3, seed=0, noise=1.0, skill=1.5, **meta):
 
 
 def judged(p, *others, **spec):
-    return Judged(p, EvaluateSpec(resamples=200, **spec), PLAIN, others=tuple((q, COLD) for q in others))
+    return Evaluation(
+        p, EvaluateSpec(resamples=200, **spec), p.answering(), others=tuple((q, q.answering(COLD.as_dict())) for q in others)
+    )
 
 
 def test_figures_are_those_of_each_source():
@@ -55,7 +57,7 @@ def test_differences_are_from_the_served_confidence_and_drawn_jointly():
     """The same doubt in two recipes differs by nothing in every resample, though each varies."""
     p = made("flips", 4)
     twin = Predictions(p.ids, p.groups, p.labels, p.logits, None, {**p.meta, "recipe": "tta"}, p.samples)
-    j = Judged(p, EvaluateSpec(resamples=200), PLAIN, others=((twin, PLAIN),))
+    j = Evaluation(p, EvaluateSpec(resamples=200), p.answering(), others=((twin, twin.answering()),))
     m = build(j)["uncertainty"]
     assert m["base"] == {"recipe": "flips", "source": "max_probability"}
     served, other = (row["sources"]["max_probability"] for row in m["recipes"])

@@ -1,13 +1,9 @@
-"""The sections of a report, in their order on the page."""
+"""What a report on one class an image shows, in its order on the page, and the figures that come first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dermalyze.report import (
     abstention,
-    checklists,
     controls,
     discrimination,
     failures,
@@ -23,22 +19,18 @@ from dermalyze.report import (
 from dermalyze.report import aggregation as units
 from dermalyze.report import conformal as sets
 from dermalyze.report import ood_images as foreign
-from dermalyze.report.evaluation_data import Json, Judged
-from dermalyze.report.section import Figure, Section
-
-
-def _entry(key: str) -> Any:
-    """The view of a section that prints one entry of the file as it is."""
-    return lambda m: m[key] or None
-
+from dermalyze.report.evaluation_data import Json
+from dermalyze.report.section import Section, entry
+from dermalyze.report.text import MEANINGS
+from dermalyze.tasks.base import TASKS
 
 SECTIONS: dict[str, Section] = {
-    "data": Section("The set", "external.html.jinja", _entry("external")),
+    "data": Section("The set", "external.html.jinja", entry("external")),
     "shift": Section("How it differs from where the model was made", "shift.html.jinja", shift.view, shift.build),
     "recalibration": Section(
         "What recalibration here would gain", "recalibration.html.jinja", recalibration.view, recalibration.build
     ),
-    "split": Section("How the data was divided", "split.html.jinja", _entry("split")),
+    "split": Section("How the data was divided", "split.html.jinja", entry("split")),
     "metrics": Section(
         "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
     ),
@@ -80,21 +72,18 @@ SECTIONS: dict[str, Section] = {
     "for_whom": Section("For whom?", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
     "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
     "controls": Section("Is it real?", "controls.html.jinja", controls.view),
-    "biases": Section("Known biases of the training data", "biases.html.jinja", _entry("known_biases")),
-    "checklists": Section("Reporting checklists", "checklists.html.jinja", lambda m: checklists.view(m, shown_titles(m))),
+    "biases": Section("Known biases of the training data", "biases.html.jinja", entry("known_biases")),
 }
 
 
-def shown_titles(m: Json) -> dict[str, str]:
-    """Titles of the sections that have something to show, by key; not the checklists themselves, which are filled from them."""
-    return {key: section.title for key, section in SECTIONS.items() if key != "checklists" and section.view(m) is not None}
-
-
-def build_sections(judged: Judged) -> dict[str, Any]:
-    """What all sections put into `evaluation_metrics.json`."""
-    return {key: value for section in SECTIONS.values() for key, value in section.build(judged).items()}
-
-
-def draw_sections(m: Json, judged: Judged) -> Mapping[str, Mapping[str, Figure]]:
-    """The figures by section and file name; of a section that is not shown there are none."""
-    return {key: section.figures(m, judged) if section.view(m) is not None else {} for key, section in SECTIONS.items()}
+def headline(m: Json) -> list[tuple[str, Json]]:
+    """Overall figures, the sensitivity for melanoma (or else for the worst class), and ECE."""
+    rows = [(MEANINGS[name][0], m["metrics"][name]) for name in TASKS["multiclass"].headline]
+    per_class: Json = m["per_class"]
+    known = [name for name in per_class if per_class[name]["recall"]["value"] is not None]
+    if "mel" in per_class:
+        rows.append(("melanoma sensitivity", per_class["mel"]["recall"]))
+    elif known:
+        worst = min(known, key=lambda name: float(per_class[name]["recall"]["value"]))
+        rows.append((f"lowest sensitivity: {worst}", per_class[worst]["recall"]))
+    return [*rows, ("calibration error (ECE)", m["metrics"]["ece"])]

@@ -1,0 +1,48 @@
+"""The sections of a report, one table a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dermalyze.report import checklists
+from dermalyze.report.evaluation_data import Evaluation, Json
+from dermalyze.report.section import Figure, Section
+from dermalyze.report.sections import multiclass, multilabel
+from dermalyze.report.text import task_of
+
+LAST = {"checklists": Section("Reporting checklists", "checklists.html.jinja", lambda m: checklists.view(m, shown_titles(m)))}
+"""They are filled from the others."""
+SECTIONS: Mapping[str, Mapping[str, Section]] = {
+    "multiclass": {**multiclass.SECTIONS, **LAST},
+    "multilabel": {**multilabel.SECTIONS, **LAST},
+}
+HEADLINES: Mapping[str, Callable[[Json], list[tuple[str, Json]]]] = {
+    "multiclass": multiclass.headline,
+    "multilabel": multilabel.headline,
+}
+
+
+def sections_of(m: Json) -> Mapping[str, Section]:
+    """Those of the task that was evaluated, in order."""
+    return SECTIONS[task_of(m)]
+
+
+def headline(m: Json) -> list[tuple[str, Json]]:
+    """The figures that come first, by their names on the page."""
+    return HEADLINES[task_of(m)](m)
+
+
+def shown_titles(m: Json) -> dict[str, str]:
+    """Titles of the sections that have something to show, by key; not the checklists themselves, which are filled from them."""
+    return {key: one.title for key, one in sections_of(m).items() if key not in LAST and one.view(m) is not None}
+
+
+def build_sections(j: Evaluation) -> dict[str, Any]:
+    """What all sections put into `evaluation_metrics.json`."""
+    return {key: value for section in SECTIONS[j.task.kind].values() for key, value in section.build(j).items()}
+
+
+def draw_sections(m: Json, j: Evaluation) -> Mapping[str, Mapping[str, Figure]]:
+    """The figures by section and file name; of a section that is not shown there are none."""
+    return {key: section.figures(m, j) if section.view(m) is not None else {} for key, section in sections_of(m).items()}

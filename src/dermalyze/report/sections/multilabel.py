@@ -1,0 +1,37 @@
+"""What a report on several labels an image shows, in its order on the page, and the figures that come first."""
+
+from __future__ import annotations
+
+from dermalyze.report import label_calibration, label_failures, labels
+from dermalyze.report.evaluation_data import Json
+from dermalyze.report.section import Section, entry
+from dermalyze.report.sections import multiclass
+from dermalyze.report.text import LABEL_MEANINGS
+from dermalyze.tasks.base import TASKS
+
+
+def _shared(*keys: str) -> dict[str, Section]:
+    """Sections whose numbers mean the same for either task."""
+    return {key: multiclass.SECTIONS[key] for key in keys}
+
+
+SECTIONS: dict[str, Section] = {
+    **_shared("data", "shift", "recalibration"),
+    "split": Section("How the data was divided", "label_split.html.jinja", entry("split")),
+    "metrics": Section("All figures", "label_metrics.html.jinja", labels.overall_view, labels.build, labels.overall_figures),
+    "classes": Section("Label by label", "labels.html.jinja", labels.label_view, figures=labels.label_figures),
+    "calibration": Section(
+        "Can the probabilities be taken at their word?", "label_calibration.html.jinja", label_calibration.view,
+        label_calibration.build, label_calibration.draw,
+    ),
+    **_shared("silence", "uncertainty", "decision", "foreign", "corruptions", "for_whom"),
+    "failures": Section(
+        "The worst mistakes", "label_failures.html.jinja", label_failures.view, label_failures.build, label_failures.figures,
+    ),
+    **_shared("controls", "biases"),
+}  # fmt: skip
+
+
+def headline(m: Json) -> list[tuple[str, Json]]:
+    """The overall figures that come first."""
+    return [(LABEL_MEANINGS[name][0], m["metrics"][name]) for name in TASKS["multilabel"].headline]
