@@ -162,7 +162,7 @@ def test_maps_are_drawn_of_labels(folder: Run) -> None:
         for names in drawn.values():
             assert sorted(names) == sorted(called | there or {max(probs, key=lambda name: probs[name])})
         text = page.partition(f'aria-label="{case["image_id"]}"')[2].partition("</section>")[0]
-        assert f"{case['image_id']}: {case['label']}, called {case['called']}" in text
+        assert f"{case['image_id']}: {case['label']}, predicted {case['called']}" in text
         for name, value in case["probabilities"].items():
             assert f"<span>{name}</span>" in text
             assert f"<span>{value:.3f}</span>" in text

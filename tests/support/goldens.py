@@ -69,12 +69,15 @@ FILES = {
 }
 """Where they may stand, in the tree or in the folder of a run; the first pattern that matches counts."""
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {"evaluation.per_label": "evaluation.per_class"}
 """Beginnings of the names of numbers and tensors, old to new, up to a dot: {"evaluation.for_whom": "evaluation.subgroups"}.
 
 The names begin with "history", "evaluation", "reference" or "own"; those of tensors with "weights". An empty new name: gone on
 purpose.
 """
+
+ADDED: tuple[str, ...] = ("evaluation",)
+"""Beginnings of names that the newer of two trees may have beside those of the older: a report gained sections."""
 
 TIMES = ("seconds", "images_per_s")
 NEAR = 1e-4
@@ -433,7 +436,7 @@ def compare(
         len(both),
         [(name, values[name], values_2[name]) for name in far],
         None if largest is None else (apart[largest], largest),
-        ([name for name in names if name not in names_2], [name for name in names_2 if name not in names]),
+        ([name for name in names if name not in names_2], [name for name in names_2 if name not in names and not name.startswith(ADDED)]),
     )
 
 

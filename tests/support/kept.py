@@ -112,29 +112,25 @@ def _predictions(rows: int, seed: int, task: str) -> Any:
 
 def kept_classes() -> dict[str, list[float | None]]:
     """The numbers of a report on predictions with one class per image."""
-    from dermalyze.calibration.calibrators import Calibrator
     from dermalyze.config.evaluate import EvaluateSpec
-    from dermalyze.report.evaluation import judge
-    from dermalyze.report.evaluation_data import Judged
+    from dermalyze.report.evaluation import measure
+    from dermalyze.report.evaluation_data import Evaluation
 
     p, reference = _predictions(IMAGES, 0, "multiclass"), _predictions(REFERENCE, 1, "multiclass")
-    calibrator = Calibrator("temperature", {"temperature": 1.3})
-    judged = Judged(p, EvaluateSpec(resamples=200), calibrator, None, reference)
-    return _short(judge(judged), "per_class")
+    answering = p.answering({"kind": "temperature", "parameters": {"temperature": 1.3}})
+    return _short(measure(Evaluation(p, EvaluateSpec(resamples=200), answering, None, reference)), "per_class")
 
 
 def kept_labels() -> dict[str, list[float | None]]:
     """The numbers of a report on predictions with several labels per image."""
-    from dermalyze.calibration.calibrators import Calibrator
-    from dermalyze.calibration.multilabel import LABEL_CALIBRATORS
     from dermalyze.config.evaluate import EvaluateSpec
-    from dermalyze.report.label_judged import JudgedLabels
-    from dermalyze.report.label_report import judge
+    from dermalyze.report.evaluation import measure
+    from dermalyze.report.evaluation_data import Evaluation
 
-    calibrator = Calibrator("platt", {"scale": [1.1, 0.9, 1.2], "bias": [0.3, 0.0, -0.2]}, LABEL_CALIBRATORS)
-    thresholds = np.array([0.5, 0.4, 0.3])
-    judged = JudgedLabels(_predictions(IMAGES, 2, "multilabel"), EvaluateSpec(resamples=200), calibrator, thresholds)
-    return _short(judge(judged), "per_label")
+    p = _predictions(IMAGES, 2, "multilabel")
+    platt = {"kind": "platt", "parameters": {"scale": [1.1, 0.9, 1.2], "bias": [0.3, 0.0, -0.2]}}
+    answering = p.answering({**platt, "thresholds": dict(zip(LABELS, (0.5, 0.4, 0.3), strict=True))})
+    return _short(measure(Evaluation(p, EvaluateSpec(resamples=200), answering)), "per_class")
 
 
 def _short(report: Mapping[str, Any], each: str) -> dict[str, list[float | None]]:

@@ -1,6 +1,9 @@
-"""The command line. `table` declares each command once; a file a group holds its options; `program` runs it.
+"""The command line: a table of commands, each a thin shell around the library function of the same name.
 
-Nothing is imported here before it is asked for: `import dermalyze` reads the table for the public names.
+`table` declares each command once: name, function, help, examples, group. The public names of `dermalyze`, the help,
+completion, `docs/reference/cli.md` and the stub come from it. One file per group holds the options. `program` runs a command
+and turns an expected error into one line and an exit code (`failures`). Nothing heavy is imported before a command needs it.
+To add a command, write a row in `table` and a function with its options in the file of its group, then run `make reference`.
 """
 
 from __future__ import annotations

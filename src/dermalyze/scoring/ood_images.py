@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import zipfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -53,9 +54,8 @@ def text(rng: Rng, height: int, width: int, number: int) -> Pixels:
     while y < 0.95 * height:
         words = ("".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(40))
         line, end = " ".join(words), 0.95 * width if rng.random() > 0.2 else rng.uniform(0.3, 0.9) * width
-        while draw.textlength(line, font) > end - 0.06 * width:
-            line = line[:-1]
-        draw.text((0.06 * width, y), line, ink, font)
+        fits = bisect_right(range(len(line) + 1), end - 0.06 * width, key=lambda n: draw.textlength(line[:n], font)) - 1
+        draw.text((0.06 * width, y), line[:fits], ink, font)
         y += round(1.35 * size)
     return np.asarray(page)
 

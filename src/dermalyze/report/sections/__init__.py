@@ -1,4 +1,10 @@
-"""The sections of a report, one table a task."""
+"""The sections of a report, one table per task.
+
+A `Section` has a title, a template, and up to three functions: `build` adds its numbers to `evaluation_metrics.json`, `view`
+turns the stored numbers into what the page shows (None leaves it out), `figures` draws. Numbers come from an `Evaluation`; the
+page only reads the stored file. Sections that make sense for several tasks stand in both tables. To add one, write its
+functions in `report/`, a template, and a row in the table of each task that has it.
+"""
 
 from __future__ import annotations
 
