@@ -429,6 +429,7 @@ def compare(
     far = sorted((name for name in both if not apart[name] <= allowed[name]), key=lambda name: -apart[name])
     largest = max(both, key=apart.__getitem__, default=None)
     all_weights = sorted({**weights, **weights_2})
+    new = [name for name in names_2 if name not in names and not name.startswith(ADDED)]
     return Comparison(
         len(all_weights),
         [name for name in all_weights if weights.get(name) != weights_2.get(name)],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from label_sets import paint_marks
+from painted_labels import paint_marks
 from PIL import Image
 
 CLASSES = ("bkl", "mel", "nv")
