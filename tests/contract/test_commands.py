@@ -10,7 +10,7 @@ import pytest
 from commands import Row, Worlds
 from task_sets import SETS
 
-from dermalyze.cli import COMMANDS
+from dermalyze.cli.table import COMMANDS
 from dermalyze.scoring import quantize_gate
 from dermalyze.tasks.base import TASKS
 

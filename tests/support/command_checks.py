@@ -45,7 +45,7 @@ def stored(root: Path, name: str = "test-plain") -> Predictions:
 
 def probabilities(root: Path, p: Predictions) -> npt.NDArray[np.float64]:
     """(N, C) as the run's export calibrates them."""
-    return np.asarray(Predictor(root, threads=1).calibrator(p.logits.astype(np.float64)))
+    return Predictor(root, threads=1).answering.probabilities(p.logits)
 
 
 def figures(root: Path, name: str = "test-plain", *, calibrated: bool = True) -> dict[str, float | None]:

@@ -437,10 +437,7 @@ def compare(
         len(both),
         [(name, values[name], values_2[name]) for name in far],
         None if largest is None else (apart[largest], largest),
-        (
-            [name for name in names if name not in names_2],
-            [name for name in names_2 if name not in names and not name.startswith(ADDED)],
-        ),
+        ([name for name in names if name not in names_2], new),
     )
 
 

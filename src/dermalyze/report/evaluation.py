@@ -40,7 +40,7 @@ def measure(j: Evaluation) -> dict[str, Any]:
         ModelError: probabilities that are none.
     """
     return {
-        **({"task": j.task.kind} if j.task.kind != "multiclass" else {}),
+        "task": j.task.kind,
         "classes": j.classes,
         "n_images": len(j.p),
         "n_groups": len(set(j.p.groups)),

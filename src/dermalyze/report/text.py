@@ -57,7 +57,7 @@ MEANINGS_OF = {"multiclass": MEANINGS, "multilabel": LABEL_MEANINGS}
 
 def task_of(m: Json) -> str:
     """The kind of task that was evaluated."""
-    return str(m.get("task", "multiclass"))
+    return str(m["task"])
 
 
 def meanings(m: Json) -> dict[str, tuple[str, str, str]]:

@@ -339,7 +339,7 @@ def _score(run: Run, spec: ExperimentSpec, artifact: Artifact, external: Externa
             "classes": artifact.classes,
             "set": external.name,
             "recipe": answering.recipe,
-            **({"task": artifact.record.task} if artifact.record.task != "multiclass" else {}),
+            "task": artifact.record.task,
             "model_sha256": artifact.model_sha256,
             "scores_sha256": artifact.record.scores_sha256,
             "manifest_sha256": run.manifest_hash(),
