@@ -39,7 +39,6 @@ TABLE = {
         "evaluate {run} --submission {folder}/submission.csv --json",
         ("submission.csv",),
         checks.submission,
-        refused={"multilabel": "one class"},
     ),
     "run": Row(
         "run {inputs}/experiment.yaml {folder}/second --set seed=5 --json",
@@ -144,7 +143,7 @@ TABLE = {
     ),
     # answers
     "predict --json": Row("predict {run} {image} --threads 1 --json", (), checks.predict),
-    "predict --format csv": Row("predict {run} {inputs}/set --threads 1 --format csv --names", (), checks.predict_csv),
+    "predict --format csv": Row("predict {run} {inputs}/set --threads 1 --format csv", (), checks.predict_csv),
     "predict --explain": Row(
         "predict {run} {image} --threads 1 --explain {folder}/maps --json", ("maps/*.png",), checks.predict
     ),
@@ -169,19 +168,8 @@ NO_TASK = {"synth", "fetch", "import-weights", "models", "doctor", "schema"}
 """Commands that read neither a run nor an experiment: no task can change what they do."""
 
 NOT_YET: dict[tuple[str, str], str] = {
-    ("multilabel", "model card"): "evaluate writes no card, no metrics.json and no croissant.json",
     ("multilabel", "evaluate by subgroups"): "the configuration refuses evaluate.subgroups",
-    ("multilabel", "evaluate --report-yaml"): "evaluate takes no option but --accept-leak",
-    ("multilabel", "evaluate --on"): "evaluate takes no option but --accept-leak",
-    ("multilabel", "evaluate --recalibrate"): "evaluate takes no option but --accept-leak",
-    ("multilabel", "evaluate --predictions"): "evaluate takes no option but --accept-leak",
     ("multilabel", "score --model"): "further recipes, sets, corruptions and models are of one class alone",
-    ("multilabel", "score --ood"): "further recipes, sets, corruptions and models are of one class alone",
-    ("multilabel", "score --recipes"): "further recipes, sets, corruptions and models are of one class alone",
-    ("multilabel", "calibrate recipes"): "score --recipes is refused",
-    ("multilabel", "evaluate recipes"): "score --recipes is refused",
-    ("multilabel", "score --corruptions"): "further recipes, sets, corruptions and models are of one class alone",
-    ("multilabel", "evaluate corruptions"): "score --corruptions is refused",
     ("multilabel", "export --int8"): "the gate judges one class alone",
     ("multilabel", "ensemble"): "require_multiclass",
     ("multilabel", "runs compare"): "require_multiclass",
@@ -193,8 +181,6 @@ NOT_YET: dict[tuple[str, str], str] = {
     ("multilabel", "plot-embeddings --by error"): "require_multiclass",
     ("multilabel", "linear-probe"): "require_multiclass",
     ("multilabel", "similar"): "require_multiclass",
-    ("multilabel", "explain"): "reads a calibrator of one class, after the work: exit code 4, and a file is left",
-    ("multilabel", "predict --prevalence"): "the refusal does not name the class prior",
     ("multilabel", "serve"): "the server answers with one class alone",
     ("multilabel", "fit-check"): "require_multiclass",
     ("multilabel", "advise"): "require_multiclass",
