@@ -75,11 +75,11 @@ def draw_silence(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The risk-coverage curve."""
     confidence = silence.confidence_of(silence.CONFIDENCE, j.task.choices(j.scores.probs))
     wrong = (~j.scores.right).astype(np.float64)
-    title = figure_title("Keeping silent", m)
+    title = figure_title("Risk-coverage curve", m)
     return {
         "risk_coverage.png": Figure(
             figures.risk_coverage(confidence, wrong, m["selective"]["coverages"], title=title, leak=m["accepted_leak"]),
-            "Keeping silent: when only the surest cases are answered, how many of those answers are wrong. The further the "
+            "Risk-coverage curve: the error rate when only the most confident cases are answered. The further the "
             "curve lies below the dotted line, the better the model knows when it is wrong; the dashed line is the best that "
             "the same answers allow. Points: thresholds taken from the calibration part, as they turn out here.",
         )

@@ -53,7 +53,7 @@ def audit_page(result: Json, galleries: Sequence[Gallery], store: ImageStore | N
         ),
     ]
     return template("audit.html.jinja").render(
-        title="Audit of the data",
+        title="Data audit",
         subtitle="What would make a result from this set worthless, the worst first. The same figures stand in audit.json.",
         disclaimer=DISCLAIMER,
         cards=cards,

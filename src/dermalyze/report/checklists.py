@@ -143,7 +143,7 @@ def place_text(place: Json, names: Json) -> str:
     return f"`{place['file']}`" + (f" ({place['words']})" if place["words"] else "")
 
 
-OTHER = {"about": "What this is", "reproduce": "How to get the same numbers again"}
+OTHER = {"about": "About this model", "reproduce": "Reproducibility"}
 
 
 def escaped(text: str) -> str:

@@ -141,7 +141,7 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
         curves, classes, aurocs, m["metrics"]["macro_auroc"], title=figure_title("ROC curves", m), leak=leak
     )
     recall = pr_curves(
-        recalled, classes, precisions, images=len(labels), title=figure_title("Precision and sensitivity", m), leak=leak
+        recalled, classes, precisions, images=len(labels), title=figure_title("Precision-recall curves", m), leak=leak
     )
     return {
         "confusion_matrix.png": Figure(
@@ -166,11 +166,11 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
 
 def class_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Sensitivity, precision and AUROC of each class with intervals."""
-    title = figure_title("Class by class", m)
+    title = figure_title("Per-class performance", m)
     return {
         "per_class_metrics.png": Figure(
             figures.per_class_metrics(m["per_class"], m["classes"], title=title, leak=m["accepted_leak"]),
-            f"Class by class: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; where one is long, the set "
+            f"Per-class performance: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; where one is long, the set "
             "has too few lesions of the class to say more. Look for classes with high AUROC and low sensitivity: the model "
             "ranks them well, but calls them something else.",
         )

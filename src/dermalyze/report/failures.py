@@ -65,9 +65,9 @@ def view(m: Json) -> dict[str, Any] | None:
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The pictures, where the images are at hand."""
-    titles = {"all": ("Worst mistakes", "worst_mistakes.png"), "mel": ("Missed melanomas", "missed_melanomas.png")}
+    titles = {"all": ("Largest errors", "worst_mistakes.png"), "mel": ("Missed melanomas", "missed_melanomas.png")}
     said = {
-        "all": "Worst mistakes: the wrong answers that the model was surest of, one a lesion. Above each what it is, and "
+        "all": "Largest errors: the wrong predictions that the model was most confident of, one per lesion. Above each what it is, and "
         "what it was called with which probability. Look for what they share: hair, ink, a crop, a doubtful label.",
         "mel": "Missed melanomas: those that were called something else with the largest probability, one a lesion. These are "
         "the mistakes that would cost most.",

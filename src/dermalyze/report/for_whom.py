@@ -259,7 +259,7 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     names = [name for name in DRAWN if any(one["gaps"].get(name, {}).get("low") is not None for one in tested)]
     if not names:
         return {}
-    data = gap_plot(tested, names, title=figure_title("Gaps between subgroups", m), leak=m["accepted_leak"])
+    data = gap_plot(tested, names, title=figure_title("Subgroup gaps", m), leak=m["accepted_leak"])
     said = (
         "Gaps between subgroups: each figure in a subgroup minus the same in all other images, with its interval. On the line "
         "there is no gap. Filled: the gap remains after Holm's correction for all comparisons (red: to the worse, blue: to the "

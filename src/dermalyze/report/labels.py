@@ -84,7 +84,7 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
                 labels,
                 precisions,
                 images=m["n_images"],
-                title=figure_title("Precision and sensitivity", m),
+                title=figure_title("Precision-recall curves", m),
                 leak=leak,
             ),
             "Precision and sensitivity, a label each. The dotted line is what guessing would give, the share of images with "
@@ -116,6 +116,8 @@ def label_view(m: Json) -> dict[str, Any]:
 
 def label_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Sensitivity, precision, F1 and AUROC of each label with intervals."""
-    drawn = per_class_metrics(m["per_class"], m["classes"], title=figure_title("Label by label", m), leak=m["accepted_leak"])
-    said = "Label by label, at its threshold; black lines are intervals, and long ones mean that few groups have the label."
+    drawn = per_class_metrics(
+        m["per_class"], m["classes"], title=figure_title("Per-label performance", m), leak=m["accepted_leak"]
+    )
+    said = "Per-label performance at the threshold of the label. Black lines are intervals; a long one means that few groups have the label."
     return {"per_class_metrics.png": Figure(drawn, said)}

@@ -47,7 +47,7 @@ def leak_bill_figure(bill: Mapping[str, Any], titles: Mapping[str, str]) -> byte
                     0.02, 3.4 * n + 0.12, difference_text(c["metrics"][metric]["difference"]),
                     transform=axes.get_yaxis_transform(), fontsize=8.5, color=QUIET, va="center",
                 )  # fmt: skip
-            axes.set_title(title + (" (less is better)" if metric == "log_loss" else ""), loc="left")
+            axes.set_title(title + (" (lower is better)" if metric == "log_loss" else ""), loc="left")
             axes.grid(axis="x", color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)

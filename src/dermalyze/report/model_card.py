@@ -110,7 +110,7 @@ def body(m: Json) -> list[str]:
         "",
         f"{LICENCE} {HAM10000}" if m["known_biases"] else LICENCE,
         "",
-        "## How to get the same numbers again",
+        "## Reproducibility",
         "",
         *provenance(m),
     ]
@@ -123,7 +123,7 @@ def data(m: Json) -> list[str]:
         f"| {part} | {counts['images']} | {counts['groups']} | {split['used_for'].get(part, '')} |"
         for part, counts in split["counts"].items()
     ]
-    verdict = "Certified: nothing crosses the parts." if split["passed"] else "**This split leaks.**"
+    verdict = "Certified: nothing crosses the splits." if split["passed"] else "**This split leaks.**"
     checks = [f"- {check['name']}: {'holds' if check['passed'] else 'fails'} ({check['detail']})" for check in split["checks"]]
     return ["| part | images | groups | used for |", "|---|---|---|---|", *rows, "", verdict, "", *checks, ""]
 

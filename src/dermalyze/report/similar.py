@@ -79,7 +79,7 @@ def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) ->
         foot.axis("off")
         foot.text(0, 1, "\n".join(lines), fontsize=9, color=QUIET, va="top", linespacing=1.5, transform=foot.transAxes)
 
-    return draw(WIDTH_IN, height_in, "The most similar training cases", values["accepted_leak"], paint)
+    return draw(WIDTH_IN, height_in, "Similar training cases", values["accepted_leak"], paint)
 
 
 def sheet_page(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -> str:
@@ -88,7 +88,7 @@ def sheet_page(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -
     names = sorted({one["label"] for one in cases})
     colours = dict(zip(names, (style.colour for style in class_styles(names)), strict=True))
     return template("similar.html.jinja").render(
-        title="The most similar training cases",
+        title="Similar training cases",
         m=values,
         shown=jpeg(shown, 420),
         cases=[

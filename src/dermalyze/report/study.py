@@ -223,7 +223,7 @@ def ranking(s: Json, leak: str | None) -> bytes:
                 interval(axes, one, y, colour)
                 axes.plot(one["value"], y, "s" if r["variant"] in references else "o", markersize=6, color=colour)
                 axes.text(1.02, y, f"{one['value']:.3f}", transform=axes.get_yaxis_transform(), fontsize=9, va="center")
-            finish(axes, MEANINGS[metric][0] + (" (less is better)" if metric == "log_loss" else ""))
+            finish(axes, MEANINGS[metric][0] + (" (lower is better)" if metric == "log_loss" else ""))
         panels[0].set_yticks(range(len(rows)), [r["variant"] for r in rows])
         panels[0].set_ylim(len(rows) - 0.4, -0.6)
         figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
@@ -253,7 +253,7 @@ def differences_panels(s: Json, leak: str | None) -> bytes:
                 interval(axes, one, y, INK if clear else QUIET)
                 axes.plot(one["value"], y, "o", markersize=6.5, color=ACCENT, markerfacecolor=ACCENT if clear else "white")
                 axes.text(1.02, y, signed(one["value"]), transform=axes.get_yaxis_transform(), fontsize=9, va="center")
-            finish(axes, MEANINGS[metric][0] + (" (less is better)" if metric == "log_loss" else ""))
+            finish(axes, MEANINGS[metric][0] + (" (lower is better)" if metric == "log_loss" else ""))
         panels[0].set_yticks(range(len(lines)), ["" if row is None else name for name, row in lines])
         for y, (name, row) in enumerate(lines):
             if row is None:  # over the panels, for it is longer than any name

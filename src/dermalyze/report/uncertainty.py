@@ -145,7 +145,7 @@ def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     """AURC of every source and recipe."""
     u = m["uncertainty"]
     rows = [(title_of(row), {SOURCE_NAMES[s]: v["aurc"] for s, v in row["sources"].items()}) for row in u["recipes"]]
-    axis, title = "AURC: mean share of wrong answers, less is better", figure_title("Sources of uncertainty", m)
+    axis, title = "AURC: mean error rate over coverages, lower is better", figure_title("Sources of uncertainty", m)
     return {
         "uncertainty.png": Figure(
             dots_by_source(rows, list(SOURCE_NAMES.values()), axis=axis, title=title, leak=m["accepted_leak"]),

@@ -90,7 +90,7 @@ def test_the_card_says_what_it_is_not_for_and_how_it_was_split(written):
     _, body = parts(run)
     assert DISCLAIMER in body
     assert all(line in body for line in m["about"]["not_for"])
-    assert "Certified: nothing crosses the parts." in body
+    assert "Certified: nothing crosses the splits." in body
     assert all(check["name"] in body for check in m["split"]["checks"])
 
 

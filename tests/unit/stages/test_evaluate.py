@@ -177,7 +177,7 @@ def test_a_reader_is_compared_on_the_same_images(judged):
     assert r["between"]["agreement"]["value"] == pytest.approx(np.mean(called == answered))
     np.testing.assert_array_equal(r["confusion_matrix"]["counts"], confusion_matrix(labels, called))
     page = result.page.read_text()
-    assert "Beside a reader" in page
+    assert "Reader comparison" in page
     assert f"{(said == 'mole').sum()} answers name no class" in page
 
 

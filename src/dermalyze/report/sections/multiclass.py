@@ -25,53 +25,49 @@ from dermalyze.report.text import MEANINGS
 from dermalyze.tasks.base import TASKS
 
 SECTIONS: dict[str, Section] = {
-    "data": Section("The set", "external.html.jinja", entry("external")),
-    "shift": Section("How it differs from where the model was made", "shift.html.jinja", shift.view, shift.build),
-    "recalibration": Section(
-        "What recalibration here would gain", "recalibration.html.jinja", recalibration.view, recalibration.build
-    ),
-    "split": Section("How the data was divided", "split.html.jinja", entry("split")),
+    "data": Section("Data", "external.html.jinja", entry("external")),
+    "shift": Section("Distribution shift", "shift.html.jinja", shift.view, shift.build),
+    "recalibration": Section("Recalibration", "recalibration.html.jinja", recalibration.view, recalibration.build),
+    "split": Section("Splits", "split.html.jinja", entry("split")),
     "metrics": Section(
-        "All figures", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
+        "Performance", "metrics.html.jinja", discrimination.overall_view, discrimination.build, discrimination.overall_figures
     ),
-    "units": Section("An image, a lesion, a patient", "units.html.jinja", units.view, units.build),
-    "classes": Section("Class by class", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures),
+    "units": Section("Image, lesion and patient level", "units.html.jinja", units.view, units.build),
+    "classes": Section(
+        "Per-class performance", "classes.html.jinja", discrimination.class_view, figures=discrimination.class_figures
+    ),
     "operating": Section(
-        "Malignant or not, and from which probability on",
+        "Operating points",
         "operating.html.jinja",
         operating.view,
         operating.build,
         operating.figures,
     ),
-    "reader": Section("Beside a reader", "reader.html.jinja", reader.view, reader.build),
+    "reader": Section("Reader comparison", "reader.html.jinja", reader.view, reader.build),
     "calibration": Section(
-        "Can the probabilities be taken at their word?",
+        "Calibration",
         "calibration.html.jinja",
         reliability.view,
         reliability.build,
         reliability.draw,
     ),
     "silence": Section(
-        "When should it keep silent?",
+        "Selective prediction",
         "silence.html.jinja",
         abstention.silence_view,
         abstention.build_silence,
         abstention.draw_silence,
     ),
-    "uncertainty": Section(
-        "Where does the doubt come from?", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw
-    ),
-    "sets": Section("Answering with a set", "sets.html.jinja", sets.view, sets.build),
-    "decision": Section(
-        "What is answered and what is referred", "decision.html.jinja", foreign.decision_view, foreign.build_decision
-    ),
-    "foreign": Section("Does it know what it has never seen?", "foreign.html.jinja", foreign.ood_view, foreign.build_ood),
+    "uncertainty": Section("Uncertainty", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw),
+    "sets": Section("Conformal prediction", "sets.html.jinja", sets.view, sets.build),
+    "decision": Section("Decision rule", "decision.html.jinja", foreign.decision_view, foreign.build_decision),
+    "foreign": Section("Out-of-distribution detection", "foreign.html.jinja", foreign.ood_view, foreign.build_ood),
     "corruptions": Section(
-        "When the photograph is bad", "corruptions.html.jinja", robustness.view, robustness.build, robustness.draw_figures
+        "Corruption robustness", "corruptions.html.jinja", robustness.view, robustness.build, robustness.draw_figures
     ),
-    "for_whom": Section("For whom?", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
-    "failures": Section("The worst mistakes", "failures.html.jinja", failures.view, failures.build, failures.figures),
-    "controls": Section("Is it real?", "controls.html.jinja", controls.view),
+    "for_whom": Section("Subgroups", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
+    "failures": Section("Largest errors", "failures.html.jinja", failures.view, failures.build, failures.figures),
+    "controls": Section("Negative controls", "controls.html.jinja", controls.view),
     "biases": Section("Known biases of the training data", "biases.html.jinja", entry("known_biases")),
 }
 

@@ -17,16 +17,16 @@ def _shared(*keys: str) -> dict[str, Section]:
 
 SECTIONS: dict[str, Section] = {
     **_shared("data", "shift", "recalibration"),
-    "split": Section("How the data was divided", "label_split.html.jinja", entry("split")),
-    "metrics": Section("All figures", "label_metrics.html.jinja", labels.overall_view, labels.build, labels.overall_figures),
-    "classes": Section("Label by label", "labels.html.jinja", labels.label_view, figures=labels.label_figures),
+    "split": Section("Splits", "label_split.html.jinja", entry("split")),
+    "metrics": Section("Performance", "label_metrics.html.jinja", labels.overall_view, labels.build, labels.overall_figures),
+    "classes": Section("Per-label performance", "labels.html.jinja", labels.label_view, figures=labels.label_figures),
     "calibration": Section(
-        "Can the probabilities be taken at their word?", "label_calibration.html.jinja", label_calibration.view,
+        "Calibration", "label_calibration.html.jinja", label_calibration.view,
         label_calibration.build, label_calibration.draw,
     ),
     **_shared("silence", "uncertainty", "decision", "foreign", "corruptions", "for_whom"),
     "failures": Section(
-        "The worst mistakes", "label_failures.html.jinja", label_failures.view, label_failures.build, label_failures.figures,
+        "Largest errors", "label_failures.html.jinja", label_failures.view, label_failures.build, label_failures.figures,
     ),
     **_shared("controls", "biases"),
 }  # fmt: skip
