@@ -39,7 +39,8 @@ def confidences(p: Predictions, scores: Scores) -> dict[str, Floats]:
     found = {name: of(scores.probs) for name, of in silence.CONFIDENCES.items()}
     probs_NSC = p.sample_probs()
     if probs_NSC is not None:
-        found |= {name: -of(probs_NSC) for name, of in uncertainty.SOURCES.items() if name in SOURCE_NAMES}
+        choices = p.task.choices(probs_NSC)
+        found |= {name: -uncertainty.summed(of, choices) for name, of in uncertainty.SOURCES.items() if name in SOURCE_NAMES}
     return found
 
 

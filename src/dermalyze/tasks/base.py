@@ -80,6 +80,9 @@ class Task(Protocol):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         """(N, C) what is called."""
 
+    def choices(self, probs: Floats) -> Floats:
+        """Probabilities (..., C) as the Q answers that they are, each a choice among K: (..., Q, K), summing to 1."""
+
     def doubt(self, probs_NC: Floats) -> Floats:
         """(N,) entropy of the probabilities, in nats; summed over labels."""
 

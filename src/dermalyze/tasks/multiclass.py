@@ -115,6 +115,9 @@ class Multiclass(Capable):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return self.membership(probs_NC.argmax(axis=1), probs_NC.shape[1])
 
+    def choices(self, probs: Floats) -> Floats:
+        return np.asarray(probs[..., None, :], dtype=np.float64)
+
     def doubt(self, probs_NC: Floats) -> Floats:
         return entropy(probs_NC)
 

@@ -168,8 +168,11 @@ class Multilabel(Capable):
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return np.asarray(probs_NC >= (PLAIN_THRESHOLD if thresholds_C is None else thresholds_C))
 
+    def choices(self, probs: Floats) -> Floats:
+        return np.stack([1 - probs, probs], axis=-1)
+
     def doubt(self, probs_NC: Floats) -> Floats:
-        return np.asarray(entropy(np.stack([probs_NC, 1 - probs_NC], axis=-1)).sum(axis=-1))
+        return np.asarray(entropy(self.choices(probs_NC)).sum(axis=-1))
 
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> LabelScores:
         plain_C = np.full(probs_NC.shape[1], PLAIN_THRESHOLD)
