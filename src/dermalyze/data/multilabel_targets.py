@@ -47,7 +47,7 @@ def settle_label_sets(
     >>> settle_label_sets(rows, MultilabelTask(), label_map={}, chosen=None, own=None)
     (['edema|effusion', '(none)'], ['edema', 'effusion'])
     """
-    read = [[(label.removeprefix(UNKNOWN), label.startswith(UNKNOWN)) for label in _read(row, task)] for row in rows]
+    read = [read_labels(row, task) for row in rows]
     kept = [[(label, missing) for label, missing in labels if label_map.get(label, label) is not None] for labels in read]
     parts = [row.known.get("split") for row, labels in zip(rows, kept, strict=True) for _ in labels]
     known = None if own is None else [label_map.get(name, name) for name in own if name not in task.none]
@@ -69,18 +69,34 @@ def settle_label_sets(
                 f"label '{name}': a label may neither hold '{SEPARATOR}', nor begin with '{UNKNOWN}', nor be '{NO_LABEL}'; use "
                 "data.label_map"
             )
-    names, sets = iter(mapped), []
-    for labels in kept:
-        missing_of: dict[str, bool] = {}
-        for _, missing in labels:  # of names that are mapped to one label, the one that is known counts
-            name = next(names)
+    names = iter(mapped)
+    return [text_of([(next(names), missing) for _, missing in labels], classes) for labels in kept], classes
+
+
+def text_of(labels: Sequence[tuple[str | None, bool]], classes: Sequence[str]) -> str:
+    """The manifest's text of one image.
+
+    Args:
+        labels: name after mapping (None: left out), and whether nobody knows if the image has it. Of names that are mapped to
+            one label, the one that is known counts.
+        classes: the labels in order.
+
+    >>> text_of([("b", True), ("a", False), ("b", True)], ["a", "b"])
+    'a|?b'
+    """
+    missing_of: dict[str, bool] = {}
+    for name, missing in labels:
+        if name is not None:
             missing_of[name] = missing and missing_of.get(name, True)
-        sets.append([UNKNOWN * missing_of[name] + name for name in classes if name in missing_of])
-    return [joined(labels) for labels in sets], classes
+    return joined([UNKNOWN * missing_of[name] + name for name in classes if name in missing_of])
 
 
-def _read(row: Row, task: MultilabelTask) -> list[str]:
-    """The labels of one image, each once, without names that mean none."""
+def read_labels(row: Row, task: MultilabelTask) -> list[tuple[str, bool]]:
+    """The labels of one image, each once, without names that mean none, and whether nobody knows if the image has it.
+
+    Raises:
+        DataError: an empty name, one that stands there twice, or one that means none beside another.
+    """
     labels = list(row.labels) if row.labels is not None else row.label.split(task.separator) if row.label else []
     if row.labels is None and {"", UNKNOWN} & set(labels):
         raise DataError(
@@ -94,7 +110,8 @@ def _read(row: Row, task: MultilabelTask) -> list[str]:
     if absent and len(labels) > 1:
         others = ", ".join(label for label in labels if label not in task.none) or ", ".join(absent[1:])
         raise DataError(f"{row.where}: '{absent[0]}' means no label, and {others} stands beside it; keep one of both")
-    return [] if absent else [label for label in labels if label.removeprefix(UNKNOWN) not in task.none]
+    named = [] if absent else [(label.removeprefix(UNKNOWN), label.startswith(UNKNOWN)) for label in labels]
+    return [(label, missing) for label, missing in named if label not in task.none]
 
 
 def require_both(labels: Sequence[str], classes: Sequence[str]) -> None:

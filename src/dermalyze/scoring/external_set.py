@@ -27,9 +27,11 @@ from dermalyze.config.data import (
     MergedSource,
     SourceSpec,
 )
+from dermalyze.config.task import MulticlassTask, MultilabelTask, TaskSpec
 from dermalyze.core.run import Run
 from dermalyze.data.grouping import conflicts, groups, keys
 from dermalyze.data.inspection import inspect_images
+from dermalyze.data.multilabel_targets import read_labels, text_of
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
@@ -80,7 +82,13 @@ class ExternalSet:
     notes: tuple[str, ...]
 
 
-def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: Mapping[str, str | None]) -> ExternalSet:
+def open_external(
+    on: Path,
+    spec: DataSpec,
+    classes: Sequence[str],
+    label_map: Mapping[str, str | None],
+    task: TaskSpec = MulticlassTask(),  # noqa: B008
+) -> ExternalSet:
     """Find, map and decode a labelled set.
 
     A file that ends in .csv, .tsv or .tab is a table beside its images (`data.source.columns` holds for it where the run's own
@@ -91,7 +99,9 @@ def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: M
         on: folder, zip or table.
         spec: the run's `data`: limits, links, workers, columns.
         classes: of the model.
-        label_map: label in the set to class of the model; None leaves the label's images out.
+        label_map: label in the set to class of the model; None leaves the label's images out, or, where an image has several,
+            the label alone.
+        task: of the run.
 
     Raises:
         UsageError: it is not there.
@@ -107,9 +117,9 @@ def open_external(on: Path, spec: DataSpec, classes: Sequence[str], label_map: M
         )
     root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
     store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links))
-    source = _source(on, store, spec.source)
+    source = _source(on, store, spec.source, label_map)
     listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
-    rows, labels = _mapped(listing.rows, classes, label_map)
+    rows, labels = _mapped(listing.rows, classes, label_map, task)
     frame, notes = _decoded(rows, store, spec)
     unused = sorted(set(label_map) - {row["label"] for row in labels})
     if unused:
@@ -195,10 +205,14 @@ def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Series]:
     return {**{column: keys(frame, column) for column in columns}, "archive": names.where(names.notna(), None)}
 
 
-def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:
+def _source(on: Path, store: ImageStore, own: SourceSpec, label_map: Mapping[str, str | None]) -> SourceSpec:
     if on.suffix.lower() in TABLE_SUFFIXES:
         settings = own if isinstance(own, CsvSource) else CsvSource(file=None)
-        return settings.model_copy(update={"file": on.name})
+        labels = settings.labels
+        if labels is not None:  # a column that the map names is read in the place of the label's own
+            labels = [label for label, name in label_map.items() if name is not None]
+            labels += [name for name in settings.labels or () if name not in {*label_map, *label_map.values()}]
+        return settings.model_copy(update={"file": on.name, "labels": labels})
     names = {entry.name.lower().partition(".")[0] for entry in store.entries()}
     found = next((source for name, source in _LAYOUTS.items() if name in names), None)
     if found is None:
@@ -207,10 +221,12 @@ def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:
 
 
 def _mapped(
-    rows: Sequence[Row], classes: Sequence[str], label_map: Mapping[str, str | None]
+    rows: Sequence[Row], classes: Sequence[str], label_map: Mapping[str, str | None], task: TaskSpec
 ) -> tuple[list[tuple[Row, str]], list[dict[str, Any]]]:
-    """The rows that are kept, each with its class, and the table of labels."""
-    counts = Counter(row.label for row in rows)
+    """The rows that are kept, each with its class or labels as the manifest holds them, and the table of labels."""
+    several = isinstance(task, MultilabelTask)
+    read = [read_labels(row, task) if isinstance(task, MultilabelTask) else [(row.label, False)] for row in rows]
+    counts = Counter(label for labels in read for label, _ in labels)
     table = [{"label": label, "class": label_map.get(label, label), "images": n} for label, n in sorted(counts.items())]
     unknown = [row for row in table if row["class"] is not None and row["class"] not in classes]
     if unknown:
@@ -221,8 +237,10 @@ def _mapped(
             f"labels {shown} are no classes of the model, which has {list(classes)}; map them with --label-map FILE "
             "('their label: our class', or null to leave a label out)"
         )
-    kept = [(row, name) for row in rows if (name := label_map.get(row.label, row.label)) is not None]
-    return kept, table
+    mapped = [[(label_map.get(label, label), missing) for label, missing in labels] for labels in read]
+    if several:
+        return [(row, text_of(labels, classes)) for row, labels in zip(rows, mapped, strict=True)], table
+    return [(row, name) for row, ((name, _),) in zip(rows, mapped, strict=True) if name is not None], table
 
 
 def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:

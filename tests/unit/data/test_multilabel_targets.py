@@ -40,11 +40,22 @@ def test_texts_are_parted_mapped_and_ordered() -> None:
     assert settle("a;b", "No Finding", task=task) == (["a|b", "(none)"], ["a", "b"])
 
 
+def test_what_nobody_knows_is_marked() -> None:
+    assert settle("b|?a", "?b", "a") == (["?a|b", "?b", "a"], ["a", "b"])
+    assert settle("?x|a", "?b", "?x|b", "?x|?b", label_map={"x": "b"})[0] == ["a|?b", "?b", "b", "?b"]
+    assert settle("?x|a", "b", "?x", label_map={"x": None}) == (["a", "b", "(none)"], ["a", "b"])
+    task = MultilabelTask(none=("none",))
+    assert settle("a|?none", "b", task=task)[0] == ["a", "b"], "that nobody knows whether there is none says nothing"
+
+
 @pytest.mark.parametrize(
     ("texts", "options", "error", "said"),
     [
         (["a|b", "a|a"], {}, DataError, r"line 3: label 'a' stands there twice"),
+        (["a|b", "a|?a"], {}, DataError, r"line 3: label 'a' stands there twice"),
         (["a|b", "a||b"], {}, DataError, r"line 3: .* hold an empty one"),
+        (["a|b", "a|?"], {}, DataError, r"line 3: .* hold an empty one"),
+        (["a|x"], {"label_map": {"x": "?x"}}, ConfigError, r"nor begin with '\?'"),
         (["a|b", "a|"], {}, DataError, r"line 3"),
         (
             ["a|b", "none|a"],
@@ -114,6 +125,12 @@ def test_one_column(made: Callable[..., Run]) -> None:
     assert read_manifest(run).set_index("image_id")["label"].to_dict() == {"a": "edema|mass", "b": "(none)", "c": "mass"}
 
 
+def test_label_columns_with_gaps(made: Callable[..., Run]) -> None:
+    run = made("image_id,x,y\na,1,\nb,-1,1\nc,0,0\n", source={"labels": ["x", "y"]})
+    assert read_manifest(run).set_index("image_id")["label"].to_dict() == {"a": "x|?y", "b": "?x|y", "c": "(none)"}
+    assert read_json(run.summary_path)["class_counts"] == {"x": 1, "y": 1}
+
+
 TWO = {"labels": ["x", "y"]}
 
 
@@ -129,7 +146,12 @@ TWO = {"labels": ["x", "y"]}
         ("image_id,x,y\na,1,0\nb,yes,1\nc,0,0\n", {"source": TWO}, r"line 3: .*'yes'"),
         ("image_id,x,Y\na,1,0\nb,0,1\nc,0,0\n", {"source": TWO}, r"label columns \['y'\] are missing"),
         ("image_id,x,y\na,1,0\nb,0,1\nc,0,0\n", {"source": {"labels": ["x", "x"]}}, r"name one twice"),
-        ("image_id,x,y\na,1,0\nb,1,1\nc,1,0\n", {"source": TWO}, r"label 'x' stands on all 3 usable images"),
+        ("image_id,x,y\na,1,0\nb,1,1\nc,1,0\n", {"source": TWO}, r"label 'x' stands on all 3 usable images,"),
+        (
+            "image_id,x,y\na,1,0\nb,,1\nc,1,0\n",
+            {"source": TWO},
+            r"label 'x' stands on all 2 usable images of which it is known",
+        ),
         ("image_id,x,y\na,1,0\nb,1,0\nc,0,0\n", {"source": TWO}, r"\['y'\] have 0 usable images"),
         (
             "image_id,x,y,ok\na,1,0,0\nb,0,1,1\nc,0,0,1\n",
