@@ -21,10 +21,10 @@ from dermalyze.core.atomic import resource_errors
 from dermalyze.core.run import MANIFEST_COLUMNS
 from dermalyze.core.tables import Table, check_keys, neutralise, read_table, restore
 from dermalyze.data.grouping import groups
-from dermalyze.errors import DataError, ModelError, UsageError, nearest
-from dermalyze.metrics.classification import SMALLEST_PROBABILITY
+from dermalyze.errors import DataError, ModelError, UsageError
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import TASKS, Task
 
 Kind = Literal["probabilities", "logits"]
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")
@@ -48,10 +48,11 @@ class Given:
         ids: image_id of each row, unique.
         classes: in the order of the columns of `values`.
         values: (N, C) float64, finite.
-        kind: probabilities, each row summing to 1, or logits.
+        kind: probabilities, each row summing to 1 where an image has one class, or logits.
         table: further columns of a CSV as text, null where empty.
         model: what is known of the model.
         manifest_sha256: of the run that they were made for, where that is known.
+        task: what they answer.
     """
 
     name: str
@@ -63,15 +64,16 @@ class Given:
     table: pd.DataFrame
     model: str = "a model of which nothing but its predictions is known here"
     manifest_sha256: str | None = None
+    task: Task = TASKS["multiclass"]
 
     def logits(self) -> NDArray[np.float64]:
-        """(N, C) logits, or logarithms of the probabilities (0 becomes 2.2e-16, as in the log loss)."""
-        return self.values if self.kind == "logits" else np.log(np.maximum(self.values, SMALLEST_PROBABILITY))
+        """(N, C) logits, or those that give the probabilities."""
+        return self.values if self.kind == "logits" else self.task.logits(self.values)
 
     def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
         """Some of the rows as predictions to judge."""
         known = {
-            "classes": self.classes, "recipe": RECIPE, "task": "multiclass", "scores": self.kind, "model_sha256": None,
+            "classes": self.classes, "recipe": RECIPE, "task": self.task.kind, "scores": self.kind, "model_sha256": None,
             "accepted_leak": None, "predictions_file_sha256": self.sha256,
         }  # fmt: skip
         return Predictions(
@@ -79,7 +81,7 @@ class Given:
         )
 
 
-def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None) -> Given:
+def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None, task: Task = TASKS["multiclass"]) -> Given:
     """Read a CSV, or the files of one model that `score --model` stored.
 
     A CSV has a column `image_id` (or `image`, `image_name`, `isic_id`) and one column a class, by its name or, as
@@ -89,6 +91,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
         path: the CSV, or one of the stored files; its siblings of the other parts are read too.
         classes: of the run; None: the file's own, which are all columns that no manifest has.
         scores: probabilities or logits; None: probabilities where all values lie in 0..1.
+        task: what they answer; probabilities of labels need not sum to 1.
 
     Raises:
         UsageError: not there, or another word for the scores.
@@ -102,7 +105,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     with resource_errors(path.name):
         data = path.read_bytes()
     if path.suffix.lower() == ".parquet":
-        return _read_stored(path)
+        return _read_stored(path, task)
     table = read_table(data, path.name)
     id_column = next((found for name in ID_COLUMNS if (found := table.find(name)) is not None), None)
     if id_column is None:
@@ -110,11 +113,11 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     ids = _ids(table, id_column)
     columns = _class_columns(table, classes)
     values = np.array([_numbers(table, column) for column in columns.values()]).T.reshape(len(ids), len(columns))
-    kind = _kind(values, table, scores)
+    kind = _kind(values, table, scores, task)
     others = [name for name in table.columns if name not in columns.values()]
     rest = pd.DataFrame({name: [value.strip() or None for value in table.column(name)] for name in others}, dtype=object)
     rest = rest.rename(columns={id_column: "image_id"}).assign(image_id=ids)
-    return Given(set_name(path), hashlib.sha256(data).hexdigest(), ids, list(columns), values, kind, rest)
+    return Given(set_name(path), hashlib.sha256(data).hexdigest(), ids, list(columns), values, kind, rest, task=task)
 
 
 def match(
@@ -147,7 +150,7 @@ def match(
         if rows.empty:
             return None
         at = np.array([row_of[image_id] for image_id in rows["image_id"]], dtype=np.int64)
-        labels = np.array([classes.index(label) for label in rows["label"]], dtype=np.int64)
+        labels = given.task.targets(rows["label"].astype(str).tolist(), classes)
         return given.predictions(at, labels, rows["group"].astype(str).tolist(), set=part)
 
     test, total = taken("test"), int((parts == "test").sum())
@@ -174,33 +177,33 @@ def match(
     return test, reference, notes
 
 
-def scores_kind(values_NC: NDArray[np.float64]) -> Kind:
-    """Probabilities where every row is in 0..1 and sums to 1, else logits.
+def scores_kind(values_NC: NDArray[np.float64], task: Task) -> Kind:
+    """Probabilities where every row is in 0..1 and, where an image has one class, sums to 1, else logits.
 
-    >>> scores_kind(np.array([[0.2, 0.8]])), scores_kind(np.array([[0.2, 0.3]]))
+    >>> scores_kind(np.array([[0.2, 0.8]]), TASKS["multiclass"]), scores_kind(np.array([[0.2, 0.3]]), TASKS["multiclass"])
     ('probabilities', 'logits')
+    >>> scores_kind(np.array([[0.2, 0.3]]), TASKS["multilabel"])
+    'probabilities'
     """
     inside = ((values_NC > -1e-6) & (values_NC < 1 + 1e-6)).all()
-    return "probabilities" if inside and (np.abs(values_NC.sum(axis=1) - 1) <= SUM_TOLERANCE).all() else "logits"
+    return "probabilities" if inside and task.are_probabilities(values_NC, SUM_TOLERANCE).all() else "logits"
 
 
 def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
 
+    An image's class stands in a column label. Its labels stand there too, with | between them, or, where the predictions are in
+    columns p_NAME, as 1, 0 or nothing (nobody knows) in columns NAME.
+
     Raises:
         DataError: no label column, or labels that are no classes.
     """
-    if "label" not in given.table:
-        raise DataError(
-            f"{given.name}: has no column label; add it (and lesion_id or patient_id), or name the run whose test part it is of"
-        )
-    counts = Counter(given.table["label"])
-    unknown = [label for label in counts if label not in given.classes]
-    if unknown:
-        said = ", ".join(f"{label!r} ({counts[label]} rows{nearest(str(label), given.classes)})" for label in unknown[:5])
-        raise DataError(f"{given.name}: labels {said} have no column; the classes are {given.classes}")
+    columns = {str(name): given.table[name].tolist() for name in given.table}
+    try:
+        labels = given.task.targets(given.task.label_texts(columns, given.classes), given.classes)
+    except DataError as error:
+        raise DataError(f"{given.name}: {error}") from None
     frame = given.table.rename(columns={"group": "cluster_id"})
-    labels = np.array([given.classes.index(label) for label in frame["label"]], dtype=np.int64)
     named = [name for name in ("patient_id", "lesion_id", "cluster_id") if name in frame]
     group = groups(frame[["image_id", *named]]).astype(str).tolist()
     notes = (
@@ -213,7 +216,7 @@ def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     return given.predictions(every, labels, group, set=given.name), rows, notes
 
 
-def _read_stored(path: Path) -> Given:
+def _read_stored(path: Path, task: Task) -> Given:
     part, by, name = path.stem.partition(BY)
     if not by or part not in PARTS:
         raise UsageError(f"{path.name}: not a file that 'dermalyze score RUN --model' stored; give that, or a CSV")
@@ -223,14 +226,16 @@ def _read_stored(path: Path) -> Given:
         raise ModelError(
             f"{path.name}: the files of {name} are of different models; run again: dermalyze score RUN --model FILE"
         )
+    if first.task is not task:
+        raise ModelError(f"{path.name}: of task {first.task.kind}, and the run's is {task.kind}")
     logits = np.concatenate([p.logits for p in stored]).astype(np.float64)
     kind: Kind = "probabilities" if first.meta.get("scores") == "probabilities" else "logits"
-    values = np.exp(logits) if kind == "probabilities" else logits
+    values = task.probabilities(logits) if kind == "probabilities" else logits
     ids = [image_id for p in stored for image_id in p.ids]
     table = pd.DataFrame({"image_id": ids}, dtype=object)
     sha256 = str(first.meta.get("model_sha256"))
     return Given(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
-                 first.meta.get("manifest_sha256"))  # fmt: skip
+                 first.meta.get("manifest_sha256"), task)  # fmt: skip
 
 
 def _ids(table: Table, column: str) -> list[str]:
@@ -284,20 +289,22 @@ def _numbers(table: Table, column: str) -> list[float]:
     return values
 
 
-def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None) -> Kind:
-    outside_N = ((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1)
-    sums_N = values_NC.sum(axis=1)
+def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None, task: Task) -> Kind:
+    outside_N: NDArray[np.bool_] = np.asarray(((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1))
     if scores == "logits":
         return "logits"
     if scores is None and outside_N.any():
-        if (values_NC >= 0).all() and (np.abs(sums_N - 100) < 0.5).all():
-            raise ModelError(f"{table.name}: the values are percentages; divide them by 100")
+        if (values_NC >= 0).all() and (values_NC < 101).all() and task.are_probabilities(values_NC / 100, 0.005).all():
+            raise ModelError(f"{table.name}: the values are percentages; divide them by 100 (or, if not: --scores logits)")
         return "logits"
-    faults = {"are outside 0..1 in their": outside_N, "do not sum to 1 in their": np.abs(sums_N - 1) > SUM_TOLERANCE}
+    faults = {
+        "are outside 0..1 in their": outside_N,
+        "do not sum to 1 in their": ~task.are_probabilities(values_NC, SUM_TOLERANCE),
+    }
     for fault, rows_N in faults.items():
         if rows_N.any():
             raise ModelError(
                 f"{table.name} line {table.lines[int(rows_N.argmax())]}: {int(rows_N.sum())} of {len(rows_N)} rows {fault} "
-                "probabilities; give softmax outputs with at least 5 digits, or --scores logits"
+                f"probabilities; give {task.activation} outputs with at least 5 digits, or --scores logits"
             )
     return "probabilities"

@@ -63,7 +63,7 @@ def test_another_format_is_refused(tmp_path, version):
     write_predictions(path, some())
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"dermalyze.predictions": version.encode()}), path)
-    with pytest.raises(ModelError, match=f"a.parquet: format version {version}; this dermalyze reads 4; run probe again"):
+    with pytest.raises(ModelError, match=f"a.parquet: format version {version}; this dermalyze reads 4; run score again"):
         read_predictions(path)
 
 
