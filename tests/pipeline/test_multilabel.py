@@ -301,7 +301,6 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
     study.write_text(f"name: s\nexperiment:\n{experiment}variants:\n  a: {{}}\n  b: {{train.epochs: 1}}\n")
     calls = [
         lambda: dermalyze.audit(folder, spec, labels=True),
-        lambda: dermalyze.score(folder, spec, model=other),
         lambda: dermalyze.controls(folder, spec),
         lambda: dermalyze.leakage(folder, spec),
         lambda: dermalyze.fit_check(folder, spec),

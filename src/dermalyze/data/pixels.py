@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -20,18 +20,8 @@ from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.second import CaseMap, places, read_case_batches, seconds_of
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.tasks.multiclass import class_indices
 
 BATCHES_AHEAD = 2  # decoded before they are asked for
-
-
-def label_indices(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) class index of each row.
-
-    Raises:
-        ModelError: a label that the model doesn't know.
-    """
-    return class_indices(frame["label"].tolist(), classes)
 
 
 class Source:

@@ -10,7 +10,7 @@ Gal 2016, "Uncertainty in Deep Learning", section 3.3; Depeweg et al. 2018, arXi
 arXiv:1612.01474
 """
 
-# Shapes: N images, S passes, C classes.
+# Shapes: N images, S passes, C classes, Q questions per image, K answers to each.
 
 from __future__ import annotations
 
@@ -111,6 +111,23 @@ SOURCES: Mapping[str, Callable[[Floats], Floats]] = {
     "disagreement": disagreement,
 }
 """Probabilities of several passes (N, S, C) to an uncertainty (N,), higher is less sure."""
+
+
+def summed(source: Callable[[Floats], Floats], probs_NSQK: Floats) -> Floats:
+    """(N,) an uncertainty of images that each have several independent answers, as labels are: the sum over them.
+
+    Entropies of independent answers add up; of a single answer it is the uncertainty itself.
+
+    Args:
+        source: one of `SOURCES`.
+        probs_NSQK: of each pass and answer, each summing to 1 over K; see `dermalyze.tasks.base.Task.choices`.
+
+    >>> one, other = [[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]
+    >>> summed(mutual_information, np.array([[one, other]])).round(4)
+    array([0.6931])
+    """
+    answers = range(probs_NSQK.shape[2])
+    return np.asarray(np.sum([source(np.ascontiguousarray(probs_NSQK[:, :, q])) for q in answers], axis=0))
 
 
 def _votes(probs_NSC: Floats) -> Floats:

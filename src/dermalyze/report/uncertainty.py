@@ -40,10 +40,8 @@ def confidences(p: Predictions, probs_NC: Floats) -> dict[str, Floats]:
     found = {name: silence.confidence_of(name, p.task.choices(probs_NC)) for name in silence.CONFIDENCES}
     probs_NSC = p.sample_probs()
     if probs_NSC is not None:
-        choices_QNSK = np.moveaxis(p.task.choices(probs_NSC), 2, 0)
-        for name, of in uncertainty.SOURCES.items():
-            if name in SOURCE_NAMES:
-                found[name] = np.min([-of(np.ascontiguousarray(one_NSK)) for one_NSK in choices_QNSK], axis=0)
+        choices = p.task.choices(probs_NSC)
+        found |= {name: -uncertainty.summed(of, choices) for name, of in uncertainty.SOURCES.items() if name in SOURCE_NAMES}
     return found
 
 

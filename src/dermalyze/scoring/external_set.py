@@ -117,7 +117,7 @@ def open_external(
         )
     root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
     store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links))
-    source = _source(on, store, spec.source)
+    source = _source(on, store, spec.source, label_map)
     listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
     rows, labels = _mapped(listing.rows, classes, label_map, task)
     frame, notes = _decoded(rows, store, spec)
@@ -205,10 +205,14 @@ def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Series]:
     return {**{column: keys(frame, column) for column in columns}, "archive": names.where(names.notna(), None)}
 
 
-def _source(on: Path, store: ImageStore, own: SourceSpec) -> SourceSpec:
+def _source(on: Path, store: ImageStore, own: SourceSpec, label_map: Mapping[str, str | None]) -> SourceSpec:
     if on.suffix.lower() in TABLE_SUFFIXES:
         settings = own if isinstance(own, CsvSource) else CsvSource(file=None)
-        return settings.model_copy(update={"file": on.name})
+        labels = settings.labels
+        if labels is not None:  # a column that the map names is read in the place of the label's own
+            labels = [label for label, name in label_map.items() if name is not None]
+            labels += [name for name in settings.labels or () if name not in {*label_map, *label_map.values()}]
+        return settings.model_copy(update={"file": on.name, "labels": labels})
     names = {entry.name.lower().partition(".")[0] for entry in store.entries()}
     found = next((source for name, source in _LAYOUTS.items() if name in names), None)
     if found is None:

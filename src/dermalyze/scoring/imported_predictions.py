@@ -21,8 +21,7 @@ from dermalyze.core.atomic import resource_errors
 from dermalyze.core.run import MANIFEST_COLUMNS
 from dermalyze.core.tables import Table, check_keys, neutralise, read_table, restore
 from dermalyze.data.grouping import groups
-from dermalyze.errors import DataError, ModelError, UsageError, nearest
-from dermalyze.metrics.classification import SMALLEST_PROBABILITY
+from dermalyze.errors import DataError, ModelError, UsageError
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.tasks.base import TASKS, Task
@@ -68,14 +67,8 @@ class Given:
     task: Task = TASKS["multiclass"]
 
     def logits(self) -> NDArray[np.float64]:
-        """(N, C) logits, or what gives the probabilities (0 becomes 2.2e-16, as in the log loss): their logarithms, of labels
-        those of their odds."""
-        if self.kind == "logits":
-            return self.values
-        logs_NC = np.log(np.maximum(self.values, SMALLEST_PROBABILITY))
-        if self.task.has("one_class"):
-            return logs_NC
-        return np.asarray(logs_NC - np.log(np.maximum(1 - self.values, SMALLEST_PROBABILITY)))
+        """(N, C) logits, or those that give the probabilities."""
+        return self.values if self.kind == "logits" else self.task.logits(self.values)
 
     def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
         """Some of the rows as predictions to judge."""
@@ -112,8 +105,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     with resource_errors(path.name):
         data = path.read_bytes()
     if path.suffix.lower() == ".parquet":
-        task.require("third_party_model", what=path.name)
-        return _read_stored(path)
+        return _read_stored(path, task)
     table = read_table(data, path.name)
     id_column = next((found for name in ID_COLUMNS if (found := table.find(name)) is not None), None)
     if id_column is None:
@@ -158,7 +150,7 @@ def match(
         if rows.empty:
             return None
         at = np.array([row_of[image_id] for image_id in rows["image_id"]], dtype=np.int64)
-        labels = given.task.targets(rows["label"].tolist(), classes)
+        labels = given.task.targets(rows["label"].astype(str).tolist(), classes)
         return given.predictions(at, labels, rows["group"].astype(str).tolist(), set=part)
 
     test, total = taken("test"), int((parts == "test").sum())
@@ -185,34 +177,33 @@ def match(
     return test, reference, notes
 
 
-def scores_kind(values_NC: NDArray[np.float64]) -> Kind:
-    """Probabilities where every row is in 0..1 and sums to 1, else logits.
+def scores_kind(values_NC: NDArray[np.float64], task: Task) -> Kind:
+    """Probabilities where every row is in 0..1 and, where an image has one class, sums to 1, else logits.
 
-    >>> scores_kind(np.array([[0.2, 0.8]])), scores_kind(np.array([[0.2, 0.3]]))
+    >>> scores_kind(np.array([[0.2, 0.8]]), TASKS["multiclass"]), scores_kind(np.array([[0.2, 0.3]]), TASKS["multiclass"])
     ('probabilities', 'logits')
+    >>> scores_kind(np.array([[0.2, 0.3]]), TASKS["multilabel"])
+    'probabilities'
     """
     inside = ((values_NC > -1e-6) & (values_NC < 1 + 1e-6)).all()
-    return "probabilities" if inside and (np.abs(values_NC.sum(axis=1) - 1) <= SUM_TOLERANCE).all() else "logits"
+    return "probabilities" if inside and task.are_probabilities(values_NC, SUM_TOLERANCE).all() else "logits"
 
 
 def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
 
+    An image's class stands in a column label. Its labels stand there too, with | between them, or, where the predictions are in
+    columns p_NAME, as 1, 0 or nothing (nobody knows) in columns NAME.
+
     Raises:
         DataError: no label column, or labels that are no classes.
     """
-    if "label" not in given.table:
-        raise DataError(
-            f"{given.name}: has no column label; add it (and lesion_id or patient_id), or name the run whose test part it is of"
-        )
-    given.task.require("one_class", what=f"{given.name} without a run")
-    counts = Counter(given.table["label"])
-    unknown = [label for label in counts if label not in given.classes]
-    if unknown:
-        said = ", ".join(f"{label!r} ({counts[label]} rows{nearest(str(label), given.classes)})" for label in unknown[:5])
-        raise DataError(f"{given.name}: labels {said} have no column; the classes are {given.classes}")
+    columns = {str(name): given.table[name].tolist() for name in given.table}
+    try:
+        labels = given.task.targets(given.task.label_texts(columns, given.classes), given.classes)
+    except DataError as error:
+        raise DataError(f"{given.name}: {error}") from None
     frame = given.table.rename(columns={"group": "cluster_id"})
-    labels = given.task.targets(frame["label"].tolist(), given.classes)
     named = [name for name in ("patient_id", "lesion_id", "cluster_id") if name in frame]
     group = groups(frame[["image_id", *named]]).astype(str).tolist()
     notes = (
@@ -225,7 +216,7 @@ def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     return given.predictions(every, labels, group, set=given.name), rows, notes
 
 
-def _read_stored(path: Path) -> Given:
+def _read_stored(path: Path, task: Task) -> Given:
     part, by, name = path.stem.partition(BY)
     if not by or part not in PARTS:
         raise UsageError(f"{path.name}: not a file that 'dermalyze score RUN --model' stored; give that, or a CSV")
@@ -235,14 +226,16 @@ def _read_stored(path: Path) -> Given:
         raise ModelError(
             f"{path.name}: the files of {name} are of different models; run again: dermalyze score RUN --model FILE"
         )
+    if first.task is not task:
+        raise ModelError(f"{path.name}: of task {first.task.kind}, and the run's is {task.kind}")
     logits = np.concatenate([p.logits for p in stored]).astype(np.float64)
     kind: Kind = "probabilities" if first.meta.get("scores") == "probabilities" else "logits"
-    values = np.exp(logits) if kind == "probabilities" else logits
+    values = task.probabilities(logits) if kind == "probabilities" else logits
     ids = [image_id for p in stored for image_id in p.ids]
     table = pd.DataFrame({"image_id": ids}, dtype=object)
     sha256 = str(first.meta.get("model_sha256"))
     return Given(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
-                 first.meta.get("manifest_sha256"))  # fmt: skip
+                 first.meta.get("manifest_sha256"), task)  # fmt: skip
 
 
 def _ids(table: Table, column: str) -> list[str]:
@@ -298,16 +291,16 @@ def _numbers(table: Table, column: str) -> list[float]:
 
 def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None, task: Task) -> Kind:
     outside_N: NDArray[np.bool_] = np.asarray(((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1))
-    sums_N = values_NC.sum(axis=1)
     if scores == "logits":
         return "logits"
     if scores is None and outside_N.any():
-        if (values_NC >= 0).all() and (np.abs(sums_N - 100) < 0.5).all():
-            raise ModelError(f"{table.name}: the values are percentages; divide them by 100")
+        if (values_NC >= 0).all() and (values_NC < 101).all() and task.are_probabilities(values_NC / 100, 0.005).all():
+            raise ModelError(f"{table.name}: the values are percentages; divide them by 100 (or, if not: --scores logits)")
         return "logits"
-    faults = {"are outside 0..1 in their": outside_N}
-    if task.has("one_class"):
-        faults["do not sum to 1 in their"] = np.abs(sums_N - 1) > SUM_TOLERANCE
+    faults = {
+        "are outside 0..1 in their": outside_N,
+        "do not sum to 1 in their": ~task.are_probabilities(values_NC, SUM_TOLERANCE),
+    }
     for fault, rows_N in faults.items():
         if rows_N.any():
             raise ModelError(

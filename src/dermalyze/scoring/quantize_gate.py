@@ -21,8 +21,7 @@ from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.quantize import quantise
 from dermalyze.calibration import ood
-from dermalyze.calibration.calibrators import fit
-from dermalyze.calibration.recipes import passes, pool
+from dermalyze.calibration.recipes import passes
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
 from dermalyze.core.progress import progress, say
@@ -32,11 +31,12 @@ from dermalyze.data.pixels import Source
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.imaging.decode import Preprocessing
-from dermalyze.metrics.classification import measure
 from dermalyze.rng import positions_of, words
 from dermalyze.scoring.class_prior import prior_shift
 from dermalyze.scoring.fit_calibration import calibration_of
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.answering import Answering
+from dermalyze.tasks.base import TASKS, Task
 
 LEAST_AGREEMENT, MOST_AUROC_CHANGE, MOST_LOSS_CHANGE = 0.99, 0.002, 0.002
 RANGE_IMAGES = 128
@@ -48,8 +48,9 @@ class Gate:
 
     Attributes:
         images: of the half that is looked at; groups: of them.
-        agreement: share of images with the same most probable class.
+        agreement: share of images that are answered alike; of labels that of the label for which it is least.
         macro_auroc, log_loss: of the full and of the small model, each at a calibrator of the other half.
+        task: what they answer.
     """
 
     images: int
@@ -57,13 +58,14 @@ class Gate:
     agreement: float
     macro_auroc: tuple[float | None, float | None]
     log_loss: tuple[float | None, float | None]
+    task: Task = TASKS["multiclass"]
 
     @property
     def problems(self) -> list[str]:
         """What is too much, in words; none where it passes."""
         found = []
         if not self.agreement >= LEAST_AGREEMENT:
-            found.append(f"the class agrees for {self.agreement:.1%} (at least {LEAST_AGREEMENT:.0%})")
+            found.append(f"{self.task.agreeing} agrees for {self.agreement:.1%} (at least {LEAST_AGREEMENT:.0%})")
         limits = {"macro_auroc": MOST_AUROC_CHANGE, "log_loss": MOST_LOSS_CHANGE}
         for name, limit in limits.items():
             before, after = getattr(self, name)
@@ -76,7 +78,8 @@ class Gate:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {**self.__dict__, "macro_auroc": list(self.macro_auroc), "log_loss": list(self.log_loss)}
+        values = {key: value for key, value in self.__dict__.items() if key != "task"}
+        return {**values, "macro_auroc": list(self.macro_auroc), "log_loss": list(self.log_loss)}
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class Int8Result:
         return [
             f"exported {GRAPH_NAME} in eight bits ({self.graph_bytes / 2**20:.1f} MiB instead of "
             f"{self.full_bytes / 2**20:.1f}) to {self.folder}: {self.method}",
-            f"on {self.gate.images} images that had no part in it: the class agrees for {self.gate.agreement:.1%}, macro AUROC "
-            f"{auroc:.4f} and {auroc8:.4f}, log loss {loss:.4f} and {loss8:.4f}",
+            f"on {self.gate.images} images that had no part in it: {self.gate.task.agreeing} agrees for "
+            f"{self.gate.agreement:.1%}, macro AUROC {auroc:.4f} and {auroc8:.4f}, log loss {loss:.4f} and {loss8:.4f}",
         ]
 
 
@@ -127,7 +130,6 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         run.require_writable()
         artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
         known = artifact.record.calibration
-        artifact.answering.task.require("quantization", what="export --int8")
         if artifact.record.second is not None:
             raise UsageError(f"{run.root.name}: eight bits are judged for one picture a case only; use the export")
         if known is None:
@@ -146,7 +148,7 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         for sparing in (False, True):  # the second only where the first, which is faster, is refused
             data, method, quantised = _quantised(artifact, whole, pixels, sparing, spec.train.threads)
             small = _scored(run, spec, quantised, full, source)
-            gate = judge(full, small, halves_N, str(known["kind"]), shift_C)
+            gate = judge(full, small, halves_N, str(known["kind"]), shift_C, artifact.answering.thresholds)
             if not gate.problems or not method.startswith("static"):
                 break
             say(f"export: eight bits ({method}): {'; '.join(gate.problems)}")
@@ -155,13 +157,13 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
                 f"int8: refused on {gate.images} images of {part} that had no part in making it: {'; '.join(gate.problems)}; "
                 "nothing was written; serve the fp32 export"
             )
-        fitted = fit(str(known["kind"]), small.logits.astype(np.float64), small.labels, shift_C)
+        fitted = full.task.fit_calibrator(str(known["kind"]), small.logits.astype(np.float64), small.labels, shift_C)
         calibration = calibration_of(small, fitted, part, spec)
         calibration["ood"] = _limit(artifact, small)
         weights = run.artifact_dir / WEIGHTS_NAME
         values = _record(read_json(run.artifact_record_path), data, method, gate, calibration)
         edges = {edge: artifact.preprocessing[edge] for edge in ("height", "width")}
-        answering = artifact.answering.with_calibrator(fitted)
+        answering = Answering.read(full.task.kind, artifact.classes, artifact.recipe, calibration)
         values["reference"] = self_test.answers(quantised.run, answering, **edges)
         text = json_bytes(values)
         files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
@@ -187,23 +189,31 @@ def _quantised(
     return data, method, replace(artifact, graph=graph)
 
 
-def judge(full: Predictions, small: Predictions, gate_N: NDArray[np.bool_], kind: str, shift_C: NDArray[np.float64]) -> Gate:
+def judge(
+    full: Predictions,
+    small: Predictions,
+    gate_N: NDArray[np.bool_],
+    kind: str,
+    shift_C: NDArray[np.float64],
+    thresholds_C: NDArray[np.float64] | None = None,
+) -> Gate:
     """Compare two models on the images of `gate_N`, each calibrated on the others.
 
     Args:
         full, small: of the same images.
         gate_N: which are looked at.
         kind, shift_C: of the calibrator; see `dermalyze.calibration.calibrators.fit`.
+        thresholds_C: from which probability on each label is called, by either; None: as the task does without.
     """
-    figures, called = [], []
+    task, figures, called = full.task, [], []
     for p in (full, small):
         logits = p.logits.astype(np.float64)
-        probs = fit(kind, logits[~gate_N], p.labels[~gate_N], shift_C)(logits[gate_N])
-        figures.append(measure(p.labels[gate_N], probs))
-        called.append(probs.argmax(axis=1))
+        probs = task.fit_calibrator(kind, logits[~gate_N], p.labels[~gate_N], shift_C)(logits[gate_N])
+        figures.append(task.measure(p.labels[gate_N], probs))
+        called.append(task.called(probs, thresholds_C))
     pairs = {name: (figures[0][name], figures[1][name]) for name in ("macro_auroc", "log_loss")}
     groups = len({group for group, looked_at in zip(full.groups, gate_N, strict=True) if looked_at})
-    return Gate(int(gate_N.sum()), groups, float((called[0] == called[1]).mean()), pairs["macro_auroc"], pairs["log_loss"])
+    return Gate(int(gate_N.sum()), groups, task.agreement(called[0], called[1]), pairs["macro_auroc"], pairs["log_loss"], task)
 
 
 def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
@@ -244,7 +254,7 @@ def _scored(run: Run, spec: ExperimentSpec, small: Artifact, full: Predictions, 
             embeddings.append(embedding_BD)
             done += len(batch)
             advance(len(batch))
-    return replace(full, logits=pool(np.concatenate(samples)), embedding=np.concatenate(embeddings), samples=None)
+    return replace(full, logits=full.task.pool(np.concatenate(samples)), embedding=np.concatenate(embeddings), samples=None)
 
 
 def _limit(artifact: Artifact, small: Predictions) -> dict[str, Any] | None:

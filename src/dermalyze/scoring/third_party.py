@@ -18,13 +18,14 @@ from dermalyze.core.atomic import resource_errors, sha256_file
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_classes
-from dermalyze.data.pixels import Source, label_indices
+from dermalyze.data.pixels import Source
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import UsageError
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.imported_predictions import Given, scores_kind
 from dermalyze.scoring.predictions import write_predictions
+from dermalyze.tasks.base import TASKS
 
 KINDS = {".onnx": "an ONNX graph", ".safetensors": "a network of timm"}
 
@@ -82,11 +83,12 @@ def score_foreign(
     """
     if strange := [text for text in sets if not text.startswith("preprocess.")]:
         raise UsageError(f"--set {strange[0]}: only preprocess.size, kind, crop_ratio, mean and std say how an image is put in")
-    classes, name = read_classes(run), set_name(model)
+    classes, name, task = read_classes(run), set_name(model), TASKS[spec.task.kind]
     graph = opened(model, classes=len(classes), threads=spec.train.threads)
     wanted = build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
     preprocessing = _input_of(graph, wanted)
-    say(f"score: {model.name} on {preprocessing.height} x {preprocessing.width} px; classes in the order {', '.join(classes)}")
+    pixels = f"{preprocessing.height} x {preprocessing.width} px"
+    say(f"score: {model.name} on {pixels}; {task.nouns} in the order {', '.join(classes)}")
     frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
     source, values = Source(run, spec, preprocessing), {}
     with progress(f"score ({name})", sum(map(len, frames.values())), cost=True) as advance:
@@ -98,9 +100,9 @@ def score_foreign(
             values[part] = np.concatenate(done)
     table = pd.concat([frame.assign(part=part) for part, frame in frames.items()], ignore_index=True)
     every = np.concatenate(list(values.values()))
-    sha256, labels = sha256_file(model), label_indices(table, classes)
+    sha256, labels = sha256_file(model), task.targets(table["label"].astype(str).tolist(), classes)
     ids = table["image_id"].astype(str).tolist()
-    given = Given(name, sha256, ids, classes, every, scores_kind(every), table[["image_id"]])
+    given = Given(name, sha256, ids, classes, every, scores_kind(every, task), table[["image_id"]], task=task)
     for part in frames:
         rows = np.flatnonzero(table["part"] == part)
         stored = given.predictions(

@@ -30,6 +30,7 @@ class Task(Protocol):
         capabilities: what `require` grants.
         nouns: what it tells apart, in words: classes or labels.
         activation: from logits to plain probabilities, in words.
+        agreeing: what `agreement` is of, in words.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
         ood_scores: keys of `OOD_SCORES` that fit it.
         basic: names of metrics that take the basic interval, since noise biases them upwards.
@@ -40,6 +41,7 @@ class Task(Protocol):
     capabilities: frozenset[str]
     nouns: str
     activation: str
+    agreeing: str
     monitors: dict[str, int]
     ood_scores: tuple[str, ...]
     basic: frozenset[str]
@@ -59,6 +61,14 @@ class Task(Protocol):
     def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
         """Label texts of the manifest to targets; ModelError for a label that is none of the classes."""
 
+    def label_texts(self, columns: Mapping[str, Sequence[str | None]], classes: Sequence[str]) -> list[str]:
+        """The manifest's label text of each row of somebody's table; DataError where it has none, or one that is no class.
+
+        Args:
+            columns: name to its cells, None where empty.
+            classes: those there are predictions of.
+        """
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         """Targets of images of which none is known, where a file needs some."""
 
@@ -76,11 +86,20 @@ class Task(Protocol):
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         """Logits (N, C) to uncalibrated probabilities, float64."""
 
+    def logits(self, probs_NC: Floats) -> Floats:
+        """What `probabilities` makes these of, (N, C); a 0 counts as 2.2e-16, as in the log loss."""
+
+    def are_probabilities(self, values_NC: Floats, tolerance: float) -> NDArray[np.bool_]:
+        """(N,) which rows of values in 0..1 can be probabilities: whether they sum to 1, where an image has one class."""
+
     def pool(self, samples_NSC: Samples) -> Samples:
         """Logits of several passes to those of their one answer (N, C)."""
 
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         """(N, C) what is called."""
+
+    def agreement(self, called_NC: NDArray[np.bool_], other_NC: NDArray[np.bool_]) -> float:
+        """Share of images that two models answer alike; of labels that of the label for which it is least."""
 
     def choices(self, probs: Floats) -> Floats:
         """Probabilities (..., C) as the Q answers that they are, each a choice among K: (..., Q, K), summing to 1."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from dermalyze.calibration.calibrators import CALIBRATORS, Calibrator, Trial
 from dermalyze.calibration.ood import OOD_SCORES
 from dermalyze.calibration.recipes import Samples, pool
 from dermalyze.config.task import TaskSpec
-from dermalyze.errors import ModelError
+from dermalyze.errors import DataError, ModelError, nearest
 from dermalyze.metrics import calibration_error
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.activation import softmax
@@ -24,6 +25,8 @@ from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.early_stopping import MONITORS
+
+WHERE_LABELS = "add it (and lesion_id or patient_id), or name the run whose test part it is of"
 
 
 def class_indices(texts: Sequence[str], classes: Sequence[str]) -> Ints:
@@ -48,17 +51,30 @@ def index_of(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
     return index
 
 
+def require_classes(labels: Sequence[str | None], classes: Sequence[str]) -> None:
+    """Refuse labels of somebody's table of which it has no predictions.
+
+    Raises:
+        DataError: with these.
+    """
+    counts = Counter(labels)
+    unknown = [label for label in counts if label not in classes]
+    if unknown:
+        said = ", ".join(f"{label!r} ({counts[label]} rows{nearest(str(label), list(classes))})" for label in unknown[:5])
+        raise DataError(f"labels {said} have no column; the classes are {list(classes)}")
+
+
 class Multiclass(Capable):
     """See `dermalyze.tasks.base.Task`. A target is the index of a class, (N,)."""
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
         "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
-        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "server",
-        "third_party_model",
+        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "server",
     })  # fmt: skip
     nouns = "classes"
     activation = "softmax"
+    agreeing = "the class"
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
     basic: frozenset[str] = frozenset({"ece"})
@@ -69,6 +85,12 @@ class Multiclass(Capable):
 
     def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
         return class_indices(texts, classes)
+
+    def label_texts(self, columns: Mapping[str, Sequence[str | None]], classes: Sequence[str]) -> list[str]:
+        if "label" not in columns:
+            raise DataError("has no column label; " + WHERE_LABELS)
+        require_classes(columns["label"], classes)
+        return [str(label) for label in columns["label"]]
 
     def unlabelled(self, images: int, classes: int) -> Ints:
         return np.zeros(images, dtype=np.int64)
@@ -87,6 +109,12 @@ class Multiclass(Capable):
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return softmax(logits)
+
+    def logits(self, probs_NC: Floats) -> Floats:
+        return np.log(np.maximum(probs_NC, metrics.SMALLEST_PROBABILITY))
+
+    def are_probabilities(self, values_NC: Floats, tolerance: float) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(values_NC.sum(axis=1) - 1) <= tolerance)
 
     def pool(self, samples_NSC: Samples) -> Samples:
         return pool(samples_NSC)
@@ -114,6 +142,9 @@ class Multiclass(Capable):
 
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return self.membership(probs_NC.argmax(axis=1), probs_NC.shape[1])
+
+    def agreement(self, called_NC: NDArray[np.bool_], other_NC: NDArray[np.bool_]) -> float:
+        return float((called_NC == other_NC).all(axis=1).mean())
 
     def choices(self, probs: Floats) -> Floats:
         return np.asarray(probs[..., None, :], dtype=np.float64)

@@ -16,14 +16,15 @@ from dermalyze.calibration.calibrators import Calibrator, Trial
 from dermalyze.calibration.multilabel import LABEL_CALIBRATORS, LABEL_CHOICES, best_thresholds, read_thresholds
 from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import MultilabelTask, TaskSpec
-from dermalyze.errors import ModelError
+from dermalyze.errors import DataError, ModelError
 from dermalyze.metrics import multilabel as metrics
 from dermalyze.metrics.activation import sigmoid
+from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.early_stopping import LABEL_MONITORS
-from dermalyze.tasks.multiclass import index_of
+from dermalyze.tasks.multiclass import WHERE_LABELS, index_of, require_classes
 
 NO_LABEL, SEPARATOR, UNKNOWN = "(none)", "|", "?"
 """In the manifest: an image without any label, what stands between the labels of one that has several, and what stands before
@@ -94,6 +95,15 @@ def log_losses(probs_NC: Floats, targets_NC: Ints) -> Floats:
     return np.asarray(metrics.pair_log_losses(probs_NC, targets_NC).mean(axis=1))
 
 
+def _marked(name: str, cells: Sequence[str | None]) -> list[str]:
+    """A label's column of a table, as `joined` takes it: empty where an image lacks the label."""
+    words = {None: UNKNOWN + name, "1": name, "1.0": name, "0": "", "0.0": ""}
+    strange = next((cell for cell in cells if cell not in words), None)
+    if strange is not None:
+        raise DataError(f"column {name} holds {strange!r}; must be 1, 0, or empty where nobody knows")
+    return [words[cell] for cell in cells]
+
+
 class Multilabel(Capable):
     """See `dermalyze.tasks.base.Task`. Targets are (N, C) 1, 0, or -1 where missing."""
 
@@ -101,6 +111,7 @@ class Multilabel(Capable):
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
     nouns = "labels"
     activation = "sigmoid"
+    agreeing = "the least stable label"
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
     basic: frozenset[str] = frozenset({"ece", "macro_ece"})
@@ -118,6 +129,19 @@ class Multilabel(Capable):
 
     def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
         return multi_hot(texts, classes)
+
+    def label_texts(self, columns: Mapping[str, Sequence[str | None]], classes: Sequence[str]) -> list[str]:
+        if all(name in columns for name in classes):
+            rows = zip(*(_marked(name, columns[name]) for name in classes), strict=True)
+            return [joined([label for label in row if label]) for row in rows]
+        if "label" not in columns:
+            raise DataError(
+                f"has neither a column label nor one of 1 and 0 for each of {list(classes)} beside its predictions in p_NAME; "
+                + WHERE_LABELS
+            )
+        texts = [NO_LABEL if text is None else text for text in columns["label"]]
+        require_classes([label.removeprefix(UNKNOWN) for text in texts for label in parted(text)], classes)
+        return texts
 
     def unlabelled(self, images: int, classes: int) -> Ints:
         return np.full((images, classes), MISSING, dtype=np.int64)
@@ -137,6 +161,13 @@ class Multilabel(Capable):
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return sigmoid(logits)
+
+    def logits(self, probs_NC: Floats) -> Floats:
+        there_NC, absent_NC = (np.maximum(values_NC, SMALLEST_PROBABILITY) for values_NC in (probs_NC, 1 - probs_NC))
+        return np.asarray(np.log(there_NC) - np.log(absent_NC))
+
+    def are_probabilities(self, values_NC: Floats, tolerance: float) -> NDArray[np.bool_]:
+        return np.ones(len(values_NC), dtype=np.bool_)
 
     def pool(self, samples_NSC: Samples) -> Samples:
         return pool_labels(samples_NSC)
@@ -167,6 +198,9 @@ class Multilabel(Capable):
 
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return np.asarray(probs_NC >= (PLAIN_THRESHOLD if thresholds_C is None else thresholds_C))
+
+    def agreement(self, called_NC: NDArray[np.bool_], other_NC: NDArray[np.bool_]) -> float:
+        return float((called_NC == other_NC).mean(axis=0).min())
 
     def choices(self, probs: Floats) -> Floats:
         return np.stack([1 - probs, probs], axis=-1)
