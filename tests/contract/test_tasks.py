@@ -49,6 +49,10 @@ def test_targets_of_the_manifests_texts(kind: str) -> None:
     assert members.dtype == bool
     assert members.sum(axis=0).tolist() == [1, 2, 1]
     assert task.names(TEXTS[kind]) == CLASSES
+    assert task.texts(targets, CLASSES) == TEXTS[kind]
+    np.testing.assert_array_equal(task.observed(targets, 3) & members, members)
+    assert task.right(targets, members).all()
+    np.testing.assert_array_equal(task.right(targets, ~members), False)
     task.check_targets(task.unlabelled(2, 3), 2, 3)
     with pytest.raises(ModelError, match=r"no class for labels \['d'\]"):
         task.targets(["d"], CLASSES)

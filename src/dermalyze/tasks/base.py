@@ -28,6 +28,7 @@ class Task(Protocol):
     Attributes:
         kind: as in the configuration.
         capabilities: what `require` grants.
+        noun: what an image has, in words: a class, or a label set.
         nouns: what it tells apart, in words: classes or labels.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
         ood_scores: keys of `OOD_SCORES` that fit it.
@@ -37,6 +38,7 @@ class Task(Protocol):
 
     kind: str
     capabilities: frozenset[str]
+    noun: str
     nouns: str
     monitors: dict[str, int]
     ood_scores: tuple[str, ...]
@@ -57,6 +59,9 @@ class Task(Protocol):
     def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
         """Label texts of the manifest to targets; ModelError for a label that is none of the classes."""
 
+    def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
+        """Targets to label texts, as the manifest holds them."""
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         """Targets of images of which none is known, where a file needs some."""
 
@@ -65,6 +70,9 @@ class Task(Protocol):
 
     def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
         """(N, C) whether an image has a class; what is counted and stratified by."""
+
+    def observed(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        """(N, C) where a target is there."""
 
     def shares(self, targets: Ints, classes: int) -> Floats:
         """(C,) share of the images that have each class, of those whose target is there."""
@@ -79,6 +87,9 @@ class Task(Protocol):
 
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         """(N, C) what is called."""
+
+    def right(self, targets: Ints, called_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(N,) whether all that is called of an image is right; a missing target is never wrong."""
 
     def doubt(self, probs_NC: Floats) -> Floats:
         """(N,) entropy of the probabilities, in nats; summed over labels."""

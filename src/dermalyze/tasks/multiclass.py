@@ -55,9 +55,10 @@ class Multiclass(Capable):
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
         "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
-        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "server",
+        "linear_probe", "one_class", "operating_points", "paired_tests", "quantization", "server",
         "third_party_model",
     })  # fmt: skip
+    noun = "class"
     nouns = "classes"
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
@@ -70,6 +71,9 @@ class Multiclass(Capable):
     def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
         return class_indices(texts, classes)
 
+    def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
+        return [classes[target] for target in targets]
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         return np.zeros(images, dtype=np.int64)
 
@@ -81,6 +85,9 @@ class Multiclass(Capable):
 
     def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
         return np.asarray(targets[:, None] == np.arange(classes))
+
+    def observed(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        return np.ones((len(targets), classes), dtype=bool)
 
     def shares(self, targets: Ints, classes: int) -> Floats:
         return np.asarray(np.bincount(targets, minlength=classes) / len(targets), dtype=np.float64)
@@ -114,6 +121,9 @@ class Multiclass(Capable):
 
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return self.membership(probs_NC.argmax(axis=1), probs_NC.shape[1])
+
+    def right(self, targets: Ints, called_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(called_NC[np.arange(len(targets)), targets])
 
     def doubt(self, probs_NC: Floats) -> Floats:
         return entropy(probs_NC)

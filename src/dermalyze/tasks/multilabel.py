@@ -100,6 +100,7 @@ class Multilabel(Capable):
 
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
+    noun = "label set"
     nouns = "labels"
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
@@ -119,6 +120,11 @@ class Multilabel(Capable):
     def targets(self, texts: Sequence[str], classes: Sequence[str]) -> Ints:
         return multi_hot(texts, classes)
 
+    def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
+        marks = {0: None, 1: "", MISSING: UNKNOWN}
+        kept = ([(marks[int(value)], name) for value, name in zip(row, classes, strict=True)] for row in targets)
+        return [joined([mark + name for mark, name in row if mark is not None]) for row in kept]
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         return np.full((images, classes), MISSING, dtype=np.int64)
 
@@ -130,6 +136,9 @@ class Multilabel(Capable):
 
     def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
         return np.asarray(targets == 1)
+
+    def observed(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        return np.asarray(targets != MISSING)
 
     def shares(self, targets: Ints, classes: int) -> Floats:
         asked_C = (targets != MISSING).sum(axis=0)
@@ -167,6 +176,9 @@ class Multilabel(Capable):
 
     def called(self, probs_NC: Floats, thresholds_C: Floats | None) -> NDArray[np.bool_]:
         return np.asarray(probs_NC >= (PLAIN_THRESHOLD if thresholds_C is None else thresholds_C))
+
+    def right(self, targets: Ints, called_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(((called_NC == (targets == 1)) | (targets == MISSING)).all(axis=1))
 
     def doubt(self, probs_NC: Floats) -> Floats:
         return np.asarray(entropy(np.stack([probs_NC, 1 - probs_NC], axis=-1)).sum(axis=-1))
