@@ -66,6 +66,19 @@ def test_bad_targets_are_refused(kind: str) -> None:
             task.check_targets(broken, images, classes)
 
 
+def test_choices_have_one_answer_each_and_are_joined_again(kind: str) -> None:
+    task, targets = TASKS[kind], targets_of(kind)
+    choices = task.choices(targets, 3)
+    for choice in choices:
+        assert choice.targets.shape == (N,)
+        assert -1 <= choice.targets.min() <= choice.targets.max() < choice.options
+    certain = [np.eye(choice.options)[choice.targets] for choice in choices]
+    known = task.observed(targets, 3)
+    np.testing.assert_array_equal(task.joined(certain)[known], task.membership(targets, 3)[known])
+    probs = task.probabilities(LOGITS)
+    np.testing.assert_allclose(task.probabilities(task.logits(probs)), probs)
+
+
 def test_shares_are_those_of_known_targets(kind: str) -> None:
     task, targets = TASKS[kind], targets_of(kind)
     asked = (targets >= 0).sum(axis=0)
@@ -115,7 +128,8 @@ def test_every_metric_has_an_estimate(kind: str) -> None:
         rows = found[name]
         assert isinstance(rows, list)
         assert len(rows) == 3
-    assert set(task.headline) <= set(overall)
+    assert {*task.headline, *task.brief} <= set(overall)
+    assert task.brief_of_class in each
     assert task.basic <= set(overall) | set(each)
     assert {name.removeprefix("val_") for name in task.monitors} - {"loss"} <= set(task.measure(targets, scores.probs))  # type: ignore[attr-defined]
     assert task.methods(10)

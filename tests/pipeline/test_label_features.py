@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from painted_labels import LABELS, label_spec, paint_set
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 import dermalyze
 from dermalyze.core.run import Run, read_json
@@ -103,3 +107,86 @@ def test_similar_shares_are_of_each_label_where_it_is_known(run: Run, tmp_path: 
     assert json.loads(json.dumps(found.as_dict()))["shares"] == found.shares
     dermalyze.similar(run, spec, image, k=3, out=tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.fixture(scope="module")
+def probed(run: Run) -> Any:
+    return dermalyze.linear_probe(run, run.config())
+
+
+def features_of(run: Run, part: str) -> np.ndarray:
+    embedding = stored(run, part).embedding
+    assert embedding is not None
+    return embedding.astype(np.float64)
+
+
+def test_the_linear_probe_is_one_logistic_regression_per_label(run: Run, probed: Any) -> None:
+    rows = {row["name"]: row for row in probed.values["models"]}
+    assert list(rows) == ["trained", "linear-probe", "nearest-neighbours"]
+    chosen = rows["linear-probe"]["chosen"]
+    assert chosen["C"] == float(min(chosen["val_log_loss"], key=chosen["val_log_loss"].get))
+    scaler = StandardScaler().fit(features_of(run, "train"))
+
+    def theirs(strength: float, part: str) -> np.ndarray:
+        columns = []
+        for c in range(len(LABELS)):
+            target = stored(run, "train").labels[:, c]
+            model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
+            model.fit(scaler.transform(features_of(run, "train"))[target >= 0], target[target >= 0])
+            columns.append(model.predict_proba(scaler.transform(features_of(run, part)))[:, 1])
+        return np.stack(columns, axis=1)
+
+    val = stored(run, "val").labels
+    for strength, loss in chosen["val_log_loss"].items():
+        assert loss == pytest.approx(log_loss(val[val >= 0], theirs(float(strength), "val")[val >= 0]), abs=1e-4)
+    path = next(path for path in probed.files if path.name.startswith("test-by-linear-probe"))
+    p = read_predictions(path)
+    assert p.meta["task"] == "multilabel"
+    np.testing.assert_array_equal(p.labels, stored(run).labels)
+    np.testing.assert_allclose(p.probs(), theirs(chosen["C"], "test"), atol=1e-4)
+    assert_metrics(rows["linear-probe"], p)
+    assert_metrics(rows["trained"], stored(run))
+
+
+def assert_metrics(row: dict[str, Any], p: Predictions) -> None:
+    """Those of scikit-learn, label by label where the target is known."""
+    asked = p.labels >= 0
+    each = [roc_auc_score(p.labels[asked[:, c], c], p.probs()[asked[:, c], c]) for c in range(len(LABELS))]
+    precision = [average_precision_score(p.labels[asked[:, c], c], p.probs()[asked[:, c], c]) for c in range(len(LABELS))]
+    assert [row["auroc"][name]["value"] for name in LABELS] == pytest.approx(each)
+    assert row["metrics"]["macro_auroc"]["value"] == pytest.approx(np.mean(each))
+    assert row["metrics"]["macro_average_precision"]["value"] == pytest.approx(np.mean(precision))
+    together = average_precision_score(p.labels[asked], p.probs()[asked])
+    assert row["metrics"]["micro_average_precision"]["value"] == pytest.approx(together)
+    assert row["metrics"]["macro_auroc"]["low"] <= row["metrics"]["macro_auroc"]["value"]
+
+
+def test_neighbors_vote_per_label_among_images_where_it_is_known(run: Run, probed: Any) -> None:
+    row = next(row for row in probed.values["models"] if row["name"] == "nearest-neighbours")
+    k, train = int(row["chosen"]["k"]), stored(run, "train").labels
+    p = read_predictions(next(path for path in probed.files if path.name.startswith("test-by-nearest")))
+    for c in range(len(LABELS)):
+        known = train[:, c] >= 0
+        model = KNeighborsClassifier(k, weights="distance", metric="cosine", algorithm="brute")
+        model.fit(features_of(run, "train")[known], train[known, c])
+        prior = 0.99 * train[known, c].mean() + 0.01 / 2
+        expected = (k * model.predict_proba(features_of(run, "test"))[:, 1] + prior) / (k + 1)
+        np.testing.assert_allclose(p.probs()[:, c], expected, atol=1e-4)
+    assert_metrics(row, p)
+
+
+def test_few_examples_of_each_label_and_what_a_person_reads(run: Run, probed: Any) -> None:
+    one, *_, twenty = probed.values["few_shot"]
+    assert one["metrics"]["macro_auroc"]["value"] == pytest.approx(np.mean([one["auroc"][name]["value"] for name in LABELS]))
+    assert 0.4 < one["metrics"]["macro_auroc"]["value"] < 1
+    assert twenty["metrics"]["macro_auroc"]["note"].endswith("a label has fewer than 20 training groups")
+    text = "\n".join(probed.lines())
+    assert "macro AUROC" in text
+    assert "label centres of 5 examples a label" in text
+    assert "class" not in text
+    assert read_json(run.linear_probe_path("own")) == probed.values
+
+
+def test_zero_shot_is_refused_before_the_file_is_read(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="embed --clip: needs zero_shot, which task multilabel lacks"):
+        dermalyze.embed(run, run.config(), clip=tmp_path / "gone.yaml")

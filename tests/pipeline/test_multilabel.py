@@ -218,7 +218,6 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
         lambda: dermalyze.controls(folder, spec),
         lambda: dermalyze.leakage(folder, spec),
         lambda: dermalyze.fit_check(folder, spec),
-        lambda: dermalyze.linear_probe(folder, spec),
         lambda: dermalyze.advise(folder, spec, device="cpu"),
         lambda: dermalyze.runs("compare", [folder.root, folder.root.parent / "run/../run"]),
         lambda: dermalyze.ensemble(folder.root, folder.root.parent, tmp_path / "out"),

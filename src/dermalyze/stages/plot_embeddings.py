@@ -130,7 +130,7 @@ def plot_embeddings(
     text = map_page(
         points[shown], parts, pictures(inside, spec), [words(inside, row) for row in range(len(shown))],
         title=f"{spec.name}: map of the features",
-        subtitle=f"{what}; {len(shown):,} of {len(points):,} images are shown, as many of each {task.noun} as can be.",
+        subtitle=f"{what}; {len(shown):,} of {len(points):,} images are shown, as many of each {task.answer} as can be.",
         caption=caption, leak=found.accepted_leak,
     )  # fmt: skip
     write_bytes(figure, drawn)
@@ -150,7 +150,7 @@ def caption_of(kept: float | None, k: int, points: int, *, trained: bool) -> str
 def colourings(found: Features, classes: list[str], task: Task) -> dict[str, Colouring]:
     """Those that the run knows something for."""
     frame = found.frame
-    made = {"class": colouring(task.noun, frame["label"].astype(str).tolist(), classes, most=MOST_CLASSES)}
+    made = {"class": colouring(task.answer, frame["label"].astype(str).tolist(), classes, most=MOST_CLASSES)}
     if (found.called != "").all():
         right = np.where(found.right, "right", "wrong")
         made["error"] = colouring("error", right.tolist(), ["right", "wrong"])

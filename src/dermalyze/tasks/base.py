@@ -18,6 +18,7 @@ from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import TaskSpec
 from dermalyze.metrics.bootstrap import Weighable
 from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.multiclass import Multiclass
 from dermalyze.tasks.multilabel import Multilabel
 
@@ -28,22 +29,28 @@ class Task(Protocol):
     Attributes:
         kind: as in the configuration.
         capabilities: what `require` grants.
-        noun: what an image has, in words: a class, or a label set.
+        answer: what an image has, in words: a class, or a label set.
+        noun: one of what it tells apart, in words: class or label.
         nouns: what it tells apart, in words: classes or labels.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
         ood_scores: keys of `OOD_SCORES` that fit it.
         basic: names of metrics that take the basic interval, since noise biases them upwards.
         headline: names of overall metrics that come first.
+        brief: names of overall metrics for a short table; they need no thresholds.
+        brief_of_class: the same of each class, one.
     """
 
     kind: str
     capabilities: frozenset[str]
+    answer: str
     noun: str
     nouns: str
     monitors: dict[str, int]
     ood_scores: tuple[str, ...]
     basic: frozenset[str]
     headline: tuple[str, ...]
+    brief: tuple[str, ...]
+    brief_of_class: str
 
     def has(self, *capabilities: str) -> bool:
         """Whether it has all of them."""
@@ -77,7 +84,16 @@ class Task(Protocol):
     def shares(self, targets: Ints, classes: int) -> Floats:
         """(C,) share of the images that have each class, of those whose target is there."""
 
+    def choices(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
+        """What is asked, as questions that have one answer each."""
+
     # -- answers
+
+    def joined(self, probs: Sequence[Floats]) -> Floats:
+        """(N, C) probabilities from those of the options (N, K) of each of `choices`."""
+
+    def logits(self, probs_NC: Floats) -> Floats:
+        """Logits (N, C) whose `probabilities` these are; each must be above 0, of labels below 1 too."""
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         """Logits (N, C) to uncalibrated probabilities, float64."""

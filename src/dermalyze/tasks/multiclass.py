@@ -24,6 +24,7 @@ from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
 from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.capabilities import Capable
+from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import MONITORS
 
 
@@ -55,15 +56,18 @@ class Multiclass(Capable):
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
         "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
-        "linear_probe", "one_class", "operating_points", "paired_tests", "quantization", "server",
-        "third_party_model",
+        "one_class", "operating_points", "paired_tests", "quantization", "server",
+        "third_party_model", "zero_shot",
     })  # fmt: skip
+    answer = "class"
     noun = "class"
     nouns = "classes"
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
     basic: frozenset[str] = frozenset({"ece"})
     headline: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")
+    brief: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_auroc")
+    brief_of_class = "recall"
 
     def names(self, texts: Sequence[str]) -> list[str]:
         return sorted(set(texts))
@@ -91,6 +95,15 @@ class Multiclass(Capable):
 
     def shares(self, targets: Ints, classes: int) -> Floats:
         return np.asarray(np.bincount(targets, minlength=classes) / len(targets), dtype=np.float64)
+
+    def choices(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
+        return (Choice(None, targets, classes),)
+
+    def joined(self, probs: Sequence[Floats]) -> Floats:
+        return probs[0]
+
+    def logits(self, probs_NC: Floats) -> Floats:
+        return np.asarray(np.log(probs_NC))
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return softmax(logits)

@@ -23,6 +23,7 @@ from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.capabilities import Capable
+from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import LABEL_MONITORS
 from dermalyze.tasks.multiclass import index_of
 
@@ -100,7 +101,8 @@ class Multilabel(Capable):
 
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
-    noun = "label set"
+    answer = "label set"
+    noun = "label"
     nouns = "labels"
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
@@ -113,6 +115,8 @@ class Multilabel(Capable):
         "subset_accuracy",
         "macro_ece",
     )
+    brief: tuple[str, ...] = ("macro_auroc", "macro_average_precision", "micro_average_precision")
+    brief_of_class = "auroc"
 
     def names(self, texts: Sequence[str]) -> list[str]:
         return sorted({label.removeprefix(UNKNOWN) for text in texts for label in parted(text)})
@@ -143,6 +147,15 @@ class Multilabel(Capable):
     def shares(self, targets: Ints, classes: int) -> Floats:
         asked_C = (targets != MISSING).sum(axis=0)
         return np.asarray((targets == 1).sum(axis=0) / np.maximum(asked_C, 1), dtype=np.float64)
+
+    def choices(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
+        return tuple(Choice(c, targets[:, c], 2) for c in range(classes))
+
+    def joined(self, probs: Sequence[Floats]) -> Floats:
+        return np.stack([options_N2[:, 1] for options_N2 in probs], axis=1)
+
+    def logits(self, probs_NC: Floats) -> Floats:
+        return np.asarray(np.log(probs_NC) - np.log1p(-probs_NC))
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return sigmoid(logits)
