@@ -190,3 +190,41 @@ def test_few_examples_of_each_label_and_what_a_person_reads(run: Run, probed: An
 def test_zero_shot_is_refused_before_the_file_is_read(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="embed --clip: needs zero_shot, which task multilabel lacks"):
         dermalyze.embed(run, run.config(), clip=tmp_path / "gone.yaml")
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A set of which eight images have the wrong frame; the run, the result, and these images."""
+    root = tmp_path_factory.mktemp("audited")
+    data = paint_set(root / "data", images=160)
+    head, *rows = (data / "set.csv").read_text().splitlines()
+    turned = set()
+    for n in range(3, 160, 20):
+        values = rows[n].split(",")
+        values[-1] = str(1 - int(values[-1]))
+        rows[n] = ",".join(values)
+        turned.add(values[0])
+    (data / "set.csv").write_text("\n".join([head, *rows]) + "\n")
+    spec = label_spec(data)
+    run = Run.create(root / "run", spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DERMALYZE_CACHE", str(root / "cache"))
+        dermalyze.prepare(run, spec)
+        return run, dermalyze.audit(run, spec, labels=True), turned
+
+
+def test_wrong_entries_are_suspected_and_shown(audited: Any) -> None:
+    run, found, turned = audited
+    written = read_json(run.audit_path)["labels"]
+    assert [row["label"] for row in written["by_label"]] == list(LABELS)
+    assert (written["images"], written["entries"]) == (160, 480)
+    suspected = [error for error in written["errors"] if error["about"] == "frame"]
+    assert len(turned & {error["image_id"] for error in suspected}) >= 6
+    assert all({error["label"], error["suggested"]} == {"absent", "present"} for error in suspected)
+    assert 0 <= written["macro_auroc"]["low"] <= written["macro_auroc"]["value"] <= 1
+    page = run.audit_page_path.read_text()
+    assert "Likely label errors" in page
+    assert "frame absent? looks present" in page or "frame present? looks absent" in page
+    text = "\n".join(found.labels.lines())
+    assert "frame: 160 images" in text
+    assert "class" not in text

@@ -209,7 +209,6 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
     experiment = "".join(f"  {line}\n" for line in dump_experiment(spec).splitlines())
     study.write_text(f"name: s\nexperiment:\n{experiment}variants:\n  a: {{}}\n  b: {{train.epochs: 1}}\n")
     calls = [
-        lambda: dermalyze.audit(folder, spec, labels=True),
         lambda: dermalyze.score(folder, spec, recipes=["tta"]),
         lambda: dermalyze.score(folder, spec, corruptions=2),
         lambda: dermalyze.evaluate(folder, spec, on=other),

@@ -87,6 +87,9 @@ class Task(Protocol):
     def choices(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
         """What is asked, as questions that have one answer each."""
 
+    def joined_targets(self, targets: Sequence[Ints]) -> Ints:
+        """Targets from those (N,) of each of `choices`."""
+
     # -- answers
 
     def joined(self, probs: Sequence[Floats]) -> Floats:

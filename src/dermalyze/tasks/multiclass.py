@@ -55,7 +55,7 @@ class Multiclass(Capable):
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
-        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
+        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "leakage",
         "one_class", "operating_points", "paired_tests", "quantization", "server",
         "third_party_model", "zero_shot",
     })  # fmt: skip
@@ -98,6 +98,9 @@ class Multiclass(Capable):
 
     def choices(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
         return (Choice(None, targets, classes),)
+
+    def joined_targets(self, targets: Sequence[Ints]) -> Ints:
+        return targets[0]
 
     def joined(self, probs: Sequence[Floats]) -> Floats:
         return probs[0]

@@ -151,6 +151,9 @@ class Multilabel(Capable):
     def choices(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
         return tuple(Choice(c, targets[:, c], 2) for c in range(classes))
 
+    def joined_targets(self, targets: Sequence[Ints]) -> Ints:
+        return np.stack(targets, axis=1)
+
     def joined(self, probs: Sequence[Floats]) -> Floats:
         return np.stack([options_N2[:, 1] for options_N2 in probs], axis=1)
 
