@@ -49,6 +49,10 @@ def test_targets_of_the_manifests_texts(kind: str) -> None:
     assert members.dtype == bool
     assert members.sum(axis=0).tolist() == [1, 2, 1]
     assert task.names(TEXTS[kind]) == CLASSES
+    assert task.texts(targets, CLASSES) == TEXTS[kind]
+    np.testing.assert_array_equal(task.observed(targets, 3) & members, members)
+    assert task.right(targets, members).all()
+    np.testing.assert_array_equal(task.right(targets, ~members), False)
     task.check_targets(task.unlabelled(2, 3), 2, 3)
     with pytest.raises(ModelError, match=r"no class for labels \['d'\]"):
         task.targets(["d"], CLASSES)
@@ -60,6 +64,19 @@ def test_bad_targets_are_refused(kind: str) -> None:
     for images, classes, broken in ((5, 3, targets), (4, 3, targets + 5), (4, 3, targets - 5)):
         with pytest.raises(ModelError, match="labels"):
             task.check_targets(broken, images, classes)
+
+
+def test_questions_have_one_answer_each_and_are_joined_again(kind: str) -> None:
+    task, targets = TASKS[kind], targets_of(kind)
+    choices = task.questions(targets, 3)
+    for choice in choices:
+        assert choice.targets.shape == (N,)
+        assert -1 <= choice.targets.min() <= choice.targets.max() < choice.options
+    certain = [np.eye(choice.options)[choice.targets] for choice in choices]
+    known = task.observed(targets, 3)
+    np.testing.assert_array_equal(task.joined(certain)[known], task.membership(targets, 3)[known])
+    probs = task.probabilities(LOGITS)
+    np.testing.assert_allclose(task.probabilities(task.logits(probs)), probs)
 
 
 def test_shares_are_those_of_known_targets(kind: str) -> None:
@@ -111,7 +128,8 @@ def test_every_metric_has_an_estimate(kind: str) -> None:
         rows = found[name]
         assert isinstance(rows, list)
         assert len(rows) == 3
-    assert set(task.headline) <= set(overall)
+    assert {*task.headline, *task.brief} <= set(overall)
+    assert task.brief_of_class in each
     assert task.basic <= set(overall) | set(each)
     assert {name.removeprefix("val_") for name in task.monitors} - {"loss"} <= set(task.measure(targets, scores.probs))  # type: ignore[attr-defined]
     assert task.methods(10)

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from dermalyze.scoring.features.linear_probe import Part, linear_probe, neighbours, smoothed
 from dermalyze.scoring.features.neighbors import centres, nearest, nearest_centre, unit, vote
 from dermalyze.scoring.features.pca import kept_neighbours, pca
+from dermalyze.tasks.base import TASKS
 
 
 def blobs(n: int = 150, d: int = 12, classes: int = 4, seed: int = 0):
@@ -66,7 +67,7 @@ def test_principal_components_are_scikit_learns(shape):
 
 def test_the_linear_probe_is_scikit_learns_at_the_strength_of_the_lowest_log_loss():
     train, val, test = (Part(*blobs(n, seed=seed)) for n, seed in ((150, 0), (80, 5), (60, 6)))
-    chosen = linear_probe(train, val, 4)
+    chosen = linear_probe(train, val, TASKS["multiclass"], 4)
     scaler = StandardScaler().fit(train.features.astype(np.float64))
 
     def theirs(strength, features):
@@ -81,7 +82,7 @@ def test_the_linear_probe_is_scikit_learns_at_the_strength_of_the_lowest_log_los
 
 def test_the_neighbours_are_scikit_learns_with_one_more_vote():
     train, val, test = (Part(*blobs(n, seed=seed)) for n, seed in ((150, 0), (80, 5), (60, 6)))
-    chosen = neighbours(train, val, 4)
+    chosen = neighbours(train, val, TASKS["multiclass"], 4)
     k = int(chosen.value)
     model = KNeighborsClassifier(k, weights="distance", metric="cosine", algorithm="brute").fit(train.features, train.labels)
     prior = np.bincount(train.labels) / len(train.labels)

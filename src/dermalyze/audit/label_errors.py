@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,12 @@ from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.errors import DataError
 from dermalyze.imaging.color_texture import describe
 from dermalyze.imaging.decode import Preprocessing, to_size
-from dermalyze.metrics.bootstrap import Estimate, estimates, mean_of
-from dermalyze.metrics.classification import Scores, Tally, accuracy, balanced_accuracy, macro_auroc, recall
+from dermalyze.metrics.bootstrap import Estimate, Weighable, estimates, mean_of
+from dermalyze.metrics.calibration_error import ECE_BINS
+from dermalyze.metrics.classification import Scores, Tally, accuracy, macro_auroc, recall
 from dermalyze.metrics.ranking import Floats
+from dermalyze.tasks.base import TASKS, Task
+from dermalyze.tasks.choices import ABSENT_PRESENT
 
 SMALL = Preprocessing("squash", 72, 96, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The size at which colours and textures are described."""
@@ -34,15 +37,16 @@ RESAMPLES, LEVEL, SEED = 500, 0.95, 0
 
 @dataclass(frozen=True)
 class LikelyError:
-    """One label that the pictures of its class contradict.
+    """One label, or one entry of an image and a label, that the pictures of its class contradict.
 
     Attributes:
         image_id: the user's key.
         lesion_id: of its lesion, None where the set names none.
-        label: as given.
-        suggested: the class that the picture counts as.
+        label: as given; of several labels per image `absent` or `present`.
+        suggested: the class that the picture counts as, or the other of the two.
         score: held-out probability of the given label, 0..1: the lower the more suspicious.
         suggested_score: held-out probability of the suggested one.
+        about: the label whose entry it is; None where each image has one class.
     """
 
     image_id: str
@@ -51,6 +55,30 @@ class LikelyError:
     suggested: str
     score: float
     suggested_score: float
+    about: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values, scores to 4 digits; `about` only of several labels per image."""
+        values = {**asdict(self), "score": round(self.score, 4), "suggested_score": round(self.suggested_score, 4)}
+        about = values.pop("about")
+        return values if about is None else {"about": about, **values}
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is judged at once: the class of each image, or whether it has one label.
+
+    Attributes:
+        about: the label; None where it is the class.
+        rows: of the frame, by position; those of which the target is there and can be judged.
+        frame: these rows, `label` being the class, or absent or present.
+        left_out: images of each class, or of the label, with too few groups to judge.
+    """
+
+    about: str | None
+    rows: NDArray[np.int64]
+    frame: pd.DataFrame
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -60,26 +88,30 @@ class LabelAudit:
     Attributes:
         features: what the model saw.
         images, groups: that were judged.
-        left_out: images of each class with too few groups to judge.
-        strength: inverse regularisation of the logistic regression.
-        overall: accuracy, balanced_accuracy and macro_auroc, with intervals over groups.
+        left_out: images of each class or label with too few groups to judge.
+        strength: inverse regularisation of the logistic regression; None of several labels, see `by_label`.
+        overall: the task's `brief` metrics, with intervals over groups.
         noise_share: share of wrong labels by the confident joint; the model's own errors count in, so an upper bound.
         by_dx_type: the same by how the diagnosis was found, see `by_column`; empty without that column.
         lesions: of those with a name: `judged`, `with_likely_error`, `several_images` (with more than one picture) and
             `several_images_all_likely_errors`.
         errors: likely errors, the worst first.
+        entries: targets that were judged; of several labels per image each image and label, where it is known.
+        by_label: of several labels per image, one row each.
     """
 
     features: str
     images: int
     groups: int
     left_out: dict[str, int]
-    strength: float
+    strength: float | None
     overall: dict[str, Estimate]
     noise_share: float
     by_dx_type: tuple[dict[str, Any], ...]
     lesions: dict[str, int]
     errors: tuple[LikelyError, ...]
+    entries: int
+    by_label: tuple[dict[str, Any], ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values; scores to 4 digits."""
@@ -91,10 +123,8 @@ class LabelAudit:
             "noise_share": round(self.noise_share, 4),
             "by_dx_type": list(self.by_dx_type),
             "strong": self.strong,
-            "errors": [
-                {**asdict(error), "score": round(error.score, 4), "suggested_score": round(error.suggested_score, 4)}
-                for error in self.errors
-            ],
+            "errors": [error.as_dict() for error in self.errors],
+            **({"entries": self.entries, "by_label": list(self.by_label)} if self.by_label else {}),
         }
 
     @property
@@ -106,21 +136,28 @@ class LabelAudit:
         """One finding where there are likely errors: to be looked at where some are strong, else a note."""
         if not self.errors:
             return []
+        if self.by_label:
+            how = f"a model with a macro AUROC of {self.overall['macro_auroc'].value:.2f} on unseen groups contradicts them"
+        else:
+            right = self.overall["accuracy"].value
+            how = f"a model that is right on {right:.0%} of unseen groups takes them for another class"
         detail = (
-            f"{len(self.errors)} of {self.images} labels are likely errors or hard to see, {self.strong} of them strongly: a "
-            f"model that is right on {self.overall['accuracy'].value:.0%} of unseen groups takes them for another class; look "
-            "at the first ones"
+            f"{len(self.errors)} of {self.entries} labels are likely errors or hard to see, {self.strong} of them strongly: "
+            f"{how}; look at the first ones"
         )
         ids = tuple(error.image_id for error in self.errors[:EXAMPLES])
         return [Finding("label_error", "warn" if self.strong else "info", len(self.errors), detail, ids)]
 
     def lines(self) -> list[str]:
         """Lines for a person: how well the model agrees with the labels, overall and by dx_type."""
-        score = self.overall
-        lines = [
-            f"labels judged on {self.images} images by {self.features}: accuracy {_text(score['accuracy'])}, balanced "
-            f"{_text(score['balanced_accuracy'])}, macro AUROC {_text(score['macro_auroc'])}"
-        ]
+        names = {name: name.removesuffix("_accuracy").replace("_", " ").replace("auroc", "AUROC") for name in self.overall}
+        score = ", ".join(f"{names[name]} {_text(found)}" for name, found in self.overall.items())
+        lines = [f"labels judged on {self.images} images by {self.features}: {score}"]
+        for row in self.by_label:
+            lines.append(
+                f"{row['label']}: {row['images']} images, {row['present']} with it, AUROC {_text(Estimate(**row['auroc']))}, "
+                f"{row['likely_errors']} likely errors"
+            )
         lines += [f"not judged, fewer than {FOLDS} groups: {name} ({n} images)" for name, n in self.left_out.items()]
         for row in self.by_dx_type:
             lines.append(
@@ -140,76 +177,148 @@ def audit_labels(
     features_ND: NDArray[np.float32],
     features: str,
     *,
+    task: Task = TASKS["multiclass"],
     advance: Callable[[int], None] = lambda fits: None,
 ) -> LabelAudit:
-    """Judge every label by confident learning on held-out probabilities.
+    """Judge every label by confident learning on held-out probabilities; of several labels per image each by itself.
+
+    A target that is missing is neither learned from nor judged.
 
     Args:
         frame: N rows with `image_id`, `label`, `group`, and `lesion_id` and `dx_type` where there are some.
         features_ND: of each picture.
         features: what they are, for a person.
+        task: what the labels are.
         advance: is told of each fit.
 
     Raises:
-        DataError: fewer than two classes with enough groups.
+        DataError: fewer than two classes with enough groups; no label that enough groups have and lack.
     """
-    inside = require_judged(frame)
-    left_out = frame.loc[~inside, "label"].value_counts().sort_index()
-    rows = frame[inside].reset_index(drop=True)
-    held_out = out_of_fold(rows, features_ND[inside.to_numpy()], advance=advance)
-    issues = find_issues(held_out.scores)
+    asked = require_judged(frame, task)
+    questions = [question for question in asked if len(question.rows)]
+    held_out = [out_of_fold(question.frame, features_ND[question.rows], advance=advance) for question in questions]
+    issues = [find_issues(one.scores) for one in held_out]
+    shares = [noise_share(issue.joint, one.scores.support) for issue, one in zip(issues, held_out, strict=True)]
+    images = np.unique(np.concatenate([question.rows for question in questions]))
+    rows = frame.iloc[images].reset_index(drop=True)
     group = rows["group"].astype(str).tolist()
-    metrics = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_auroc": macro_auroc}
-    overall = estimates(held_out.scores, group, metrics, resamples=RESAMPLES, level=LEVEL, seed=SEED)
+    flagged = np.isin(images, np.concatenate([q.rows[issue.rows] for q, issue in zip(questions, issues, strict=True)]))
+    errors = [error for judged in zip(questions, held_out, issues, strict=True) for error in likely_errors(*judged)]
+    metrics = task.overall_metrics(ECE_BINS)
+    overall = estimates(
+        all_scores(questions, held_out, images, task),
+        group,
+        {name: metrics[name] for name in task.brief},
+        resamples=RESAMPLES,
+        level=LEVEL,
+        seed=SEED,
+    )
+    weights = [len(question.rows) for question in questions]
+    of_class = questions[0].about is None
+    first = questions[0].frame
     return LabelAudit(
         features=features,
-        images=len(rows),
+        images=len(images),
         groups=len(set(group)),
-        left_out={str(name): int(n) for name, n in left_out.items()},
-        strength=held_out.strength,
+        left_out={name: n for question in asked for name, n in question.left_out.items()},
+        strength=held_out[0].strength if of_class else None,
         overall={name: found for name, found in overall.items() if isinstance(found, Estimate)},
-        noise_share=noise_share(issues.joint, held_out.scores.support),
-        by_dx_type=tuple(by_column(rows, "dx_type", held_out.scores, issues)) if "dx_type" in rows else (),
-        lesions=lesion_counts(rows, issues),
-        errors=tuple(likely_errors(rows, held_out, issues)),
+        noise_share=float(np.average(shares, weights=weights)),
+        by_dx_type=tuple(by_column(first, "dx_type", held_out[0].scores, issues[0])) if of_class and "dx_type" in rows else (),
+        lesions=lesion_counts(rows, flagged),
+        errors=tuple(sorted(errors, key=lambda error: error.score)),
+        entries=sum(weights),
+        by_label=() if of_class else tuple(map(label_row, questions, held_out, issues, shares)),
     )
 
 
-def require_judged(frame: pd.DataFrame) -> pd.Series:
-    """Which rows can be judged, see `judged`.
+def questions_of(frame: pd.DataFrame, task: Task) -> list[Question]:
+    """What is asked of each image, with the rows that can be judged, see `judged`; none where too few groups tell."""
+    texts = frame["label"].astype(str).tolist()
+    classes = task.names(texts)
+    made = []
+    for choice in task.questions(task.targets(texts, classes), len(classes)):
+        about = None if choice.label is None else classes[choice.label]
+        there = np.flatnonzero(choice.targets >= 0)
+        names = np.array(classes if about is None else ABSENT_PRESENT, dtype=object)
+        part = frame.iloc[there].assign(label=names[choice.targets[there]]).reset_index(drop=True)
+        inside = judged(part)
+        left = part.loc[~inside, "label"].value_counts().sort_index()
+        left_out = {str(name): int(n) for name, n in left.items()}
+        if about is not None:
+            left_out = {about: sum(left_out.values())} if left_out else {}
+        made.append(Question(about, there[inside.to_numpy()], part[inside].reset_index(drop=True), left_out))
+    return made
+
+
+def require_judged(frame: pd.DataFrame, task: Task) -> list[Question]:
+    """See `questions_of`.
 
     Raises:
-        DataError: none.
+        DataError: nothing can be judged.
     """
-    inside = judged(frame)
-    if not inside.any():
-        raise DataError(
-            f"audit --labels: fewer than 2 classes stand in {FOLDS} groups or more, so no label can be judged; "
-            "add images, or audit without --labels"
-        )
-    return inside
+    questions = questions_of(frame, task)
+    if not any(len(question.rows) for question in questions):
+        if len(questions) == 1:
+            why = f"fewer than 2 classes stand in {FOLDS} groups or more"
+        else:
+            why = f"no label is both present and absent in {FOLDS} groups or more"
+        raise DataError(f"audit --labels: {why}, so no label can be judged; add images, or audit without --labels")
+    return questions
 
 
-def likely_errors(rows: pd.DataFrame, held_out: OutOfFold, issues: LabelIssues) -> list[LikelyError]:
+def all_scores(
+    questions: Sequence[Question], held_out: Sequence[OutOfFold], images: NDArray[np.int64], task: Task
+) -> Weighable[Any]:
+    """All that was judged as scores of the images; what was not judged is missing there."""
+    targets, probs = [], []
+    for question, one in zip(questions, held_out, strict=True):
+        at = np.searchsorted(images, question.rows)
+        known, options = np.full(len(images), -1), len(one.classes)
+        shares = np.full((len(images), options), 1 / options)
+        known[at], shares[at] = one.scores.labels, one.scores.probs
+        targets.append(known)
+        probs.append(shares)
+    return task.scores(task.joined_targets(targets), task.joined(probs))
+
+
+def likely_errors(question: Question, held_out: OutOfFold, issues: LabelIssues) -> list[LikelyError]:
     """The likely errors, worst first."""
-    lesion, probs = keys(rows, "lesion_id").tolist(), held_out.scores.probs
+    rows = question.frame
+    lesion = [name if isinstance(name, str) else None for name in keys(rows, "lesion_id")]  # NaN where none has a name
+    probs = held_out.scores.probs
     found = []
     for i in issues.rows:
         label, suggested = held_out.scores.labels[i], issues.counts_as[i]
         names = (held_out.classes[label], held_out.classes[suggested])
-        found.append(
-            LikelyError(str(rows["image_id"][i]), lesion[i], *names, float(probs[i, label]), float(probs[i, suggested]))
-        )
+        values = (float(probs[i, label]), float(probs[i, suggested]))
+        found.append(LikelyError(str(rows["image_id"][i]), lesion[i], *names, *values, question.about))
     return found
 
 
-def lesion_counts(rows: pd.DataFrame, issues: LabelIssues) -> dict[str, int]:
+def label_row(question: Question, held_out: OutOfFold, issues: LabelIssues, share: float) -> dict[str, Any]:
+    """What was found of one label, JSON-ready."""
+    scores = held_out.scores
+    group = question.frame["group"].astype(str).tolist()
+    found = estimates(scores, group, {"auroc": macro_auroc}, resamples=RESAMPLES, level=LEVEL, seed=SEED)["auroc"]
+    assert isinstance(found, Estimate)
+    return {
+        "label": question.about,
+        "images": len(question.rows),
+        "present": int(scores.support[held_out.classes.index("present")]),
+        "strength": held_out.strength,
+        "auroc": found.as_dict(),
+        "noise_share": round(share, 4),
+        "likely_errors": len(issues.rows),
+    }
+
+
+def lesion_counts(rows: pd.DataFrame, flagged_N: NDArray[np.bool_]) -> dict[str, int]:
     """How many lesions are concerned; empty where none has a name."""
     lesion = keys(rows, "lesion_id")
     if lesion.isna().all():
         return {}
-    flagged = pd.Series(np.isin(np.arange(len(rows)), issues.rows))
-    table = flagged.groupby(lesion).agg(["size", "sum"])
+    table = pd.Series(flagged_N).groupby(lesion).agg(["size", "sum"])
     several = table[table["size"] > 1]
     return {
         "judged": len(table),
@@ -271,19 +380,27 @@ def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: 
     >>> label_galleries([LikelyError("a", None, "nv", "mel", 0.01, 0.9)])[0].rows[0][0].caption
     'nv? looks like mel (0.01 : 0.90)'
     """
-    pictures = [
-        Picture(e.image_id, f"{e.label}? looks like {e.suggested} ({e.score:.2f} : {e.suggested_score:.2f})")
-        for e in errors[:limit]
-    ]
+    pictures = [Picture(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
     if not pictures:
         return []
     explanation = (
-        "Under each picture: its label, the class it is taken for, and the probabilities of the two by a model that has seen "
+        "Under each picture: its label, what it is taken for, and the probabilities of the two by a model that has seen "
         "neither this picture nor its group. Some labels are wrong, others are right and hard to see: ask who can tell."
     )
     rows = tuple(tuple(pictures[i : i + columns]) for i in range(0, len(pictures), columns))
     title = f"Likely label errors: the first {len(pictures)} of {len(errors)}"
     return [Gallery("label_error", title, explanation, rows)]
+
+
+def _doubt(error: LikelyError) -> str:
+    """The label in doubt, in words.
+
+    >>> _doubt(LikelyError("a", None, "absent", "present", 0.01, 0.99, "effusion"))
+    'effusion absent? looks present'
+    """
+    if error.about is None:
+        return f"{error.label}? looks like {error.suggested}"
+    return f"{error.about} {error.label}? looks {error.suggested}"
 
 
 def _text(found: Estimate) -> str:

@@ -106,6 +106,10 @@ def _held_out(
     probs_NC = np.zeros((len(class_N), classes))
     for fold in range(FOLDS):
         test = fold_N == fold
+        if len(held := np.unique(class_N[~test])) == 1:
+            probs_NC[test, held[0]] = 1.0
+            advance(1)
+            continue
         scaler = StandardScaler().fit(features_ND[~test])
         model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
         with warnings.catch_warnings():  # weak regularisation may stop early, which regularises too

@@ -63,7 +63,9 @@ def plot_embeddings(
     run: RunArgument,
     features: FeaturesOption = "own",
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="pca, tsne, or umap with its extra.")] = "tsne",
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Color by class, error, site, source or part.")] = "class",
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAME", help="Color by class, error, site, source, part, or the name of a class.")
+    ] = "class",
     part: Annotated[str | None, typer.Option("--part", metavar="NAME", help="train, val, cal, test or all.")] = None,
     as_json: JsonOption = False,
 ) -> None:

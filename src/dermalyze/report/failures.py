@@ -67,7 +67,8 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The pictures, where the images are at hand."""
     titles = {"all": ("Largest errors", "worst_mistakes.png"), "mel": ("Missed melanomas", "missed_melanomas.png")}
     said = {
-        "all": "Largest errors: the wrong predictions that the model was most confident of, one per lesion. Above each what it is, and "
+        "all": "Largest errors: the wrong predictions that the model was most confident of, one per lesion. Above each what "
+        "it is, and "
         "what it was called with which probability. Look for what they share: hair, ink, a crop, a doubtful label.",
         "mel": "Missed melanomas: those that were called something else with the largest probability, one a lesion. These are "
         "the mistakes that would cost most.",

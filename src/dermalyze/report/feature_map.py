@@ -23,7 +23,7 @@ from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.report.evaluation_data import Json
 from dermalyze.report.figures import draw
 from dermalyze.report.html import template
-from dermalyze.report.style import ALARM, QUIET, ClassStyle, class_styles
+from dermalyze.report.style import ACCENT, ALARM, QUIET, ClassStyle, class_styles
 
 MOST = 7
 """Categories of their own colour; what is rarer shares one more. Classes have up to 12."""
@@ -60,24 +60,40 @@ class Colouring:
     styles: tuple[ClassStyle, ...]
 
 
-def colouring(by: str, values_N: Sequence[str], order: Sequence[str] = ()) -> Colouring:
+STYLES = {
+    "right": ClassStyle("#8fa3b3", "-", "o"),
+    "wrong": ClassStyle(ALARM, "-", "X"),
+    "absent": ClassStyle("#8fa3b3", "-", "o"),
+    "present": ClassStyle(ACCENT, "-", "s"),
+    "not known": ClassStyle("#D55E00", "-", "^"),
+}
+"""Of the categories that are the same in every set."""
+
+
+def colouring(by: str, values_N: Sequence[str], order: Sequence[str] = (), *, most: int = MOST) -> Colouring:
     """Categories and their styles: in the given order, else the commonest first; the rarest share one category.
+
+    Args:
+        by: what the categories are.
+        values_N: category of each point.
+        order: of the categories; one that lacks some of them is not used.
+        most: categories, with the shared one.
 
     >>> found = colouring("site", ["back", "face", "back"])
     >>> found.names, found.of.tolist()
     (('back', 'face'), [0, 1, 0])
     """
     counts = Counter(values_N)
-    names = [name for name in order if name in counts] or sorted(counts, key=lambda name: (-counts[name], name))
-    most = MOST_CLASSES if by == "class" else MOST
+    names = [name for name in order if name in counts]
+    if len(names) < len(counts):
+        names = sorted(counts, key=lambda name: (-counts[name], name))
     rest = names[most - 1 :] if len(names) > most else []
     kept = names[: most - 1] if rest else names
     shown = [*kept, *([f"{len(rest)} others"] if rest else [])]
     index = {name: place for place, name in enumerate(kept)}
     styles = class_styles(shown)
-    if by == "error":
-        known = {"right": ClassStyle("#8fa3b3", "-", "o"), "wrong": ClassStyle(ALARM, "-", "X")}
-        styles = [known.get(name, style) for name, style in zip(shown, styles, strict=True)]
+    if set(shown) <= set(STYLES):
+        styles = [STYLES[name] for name in shown]
     of = np.array([index.get(value, len(kept)) for value in values_N], dtype=np.int64)
     return Colouring(by, tuple(shown), of, tuple(styles))
 

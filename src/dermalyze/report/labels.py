@@ -119,5 +119,8 @@ def label_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     drawn = per_class_metrics(
         m["per_class"], m["classes"], title=figure_title("Per-label performance", m), leak=m["accepted_leak"]
     )
-    said = "Per-label performance at the threshold of the label. Black lines are intervals; a long one means that few groups have the label."
+    said = (
+        "Per-label performance at the threshold of the label. Black lines are intervals; a long one means that few groups have "
+        "the label."
+    )
     return {"per_class_metrics.png": Figure(drawn, said)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
@@ -37,13 +37,17 @@ def jpeg(pixels: Pixels, edge_px: int, quality: int = 78) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def shares_text(values: Json) -> str:
-    """Share of each class among the neighbours."""
-    return ", ".join(f"{name} {share:.0%}" for name, share in values["shares"].items())
+def shares_text(shares: Mapping[str, float]) -> str:
+    """Share of each class or label among the neighbors.
+
+    >>> shares_text({"mel": 0.75, "nv": 0.25}), shares_text({})
+    ('mel 75%, nv 25%', 'no label')
+    """
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "no label"
 
 
 def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -> bytes:
-    """The picture first, framed, then its neighbours in rows of four under diagnosis and distance.
+    """The picture first, framed, then its neighbours in rows of four under label and distance.
 
     Args:
         values: of a `SimilarResult`, with `known_text`.
@@ -54,7 +58,7 @@ def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) ->
     rows = -(-(len(cases) + 1) // COLUMNS)
     aspect = max(pixels.shape[0] / pixels.shape[1] for pixels in [shown, *(p for p in pictures if p is not None)])
     tile_in = WIDTH_IN / COLUMNS * min(aspect, 1.4) + 0.3
-    said = [f"Among these {len(cases)}: {shares_text(values)}.", values["known_text"] or "", CAPTION, DISCLAIMER]
+    said = [f"Among these {len(cases)}: {shares_text(values['shares'])}.", values["known_text"] or "", CAPTION, DISCLAIMER]
     lines = [line for text in said if text for line in textwrap.wrap(text[:1].upper() + text[1:], 145)]
     foot_in = 0.2 * len(lines) + 0.15
     height_in = rows * tile_in + foot_in
@@ -95,6 +99,6 @@ def sheet_page(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -
             {**one, "data": None if pixels is None else jpeg(pixels, 240), "colour": colours[one["label"]]}
             for one, pixels in zip(cases, pictures, strict=True)
         ],
-        shares=shares_text(values),
+        shares=shares_text(values["shares"]),
         caption=CAPTION,
     )

@@ -32,7 +32,7 @@ from dermalyze.data.thumbnails import Gallery
 from dermalyze.errors import DataError, ModelError
 from dermalyze.imaging.decode import Preprocessing, normalise
 from dermalyze.report.audit import audit_page
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import Task
 
 FATAL = ("label_conflict", "empty", "split_duplicates")
 """Findings that end the command with a refusal, after everything has been written."""
@@ -96,15 +96,13 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         labels: judge every label too, by a model that has not seen the image: needs the pictures, and minutes.
 
     Raises:
-        UsageError: not prepared yet; `labels` of a run of another task than multiclass.
+        UsageError: not prepared yet.
         DataError: an image stands under two labels, or none is usable, or near-duplicates cross the parts of a split that was
             made before they were found; audit.json is written first and lists them all. An image is gone or changed.
             With `labels`: too few groups to judge any label.
         ModelError: with `labels`, weights that the experiment names are refused.
         ResourceError: a worker was killed, or the run cannot be written.
     """
-    if labels:
-        TASKS[spec.task.kind].require("label_errors", what="audit --labels")
     manifest, task = read_manifest(run), read_task(run)
     frame = usable(manifest)
     if not labels and _had_labels(run):
@@ -121,13 +119,16 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     looks: dict[str, Any] = {}
     metadata, judged = None, None
     shown = list(galleries(frame, duplicates))
-    if len(frame) and task.has("one_class"):
+    pictures: list[Gallery] = []
+    if len(frame):
         frame = frame.assign(group=groups(frame))
-        columns, metadata = column_table(frame), metadata_model(frame)
-        judged = judge_labels(frame, spec) if labels else None
-        found, looks, pictures = look(run, frame, store, spec)
-        findings += found
-        shown += [*(label_galleries(judged.errors) if judged else []), *pictures]
+        if task.has("one_class"):
+            columns, metadata = column_table(frame), metadata_model(frame)
+        judged = judge_labels(frame, spec, task) if labels else None
+        if task.has("one_class"):
+            found, looks, pictures = look(run, frame, store, spec)
+            findings += found
+    shown += [*(label_galleries(judged.errors) if judged else []), *pictures]
     findings += [finding for part in (metadata, judged) if part for finding in part.findings()]
     findings.sort(key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
     counts = (len(frame), len(manifest) - len(frame))
@@ -176,17 +177,18 @@ def look(
     return findings, tables, artifact_galleries(stored, looks)
 
 
-def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec) -> LabelAudit:
+def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec, task: Task) -> LabelAudit:
     """Confident learning on features of every picture, see `dermalyze.audit.label_errors`.
 
     Args:
         frame: usable manifest rows with `group`.
     """
-    require_judged(frame)
-    say(f"labels: {len(frame)} images, each described once; then 2 to 5 times {FOLDS} fits of a linear model")
+    models = sum(len(question.rows) > 0 for question in require_judged(frame, task))
+    each = f" for each of {models} labels" if models > 1 else ""
+    say(f"labels: {len(frame)} images, each described once; then 2 to 5 times {FOLDS} fits of a linear model{each}")
     features_ND, what = picture_features(frame, spec)
-    with progress("judge labels", 5 * FOLDS, "fits") as advance:
-        return audit_labels(frame, features_ND, what, advance=advance)
+    with progress("judge labels", 5 * FOLDS * models, "fits") as advance:
+        return audit_labels(frame, features_ND, what, task=task, advance=advance)
 
 
 def picture_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray[np.float32], str]:

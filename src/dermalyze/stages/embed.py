@@ -31,6 +31,7 @@ from dermalyze.models.embedding import Embedder
 from dermalyze.models.weights import read_sidecar
 from dermalyze.scoring.features.store import OWN, read_stored, write_features
 from dermalyze.scoring.features.zero_shot import directions
+from dermalyze.tasks.base import TASKS
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def embed(
             zero-shot too. Where its features are stored already, only the prompts are taken anew.
 
     Raises:
-        UsageError: no pretrained weights are named anywhere, or nothing has been split.
+        UsageError: no pretrained weights are named anywhere, `clip` of a task without zero-shot, or nothing has been split.
         ConfigError: unknown backbone; a class without a prompt.
         DataError: an image is gone or changed.
         ModelError: weights are refused or cannot be reached; NaN.
@@ -93,6 +94,8 @@ def embed(
     run.require_writable()
     if clip is not None and (backbone is not None or weights is not None):
         raise UsageError("--clip names its weights itself; leave out --backbone and --weights")
+    if clip is not None:
+        TASKS[spec.task.kind].require("zero_shot", what="embed --clip")
     asked = load_zero_shot(clip) if clip is not None else None
     if asked is not None and clip is not None:
         asked.check_classes(read_classes(run), clip.name)

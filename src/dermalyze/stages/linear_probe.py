@@ -21,8 +21,7 @@ from dermalyze.data.manifest import read_classes
 from dermalyze.data.splitting import require_no_leak
 from dermalyze.errors import DataError
 from dermalyze.metrics.bootstrap import Estimate, estimates, not_estimable
-from dermalyze.metrics.classification import Scores, accuracy, balanced_accuracy, macro_auroc, recall
-from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.report.figures import interval_text
 from dermalyze.scoring.features.linear_probe import (
     CLASSIFIER_NAMES,
@@ -30,17 +29,15 @@ from dermalyze.scoring.features.linear_probe import (
     DRAWS,
     SHOTS,
     Chosen,
-    FewShot,
     Part,
     by_words,
     few_shot,
 )
 from dermalyze.scoring.features.store import OWN, Features, read_features
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import TASKS, Task
 
-METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_auroc": macro_auroc, "recall": recall}
-COLUMNS = ("accuracy", "balanced_accuracy", "macro_auroc")
+MELANOMA = {"recall": "melanoma sensitivity", "auroc": "melanoma AUROC"}
 
 
 @dataclass(frozen=True)
@@ -62,14 +59,13 @@ class LinearProbeResult:
     def lines(self) -> list[str]:
         """A table for a person, and what its intervals are over."""
         v = self.values
-        names = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC"}
-        names |= {"mel": "melanoma sensitivity"} if "mel" in v["classes"] else {}
+        task = TASKS[v["task"]]
+        of_class = task.brief_of_class
+        names = {name: name.replace("_", " ").replace("auroc", "AUROC") for name in task.brief}
+        names |= {"mel": MELANOMA[of_class]} if "mel" in v["classes"] else {}
         rows = [("", *names.values())]
-        for model in v["models"]:
-            cells = [model["metrics"][key] if key in COLUMNS else model["recall"][key] for key in names]
-            rows.append((model["title"], *(interval_text(cell) for cell in cells)))
-        for row in v["few_shot"]:
-            found = [row["metrics"][key] if key in row["metrics"] else row["recall"].get(key) for key in names]
+        for row in (*v["models"], *v["few_shot"]):
+            found = [row["metrics"].get(key) or row[of_class].get(key) for key in names]
             rows.append((row["title"], *("" if cell is None else interval_text(cell) for cell in found)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         leak = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {v['accepted_leak']}"] if v["accepted_leak"] else []
@@ -77,8 +73,8 @@ class LinearProbeResult:
             f"{v['what']}: {v['images']['test']} test images of {v['groups']} groups",
             *leak,
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
-            f"{100 * v['level']:g} % intervals over the test part's groups; those of class centres over {v['draws']} draws of "
-            "their examples, on the same test images",
+            f"{100 * v['level']:g} % intervals over the test part's groups; those of {task.noun} centres over "
+            f"{v['draws']} draws of their examples, on the same test images",
             f"table: {self.files[0]}",
             *(f"for evaluate --predictions: {path}" for path in self.files if path.name.startswith("test-by-")),
             v["disclaimer"],
@@ -104,13 +100,13 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
         LeakError: the split leaks and no reason was given.
         ModelError: a file is damaged.
     """
-    TASKS[spec.task.kind].require("linear_probe", what="linear-probe")
+    task = TASKS[spec.task.kind]
     run.require_writable()
     found = read_features(run, spec.inference.recipe, features)
     crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)
     leak = "; ".join(dict.fromkeys(reason for reason in (found.accepted_leak, crossing) if reason)) or None
     classes = read_classes(run)
-    parts = {part: part_of(found, part, classes) for part in ("train", "val", "cal", "test")}
+    parts = {part: part_of(found, part, classes, task) for part in ("train", "val", "cal", "test")}
     if not len(parts["train"].labels) or not len(parts["val"].labels) or not len(parts["test"].labels):
         raise DataError(f"{run.root.name}: train, val and test must all hold images; split the set again")
     test_groups = groups_of(found, "test")
@@ -120,21 +116,25 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
     if trained.exists() and found.called.all():
         p = read_predictions(trained)
         models.append(
-            {"name": "trained", "title": "the trained network", **judged(p.labels, p.probs(), p.groups, classes, spec.evaluate)}
+            {
+                "name": "trained",
+                "title": "the trained network",
+                **judged(p.labels, p.probs(), p.groups, classes, task, spec.evaluate),
+            }
         )
     with progress("linear-probe", len(CLASSIFIERS) + len(SHOTS), "models") as advance:
         for kind, fit in CLASSIFIERS.items():
-            chosen = fit(parts["train"], parts["val"], len(classes))
+            chosen = fit(parts["train"], parts["val"], task, len(classes))
             probs = chosen.classify(parts["test"].features)
             models.append(
                 {
                     "name": kind,
                     "title": f"{CLASSIFIER_NAMES[kind]}, {chosen.setting} = {chosen.value:g}",
                     "chosen": {chosen.setting: chosen.value, "val_log_loss": chosen.log_loss},
-                    **judged(parts["test"].labels, probs, test_groups, classes, spec.evaluate),
+                    **judged(parts["test"].labels, probs, test_groups, classes, task, spec.evaluate),
                 }
             )
-            files += store(run, found, kind, chosen, parts, classes, leak)
+            files += store(run, found, kind, chosen, parts, classes, task, leak)
             advance(1)
         if (spoken := by_words(found.meta, classes)) is not None:
             words = found.meta["zero_shot"]
@@ -144,23 +144,29 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
                     "title": f"{CLASSIFIER_NAMES['zero-shot']}, {spoken.setting} = {spoken.value:g}",
                     "chosen": {spoken.setting: spoken.value, "templates": words["templates"], "prompts": words["prompts"]},
                     **judged(
-                        parts["test"].labels, spoken.classify(parts["test"].features), test_groups, classes, spec.evaluate
+                        parts["test"].labels,
+                        spoken.classify(parts["test"].features),
+                        test_groups,
+                        classes,
+                        task,
+                        spec.evaluate,
                     ),
                 }
             )
-            files += store(run, found, "zero-shot", spoken, parts, classes, leak)
+            files += store(run, found, "zero-shot", spoken, parts, classes, task, leak)
         shots = []
         for count in SHOTS:
             drawn = few_shot(
-                parts["train"], groups_of(found, "train"), parts["test"], len(classes),
+                parts["train"], groups_of(found, "train"), parts["test"], task, len(classes),
                 shots=count, draws=DRAWS, seed=spec.evaluate.seed,
             )  # fmt: skip
-            shots.append(shots_row(count, drawn, parts, test_groups, classes, spec.evaluate.level))
+            shots.append(shots_row(count, drawn, parts, test_groups, classes, task, spec.evaluate.level))
             advance(1)
     values = {
         "schema_version": 1,
         "features": features,
         "what": found.what,
+        "task": task.kind,
         "accepted_leak": leak,
         "classes": classes,
         "images": {part: len(values.labels) for part, values in parts.items()},
@@ -178,11 +184,10 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
     return LinearProbeResult(values, (path, *files))
 
 
-def part_of(found: Features, part: str, classes: list[str]) -> Part:
-    """Features and class indices of one part; the part may be empty."""
+def part_of(found: Features, part: str, classes: list[str], task: Task) -> Part:
+    """Features and targets of one part; the part may be empty."""
     inside = (found.frame["part"] == part).to_numpy()
-    labels = np.array([classes.index(label) for label in found.frame.loc[inside, "label"]], dtype=np.int64)
-    return Part(found.values[inside], labels)
+    return Part(found.values[inside], task.targets(found.frame.loc[inside, "label"].astype(str).tolist(), classes))
 
 
 def groups_of(found: Features, part: str) -> list[str]:
@@ -190,28 +195,39 @@ def groups_of(found: Features, part: str) -> list[str]:
     return [str(group) for group in found.frame.loc[found.frame["part"] == part, "group"]]
 
 
-def judged(labels: Any, probs: Floats, groups: list[str], classes: list[str], spec: EvaluateSpec) -> dict[str, Any]:
+def judged(
+    labels: Ints, probs: Floats, groups: list[str], classes: list[str], task: Task, spec: EvaluateSpec
+) -> dict[str, Any]:
     """Metrics with intervals, JSON-ready."""
+    overall, of_class = task.overall_metrics(spec.ece_bins), task.brief_of_class
+    metrics = {**{name: overall[name] for name in task.brief}, of_class: task.class_metrics(spec.ece_bins)[of_class]}
     found = estimates(
-        Scores(labels, probs), groups, METRICS, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=classes
+        task.scores(labels, probs), groups, metrics, resamples=spec.resamples, level=spec.level, seed=spec.seed, names=classes
     )
-    each = found.pop("recall")
+    each = found.pop(of_class)
     assert isinstance(each, list)
     return {
         "metrics": {name: one.as_dict() for name, one in found.items() if isinstance(one, Estimate)},
-        "recall": {name: one.as_dict() for name, one in zip(classes, each, strict=True)},
+        of_class: {name: one.as_dict() for name, one in zip(classes, each, strict=True)},
     }
 
 
 def shots_row(
-    count: int, drawn: FewShot | None, parts: Mapping[str, Part], groups: list[str], classes: list[str], level: float
+    count: int,
+    drawn: Mapping[str, Floats] | None,
+    parts: Mapping[str, Part],
+    groups: list[str],
+    classes: list[str],
+    task: Task,
+    level: float,
 ) -> dict[str, Any]:
     """Means over draws with the interval that the draws span, JSON-ready; or why there are none."""
     n, lesions = len(parts["test"].labels), len(set(groups))
-    title = f"class centres of {count} example{'s' if count > 1 else ''} a class"
+    title = f"{task.noun} centres of {count} example{'s' if count > 1 else ''} a {task.noun}"
     if drawn is None:
-        why = Estimate(None, None, None, n, lesions, note=not_estimable(n, f"a class has fewer than {count} training groups"))
-        return {"shots": count, "title": title, "metrics": {"accuracy": why.as_dict()}, "recall": {}}
+        note = not_estimable(n, f"a {task.noun} has fewer than {count} training groups")
+        why = Estimate(None, None, None, n, lesions, note=note)
+        return {"shots": count, "title": title, "metrics": {task.brief[0]: why.as_dict()}, task.brief_of_class: {}}
 
     def spanned(values_R: Floats) -> dict[str, Any]:
         if np.isnan(values_R).any():  # no test image of a class, in every draw alike
@@ -222,13 +238,20 @@ def shots_row(
     return {
         "shots": count,
         "title": title,
-        "metrics": {"accuracy": spanned(drawn.accuracy), "balanced_accuracy": spanned(drawn.recall.mean(axis=1))},
-        "recall": {name: spanned(drawn.recall[:, c]) for c, name in enumerate(classes)},
+        "metrics": {name: spanned(drawn[name]) for name in task.brief},
+        task.brief_of_class: {name: spanned(drawn[task.brief_of_class][:, c]) for c, name in enumerate(classes)},
     }
 
 
 def store(
-    run: Run, found: Features, kind: str, chosen: Chosen, parts: Mapping[str, Part], classes: list[str], leak: str | None
+    run: Run,
+    found: Features,
+    kind: str,
+    chosen: Chosen,
+    parts: Mapping[str, Part],
+    classes: list[str],
+    task: Task,
+    leak: str | None,
 ) -> list[Path]:
     """Predictions of val, cal and test, as those of a model from elsewhere are stored."""
     name = kind if found.name == OWN else f"{kind}-{found.name}"
@@ -238,13 +261,13 @@ def store(
             continue
         ids = found.frame.loc[found.frame["part"] == part, "image_id"].astype(str).tolist()
         meta = {
-            "classes": classes, "set": part, "recipe": "given", "task": "multiclass", "scores": "probabilities",
+            "classes": classes, "set": part, "recipe": "given", "task": task.kind, "scores": "probabilities",
             "accepted_leak": leak,
             "model": f"{CLASSIFIER_NAMES[kind]} ({chosen.setting} = {chosen.value:g}) on {found.what}",
             "model_sha256": found.meta.get("model_sha256") or found.meta.get("weights_sha256"),
             "manifest_sha256": run.manifest_hash(),
         }  # fmt: skip
-        logits = np.log(chosen.classify(parts[part].features))
+        logits = task.logits(chosen.classify(parts[part].features)).astype(np.float32)
         path = run.predictions_path(part, f"by-{name}")
         write_predictions(path, Predictions(ids, groups_of(found, part), parts[part].labels, logits, None, meta))
         written.append(path)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from dermalyze.data.manifest import read_classes
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, UsageError, nearest
-from dermalyze.report.feature_map import Colouring, colouring, even_sample, map_figure, map_page
+from dermalyze.report.feature_map import MOST_CLASSES, Colouring, colouring, even_sample, map_figure, map_page
 from dermalyze.report.similar import jpeg
 from dermalyze.scoring.features.pca import kept_neighbours
 from dermalyze.scoring.features.projection import PROJECTION_NAMES, PROJECTIONS
 from dermalyze.scoring.features.store import OWN, Features, read_features
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import TASKS, Task
 
 MOST_POINTS = 5000
 MOST_PICTURES = 600
@@ -76,7 +77,8 @@ def plot_embeddings(
         spec: `seed` and `inference.recipe` are used, and `data` for the pictures.
         features: `own`, or a name that `embed` stored.
         method: pca, tsne or umap.
-        by: class, error, site, source or part; the page can be changed to the others.
+        by: class (with several labels per image: the label set), error, site, source or part, to which the page can be
+            changed too; or the name of one class or label.
         part: train, val, cal, test or all; None: test, and all where they are coloured by part.
 
     Raises:
@@ -84,14 +86,14 @@ def plot_embeddings(
         MissingExtraError: umap without its extra.
         DataError, ModelError: see `read_features`.
     """
+    task, classes = TASKS[spec.task.kind], read_classes(run)
     for option, word, allowed in (
         ("method", method, tuple(PROJECTIONS)),
-        ("by", by, COLOURS),
+        ("by", by, (*COLOURS, *(name for name in classes if name not in COLOURS))),
         ("part", part or "all", (*PARTS, "all")),
     ):
         if word not in allowed:
             raise UsageError(f"--{option} {word}: must be one of {', '.join(allowed)}{nearest(word, allowed)}")
-    TASKS[spec.task.kind].require("neighbors", what="plot-embeddings")
     run.require_writable()
     part = part or ("all" if by == "part" else "test")
     found = read_features(run, spec.inference.recipe, features)
@@ -103,7 +105,9 @@ def plot_embeddings(
         keep = np.zeros(total, dtype=bool)
         keep[generator.choice(total, MOST_POINTS, replace=False)] = True
         found = found.rows(keep)
-    colours = colourings(found, read_classes(run))
+    colours = colourings(found, classes, task)
+    if by in classes and by not in COLOURS:
+        colours[by] = one_class(found, classes, by, task)
     if by not in colours:
         raise UsageError(f"--by {by}: the run knows nothing of it; there are {', '.join(colours)}")
     say(f"plot-embeddings: {len(found.frame)} images by {PROJECTION_NAMES[method]}")
@@ -114,16 +118,19 @@ def plot_embeddings(
     what = f"{PROJECTION_NAMES[method]} of {found.what}, {'all parts' if part == 'all' else f'{part} part'}{some}"
     caption = caption_of(kept, k, len(points), trained=features == OWN and part in ("train", "all"))
     name = method if features == OWN else f"{method}-{features}"
-    figure, page = run.embeddings_path(f"{name}-{by}", ".png"), run.embeddings_path(name, ".html")
+    shown_by = re.sub(r"[^\w.-]+", "_", by)
+    figure, page = run.embeddings_path(f"{name}-{shown_by}", ".png"), run.embeddings_path(name, ".html")
     drawn = map_figure(points, colours[by], title=f"{spec.name}: {what}", caption=caption, leak=found.accepted_leak)
     shown = even_sample(found.frame["label"].to_numpy(), MOST_PICTURES, generator)
     inside = found.rows(np.isin(np.arange(len(points)), shown))
-    ordered = {one: colours[one] for one in sorted(colours, key=lambda one: (one != by, COLOURS.index(one)))}
-    parts = {one: Colouring(one, c.names, c.of[shown], c.styles) for one, c in ordered.items() if len(c.names) > 1 or one == by}
+    ordered = {one: colours[one] for one in sorted(colours, key=lambda one: (one != by, [*COLOURS, by].index(one)))}
+    parts = {
+        c.by: Colouring(c.by, c.names, c.of[shown], c.styles) for one, c in ordered.items() if len(c.names) > 1 or one == by
+    }
     text = map_page(
         points[shown], parts, pictures(inside, spec), [words(inside, row) for row in range(len(shown))],
         title=f"{spec.name}: map of the features",
-        subtitle=f"{what}; {len(shown):,} of {len(points):,} images are shown, as many of each class as can be.",
+        subtitle=f"{what}; {len(shown):,} of {len(points):,} images are shown, as many of each {task.answer} as can be.",
         caption=caption, leak=found.accepted_leak,
     )  # fmt: skip
     write_bytes(figure, drawn)
@@ -140,17 +147,25 @@ def caption_of(kept: float | None, k: int, points: int, *, trained: bool) -> str
     return told + (" Training images lie apart because their labels were learnt." if trained else "")
 
 
-def colourings(found: Features, classes: list[str]) -> dict[str, Colouring]:
+def colourings(found: Features, classes: list[str], task: Task) -> dict[str, Colouring]:
     """Those that the run knows something for."""
     frame = found.frame
-    made = {"class": colouring("class", frame["label"].astype(str).tolist(), classes)}
+    made = {"class": colouring(task.answer, frame["label"].astype(str).tolist(), classes, most=MOST_CLASSES)}
     if (found.called != "").all():
-        right = np.where(found.called == frame["label"].to_numpy().astype(str), "right", "wrong")
+        right = np.where(found.right, "right", "wrong")
         made["error"] = colouring("error", right.tolist(), ["right", "wrong"])
     for column in ("site", "source"):
         if frame[column].notna().any():
             made[column] = colouring(column, frame[column].fillna("unknown").astype(str).tolist())
     return {**made, "part": colouring("part", frame["part"].astype(str).tolist(), PARTS)}
+
+
+def one_class(found: Features, classes: list[str], name: str, task: Task) -> Colouring:
+    """Whether each image has one class or label."""
+    targets, c = task.targets(found.frame["label"].astype(str).tolist(), classes), classes.index(name)
+    present_N, asked_N = task.membership(targets, len(classes))[:, c], task.observed(targets, len(classes))[:, c]
+    values = np.where(present_N, "present", np.where(asked_N, "absent", "not known"))
+    return colouring(name, values.tolist(), ["present", "absent", "not known"])
 
 
 def words(found: Features, row: int) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dermalyze.artifact.artifact import open_export
 from dermalyze.calibration.recipes import apply_recipe
@@ -20,10 +22,10 @@ from dermalyze.errors import ConfigError, DataError, UsageError
 from dermalyze.imaging.decode import Preprocessing, decode, pixel_sha256
 from dermalyze.imaging.image import check_size
 from dermalyze.imaging.preprocess import to_size
-from dermalyze.report.similar import sheet_page, sheet_png
+from dermalyze.report.similar import shares_text, sheet_page, sheet_png
 from dermalyze.scoring.features.retrieval import Neighbour, nearest_cases
 from dermalyze.scoring.predictions import read_predictions
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import Task
 
 MAX_FILE_BYTES = 64 * 2**20
 PICTURE_PX = 240
@@ -37,7 +39,7 @@ class SimilarResult:
         image: the first 12 digits of its SHA-256; its name may identify a person.
         known: where the picture itself stands in the run (`image_id`, `part`, `label`), or None.
         neighbours: the nearest first, one a group.
-        shares: share of each class among them, the largest first.
+        shares: share of each class or label among them, of those where it is known; the largest first.
         accepted_leak: the reason with which training on leaking data was accepted, or None.
         out: the sheet that was written, or None.
     """
@@ -59,10 +61,9 @@ class SimilarResult:
         lines = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {self.accepted_leak}"] if self.accepted_leak else []
         lines += [known_text(known)] if known else []
         width = max(len(one.image_id) for one in self.neighbours)
-        lines += [f"{'training image':<{max(width, 14)}}  {'distance':>8}  diagnosis"]
+        lines += [f"{'training image':<{max(width, 14)}}  {'distance':>8}  label"]
         lines += [f"{one.image_id:<{max(width, 14)}}  {one.distance:8.4f}  {one.label}" for one in self.neighbours]
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
-        lines.append(f"among these {len(self.neighbours)}, one a group: {shares}")
+        lines.append(f"among these {len(self.neighbours)}, one per group: {shares_text(self.shares)}")
         lines += [f"sheet: {self.out}"] if self.out else []
         return [*lines, "Alike to the network is not alike in kind. " + DISCLAIMER]
 
@@ -84,7 +85,6 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         DataError: the file is no image that is read, or manifest or split changed.
         ModelError: the artifact is refused, or the predictions are not of it.
     """
-    TASKS[spec.task.kind].require("neighbors", what="similar")
     if k < 1:
         raise UsageError(f"--k is {k}, must be 1 or more")
     if out is not None and out.suffix.lower() not in (".png", ".html"):
@@ -116,12 +116,26 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
     neighbours = nearest_cases(p, query_1D, k, without=own)
     if not neighbours:
         raise DataError(f"{run.root.name}: the training part holds no group but the picture's own")
-    counts = Counter(one.label for one in neighbours)
-    shares = {name: n / len(neighbours) for name, n in counts.most_common()}
+    shares = shares_of([one.label for one in neighbours], p.classes, p.task)
     result = SimilarResult(sha256_bytes(data)[:12], known, neighbours, shares, artifact.record.accepted_leak, out)
     if out is not None:
         write_sheet(out, spec, result, shown, dict(zip(frame["image_id"].astype(str), frame["path"], strict=True)))
     return result
+
+
+def shares_of(labels: Sequence[str], classes: Sequence[str], task: Task) -> dict[str, float]:
+    """Share of each class or label among images, nearest first; the largest first, of equal ones that of the nearest.
+
+    >>> from dermalyze.tasks.base import TASKS
+    >>> shares_of(["nv", "mel", "mel"], ["bcc", "mel", "nv"], TASKS["multiclass"])
+    {'mel': 0.6666666666666666, 'nv': 0.3333333333333333}
+    >>> shares_of(["b", "a|b", "?a", "(none)"], ["a", "b"], TASKS["multilabel"])
+    {'b': 0.5, 'a': 0.3333333333333333}
+    """
+    targets = task.targets(labels, classes)
+    share_C, first_C = task.shares(targets, len(classes)), task.membership(targets, len(classes)).argmax(axis=0)
+    order = sorted(np.flatnonzero(share_C).tolist(), key=lambda c: (-share_C[c], first_C[c]))
+    return {classes[c]: float(share_C[c]) for c in order}
 
 
 def read_image_file(image: Path) -> bytes:

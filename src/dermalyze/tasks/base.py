@@ -18,6 +18,7 @@ from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import TaskSpec
 from dermalyze.metrics.bootstrap import Weighable
 from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.multiclass import Multiclass
 from dermalyze.tasks.multilabel import Multilabel
 
@@ -28,6 +29,8 @@ class Task(Protocol):
     Attributes:
         kind: as in the configuration.
         capabilities: what `require` grants.
+        answer: what an image has, in words: a class, or a label set.
+        noun: one of what it tells apart, in words: class or label.
         nouns: what it tells apart, in words: classes or labels.
         activation: from logits to plain probabilities, in words.
         agreeing: what `agreement` is of, in words.
@@ -35,10 +38,14 @@ class Task(Protocol):
         ood_scores: keys of `OOD_SCORES` that fit it.
         basic: names of metrics that take the basic interval, since noise biases them upwards.
         headline: names of overall metrics that come first.
+        brief: names of overall metrics for a short table; they need no thresholds.
+        brief_of_class: the same of each class, one.
     """
 
     kind: str
     capabilities: frozenset[str]
+    answer: str
+    noun: str
     nouns: str
     activation: str
     agreeing: str
@@ -46,6 +53,8 @@ class Task(Protocol):
     ood_scores: tuple[str, ...]
     basic: frozenset[str]
     headline: tuple[str, ...]
+    brief: tuple[str, ...]
+    brief_of_class: str
 
     def has(self, *capabilities: str) -> bool:
         """Whether it has all of them."""
@@ -69,6 +78,9 @@ class Task(Protocol):
             classes: those there are predictions of.
         """
 
+    def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
+        """Targets to label texts, as the manifest holds them."""
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         """Targets of images of which none is known, where a file needs some."""
 
@@ -78,10 +90,22 @@ class Task(Protocol):
     def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
         """(N, C) whether an image has a class; what is counted and stratified by."""
 
+    def observed(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        """(N, C) where a target is there."""
+
     def shares(self, targets: Ints, classes: int) -> Floats:
         """(C,) share of the images that have each class, of those whose target is there."""
 
+    def questions(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
+        """What is asked, as questions that have one answer each."""
+
+    def joined_targets(self, targets: Sequence[Ints]) -> Ints:
+        """Targets from those (N,) of each of `questions`."""
+
     # -- answers
+
+    def joined(self, probs: Sequence[Floats]) -> Floats:
+        """(N, C) probabilities from those of the options (N, K) of each of `questions`."""
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         """Logits (N, C) to uncalibrated probabilities, float64."""
@@ -103,6 +127,9 @@ class Task(Protocol):
 
     def choices(self, probs: Floats) -> Floats:
         """Probabilities (..., C) as the Q answers that they are, each a choice among K: (..., Q, K), summing to 1."""
+
+    def right(self, targets: Ints, called_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(N,) whether all that is called of an image is right; a missing target is never wrong."""
 
     # -- calibration
 

@@ -24,6 +24,7 @@ from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
 from dermalyze.tasks.capabilities import Capable
+from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import MONITORS
 
 WHERE_LABELS = "add it (and lesion_id or patient_id), or name the run whose test part it is of"
@@ -69,9 +70,11 @@ class Multiclass(Capable):
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
-        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
-        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "server",
+        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "leakage", "one_class",
+        "operating_points", "paired_tests", "server", "zero_shot",
     })  # fmt: skip
+    answer = "class"
+    noun = "class"
     nouns = "classes"
     activation = "softmax"
     agreeing = "the class"
@@ -79,6 +82,8 @@ class Multiclass(Capable):
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
     basic: frozenset[str] = frozenset({"ece"})
     headline: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")
+    brief: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_auroc")
+    brief_of_class = "recall"
 
     def names(self, texts: Sequence[str]) -> list[str]:
         return sorted(set(texts))
@@ -92,6 +97,9 @@ class Multiclass(Capable):
         require_classes(columns["label"], classes)
         return [str(label) for label in columns["label"]]
 
+    def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
+        return [classes[target] for target in targets]
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         return np.zeros(images, dtype=np.int64)
 
@@ -104,8 +112,20 @@ class Multiclass(Capable):
     def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
         return np.asarray(targets[:, None] == np.arange(classes))
 
+    def observed(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        return np.ones((len(targets), classes), dtype=bool)
+
     def shares(self, targets: Ints, classes: int) -> Floats:
         return np.asarray(np.bincount(targets, minlength=classes) / len(targets), dtype=np.float64)
+
+    def questions(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
+        return (Choice(None, targets, classes),)
+
+    def joined_targets(self, targets: Sequence[Ints]) -> Ints:
+        return targets[0]
+
+    def joined(self, probs: Sequence[Floats]) -> Floats:
+        return probs[0]
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return softmax(logits)
@@ -148,6 +168,9 @@ class Multiclass(Capable):
 
     def choices(self, probs: Floats) -> Floats:
         return np.asarray(probs[..., None, :], dtype=np.float64)
+
+    def right(self, targets: Ints, called_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(called_NC[np.arange(len(targets)), targets])
 
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> Scores:
         return Scores(targets, probs_NC)

@@ -23,6 +23,7 @@ from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.capabilities import Capable
+from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import LABEL_MONITORS
 from dermalyze.tasks.multiclass import WHERE_LABELS, index_of, require_classes
 
@@ -109,6 +110,8 @@ class Multilabel(Capable):
 
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
+    answer = "label set"
+    noun = "label"
     nouns = "labels"
     activation = "sigmoid"
     agreeing = "the least stable label"
@@ -123,6 +126,8 @@ class Multilabel(Capable):
         "subset_accuracy",
         "macro_ece",
     )
+    brief: tuple[str, ...] = ("macro_auroc", "macro_average_precision", "micro_average_precision")
+    brief_of_class = "auroc"
 
     def names(self, texts: Sequence[str]) -> list[str]:
         return sorted({label.removeprefix(UNKNOWN) for text in texts for label in parted(text)})
@@ -143,6 +148,11 @@ class Multilabel(Capable):
         require_classes([label.removeprefix(UNKNOWN) for text in texts for label in parted(text)], classes)
         return texts
 
+    def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
+        marks = {0: None, 1: "", MISSING: UNKNOWN}
+        kept = ([(marks[int(value)], name) for value, name in zip(row, classes, strict=True)] for row in targets)
+        return [joined([mark + name for mark, name in row if mark is not None]) for row in kept]
+
     def unlabelled(self, images: int, classes: int) -> Ints:
         return np.full((images, classes), MISSING, dtype=np.int64)
 
@@ -155,9 +165,21 @@ class Multilabel(Capable):
     def membership(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
         return np.asarray(targets == 1)
 
+    def observed(self, targets: Ints, classes: int) -> NDArray[np.bool_]:
+        return np.asarray(targets != MISSING)
+
     def shares(self, targets: Ints, classes: int) -> Floats:
         asked_C = (targets != MISSING).sum(axis=0)
         return np.asarray((targets == 1).sum(axis=0) / np.maximum(asked_C, 1), dtype=np.float64)
+
+    def questions(self, targets: Ints, classes: int) -> tuple[Choice, ...]:
+        return tuple(Choice(c, targets[:, c], 2) for c in range(classes))
+
+    def joined_targets(self, targets: Sequence[Ints]) -> Ints:
+        return np.stack(targets, axis=1)
+
+    def joined(self, probs: Sequence[Floats]) -> Floats:
+        return np.stack([options_N2[:, 1] for options_N2 in probs], axis=1)
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return sigmoid(logits)
@@ -204,6 +226,9 @@ class Multilabel(Capable):
 
     def choices(self, probs: Floats) -> Floats:
         return np.stack([1 - probs, probs], axis=-1)
+
+    def right(self, targets: Ints, called_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(((called_NC == (targets == 1)) | (targets == MISSING)).all(axis=1))
 
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> LabelScores:
         plain_C = np.full(probs_NC.shape[1], PLAIN_THRESHOLD)

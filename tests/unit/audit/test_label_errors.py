@@ -5,9 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from dermalyze.audit.label_errors import STRONG, LabelAudit, LikelyError, audit_labels, label_galleries, picture_statistics
+from dermalyze.audit.out_of_fold import folds
 from dermalyze.errors import DataError
+from dermalyze.tasks.base import TASKS
 
 CLASSES = np.array(["bcc", "mel", "nv"])
 
@@ -149,3 +156,68 @@ def test_statistics_of_a_batch_are_those_of_each_picture() -> None:
     assert found.shape == (3, 151)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found[1], picture_statistics(images[1:2])[0])
+
+
+def several(noise: float = 0.06) -> tuple[pd.DataFrame, np.ndarray, set[tuple[str, str]]]:
+    """Two labels that two features tell, some entries turned round and some missing; a third that hardly any image has."""
+    rng = np.random.default_rng(3)
+    truth = rng.random((300, 2)) < 0.4
+    turned = rng.random((300, 2)) < noise
+    given = truth != turned
+    missing = (rng.random((300, 2)) < 0.1) & ~turned
+    ids = [f"i{k:03}" for k in range(300)]
+    texts = []
+    for k in range(300):
+        marks = ["?" + name if missing[k, c] else name for c, name in enumerate("ab") if missing[k, c] or given[k, c]]
+        texts.append("|".join([*marks, *(["c"] if k < 3 else [])]) or "(none)")
+    features = np.concatenate([4.0 * truth + rng.normal(size=(300, 2)), rng.normal(size=(300, 3))], axis=1)
+    frame = pd.DataFrame({"image_id": ids, "group": [f"g{k // 2}" for k in range(300)], "label": texts})
+    return frame, features.astype(np.float32), {(ids[k], "ab"[c]) for k, c in zip(*np.nonzero(turned), strict=True)}
+
+
+def test_entries_of_an_image_and_a_label_are_judged_one_label_at_a_time() -> None:
+    """As scikit-learn's held-out probabilities and the definition of confident learning give them."""
+    frame, features, turned = several()
+    found = audit_labels(frame, features, "made up", task=TASKS["multilabel"])
+    targets = TASKS["multilabel"].targets(frame["label"].tolist(), ["a", "b", "c"])
+    expected, each = {}, []
+    for c, row in zip(range(2), found.by_label, strict=True):
+        known = np.flatnonzero(targets[:, c] >= 0)
+        y = targets[known, c]
+        fold = folds(frame.iloc[known].assign(label=np.array(["absent", "present"])[y]))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=row["strength"], tol=1e-3, max_iter=300))
+        p = cross_val_predict(model, features[known], y, cv=PredefinedSplit(fold), method="predict_proba")
+        limit = [p[y == 0, 0].mean(), p[y == 1, 1].mean()]
+        expected |= {
+            (frame["image_id"][k], "abc"[c]): own[given]
+            for k, given, own in zip(known, y, p, strict=True)
+            if own[1 - given] >= limit[1 - given] and own[1 - given] > own[given]
+        }
+        each.append(roc_auc_score(y, p[:, 1]))
+        assert (row["images"], row["present"]) == (len(known), int(y.sum()))
+        assert row["auroc"]["value"] == pytest.approx(each[-1])
+    assert {(e.image_id, e.about): e.score for e in found.errors} == pytest.approx(expected, abs=1e-6)
+    assert [e.score for e in found.errors] == sorted(e.score for e in found.errors)
+    assert found.overall["macro_auroc"].value == pytest.approx(np.mean(each))
+    hits = {(e.image_id, e.about) for e in found.errors} & turned
+    assert len(hits) > 0.7 * len(turned)
+    assert len(hits) > 0.7 * len(found.errors)
+
+
+def test_missing_entries_and_rare_labels_are_not_judged() -> None:
+    frame, features, _ = several()
+    found = audit_labels(frame, features, "made up", task=TASKS["multilabel"])
+    text = dict(zip(frame["image_id"], frame["label"], strict=True))
+    assert not [e for e in found.errors if f"?{e.about}" in text[e.image_id]]
+    assert all((e.label == "present") == (e.about in text[e.image_id].split("|")) for e in found.errors)
+    assert found.left_out == {"c": 300}
+    assert found.entries == 600 - frame["label"].str.count(r"\?").sum()
+    values = found.as_dict()
+    assert values["entries"] == found.entries
+    assert list(values["errors"][0])[:2] == ["about", "image_id"]
+    (finding,) = found.findings()
+    assert "class" not in " ".join([finding.detail, *found.lines()])
+    caption = label_galleries(found.errors)[0].rows[0][0].caption
+    assert caption.startswith(f"{found.errors[0].about} {found.errors[0].label}? looks {found.errors[0].suggested}")
+    with pytest.raises(DataError, match="no label is both present and absent in 5 groups or more"):
+        audit_labels(frame.iloc[:6].reset_index(drop=True), features[:6], "made up", task=TASKS["multilabel"])

@@ -15,10 +15,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from dermalyze.errors import DataError
-from dermalyze.metrics.classification import measure
+from dermalyze.metrics.activation import softmax
+from dermalyze.metrics.calibration_error import ECE_BINS
 from dermalyze.metrics.ranking import Floats, Ints
-from dermalyze.scoring.features.neighbors import centres, draw_shots, nearest, nearest_centre, unit, vote
+from dermalyze.scoring.features.neighbors import center_scores, centres, draw_shots, nearest, unit, vote
 from dermalyze.scoring.features.zero_shot import zero_shot
+from dermalyze.tasks.base import Task
+from dermalyze.tasks.choices import Choice
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation (scikit-learn's C), tried upwards for as long as the log loss of the validation part falls."""
@@ -48,14 +51,14 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Features (N, D) and labels (N,) of one part."""
+    """Features (N, D) and targets of one part, (N,) or of labels (N, C)."""
 
     features: NDArray[np.floating]
     labels: Ints
 
 
-def linear_probe(train: Part, val: Part, classes: int) -> Chosen:
-    """Multinomial logistic regression on standardised features."""
+def linear_probe(train: Part, val: Part, task: Task, classes: int) -> Chosen:
+    """Multinomial logistic regression on standardised features; of labels a binary one each, of one strength."""
     mean, std = train.features.mean(axis=0, dtype=np.float64), train.features.std(axis=0, dtype=np.float64)
     scale = np.where(std > 0, std, 1.0)
 
@@ -63,42 +66,77 @@ def linear_probe(train: Part, val: Part, classes: int) -> Chosen:
         return np.asarray((features - mean) / scale)
 
     def fitted(strength: float) -> Classify:
-        model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
-        with warnings.catch_warnings():  # weak regularisation may stop early, which regularises too
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(standardised(train.features), train.labels)
-        held = model.classes_  # a class of which the training part has no image is never called
+        known = standardised(train.features)
+        models = [logistic(known, choice, strength) for choice in task.questions(train.labels, classes)]
 
         def classify(features: NDArray[np.floating]) -> Floats:
-            probs = np.zeros((len(features), classes))
-            found = model.predict_proba(standardised(features))
-            probs[:, held] = found / found.sum(axis=1, keepdims=True)
-            return smoothed(probs, 1e6)
+            asked = standardised(features)
+            return task.joined([smoothed(model(asked), 1e6) for model in models])
 
         return classify
 
-    return choose("C", STRENGTHS, fitted, val, rising=True)
+    return choose("C", STRENGTHS, fitted, val, task, rising=True)
 
 
-def neighbours(train: Part, val: Part, classes: int) -> Chosen:
-    """Votes of the nearest training images by cosine distance, weighted by 1 / distance.
+def logistic(features_ND: Floats, choice: Choice, strength: float) -> Classify:
+    """Logistic regression on the images whose target is there; an option that none of them has is never called."""
+    there_N = choice.targets >= 0
+    held = np.unique(choice.targets[there_N])
+    if len(held) < 2:
+        only = np.full(choice.options, 1 / choice.options) if not len(held) else np.eye(choice.options)[held[0]]
+        return lambda features: np.tile(only, (len(features), 1))
+    model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
+    with warnings.catch_warnings():  # weak regularisation may stop early, which regularises too
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features_ND[there_N], choice.targets[there_N])
+
+    def classify(features: NDArray[np.floating]) -> Floats:
+        probs = np.zeros((len(features), choice.options))
+        found = model.predict_proba(features)
+        probs[:, model.classes_] = found / found.sum(axis=1, keepdims=True)
+        return probs
+
+    return classify
+
+
+def neighbours(train: Part, val: Part, task: Task, classes: int) -> Chosen:
+    """Votes of the nearest training images by cosine distance, weighted by 1 / distance; of labels among those that tell.
 
     One vote spread as the training classes are is added to the k, so that no probability is 0.
     """
-    prior = np.bincount(train.labels, minlength=classes) / len(train.labels)
-    most = max((k for k in NEIGHBOURS if k <= len(train.labels)), default=1)
-    near_val = nearest(val.features, train.features, most)
+    choices = task.questions(train.labels, classes)
+    fewest = min(int((choice.targets >= 0).sum()) for choice in choices)
+    most = max((k for k in NEIGHBOURS if k <= fewest), default=1)
+    near_val = [near(train.features, choice, val.features, most) for choice in choices]
 
     def fitted(value: float) -> Classify:
         k = int(value)
 
         def classify(features: NDArray[np.floating]) -> Floats:
-            index, distance = near_val if features is val.features else nearest(features, train.features, k)
-            return smoothed(vote(train.labels[index[:, :k]], distance[:, :k], classes), k, prior)
+            votes = []
+            for choice, found in zip(choices, near_val, strict=True):
+                labels, distance = found if features is val.features else near(train.features, choice, features, k)
+                known = choice.targets[choice.targets >= 0]
+                prior = np.bincount(known, minlength=choice.options) / max(1, len(known))
+                votes.append(smoothed(vote(labels[:, :k], distance[:, :k], choice.options), k, prior))
+            return task.joined(votes)
 
         return classify
 
-    return choose("k", [k for k in NEIGHBOURS if k <= most], fitted, val)
+    return choose("k", [k for k in NEIGHBOURS if k <= most], fitted, val, task)
+
+
+def near(known_ND: NDArray[np.floating], choice: Choice, asked_MD: NDArray[np.floating], k: int) -> tuple[Ints, Floats]:
+    """Targets (M, K) and distances (M, K) of the k nearest images whose target is there.
+
+    Raises:
+        DataError: there is none.
+    """
+    rows = np.flatnonzero(choice.targets >= 0)
+    if not len(rows):
+        raise DataError("of one label the training part holds no image of which it is known; leave the label out")
+    index, distance = nearest(asked_MD, known_ND[rows], k)
+    return choice.targets[rows][index], distance
 
 
 def smoothed(probs_MC: Floats, votes: float, prior_C: Floats | None = None) -> Floats:
@@ -113,15 +151,16 @@ def smoothed(probs_MC: Floats, votes: float, prior_C: Floats | None = None) -> F
 
 
 def choose(
-    setting: str, values: Sequence[float], fitted: Callable[[float], Classify], val: Part, *, rising: bool = False
+    setting: str, values: Sequence[float], fitted: Callable[[float], Classify], val: Part, task: Task, *, rising: bool = False
 ) -> Chosen:
     """The classifier with the lowest log loss on the validation part; with `rising`, no value after the first that is worse."""
     tried: dict[str, float] = {}
     best: tuple[float, float, Classify] | None = None
     for value in values:
         classify = fitted(value)
-        loss = measure(val.labels, classify(val.features))["log_loss"]
-        assert loss is not None, "the log loss of probabilities above 0 is finite"
+        loss = task.measure(val.labels, classify(val.features))["log_loss"]
+        if loss is None:  # the log loss of probabilities above 0 is finite
+            raise DataError(f"of no image of the validation part a {task.noun} is known; split the set again")
         tried[f"{value:g}"] = loss
         if best is None or loss < best[0]:
             best = (loss, value, classify)
@@ -131,7 +170,7 @@ def choose(
     return Chosen(setting, best[1], tried, best[2])
 
 
-CLASSIFIERS: Mapping[str, Callable[[Part, Part, int], Chosen]] = {
+CLASSIFIERS: Mapping[str, Callable[[Part, Part, Task, int], Chosen]] = {
     "linear-probe": linear_probe,
     "nearest-neighbours": neighbours,
 }
@@ -157,47 +196,57 @@ def by_words(meta: Mapping[str, Any], classes: Sequence[str]) -> Chosen | None:
     return Chosen("scale", scale, {}, lambda features: zero_shot(features, known, scale))
 
 
-@dataclass(frozen=True, eq=False)
-class FewShot:
-    """What the nearest class centre reaches on the test part, a row a draw.
-
-    Attributes:
-        accuracy: (R,).
-        recall: (R, C) sensitivity of each class; NaN where the test part has no image of it.
-    """
-
-    accuracy: Floats
-    recall: Floats
-
-
 def few_shot(
-    train: Part, groups: Sequence[str], test: Part, classes: int, *, shots: int, draws: int, seed: int
-) -> FewShot | None:
+    train: Part, groups: Sequence[str], test: Part, task: Task, classes: int, *, shots: int, draws: int, seed: int
+) -> dict[str, Floats] | None:
     """Centres of `shots` training images of each class, each of another group, drawn many times.
+
+    A label has two of them: that of images with it, and that of images without.
 
     Args:
         train: from which images are drawn.
         groups: of its images.
         test: whose images are classified.
+        task: what is asked; its `brief` metrics are measured.
         classes: C.
         shots: images a class, 1 or more.
         draws: R.
         seed: the same seed, the same draws.
 
     Returns:
-        None where a class of either part has fewer groups in training than `shots`.
+        (R,) each overall metric and (R, C) that of each class, on the test part, a row a draw; None where a class of either
+        part has fewer groups in training than `shots`.
     """
     known, asked, generator = unit(train.features), unit(test.features), np.random.default_rng(seed)
-    if set(np.unique(test.labels)) - set(np.unique(train.labels)):
-        return None
-    support = np.bincount(test.labels, minlength=classes)
-    hits = np.zeros((draws, classes))
-    for draw in range(draws):
-        rows = draw_shots(train.labels, groups, shots, generator)
-        if rows is None:
+    choices, of_groups = task.questions(train.labels, classes), np.asarray(groups)
+    for choice, tested in zip(choices, task.questions(test.labels, classes), strict=True):
+        if set(np.unique(tested.targets)) - set(np.unique(choice.targets)) - {-1}:
             return None
-        present, labels = np.unique(train.labels[rows], return_inverse=True)
-        called = present[nearest_centre(asked, centres(known[rows], labels, len(present)))]
-        hits[draw] = np.bincount(test.labels[called == test.labels], minlength=classes)
-    recall = np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
-    return FewShot(hits.sum(axis=1) / len(test.labels), recall)
+    overall, each = task.overall_metrics(ECE_BINS), task.class_metrics(ECE_BINS)
+    metrics = {**{name: overall[name] for name in task.brief}, task.brief_of_class: each[task.brief_of_class]}
+    once_N1 = np.ones((len(asked), 1))
+    found: dict[str, list[Floats]] = {name: [] for name in metrics}
+    for _ in range(draws):
+        answers = []
+        for choice in choices:
+            there = np.flatnonzero(choice.targets >= 0)
+            drawn = draw_shots(choice.targets[there], of_groups[there].tolist(), shots, generator)
+            if drawn is None:
+                return None
+            answers.append(center_shares(known[there[drawn]], choice.targets[there[drawn]], asked, choice.options))
+        tally = task.scores(test.labels, task.joined(answers)).under(once_N1)
+        for name, metric in metrics.items():
+            found[name].append(metric(tally)[0])
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def center_shares(known_ND: Floats, labels_N: Ints, asked_MD: Floats, options: int) -> Floats:
+    """(M, K) shares that fall with the distance from each option's center, the largest for the nearest; 0 without one.
+
+    >>> center_shares(np.eye(2), np.array([0, 2]), np.eye(2), 3).argmax(axis=1).tolist()
+    [0, 2]
+    """
+    present, labels = np.unique(labels_N, return_inverse=True)
+    shares = np.zeros((len(asked_MD), options))
+    shares[:, present] = softmax(center_scores(asked_MD, centres(known_ND, labels, len(present))))
+    return shares

@@ -110,9 +110,16 @@ def nearest_centre(features_QD: NDArray[np.floating], centres_CD: Floats) -> Int
 
     Snell et al. 2017, arXiv:1703.05175, with given features in place of learnt ones
     """
-    # |x - c|^2 without |x|^2, which is the same for every class
-    score = np.asarray(features_QD, np.float64) @ centres_CD.T - 0.5 * (centres_CD**2).sum(axis=1)
-    return np.asarray(score.argmax(axis=1), dtype=np.int64)
+    return np.asarray(center_scores(features_QD, centres_CD).argmax(axis=1), dtype=np.int64)
+
+
+def center_scores(features_QD: NDArray[np.floating], centres_CD: Floats) -> Floats:
+    """(Q, C) how near each center is: half of what is left of -|x - c|^2 without |x|^2, which is the same for every class.
+
+    >>> center_scores(np.array([[4.0]]), np.array([[1.0], [5.0]])).tolist()
+    [[3.5, 7.5]]
+    """
+    return np.asarray(np.asarray(features_QD, np.float64) @ centres_CD.T - 0.5 * (centres_CD**2).sum(axis=1))
 
 
 def draw_shots(labels_N: Ints, groups_N: Sequence[str], shots: int, generator: np.random.Generator) -> Ints | None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dermalyze.scoring.features.neighbors import cosine_distances, nearest_groups
 from dermalyze.scoring.predictions import Predictions
-from dermalyze.tasks.multilabel import names_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,6 @@ def nearest_cases(p: Predictions, query_1D: NDArray[np.float32], k: int, *, with
     assert p.embedding is not None
     ((_, far_1N),) = cosine_distances(query_1D, p.embedding)
     nearest = nearest_groups(far_1N[0], p.groups, k + len(without))
-    there_NC = p.task.membership(p.labels, len(p.classes))
-    cases = (Neighbour(p.ids[i], p.groups[i], names_of(there_NC[i], p.classes), float(far_1N[0, i])) for i in nearest)
+    labels = p.task.texts(p.labels[nearest], p.classes)
+    cases = (Neighbour(p.ids[i], p.groups[i], label, float(far_1N[0, i])) for i, label in zip(nearest, labels, strict=True))
     return tuple(one for one in cases if one.group not in without)[:k]

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from dermalyze.config.data import PARTS
 from dermalyze.core.atomic import replacing
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_division
 from dermalyze.errors import DataError, ModelError, UsageError, nearest
-from dermalyze.scoring.predictions import read_predictions
+from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.answering import Answering
+from dermalyze.tasks.multilabel import names_of
 
 OWN = "own"
 """The name of the features of the run's own network."""
@@ -33,7 +35,9 @@ class Features:
         name: `own`, or the name under which `embed` stored them.
         frame: N manifest rows with `group` and `part`.
         values: (N, D) float32, finite.
-        called: (N,) class that the run's model gives each image; "" where there are no predictions of it.
+        called: (N,) class, or labels as the manifest holds them, that the run's model gives each image; "" where there
+            are no predictions of it.
+        right: (N,) whether that is right, in every label; False where there are no predictions.
         accepted_leak: the reason with which the run's training went on although data leaks, or None.
         meta: where they come from.
     """
@@ -42,6 +46,7 @@ class Features:
     frame: pd.DataFrame
     values: NDArray[np.float32]
     called: NDArray[np.str_]
+    right: NDArray[np.bool_]
     accepted_leak: str | None
     meta: dict[str, Any]
 
@@ -54,7 +59,7 @@ class Features:
         """Some of the images."""
         return Features(
             self.name, self.frame[keep_N].reset_index(drop=True), self.values[keep_N], self.called[keep_N],
-            self.accepted_leak, self.meta,
+            self.right[keep_N], self.accepted_leak, self.meta,
         )  # fmt: skip
 
 
@@ -115,7 +120,7 @@ def read_features(run: Run, recipe: str, name: str = OWN) -> Features:
     frame, parts = read_division(run)
     frame = frame.assign(part=parts).loc[lambda rows: rows["part"].isin(PARTS)].reset_index(drop=True)
     at = {image_id: row for row, image_id in enumerate(frame["image_id"].astype(str))}
-    called, leak, values, meta = _own(run, recipe, at, wanted=name == OWN)
+    called, right, leak, values, meta = _own(run, recipe, at, wanted=name == OWN)
     if name != OWN:
         stored = run.stored_features()
         if name not in stored:
@@ -130,14 +135,14 @@ def read_features(run: Run, recipe: str, name: str = OWN) -> Features:
         row_of = {image_id: row for row, image_id in enumerate(ids)}
         values = found[[row_of[image_id] for image_id in at]]
     assert values is not None
-    return Features(name, frame, values, called, leak, meta)
+    return Features(name, frame, values, called, right, leak, meta)
 
 
 def _own(
     run: Run, recipe: str, at: dict[str, int], *, wanted: bool
-) -> tuple[NDArray[np.str_], str | None, NDArray[np.float32] | None, dict[str, Any]]:
-    """Called classes, accepted leak, embeddings and meta from the predictions of every part; embeddings only where wanted."""
-    called = np.full(len(at), "", dtype=object)
+) -> tuple[NDArray[np.str_], NDArray[np.bool_], str | None, NDArray[np.float32] | None, dict[str, Any]]:
+    """What is called, whether it is right, accepted leak, embeddings (where wanted) and meta from each part's predictions."""
+    called, right = np.full(len(at), "", dtype=object), np.zeros(len(at), dtype=bool)
     values: NDArray[np.float32] | None = None
     leak, meta, seen = None, dict[str, Any](), 0
     for part in (part for part in PARTS if run.split_path(part).exists()):
@@ -150,7 +155,9 @@ def _own(
         if meta and p.meta.get("model_sha256") != meta.get("model_sha256"):
             raise ModelError(f"{path.name}: the parts are of different models; run again: dermalyze score {run.root}")
         rows = [at[image_id] for image_id in p.ids]
-        called[rows] = np.array(p.classes, dtype=object)[p.logits.argmax(axis=1)]
+        called_NC = called_of(run, p)
+        called[rows] = [names_of(called_C, p.classes) for called_C in called_NC]
+        right[rows] = p.task.right(p.labels, called_NC)
         leak, meta, seen = p.meta.get("accepted_leak") or leak, p.meta, seen + len(p)
         if wanted:
             if p.embedding is None:
@@ -159,4 +166,19 @@ def _own(
             values[rows] = p.embedding
     if wanted and seen != len(at):
         raise DataError(f"{run.root.name}: predictions of {seen} of {len(at)} images; run again: dermalyze score {run.root}")
-    return called.astype(str), leak, values, meta
+    return called.astype(str), right, leak, values, meta
+
+
+def called_of(run: Run, p: Predictions) -> NDArray[np.bool_]:
+    """(N, C) what the run's model calls: with the thresholds of the recipe's calibration where the task has some.
+
+    Raises:
+        ModelError: the calibration was fitted on the scores of another model, or is damaged.
+    """
+    path = run.calibration_path(p.meta["recipe"])
+    if not p.task.has("thresholds") or not path.exists():
+        return p.task.called(p.probs(), None)
+    stored = read_json(path)
+    if stored.get("scores_sha256") != p.meta.get("scores_sha256") or not isinstance(stored.get("calibration"), dict):
+        raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
+    return Answering.read(p.task.kind, p.classes, p.meta["recipe"], stored["calibration"]).called(p.logits)
