@@ -171,8 +171,8 @@ def class_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
         "per_class_metrics.png": Figure(
             figures.per_class_metrics(m["per_class"], m["classes"], title=title, leak=m["accepted_leak"]),
             f"Per-class performance: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; a long one means that "
-            "the set has too few lesions of the class to say more. Look for classes with high AUROC and low sensitivity: the model "
-            "ranks them well, but calls them something else.",
+            "the set has too few lesions of the class to say more. High AUROC with low sensitivity: the model "
+            "ranks the class well, but predicts another.",
         )
     }
 

@@ -12,7 +12,6 @@ from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.audit.image_statistics import measure_images
 from dermalyze.audit.quality_cache import KEPT, with_looks
 from dermalyze.calibration.recipes import passes
-from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
 from dermalyze.core.atomic import write_json, write_text
@@ -22,7 +21,7 @@ from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.metadata import encoder_of, lookup, remarks
 from dermalyze.data.pixels import read_batches
 from dermalyze.data.splitting import read_division, require_no_leak
-from dermalyze.errors import DataError, LeakError, ModelError, UsageError, one_line
+from dermalyze.errors import DataError, LeakError, UsageError, one_line
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.report.collect import gather, manifest_store, pictures_of, read_home, validation_values
 from dermalyze.report.croissant import croissant
@@ -33,6 +32,7 @@ from dermalyze.report.run_summary import FACTS, facts, head, not_for, provenance
 from dermalyze.report.sections import headline
 from dermalyze.report.served import into_artifact
 from dermalyze.report.text import interval_or_note, value_text
+from dermalyze.scoring.check_test import check_test, counts_text
 from dermalyze.scoring.external_set import ExternalSet, open_external, read_label_map, shares_lesions, trained_on
 from dermalyze.scoring.imported_predictions import match, read_given, standing_alone
 from dermalyze.scoring.isic_submission import submission_csv
@@ -279,10 +279,10 @@ def _external(
     if used and accept_leak is None:
         raise LeakError(
             f"{external.name}: {sum(used.values())} of {len(external.frame)} images were used to make this model "
-            f"({_counts(used)}); "
+            f"({counts_text(used)}); "
             'take them out, or go on with --accept-leak "reason", which is stamped on every figure'
         )
-    here = f"{one_line(accept_leak)} ({_counts(used)})" if accept_leak and used else None
+    here = f"{one_line(accept_leak)} ({counts_text(used)})" if accept_leak and used else None
     leak = "; ".join(reason for reason in (artifact.record.accepted_leak, here) if reason) or None
     encoder = encoder_of(artifact)
     lacking = remarks(encoder, external.frame)
@@ -292,7 +292,7 @@ def _external(
     path = run.predictions_path(external.name, recipe)
     write_predictions(path, predictions)
     compared = "file bytes, pixels, ISIC names" + (" and lesions" if shares_lesions(external.kind, spec.data) else "")
-    told = "None of its images was used to make the model" if not used else f"Used to make the model: {_counts(used)}"
+    told = "None of its images was used to make the model" if not used else f"Used to make the model: {counts_text(used)}"
     looks = measure_images(external.store, external.frame, workers=spec.data.workers).frame[[*KEPT]]
     rows = external.frame.assign(**looks).set_index("image_id").loc[predictions.ids]
     e = gather(run, spec, predictions, rows, external.store, read_home(run, predictions), share)
@@ -365,50 +365,3 @@ def require_reason(accept_leak: str | None) -> None:
     """
     if accept_leak is not None and not accept_leak.strip():
         raise UsageError('--accept-leak needs a reason, for example: --accept-leak "to show what a leak flatters"')
-
-
-def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:
-    """Refuse predictions that are not those of the run's test part, each image once, under its label and group.
-
-    Returns:
-        the reasons for which a leak was accepted, in training or here; None where nothing leaks.
-
-    Raises:
-        DataError, LeakError, ModelError: see `evaluate`.
-    """
-    again = f"run again: dermalyze score {run.root}"
-    if p.meta.get("manifest_sha256") != run.manifest_hash():
-        raise DataError(f"{run.root.name}: the predictions belong to another manifest.parquet (its SHA-256 differs); {again}")
-    if p.meta["set"] != "test" or p.meta["recipe"] != recipe:
-        got = f"set {p.meta['set']}, recipe {p.meta['recipe']}"
-        raise DataError(f"{run.root.name}: the predictions are of {got}, not of set test, recipe {recipe}; {again}")
-    classes = read_classes(run)
-    if p.classes != classes:
-        raise ModelError(f"{run.root.name}: the predictions have classes {p.classes}, the run {classes}; {again}")
-    reasons = [reason for reason in (p.meta.get("accepted_leak"), accept_leak) if reason]
-    crossing = require_no_leak(run, reasons[0] if reasons else None)
-    frame, parts = read_division(run)
-    part_of = dict(zip(frame["image_id"], parts, strict=True))
-    found = [part_of.get(image_id) for image_id in p.ids]
-    unknown = found.count(None)
-    if unknown:
-        raise DataError(f"{run.root.name}: {unknown} of {len(p)} predictions are of images that no part holds; {again}")
-    used: dict[str, int] = {part: found.count(part) for part in PARTS if part != "test" and part in found}
-    if used and accept_leak is None:
-        raise LeakError(
-            f"{run.root.name}: the test predictions hold images of other parts: {_counts(used)}; {again}, or go on with "
-            '--accept-leak "reason", which is stamped on every figure'
-        )
-    test = frame[parts == "test"].set_index("image_id")
-    if not used:
-        if len(p) != len(test):
-            raise DataError(f"{run.root.name}: {len(p)} predictions for {len(test)} images of the test part; {again}")
-        expected = TASKS[run.config().task.kind].targets(test.loc[p.ids, "label"].tolist(), classes)
-        if not np.array_equal(expected, p.labels) or test.loc[p.ids, "group"].tolist() != p.groups:
-            raise DataError(f"{run.root.name}: labels or groups of the predictions are not the manifest's; {again}")
-    stamped = [p.meta.get("accepted_leak"), crossing, one_line(accept_leak) if accept_leak and used else None]
-    return "; ".join(dict.fromkeys(reason for reason in stamped if reason)) or None
-
-
-def _counts(parts: dict[str, int]) -> str:
-    return ", ".join(f"{n} of {part}" for part, n in parts.items())

@@ -29,9 +29,9 @@ from dermalyze.metrics.paired_tests import Difference, delong, holm, mcnemar, pa
 from dermalyze.report.collect import read_calibration
 from dermalyze.report.evaluation_data import scores_of
 from dermalyze.report.run_comparison import pairs_page, told
+from dermalyze.scoring.check_test import check_test
 from dermalyze.scoring.external_set import made_with, shares_lesions
 from dermalyze.scoring.predictions import read_predictions
-from dermalyze.stages.evaluate import check_test
 from dermalyze.tasks.base import TASKS
 
 Unit = Literal["image", "lesion"]
