@@ -303,7 +303,7 @@ def test_a_csv_that_stands_alone(tmp_path: Path) -> None:
     [
         ("image_id,p_bar,p_disc,bar,disc", "i1,0.9,0.8,1,2", "a: column disc holds '2'; must be 1, 0, or empty"),
         ("image_id,p_bar,p_disc,bar", "i1,0.9,0.8,1", "a: has neither a column label nor one of 1 and 0 for each of"),
-        ("image_id,bar,disc,label", "i1,0.9,0.8,disk", "a: labels 'disk' .1 rows; .*disc.* have no column"),
+        ("image_id,bar,disc,label", "i1,0.9,0.8,disk", "a: labels 'disk' .1 rows; .*disc.* have no column; the labels are"),
         ("image_id,bar,disc,label", "i1,90,80,disc", "are percentages"),
     ],
 )

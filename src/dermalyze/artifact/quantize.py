@@ -70,6 +70,12 @@ def quantise(
                     op_types_to_quantize=QUANTISED, nodes_to_exclude=spared,
                 )  # fmt: skip
             else:
+                # onnxruntime transposes weights of Gemm in place; a shape that the graph still lists for one would contradict it
+                weights = {weight.name for weight in model.graph.initializer}
+                shapes = [info for info in model.graph.value_info if info.name not in weights]
+                del model.graph.value_info[:]
+                model.graph.value_info.extend(shapes)
+                whole.write_bytes(model.SerializeToString())
                 quantization.quantize_dynamic(
                     whole, small, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"], nodes_to_exclude=spared
                 )

@@ -52,7 +52,7 @@ def index_of(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
     return index
 
 
-def require_classes(labels: Sequence[str | None], classes: Sequence[str]) -> None:
+def require_classes(labels: Sequence[str | None], classes: Sequence[str], nouns: str) -> None:
     """Refuse labels of somebody's table of which it has no predictions.
 
     Raises:
@@ -62,7 +62,7 @@ def require_classes(labels: Sequence[str | None], classes: Sequence[str]) -> Non
     unknown = [label for label in counts if label not in classes]
     if unknown:
         said = ", ".join(f"{label!r} ({counts[label]} rows{nearest(str(label), list(classes))})" for label in unknown[:5])
-        raise DataError(f"labels {said} have no column; the classes are {list(classes)}")
+        raise DataError(f"labels {said} have no column; the {nouns} are {list(classes)}")
 
 
 class Multiclass(Capable):
@@ -94,7 +94,7 @@ class Multiclass(Capable):
     def label_texts(self, columns: Mapping[str, Sequence[str | None]], classes: Sequence[str]) -> list[str]:
         if "label" not in columns:
             raise DataError("has no column label; " + WHERE_LABELS)
-        require_classes(columns["label"], classes)
+        require_classes(columns["label"], classes, self.nouns)
         return [str(label) for label in columns["label"]]
 
     def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:

@@ -145,7 +145,7 @@ class Multilabel(Capable):
                 + WHERE_LABELS
             )
         texts = [NO_LABEL if text is None else text for text in columns["label"]]
-        require_classes([label.removeprefix(UNKNOWN) for text in texts for label in parted(text)], classes)
+        require_classes([label.removeprefix(UNKNOWN) for text in texts for label in parted(text)], classes, self.nouns)
         return texts
 
     def texts(self, targets: Ints, classes: Sequence[str]) -> list[str]:
