@@ -66,13 +66,13 @@ class LikelyError:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is judged at once: the class of each image, or whether it has one label.
+    """What is checked at once: the class of each image, or whether it has one label.
 
     Attributes:
         about: the label; None where it is the class.
-        rows: of the frame, by position; those of which the target is there and can be judged.
+        rows: of the frame, by position; those of which the target is there and can be checked.
         frame: these rows, `label` being the class, or absent or present.
-        left_out: images of each class, or of the label, with too few groups to judge.
+        left_out: images of each class, or of the label, with too few groups to check.
     """
 
     about: str | None
@@ -88,7 +88,7 @@ class LabelAudit:
     Attributes:
         features: what the model saw.
         images, groups: that were judged.
-        left_out: images of each class or label with too few groups to judge.
+        left_out: images of each class or label with too few groups to check.
         strength: inverse regularisation of the logistic regression; None of several labels, see `by_label`.
         overall: the task's `brief` metrics, with intervals over groups.
         noise_share: share of wrong labels by the confident joint; the model's own errors count in, so an upper bound.
@@ -96,7 +96,7 @@ class LabelAudit:
         lesions: of those with a name: `judged`, `with_likely_error`, `several_images` (with more than one picture) and
             `several_images_all_likely_errors`.
         errors: likely errors, the worst first.
-        entries: targets that were judged; of several labels per image each image and label, where it is known.
+        entries: targets that were checked; of several labels per image each image and label, where it is known.
         by_label: of several labels per image, one row each.
     """
 
@@ -182,7 +182,7 @@ def audit_labels(
 ) -> LabelAudit:
     """Judge every label by confident learning on held-out probabilities; of several labels per image each by itself.
 
-    A target that is missing is neither learned from nor judged.
+    A target that is missing is neither learned from nor checked.
 
     Args:
         frame: N rows with `image_id`, `label`, `group`, and `lesion_id` and `dx_type` where there are some.
@@ -233,7 +233,7 @@ def audit_labels(
 
 
 def questions_of(frame: pd.DataFrame, task: Task) -> list[Question]:
-    """What is asked of each image, with the rows that can be judged, see `judged`; none where too few groups tell."""
+    """What is asked of each image, with the rows that can be checked; none where too few groups tell."""
     texts = frame["label"].astype(str).tolist()
     classes = task.names(texts)
     made = []
@@ -255,7 +255,7 @@ def require_judged(frame: pd.DataFrame, task: Task) -> list[Question]:
     """See `questions_of`.
 
     Raises:
-        DataError: nothing can be judged.
+        DataError: nothing can be checked.
     """
     questions = questions_of(frame, task)
     if not any(len(question.rows) for question in questions):
@@ -270,7 +270,7 @@ def require_judged(frame: pd.DataFrame, task: Task) -> list[Question]:
 def all_scores(
     questions: Sequence[Question], held_out: Sequence[OutOfFold], images: NDArray[np.int64], task: Task
 ) -> Weighable[Any]:
-    """All that was judged as scores of the images; what was not judged is missing there."""
+    """All that was checked as scores of the images; the rest is missing there."""
     targets, probs = [], []
     for question, one in zip(questions, held_out, strict=True):
         at = np.searchsorted(images, question.rows)
