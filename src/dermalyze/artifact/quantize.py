@@ -70,7 +70,7 @@ def quantise(
                     op_types_to_quantize=QUANTISED, nodes_to_exclude=spared,
                 )  # fmt: skip
             else:
-                # onnxruntime transposes weights of Gemm in place; a shape that the graph still lists for one would contradict it
+                # onnxruntime transposes weights of Gemm; the old shape, where the graph lists it, would contradict the new one
                 weights = {weight.name for weight in model.graph.initializer}
                 shapes = [info for info in model.graph.value_info if info.name not in weights]
                 del model.graph.value_info[:]

@@ -19,8 +19,8 @@ def listed_weights(edge: int = 4, classes: int = 3, width: int = 8) -> bytes:
     nodes = [
         node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         node("Flatten", ["pixels"], ["flat"], axis=1),
-        node("Gemm", ["flat", "hidden"], ["embedding"], transB=1, alpha=0.01),
-        node("Gemm", ["embedding", "last"], ["logits"], transB=1),
+        node("Gemm", ["flat", "hidden"], ["embedding"], name="hidden_layer", transB=1, alpha=0.01),
+        node("Gemm", ["embedding", "last"], ["logits"], name="last_layer", transB=1),
     ]
     graph = helper.make_graph(
         nodes,
