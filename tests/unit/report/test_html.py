@@ -181,7 +181,7 @@ def test_silence_has_its_table_and_its_figure(tmp_path):
     assert (tmp_path / "risk_coverage.png").stat().st_size > 5000
     for row in m["selective"]["coverages"]:
         assert f"{row['threshold']:.3f}" in words
-    assert "melanoma: answered as something else" in words
+    assert "melanoma: predicted as another class" in words
     assert "melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
 
 
