@@ -78,7 +78,7 @@ def test_page_tells_split_biases_hashes_and_what_it_is_not(judged):
     result = evaluate(run, spec)
     page = result.page.read_text()
     assert "Certified: nothing crosses the splits." in page
-    assert "few dark skins" in page
+    assert "few with dark skin" in page
     assert run.manifest_hash() in page
     assert DISCLAIMER in page
     assert "melanoma sensitivity" in page
