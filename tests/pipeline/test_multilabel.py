@@ -145,7 +145,7 @@ def test_maps_are_drawn_of_labels(folder: Run) -> None:
     calibration = read_json(run.calibration_path("flips"))["calibration"]
     assert record["thresholds"] == calibration["thresholds"]
     p, titles = read_predictions(run.predictions_path("test", "flips")), {s["title"] for s in record["sections"]}
-    assert {"Worst mistakes", "Right and sure, by class"} <= titles, "the fixture must have both"
+    assert {"Largest errors", "Correct and confident, by class"} <= titles, "the fixture must have both"
     stored = TASKS["multilabel"].calibrator(calibration, len(LABELS))(p.logits.astype(np.float64))
     for case in record["cases"]:
         n = p.ids.index(case["image_id"])
