@@ -67,9 +67,7 @@ def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Answering]
             found.append((other, read_calibration(run, other)[0]))
         else:
             again = f"dermalyze score {run.root} --recipes {recipe}"
-            say(
-                f"{run.root.name}: predictions by recipe {recipe} are of another model or other images and are left out; run again: {again}"
-            )
+            say(f"{run.root.name}: predictions by recipe {recipe} are of another model or other images, and left out; {again}")
     return tuple(found)
 
 
@@ -90,9 +88,8 @@ def read_calibration(run: Run, p: Predictions) -> tuple[Answering, dict[str, Any
     path = run.calibration_path(p.meta["recipe"])
     if not path.exists():
         activation = p.task.activation
-        say(
-            f"{run.root.name}: not calibrated; probabilities are the plain {activation}; to calibrate: dermalyze calibrate {run.root}"
-        )
+        how = f"to calibrate: dermalyze calibrate {run.root}"
+        say(f"{run.root.name}: not calibrated; probabilities are the plain {activation}; {how}")
         return p.answering(), None
     known = read_json(path)
     if known.get("scores_sha256") != p.meta.get("scores_sha256"):

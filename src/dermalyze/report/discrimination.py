@@ -156,7 +156,7 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
         ),
         "pr_curves.png": Figure(
             recall,
-            "Precision-recall curves, each class against all others: as sensitivity rises to the right, precision usually falls. "
+            "Precision-recall curves, each class against all others: as sensitivity rises, precision usually falls. "
             "The dotted line is chance, the share of the class in this set. In a set with another share, both curve and line "
             "are at another height. AP is average precision.",
         ),
