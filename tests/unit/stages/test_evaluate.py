@@ -178,7 +178,7 @@ def test_a_reader_is_compared_on_the_same_images(judged):
     np.testing.assert_array_equal(r["confusion_matrix"]["counts"], confusion_matrix(labels, called))
     page = result.page.read_text()
     assert "Reader comparison" in page
-    assert f"{(said == 'mole').sum()} answers name no class" in page
+    assert f"{(said == 'mole').sum()} answers are not a class of the model" in page
 
 
 def test_a_reader_who_said_nothing_and_a_column_that_is_not_there(judged):
