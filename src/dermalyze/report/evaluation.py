@@ -59,9 +59,9 @@ def methods(spec: EvaluateSpec, task: Task) -> str:
     return (
         f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), {100 * spec.level:g} % "
         "percentile intervals; for ECE, which noise biases upwards, basic (reflected) intervals. No interval is given "
-        f"with fewer than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} of a class or label, for its metrics), or "
-        f"if more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. {task.methods(spec.ece_bins)} "
-        "Computed in float64 from stored logits."
+        f"with fewer than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} of a class or label, for its metrics) "
+        f"or if more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. "
+        f"{task.methods(spec.ece_bins)} Computed in float64 from stored logits."
     )
 
 

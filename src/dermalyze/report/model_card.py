@@ -103,7 +103,7 @@ def body(m: Json) -> list[str]:
         "## Limitations",
         "",
         *(f"- {line}" for line in m["known_biases"]),
-        "- Intervals apply to cases sampled like those of the test split; other devices, clinics and people give other results.",
+        "- Intervals apply to cases sampled like those of the test split; other devices, clinics or people give other results.",
         *([f"- {escaped(person['limitations'])}"] if person.get("limitations") else []),
         "",
         "## License",

@@ -151,7 +151,7 @@ def decision_view(m: Json) -> dict[str, Any] | None:
         rules.append(f"refer images with a confidence below {number(d['unsure_below'])}")
     if d["set_level"] is not None:
         rules.append(
-            f"refer images that no class fits, and answer with a set ({100 * d['set_level']:g} %) if it contains several classes"
+            f"refer images that no class fits, and answer with a set ({100 * d['set_level']:g} %) if it has several classes"
         )
     shown = [name for name in SHARE_NAMES if name in d["shares"] and (name not in OUTCOMES or has.get(name, True) is not None)]
     return {
