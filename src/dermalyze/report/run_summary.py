@@ -95,7 +95,7 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
     """What the model is, how it was trained, and what it must not be used for, in sentences."""
     counts = run.certificate()["counts"]
     train = counts["train"]
-    weights = "pretrained weights" if spec.model.weights or spec.model.pretrained else "random weights"
+    weights = "existing weights" if spec.model.weights or spec.model.pretrained else "random weights"
     kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
     size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
     calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
