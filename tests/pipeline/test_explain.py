@@ -134,7 +134,7 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
         verdict = said.get("closed_form", said.get("gradcam"))
         assert verdict["verdict"] in ("better", "no better"), "enough lesions to say something"
         assert one.values["served_grade"]["verdict"] == verdict["verdict"]
-        assert f"heat maps that are served: {verdict['sentence']}" in one.lines()[-4]
+        assert f"served heat maps: {verdict['sentence']}" in one.lines()[-4]
     served = Predictor(run.root, threads=1)
     answer = served.predict(world.images[0], explain="nv")
     assert answer.cam_grade is not None

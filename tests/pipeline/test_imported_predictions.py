@@ -75,7 +75,7 @@ def test_the_report_is_that_of_the_runs_own_predictions(judged, tmp_path):
         assert found.metrics["metrics"][name]["low"] == pytest.approx(estimate["low"], abs=1e-6), name
     page = found.page.read_text()
     assert "How that model was made is not known here" in page
-    assert "stand as the file of predictions gives them" in page
+    assert "those of the imported predictions file, unchanged" in page
     assert DISCLAIMER in page
     assert found.metrics["split"] is None
     assert json.loads((found.page.parent / "evaluation_metrics.json").read_text()) == found.metrics

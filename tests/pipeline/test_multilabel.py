@@ -145,7 +145,7 @@ def test_maps_are_drawn_of_labels(folder: Run) -> None:
     calibration = read_json(run.calibration_path("flips"))["calibration"]
     assert record["thresholds"] == calibration["thresholds"]
     p, titles = read_predictions(run.predictions_path("test", "flips")), {s["title"] for s in record["sections"]}
-    assert {"Worst mistakes", "Right and sure, by class"} <= titles, "the fixture must have both"
+    assert {"Largest errors", "Correct and confident, by class"} <= titles, "the fixture must have both"
     stored = TASKS["multilabel"].calibrator(calibration, len(LABELS))(p.logits.astype(np.float64))
     for case in record["cases"]:
         n = p.ids.index(case["image_id"])
@@ -179,7 +179,7 @@ def test_the_report_is_whole(run: Run) -> None:
     assert {path.name for path in run.report_dir.iterdir()} >= {"model_card.md", "checklists.md", "risk_coverage.png"}
     card = run.report_dir.joinpath("model_card.md").read_text()
     assert f"| macro AUROC | {m['metrics']['macro_auroc']['value']:.3f} |" in card
-    assert "gives each picture to one of these" not in card
+    assert "assigns each image to one of its classes" not in card
     p = read_predictions(run.predictions_path("test", "flips"))
     answering = p.answering(read_json(run.calibration_path("flips"))["calibration"])
     right = (answering.called(p.logits) == (p.labels == 1)).all(axis=1)

@@ -57,7 +57,7 @@ def test_the_corner_is_named_with_its_class(tmp_path: Path) -> None:
     assert suspected["mel"]["over"]["low"] > 0.3
     assert suspected["mel"]["by_place"]
     assert suspected["mel"]["place"]["name"] == "upper right corner"
-    said = "Shortcut suspected in run: mel hangs on the rim of the picture"
+    said = "Shortcut suspected in run: mel depends on the border of the image"
     page = run.gallery_path.read_text()
     assert said in page
     assert f"Hottest: upper right corner ({where['upper right corner']})" in page
@@ -74,5 +74,5 @@ def test_the_twin_without_a_mark_is_not_accused(tmp_path: Path) -> None:
     assert not any(one["by_map"] or one["by_place"] for one in rim)
     page = run.gallery_path.read_text()
     assert "Shortcut suspected" not in page + "\n".join(found.lines())
-    assert "shortcuts at the rim were sought for mel, nv" in page
+    assert "tested for shortcuts at the border: mel, nv" in page
     assert "none was found" in page

@@ -1,4 +1,4 @@
-"""What a model gains by keeping silent: thresholds from one part, figures from another."""
+"""Selective prediction: thresholds from one split, metrics from another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dermalyze.report.text import cell, number
 
 
 def build_silence(j: Evaluation) -> dict[str, Any]:
-    """What silence would gain: quality of each confidence, and the answers that remain at several coverages."""
+    """Quality of each confidence measure, and metrics of the predictions that remain at several coverages."""
     scores = j.scores
     wrong = (~scores.right).astype(np.float64)
     focus = j.classes.index("mel") if "mel" in j.classes else None
@@ -41,17 +41,17 @@ def build_silence(j: Evaluation) -> dict[str, Any]:
 
 CONFIDENCE_NAMES = {
     "max_probability": "largest probability",
-    "margin": "lead over the second",
+    "margin": "margin over the second class",
     "neg_entropy": "entropy (negative)",
 }
 
 
 def silence_view(m: Json) -> dict[str, Any]:
-    """What is said of keeping silent."""
+    """What the page shows on selective prediction."""
     s = m["selective"]
     focus = s["focus"] is not None
-    columns = ["share answered", "accuracy of the answered"]
-    columns += ["melanoma: found among the answered", "melanoma: answered as something else"] if focus else []
+    columns = ["coverage", "accuracy of answered images"]
+    columns += ["melanoma: sensitivity among answered", "melanoma: predicted as another class"] if focus else []
     keys = ["coverage", "accuracy", *(["sensitivity", "missed"] if focus else [])]
     return {
         "columns": columns,
@@ -79,8 +79,8 @@ def draw_silence(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "risk_coverage.png": Figure(
             figures.risk_coverage(confidence, wrong, m["selective"]["coverages"], title=title, leak=m["accepted_leak"]),
-            "Risk-coverage curve: the error rate when only the most confident cases are answered. The further the "
-            "curve lies below the dotted line, the better the model knows when it is wrong; the dashed line is the best that "
-            "the same answers allow. Points: thresholds taken from the calibration part, as they turn out here.",
+            "Risk-coverage curve: the error rate when only the most confident predictions are kept. The further the curve lies "
+            "below the dotted line, the better the confidence separates correct from wrong predictions. The dashed line is the "
+            "best possible order of the same predictions. Points: thresholds from the calibration split, measured on this set.",
         )
     }

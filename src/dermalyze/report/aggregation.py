@@ -1,4 +1,4 @@
-"""The same figures an image, a lesion and a patient."""
+"""The same metrics per image, per lesion and per patient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TWO_CLASSES = {"auroc": metrics.auroc, "recall": metrics.recall, "specificity": 
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Headline figures of lesions, and of malignant against benign an image, a lesion and a patient; null without rows."""
+    """Headline metrics per lesion, and malignant against benign per image, lesion and patient; null without rows."""
     if j.rows is None:
         return {"units": None}
     groups = j.p.groups
@@ -47,7 +47,7 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 def _patients(j: Evaluation, lesions: Pooled, malignant: list[int] | None) -> dict[str, Any]:
-    """Malignant against benign, one row a patient; of lesions whose patient is known."""
+    """Malignant against benign, one row per patient; only lesions whose patient is recorded."""
     assert j.rows is not None
     patient_of = dict(zip(lesion_names(j.rows.assign(image_id=j.p.ids)), keys(j.rows, "patient_id"), strict=True))
     known = [i for i, unit in enumerate(lesions.units) if isinstance(patient_of[unit], str)]
@@ -61,7 +61,7 @@ def _patients(j: Evaluation, lesions: Pooled, malignant: list[int] | None) -> di
 
 
 def _two_classes(j: Evaluation, scores: Scores, groups: list[str]) -> dict[str, Any]:
-    """AUROC, and sensitivity and specificity of calling it malignant where that is more probable than not."""
+    """AUROC, and sensitivity and specificity at probability 0.5 of malignancy."""
     settings = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
     found = bootstrap.estimates(scores, groups, TWO_CLASSES, names=["benign", "malignant"], **settings)  # type: ignore[arg-type]
     return {name: found[name][1].as_dict() for name in TWO_CLASSES}  # type: ignore[index]
@@ -76,7 +76,7 @@ def _estimates(j: Evaluation, scores: Scores, groups: list[str], table: dict[str
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """The table: a row a figure, a column a unit."""
+    """The table: one row per metric, one column per level."""
     units = m["units"]
     if units is None:
         return None
@@ -97,13 +97,17 @@ def view(m: Json) -> dict[str, Any] | None:
         ]
     notes = []
     if lesion["left_out"]:
-        notes.append(f"{lesion['left_out']:,} lesions have images under different labels and are left out.")
+        notes.append(f"{lesion['left_out']:,} lesions have images with different labels and are left out.")
     if patient["n"] == 0:
-        notes.append("No patient is known here, so nothing is estimable a patient.")
+        notes.append("No patient is recorded for this set, so nothing is estimable per patient.")
     elif patient["left_out"]:
-        notes.append(f"{patient['left_out']:,} lesions have no known patient and are left out of the last column.")
+        notes.append(f"{patient['left_out']:,} lesions have no recorded patient and are left out of the last column.")
     return {
-        "columns": [f"an image (n = {image['n']:,})", f"a lesion (n = {lesion['n']:,})", f"a patient (n = {patient['n']:,})"],
+        "columns": [
+            f"per image (n = {image['n']:,})",
+            f"per lesion (n = {lesion['n']:,})",
+            f"per patient (n = {patient['n']:,})",
+        ],
         "rows": rows,
         "several": f"{lesion['several']:,}",
         "malignant": ", ".join(units["malignant"] or []),

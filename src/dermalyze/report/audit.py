@@ -1,4 +1,4 @@
-"""The page of an audit: one self-contained HTML file with what was found, in words, tables and pictures."""
+"""The page of a data audit: one self-contained HTML file with findings, tables and images."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Json = Mapping[str, Any]
 
 PICTURE_PX = 176
 PICTURES_BYTES = 3_500_000
-"""All pictures of a page together, as they stand in it; galleries share them evenly."""
+"""Limit of all encoded images on a page; galleries share it evenly."""
 LONGEST_TABLE = 25
 SEVERITIES = {
-    "refuse": "the set cannot be used so",
-    "warn": "look at it before you trust a result",
-    "info": "noted; nothing to do",
+    "refuse": "the data set cannot be used as it is",
+    "warn": "check this before you trust a result",
+    "info": "for information; no action needed",
 }
 OWN_KEYS = ("images", "quarantined", "summary", "findings")
-"""What of an audit's result has its own place on the page; every other value becomes tables."""
+"""Keys of an audit's result that the page shows separately; every other value becomes a table."""
 
 
 def audit_page(result: Json, galleries: Sequence[Gallery], store: ImageStore | None, paths: Mapping[str, str]) -> str:
     """The whole page.
 
     Args:
-        result: what stands in audit.json: `images`, `quarantined`, `summary` and `findings`; anything else in it is shown as
+        result: the content of audit.json: `images`, `quarantined`, `summary` and `findings`; anything else in it is shown as
             tables, see `tables_in`.
-        galleries: pictures to show, each as many rows as there is room for.
-        store: reads the pictures; None: none can be read.
+        galleries: images to show, each with as many rows as fit.
+        store: reads the images; None: the images cannot be read.
         paths: manifest path of each image_id.
     """
     cards = [
-        {"name": "images looked at", "value": f"{result['images']:,}", "style": "", "meaning": "one decode each"},
-        {"name": "in quarantine", "value": f"{result['quarantined']:,}", "style": "", "meaning": "left out by prepare"},
+        {"name": "images checked", "value": f"{result['images']:,}", "style": "", "meaning": "each decoded once"},
+        {"name": "quarantined", "value": f"{result['quarantined']:,}", "style": "", "meaning": "excluded by prepare"},
         *(
             {
                 "name": name,
@@ -54,7 +54,7 @@ def audit_page(result: Json, galleries: Sequence[Gallery], store: ImageStore | N
     ]
     return template("audit.html.jinja").render(
         title="Data audit",
-        subtitle="What would make a result from this set worthless, the worst first. The same figures stand in audit.json.",
+        subtitle="Findings that could invalidate a result, the most severe first. The values are also in audit.json.",
         disclaimer=DISCLAIMER,
         cards=cards,
         findings=result["findings"],
@@ -64,8 +64,8 @@ def audit_page(result: Json, galleries: Sequence[Gallery], store: ImageStore | N
 
 
 def tables_in(title: str, value: Any) -> Iterator[dict[str, Any]]:
-    """Tables of any JSON value: {title, explanation, columns, rows} as it is, a list of objects one row each, an object of
-    single values one line each, and what is nested one after the other.
+    """Tables of any JSON value: {title, explanation, columns, rows} unchanged, one row per object of a list, one line per
+    single value of an object, and nested values one after the other.
 
     >>> [(t["title"], t["columns"], t["rows"]) for t in tables_in("pairs", [{"a": 1, "b": None}])]
     [('Pairs', ['a', 'b'], [['1', '–']])]
@@ -133,7 +133,7 @@ def _cell(value: Any, decimals: int = 3) -> str:
 
 
 def _drawn(gallery: Gallery, store: ImageStore | None, paths: Mapping[str, str], room: int) -> dict[str, Any]:
-    """A gallery with its pictures, until `room` bytes are used; the first row always."""
+    """A gallery with its images, until `room` bytes are used; the first row is always shown."""
     rows: list[list[dict[str, str]]] = []
     for row in gallery.rows:
         drawn = [{"image_id": p.image_id, "caption": p.caption, "data": _thumbnail(store, paths.get(p.image_id))} for p in row]
@@ -150,7 +150,7 @@ def _drawn(gallery: Gallery, store: ImageStore | None, paths: Mapping[str, str],
 
 
 def _thumbnail(store: ImageStore | None, path: str | None) -> str:
-    """A small JPEG of one image in base64; "" where it cannot be read."""
+    """A small JPEG of one image in base64; "" if it cannot be read."""
     pixels = small_pixels(store, path, PICTURE_PX) if store is not None and path is not None else None
     if pixels is None:
         return ""

@@ -1,19 +1,19 @@
-"""Coverage of reporting checklists: of each item, where the run answers it, what a person said, or NOT REPORTED.
+"""Coverage of reporting checklists: for each item, where the run answers it, what a person wrote, or NOT REPORTED.
 
-Numbers are those of the checklists; names are short ones of our own, and no substitute for the checklists' text.
+Item numbers are those of the checklists. Item names are our own short ones and do not replace the checklists' text.
 
 CLAIM 2024: Tejani et al. 2024, Radiology: Artificial Intelligence 6(4):e240300, doi:10.1148/ryai.240300
 TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378, doi:10.1136/bmj-2023-078378
 STARD-AI: Sounderajah et al. 2025, Nature Medicine 31(10):3283-3289, doi:10.1038/s41591-025-03953-8
 
-What the numbers rest on: all 52 numbers of TRIPOD+AI were held against a word-for-word transcription of the article's table 2
-with its footnotes (23b and 27a to 27c against three of them, 12d against two, which agree), and were right. Those of STARD-AI
-(40 items, 48 with parts) are from a transcription of the article's table 2 that says it was compared with the table row by
-row. The articles themselves were not at hand.
+Sources of the numbers: all 52 numbers of TRIPOD+AI were compared with a word-for-word transcription of the article's table 2
+with its footnotes (23b and 27a to 27c with three of them, 12d with two, which agree), and match. Those of STARD-AI
+(40 items, 48 with sub-items) are from a transcription of the article's table 2 that states it was compared with the table row
+by row. The articles themselves were not available.
 
 CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1):90-96, doi:10.1001/jamadermatol.2021.4915) is left out. It has 25
-items under data, technique, technical assessment and application, but only summaries of it could be had, which give neither
-their numbers nor their wording, and a table with invented numbers would be worse than none.
+items under data, technique, technical assessment and application, but only summaries were available, which give neither the
+item numbers nor the wording. A table with invented numbers would be worse than none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Json = Mapping[str, Any]
 
 REPORTED, PARTLY, MISSING = "reported", "in part", "NOT REPORTED"
 ALWAYS = ("about", "reproduce")
-"""Places of the page that are no sections of the table."""
+"""Anchors of the page that are not in the table of sections."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Item:
     """One item of a checklist.
 
     Attributes:
-        number: the checklist's.
+        number: the checklist's own.
         name: our own short name.
-        places: where a run can answer it: `#key` a section of the page, else a key of `m["files"]`, each with words after a
-            blank.
-        asks: fields of report.yaml that belong to it; where there are any, the run alone answers it in part at most.
+        places: where a run can answer it: `#key` is a section of the page, anything else a key of `m["files"]`; words after a
+            blank say where in the file.
+        asks: fields of report.yaml that belong to it. If there are any, the run alone answers it in part at most.
     """
 
     number: str
@@ -55,17 +55,17 @@ class Item:
 
 @functools.cache
 def checklists() -> dict[str, tuple[Item, ...]]:
-    """Title to items in the checklist's order, from `checklists.json`, read once."""
+    """Maps each title to its items in the checklist's order; `checklists.json` is read once."""
     text = Path(__file__).with_name("checklists.json").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, tuple[Item, ...]]).validate_json(text, strict=True)
 
 
 def answer(item: Item, m: Json, shown: Collection[str]) -> dict[str, Any]:
-    """An item's state, where the run answers it, and what a person said.
+    """An item's state, where the run answers it, and what a person wrote.
 
     Args:
-        item: of a checklist.
-        m: what stands in evaluation_metrics.json; `files` and `person` are used.
+        item: one item of a checklist.
+        m: the content of evaluation_metrics.json; `files` and `person` are used.
         shown: keys of the sections that are on the page.
 
     >>> answer(Item("44", "funding", (), ("funding",)), {"files": {}, "person": {"funding": "none"}}, ())["state"]
@@ -87,7 +87,7 @@ def answer(item: Item, m: Json, shown: Collection[str]) -> dict[str, Any]:
 
 
 def coverage(m: Json, shown: Collection[str]) -> list[dict[str, Any]]:
-    """Every checklist with the answers to its items, and how many are reported."""
+    """Every checklist with the state of its items, and how many are reported."""
     found = []
     for title, items in checklists().items():
         rows = [answer(item, m, shown) for item in items]
@@ -97,7 +97,7 @@ def coverage(m: Json, shown: Collection[str]) -> list[dict[str, Any]]:
 
 
 def view(m: Json, shown: Mapping[str, str]) -> dict[str, Any] | None:
-    """What the page shows, only for a run's own test part; `shown`: titles of the sections that stand on it, by key."""
+    """What the page shows, only for a run's own test split; `shown`: titles of the sections on the page, by key."""
     if m["files"] is None:
         return None
     return {"lists": coverage(m, shown), "names": dict(shown)}
@@ -118,8 +118,8 @@ def markdown(m: Json, shown: Mapping[str, str]) -> str:
 
 
 NOTE = (
-    "Numbers are those of the checklists, names are short ones of our own: read the checklists themselves before submitting. "
-    "An item is in part reported where the run answers some of it and the rest is for a person to write into report.yaml; "
+    "Item numbers are those of the checklists; item names are our own short ones. Read the checklists themselves before you "
+    "submit. An item is reported in part if the run answers some of it and a person has to write the rest into report.yaml; "
     "nothing is guessed.",
     "",
     "CLAIM 2024: Tejani et al. 2024, doi:10.1148/ryai.240300. TRIPOD+AI: Collins et al. 2024, doi:10.1136/bmj-2023-078378. "
@@ -128,7 +128,7 @@ NOTE = (
 
 
 def summary(found: Json) -> str:
-    """How many items are answered."""
+    """How many items are in each state."""
     return ", ".join(f"{state}: {count}" for state, count in found["counts"].items()) + f"; of {found['total']} items."
 
 
@@ -147,7 +147,7 @@ OTHER = {"about": "About this model", "reproduce": "Reproducibility"}
 
 
 def escaped(text: str) -> str:
-    """Text that is no markup and breaks no table in Markdown.
+    """Text escaped so that it is not read as markup and does not break a Markdown table.
 
     >>> escaped("a|b <i>")
     'a\\\\|b &lt;i&gt;'

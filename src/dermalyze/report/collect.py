@@ -1,4 +1,4 @@
-"""What a report is made from, gathered from a run: predictions, calibrator, reference, other recipes, pictures."""
+"""Collects from a run what a report needs: predictions, calibrator, reference split, other recipes, images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gather(
     home: Predictions | None = None,
     recalibrate: float | None = None,
 ) -> Evaluation:
-    """The predictions, and what stands beside them: rows of their images in the same order, and where pictures come from."""
+    """The predictions with the manifest rows of their images in the same order, and the source of the images."""
     answering, fitted = read_calibration(run, p)
     train = with_looks(run, read_part(run, "train").set_index("image_id"))
     return Evaluation(
@@ -48,7 +48,7 @@ def gather(
 
 
 def pictures_of(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], NDArray[np.uint8] | None] | None:
-    """Small pixels by image_id."""
+    """A function from image_id to thumbnail pixels; None without a store."""
     if store is None:
         return None
     paths = rows["path"].to_dict()
@@ -56,7 +56,7 @@ def pictures_of(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str],
 
 
 def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Answering], ...]:
-    """Predictions of the very same images by further recipes of the same model, and how each of them answers."""
+    """Predictions of the same images by further recipes of the same model, and how each becomes an answer."""
     found = []
     for recipe in run.stored_recipes(p.meta["set"]):
         if recipe == p.meta["recipe"]:
@@ -72,7 +72,7 @@ def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Answering]
 
 
 def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
-    """Where the run's images come from; None where they are gone: the numbers need none."""
+    """Where the run's images come from; None if they are gone: the metrics do not need them."""
     try:
         return ImageStore.open(spec.data)
     except (ConfigError, DataError):
@@ -80,29 +80,30 @@ def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
 
 
 def read_calibration(run: Run, p: Predictions) -> tuple[Answering, dict[str, Any] | None]:
-    """How the predictions' recipe answers and what that was fitted on; plainly where `calibrate` has not run.
+    """The calibration of the predictions' recipe and what it was fitted on; uncalibrated if `calibrate` has not run.
 
     Raises:
-        ModelError: it was fitted on the scores of another model.
+        ModelError: the calibration was fitted on the scores of another model.
     """
     path = run.calibration_path(p.meta["recipe"])
     if not path.exists():
         activation = p.task.activation
-        say(f"{run.root.name}: not calibrated; probabilities are the plain {activation} until: dermalyze calibrate {run.root}")
+        how = f"to calibrate: dermalyze calibrate {run.root}"
+        say(f"{run.root.name}: not calibrated; probabilities are the plain {activation}; {how}")
         return p.answering(), None
     known = read_json(path)
     if known.get("scores_sha256") != p.meta.get("scores_sha256"):
         raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
     calibration = known.get("calibration")
     if not isinstance(calibration, dict):
-        raise ModelError(f"{path.name}: holds no calibration; run again: dermalyze calibrate {run.root}")
+        raise ModelError(f"{path.name}: contains no calibration; run again: dermalyze calibrate {run.root}")
     fitted = {key: calibration.get(key) for key in ("part", "images", "groups")}
     fitted |= {"threshold_rule": calibration["threshold_rule"]} if "threshold_rule" in calibration else {}
     return p.answering(calibration), {**fitted, "trials": known.get("trials"), "sha256": sha256_file(path)}
 
 
 def read_reference(run: Run, p: Predictions) -> Predictions | None:
-    """Predictions of the part from which thresholds come, if they are of the same scores."""
+    """Predictions of the split from which thresholds come, if they are of the same scores."""
     part = "cal" if run.split_path("cal").exists() else "val"
     path = run.predictions_path(part, p.meta["recipe"])
     if not path.exists():
@@ -112,7 +113,7 @@ def read_reference(run: Run, p: Predictions) -> Predictions | None:
 
 
 def read_home(run: Run, p: Predictions) -> Predictions | None:
-    """Predictions of the run's own test part, if they are of the same scores as those of another set."""
+    """Predictions of the run's own test split, if they are of the same scores as those of the external set."""
     path = run.predictions_path("test", p.meta["recipe"])
     known = read_predictions(path) if path.exists() else None
     return known if known is not None and known.meta.get("scores_sha256") == p.meta.get("scores_sha256") else None
@@ -121,7 +122,7 @@ def read_home(run: Run, p: Predictions) -> Predictions | None:
 def validation_values(
     run: Run, spec: ExperimentSpec, test: Predictions, answering: Answering
 ) -> dict[str, float | None] | None:
-    """The same metrics on the validation part, for reference; None where its predictions are not of the same model."""
+    """The same metrics on the validation split, for reference; None if its predictions are not of the same model."""
     path = run.predictions_path("val", spec.inference.recipe)
     if not path.exists():
         return None

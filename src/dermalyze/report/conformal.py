@@ -1,4 +1,4 @@
-"""Answering with a set of classes: coverage and size of conformal sets, for all, by class and by subgroup."""
+"""Conformal prediction: coverage and size of prediction sets, overall, by class and by subgroup."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dermalyze.report.text import cell
 
 Shares = dict[str, tuple[Floats, NDArray[np.bool_] | None]]
 SHOWN = ("lac marginal", "lac by class")
-"""Rules that are also told by class and by subgroup on the page."""
+"""Rules that the page also shows by class and by subgroup."""
 DIVIDED_BY = ("age", "sex", "site", "ita")
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Coverage and size of conformal sets, calibrated on the reference part; null without one."""
+    """Coverage and size of conformal sets, calibrated on the reference split; null without one."""
     if j.known is None or j.reference is None:
         return {"conformal": None}
     inside = {name: (rule, _inside(j, rule)) for name, rule in _rules(j).items()}
@@ -74,7 +74,7 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 def _rules(j: Evaluation) -> dict[str, conformal.Sets]:
-    """Every score with one threshold, and with one a class."""
+    """Every score with one common threshold and with one threshold per class."""
     assert j.known is not None
     assert j.reference is not None
     return {
@@ -106,24 +106,24 @@ def _levels(j: Evaluation) -> list[tuple[str, str, NDArray[np.bool_]]]:
 SET_NAMES = {
     "lac": "least ambiguous (LAC)",
     "aps": "adaptive (APS)",
-    "aps_randomised": "adaptive, randomised",
-    "raps": "adaptive, regularised (RAPS)",
+    "aps_randomised": "adaptive, randomized",
+    "raps": "adaptive, regularized (RAPS)",
 }
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """What is said of answering with a set of classes."""
+    """What the page shows on conformal prediction."""
     c = m["conformal"]
     if c is None:
         return None
     marginal, own = (c["rules"][name]["by_class"] for name in SHOWN)
-    not_estimable = ("not estimable", "too few lesions for this level; the class is in every set")
+    not_estimable = ("not estimable", "too few lesions for this level; every set contains the class")
     return {
         "level": f"{100 * c['level']:g} %",
         "part": c["part"],
         "rules": [
             (
-                SET_NAMES[name.split()[0]] + (", a threshold a class" if name.endswith("by class") else ""),
+                SET_NAMES[name.split()[0]] + (", one threshold per class" if name.endswith("by class") else ""),
                 [cell(rule[key]) for key in ("coverage", "size", "single", "empty")],
             )
             for name, rule in c["rules"].items()
@@ -153,5 +153,5 @@ def view(m: Json) -> dict[str, Any] | None:
 
 
 def _guarded(estimate: Json) -> tuple[str, str]:
-    """Of a subgroup that is too small for an interval, its number of groups alone."""
+    """The estimate of a subgroup; only its number of groups if the subgroup is too small for an interval."""
     return cell(estimate) if estimate["low"] is not None else ("–", f"{estimate['groups']} groups")

@@ -1,6 +1,6 @@
-"""A description of the prepared data set for machines: Croissant 1.0, which is JSON-LD in the words of schema.org.
+"""A machine-readable description of the prepared data set: Croissant 1.0, JSON-LD with the vocabulary of schema.org.
 
-It names files, columns, classes and parts; no value of any image stands in it, and no column that identifies a person.
+It names files, columns, classes and splits. It contains no values of single images and no column that identifies a person.
 
 MLCommons 2024, http://mlcommons.org/croissant/1.0
 """
@@ -38,7 +38,7 @@ CONTEXT: dict[str, Any] = {
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     **{term: f"cr:{term}" for term in _TERMS},
 }
-"""The recommended context (appendix 1 of the specification), with the namespaces that it leaves to be declared."""
+"""The recommended context (appendix 1 of the specification) with the namespaces that it leaves undeclared."""
 
 COLUMNS: dict[str, tuple[str | list[str], str]] = {
     "image_id": ("sc:Text", "key of an image"),
@@ -48,12 +48,12 @@ COLUMNS: dict[str, tuple[str | list[str], str]] = {
     "height": ("sc:Integer", "px"),
     "label": (["sc:Text", "cr:Label"], "class of the image"),
     "age": ("sc:Float", "years"),
-    "sex": ("sc:Text", "as the source has it"),
-    "site": ("sc:Text", "part of the body"),
-    "source": ("sc:Text", "collection or centre"),
-    "quarantine_reason": ("sc:Text", "why an image is left out; empty where it is not"),
+    "sex": ("sc:Text", "as recorded in the source"),
+    "site": ("sc:Text", "body site"),
+    "source": ("sc:Text", "collection or center"),
+    "quarantine_reason": ("sc:Text", "why an image is excluded; empty if it is not"),
 }
-"""Columns of the manifest that are described, with type and meaning: a closed list, so that none of a user's own is."""
+"""Described columns of the manifest, with type and meaning: a closed list, so that no column of the user's is described."""
 
 HAM10000: dict[str, Any] = {
     "name": "HAM10000",
@@ -66,13 +66,13 @@ HAM10000: dict[str, Any] = {
 
 
 def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
-    """The description, JSON-ready; `url`, `license`, `creator` and `datePublished` only where they are known.
+    """The description, JSON-ready; `url`, `license`, `creator` and `datePublished` only if they are known.
 
-    The specification requires these four as well: for a set of one's own a person has to add them.
+    The specification also requires these four: for the user's own data set, a person has to add them.
 
     Args:
-        run: prepared; its parts are described where it has been split.
-        spec: its name is the set's, unless that is HAM10000.
+        run: prepared; its splits are described if it has been split.
+        spec: its name becomes the data set's, unless the data set is HAM10000.
     """
     frame, classes = read_manifest(run), read_classes(run)
     ids = frame["image_id"].astype(str)
@@ -88,9 +88,9 @@ def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
         **known,
         "description": (
             f"{len(frame):,} images of skin in {len(classes)} classes ({', '.join(classes)}), as dermalyze prepared them: one "
-            "row an image in manifest.parquet. The pictures themselves are not part of it. The manifest has further columns "
-            "(paths, groups of patients and lesions, columns of the source) that are not described here; look through them "
-            "before it is passed on. For research and education."
+            "row per image in manifest.parquet. The images themselves are not included. The manifest has further columns "
+            "(paths, groups of patients and lesions, columns of the source) that are not described here; check them "
+            "before you share it. For research and education."
         ),
         "distribution": [
             _file(run, manifest, "application/x-parquet"),
@@ -98,12 +98,12 @@ def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
         ],
         "recordSet": [
             {
-                **_records("classes", "The classes and what they stand for.", "sc:Enumeration", key="name"),
+                **_records("classes", "The classes and their meaning.", "sc:Enumeration", key="name"),
                 "field": [_field("classes/name", "sc:Text"), _field("classes/description", "sc:Text")],
                 "data": [{"classes/name": name, "classes/description": describe(name)} for name in classes],
             },
             {
-                **_records("images", "One record an image.", key="image_id"),
+                **_records("images", "One record per image.", key="image_id"),
                 "field": [
                     {
                         **_field(f"images/{name}", *COLUMNS[name], file=manifest.name),
@@ -114,7 +114,7 @@ def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
             },
             *(
                 {
-                    **_records(part, f"The images of the part {part}.", key="image_id"),
+                    **_records(part, f"The images of the {part} split.", key="image_id"),
                     "field": [
                         {
                             **_field(f"{part}/image_id", "sc:Text", "key of an image", _name(run, run.split_path(part))),
@@ -130,7 +130,7 @@ def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
 
 
 def _name(run: Run, path: Path) -> str:
-    """A file's place within the run."""
+    """A file's path relative to the run."""
     return path.relative_to(run.root).as_posix()
 
 
@@ -162,9 +162,9 @@ def _field(name: str, kind: str | list[str], description: str = "", file: str | 
 
 
 def _splits(parts: Sequence[str]) -> dict[str, Any]:
-    """The names of the parts; Croissant's own words for parts have none for calibration, and so are not used."""
+    """The names of the splits. Croissant's own split terms have none for calibration, so they are not used."""
     return {
-        **_records("splits", "The parts; cal is for calibration, after training.", "cr:Split", key="name"),
+        **_records("splits", "The splits; cal is used for calibration, after training.", "cr:Split", key="name"),
         "field": [_field("splits/name", "sc:Text")],
         "data": [{"splits/name": part} for part in parts],
     }

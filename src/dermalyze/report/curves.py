@@ -1,4 +1,4 @@
-"""Figures of precision and recall, and of decisions."""
+"""Precision-recall curves and decision curves."""
 
 # Shapes: T thresholds.
 
@@ -26,12 +26,12 @@ def pr_curves(
     title: str,
     leak: str | None = None,
 ) -> bytes:
-    """One panel a class with its curve, its average precision, and as a dotted line what guessing would give.
+    """One panel per class with its curve and average precision; the dotted line is the precision of chance.
 
     Args:
-        curves: recall and precision, or None for a class without a curve.
-        precisions: average precision of each class; `n` is its images.
-        images: of the whole set.
+        curves: recall and precision per class, or None for a class without a curve.
+        precisions: average precision of each class; `n` is its number of images.
+        images: number of images in the whole set.
     """
     rows = -(-len(classes) // COLUMNS)
 
@@ -65,19 +65,19 @@ def pr_curves(
         for column in range(min(COLUMNS, len(classes))):
             lowest = grid[(len(classes) - 1 - column) // COLUMNS, column]
             lowest.tick_params(labelbottom=True)
-        figure.supxlabel("share of the class found (sensitivity)", fontsize=10)
-        long = rows > 1  # one row has no room for the words
-        figure.supylabel("share of the calls that are right (precision)" if long else "precision", fontsize=10)
+        figure.supxlabel("sensitivity (recall)", fontsize=10)
+        long = rows > 1  # one row has no room for the longer label
+        figure.supylabel("precision (share of predictions that are correct)" if long else "precision", fontsize=10)
 
     return draw(9.6, 2.3 * rows + 0.4, title, leak, paint)
 
 
 def decision_curve(curve: Mapping[str, Any], what: str, *, title: str, leak: str | None = None) -> bytes:
-    """Net benefit of the model with its band, of acting on everyone and on no one.
+    """Net benefit of the model with its interval band, of treating all and of treating none.
 
     Args:
         curve: as in evaluation_metrics.json, see `metrics.decision_curve.DecisionCurve`.
-        what: is looked for, such as malignant.
+        what: the condition, such as malignancy.
     """
     x, model, everyone = (np.asarray(curve[key]) for key in ("thresholds", "model", "everyone"))
 
@@ -91,17 +91,24 @@ def decision_curve(curve: Mapping[str, Any], what: str, *, title: str, leak: str
         axes.plot(x, everyone, color=QUIET, linewidth=1.6, linestyle=(0, (5, 1.5)))
         axes.plot(x, model, color=ACCENT, linewidth=2.2)
         axes.set(xlim=(0, float(x[-1]) * 1.01), ylim=(bottom, 1.1 * top))
-        axes.text(x[-1], -0.015 * top, "act on no one", color=INK, fontsize=9.5, ha="right", va="top")
+        axes.text(x[-1], -0.015 * top, "treat none", color=INK, fontsize=9.5, ha="right", va="top")
         begins = int(0.6 * len(x))
         rim = model[begins] if curve["high"] is None else curve["high"][begins]
-        axes.text(x[begins], rim + 0.02 * top, "act on whom the model calls", color=ACCENT, fontsize=9.5, fontweight="bold")
+        axes.text(
+            x[begins],
+            rim + 0.02 * top,
+            "treat those the model predicts positive",
+            color=ACCENT,
+            fontsize=9.5,
+            fontweight="bold",
+        )
         shown = np.flatnonzero(everyone > 0.3 * top)
         at = int(shown[-1]) if len(shown) else 0
-        axes.annotate("act on everyone", (x[at], everyone[at]), xytext=(-8, -8), textcoords="offset points", color=QUIET,
+        axes.annotate("treat all", (x[at], everyone[at]), xytext=(-8, -8), textcoords="offset points", color=QUIET,
                       fontsize=9.5, ha="right", va="top")  # fmt: skip
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        axes.set_xlabel(f"probability of {what} from which one would act (further right, false alarms weigh more)")
-        axes.set_ylabel("net benefit (true positives an image)")
+        axes.set_xlabel(f"threshold probability of {what} (further right, false positives weigh more)")
+        axes.set_ylabel("net benefit (true positives per image)")
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
 

@@ -1,4 +1,4 @@
-"""Right and wrong: overall, class by class, confusion, ROC, precision and recall."""
+"""Performance: overall and per class, confusion matrix, ROC and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dermalyze.tasks.base import Task
 
 
 def class_tables(task: Task, spec: EvaluateSpec) -> dict[str, Any]:
-    """Every metric of a class, the partial AUROC with the experiment's floor."""
+    """Every per-class metric, the partial AUROC above the experiment's minimum sensitivity."""
     each = task.class_metrics(spec.ece_bins)
     partial_auroc = partial(metrics.partial_auroc, floor=spec.sensitivity_floor)
     return {name: partial_auroc if name == "partial_auroc" else metric for name, metric in each.items()}
@@ -39,7 +39,7 @@ def point_values(p: Predictions, spec: EvaluateSpec, answering: Answering) -> di
 def measured(j: Evaluation) -> dict[str, Any]:
     """Overall metrics, and metrics of each class.
 
-    Each metric is {value, low, high, n, groups, undefined, note}; null with a note where it cannot be estimated.
+    Each metric is {value, low, high, n, groups, undefined, note}; null with a note if it is not estimable.
     """
     overall, each = j.task.overall_metrics(j.spec.ece_bins), class_tables(j.task, j.spec)
     found = bootstrap.estimates(
@@ -80,7 +80,7 @@ def overall_view(m: Json) -> dict[str, Any]:
 
 
 def class_view(m: Json) -> dict[str, Any]:
-    """The tables of metrics of each class: the common ones, and the others."""
+    """The tables of per-class metrics: the common ones and the others."""
     floor = m["sensitivity_floor"]
     return {
         "floor": f"{floor:g}",
@@ -146,20 +146,19 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "confusion_matrix.png": Figure(
             matrix,
-            "Confusion matrix: a row is a true class, a column what the model called it. Left, each row sums to 1, so "
-            f"the diagonal is the sensitivity; right, the same in images. {confusions(m)}",
+            "Confusion matrix: rows are true classes, columns are predicted classes. Left, each row sums to 1, so "
+            f"the diagonal is the sensitivity; right, the number of images. {confusions(m)}",
         ),
         "roc_curves.png": Figure(
             roc,
-            "ROC curves, each class against all others: up is more of the class found, right is more of the others "
-            "called so by mistake. The closer to the upper left corner the better; a stepped curve means few images, and a "
-            "wide interval beside it.",
+            "ROC curves, each class against all others: sensitivity against the false positive rate. Closer to the upper left "
+            "corner is better. A stepped curve means few images and therefore a wide interval.",
         ),
         "pr_curves.png": Figure(
             recall,
-            "Precision and sensitivity, each class against all others: going right more of the class is found, and fewer of "
-            "the calls are right. The dotted line is what guessing would give, the share of the class in this set; elsewhere "
-            "both will lie at another height. AP is average precision.",
+            "Precision-recall curves, each class against all others: as sensitivity rises, precision usually falls. "
+            "The dotted line is chance, the share of the class in this set. In a set with another share, both curve and line "
+            "are at another height. AP is average precision.",
         ),
     }
 
@@ -170,23 +169,23 @@ def class_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "per_class_metrics.png": Figure(
             figures.per_class_metrics(m["per_class"], m["classes"], title=title, leak=m["accepted_leak"]),
-            f"Per-class performance: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; a long one means that "
-            "the set has too few lesions of the class to say more. High AUROC with low sensitivity: the model "
-            "ranks the class well, but predicts another.",
+            f"Per-class performance: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; a long one means "
+            "that the set has few lesions of the class. Look for classes with high AUROC and low sensitivity: the model "
+            "ranks them well but predicts another class.",
         )
     }
 
 
 def confusions(m: Json, most: int = 3) -> str:
-    """The commonest mistakes in words.
+    """The most common errors in words.
 
     >>> confusions({"confusion_matrix": {"labels": ["mel", "nv"], "counts": [[8, 2], [0, 90]]}})
-    'The commonest mistakes: mel called nv (2 of 10).'
+    'Most common errors: mel predicted nv (2 of 10).'
     """
     labels, counts = m["confusion_matrix"]["labels"], m["confusion_matrix"]["counts"]
     pairs = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
     worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:most]
     if not worst:
-        return "There is no mistake to show."
-    said = [f"{labels[i]} called {labels[j]} ({n:,} of {sum(counts[i]):,})" for n, i, j in worst]
-    return f"The commonest mistakes: {', '.join(said)}."
+        return "There are no errors."
+    said = [f"{labels[i]} predicted {labels[j]} ({n:,} of {sum(counts[i]):,})" for n, i, j in worst]
+    return f"Most common errors: {', '.join(said)}."

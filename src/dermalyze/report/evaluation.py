@@ -1,4 +1,4 @@
-"""Predictions to a report: measure them, draw the figures, write the page. Pure and repeatable; needs no model."""
+"""From predictions to a report: compute metrics, draw figures, write the page. Deterministic; needs no model."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from dermalyze.tasks.base import Task
 METRICS_NAME, PAGE_NAME = "evaluation_metrics.json", "report.html"
 CARD_NAME, CHECKLISTS_NAME = "model_card.md", "checklists.md"
 HAM10000_IDS = ("ISIC_0024306", "ISIC_0034320")
-"""Its first and last image_id; all between are its own."""
+"""First and last image_id of HAM10000; all ids between them belong to it."""
 HAM10000_BIASES = (
-    "Limited diversity of skin tones: mostly patients of European and Australian clinics, few dark skins.",
-    "Dermoscopic images taken by professionals; clinical and phone photographs look different.",
+    "Limited diversity of skin tones: mostly patients of European and Australian clinics, few with dark skin.",
+    "Dermoscopic images taken by professionals; clinical and smartphone photographs look different.",
     "Collected before 2018, with the devices and practice of that time.",
-    "Labels come by different means (histology, follow-up, expert consensus, confocal microscopy), more often by "
-    "histology where malignant.",
-    "Lesions were selected for diagnosis; how common the classes are here is not how common they are anywhere else.",
+    "Labels come from different methods (histology, follow-up, expert consensus, confocal microscopy); malignant lesions were "
+    "confirmed by histology more often.",
+    "Lesions were selected for diagnosis; the class frequencies do not match those of any other setting.",
 )
 
 
 def measure(j: Evaluation) -> dict[str, Any]:
-    """Every figure of a set of predictions, JSON-ready; what the sections give, and how it was made.
+    """Every metric of a set of predictions, ready for JSON: what the sections compute, and the methods.
 
     Raises:
-        ModelError: probabilities that are none.
+        ModelError: values that are not probabilities.
     """
     return {
         "task": j.task.kind,
@@ -55,25 +55,25 @@ def measure(j: Evaluation) -> dict[str, Any]:
 
 
 def methods(spec: EvaluateSpec, task: Task) -> str:
-    """How the numbers were made, in words."""
+    """The statistical methods, in words."""
     return (
         f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), {100 * spec.level:g} % "
-        "percentile intervals; for ECE, which noise biases upwards, the basic (reflected) interval. No interval with fewer "
-        f"than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} of a class or label for its figures), or where more "
-        f"than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. {task.methods(spec.ece_bins)} "
-        "Computed in float64 from stored logits."
+        "percentile intervals; for ECE, which noise biases upwards, basic (reflected) intervals. No interval is given "
+        f"with fewer than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} of a class or label, for its metrics) "
+        f"or if more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. "
+        f"{task.methods(spec.ece_bins)} Computed in float64 from stored logits."
     )
 
 
 def write_report(folder: Path, m: Mapping[str, Any], j: Evaluation) -> list[Path]:
-    """Draw and write everything into `folder`, the metrics file last: where it is, the rest is complete.
+    """Draw and write everything into `folder`, the metrics file last: if it exists, the rest is complete.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
     figures = draw_sections(m, j)
     texts = {PAGE_NAME: page(m, figures)}
-    if m["files"] is not None:  # a run's own test part, not another set
+    if m["files"] is not None:  # a run's own test split, not an external set
         texts |= {CARD_NAME: model_card(m), CHECKLISTS_NAME: checklists.markdown(m, shown_titles(m))}
     (folder / METRICS_NAME).unlink(missing_ok=True)
     images = {name: figure.data for of_section in figures.values() for name, figure in of_section.items()}
@@ -86,7 +86,7 @@ def write_report(folder: Path, m: Mapping[str, Any], j: Evaluation) -> list[Path
 
 
 def versions() -> dict[str, str]:
-    """Versions of what made the numbers."""
+    """Versions of the software that computed the metrics."""
     found = {"python": platform.python_version()}
     for name in ("dermalyze", "numpy", "matplotlib"):
         try:

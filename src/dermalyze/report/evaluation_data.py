@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""The input of a report."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Stored predictions, and what stands beside them.
+    """Stored predictions and everything else that a report uses.
 
     Attributes:
-        p: predictions to judge, with the groups that are resampled.
+        p: predictions to evaluate, with the groups that are resampled.
         spec: resamples, level, bins and seed.
-        answering: how scores become answers.
-        fitted: what its calibrator was fitted on and beside which others; None where none was fitted.
-        reference: predictions of the part from which thresholds come; None: no thresholds.
-        rows: what is known of the images (age, sex, site, ...), one row a prediction in their order; None: nothing.
-        train: the same of the training part, from which bands come and with which another set is compared; None: unknown.
-        home: predictions of the run's own test part, where another set is judged; else None.
-        recalibrate: share of the groups that a calibrator of the new site is fitted on; None: none is.
-        calibration: which calibrator that is to be, as `inference.calibration` says.
-        training_shift: (C,) log of the classes' shares in training over those it weighed them by; None: unknown.
-        picture: small RGB pixels of an image_id, or None where it cannot be read; None: no pictures at all.
-        others: predictions of the same images by further recipes, and how each of them answers.
-        beyond: the served rule, and what the model made of foreign and corrupted pictures; None where it is not calibrated.
+        answering: how scores become predictions.
+        fitted: what its calibrator was fitted on and which others were tried; None if none was fitted.
+        reference: predictions of the split from which thresholds come; None: no thresholds.
+        rows: metadata of the images (age, sex, site, ...), one row per prediction in their order; None: no metadata.
+        train: metadata of the training split, for the bounds of subgroups and the comparison of an external set; None: unknown.
+        home: predictions of the run's own test split if an external set is evaluated; else None.
+        recalibrate: share of the groups on which a calibrator of the new site is fitted; None: none is fitted.
+        calibration: kind of that calibrator, as in `inference.calibration`.
+        training_shift: (C,) log of the class shares in training over those by which training weighted them; None: unknown.
+        picture: small RGB pixels of an image_id, or None if it cannot be read; None: no images at all.
+        others: predictions of the same images by further recipes, and how the scores of each become predictions.
+        beyond: the served rule, and predictions of out-of-distribution and corrupted images; None if it is not calibrated.
     """
 
     p: Predictions
@@ -68,17 +68,17 @@ class Evaluation:
 
     @cached_property
     def known(self) -> Any:
-        """The same of the part from which thresholds come; None without one, or of no image."""
+        """The same for the split from which thresholds come; None if there is none or it has no image."""
         return scores_of(self.reference, self.answering) if self.reference is not None and len(self.reference) else None
 
     @property
     def calibrator(self) -> Calibrator:
-        """Stands between the scores and the probabilities."""
+        """Turns scores into probabilities."""
         return self.answering.calibrator
 
     @property
     def task(self) -> Task:
-        """What is answered."""
+        """The task of the predictions."""
         return self.answering.task
 
     @property
@@ -87,7 +87,7 @@ class Evaluation:
         return self.p.classes
 
     def share_estimates(self, shares: Mapping[str, tuple[Floats, NDArray[np.bool_] | None]]) -> dict[str, bootstrap.Estimate]:
-        """Means of figures an image, with the intervals of this report; see `metrics.bootstrap.share_estimates`."""
+        """Means of per-image values with the intervals of this report; see `metrics.bootstrap.share_estimates`."""
         spec = self.spec
         return bootstrap.share_estimates(
             self.scores, self.p.groups, shares, resamples=spec.resamples, level=spec.level, seed=spec.seed
@@ -97,8 +97,8 @@ class Evaluation:
 def scores_of(p: Predictions, answering: Answering) -> Any:
     """Targets and calibrated probabilities of stored predictions, ready to be measured.
 
-    Probabilities that a file gave for classes are stored as their logarithms and taken back one by one, not through a softmax:
-    equal ones stay equal, and ranks with them.
+    Imported class probabilities are stored as their logarithms and exponentiated one by one, without a softmax: equal
+    probabilities stay equal, and so do their ranks.
     """
     if p.meta.get("scores") == "probabilities" and p.task.has("one_class"):
         return p.task.scores(p.labels, np.exp(p.logits.astype(np.float64)))

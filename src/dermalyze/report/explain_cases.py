@@ -1,4 +1,4 @@
-"""One picture explained: its answer, where the networks look, what was measured, what it resembles, what would change it."""
+"""Explains one image: prediction, maps of each network, ABCD measurements, similar cases and a counterfactual."""
 
 # Shapes: H x W pixels, C classes, K neighbours.
 
@@ -33,22 +33,22 @@ from dermalyze.tasks.multilabel import names_of
 
 Json = dict[str, Any]
 SHOWN_PX = 240
-"""Width of a picture on the page."""
+"""Width of an image on the page."""
 NEIGHBOURS = 5
 NEIGHBOUR_PX = 110
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture that is to be explained.
+    """An image to explain.
 
     Attributes:
-        image_id: of the run, or a number of a picture from elsewhere.
-        image: upright, whole.
-        mask: of the lesion, the same frame; None where it is not known.
-        label: its diagnosis or labels, as the manifest holds them, or None.
-        group: its lesion; None of a picture from elsewhere.
-        part: of the split, or None.
+        image_id: id in the run, or a number for an external image.
+        image: upright and uncropped.
+        mask: of the lesion, in the same frame; None if there is none.
+        label: its diagnosis or labels as in the manifest, or None.
+        group: its lesion; None for an external image.
+        part: the split it belongs to, or None.
         mm_per_px: width of a pixel, or None.
     """
 
@@ -63,14 +63,14 @@ class Shown:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A run as it answers: network for maps, graph with its calibration for probabilities, and the verdict on its maps.
+    """A run to explain: network for maps, calibrated graph for probabilities, and the grades of its maps.
 
     Attributes:
         network: in PyTorch.
-        artifact: its graph, and how its scores become answers.
-        verdict: of `explain_judged.judge_network`; None where nothing was judged.
+        artifact: its graph, and how its scores become predictions.
+        verdict: of `explain_grading.judge_network`; None if nothing was graded.
         metadata: image_id to encoded metadata (M,), or None.
-        methods: those that are drawn.
+        methods: methods to draw.
     """
 
     network: Network
@@ -81,16 +81,16 @@ class Judge:
 
     @property
     def answering(self) -> Answering:
-        """How its scores become answers, as they are served."""
+        """How its scores become predictions, as served."""
         return self.artifact.answering
 
     def call(self, probs_NC: Floats) -> NDArray[np.bool_]:
-        """(N, C) whether pictures are called so."""
+        """(N, C) whether each class or label is predicted."""
         return self.network.task.called(probs_NC, self.answering.thresholds)
 
     def asked(self, probs_C: Floats, there_C: NDArray[np.bool_] | None) -> list[int]:
-        """What maps are drawn of, the most probable first: the class that is called; or the labels that are called or there,
-        and where there are none the most probable."""
+        """Classes to draw maps of, the most probable first: the predicted class, or the labels that are predicted or present;
+        if there are none, the most probable label."""
         wanted_C = self.call(probs_C[None])[0]
         if self.answering.thresholds is not None and there_C is not None:
             wanted_C = wanted_C | there_C
@@ -98,7 +98,7 @@ class Judge:
         return [c for c in order if wanted_C[c]] or order[:1]
 
     def answer(self, shown: Shown) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Calibrated probabilities (C,) by the run's recipe, and the embedding (1, D)."""
+        """Calibrated probabilities (C,) with the run's recipe, and the embedding (1, D)."""
         pixels = to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing))[None]
         known = self.known(shown)
         forward = self.artifact.knowing(None if known is None else known[None])
@@ -114,7 +114,7 @@ class Judge:
         return self.metadata(shown.image_id)
 
     def note(self, method: str) -> tuple[str, bool]:
-        """What the grade says of a method, and whether that is a warning."""
+        """The grade of a method in words, and whether it is a warning."""
         found = None if self.verdict is None else self.verdict["grades"].get(method)
         return ("not graded", False) if found is None else (found["sentence"], found["verdict"] == "no better")
 
@@ -122,12 +122,12 @@ class Judge:
 def explain_case(
     shown: Shown, judges: Sequence[Judge], train: Predictions | None, pictures: Callable[[str], Any]
 ) -> tuple[Json, Json]:
-    """Values of one case for the file, and its drawings for the page.
+    """Values of one case for the file, and its images for the page.
 
     Args:
-        shown: the picture.
-        judges: the run, and those it is compared with.
-        train: predictions of the training part with embedding; None: no similar cases.
+        shown: the image.
+        judges: the run, and the runs it is compared with.
+        train: predictions of the training split with embeddings; None: no similar cases.
         pictures: image_id to small RGB pixels, or None.
     """
     first = judges[0]
@@ -192,12 +192,12 @@ def explain_case(
 
 
 def resized(p: Preprocessing, image: NDArray[np.uint8]) -> Preprocessing:
-    """A network's geometry at the size of the page's picture."""
+    """A network's geometry at the size of the image on the page."""
     return replace(p, height=image.shape[0], width=image.shape[1])
 
 
 def words(shown: Shown) -> Json | None:
-    """Asymmetry, border, colours and diameter, at the size of the photograph; None without a mask or of a speck."""
+    """Asymmetry, border, colors and diameter at the original size; None without a mask or if the lesion is too small."""
     if shown.mask is None:
         return None
     pixels = np.asarray(shown.image, np.uint8)

@@ -1,4 +1,4 @@
-"""The gallery: one self-contained page. Every number on it stands in explanations.json."""
+"""The gallery: one self-contained page. Every number on it is also in explanations.json."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dermalyze.report.html import template
 
 Json = Mapping[str, Any]
 COLUMNS = ("faithfulness", "energy", "pointing", "stability", "unlearnt", "deletion_blur", "insertion_blur", "empty")
-"""Measures in the page's table; the file has all."""
+"""Measures in the page's table; the file contains all."""
 
 
 def gallery(m: Json, drawings: Mapping[str, Json]) -> str:
     """The page.
 
     Args:
-        m: what stands in explanations.json.
-        drawings: by image_id, as `explain_cases.explain_case` gives them.
+        m: the content of explanations.json.
+        drawings: images by image_id, from `explain_cases.explain_case`.
     """
     networks: Sequence[Json] = m["networks"]
     said = [rim_sentences(one) for one in networks]
@@ -51,22 +51,22 @@ def gallery(m: Json, drawings: Mapping[str, Json]) -> str:
 
 
 def table(network: Json) -> dict[str, Any]:
-    """One network's methods and the floors."""
+    """One network's methods and the baselines."""
     rows = []
     for method, found in network["methods"].items():
         graded = network["grades"].get(method)
         rows.append({
             "name": NAMES[method],
             "cells": [found[name] for name in COLUMNS],
-            "grade": "a map that looks at nothing" if method in FLOORS else graded["sentence"],
+            "grade": "baseline; independent of the network" if method in FLOORS else graded["sentence"],
             "css": "" if graded is None else {"better": "good", "no better": "bad"}.get(graded["verdict"], ""),
         })  # fmt: skip
     masks = f"{network['masks']} with a mask" if network["masks"] else "without masks"
     area = network["lesion_area"]["value"]
-    share = "" if area is None else f", the lesion fills {area:.0%} of the picture on average"
+    share = "" if area is None else f", the lesion covers {area:.0%} of the image on average"
     return {
         "run": network["run"],
         "rows": rows,
-        "says": f"{network['pictures']} test pictures of {network['groups']} lesions, {masks}{share}.",
+        "says": f"{network['pictures']} test images of {network['groups']} lesions, {masks}{share}.",
         "refused": list(network["refused"].values()),
     }

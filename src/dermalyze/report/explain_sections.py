@@ -1,4 +1,4 @@
-"""Which of a run's answers stand in the gallery: worst mistakes first, then confusions, doubt, and what went well."""
+"""Chooses the cases of the gallery: largest errors, then confusions, uncertain and correct predictions."""
 
 # Shapes: N images, C classes.
 
@@ -18,7 +18,7 @@ from dermalyze.tasks.multilabel import names_of
 
 MOST_PAIRS = 4
 A_CLASS = 1
-"""Pictures of each class that are right, a quarter of the others' number and at least this."""
+"""Correct predictions shown per class: a quarter of the number in other sections, and at least this."""
 
 
 def choose_sections(
@@ -32,17 +32,17 @@ def choose_sections(
     among_N: NDArray[np.bool_],
     cases: int,
 ) -> list[dict[str, Any]]:
-    """Sections of the gallery; a picture stands in the first that it belongs to, and of a lesion one picture.
+    """Sections of the gallery. An image is shown in the first section that it fits; one image per lesion.
 
     Args:
-        task: of the run.
-        there_NC: whether an image is of a class, or has a label.
+        task: task of the run.
+        there_NC: whether an image has a class or label.
         probs_NC: calibrated probabilities.
-        called_NC: whether an image is called so.
+        called_NC: whether a class or label is predicted.
         ids, groups_N: of each image.
         classes: names.
-        among_N: those that may be shown.
-        cases: pictures a section; a quarter of that, at least one, a confusion or class.
+        among_N: images that may be shown.
+        cases: images per section; a quarter of that, at least one, per confusion or class.
 
     >>> from dermalyze.tasks.base import TASKS
     >>> task, there = TASKS["multiclass"], np.array([[1, 0], [0, 1], [1, 0]], bool)
@@ -50,7 +50,7 @@ def choose_sections(
     >>> called = task.called(probs, None)
     >>> found = choose_sections(task, there, probs, called, list("abc"), list("xyz"), ["mel", "nv"], np.ones(3, bool), 1)
     >>> [(section["title"], section["image_ids"]) for section in found]
-    [('Worst mistakes', ['b']), ('Most uncertain', ['c']), ('Right and sure, by class', ['a'])]
+    [('Largest errors', ['b']), ('Most uncertain', ['c']), ('Correct and confident, by class', ['a'])]
     """
     vain_NC, missed_NC = called_NC & ~there_NC, there_NC & ~called_NC
     wrong = np.asarray((vain_NC | missed_NC).any(axis=1))
@@ -73,31 +73,31 @@ def choose_sections(
         return sorted(map(int, np.flatnonzero(allowed_N)), key=lambda row: (-value_N[row], ids[row]))
 
     few, doubt_N = max(A_CLASS, cases // 4), entropy(task.choices(probs_NC)).sum(axis=-1)
-    made = [("Worst mistakes", "Wrong answers that the model was surest of.", take(ordered(wrong, sureness), cases))]
+    made = [("Largest errors", "Wrong predictions with the highest confidence.", take(ordered(wrong, sureness), cases))]
     for title, n in Counter(mixed_up[n] for n in np.flatnonzero(wrong & among_N)).most_common(MOST_PAIRS):
         same = wrong & np.array([one == title for one in mixed_up])
         made.append((title, f"{n} of the test images.", take(ordered(same, sureness), few)))
     made.append(
         (
             "Most uncertain",
-            "Largest entropy of the probabilities.",
+            "Predictions with the largest entropy of the probabilities.",
             take(ordered(among_N, doubt_N), cases),
         )
     )
     right: list[int] = []
     for c in range(len(classes)):
         right += take(ordered(~wrong & there_NC[:, c], probs_NC[:, c]), few)
-    made.append(("Right and sure, by class", "What the network answers best, one class after the other.", right))
+    made.append(("Correct and confident, by class", "Correct predictions with the highest confidence, class by class.", right))
     return [{"title": title, "says": says, "image_ids": [ids[row] for row in rows]} for title, says, rows in made if rows]
 
 
 def confusion(missed_C: NDArray[np.bool_], vain_C: NDArray[np.bool_], classes: Sequence[str]) -> str:
-    """What went wrong with one image, in words.
+    """The error on one image, in words.
 
     >>> confusion(np.array([True, False]), np.array([False, True]), ["mel", "nv"])
-    'mel called nv'
+    'mel predicted nv'
     """
     missed, vain = names_of(missed_C, classes), names_of(vain_C, classes)
     if missed_C.any():
-        return f"{missed} called {vain}" if vain_C.any() else f"{missed} missed"
-    return f"{vain} called in vain"
+        return f"{missed} predicted {vain}" if vain_C.any() else f"{missed} missed"
+    return f"{vain} false positive"

@@ -1,4 +1,4 @@
-"""The worst mistakes, as pictures: what the model was surest of and wrong about."""
+"""Largest errors, with images: the wrong predictions with the highest confidence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import QUIET
 
 WORST = 8
-"""Mistakes that are shown of each kind."""
+"""Errors shown of each kind."""
 COLUMNS = 4
 WIDTH_IN = 9.6
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """The wrong answers with the largest probability, one a group: of all, and of melanomas where the class is there."""
+    """Wrong predictions with the highest probability, one per group: of all images, and of melanomas if there is that class."""
     scores = j.scores
     wrong = scores.predicted != scores.labels
     kinds = {"all": wrong}
@@ -50,12 +50,12 @@ def _worst(j: Evaluation, among_N: NDArray[np.bool_]) -> list[dict[str, Any]]:
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """How many mistakes there are, and the worst as a table; nothing where there is none."""
+    """The number of errors, and the largest as a table; None without errors."""
     kinds = m["failures"]
     if not kinds["all"]["mistakes"]:
         return None
     return {
-        "mistakes": f"{kinds['all']['mistakes']:,} of {m['n_images']:,} answers are wrong.",
+        "mistakes": f"{kinds['all']['mistakes']:,} of {m['n_images']:,} predictions are wrong.",
         "rows": [
             (one["image_id"], one["label"], one["called"], f"{one['probability']:.3f}", f"{one['of_label']:.3f}")
             for one in kinds["all"]["worst"]
@@ -64,14 +64,13 @@ def view(m: Json) -> dict[str, Any] | None:
 
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """The pictures, where the images are at hand."""
+    """The images, if they are available."""
     titles = {"all": ("Largest errors", "worst_mistakes.png"), "mel": ("Missed melanomas", "missed_melanomas.png")}
     said = {
-        "all": "Largest errors: the wrong predictions that the model was most confident of, one per lesion. Above each what "
-        "it is, and "
-        "what it was called with which probability. Look for what they share: hair, ink, a crop, a doubtful label.",
-        "mel": "Missed melanomas: those that were called something else with the largest probability, one a lesion. These are "
-        "the mistakes that would cost most.",
+        "all": "Largest errors: the wrong predictions with the highest confidence, one per lesion. Above each image: its "
+        "label, the predicted class and its probability. Look for common features: hair, ink, a crop, a doubtful label.",
+        "mel": "Missed melanomas: those predicted as another class with the highest probability, one per lesion. These are the "
+        "most costly errors.",
     }
     drawn = {}
     for kind, (name, file) in titles.items():
@@ -86,7 +85,7 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
 def contact_sheet(
     worst: list[dict[str, Any]], pictures: list[NDArray[np.uint8] | None], *, title: str, leak: str | None = None
 ) -> bytes:
-    """Pictures in rows of four, each under its label and answer; one that cannot be read leaves its frame."""
+    """Images in rows of four, each below its label and prediction; an image that cannot be read leaves an empty frame."""
     rows = -(-len(worst) // COLUMNS)
     shapes = [pixels.shape for pixels in pictures if pixels is not None]
     aspect = max(height / width for height, width, _ in shapes)
@@ -95,11 +94,13 @@ def contact_sheet(
     def paint(canvas: Canvas) -> None:
         for place, (one, pixels) in enumerate(zip(worst, pictures, strict=True)):
             axes = canvas.add_subplot(rows, COLUMNS, place + 1)
-            axes.set_title(f"{one['label']}, called {one['called']} {one['probability']:.2f}", loc="left", fontsize=9.5, pad=3)
+            axes.set_title(
+                f"{one['label']}, predicted {one['called']} {one['probability']:.2f}", loc="left", fontsize=9.5, pad=3
+            )
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if pixels is None:
-                axes.text(0.5, 0.5, "not at hand", ha="center", va="center", color=QUIET, transform=axes.transAxes)
+                axes.text(0.5, 0.5, "not available", ha="center", va="center", color=QUIET, transform=axes.transAxes)
             else:
                 axes.imshow(pixels, interpolation="bilinear")
 

@@ -28,7 +28,7 @@ _BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "
 
 
 def draw(width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None]) -> bytes:
-    """Paint on a new figure, with its title and, where a leak was accepted, the reason in red above all; return PNG bytes."""
+    """Draw on a new figure with its title and, if a leak was accepted, the reason in red above it; return PNG bytes."""
     with mpl.rc_context(RC):
         stamp = textwrap.wrap(f"LEAK ACCEPTED, NOT A FAIR RESULT: {leak}", int(width_in * 11)) if leak else []
         head_in = 0.42 + 0.21 * len(stamp)
@@ -47,7 +47,7 @@ def draw(width_in: float, height_in: float, title: str, leak: str | None, paint:
 
 
 def interval_text(estimate: EstimateDict, digits: int = 3) -> str:
-    """'0.912 (0.890–0.931)', the value alone where there is no interval, or why there is no value.
+    """'0.912 (0.890–0.931)', the value alone if there is no interval, or why there is no value.
 
     >>> interval_text({"value": 0.5, "low": 0.4, "high": 0.61, "n": 9, "note": ""}, 2)
     '0.50 (0.40–0.61)'
@@ -63,7 +63,7 @@ def interval_text(estimate: EstimateDict, digits: int = 3) -> str:
 def confusion_matrix(
     counts_CC: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, leak: str | None = None
 ) -> bytes:
-    """Two panels: shares of each true class (rows sum to 1), and counts. Both are coloured by share."""
+    """Two panels: shares of each true class (rows sum to 1), and counts. Both are colored by share."""
     counts = np.asarray(counts_CC, dtype=float).reshape(len(classes), len(classes))
     rows = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
@@ -107,7 +107,7 @@ def roc_curves(
     title: str,
     leak: str | None = None,
 ) -> bytes:
-    """One curve a class against the rest, with its AUROC and interval beside it; a class without a curve is named too."""
+    """One curve per class against the rest, with its AUROC and interval; classes without a curve are also listed."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -119,8 +119,8 @@ def roc_curves(
             false, true = curve if curve is not None else (np.array([np.nan]), np.array([np.nan]))
             axes.plot(false, true, color=style.colour, linestyle=style.dash, linewidth=1.8, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.set_xlabel("share of the others called so (1 − specificity)")
-        axes.set_ylabel("share of the class found (sensitivity)")
+        axes.set_xlabel("false positive rate (1 − specificity)")
+        axes.set_ylabel("sensitivity (true positive rate)")
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         mean = interval_text(macro) if macro["value"] is not None else "not estimable"
@@ -143,7 +143,7 @@ PER_CLASS_PANELS = {"recall": "sensitivity (recall)", "precision": "precision", 
 def per_class_metrics(
     per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *, title: str, leak: str | None = None
 ) -> bytes:
-    """Four panels of bars, one bar a class, with intervals; where there is no value it says so in place of the bar."""
+    """Four panels with one bar per class and its interval; without a value, a note replaces the bar."""
     styles = class_styles(classes)
     rows = np.arange(len(classes))
 
@@ -184,10 +184,10 @@ def calibration_curve(
     before: Sequence[Mapping[str, Any]] | None = None,
     leak: str | None = None,
 ) -> bytes:
-    """Accuracy against confidence in equal-width bins with Wilson intervals, and below how many images stand in each bin.
+    """Accuracy against confidence in equal-width bins with Wilson intervals, and below the number of images per bin.
 
     Args:
-        before: the bins of the same answers without a calibrator, drawn thinly behind.
+        before: the bins of the same predictions before calibration, drawn as a thin line behind.
     """
     filled = [b for b in bins if b["n"]]
     middle = [(b["lower"] + b["upper"]) / 2 for b in bins]
@@ -212,7 +212,7 @@ def calibration_curve(
         upper.text(0.97, 0.1, "overconfident", ha="right", color=QUIET, fontsize=9, style="italic")
         upper.text(0.03, 0.94, "underconfident", va="top", color=QUIET, fontsize=9, style="italic")
         upper.set(xlim=(0, 1), ylim=(0, 1.02))
-        upper.set_ylabel("share that is right")
+        upper.set_ylabel("accuracy")
         upper.set_title(f"ECE {interval_text(ece)}, {len(bins)} equal-width bins", loc="left", fontsize=10)
         upper.legend(loc="lower right", bbox_to_anchor=(1.0, 0.14))
         lower.bar(middle, [b["n"] for b in bins], width=0.86 / len(bins), color=ACCENT, alpha=0.85)
@@ -233,12 +233,12 @@ def risk_coverage(
     title: str,
     leak: str | None = None,
 ) -> bytes:
-    """Share of wrong answers among the surest, against how many are answered, between the best and a random order.
+    """Error rate of the most confident predictions against coverage, with the best possible and a random order.
 
     Args:
-        confidence_N: higher is surer.
-        wrong_N: 1 where the answer is wrong.
-        rows: coverage and accuracy as estimates, at the thresholds of the calibration part.
+        confidence_N: higher is more confident.
+        wrong_N: 1 if the prediction is wrong.
+        rows: coverage and accuracy as estimates, at the thresholds of the calibration split.
     """
 
     def paint(figure: Figure) -> None:
@@ -247,7 +247,7 @@ def risk_coverage(
             for order, colour, dash, name in (
                 (np.zeros(len(wrong_N)), QUIET, (0, (2, 3)), "random order"),
                 (confidence_N, ACCENT, "-", "this model"),
-                (-wrong_N, "#009E73", (0, (4, 1.5)), "best order of the same answers"),
+                (-wrong_N, "#009E73", (0, (4, 1.5)), "best order of the same predictions"),
             ):
                 coverage, risk = selective.risk_coverage(order, wrong_N)
                 axes.plot(coverage, risk, color=colour, linestyle=dash, linewidth=1.5, label=name)
@@ -260,14 +260,14 @@ def risk_coverage(
                     axes.plot(x, y, "o", color="#D55E00", markersize=5, zorder=5)
                     axes.annotate(f"{100 * row['asked']:g} %", (x, y), xytext=(-5, 6), textcoords="offset points",
                                   ha="right", fontsize=9, color="#A04000")  # fmt: skip
-            axes.plot([], [], "o-", color="#D55E00", markersize=5, label="at thresholds of the calibration part, with interval")
+            axes.plot([], [], "o-", color="#D55E00", markersize=5, label="thresholds from the calibration split, with interval")
             axes.legend(loc="upper left")
         else:
             axes.text(0.5, 0.5, "not estimable (n = 0)", ha="center", color=QUIET, transform=axes.transAxes)
         top = selective.risk_coverage(confidence_N, wrong_N)[1].max(initial=0.0)
         axes.set(xlim=(0, 1.01), ylim=(0, max(0.05, 1.4 * top)))  # room for the legend
-        axes.set_xlabel("share of images that is answered, the surest first")
-        axes.set_ylabel("share of wrong answers among them")
+        axes.set_xlabel("coverage: share of images kept, most confident first")
+        axes.set_ylabel("error rate of these images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
 
@@ -275,7 +275,7 @@ def risk_coverage(
 
 
 def differences_figure(differences: Mapping[str, EstimateDict], *, title: str, leak: str | None = None) -> bytes:
-    """A row a figure: the difference with its interval beside the line of none; hollow where less is better."""
+    """One row per metric: the difference with its interval and a line at 0; hollow points where lower is better."""
     shown = {name: one for name, one in differences.items() if one["value"] is not None}
 
     def paint(figure: Figure) -> None:
@@ -300,13 +300,13 @@ def differences_figure(differences: Mapping[str, EstimateDict], *, title: str, l
 def training_curves(
     history: Mapping[str, Sequence[float | None]], best_epoch: int, monitor: str, *, title: str, leak: str | None = None
 ) -> bytes:
-    """Loss, accuracies, macro AUROC and learning rate by epoch; the epoch whose weights were kept is marked.
+    """Loss, accuracies, macro AUROC and learning rate per epoch; the epoch whose weights were kept is marked.
 
     Args:
         history: `epoch` and any of train_loss, val_loss, train_accuracy, val_accuracy, val_balanced_accuracy,
-            val_macro_auroc, lr; one value an epoch, None where undefined.
+            val_macro_auroc, lr; one value per epoch, None where undefined.
         best_epoch: counted from 1.
-        monitor: the metric that chose it.
+        monitor: the metric that selected it.
     """
     epochs = list(history["epoch"])
     train, val, other = (QUIET, (0, (4, 1.5))), (ACCENT, "-"), ("#D55E00", (0, (1.2, 1)))
@@ -315,7 +315,7 @@ def training_curves(
         ("accuracy", [("train_accuracy", "train (augmented)", train), ("val_accuracy", "validation", val),
                       ("val_balanced_accuracy", "validation, balanced", other)]),
         ("macro AUROC", [("val_macro_auroc", "validation", val)]),
-        ("learning rate", [("lr", "at the epoch's end", ("#4D4D4D", "-"))]),
+        ("learning rate", [("lr", "at the end of the epoch", ("#4D4D4D", "-"))]),
     ]  # fmt: skip
 
     def paint(figure: Figure) -> None:
@@ -347,6 +347,6 @@ def training_curves(
         )  # fmt: skip
         for axes in grid[1]:
             axes.set_xlabel("epoch")
-        figure.supxlabel(f"green line: the epoch kept, chosen by {monitor}", fontsize=9, color=QUIET)
+        figure.supxlabel(f"green line: the epoch kept, selected by {monitor}", fontsize=9, color=QUIET)
 
     return draw(9.6, 6.4, title, leak, paint)

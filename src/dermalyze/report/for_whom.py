@@ -1,4 +1,4 @@
-"""For whom: results by age, sex, site, source, quality of the picture and skin tone, each beside all the others."""
+"""Subgroups: metrics by age, sex, body site, source, image quality and skin tone, each against all other images."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGES = (30, 45, 60, 75)
-"""Years at which an age band begins; the first begins at 0."""
-COVERAGE = 0.9  # share of the calibration part that is answered, for the referral rate, where the served rule refers nothing
-LEVELS = 16  # of a column of the user's; the rarer ones are taken together
+"""Years at which an age group begins; the first begins at 0."""
+COVERAGE = 0.9  # of the calibration split, for the referral rate if the served rule refers nothing
+LEVELS = 16  # of a column of the user's; rarer ones are merged
 SIGNIFICANT = 0.05
-THIRDS = {  # of the training part: measure, and its levels
+THIRDS = {  # of the training split: measure, and its levels
     "sharpness": ("sharpness", ("blurred third", "middle third", "sharp third")),
     "exposure": ("brightness", ("darkest third", "middle third", "brightest third")),
     "resolution": ("megapixels", ("smallest third", "middle third", "largest third")),
 }
 NOTES = {
-    "sharpness": "variance of the Laplacian of a reduction to at most 200 px, so that it does not depend on the size; hair and "
-    "the structure of the lesion raise it too, so a plain mole passes for blurred",
+    "sharpness": "variance of the Laplacian after downscaling to at most 200 px, so that it does not depend on the size; hair "
+    "and the structure of the lesion also raise it, so a mole with little structure can count as blurred",
     "exposure": "mean brightness, 0 to 1",
     "resolution": "megapixels of the file",
 }
-MEASURES = {  # name in the file: on the page, and whether a positive gap is good (1), bad (-1) or neither (0)
+MEASURES = {  # name in the file: name on the page, and whether a positive gap is good (1), bad (-1) or neither (0)
     "accuracy": ("accuracy", 1),
     "balanced_accuracy": ("balanced accuracy", 1),
     "sensitivity": ("melanoma sensitivity", 1),
@@ -53,15 +53,15 @@ MEASURES = {  # name in the file: on the page, and whether a positive gap is goo
     "referred": ("referred", 0),
 }
 TITLES = {"age": "age, years", "ita": "skin tone (ITA band)"}
-HIDDEN = ("macro_auroc",)  # in the file alone: it needs every class, and few subgroups have them
+HIDDEN = ("macro_auroc",)  # only in the file: it needs every class, and few subgroups have all
 DRAWN = ("accuracy", "sensitivity", "malignant_auroc", "overconfidence")
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Every subgroup of every column, their gaps, and how many were tested.
+    """Every subgroup of every column, the gaps, and the number of tests.
 
     Raises:
-        ConfigError: `evaluate.subgroups` names a column that the set has not.
+        ConfigError: `evaluate.subgroups` names a column that the set does not have.
     """
     if j.rows is None or not len(j.p):
         return {"for_whom": None}
@@ -93,7 +93,7 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 def answered_by_rule(j: Evaluation) -> NDArray[np.bool_] | None:
-    """(N,) whether the served rule answers, with one class or a set; None where there is none that refers anything."""
+    """(N,) whether the served rule answers, with one class or a set; None if there is no rule that refers images."""
     if j.beyond is None or not (j.beyond.rule.limit or j.beyond.rule.referral or j.beyond.rule.sets):
         return None
     outcome_N = j.beyond.rule.outcomes(j.scores.probs, j.classes, j.beyond.foreignness(j.p))
@@ -104,12 +104,12 @@ def divisions(rows: pd.DataFrame, train: pd.DataFrame | None, further: Sequence[
     """The columns by which a set is divided.
 
     Args:
-        rows: of the images, in order.
-        train: of the training part, whose terciles bound the quality of a picture; None: those of the set itself.
-        further: columns of the user's.
+        rows: metadata of the images, in order.
+        train: metadata of the training split, whose terciles bound image quality; None: those of the set itself.
+        further: columns named by the user.
 
     Raises:
-        ConfigError: one of these is not there.
+        ConfigError: one of these columns does not exist.
     """
     absent = [name for name in further if name not in rows]
     if absent:
@@ -127,7 +127,7 @@ def divisions(rows: pd.DataFrame, train: pd.DataFrame | None, further: Sequence[
 
 
 def by_age(rows: pd.DataFrame) -> Division:
-    """Bands of age, all unknown where there is no such column."""
+    """Age groups, all unknown if there is no such column."""
     edges = [0, *AGES]
     names = [*(f"{a}-{b - 1}" for a, b in zip(edges, AGES, strict=False)), f"{AGES[-1]}+"]
     ages = rows["age"].astype(float) if "age" in rows else [float("nan")] * len(rows)
@@ -137,7 +137,7 @@ def by_age(rows: pd.DataFrame) -> Division:
 
 
 def _by_third(name: str, rows: pd.DataFrame, train: pd.DataFrame | None) -> Division | None:
-    """Thirds of the training part; None where they cannot be told apart."""
+    """Thirds of the training split; None if the bounds are equal."""
     measure, levels = THIRDS[name]
     own = _numbers(rows, measure)
     known = own if train is None else _numbers(train, measure)
@@ -145,7 +145,7 @@ def _by_third(name: str, rows: pd.DataFrame, train: pd.DataFrame | None) -> Divi
     low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else (np.nan, np.nan)
     if not low < high:
         return None
-    part = "the training part" if train is not None else "this set"
+    part = "the training split" if train is not None else "this set"
     note = f"thirds of {part}, bounded by {low:.3f} and {high:.3f}: {NOTES[name]}"
     values = [None if np.isnan(v) else levels[int(np.searchsorted([low, high], v, side="right"))] for v in own]
     return replace(divide(name, values, levels, note), bounds=(float(low), float(high)))
@@ -160,14 +160,14 @@ def _numbers(rows: pd.DataFrame, measure: str) -> NDArray[np.float64]:
 
 
 def texts(rows: pd.DataFrame, name: str) -> list[str | None]:
-    """Values of a column, None where it is missing or blank, or the column is absent."""
+    """Values of a column, None if a value is missing or blank or the column is absent."""
     from dermalyze.data.grouping import keys
 
     return [value if isinstance(value, str) else None for value in keys(rows, name)]
 
 
 def _common(values: list[str | None]) -> tuple[list[str | None], list[str] | None, str]:
-    """Values with the rare ones of many taken together, the levels in order, and what was done."""
+    """Values with the rare ones merged if there are many, the levels in order, and a note on the merge."""
     counts: dict[str, int] = {}
     for value in values:
         if value is not None:
@@ -177,16 +177,16 @@ def _common(values: list[str | None]) -> tuple[list[str | None], list[str] | Non
     kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[: LEVELS - 1])
     other = f"{len(counts) - len(kept)} others"
     shown = [value if value is None or value in kept else other for value in values]
-    return shown, [*kept, other], f"the {len(kept)} commonest of {len(counts)} values, the others together"
+    return shown, [*kept, other], f"the {len(kept)} most common of {len(counts)} values, the others merged"
 
 
 def _tone_note() -> str:
     bounds = ", ".join(f"{name} to {upper:g}" for name, upper in ITA_BANDS[:-1])
     return (
         "individual typology angle of the skin around the lesion, estimated from the photograph; bands of degrees: "
-        f"{bounds}, {ITA_BANDS[-1][0]} above. It is moved by white balance, exposure and polarised light: it tells pictures "
-        "apart, and people only where the camera is calibrated. It is no Fitzpatrick type. Where the skin is bluer than grey "
-        f"there is no band ({CAST})"
+        f"{bounds}, {ITA_BANDS[-1][0]} above. White balance, exposure and polarized light change it: it compares images, and "
+        "people only if the camera is calibrated. It is not a Fitzpatrick type. Skin that is bluer than gray has no band "
+        f"({CAST})"
     )
 
 
@@ -194,7 +194,7 @@ def _tone_note() -> str:
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """One table a column; a column of which nothing is known is named only."""
+    """One table per column; a column without values is only named."""
     f = m["for_whom"]
     if f is None:
         return None
@@ -247,13 +247,13 @@ def _p(p: float) -> str:
 
 
 def _telling(f: Json, most: int = 12) -> list[tuple[float, str, Json]]:
-    """Gaps that remain after the correction, the surest first."""
+    """Gaps that remain after the correction, the smallest p-value first."""
     found = [(p, name, one) for one in f["subgroups"] for name, p in one["adjusted"].items() if p < SIGNIFICANT]
     return sorted(found, key=lambda row: (row[0], row[2]["column"], row[2]["level"], row[1]))[:most]
 
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """Gaps to the rest, as dots with intervals."""
+    """Gaps to all other images, as dots with intervals."""
     f = m["for_whom"]
     tested = [one for one in f["subgroups"] if any(gap["low"] is not None for gap in one["gaps"].values())]
     names = [name for name in DRAWN if any(one["gaps"].get(name, {}).get("low") is not None for one in tested)]
@@ -261,15 +261,15 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
         return {}
     data = gap_plot(tested, names, title=figure_title("Subgroup gaps", m), leak=m["accepted_leak"])
     said = (
-        "Gaps between subgroups: each figure in a subgroup minus the same in all other images, with its interval. On the line "
-        "there is no gap. Filled: the gap remains after Holm's correction for all comparisons (red: to the worse, blue: to the "
-        "better); hollow: it may be chance. A gap may come of another mix of diagnoses rather than of the people."
+        "Subgroup gaps: each metric in a subgroup minus the same metric in all other images, with its interval. The line is at "
+        "no gap. Filled: the gap remains after Holm's correction for all comparisons (red: worse, blue: better); hollow: it "
+        "may be chance. A different mix of diagnoses can also cause a gap."
     )
     return {"subgroup_gaps.png": Figure(data, said)}
 
 
 def gap_plot(tested: Sequence[Json], names: Sequence[str], *, title: str, leak: str | None = None) -> bytes:
-    """A row a subgroup, by column; a panel a measure."""
+    """One row per subgroup, by column; one panel per metric."""
     places: list[float] = []
     heads: list[tuple[float, str]] = []
     at = 0.0

@@ -1,4 +1,4 @@
-"""Heat on a photograph: colours whose steps look even and that colour-blind people can order, thin where it is cold."""
+"""Heat maps over an image: perceptually uniform, color-blind safe colors, transparent where the map is 0."""
 
 # Shapes: H x W pixels.
 
@@ -17,14 +17,14 @@ from scipy import ndimage
 Pixels = NDArray[np.uint8]
 
 COLOURS = "viridis"
-"""Even in lightness and readable without red and green; Smith, van der Walt & Firing 2015, bids.github.io/colormap."""
+"""Perceptually uniform and color-blind safe; Smith, van der Walt & Firing 2015, bids.github.io/colormap."""
 OPACITY = 0.62
-"""Of the hottest pixel; the lesion stays visible beneath it."""
+"""Of the hottest pixel; the lesion stays visible below it."""
 STEPS = 6
 
 
 def heat_of(map_HW: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """(height, width) in 0..1: the positive side of a map over its largest value; all 0 where nothing is positive."""
+    """(height, width) in 0..1: the positive part of a map divided by its maximum; all 0 if nothing is positive."""
     positive = np.maximum(map_HW, 0).astype(np.float32)
     top = float(positive.max())
     if top <= 0:
@@ -34,7 +34,7 @@ def heat_of(map_HW: NDArray[Any], height: int, width: int) -> NDArray[np.float32
 
 
 def overlay(image_HW3: Pixels, heat_HW: NDArray[np.float32]) -> Pixels:
-    """The picture with its heat: where that is 0 the picture is as it was.
+    """The image with its heat map; pixels with heat 0 are unchanged.
 
     >>> overlay(np.full((1, 2, 3), 200, np.uint8), np.array([[0.0, 1.0]], np.float32))[0].tolist()
     [[200, 200, 200], [233, 219, 99]]
@@ -45,7 +45,7 @@ def overlay(image_HW3: Pixels, heat_HW: NDArray[np.float32]) -> Pixels:
 
 
 def contoured(image_HW3: Pixels, mask_HW: NDArray[np.bool_]) -> Pixels:
-    """The picture with the outline of the lesion, white between dark lines, so that it shows on any skin."""
+    """The image with the outline of the lesion, white between dark lines, visible on any skin tone."""
     drawn = np.array(image_HW3)
     line = mask_HW & ~ndimage.binary_erosion(mask_HW)
     drawn[ndimage.binary_dilation(line, np.ones((3, 3))) & ~line] = 30
@@ -54,7 +54,7 @@ def contoured(image_HW3: Pixels, mask_HW: NDArray[np.bool_]) -> Pixels:
 
 
 def boxed(image_HW3: Pixels, box: tuple[float, float, float, float]) -> Pixels:
-    """The picture with a frame: top, left, bottom, right as shares of its edges."""
+    """The image with a frame: top, left, bottom, right as shares of its height and width."""
     height, width = image_HW3.shape[:2]
     inside = np.zeros((height, width), dtype=bool)
     top, left, bottom, right = box
@@ -63,14 +63,14 @@ def boxed(image_HW3: Pixels, box: tuple[float, float, float, float]) -> Pixels:
 
 
 def jpeg(pixels: Pixels, quality: int = 85) -> str:
-    """In base64, made from the pixels alone."""
+    """A JPEG in base64, without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def scale_css() -> str:
-    """The colour scale as the page's own gradient: colours as on a light picture, thin at the cold end."""
+    """The color scale as a CSS gradient: colors as on a light image, transparent at the low end."""
     stops = []
     for k in range(STEPS + 1):
         share = k / STEPS

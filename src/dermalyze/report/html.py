@@ -28,7 +28,7 @@ PROVENANCE = {
 
 
 def template(name: str) -> Template:
-    """A template of this room; all that it prints is escaped, and a name that is not given is an error."""
+    """A template of this package; all output is escaped, and an undefined name is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("dermalyze", "report/templates")
@@ -39,8 +39,8 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
     """The whole page.
 
     Args:
-        m: what stands in evaluation_metrics.json.
-        figures: by section and file name, as `dermalyze.report.sections.draw_sections` gives them.
+        m: the content of evaluation_metrics.json.
+        figures: by section and file name, from `dermalyze.report.sections.draw_sections`.
     """
     level = f"{100 * m['level']:g} %"
     sections = [
@@ -60,8 +60,8 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
         subtitle=subtitle(m),
         cards=[_card(name, estimate) for name, estimate in headline(m)],
         how_to_read=(
-            f"Beneath each figure its {level} interval, from a bootstrap over {m['n_groups']:,} groups (lesions, or patients "
-            "where they are known). If two models' intervals overlap widely, this set does not tell which is better."
+            f"Below each value is its {level} interval, from a bootstrap over {m['n_groups']:,} groups (lesions, or patients "
+            "where they are recorded). If the intervals of two models overlap widely, this set does not show which is better."
         ),
         sections=sections,
         methods=m["methods"],
@@ -71,7 +71,7 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
 
 
 def picture(figure: Figure) -> dict[str, Any]:
-    """What the page needs of a figure."""
+    """What the page needs from a figure."""
     return {
         "data": base64.b64encode(figure.data).decode(),
         "caption": figure.caption,
@@ -81,8 +81,8 @@ def picture(figure: Figure) -> dict[str, Any]:
 
 
 def subtitle(m: Json) -> str:
-    """What was measured on what."""
-    part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
+    """The data set and the inference recipe of the report."""
+    part = "Test split" if m["set"] == "test" else f"External set {m['set']}"
     size = f"{m['n_images']:,} images of {m['n_groups']:,} groups, {len(m['classes'])} {TASKS[task_of(m)].nouns}"
     return f"{part}: {size}; inference recipe {m['recipe']}."
 

@@ -1,4 +1,4 @@
-"""Whether the probabilities of labels can be taken at their word: a reliability diagram each, before and after."""
+"""Calibration of label probabilities: one reliability diagram per label, before and after calibration."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 def _bins(j: Evaluation, scores: LabelScores, c: int) -> list[dict[str, Any]]:
-    """Of each bin that is not empty: images, groups, mean probability, share that has the label and Wilson's interval of it,
-    with the number of groups as sample size."""
+    """For each bin with images: images, groups, mean probability, share with the label and its Wilson interval, with the
+    number of groups as sample size."""
     index, _ = bootstrap.group_index(j.p.groups)
     bin_N, rows = confidence_bins(scores.probs[:, c], j.spec.ece_bins), []
     for b in np.unique(bin_N[scores.observed[:, c]]):
@@ -56,24 +56,22 @@ def _bins(j: Evaluation, scores: LabelScores, c: int) -> list[dict[str, Any]]:
 
 
 def view(m: Json) -> dict[str, Any]:
-    """How the probabilities were made, and each label before and after."""
+    """How the probabilities were computed, and each label before and after calibration."""
     c, fitted = m["calibration"], m["calibration"]["fitted"]
     if fitted is None:
-        how = (
-            "The probabilities are the plain sigmoid of the scores, and labels are called from 0.5 on: nothing was calibrated."
-        )
+        how = "The probabilities are the plain sigmoid of the scores and the thresholds are 0.5: nothing was calibrated."
     else:
         kind = (
             "a scale and a shift for each label"
             if c["calibrator"] == "platt"
-            else "the plain sigmoid, as nothing else was better"
+            else "the plain sigmoid, because nothing else was better"
         )
         how = (
             f"Scores become probabilities by {kind}, chosen on {fitted['images']:,} images ({fitted['groups']:,} groups) of "
-            f"the part {fitted['part']}."
+            f"the {fitted['part']} split."
         )
         if fitted["part"] == "val":
-            how += " That part was also used for early stopping, so the fit flatters itself a little."
+            how += " That split was also used for early stopping, so the fit is slightly optimistic."
     return {
         "how": how,
         "rows": [
@@ -87,7 +85,7 @@ def view(m: Json) -> dict[str, Any]:
 
 
 def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """A reliability diagram a label."""
+    """One reliability diagram per label."""
     labels, c = m["classes"], m["calibration"]
     rows = -(-len(labels) // COLUMNS)
 
@@ -118,14 +116,14 @@ def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
         for column in range(min(COLUMNS, len(labels))):
             grid[(len(labels) - 1 - column) // COLUMNS, column].tick_params(labelbottom=True)
         figure.supxlabel("probability of the label", fontsize=10)
-        figure.supylabel("share of images that have it", fontsize=10)
+        figure.supylabel("share of images with the label", fontsize=10)
 
     title = figure_title("Calibration", m)
     return {
         "calibration_curves.png": Figure(
             drawn(9.6, 2.4 * rows + 0.4, title, m["accepted_leak"], paint),
-            "Reliability diagrams: of the images that are given a label with some probability, the share that have it. On the "
-            "dotted line probabilities can be taken at their word. Vertical lines are Wilson intervals with the number of "
-            "groups as sample size; the thin grey line, where there is one, is the model before calibration.",
+            "Reliability diagrams: the share of images with the label against its predicted probability. On the dotted line, "
+            "probabilities are calibrated. Vertical lines are Wilson intervals with the number of groups as sample size; the "
+            "thin gray line, if there is one, is the model before calibration.",
         )
     }

@@ -1,4 +1,4 @@
-"""The worst mistakes, label by label: what was missed at the lowest probability, and called in vain at the highest."""
+"""Largest errors per label: misses with the lowest probability and false positives with the highest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dermalyze.report.section import Figure, figure_title
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Misses and false alarms, how many and the worst of them, one a group."""
+    """Number of missed and false positive labels, and the largest errors among them, one per group."""
     s = j.scores
     missed, alarms = s.positive & ~s.called, s.negative & s.called
     return {
@@ -38,24 +38,24 @@ def _worst(j: Evaluation, among: Any, how_wrong: Any) -> list[dict[str, Any]]:
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """How many mistakes there are, and the worst as a table; nothing where there is none."""
+    """The number of errors, and the largest as a table; None without errors."""
     missed, alarms = m["failures"]["missed"], m["failures"]["alarms"]
     if not missed["mistakes"] and not alarms["mistakes"]:
         return None
     return {
-        "mistakes": f"{missed['mistakes']:,} labels of images were missed, and {alarms['mistakes']:,} called in vain.",
+        "mistakes": f"{missed['mistakes']:,} labels were missed and {alarms['mistakes']:,} were false positives.",
         "rows": [(one["image_id"], one["label"], one["called"], f"{one['probability']:.3f}")
                  for one in (*missed["worst"], *alarms["worst"])],
     }  # fmt: skip
 
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """The pictures, where the images are at hand."""
-    titles = {"missed": ("Missed labels", "missed_labels.png"), "alarms": ("False alarms", "false_alarms.png")}
+    """The images, if they are available."""
+    titles = {"missed": ("Missed labels", "missed_labels.png"), "alarms": ("False positive labels", "false_alarms.png")}
     said = {
-        "missed": "Missed labels: those given the lowest probability though the image has them, one a group. Above each what "
-        "it is, what it was called, and the label's probability.",
-        "alarms": "False alarms: labels that the image has not, called with the highest probability, one a group.",
+        "missed": "Missed labels: present labels with the lowest probability, one per group. Above each image: its label, the "
+        "prediction and the label's probability.",
+        "alarms": "False positive labels: absent labels predicted with the highest probability, one per group.",
     }
     found = {}
     for kind, (name, file) in titles.items():

@@ -1,4 +1,4 @@
-"""Several labels an image: overall figures, and those of each label."""
+"""Several labels per image: overall metrics and metrics per label."""
 
 # Shapes: N images, C labels.
 
@@ -24,8 +24,7 @@ TITLES = {
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Overall metrics and metrics of each label, how many images have none, how many labels an image has, and how many targets
-    are missing."""
+    """Overall and per-label metrics, the number of images without a label, labels per image, and missing targets."""
     positive = j.scores.positive
     return {
         **measured(j),
@@ -75,8 +74,8 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "roc_curves.png": Figure(
             roc_curves(curves, labels, aurocs, macro, title=figure_title("ROC curves", m), leak=leak),
-            "ROC curves, a label each: up is more of the images with the label found, right is more of those without it called "
-            "so by mistake. A stepped curve means few images, and a wide interval beside it.",
+            "ROC curves, one per label: sensitivity against the false positive rate. Closer to the upper left is better. "
+            "A stepped curve means few images and therefore a wide interval.",
         ),
         "pr_curves.png": Figure(
             pr_curves(
@@ -87,8 +86,8 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
                 title=figure_title("Precision-recall curves", m),
                 leak=leak,
             ),
-            "Precision and sensitivity, a label each. The dotted line is what guessing would give, the share of images with "
-            "the label in this set; elsewhere both will lie at another height. AP is average precision.",
+            "Precision-recall curves, one per label. The dotted line is chance, the share of the label in this set. "
+            "In a set with another share, both curve and line are at another height. AP is average precision.",
         ),
     }
 
@@ -115,12 +114,12 @@ def label_view(m: Json) -> dict[str, Any]:
 
 
 def label_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """Sensitivity, precision, F1 and AUROC of each label with intervals."""
+    """Sensitivity, precision, F1 and AUROC per label, with intervals."""
     drawn = per_class_metrics(
         m["per_class"], m["classes"], title=figure_title("Per-label performance", m), leak=m["accepted_leak"]
     )
     said = (
-        "Per-label performance at the threshold of the label. Black lines are intervals; a long one means that few groups have "
-        "the label."
+        "Per-label performance at the threshold of each label. Black lines are intervals; a long one means that few groups "
+        "have the label."
     )
     return {"per_class_metrics.png": Figure(drawn, said)}

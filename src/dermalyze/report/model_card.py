@@ -1,4 +1,4 @@
-"""The model card: Markdown with YAML front matter in the convention of model hubs. Every figure comes from the metrics.
+"""The model card: Markdown with YAML front matter as model hubs expect it. Every number comes from the metrics file.
 
 Mitchell et al. 2019, doi:10.1145/3287560.3287596
 """
@@ -19,13 +19,13 @@ Json = Mapping[str, Any]
 
 INDEXED = ("accuracy", "balanced_accuracy", "subset_accuracy", "macro_f1", "macro_auroc", "log_loss", "ece", "macro_ece")
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "macro_auroc": "roc_auc"}
-"""Names that hubs know; the others go by their own."""
+"""Metric names that hubs know; the others keep their own."""
 NAMELESS = ("folder", "csv", "merged")
-"""Sources that are no set with a name."""
-LICENCE = "The licence of the training images governs what this model may be used for."
+"""Sources that are not a named data set."""
+LICENCE = "The license of the training images determines what this model may be used for."
 HAM10000 = (
-    "Made from HAM10000 (Tschandl, Rosendahl, Kittler 2018, doi:10.1038/sdata.2018.161), which is CC BY-NC 4.0: with "
-    "attribution, not commercially."
+    "Made from HAM10000 (Tschandl, Rosendahl, Kittler 2018, doi:10.1038/sdata.2018.161), which is licensed "
+    "under CC BY-NC 4.0: attribution required, no commercial use."
 )
 
 
@@ -33,13 +33,13 @@ def model_card(m: Json) -> str:
     """The whole card.
 
     Args:
-        m: what stands in evaluation_metrics.json of a run's own test part.
+        m: the content of evaluation_metrics.json of a run's own test split.
     """
     return f"---\n{front_matter(m)}---\n\n" + "\n".join(body(m)) + "\n"
 
 
 def front_matter(m: Json) -> str:
-    """YAML for a hub: licence, tags, task, data, metrics and results; what cannot be estimated is left out."""
+    """YAML for a hub: license, tags, task, data, metrics and results; what is not estimable is left out."""
     model, ham = m["model"], bool(m["known_biases"])
     named = model["source"] not in NAMELESS and (ham or model["source"] != "ham10000")  # synthetic sets have its layout
     source = model["source"] if named else "own images"
@@ -87,7 +87,7 @@ def body(m: Json) -> list[str]:
         *(line for sentence in m["about"]["sentences"] for line in (escaped(sentence), "")),
         "## Use",
         "",
-        escaped(person.get("intended_use") or "For research and education: to study, compare and teach."),
+        escaped(person.get("intended_use") or "Research and education: study, comparison and teaching."),
         "",
         "Not for:",
         "",
@@ -100,13 +100,13 @@ def body(m: Json) -> list[str]:
         "",
         *results(m),
         *controls(m),
-        "## Limits",
+        "## Limitations",
         "",
         *(f"- {line}" for line in m["known_biases"]),
-        "- Intervals hold for cases drawn like those of the test part; other devices, clinics and people give other figures.",
+        "- Intervals apply to cases sampled like those of the test split; other devices, clinics or people give other results.",
         *([f"- {escaped(person['limitations'])}"] if person.get("limitations") else []),
         "",
-        "## Licence",
+        "## License",
         "",
         f"{LICENCE} {HAM10000}" if m["known_biases"] else LICENCE,
         "",
@@ -117,7 +117,7 @@ def body(m: Json) -> list[str]:
 
 
 def data(m: Json) -> list[str]:
-    """Parts, and the certificate that nothing crosses them."""
+    """Splits, and the certificate that nothing crosses them."""
     split = m["split"]
     rows = [
         f"| {part} | {counts['images']} | {counts['groups']} | {split['used_for'].get(part, '')} |"
@@ -125,11 +125,11 @@ def data(m: Json) -> list[str]:
     ]
     verdict = "Certified: nothing crosses the splits." if split["passed"] else "**This split leaks.**"
     checks = [f"- {check['name']}: {'holds' if check['passed'] else 'fails'} ({check['detail']})" for check in split["checks"]]
-    return ["| part | images | groups | used for |", "|---|---|---|---|", *rows, "", verdict, "", *checks, ""]
+    return ["| split | images | groups | used for |", "|---|---|---|---|", *rows, "", verdict, "", *checks, ""]
 
 
 def results(m: Json) -> list[str]:
-    """Overall and by class, with intervals, and how far the probabilities can be trusted."""
+    """Overall and per-class metrics with intervals, and how the probabilities were calibrated."""
     level = f"{100 * m['level']:g} %"
     overall = [
         f"| {meanings(m)[name][0]} | {value_text(found)} | {interval_or_note(found)} |" for name, found in m["metrics"].items()
@@ -146,7 +146,7 @@ def results(m: Json) -> list[str]:
         else f"a calibrator of kind {calibrator.replace('_', ' ')}"
     )
     return [
-        f"Test part: {m['n_images']} images of {m['n_groups']} groups (lesions, or patients); recipe {m['recipe']}; "
+        f"Test split: {m['n_images']} images of {m['n_groups']} groups (lesions, or patients); recipe {m['recipe']}; "
         f"{level} intervals by a bootstrap over groups.",
         "",
         f"| metric | value | {level} interval |",
@@ -157,27 +157,32 @@ def results(m: Json) -> list[str]:
         "|---|---|---|---|---|---|---|",
         *classes,
         "",
-        f"Probabilities come by {how}.",
+        f"Probabilities: {how}.",
         "",
         *silence(m),
     ]
 
 
 def silence(m: Json) -> list[str]:
-    """What is gained by referring the least sure cases."""
+    """Selective prediction: what is gained by referring the least confident cases."""
     rows = []
     for row in m["selective"]["coverages"]:
         found = f"{value_text(row['accuracy'])} ({interval_or_note(row['accuracy'])})"
         rows.append(f"| {100 * row['asked']:g} % | {value_text(row['coverage'])} | {found} |")
-    head = ["When only the surest cases are answered:", "", "| asked | answered | accuracy of these |", "|---|---|---|"]
+    head = [
+        "Accuracy if only the most confident cases are answered:",
+        "",
+        "| target coverage | coverage | accuracy |",
+        "|---|---|---|",
+    ]
     return [*head, *rows, ""] if rows else []
 
 
 def controls(m: Json) -> list[str]:
-    """What the controls found."""
+    """Results of the negative controls."""
     found = (m["controls"] or {"controls": {}})["controls"]
     lines = [f"- {TITLES[name]}: {control['verdict']}. {escaped(sentence(name, control))}" for name, control in found.items()]
-    return ["## Is it real?", "", *lines, ""] if lines else []
+    return ["## Negative controls", "", *lines, ""] if lines else []
 
 
 def provenance(m: Json) -> list[str]:

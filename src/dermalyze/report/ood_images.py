@@ -1,4 +1,4 @@
-"""Pictures that are no skin, and the rule that refers them: how well each score knows them, and what comes of the rule."""
+"""Out-of-distribution images and the rule that refers them: how well each score detects them, and the rule's results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SCORE_NAMES = {
     "max_softmax": "largest probability",
     "energy": "energy",
     "relative_mahalanobis": "relative Mahalanobis distance",
-    "knn": "distance to the nearest neighbours",
+    "knn": "distance to the nearest neighbors",
 }
 
 
 def build_ood(j: Evaluation) -> dict[str, Any]:
-    """How well each out-of-distribution score tells every foreign set from the images judged; null without such sets."""
+    """How well each score separates every out-of-distribution set from the evaluated images; null without such sets."""
     b = j.beyond
     if b is None or not b.detectors or not b.foreign or j.p.embedding is None or not len(j.p):
         return {"ood": None}
@@ -51,7 +51,7 @@ def build_ood(j: Evaluation) -> dict[str, Any]:
 
 
 def ood_view(m: Json) -> dict[str, Any] | None:
-    """Two tables, of AUROC and of the share refused: sets down, scores across."""
+    """Tables of AUROC and of the share refused: one row per set, one column per score."""
     o = m["ood"]
     if o is None:
         return None
@@ -74,7 +74,7 @@ def ood_view(m: Json) -> dict[str, Any] | None:
 
 
 def build_decision(j: Evaluation) -> dict[str, Any]:
-    """What comes of the served rule on the images judged and on every foreign set; null where everything is answered."""
+    """Results of the served rule on the evaluated images and on each out-of-distribution set; null if all is answered."""
     b = j.beyond
     if b is None or not (b.rule.limit or b.rule.referral or b.rule.sets) or not len(j.p):
         return {"decision": None}
@@ -104,7 +104,7 @@ def build_decision(j: Evaluation) -> dict[str, Any]:
 
 
 def _chance(j: Evaluation) -> dict[str, Any]:
-    """What chance alone makes of each threshold's share on a set like the part that it comes from, groups as cases."""
+    """The range of each threshold's share by chance alone, on a set like the split that it comes from; groups are cases."""
     if j.beyond is None or j.reference is None or not len(j.reference):
         return {}
     rule, known, here = j.beyond.rule, len(set(j.reference.groups)), len(set(j.p.groups))
@@ -126,19 +126,19 @@ def _chance(j: Evaluation) -> dict[str, Any]:
 SHARE_NAMES = {
     "answer": "answered with one class",
     "set": "answered with a set of classes",
-    "refer": "referred to a person, in all",
-    "foreign": "referred: unlike the training pictures",
-    "unsure": "referred: not sure enough",
+    "refer": "referred to a person, in total",
+    "foreign": "referred: unlike the training images",
+    "unsure": "referred: low confidence",
     "no_class": "referred: no class fits",
-    "error": "wrong among those answered with one class",
-    "wrong_answered": "answered with one class and wrong, of all images",
-    "set_error": "sets that do not hold the right class",
-    "error_all": "wrong if everything were answered",
+    "error": "error rate of those answered with one class",
+    "wrong_answered": "answered with one class and wrong, share of all images",
+    "set_error": "sets that do not contain the true class",
+    "error_all": "error rate if everything were answered",
 }
 
 
 def decision_view(m: Json) -> dict[str, Any] | None:
-    """The rule in words, and its shares; what the rule has no part for is left out."""
+    """The rule in words, and its shares; outcomes that the rule cannot give are left out."""
     d = m["decision"]
     if d is None:
         return None
@@ -146,12 +146,12 @@ def decision_view(m: Json) -> dict[str, Any] | None:
     rules = []
     if d["foreign_above"] is not None:
         kind, threshold = d["foreign_above"]["kind"], number(d["foreign_above"]["threshold"])
-        rules.append(f"refer what is unlike the training pictures ({SCORE_NAMES[kind]} above {threshold})")
+        rules.append(f"refer images unlike the training images ({SCORE_NAMES[kind]} above {threshold})")
     if d["unsure_below"] is not None:
-        rules.append(f"refer what is less sure than {number(d['unsure_below'])}")
+        rules.append(f"refer images with a confidence below {number(d['unsure_below'])}")
     if d["set_level"] is not None:
         rules.append(
-            f"refer what no class fits, and answer with a set ({100 * d['set_level']:g} %) where one class is not alone in it"
+            f"refer images that no class fits, and answer with a set ({100 * d['set_level']:g} %) if it has several classes"
         )
     shown = [name for name in SHARE_NAMES if name in d["shares"] and (name not in OUTCOMES or has.get(name, True) is not None)]
     return {
@@ -174,7 +174,7 @@ def decision_view(m: Json) -> dict[str, Any] | None:
 
 
 def _place(value: float, low: float, high: float) -> str:
-    """Where a share lies beside what chance makes.
+    """Where a share lies relative to the range of chance.
 
     >>> _place(0.08, 0.03, 0.07)
     'above that'

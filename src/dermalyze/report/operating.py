@@ -1,4 +1,4 @@
-"""Yes or no: malignant or not, melanoma or not; thresholds from one part, what they do on another, and what it is worth."""
+"""Operating points: malignant or not, melanoma or not; thresholds from one split, metrics and net benefit on another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVEN = 0.5
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Of each question: how well it is ranked, what each threshold does, net benefit; null where none can be asked."""
+    """For each question: ranking, results at each threshold, net benefit; null if no question applies."""
     asked = operating.questions(j.classes, j.spec.malignant)
     if not asked:
         return {"operating": None}
@@ -90,7 +90,7 @@ def _groups(j: Evaluation, scores: Scores) -> int:
 RANKING = {
     "auroc": "AUROC",
     "average_precision": "average precision",
-    "partial_auroc": "area above the sensitivity {floor}",
+    "partial_auroc": "partial AUROC above sensitivity {floor}",
 }
 HERE = {
     "sensitivity": "sensitivity",
@@ -103,7 +103,7 @@ THERE = {"ppv_at": "PPV", "npv_at": "NPV", "number_needed_at": "number needed"}
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """What is said of each question."""
+    """What the page shows for each question."""
     o = m["operating"]
     return None if o is None else {"part": o["part"], "questions": [_question_view(m, name) for name in o["questions"]]}
 
@@ -117,7 +117,7 @@ def _question_view(m: Json, name: str) -> dict[str, Any]:
     prevalence = o["prevalence"] if name == "malignant" else None
     return {
         "name": name,
-        "counted": f"Counted as {name}: {', '.join(q['classes'])}; as not: {', '.join(q['others'])}. "
+        "counted": f"Classes counted as {name}: {', '.join(q['classes'])}; not counted: {', '.join(q['others'])}. "
         f"{q['images']:,} of {m['n_images']:,} images ({q['groups']:,} groups).",
         "precancer": [label for label in q["classes"] if label.lower() in ("akiec", "ak", "ack")],
         "ranking": [(titles[key], cell(q["ranking"][key])) for key in RANKING],
@@ -136,10 +136,10 @@ def _question_view(m: Json, name: str) -> dict[str, Any]:
 
 def _point_view(criterion: str, point: Json, columns: dict[str, str]) -> dict[str, Any]:
     said = {
-        "even": "more likely than not (chosen on nothing)",
-        "sensitivity": f"chosen to find at least {100 * (point['target'] or 0):g} %",
-        "youden": "chosen for most sensitivity + specificity (Youden)",
-        "cost": f"chosen for the least cost, a miss as {point['target'] or 0:g} false alarms",
+        "even": "more likely than not (0.5, not tuned)",
+        "sensitivity": f"sensitivity of at least {100 * (point['target'] or 0):g} %",
+        "youden": "largest sensitivity + specificity (Youden)",
+        "cost": f"lowest cost, one miss counted as {point['target'] or 0:g} false positives",
     }
     return {
         "name": said[criterion],
@@ -157,7 +157,7 @@ def _cell(key: str, estimate: Json) -> tuple[str, str]:
 
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """The decision curve of the malignant view."""
+    """The decision curve of the question malignant or not."""
     q = m["operating"]["questions"].get("malignant")
     if q is None or q["decision"] is None:
         return {}
@@ -166,14 +166,14 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     worth = (
         f"Here the model's line is above both others from {100 * better[0]:g} % to {100 * better[1]:g} %."
         if better
-        else "Here the model's line is nowhere above both others."
+        else "Here the model's line is not above both others at any threshold."
     )
     return {
         "decision_curve.png": Figure(
             curves.decision_curve(q["decision"], "malignancy", title=title, leak=m["accepted_leak"]),
-            "Decision curve: who would take out a lesion from a probability of p on holds a miss for (1 − p) / p times as bad "
-            "as a biopsy for nothing. Net benefit counts the malignant lesions found, less the biopsies for nothing at that "
-            f"weight. {worth} The band is the {100 * m['level']:g} % interval at each point. It holds for the mix of this set, "
-            f"{100 * q['share']:.1f} % malignant; where fewer are, the benefit is smaller.",
+            "Decision curve: excising a lesion from a threshold probability p on means that a miss is (1 − p) / p times as bad "
+            "as an unnecessary biopsy. Net benefit is the number of detected malignancies minus the unnecessary biopsies at "
+            f"that weight. {worth} The band is the {100 * m['level']:g} % interval at each point. It is valid for the mix of "
+            f"this set, {100 * q['share']:.1f} % malignant; with fewer malignancies the benefit is smaller.",
         )
     }

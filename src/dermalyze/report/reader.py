@@ -1,4 +1,4 @@
-"""A person's answers to the same images, from a column of the manifest: how often right, and how far model and person agree."""
+"""Reader comparison: a person's answers to the same images, from a manifest column; accuracy, and agreement with the model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "kap
 
 
 def answers(values: Iterable[Any], classes: Sequence[str]) -> tuple[Ints, dict[str, int]]:
-    """Index of the class that each value names, -1 where nothing stands there, -2 for what is no class; and those, counted.
+    """Class index of each value, -1 for an empty value, -2 for a value that is not a class; and counts of the latter.
 
-    A name may differ from the class's in the case of its letters where that leaves no doubt.
+    Upper and lower case may differ from the class name if the match is unambiguous.
 
     >>> answers(["mel", " NV", None, "mole"], ["mel", "nv"])
     (array([ 0,  1, -1, -2]), {'mole': 1})
@@ -43,7 +43,7 @@ def answers(values: Iterable[Any], classes: Sequence[str]) -> tuple[Ints, dict[s
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Reader and model on the images that the reader answered; null where no reader is named.
+    """Reader and model on the images that the reader answered; null if no reader is configured.
 
     Raises:
         ConfigError: the manifest has no such column.
@@ -53,7 +53,10 @@ def build(j: Evaluation) -> dict[str, Any]:
         return {"reader": None}
     if j.rows is None:
         return {
-            "reader": {"column": column, "note": "the reader's column is one of the run's manifest, which this set is not in"}
+            "reader": {
+                "column": column,
+                "note": "the reader's column is in the run's manifest, which does not contain this set",
+            }
         }
     if column not in j.rows:
         known = [str(name) for name in j.rows.columns]
@@ -86,12 +89,14 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 def view(m: Json) -> Json | None:
-    """What is said of the reader."""
+    """What the page shows on the reader."""
     r: Json | None = m["reader"]
     if r is None or r["note"]:
         return r
     foreign = ", ".join(f"{name} ({n:,})" for name, n in list(r["foreign"].items())[:5])
-    left = f" {sum(r['foreign'].values()):,} answers name no class of the model and are left out: {foreign}." if foreign else ""
+    left = (
+        f" {sum(r['foreign'].values()):,} answers are not a class of the model and are left out: {foreign}." if foreign else ""
+    )
     return {
         "column": r["column"],
         "note": "",

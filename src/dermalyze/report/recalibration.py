@@ -1,4 +1,4 @@
-"""What a part of the new site's cases is good for: its calibrator or its class shares, measured on the rest."""
+"""Recalibration on a new site: a calibrator or class shares from some of its cases, measured on the rest."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.text import cell, meanings
 
 LEAST_GROUPS = 30
-"""Groups that either part must have: to fit a calibrator, and to measure it."""
+"""Minimum number of groups, both to fit a calibrator and to measure it."""
 PRIOR_IMAGES = 30
-"""Weight, in images, of the class shares of the calibration part when those of the new site are estimated."""
+"""Weight, in images, of the class shares of the calibration split when those of the new site are estimated."""
 MEASURED = ("log_loss", "brier", "ece", "accuracy", "balanced_accuracy", "macro_brier", "macro_ece", "hamming_loss")
 KINDS = {
     "none": "no calibrator: the plain softmax",
-    "prior": "class shares of the new site, the calibrator as it was",
+    "prior": "class shares of the new site, unchanged calibrator",
     "refit": "a calibrator fitted on the new site",
 }
 
 
 def divide_groups(groups_N: list[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """(N,) whether an image's group is among those to fit on: a seeded choice of whole groups.
+    """(N,) whether an image's group is used for fitting: a seeded choice of whole groups.
 
     Raises:
         ConfigError: the share is not between 0 and 1.
-        DataError: a part has fewer than `LEAST_GROUPS` groups.
+        DataError: one side has fewer than `LEAST_GROUPS` groups.
 
     >>> chosen = divide_groups([str(i // 2) for i in range(200)], 0.5, seed=0)
     >>> int(chosen.sum()), bool((chosen[::2] == chosen[1::2]).all())
@@ -51,7 +51,7 @@ def divide_groups(groups_N: list[str], share: float, seed: int) -> NDArray[np.bo
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Fit on a part of the groups, measure every method on the others, with paired intervals of what is gained."""
+    """Fit on some of the groups, measure every method on the others, with paired intervals of the differences."""
     if j.recalibrate is None:
         return {"recalibration": None}
     chosen = divide_groups(j.p.groups, j.recalibrate, j.spec.seed)
@@ -85,8 +85,8 @@ def build(j: Evaluation) -> dict[str, Any]:
 def _answers(
     j: Evaluation, logits_NC: Floats, labels_N: NDArray[np.int64], chosen_N: NDArray[np.bool_]
 ) -> tuple[dict[str, Floats], str, dict[str, Any]]:
-    """Probabilities by each method, and which calibrator was fitted: the one that `inference.calibration` names, or chosen as
-    `calibrate` chooses, on the new site."""
+    """Probabilities by each method, and the fitted calibrator: the one in `inference.calibration`, or selected on the new site
+    as `calibrate` does."""
     new, labels = logits_NC[chosen_N], labels_N[chosen_N]
     shift_C = np.zeros(logits_NC.shape[1]) if j.training_shift is None else j.training_shift
     task = j.task
@@ -106,7 +106,7 @@ def _answers(
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """Before and after, a method and a metric a row."""
+    """Before and after: one row per method and metric."""
     r = m["recalibration"]
     if r is None:
         return None

@@ -1,4 +1,4 @@
-"""Whether the probabilities can be taken at their word."""
+"""Calibration of the probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dermalyze.scoring.predictions import Predictions
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Reliability bins, errors beside a perfect model, Brier's parts, and what calibration started from."""
+    """Reliability bins, errors next to those of a perfect model, Brier decomposition, and values before calibration."""
     index, _ = bootstrap.group_index(j.p.groups)
     bins = calibration.reliability(j.scores, index, bins=j.spec.ece_bins, level=j.spec.level)
     return {
@@ -35,7 +35,7 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
-    """What calibration started from: the same figures of the plain softmax."""
+    """Before calibration: the same metrics of the plain softmax."""
     plain = p.answering()
     index, _ = bootstrap.group_index(p.groups)
     scores = scores_of(p, plain)
@@ -49,21 +49,21 @@ def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
 
 
 def view(m: Json) -> dict[str, Any]:
-    """What is said of the probabilities: how they were made, before and after, and beside a perfectly calibrated model."""
+    """What the page shows: how the probabilities were computed, before and after, next to a perfectly calibrated model."""
     c = m["calibration"]
     fitted = c["fitted"]
     kind = c["calibrator"].replace("_", " ")
     if c["given"]:
-        how = "The probabilities stand as the file of predictions gives them."
+        how = "The probabilities are those of the imported predictions file, unchanged."
     elif c["calibrator"] == "none":
-        how = "The probabilities are the plain softmax of the scores; no calibrator stands between them."
+        how = "The probabilities are the plain softmax of the scores; no calibrator was applied."
     else:
         how = (
             f"Scores become probabilities by a calibrator of kind {kind}, fitted on {fitted['images']:,} images "
-            f"({fitted['groups']:,} groups) of the part {fitted['part']}."
+            f"({fitted['groups']:,} groups) of the {fitted['part']} split."
         )
     if fitted and fitted["part"] == "val":
-        how += " That part was also used for early stopping, so the fit flatters itself a little."
+        how += " That split was also used for early stopping, so the fit is slightly optimistic."
     changed = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece")
     before = c["before"]["metrics"]
     parts = c["brier_parts"]
@@ -98,9 +98,8 @@ def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "calibration_curve.png": Figure(
             figures.calibration_curve(c["bins"], m["metrics"]["ece"], before=before, title=title, leak=m["accepted_leak"]),
-            "Reliability diagram: of the answers given with some confidence, the share that is right. On the dotted "
-            "line confidence can be taken at its word; below it the model is overconfident. Below: how many images stand "
-            "behind each point. Vertical lines are Wilson intervals with the number of groups as sample size. The thin grey "
-            "line, where there is one, is the model before calibration.",
+            "Reliability diagram: accuracy against confidence. On the dotted line the model is perfectly calibrated; below it "
+            "the model is overconfident. Lower panel: images per point. Vertical lines are Wilson intervals with the number "
+            "of groups as sample size. The thin gray line, if there is one, is the model before calibration.",
         )
     }

@@ -1,4 +1,4 @@
-"""What corrupted copies of the test images do to the figures: by kind and severity, and on average."""
+"""Corruption robustness: metrics on corrupted copies of the test images, by kind and severity and on average."""
 
 # Shapes: N images, R resamples.
 
@@ -33,7 +33,7 @@ FIGURES = {
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Figures of each kind and severity with their means over severities and over all; null without corrupted copies."""
+    """Metrics per kind and severity, with means over severities and over all; null without corrupted copies."""
     copies = j.beyond.corrupted if j.beyond is not None else None
     if copies is None:
         return {"corruptions": None}
@@ -66,7 +66,7 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 class _Found:
-    """A figure on the set and under each resample, (R,); the resamples of all copies are of the same lesions."""
+    """A metric on the set and on each resample, (R,); the resamples of all copies contain the same lesions."""
 
     def __init__(self, value: float, drawn_R: Floats, n: int, groups: int, *, basic: bool) -> None:
         self.value, self.drawn_R, self.n, self.groups, self.basic = value, drawn_R, n, groups, basic
@@ -79,14 +79,14 @@ class _Found:
 
 
 def _mean(parts: list[_Found]) -> _Found:
-    """The mean of one figure over kinds or severities."""
+    """The mean of one metric over kinds or severities."""
     first = parts[0]
     drawn_R = np.mean([part.drawn_R for part in parts], axis=0)
     return _Found(float(np.mean([part.value for part in parts])), drawn_R, first.n, first.groups, basic=first.basic)
 
 
 def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
-    """Every figure of some rows of some predictions."""
+    """Every metric of some rows of the predictions."""
     assert j.beyond is not None
     chosen = np.array(rows, dtype=np.int64)
     embedding = p.embedding[chosen] if p.embedding is not None else None
@@ -120,7 +120,7 @@ def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """One table: kinds and severities down, figures across; the clean images first and the mean of all last."""
+    """One table: one row per kind and severity, one column per metric; clean images first, the mean of all last."""
     c = m["corruptions"]
     if c is None:
         return None
@@ -152,19 +152,19 @@ _LINES = (
 
 
 def draw_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
-    """Accuracy by severity, a line a kind."""
+    """Accuracy by severity, one line per kind of corruption."""
     c = m["corruptions"]
-    title = f"Corrupted copies of {c['images']:,} test images, recipe {m['recipe']}"
+    title = f"Corruption robustness: {c['images']:,} test images, recipe {m['recipe']}"
     data = accuracy_by_severity(c, title=title, leak=m["accepted_leak"])
     caption = (
-        "Accuracy by severity: each line is one kind of corruption, from the images as they are (0) to the strongest (5). "
-        "A line that falls early names what the photographs must be kept free of."
+        "Accuracy by severity: each line is one kind of corruption, from the original images (0) to the strongest (5). "
+        "A line that falls early shows a corruption that photographs must avoid."
     )
     return {"corruptions.png": Figure(data, caption)}
 
 
 def accuracy_by_severity(c: Json, *, title: str, leak: str | None = None) -> bytes:
-    """A line a kind with its name at its end, apart from its neighbours', and the interval of the strongest as a bar."""
+    """One line per kind, with its name at the end, moved apart from the other names."""
 
     def paint(canvas: Canvas) -> None:
         axes = canvas.subplots()
@@ -184,7 +184,7 @@ def accuracy_by_severity(c: Json, *, title: str, leak: str | None = None) -> byt
             )
         axes.plot((0, 5), (clean, clean), color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
         axes.set(xlim=(-0.1, 5.85), xticks=(0, *SEVERITIES))
-        axes.set_xlabel("severity (0: as it is)")
+        axes.set_xlabel("severity (0: original)")
         axes.set_ylabel("accuracy")
         axes.grid(color=GRID, linewidth=0.7, axis="y")
         axes.set_axisbelow(True)
@@ -193,7 +193,7 @@ def accuracy_by_severity(c: Json, *, title: str, leak: str | None = None) -> byt
 
 
 def spread(places: list[float], gap: float) -> list[float]:
-    """Ascending places moved apart until neighbours are `gap` from each other, about where they were.
+    """Ascending positions, moved apart until neighbors are `gap` from each other, close to where they were.
 
     >>> [round(p, 2) for p in spread([0.5, 0.5, 0.9], 0.1)]
     [0.45, 0.55, 0.9]

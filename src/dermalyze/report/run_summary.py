@@ -1,4 +1,4 @@
-"""What a report says of the run itself: model, files, controls, and what a person wrote."""
+"""What a report says about the run itself: model, files, controls, and what a person wrote."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from dermalyze.tasks.base import Task
 
 NOT_FOR = (
     "diagnosis, triage or any decision about a person",
-    "pictures of another kind than those it was trained on (another device, part of the body or way of taking them)",
-    "conditions that are not among its classes: it knows no others and gives each picture to one of these",
-    "people of whom the data held few; where it was not measured, nothing is known",
+    "images of another kind than the training images (another device, body site or imaging technique)",
+    "conditions that are not among its classes: it assigns each image to one of its classes",
+    "groups of people with few cases in the data; without a measurement, performance is unknown",
 )
 
-LABELS_NOT_FOR = "findings that are not among its labels: it knows no others"
-"""In place of the third, where a picture may have none of them."""
+LABELS_NOT_FOR = "findings that are not among its labels: it cannot predict others"
+"""Replaces the third item if an image may have no label."""
 FACTS = ("model", "files", "controls", "person")
 
 
@@ -34,10 +34,10 @@ def facts(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
     """Entries of `evaluation_metrics.json`: `model`, `files`, `controls` and `person`.
 
     Args:
-        own: of the run's own test part; else (an external set) there are no files, controls or answers of a person.
+        own: the run's own test split; an external set has no files, controls or answers of a person.
 
     Raises:
-        ConfigError: report.yaml in the run's folder is none.
+        ConfigError: report.yaml in the run's folder is not valid.
     """
     return {
         "model": model_facts(run, spec),
@@ -48,7 +48,7 @@ def facts(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
 
 
 def model_facts(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
-    """What a model card names: the network, its classes, what it was made from."""
+    """What a model card names: the network, its classes and its source data."""
     record = parse_record(run.artifact_record_path.read_bytes()) if run.artifact_record_path.exists() else None
     size = None if record is None else [record.preprocessing["height"], record.preprocessing["width"]]
     return {
@@ -63,18 +63,18 @@ def model_facts(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
 
 
 def controls_of(run: Run) -> dict[str, Any] | None:
-    """The controls, where they were done on the manifest that the run has now."""
+    """The negative controls, if they were run on the current manifest."""
     if not run.controls_path.exists():
         return None
     found = read_json(run.controls_path)
     if found.get("provenance", {}).get("manifest_sha256") != run.manifest_hash():
-        say(f"{run.controls_path.name}: of another manifest, and left out; run again: dermalyze controls {run.root}")
+        say(f"{run.controls_path.name}: of another manifest and left out; run again: dermalyze controls {run.root}")
         return None
     return found
 
 
 def person(run: Run) -> dict[str, str]:
-    """What a person wrote into report.yaml; nothing where there is none."""
+    """What a person wrote into report.yaml; empty if there is none."""
     return load_report(run.report_answers_path).model_dump(exclude_none=True) if run.report_answers_path.exists() else {}
 
 
@@ -92,19 +92,18 @@ def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | 
 
 
 def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]]:
-    """What the model is and was made from, and what it must not be used for, in sentences."""
+    """What the model is, how it was trained, and what it must not be used for, in sentences."""
     counts = run.certificate()["counts"]
     train = counts["train"]
-    weights = "given weights" if spec.model.weights or spec.model.pretrained else "random weights"
+    weights = "existing weights" if spec.model.weights or spec.model.pretrained else "random weights"
     kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
     size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
     calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
-    judged = "pictures" if spec.model.second is None else "cases of two pictures"
+    judged = "images" if spec.model.second is None else "cases of two images"
     told = {
-        "multiclass": f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) that answers with "
-        f"{calibrated}",
-        "multilabel": f"A network that tells of each of {len(p.classes)} labels ({', '.join(p.classes)}) how probable it is on "
-        f"{judged}, which may have several or none, in {calibrated}",
+        "multiclass": f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) with {calibrated}",
+        "multilabel": f"A network that predicts {calibrated} of {len(p.classes)} labels ({', '.join(p.classes)}) for "
+        f"{judged}, which may have several labels or none",
     }
     return {
         "sentences": [
@@ -122,14 +121,14 @@ def not_for(task: Task) -> list[str]:
 
 
 def biases(run: Run) -> list[str]:
-    """HAM10000's, where images of it are in the manifest; synthetic sets have the same layout, but other ids."""
+    """Those of HAM10000 if its images are in the manifest; synthetic sets have the same layout but other ids."""
     ids = read_manifest(run)["image_id"].astype(str)
     names = ids.map(lambda image_id: archive_name(image_id) or image_id)
     return list(HAM10000_BIASES) if names.between(*HAM10000_IDS).any() else []
 
 
 def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:
-    """What the numbers hang on."""
+    """Seeds, hashes and versions on which the numbers depend."""
     return {
         "seed": spec.seed,
         "bootstrap_seed": spec.evaluate.seed,

@@ -1,4 +1,4 @@
-"""What one section of a report is: entries of `evaluation_metrics.json`, their words on the page, and figures."""
+"""One section of a report: entries of `evaluation_metrics.json`, their text on the page, and figures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dermalyze.report.evaluation_data import Evaluation, Json
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the report.
+    """A figure of the report.
 
     Attributes:
         data: PNG bytes.
-        caption: what to see; the part before the first colon is its short name.
+        caption: what the figure shows; the text before the first colon is its short name.
     """
 
     data: bytes
@@ -23,7 +23,7 @@ class Figure:
 
 
 def nothing(j: Evaluation) -> dict[str, Any]:
-    """For a section whose entries the stage makes."""
+    """For a section whose entries the stage computes."""
     return {}
 
 
@@ -33,7 +33,7 @@ def no_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
 
 
 def entry(key: str) -> Callable[[Json], Any]:
-    """The view of a section that prints one entry of the file as it is."""
+    """The view of a section that prints one entry of the file unchanged."""
     return lambda m: m[key] or None
 
 
@@ -43,9 +43,9 @@ class Section:
 
     Attributes:
         title: its heading.
-        template: file in `templates/`; it is given `m` (the whole file), `v` (what `view` gives) and `pictures` (by name).
-        view: from the whole file to what the template prints; None: nothing to show, no heading either.
-        build: entries of the file, by key; no two sections give the same.
+        template: file in `templates/`; it receives `m` (the whole file), `v` (from `view`) and `pictures` (by name).
+        view: from the whole file to what the template prints; None: the section is left out with its heading.
+        build: entries of the file, by key; no two sections have the same key.
         figures: by file name; their numbers come from the file.
 
     """
@@ -58,6 +58,6 @@ class Section:
 
 
 def figure_title(name: str, m: Json) -> str:
-    """The title of a figure: its name, and what was measured on what."""
-    part = "Test part" if m["set"] == "test" else f"External set {m['set']}"
+    """The title of a figure: its name, the data set and the recipe."""
+    part = "Test split" if m["set"] == "test" else f"External set {m['set']}"
     return f"{name}. {part}, {m['n_images']:,} images of {m['n_groups']:,} groups, recipe {m['recipe']}"

@@ -1,4 +1,4 @@
-"""What a model carries of its own evaluation, for whoever serves it: its card, and the figures that come first."""
+"""The evaluation stored in a served model: its model card and its headline metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PER_CLASS = ("recall", "specificity", "precision", "auroc")
 
 
 def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
-    """The content of the artifact's `metrics.json`: the headline figures, each class's, and the reliability diagram, with
-    intervals; nothing of single images.
+    """The content of the artifact's `metrics.json`: headline and per-class metrics and the reliability diagram, with
+    intervals; nothing about single images.
 
     Args:
-        m: the content of `evaluation_metrics.json` of a run's own test part.
+        m: the content of `evaluation_metrics.json` of a run's own test split.
     """
     classes = {
         name: {"description": row["description"], "support": row["support"], **{key: row[key] for key in PER_CLASS}}
@@ -44,16 +44,16 @@ def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
 
 
 def into_artifact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> bool:
-    """Put the evaluation into the run's exported artifact; an artifact of other scores or another calibration is left
-    as it is.
+    """Put the evaluation into the run's exported artifact; an artifact of other scores or another calibration
+    stays unchanged.
 
     Args:
-        run: with its export.
+        run: run with an export.
         m: the content of `evaluation_metrics.json`.
-        scores_sha256: of the predictions that were judged.
+        scores_sha256: of the predictions that were evaluated.
 
     Returns:
-        Whether it was put there.
+        Whether the evaluation was stored in the artifact.
     """
     if not run.artifact_record_path.exists():
         return False
@@ -62,7 +62,7 @@ def into_artifact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> boo
         return False
     path = run.calibration_path(m["recipe"])
     if values.get("calibration") != (read_json(path).get("calibration") if path.exists() else None):
-        return False  # what was judged is not what the artifact would answer
+        return False  # the evaluated predictions are not those of the artifact
     files = {CARD_NAME: model_card(m).encode(), METRICS_NAME: json_bytes(served_metrics(m))}
     made = with_evaluation(values, files)
     if made != values:

@@ -1,4 +1,4 @@
-"""From the verdict of `explain` on a run's maps to the artifact: the grade that goes with every map that is served."""
+"""Stores the grade of a run's maps, from `explain`, in the artifact; every served map carries it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ number of places (`tests/oracle/test_explainers.py`)."""
 
 
 def grade_of(network: Mapping[str, Any], level: float) -> Json | None:
-    """The grade of the maps that are served, out of what `judge_network` says of a run; None where they were not judged.
+    """The grade of the served maps, from the result of `judge_network`; None if they were not graded.
 
     >>> grade_of({"grades": {"rollout": {}}}, 0.95) is None
     True
@@ -42,17 +42,17 @@ def grade_of(network: Mapping[str, Any], level: float) -> Json | None:
 
 
 def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessing, level: float) -> MapGrade | None:
-    """Store the grade beside the explanations, and put it into the run's artifact. One on fewer lesions than the one before
-    of the same network changes nothing.
+    """Store the grade next to the explanations and in the run's artifact. A grade on fewer lesions than the stored one of the
+    same network changes nothing.
 
     Args:
-        run: with its export, locked.
-        network: what `judge_network` says of it.
-        preprocessing: of the network that was judged.
+        run: run with an export, locked.
+        network: the result of `judge_network`.
+        preprocessing: of the graded network.
         level: of the intervals.
 
     Returns:
-        The grade that the artifact now has; None where it has none.
+        The grade that the artifact now has; None if it has none.
     """
     grade, sha256 = grade_of(network, level), network["weights_sha256"]
     before = _stored(run, sha256, preprocessing)
@@ -69,17 +69,17 @@ def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessin
 def grade_line(grade: Mapping[str, Any]) -> str:
     """One line for a person.
 
-    >>> grade_line({"words": "no better than a centred blob for this model", "lesions": 40})
-    'heat maps that are served: no better than a centred blob for this model (40 lesions)'
+    >>> grade_line({"words": "no better than a centered blob for this model", "lesions": 40})
+    'served heat maps: no better than a centered blob for this model (40 lesions)'
     """
-    return f"heat maps that are served: {grade['words']} ({grade['lesions']} lesions)"
+    return f"served heat maps: {grade['words']} ({grade['lesions']} lesions)"
 
 
 def with_grade(run: Run, values: Mapping[str, Any]) -> Json:
-    """A record with the run's stored grade, where that is of this very network and the graph gives its maps; else without one.
+    """A record with the run's stored grade if it is of the same network and the graph computes the maps; else without one.
 
     Args:
-        run: whose `explain` stored it, or did not.
+        run: the run whose `explain` may have stored a grade.
         values: the content of `artifact.json`.
     """
     bare = {**values, "cam_grade": None, "graded_scores_sha256": None}
@@ -92,7 +92,7 @@ def with_grade(run: Run, values: Mapping[str, Any]) -> Json:
 
 
 def _stored(run: Run, weights_sha256: str, preprocessing: Preprocessing) -> Json | None:
-    """The grade that `keep_grade` wrote of a network; None where it wrote none."""
+    """The grade that `keep_grade` stored for a network; None if there is none."""
     if not run.map_grade_path.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Another set beside the one that the model was made from: metadata, looks of the pictures, embeddings."""
+"""Distribution shift between another set and the model's own data: metadata, image quality, embeddings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOOKS = ("brightness", "contrast", "sharpness", "red", "green", "blue", "ita")
 LARGE, NEGLIGIBLE = 0.25, 0.1
-"""Standardised differences above the one are large, below the other negligible. Austin 2009, doi:10.1002/sim.3697"""
+"""Standardized differences above the first are large, below the second negligible. Austin 2009, doi:10.1002/sim.3697"""
 NAMES = {
     "red": "red, mean", "green": "green, mean", "blue": "blue, mean", "ita": "skin tone (ITA), degrees", "age": "age, years",
     "width": "width, px", "height": "height, px", "sharpness": "sharpness (variance of the Laplacian)",
@@ -30,7 +30,7 @@ NAMES = {
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Each column and each measure of the set against the training part, and its embeddings against the test part's."""
+    """Each column and measure of the set against the training split, and its embeddings against those of the test split."""
     if j.p.meta["set"] == "test" or j.rows is None or j.train is None or not len(j.p):
         return {"shift": None}
     categories, labels = [], []
@@ -112,7 +112,7 @@ class _Number:
 
 
 def _estimates(j: Evaluation, columns: Sequence[_Category | _Number]) -> list[dict[str, Any]]:
-    """Each column's distance with its interval, over the groups of the set; the training part is taken as it is."""
+    """Each column's distance with its interval, over the groups of the set; the training split is not resampled."""
     index, groups = group_index(j.p.groups)
     drawn: list[list[Floats]] = [[] for _ in columns]
     for weights in group_weights(index, groups, j.spec.resamples, j.spec.seed):
@@ -130,7 +130,7 @@ def _estimates(j: Evaluation, columns: Sequence[_Category | _Number]) -> list[di
 
 def _numbers(frame: pd.DataFrame, name: str) -> Floats:
     values = np.asarray(frame[name].astype("Float64").to_numpy(float, na_value=np.nan), dtype=np.float64)
-    return np.where(np.abs(values) < 90, values, np.nan) if name == "ita" else values  # beyond, the picture has a colour cast
+    return np.where(np.abs(values) < 90, values, np.nan) if name == "ita" else values  # larger values mean a color cast
 
 
 def _values(frame: pd.DataFrame, name: str) -> list[str | None]:
@@ -141,7 +141,7 @@ def _values(frame: pd.DataFrame, name: str) -> list[str | None]:
 
 
 def _embeddings(j: Evaluation, home: Predictions | None) -> dict[str, Any] | None:
-    """One embedding a group of either set; None where there are none, or too few."""
+    """Shift between one embedding per group of each set; None if there are none or too few."""
     if home is None or j.p.embedding is None or home.embedding is None or j.p.embedding.shape[1] != home.embedding.shape[1]:
         return None
     new, known = (_one_a_group(p) for p in (j.p, home))

@@ -1,4 +1,4 @@
-"""How figures look: one colour a class everywhere, told apart by the colour-blind and in grey (dash and marker differ too)."""
+"""Style of figures: one color per class, color-blind safe and distinct in gray (dash and marker also differ)."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ RC: Any = {
 
 @dataclass(frozen=True)
 class ClassStyle:
-    """Colour, dash and marker of one class."""
+    """Color, dash and marker of one class."""
 
     colour: str
     dash: Any
     marker: str
 
 
-# Okabe & Ito 2008 (jfly.uni-koeln.de/color) without yellow, which is lost on white, and with dark grey for black.
+# Okabe & Ito 2008 (jfly.uni-koeln.de/color) without yellow, which is hard to see on white, and with dark gray for black.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#4D4D4D")
 _DASHES: tuple[Any, ...] = (
     (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)), (0, (5, 1.5)), (0, (1.2, 1)), (0, (5, 1.5, 1.2, 1.5)), "-", (0, (8, 2)),
@@ -52,7 +52,7 @@ _HAM10000 = tuple(HAM10000_CLASSES)
 
 
 def class_styles(classes: Sequence[str]) -> list[ClassStyle]:
-    """One style a class. The seven of HAM10000 keep theirs in any company; others take the free ones in order, then repeat.
+    """One style per class. The seven of HAM10000 always keep theirs; others take the free ones in order, then repeat.
 
     >>> class_styles(["nv", "mel"])[1] == class_styles(["mel"])[0]
     True

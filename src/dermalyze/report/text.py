@@ -1,4 +1,4 @@
-"""How the figures of `evaluation_metrics.json` are put into words."""
+"""Names and explanations of the metrics in `evaluation_metrics.json`, and formatting of values."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 Json = Mapping[str, Any]
 
 MEANINGS: dict[str, tuple[str, str, str]] = {  # name in the file: name on the page, best value, meaning
-    "accuracy": ("accuracy", "1", "share of images whose most probable class is right; high where a common class is easy"),
-    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity, however rare a class; ISIC 2018 and 2019 "
-                          "rank by it (balanced multiclass accuracy)"),
-    "macro_precision": ("macro precision", "1", "mean over classes of the share of right calls"),
+    "accuracy": ("accuracy", "1", "share of images whose most probable class is correct; high if a common class is easy"),
+    "balanced_accuracy": ("balanced accuracy", "1", "mean sensitivity over classes, rare or common; ISIC 2018 and "
+                          "2019 rank by it (balanced multiclass accuracy)"),
+    "macro_precision": ("macro precision", "1", "mean over classes of the share of correct predictions"),
     "macro_recall": ("macro recall", "1", "the same as balanced accuracy"),
     "macro_f1": ("macro F1", "1", "mean over classes of the harmonic mean of precision and sensitivity"),
     "weighted_precision": ("weighted precision", "1", "precision averaged by number of images"),
     "weighted_recall": ("weighted recall", "1", "the same as accuracy"),
     "weighted_f1": ("weighted F1", "1", "F1 averaged by number of images"),
-    "kappa": ("Cohen's kappa", "1", "agreement of calls and labels beyond chance; 0 is chance"),
-    "mcc": ("Matthews' correlation", "1", "correlation of calls and labels, −1 to 1; 0 is chance"),
+    "kappa": ("Cohen's kappa", "1", "agreement of predictions and labels beyond chance; 0 is chance"),
+    "mcc": ("Matthews' correlation", "1", "correlation of predictions and labels, −1 to 1; 0 is chance"),
     "top_2_accuracy": ("top-2 accuracy", "1", "share of images whose class is among the two most probable"),
     "top_3_accuracy": ("top-3 accuracy", "1", "share of images whose class is among the three most probable"),
     "macro_auroc": ("macro AUROC", "1", "mean over classes of ranking one class above the rest; 0.5 is chance"),
-    "macro_auroc_ovo": ("pairwise AUROC", "1", "mean over pairs of classes of telling the two apart, whatever the mix"),
+    "macro_auroc_ovo": ("pairwise AUROC", "1", "mean AUROC over pairs of classes; does not depend on class frequencies"),
     "macro_average_precision": ("macro average precision", "1", "mean area under the precision-recall curves"),
-    "log_loss": ("log loss", "0", "mean of −log probability given to the right class, natural logarithm"),
+    "log_loss": ("log loss", "0", "mean of −log probability of the true class, natural logarithm"),
     "brier": ("Brier score", "0", "mean squared error of the probabilities, summed over classes; 2 is the worst"),
-    "ece": ("expected calibration error", "0", "mean gap between confidence and share right; noise alone keeps it above 0"),
+    "ece": ("expected calibration error", "0", "mean gap between confidence and accuracy; noise alone keeps it above 0"),
 }  # fmt: skip
 
 LABEL_MEANINGS: dict[str, tuple[str, str, str]] = {  # of task multilabel
-    "macro_auroc": ("macro AUROC", "1", "mean over labels of ranking images that have one above those that have not; 0.5 is "
+    "macro_auroc": ("macro AUROC", "1", "mean over labels of ranking images with the label above those without; 0.5 is "
                     "chance"),
     "macro_average_precision": ("macro average precision", "1", "mean over labels of the area under the precision-recall "
                                 "curve; chance is the label's share"),
     "macro_f1": ("macro F1", "1", "mean over labels of the harmonic mean of precision and sensitivity, at the thresholds"),
-    "macro_recall": ("macro sensitivity", "1", "mean over labels of the share of images with it that are called so"),
-    "macro_specificity": ("macro specificity", "1", "mean over labels of the share of images without it that are not called "
-                          "so"),
-    "macro_precision": ("macro precision", "1", "mean over labels of the share of right calls"),
+    "macro_recall": ("macro sensitivity", "1", "mean over labels of the share of images with it that are predicted"),
+    "macro_specificity": ("macro specificity", "1", "mean over labels of the share of images without it that are not "
+                          "predicted"),
+    "macro_precision": ("macro precision", "1", "mean over labels of the share of correct predictions"),
     "micro_auroc": ("micro AUROC", "1", "ranking of all pairs of an image and a label; common labels weigh more"),
     "micro_average_precision": ("micro average precision", "1", "the same for the precision-recall curve"),
     "micro_f1": ("micro F1", "1", "F1 of the counts of all labels together"),
-    "subset_accuracy": ("subset accuracy", "1", "share of images of which every label is called right"),
-    "hamming_loss": ("Hamming loss", "0", "share of all pairs of an image and a label that are called wrong"),
-    "ranking_average_precision": ("label ranking average precision", "1", "of an image's labels, how far they stand before "
-                                  "the others by probability"),
+    "subset_accuracy": ("subset accuracy", "1", "share of images with every label predicted correctly"),
+    "hamming_loss": ("Hamming loss", "0", "share of all pairs of an image and a label that are predicted wrongly"),
+    "ranking_average_precision": ("label ranking average precision", "1", "how far an image's labels rank above the others by "
+                                  "probability"),
     "log_loss": ("log loss", "0", "mean binary cross-entropy of all pairs of an image and a label, natural logarithm"),
     "macro_brier": ("macro Brier score", "0", "mean over labels of the mean squared error of the probability"),
     "macro_ece": ("macro calibration error (ECE)", "0", "mean over labels of the gap between probability and share; noise "

@@ -1,4 +1,4 @@
-"""A training's history, read back and judged: the curves' numbers, and what they say about the fit."""
+"""Reads a training history and assesses the fit: overfitting, underfitting or good fit."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"
 History = Mapping[str, Sequence[float | None]]
 
 JUDGED_BY = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_balanced_accuracy")
-LEAST_EPOCHS = 5  # fewer say nothing about a trend
-LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learnt next to nothing
+LEAST_EPOCHS = 5  # fewer show no trend
+LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learned almost nothing
 LARGEST_GAP = 0.15  # train accuracy minus validation accuracy at the epoch kept
 LARGEST_RISE = 0.10  # of the validation loss above its lowest, at the end, relative
 LARGEST_FALL = 0.05  # of the validation loss between the last two eighths of the epochs, relative: it is still falling
 
 
 def read_history(run: Run) -> dict[str, list[float | None]]:
-    """`metrics.jsonl` as one list a key, an entry an epoch; null where a value was undefined.
+    """`metrics.jsonl` as one list per key with one entry per epoch; None where a value was undefined.
 
     Raises:
         UsageError: nothing has been trained.
@@ -42,13 +42,13 @@ def read_history(run: Run) -> dict[str, list[float | None]]:
     except ValueError as error:
         raise ModelError(f"{path.name}: damaged ({error}); it is written again by: dermalyze train {run.root}") from None
     if not lines:
-        raise ModelError(f"{path.name}: holds no epoch yet; go on with: dermalyze train {run.root}")
+        raise ModelError(f"{path.name}: contains no epoch yet; resume with: dermalyze train {run.root}")
     keys = dict.fromkeys(key for line in lines for key in line)
     return {key: [_number(line.get(key)) for line in lines] for key in keys}
 
 
 def kept_epoch(run: Run) -> tuple[int, str]:
-    """The epoch whose weights were kept (from 1), and the metric that chose it.
+    """The epoch whose weights were kept (from 1), and the metric that selected it.
 
     Raises:
         UsageError: nothing has been trained.
@@ -63,12 +63,12 @@ def kept_epoch(run: Run) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Fit:
-    """What the numbers say.
+    """The assessment of a training.
 
     Attributes:
         verdict: of the training as a whole.
-        reasons: one sentence each, with its numbers; the first decided.
-        numbers: everything the verdict rests on.
+        reasons: one sentence each, with its numbers; the first is decisive.
+        numbers: every value that the verdict uses.
     """
 
     verdict: Verdict
@@ -77,17 +77,17 @@ class Fit:
 
 
 def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> Fit:
-    """Over-, under- or good fit.
+    """Assess the fit: overfitting, underfitting or good fit.
 
     In this order: no skill is underfitting; a large gap between train and validation accuracy at the epoch kept, or a
     validation loss that rose well above its lowest while the training loss fell, is overfitting; a validation loss that
     still falls is underfitting (more epochs would help); anything else is a good fit.
 
     Args:
-        history: lists by key, as `read_history` gives them.
+        history: lists by key, from `read_history`.
         kept: epoch whose weights were kept, from 1.
         classes: C.
-        majority: share of the commonest class in the validation part, the accuracy of always saying it.
+        majority: share of the most common class in the validation split, the accuracy of always predicting it.
 
     >>> flat = {"train_loss": [1.0] * 6, "val_loss": [1.0] * 6, "train_accuracy": [0.7] * 6, "val_accuracy": [0.7] * 6,
     ...         "val_balanced_accuracy": [0.6] * 6}
@@ -122,19 +122,19 @@ def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> 
     if epochs < LEAST_EPOCHS:
         return Fit("too short to tell", (f"{epochs} epochs; at least {LEAST_EPOCHS} are needed to see a trend",), numbers)
     learnt = (
-        f"validation accuracy {accuracy:.3f} (always saying the commonest class: {majority:.3f}), balanced {balanced:.3f} "
-        f"(chance: {1 / classes:.3f})"
+        f"validation accuracy {accuracy:.3f} (always predicting the most common class: {majority:.3f}), balanced "
+        f"{balanced:.3f} (chance: {1 / classes:.3f})"
     )
     spread = f"train accuracy {train_accuracy:.3f}, validation {accuracy:.3f} at epoch {kept}: a gap of {gap:+.3f}"
     risen = f"the validation loss ended {100 * rise:.0f} % above its lowest"
     falling = f"the validation loss of the last {tail} epochs is {100 * fall:.1f} % below that of the {tail} before"
     if skill < LEAST_SKILL:
-        return Fit("underfitting", (f"hardly better than chance: {learnt}", spread), numbers)
+        return Fit("underfitting", (f"barely better than chance: {learnt}", spread), numbers)
     if gap > LARGEST_GAP:
         return Fit("overfitting", (f"{spread}, more than {LARGEST_GAP}", risen, learnt), numbers)
     if rise > LARGEST_RISE and train_fall > 0:
         kept_text = f"the weights kept are those of epoch {kept} of {epochs}"
-        return Fit("overfitting", (f"{risen} while the training loss went on falling; {kept_text}", spread, learnt), numbers)
+        return Fit("overfitting", (f"{risen} while the training loss kept falling; {kept_text}", spread, learnt), numbers)
     if fall > LARGEST_FALL:
         return Fit("underfitting", (f"still improving: {falling}; train for more epochs", spread, learnt), numbers)
     return Fit("good fit", (spread, risen, learnt), numbers)

@@ -1,4 +1,4 @@
-"""How well each source of uncertainty tells right answers from wrong ones, side by side on the same images."""
+"""How well each source of uncertainty separates correct from wrong predictions, on the same images."""
 
 # Shapes: N images, S passes, C classes.
 
@@ -24,19 +24,19 @@ from dermalyze.tasks.answering import Answering
 
 SOURCE_NAMES = {
     "max_probability": "largest probability",
-    "margin": "lead over the second",
-    "neg_entropy": "entropy of the answer",
+    "margin": "margin over the second class",
+    "neg_entropy": "entropy of the prediction",
     "expected_entropy": "mean entropy of the passes (aleatoric)",
     "mutual_information": "mutual information (epistemic)",
     "variance": "variance of the passes",
     "disagreement": "disagreement of the passes",
 }
-"""Those of the answer, then those of several passes, in the order of the page."""
+"""Sources of the prediction, then those of several passes, in the order of the page."""
 
 
 def confidences(p: Predictions, probs_NC: Floats) -> dict[str, Floats]:
-    """(N,) of each source, higher is surer: of the calibrated answer, and of the passes as they come where they are stored;
-    of several answers an image the least sure."""
+    """(N,) of each source, higher is more confident: of the calibrated prediction, and of the uncalibrated passes if they are
+    stored; with several labels per image, the least confident."""
     found = {name: silence.confidence_of(name, p.task.choices(probs_NC)) for name in silence.CONFIDENCES}
     probs_NSC = p.sample_probs()
     if probs_NSC is not None:
@@ -100,7 +100,7 @@ def _recipe(p: Predictions, answering: Answering) -> tuple[dict[str, Any], dict[
 
 
 def title_of(row: Json) -> str:
-    """What the passes of a recipe are.
+    """The title of a recipe with its number of passes.
 
     >>> title_of({"recipe": "flips", "passes": 4, "members": None}), title_of({"recipe": "plain", "passes": 5, "members": 5})
     ('flips, 4 passes', 'plain, 5 members')
@@ -111,7 +111,7 @@ def title_of(row: Json) -> str:
 
 
 def view(m: Json) -> dict[str, Any] | None:
-    """What is said of the sources of uncertainty; nothing where there is one pass, of which "keeping silent" tells all."""
+    """What the page shows on sources of uncertainty; None for a single pass, which "Selective prediction" covers."""
     u = m["uncertainty"]
     if all(row["passes"] == 1 for row in u["recipes"]) and len(u["recipes"]) == 1:
         return None
@@ -147,9 +147,9 @@ def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "uncertainty.png": Figure(
             dots_by_source(rows, list(SOURCE_NAMES.values()), axis=axis, title=title, leak=m["accepted_leak"]),
-            "Sources of uncertainty: how much error is left when the least unsure are answered first, by each source and "
-            "recipe. Further left is better; where the intervals overlap widely, the sources do not differ much. The dashed "
-            "line is the largest probability of the recipe that is served.",
+            "Sources of uncertainty: the error rate that remains when the most confident images are answered first, by source "
+            "and recipe. Further left is better. If intervals overlap widely, the sources do not differ much. The dashed "
+            "line is the largest probability of the served recipe.",
         )
     }
 
@@ -162,7 +162,7 @@ def dots_by_source(
     title: str,
     leak: str | None = None,
 ) -> bytes:
-    """One line a source, on it one dot a row with its interval; the dashed line is the first source of the first row.
+    """One line per source with one dot and interval per row; the dashed line is the first source of the first row.
 
     Args:
         rows: name, and an estimate by source; not every row needs every source.

@@ -90,8 +90,8 @@ def test_lesions_of_two_labels_or_without_a_name_or_patient():
     assert units["lesion"]["left_out"] == 1
     assert units["patient"]["n"] == 1
     notes = " ".join(view({"units": units, "metrics": units["lesion"]["metrics"]})["notes"])
-    assert "1 lesions have images under different labels" in notes
-    assert "have no known patient" in notes
+    assert "1 lesions have images with different labels" in notes
+    assert "have no recorded patient" in notes
 
 
 def test_classes_of_no_known_malignancy_have_no_such_rows():

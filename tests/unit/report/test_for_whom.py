@@ -99,7 +99,7 @@ def test_every_number_of_the_page_stands_in_the_file(make):
     assert len(shown) > 200
     assert set(shown) <= known
     assert "patient-" not in text
-    assert "Fitzpatrick type" in text.partition("It is no ")[2][:20]
+    assert "Fitzpatrick type" in text.partition("It is not a ")[2][:20]
 
 
 def test_every_image_is_in_one_level_of_each_column():
@@ -147,7 +147,7 @@ def test_thirds_are_those_of_the_training_part():
     assert of(m, "sharpness")["sharp third"]["n"] == int((j.rows["sharpness"] >= high).sum())
     column = next(one for one in m["for_whom"]["columns"] if one["name"] == "sharpness")
     assert column["bounds"] == [low, high]
-    assert column["note"].startswith(f"thirds of the training part, bounded by {low:.3f} and {high:.3f}")
+    assert column["note"].startswith(f"thirds of the training split, bounded by {low:.3f} and {high:.3f}")
 
 
 def test_nine_in_ten_unknown_are_shown():

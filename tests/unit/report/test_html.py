@@ -165,14 +165,14 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path):
 def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
     m, page = written(tmp_path, calibrator=WARM)
     words, _ = read(page)
-    assert "calibrator of kind temperature, fitted on 40 images (30 groups) of the part val" in words
+    assert "calibrator of kind temperature, fitted on 40 images (30 groups) of the val split" in words
     assert "early stopping" in words
     before, after = m["calibration"]["before"]["metrics"]["log_loss"], m["metrics"]["log_loss"]["value"]
     assert before != after
     assert re.search(rf"log loss\s+{before:.3f}\s+{after:.3f}", words)
     assert len(m["calibration"]["errors"]) == 4
     plain, _ = read(written(tmp_path)[1])
-    assert "no calibrator stands between them" in plain
+    assert "no calibrator was applied" in plain
 
 
 def test_silence_has_its_table_and_its_figure(tmp_path):
@@ -181,7 +181,7 @@ def test_silence_has_its_table_and_its_figure(tmp_path):
     assert (tmp_path / "risk_coverage.png").stat().st_size > 5000
     for row in m["selective"]["coverages"]:
         assert f"{row['threshold']:.3f}" in words
-    assert "melanoma: answered as something else" in words
+    assert "melanoma: predicted as another class" in words
     assert "melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
 
 

@@ -35,10 +35,10 @@ def judge(h, kept=None):
     ("changes", "verdict", "words"),
     [
         ({}, "good fit", "gap of +0.030"),
-        ({"rise": 0.03}, "overfitting", "above its lowest while the training loss went on falling"),
+        ({"rise": 0.03}, "overfitting", "above its lowest while the training loss kept falling"),
         ({"gap": 0.2}, "overfitting", "gap of +0.200"),
         ({"speed": 30.0}, "underfitting", "still improving"),
-        ({"skill": 0.05}, "underfitting", "hardly better than chance"),
+        ({"skill": 0.05}, "underfitting", "barely better than chance"),
         ({"epochs": 4}, "too short to tell", "4 epochs"),
     ],
 )

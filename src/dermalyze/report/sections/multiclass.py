@@ -1,4 +1,4 @@
-"""What a report on one class an image shows, in its order on the page, and the figures that come first."""
+"""The sections of a report with one class per image, in page order, and its headline metrics."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ SECTIONS: dict[str, Section] = {
 
 
 def headline(m: Json) -> list[tuple[str, Json]]:
-    """Overall figures, the sensitivity for melanoma (or else for the worst class), and ECE."""
+    """Overall metrics, the sensitivity for melanoma (or else for the worst class), and ECE."""
     rows = [(MEANINGS[name][0], m["metrics"][name]) for name in TASKS["multiclass"].headline]
     per_class: Json = m["per_class"]
     known = [name for name in per_class if per_class[name]["recall"]["value"] is not None]

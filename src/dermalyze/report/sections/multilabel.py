@@ -1,4 +1,4 @@
-"""What a report on several labels an image shows, in its order on the page, and the figures that come first."""
+"""The sections of a report with several labels per image, in page order, and its headline metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dermalyze.tasks.base import TASKS
 
 
 def _shared(*keys: str) -> dict[str, Section]:
-    """Sections whose numbers mean the same for either task."""
+    """Sections whose numbers have the same meaning for both tasks."""
     return {key: multiclass.SECTIONS[key] for key in keys}
 
 
@@ -33,5 +33,5 @@ SECTIONS: dict[str, Section] = {
 
 
 def headline(m: Json) -> list[tuple[str, Json]]:
-    """The overall figures that come first."""
+    """The headline metrics."""
     return [(LABEL_MEANINGS[name][0], m["metrics"][name]) for name in TASKS["multilabel"].headline]
