@@ -60,7 +60,7 @@ class ExperimentSpec(Spec):
 
 
 def build_experiment(values: dict[str, Any], name: str = "configuration", sets: Iterable[str] = ()) -> ExperimentSpec:
-    """Validate a mapping, after merging `--set` assignments into it.
+    """Merge `--set` assignments into a mapping and validate it.
 
     Raises:
         ConfigError: with every problem, its place and the nearest key.

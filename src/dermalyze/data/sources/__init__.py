@@ -1,4 +1,4 @@
-"""Data sets as they stand on a disk: one function per kind of source, each with its data-set card.
+"""Data sets on disk: one function per kind of source, each with its data-set card.
 
 A source reads the tables and names of files under the data root (`reading.Files`) and gives a `Listing`: one `Row` an
 image, with id, label, lesion, patient and fields, and the classes in order. It opens no image and decides no split; a
