@@ -327,7 +327,7 @@ class TestMemory:
             raise RuntimeError(CPU_ERROR)
 
         monkeypatch.setattr(torch.optim.AdamW, "step", grow)
-        with pytest.raises(ResourceError, match=r"out of memory: .*; the last checkpoint is kept, the same command goes on"):
+        with pytest.raises(ResourceError, match=r"out of memory: .*; the last checkpoint is kept; close other programs and run"):
             train(run, run.config())
 
     @pytest.mark.slow
@@ -427,7 +427,7 @@ class TestImages:
         with monkeypatch.context() as patch:
             at_step(4, lambda _: [victim.unlink() for _, victim in victims], patch)
             with pytest.raises(
-                DataError, match=r"of \d+ images can be read no longer .*at most 5\.0%.*file is missing"
+                DataError, match=r"of \d+ images can no longer be read .*at most 5\.0%.*file is missing"
             ) as caught:
                 train(run, run.config())
         assert caught.value.exit_code == 3

@@ -100,7 +100,7 @@ def test_prepare_tells_what_the_sources_share(world: tuple[Path, Run]) -> None:
     assert summary["shared_pictures"] == [{"sources": ["ham", "isic2019"], "pictures": 15}]
     assert summary["class_counts"] == dict.fromkeys(CLASSES, 50)
     lines = json.loads((root / "lines.json").read_text())
-    assert "ham and isic2019 share 15 identical pictures; each stays in one part" in lines
+    assert "ham and isic2019 share 15 identical images; each stays in one split" in lines
     assert "ham and isic2019 share 30 archive images, 30 lesions by their ids; each stays in one part" in lines
     assert prepare(run, run.config()).fresh is False
 

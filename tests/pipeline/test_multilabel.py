@@ -337,7 +337,7 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
         ({"evaluate": {"malignant": ["bar"]}}, "evaluate.malignant"),
         ({"evaluate": {"reader": "age"}}, "evaluate.reader"),
         ({"task": {"kind": "multilabel", "separator": ""}}, "separator"),
-        ({"task": {"kind": "multilabel", "none": [" "]}}, "names an empty text"),
+        ({"task": {"kind": "multilabel", "none": [" "]}}, "holds an empty text"),
         ({"task": {"kind": "multiclass"}}, "set task: {kind: multilabel}"),
     ],
 )

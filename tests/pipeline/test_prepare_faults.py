@@ -305,7 +305,7 @@ def test_12_kinds(place):
     assert summary["decoding"] == {
         "alpha composited on white": 1,
         "first frame of a multi-picture file": 1,
-        "grey of more than 8 bits scaled by its range": 1,
+        "gray of more than 8 bits scaled by its range": 1,
     }
 
 
@@ -479,7 +479,7 @@ def test_a_read_only_run_folder_is_a_resource_error(place, monkeypatch):
 
 
 def test_two_at_once_are_one_too_many(place):
-    with place.run.lock(), pytest.raises(DermalyzeError, match="another process is working in this run") as caught:
+    with place.run.lock(), pytest.raises(DermalyzeError, match="another process uses this run") as caught:
         place.prepare()
     assert caught.value.exit_code == 2
     assert place.prepare().fresh

@@ -281,7 +281,7 @@ class TestSignals:
             command = [sys.executable, "-c", "from dermalyze.cli import main; main()", "train", str(run.root)]
             second = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert second.returncode == 2
-        assert "another process is working in this run" in second.stderr
+        assert "another process uses this run" in second.stderr
         assert not run.checkpoints_dir.exists()
 
 

@@ -74,7 +74,7 @@ def test_an_artifact_of_one_class_is_found_and_counted(tmp_path):
     frame, looks, findings, tables = audited(tmp_path / "ink", ink_on_mel)
     found = [f for f in findings if f.kind == "artifact_by_class" and f.examples == ("ink",)]
     assert len(found) == 1
-    assert "ink: in 100 % of the pictures of 'mel'" in found[0].detail
+    assert "ink: in 100 % of the images of 'mel'" in found[0].detail
     ink = tables["artifacts"]["columns"].index("ink")
     share = {row[0]: row[ink] for row in tables["artifacts"]["rows"]}
     assert share["mel"] == 100.0

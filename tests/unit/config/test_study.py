@@ -63,7 +63,7 @@ def test_seeds_and_questions(tmp_path: Path) -> None:
         ("{experiment: {}, variants: {a: , b: }, seeds: [1, 1]}", "is given twice"),
         ("{experiment: {}, variants: {a: }}", "variants"),
         ("{experiment: {}, variants: {../up: , b: }}", "variants"),
-        ("{experiment: {}, variants: {a: , b: {train..epochs: 3}}}", "is no setting"),
+        ("{experiment: {}, variants: {a: , b: {train..epochs: 3}}}", "is not a setting"),
         ("{variants: {a: , b: }}", "experiment"),
     ],
 )  # fmt: skip

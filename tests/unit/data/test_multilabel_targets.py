@@ -69,7 +69,7 @@ def test_what_nobody_knows_is_marked() -> None:
         (["a", ""], {}, DataError, r"only 1 label"),
         (["", ""], {}, DataError, r"only 0 label"),
         (["a|b;c"], {"task": MultilabelTask(separator=";")}, ConfigError, r"may neither hold '\|'"),
-        (["a|b"], {"label_map": {"a": "c"}, "chosen": ["a", "b"]}, ConfigError, r"label_map: leads to \['c'\]"),
+        (["a|b"], {"label_map": {"a": "c"}, "chosen": ["a", "b"]}, ConfigError, r"label_map: maps to \['c'\]"),
     ],
 )
 def test_what_is_refused(texts: list[str], options: dict[str, Any], error: type[DermalyzeError], said: str) -> None:

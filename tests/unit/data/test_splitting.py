@@ -146,7 +146,7 @@ def test_k_folds_test_every_image_once_and_hold_every_class() -> None:
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (lesions({"nv": 9, "mel": 9}).iloc[:0], "no usable image; at least one group a part of at least 2 classes is needed"),
+        (lesions({"nv": 9, "mel": 9}).iloc[:0], "no usable image; each split needs at least one group of at least 2 classes"),
         (lesions({"nv": 9}), "only one class, 'nv', on"),
         (lesions({"nv": 9}).iloc[:1], "only one class, 'nv', on 1 images; at least 2 classes are needed"),
         (
@@ -175,7 +175,7 @@ def test_groups_that_cannot_be_divided_are_refused_by_name() -> None:
     frame = pd.DataFrame([(label, p) for label, trio in trios.items() for p in trio], columns=["label", "patient_id"])
     frame["image_id"] = [f"i{k:02}" for k in range(len(frame))]
     thirds = SplitSpec(fractions={"train": 0.4, "val": 0.3, "test": 0.3})
-    with pytest.raises(DataError, match=r"every class in every part: '\w+' lacks '[abcd]' \(3 groups, some with several"):
+    with pytest.raises(DataError, match=r"every class in every split: '\w+' lacks '[abcd]' \(3 groups, some with several"):
         assign(frame, thirds)
     assert set(assign(frame[frame["label"] == "a"].pipe(_doubled), thirds)) == {"train", "val", "test"}
 
@@ -210,7 +210,7 @@ def test_an_own_split_is_kept_and_its_words_are_read_aloud() -> None:
     assert division.parts.tolist() == [v for v in ("train", "val", "cal", "test") for _ in range(2)]
     assert division.kind == "own"
     assert division.asked is None
-    assert division.notes == ("the set's own split column is kept; read Validation as val, calib as cal, training as train",)
+    assert division.notes == ("the data set's split column is kept; read Validation as val, calib as cal, training as train",)
 
 
 def test_an_own_split_without_cal_stays_without_it() -> None:
@@ -328,7 +328,7 @@ def test_a_row_dropped_doubled_or_lost_is_refused(prepared: Any) -> None:
     whole = run.split_path("val").read_text()
     run.split_path("val").write_text("".join(whole.splitlines(keepends=True)[:-1]))
     recertify(run)
-    with pytest.raises(DataError, match=r"of the manifest is in no part"):
+    with pytest.raises(DataError, match=r"of the manifest is in no split"):
         read_division(run)
     run.split_path("val").write_text(whole + run.split_path("train").read_text().splitlines(keepends=True)[1])
     recertify(run)

@@ -79,7 +79,7 @@ def test_bcn_split_is_taken_only_where_it_names_test_images(lay: Lay) -> None:
     assert first.known == {"lesion_id": "BCN_0003884", "age": 55.0, "sex": "male", "site": "anterior torso"}
     assert first.extra == {"capture_date": "2012-05-16", "split_user": "train"}
     assert second.path is None
-    assert "column 'split' names no test images and is not taken as the split" in listing.notes
+    assert "column 'split' has no test images and is not used as the split" in listing.notes
     own = bcn20000(lay({"metadata.csv": BCN.replace("female,train", "female,test")}, "own"))
     assert [row.known["split"] for row in own.rows] == ["train", "test"]
 
@@ -120,7 +120,7 @@ def test_derm7pt_pairs_the_images_of_a_case(lay: Lay) -> None:
 def test_derm7pt_without_lists_has_no_own_split(lay: Lay) -> None:
     listing = derm7pt(lay({"meta.csv": DERM, "train_indexes.csv": "indexes\n0\n"}), images="dermoscopic")
     assert not any("split" in row.known for row in listing.rows)
-    assert "the three lists of indexes are not there: no own split" in listing.notes
+    assert "the three lists of indexes are missing: no split is used" in listing.notes
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,8 @@ def test_csv_spelling_is_said(tmp_path):
     listing = read_csv(tmp_path, "Image_ID,Label\na,mel\n")
     assert listing.rows[0].label == "mel"
     assert listing.notes == (
-        "column 'Image_ID' is taken in spite of its spelling",
-        "column 'Label' is taken in spite of its spelling",
+        "column 'Image_ID' is used despite its spelling",
+        "column 'Label' is used despite its spelling",
     )
 
 

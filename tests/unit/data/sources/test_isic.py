@@ -131,7 +131,7 @@ def test_column_names_in_another_case_are_taken_and_said(lay: Lay) -> None:
     assert [row.label for row in listing.rows] == ["NV", "MEL", "SCC"]
     assert listing.rows[2].known["lesion_id"] == "HAM_0000550"
     for theirs, official in (("Image", "image"), ("AGE_APPROX", "age_approx"), ("LESION_ID", "lesion_id")):
-        assert f"column '{theirs}' is taken as '{official}' in spite of its spelling" in listing.notes
+        assert f"column '{theirs}' is used as '{official}' despite its spelling" in listing.notes
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_isic_archive_takes_the_column_that_is_there(lay: Lay) -> None:
     }
     assert listing.classes is None
     assert "the label is the column 'diagnosis'" in listing.notes
-    assert "licences: CC-BY-NC 1, CC-0 1" in listing.notes
+    assert "licenses: CC-BY-NC 1, CC-0 1" in listing.notes
     new = "isic_id,copyright_license,diagnosis_1,diagnosis_2,diagnosis_3,image_type\n"
     new += "ISIC_1,CC-0,Benign,Benign melanocytic proliferations,Nevus,dermoscopic\n"
     store = lay({"metadata.csv": new}, "new")

@@ -167,7 +167,7 @@ def test_names_and_the_path_beside_are_checked() -> None:
     part = {"path": "a", "source": {"kind": "folder"}}
     with pytest.raises(ConfigError, match="two sources are called 'folder'; give each its own name"):
         build_experiment({"data": {"source": {"kind": "merged", "sources": [part, part]}}})
-    with pytest.raises(ConfigError, match=r"path is given beside source\.kind merged"):
+    with pytest.raises(ConfigError, match=r"path is set together with source\.kind merged"):
         build_experiment({"data": {"path": "a", "source": {"kind": "merged"}}})
     for name in ("a/b", "..", "A-1", ""):
         with pytest.raises(ConfigError, match="name"):
