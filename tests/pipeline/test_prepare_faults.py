@@ -374,7 +374,7 @@ def test_16_a_class_without_a_usable_image(place):
 
 
 def test_16_no_folder_and_no_files(place):
-    place.refused("is not there", path=str(place.root / "nowhere"))
+    place.refused("does not exist", path=str(place.root / "nowhere"))
     (place.root / "empty").mkdir()
     place.refused(r"no HAM10000_metadata\.csv among its 0 files", path=str(place.root / "empty"), source={"kind": "ham10000"})
     place.refused("0 images found", path=str(place.root / "empty"), source={"kind": "folder"})

@@ -216,22 +216,22 @@ def giant_groups(frame: pd.DataFrame) -> list[Finding]:
 
 
 def giveaway_columns(frame: pd.DataFrame) -> list[Finding]:
-    """Columns that give the label away: known by name, or because they tell a class on groups they have not seen."""
+    """Columns that reveal the label: by name, or because they predict a class on held-out groups."""
     skipped = {*OWN_NAMES, "group"} - {"age", "sex", "site", "source"}
     found = []
     for column in [c for c in frame.columns if c not in skipped]:
         named = is_giveaway(str(column))
         area, name = association(binned(frame[column]), frame["label"], frame["group"])
         if named or area >= GIVEAWAY_AUROC:
-            why = "follows from the diagnosis" if named else "tells the class"
-            how = f" (AUROC {area:.2f} for '{name}' against the rest, on groups it has not seen)" if name else ""
+            why = "follows from the diagnosis" if named else "predicts the class"
+            how = f" (AUROC {area:.2f} for '{name}' against the rest, on held-out groups)" if name else ""
             detail = f"column '{column}' {why}{how}; it is never a model input"
             found.append(Finding("giveaway_column", "warn", 1, detail, (str(column),)))
     return found
 
 
 def telling_files(frame: pd.DataFrame) -> list[Finding]:
-    """Properties of the files that tell the class: size, stored mode, file type, prefix and number of the ids."""
+    """File properties that predict the class: size, stored mode, file type, prefix and number of the ids."""
     names = frame["image_id"].astype(str).map(lambda text: PurePosixPath(text).stem)
     size = frame["width"].astype(str) + "x" + frame["height"].astype(str) if {"width", "height"} <= set(frame) else None
     properties = {
@@ -249,8 +249,8 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
         area, name = association(values, frame["label"], frame["group"])
         if area >= GIVEAWAY_AUROC:
             detail = (
-                f"{what} tells the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set was "
-                "made instead of the lesion; mix the origins, or measure on another set"
+                f"{what} predicts the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set was "
+                "made instead of the lesion; mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
     return found

@@ -126,7 +126,7 @@ def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[
     """
     found = []
     if looks.unreadable:
-        detail = f"{looks.unreadable} image(s) can no longer be read; put the data back as it was, or prepare a new run folder"
+        detail = f"{looks.unreadable} image(s) can no longer be read; restore the data, or prepare a new run folder"
         found.append(Finding("unreadable", "warn", looks.unreadable, detail))
     read = looks.frame["brightness"].notna()
     frame, looks = frame[read], Looks(looks.frame[read], looks.rim[read.to_numpy()], 0)
@@ -156,7 +156,7 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
             inside, outside = (100 * float((there[rows] == "yes").mean()) for rows in (label == best, label != best))
             detail = (
                 f"{artifact.title}: in {inside:.0f} % of the images of '{best}' and {outside:.0f} % of the others "
-                f"(estimates; AUROC {area:.2f} on groups not seen): a network can learn it instead of the lesion; crop or "
+                f"(estimates; AUROC {area:.2f} on held-out groups): a network can learn it instead of the lesion; crop or "
                 "paint it out, even it out between the classes, or measure on images with and without it"
             )
             found.append(Finding("artifact_by_class", "warn", int((there == "yes").sum()), detail, (name,)))
@@ -203,22 +203,22 @@ def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
     for name, target, area, best in rows:
         if target == "class" and area >= (TELLING_AUROC if name == "jpeg quality" else GIVEAWAY_AUROC):
             detail = (
-                f"how the images look ({name}) tells the class: AUROC {area:.2f} for '{best}' against the rest, on groups "
-                "not seen; colors of a lesion tell something of its class, but so much comes of how the set was made: look at "
-                "the images, mix the origins, or measure on another set"
+                f"image statistics ({name}) predict the class: AUROC {area:.2f} for '{best}' against the rest, on "
+                "held-out groups; a lesion's colors predict some of its class, but this much comes from how the data set was "
+                "made: view the images, mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_looks", "warn", 1, detail, (name,)))
         if target == "source" and name == "all together" and area >= SOURCE_AUROC:
             telling = association(source, frame["label"], frame["group"])[0]
             detail = (
-                f"how the images look tells their source: AUROC {area:.2f} for '{best}' against the rest, and the source "
-                f"alone tells a class with {telling:.2f}; a network can learn the source instead of the lesion: balance the "
-                "classes within each source, and give results by source"
+                f"image statistics predict the source: AUROC {area:.2f} for '{best}' against the rest, and the source "
+                f"alone predicts a class with {telling:.2f}; a network can learn the source instead of the lesion: balance the "
+                "classes within each source, and report results by source"
             )
             found.append(Finding("telling_source", "warn", int(source.nunique()), detail, (best,)))
     table = {
-        "title": "What the looks of the images tell",
-        "explanation": "AUROC of one class (or source) against the rest, on groups not seen; 0.5 is chance. Skin and lesion do "
+        "title": "What image statistics predict",
+        "explanation": "AUROC of one class (or source) against the rest, on held-out groups; 0.5 is chance. Skin and lesion do "
         f"differ in color between diagnoses, so values up to about 0.9 are no alarm; from {GIVEAWAY_AUROC:g} on the way the "
         "set was made is the likelier reason. The rim, where no lesion is, and the compression say "
         "next to nothing of a diagnosis.",

@@ -54,7 +54,7 @@ class ExperimentSpec(Spec):
         if self.evaluate.reader is not None and self.evaluate.reader.lower() in {column.lower() for column in columns}:
             raise ValueError(
                 f"model.metadata.columns names '{self.evaluate.reader}', the reader's answers of evaluate.reader; the model "
-                "would copy the reader it is compared with: leave it out of one of the two"
+                "would copy the reader it is compared with: remove it from one of the two"
             )
         return self
 

@@ -54,7 +54,7 @@ class StudySpec(Spec):
                 raise ValueError(f"'{name}' is not a variant{nearest(name, list(self.variants))}")
         for title, c in self.comparisons.items():
             if c.reference in c.variants or len(set(c.variants)) < len(c.variants):
-                raise ValueError(f"comparison '{title}' names a variant twice; keep one")
+                raise ValueError(f"comparison '{title}' lists a variant twice; keep one")
         for name in self.variants:
             seeds = self.seeds_of(name)
             if len(set(seeds)) < len(seeds):

@@ -99,14 +99,14 @@ def _misfit_of_labels(
 ) -> str | None:
     metadata = model.metadata
     problems = {
-        f"data.source.kind: {data.source.kind} has one class an image; task multilabel reads csv": not isinstance(
+        f"data.source.kind: {data.source.kind} has one class per image; task multilabel reads csv": not isinstance(
             data.source, CsvSource
         ),
         "train.balance_sources belongs to task multiclass; leave it out": train.balance_sources,
         "model.metadata.fusion: late multiplies probabilities of classes; task multilabel takes film or concat": metadata
         is not None
         and isinstance(metadata.fusion, LateFusion),
-        f"inference.calibration: {inference.calibration} is of one class an image; task multilabel takes auto, none or "
+        f"inference.calibration: {inference.calibration} has one class per image; task multilabel takes auto, none or "
         "platt": inference.calibration not in ("auto", "none", "platt"),
         "inference.set_level builds sets with one true class; leave it out of task multilabel": inference.set_level is not None,
         "inference.coverage belongs to task multiclass; leave it out": inference.coverage is not None,

@@ -63,7 +63,7 @@ class ZeroShotSpec(Spec):
             raise ConfigError(f"{file}: no prompt of {', '.join(missing)}; every class of the run needs one under prompts")
         if unknown := [label for label in self.prompts if label not in classes]:
             raise ConfigError(
-                f"{file}: prompts of {', '.join(unknown)}, which the run has no class of{nearest(unknown[0], list(classes))}; "
+                f"{file}: prompts of {', '.join(unknown)}, not classes of the run{nearest(unknown[0], list(classes))}; "
                 f"its classes: {', '.join(classes)}"
             )
 

@@ -39,7 +39,7 @@ class Division:
 
     Attributes:
         parts: split of each image, indexed like the frame.
-        kind: holdout, kfold, or own (the set's own split column).
+        kind: holdout, kfold, or own (the data set's split column).
         asked: requested share of images per split; None for the data set's split.
         notes: what a person should know, one line each.
     """
@@ -174,9 +174,9 @@ def apportion(
 
 
 def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS) -> Division:
-    """The set's own `split` column where it has one, else `assign`.
+    """The data set's `split` column where it has one, else `assign`.
 
-    An own split is kept as it is; where it has only train and test, the missing splits are taken out of its train split.
+    The data set's split is kept as it is; where it has only train and test, the missing splits are taken out of its train split.
 
     Raises:
         DataError: as `assign`; unknown or missing values in the column; a split or a class missing from it.

@@ -116,8 +116,8 @@ def corrupt(pixels_HW3: Pixels, kind: str, severity: int, *, image_id: str, seed
     Raises:
         ConfigError: no such kind or severity.
 
-    >>> grey = np.full((4, 4, 3), 128, np.uint8)
-    >>> corrupt(grey, "dark", 3, image_id="a", seed=0)[0, 0].tolist()
+    >>> gray = np.full((4, 4, 3), 128, np.uint8)
+    >>> corrupt(gray, "dark", 3, image_id="a", seed=0)[0, 0].tolist()
     [70, 70, 70]
     """
     if kind not in CORRUPTIONS:

@@ -98,8 +98,8 @@ def _cosines(pixels: int, start: float, stop: float) -> NDArray[np.float32]:
 def turned_coefficients(found_NFF: NDArray[np.float32], transform: int) -> NDArray[np.float32]:
     """The coefficients of the turned images, from those of the images.
 
-    >>> picture = np.arange(16, dtype=np.float32).reshape(1, 4, 4) ** 2
-    >>> bool(np.allclose(turned_coefficients(coefficients(picture), 6), coefficients(turned(picture, 6)), atol=1e-4))
+    >>> image = np.arange(16, dtype=np.float32).reshape(1, 4, 4) ** 2
+    >>> bool(np.allclose(turned_coefficients(coefficients(image), 6), coefficients(turned(image, 6)), atol=1e-4))
     True
     """
     if transform & 4:

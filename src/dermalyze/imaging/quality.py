@@ -167,7 +167,7 @@ class Likeness:
                 raise ValueError
             return cls(mean, root, *limits, int(values["images"]))
         except (KeyError, TypeError, ValueError):
-            raise ModelError("the looks of the training images are damaged in the artifact; export again") from None
+            raise ModelError("the image-quality reference in the artifact is damaged; export again") from None
 
     @classmethod
     def dermoscopy(cls) -> Likeness:

@@ -92,7 +92,7 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
 
     Raises:
         UsageError: not prepared yet.
-        DataError: too few images, classes or groups; one image under two labels; an own split column that makes no sense.
+        DataError: too few images, classes or groups; one image under two labels; a split column that is not valid.
     """
     manifest = read_manifest(run)
     classes, task = read_classes(run), read_task(run)

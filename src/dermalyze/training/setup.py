@@ -177,7 +177,7 @@ def build_training(
     model = _model(specs, runtime, preprocessing, metadata, len(classes))
     plan = Plan(model, settings.strategy, epochs=settings.epochs)
     if isinstance(metadata.fusion, ConcatFusion):
-        say("model.metadata: the concat fusion has layers of its own in place of model.head")
+        say("model.metadata: the concat fusion has its own layers in place of model.head")
     learner = Learner(
         model, build_optimizer(model, settings.optimizer, plan.paces), Ema(model, settings.ema) if settings.ema else None,
         torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16"),

@@ -128,7 +128,7 @@ def darker_in_rome(image, draw, row, rng):
 def test_looks_that_tell_the_source(tmp_path):
     *_, findings, _ = audited(tmp_path / "set", darker_in_rome)
     assert kinds(findings) == {"telling_source"}
-    assert "tells their source: AUROC 1.00" in next(f.detail for f in findings if f.kind == "telling_source")
+    assert "predict the source: AUROC 1.00" in next(f.detail for f in findings if f.kind == "telling_source")
 
 
 def test_pictures_that_are_gone_are_said_and_left_out(tmp_path):

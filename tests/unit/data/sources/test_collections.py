@@ -126,10 +126,10 @@ def test_derm7pt_without_lists_has_no_own_split(lay: Lay) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"meta/test_indexes.csv": "indexes\n0\n"}, r"test_indexes\.csv line 2: index '0' stands in two lists"),
+        ({"meta/test_indexes.csv": "indexes\n0\n"}, r"test_indexes\.csv line 2: index '0' is in two lists"),
         ({"meta/test_indexes.csv": "indexes\n3\n"}, r"test_indexes\.csv line 2: index '3' is no row of meta\.csv, 0 to 2"),
         ({"meta/test_indexes.csv": "indexes\n-1\n"}, r"index '-1' is no row"),
-        ({"meta/test_indexes.csv": "indexes\n"}, r"name no part for 1 of 3 cases, first row 1"),
+        ({"meta/test_indexes.csv": "indexes\n"}, r"name no split for 1 of 3 cases, first row 1"),
         ({"meta/test_indexes.csv": "index\n1\n"}, r"columns \['indexes'\] are missing"),
         ({"meta/meta.csv": DERM.replace("NEL/NEL027.jpg", "../../etc/passwd")}, r"meta\.csv line 2: path .* leaves its folder"),
     ],

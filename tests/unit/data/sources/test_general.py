@@ -60,7 +60,7 @@ def test_the_table_matches_the_specs():
     assert SOURCES.keys() == specs.keys()
     for kind, function in SOURCES.items():
         assert set(signature(function).parameters) - {"store"} == set(specs[kind].model_fields) - {"kind"}
-        for word in ("What:", "Licence", "iases:"):
+        for word in ("What:", "License", "iases:"):
             assert word in (function.__doc__ or "")
 
 

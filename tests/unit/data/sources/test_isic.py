@@ -240,7 +240,7 @@ def test_isic_archive_takes_the_column_that_is_there(lay: Lay) -> None:
 
 
 def test_every_source_has_a_whole_card() -> None:
-    words = ("What:", "Layout:", "Source:", "Licence", "itation", "iases:")
+    words = ("What:", "Layout:", "Source:", "License", "itation", "iases:")
     own = {"folder": ("Layout:", "Source:"), "csv": ("Layout:", "Source:"), "merged": ("Layout:", "Source:")}
     for kind, function in SOURCES.items():
         missing = [word for word in words if word not in (function.__doc__ or "") and word not in own.get(kind, ())]

@@ -96,7 +96,7 @@ def test_what_two_collections_of_the_archive_share_cannot_part(tmp_path: Path) -
     assert [row.known["lesion_id"] for row in listing.rows] == ["HAM_1", "HAM_2", "HAM_2", "HAM_1", "HAM_1"]
     assert len(set(group.values())) == 2
     assert group["ham-ISIC_0000001"] == group["isic2019-ISIC_0000001_downsampled"] == group["isic2019-ISIC_0000003"]
-    assert "ham and isic2019 share 2 archive images, 2 lesions by their ids; each stays in one part" in listing.notes
+    assert "ham and isic2019 share 2 archive images, 2 lesions by their ids; each stays in one split" in listing.notes
 
 
 def test_lesions_that_two_collections_name_differently_are_one_over_a_shared_image(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_own_ids_are_kept_apart_only_when_asked_for(tmp_path: Path) -> None:
     b = "image_id,label,lesion_id,patient_id\n1,mel,7,P2\n2,nv,9,P1\n"
     listing, _ = read(two_tables(tmp_path / "shared", a, b))
     assert len(set(grouped(listing).values())) == 2, "a-1, b-1 by lesion and b-2 by patient; a-2"
-    assert "a and b share 1 lesions, 1 patients by their ids; each stays in one part" in listing.notes
+    assert "a and b share 1 lesions, 1 patients by their ids; each stays in one split" in listing.notes
     listing, _ = read(two_tables(tmp_path / "own", a, b, own_ids=True))
     assert [row.known["lesion_id"] for row in listing.rows] == ["7", "8", "b-7", "b-9"]
     assert [row.known["patient_id"] for row in listing.rows] == ["P1", None, "b-P2", "b-P1"]
