@@ -249,8 +249,8 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
         area, name = association(values, frame["label"], frame["group"])
         if area >= GIVEAWAY_AUROC:
             detail = (
-                f"{what} predicts the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set was "
-                "made instead of the lesion; mix the origins, or evaluate on another set"
+                f"{what} predicts the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set "
+                "was made instead of the lesion; mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
     return found

@@ -322,7 +322,7 @@ def _data(old: Values, name: str) -> tuple[Values, dict[str, str]]:
     if "data.data_dir" in old:
         values["data"]["path"] = old["data.data_dir"]
     said = {
-        "data.val_size": f"split.fractions val {val:g}, train {train:g}; no calibration split, so calibration is cross-fitted on val",
+        "data.val_size": f"split.fractions val {val:g}, train {train:g}; no cal split: calibration is cross-fitted on val",
         "data.test_size": f"split.fractions test {test:g}",
         "data.lesion_aware": "always on: groups of lesion, patient and identical images never cross splits"
         if old["data.lesion_aware"]

@@ -176,7 +176,7 @@ def apportion(
 def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS) -> Division:
     """The data set's `split` column where it has one, else `assign`.
 
-    The data set's split is kept as it is; where it has only train and test, the missing splits are taken out of its train split.
+    The data set's split is kept. Where it has only train and test, the missing splits are taken out of train.
 
     Raises:
         DataError: as `assign`; unknown or missing values in the column; a split or a class missing from it.

@@ -68,7 +68,7 @@ def test_every_given_key_is_taken_and_said() -> None:
             "class weights beside it, the document's default, would correct twice and are off",
         ),
         ("data: {lesion_aware: false}", "data.lesion_aware false: NOT FOLLOWED: a split that divides lesions leaks"),
-        ("data: {val_size: 0.15}", "no calibration split, so calibration is cross-fitted on val"),
+        ("data: {val_size: 0.15}", "no cal split: calibration is cross-fitted on val"),
         ("model: {pretrained: true}", "model.pretrained, ImageNet weights from timm's hub"),
         ("training: {weight_decay: 0.02}", "decoupled (AdamW), not an L2 penalty"),
         ("loss: {label_smoothing: 0.1}", "loss.label_smoothing 0.1: not used by loss cross_entropy"),

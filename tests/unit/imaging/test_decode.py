@@ -403,7 +403,7 @@ def test_nothing_heavy_is_imported():
 
 @pytest.mark.parametrize("size", [(1, 51), (2000, 20)])
 def test_a_strip_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match="is no photograph; one edge may be 50 times the other at most"):
+    with pytest.raises(ImageError, match="is not a photograph; one edge may be at most 50 times the other"):
         decode(saved(picture(*size)))
 
 
