@@ -200,7 +200,7 @@ def test_05_a_class_of_the_test_part_only(place):
 # -- 6: repeats ------------------------------------------------------------------------------------------------
 def test_06_one_id_twice(place):
     place.rows.append([*place.rows[0]])
-    place.refused(r"m\.csv line 14: image_id 'i00' stands there again, first at m\.csv line 2, with the same label")
+    place.refused(r"m\.csv line 14: image_id 'i00' is repeated, first at m\.csv line 2, with the same label")
 
 
 def test_06_one_id_with_two_labels(place):

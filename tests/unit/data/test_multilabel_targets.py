@@ -51,8 +51,8 @@ def test_what_nobody_knows_is_marked() -> None:
 @pytest.mark.parametrize(
     ("texts", "options", "error", "said"),
     [
-        (["a|b", "a|a"], {}, DataError, r"line 3: label 'a' stands there twice"),
-        (["a|b", "a|?a"], {}, DataError, r"line 3: label 'a' stands there twice"),
+        (["a|b", "a|a"], {}, DataError, r"line 3: label 'a' is listed twice"),
+        (["a|b", "a|?a"], {}, DataError, r"line 3: label 'a' is listed twice"),
         (["a|b", "a||b"], {}, DataError, r"line 3: .* hold an empty one"),
         (["a|b", "a|?"], {}, DataError, r"line 3: .* hold an empty one"),
         (["a|x"], {"label_map": {"x": "?x"}}, ConfigError, r"nor begin with '\?'"),

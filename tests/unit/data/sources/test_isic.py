@@ -165,7 +165,7 @@ def test_a_missing_class_column_and_a_repeated_metadata_row(lay: Lay) -> None:
         isic2018(lay({"ISIC2018_Task3_Training_GroundTruth.csv": TRUTH_2018.replace(",VASC", ",VAS")}, "a"))
     twice = METADATA_2019 + "ISIC_0000000,55,,HAM_1,female\n"
     files = {"ISIC_2019_Training_GroundTruth.csv": TRUTH_2019, "ISIC_2019_Training_Metadata.csv": twice}
-    message = r"Metadata\.csv line 5: image 'ISIC_0000000' stands there again, first at ISIC_2019_Training_Metadata\.csv line 3"
+    message = r"Metadata\.csv line 5: image 'ISIC_0000000' is repeated, first at ISIC_2019_Training_Metadata\.csv line 3"
     with pytest.raises(DataError, match=message):
         isic2019(lay(files, "b"))
 
