@@ -128,7 +128,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(host: Host, tmp_path: Path)
 def test_a_host_that_always_cuts_ends_it_and_the_next_call_goes_on(host: Host, tmp_path: Path) -> None:
     host.cuts = [500_000, 0, 0, 0, 0, 0]
     with pytest.raises(
-        ResourceError, match=r"a\.zip: the connection .* cut again and again; 500 kB are kept, the same command"
+        ResourceError, match=r"a\.zip: the connection .* cut again and again; 500 kB are kept; run the same command"
     ):
         download(remote(host), tmp_path / "a.zip", pause_s=0)
     assert not (tmp_path / "a.zip").exists()
@@ -239,7 +239,7 @@ def test_a_set_is_shown_agreed_to_fetched_and_recorded(
         ("b.csv", 12, False, True),
     ]
     assert record["files"][0]["sha256"] == hashlib.sha256(DATA).hexdigest()
-    assert result.lines()[0] == "a.zip: 1 MB, equal to the published checksum"
+    assert result.lines()[0] == "a.zip: 1 MB, matches the published checksum"
     assert "no checksum is published; its SHA-256 is in fetched.json" in result.lines()[1]
     host.asked.clear()
     again = fetch("a_set", tmp_path / "out")
@@ -319,7 +319,7 @@ def test_strange_lists_are_refused(
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"'ham1000' is no known data set; known are .*did you mean 'ham10000'\?"):
+    with pytest.raises(UsageError, match=r"'ham1000' is not a supported data set; allowed: .*did you mean 'ham10000'\?"):
         fetch("ham1000")
 
 

@@ -138,7 +138,7 @@ def test_folders_are_classes(tmp_path):
     assert [row.image_id for row in listing.rows] == [pseudonym(row.path) for row in listing.rows]
     assert not any("DOE" in row.image_id for row in listing.rows)
     assert listing.classes is None
-    assert listing.notes == ("1 files are no images and are left out",)
+    assert listing.notes == ("1 files are not images and are left out",)
 
 
 def test_folders_in_a_zip_below_one_folder(tmp_path):

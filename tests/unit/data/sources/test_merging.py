@@ -137,14 +137,14 @@ def test_own_splits_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
     assert [row.known["split"] for row in listing.rows] == ["train", "test"] * 2
     listing, _ = read(two_tables(tmp_path / "one", split, "image_id,label\n1,mel\n2,nv\n"))
     assert not any("split" in row.known for row in listing.rows)
-    assert "the own split of a is not taken, since other sources have none" in listing.notes
+    assert "the split of a is not used, since other sources have none" in listing.notes
 
 
 def test_classes_that_differ_in_case_alone_are_refused(tmp_path: Path) -> None:
     values = put(tmp_path)
     del values["source"]["sources"][1]["label_map"]
     with pytest.raises(
-        ConfigError, match=r"classes 'mel' and 'MEL' of two sources differ in spelling alone; .*label_map: ham10000"
+        ConfigError, match=r"classes 'mel' and 'MEL' of two sources differ only in spelling; .*label_map: ham10000"
     ):
         read(values)
     with pytest.raises(ConfigError, match="classes 'MEL' and 'mel'"):
@@ -165,7 +165,7 @@ def test_too_few_sources_no_path_no_image(tmp_path: Path) -> None:
 
 def test_names_and_the_path_beside_are_checked() -> None:
     part = {"path": "a", "source": {"kind": "folder"}}
-    with pytest.raises(ConfigError, match="two sources are called 'folder'; give each its own name"):
+    with pytest.raises(ConfigError, match="source name 'folder' is used twice; give each source its own name"):
         build_experiment({"data": {"source": {"kind": "merged", "sources": [part, part]}}})
     with pytest.raises(ConfigError, match=r"path is set together with source\.kind merged"):
         build_experiment({"data": {"path": "a", "source": {"kind": "merged"}}})
