@@ -215,7 +215,7 @@ def test_mc_dropout_asks_both_pictures() -> None:
 
 
 def test_heads_that_read_a_map_are_refused() -> None:
-    with pytest.raises(ValidationError, match="acrnn reads one feature map, and two pictures have two"):
+    with pytest.raises(ValidationError, match="acrnn reads one feature map, and two images have two"):
         spec_of("shared", head={"kind": "acrnn"})
 
 

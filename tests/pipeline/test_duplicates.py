@@ -120,9 +120,7 @@ def test_08_a_copy_across_a_split_made_before_the_audit_is_refused(
     split(run, spec)
     assert require_no_leak(run, None) is None  # nobody knows yet
     certified = run.certificate_path.read_bytes()
-    with pytest.raises(
-        DataError, match=r"near-duplicates cross the parts of the split.*split again: dermalyze split"
-    ) as caught:
+    with pytest.raises(DataError, match=r"near-duplicates cross splits.*split again: dermalyze split") as caught:
         audit(run, spec)
     assert caught.value.exit_code == 3
     record = json.loads(run.audit_path.read_text())

@@ -56,7 +56,7 @@ def test_other_numbers_are_not_written(new_world: Any, monkeypatch: pytest.Monke
 
 def test_not_both_at_once(new_world: Any) -> None:
     world = new_world()
-    with pytest.raises(UsageError, match="export twice"):
+    with pytest.raises(UsageError, match="export once with each"):
         export(world.run, world.spec, int8=True, torch_export=True)
 
 

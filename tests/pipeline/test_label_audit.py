@@ -78,7 +78,7 @@ def test_the_file_holds_the_table_the_finding_and_the_results_by_dx_type(
     assert set(labels["errors"][0]) == {"image_id", "lesion_id", "label", "suggested", "score", "suggested_score"}
     assert {"consensus", "follow_up", "histo"} <= {row["value"] for row in labels["by_dx_type"]}
     assert sum(row["images"] for row in labels["by_dx_type"]) == labels["images"]
-    assert labels["features"] == "colours and textures"
+    assert labels["features"] == "colors and textures"
     (finding,) = [finding for finding in written["findings"] if finding["kind"] == "label_error"]
     assert (finding["severity"], finding["count"]) == ("warn", len(found.errors))
     assert finding["examples"] == [error.image_id for error in found.errors[:5]]
@@ -121,7 +121,7 @@ def test_pretrained_weights_are_used_where_the_experiment_names_some(runs: dict[
     write_sidecar(path)
     found = audit(runs["clean"], named, labels=True).labels
     assert found is not None
-    assert found.features == "colours, textures and tiny_cnn's features"
+    assert found.features == "colors, textures and tiny_cnn's features"
     assert found.overall["accuracy"].value > 0.5
 
 

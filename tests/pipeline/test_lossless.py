@@ -315,7 +315,7 @@ class TestMemory:
             run = another(base, tmp_path / name, tiny_spec(images, **changes))
             with monkeypatch.context() as patch:
                 hungry(0, patch)
-                with pytest.raises(ResourceError, match=f"out of memory with {least} images a pass, and fewer") as caught:
+                with pytest.raises(ResourceError, match=f"out of memory with {least} images per pass, and fewer") as caught:
                     train(run, run.config())
             assert caught.value.exit_code == 5
             assert ("BatchNorm's statistics are of the smaller ones" in capsys.readouterr().err) == (least == 2)
@@ -327,7 +327,9 @@ class TestMemory:
             raise RuntimeError(CPU_ERROR)
 
         monkeypatch.setattr(torch.optim.AdamW, "step", grow)
-        with pytest.raises(ResourceError, match=r"out of memory: .*; the last checkpoint is kept, the same command goes on"):
+        with pytest.raises(
+            ResourceError, match=r"out of memory: .*; the last checkpoint is kept; close other programs and run"
+        ):
             train(run, run.config())
 
     @pytest.mark.slow
@@ -427,7 +429,7 @@ class TestImages:
         with monkeypatch.context() as patch:
             at_step(4, lambda _: [victim.unlink() for _, victim in victims], patch)
             with pytest.raises(
-                DataError, match=r"of \d+ images can be read no longer .*at most 5\.0%.*file is missing"
+                DataError, match=r"of \d+ images can no longer be read .*at most 5\.0%.*file is missing"
             ) as caught:
                 train(run, run.config())
         assert caught.value.exit_code == 3

@@ -100,8 +100,8 @@ def test_prepare_tells_what_the_sources_share(world: tuple[Path, Run]) -> None:
     assert summary["shared_pictures"] == [{"sources": ["ham", "isic2019"], "pictures": 15}]
     assert summary["class_counts"] == dict.fromkeys(CLASSES, 50)
     lines = json.loads((root / "lines.json").read_text())
-    assert "ham and isic2019 share 15 identical pictures; each stays in one part" in lines
-    assert "ham and isic2019 share 30 archive images, 30 lesions by their ids; each stays in one part" in lines
+    assert "ham and isic2019 share 15 identical images; each stays in one split" in lines
+    assert "ham and isic2019 share 30 archive images, 30 lesions by their ids; each stays in one split" in lines
     assert prepare(run, run.config()).fresh is False
 
 
@@ -128,7 +128,7 @@ def test_the_path_of_each_source_is_frozen_absolute_and_must_be_there(
     monkeypatch.chdir(tmp_path)
     assert prepare(run, run.config()).summary["images"] == 150
     values["data"]["source"]["sources"][0]["path"] = "hamm"
-    with pytest.raises(ConfigError, match=r"data\.source\.sources \(ham\)\.path: .*hamm is not there"):
+    with pytest.raises(ConfigError, match=r"data\.source\.sources \(ham\)\.path: .*hamm does not exist"):
         freeze(tmp_path / "other", build_experiment(values))
     with pytest.raises(ConfigError, match="merges sources, each with its own path; leave --data out"):
         run.fill_data_path(["a"])

@@ -238,9 +238,7 @@ class TestResume:
 
 
 class TestRefused:
-    @pytest.mark.parametrize(
-        ("column", "why"), [("dx_type", "gives the answer away"), ("label", "names, describes or divides")]
-    )
+    @pytest.mark.parametrize(("column", "why"), [("dx_type", "reveals the label"), ("label", "names, describes or divides")])
     def test_columns_that_are_no_inputs(self, column: str, why: str, table: Path) -> None:
         with pytest.raises(ConfigError, match=f"'{column}' {why}"):
             make_spec(table, "late", ("age", column))

@@ -323,7 +323,7 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
         ({"train": {"loss": {"kind": "cross_entropy"}}}, "train.loss: kind 'cross_entropy' .* allowed: focal, bce, asymmetric"),
         ({"train": {"imbalance": {"kind": "sampling"}}}, "train.imbalance: kind 'sampling' .* allowed: none, weights"),
         ({"train": {"balance_sources": True}}, "balance_sources"),
-        ({"data": {"source": {"kind": "folder"}}}, "data.source.kind: folder has one class an image"),
+        ({"data": {"source": {"kind": "folder"}}}, "data.source.kind: folder has one class per image"),
         ({"model": {"metadata": {"columns": ["age"]}}}, "late multiplies probabilities of classes"),
         ({"inference": {"calibration": "temperature"}}, "takes auto, none or platt"),
         ({"inference": {"set_level": 0.9}}, "set_level"),
@@ -332,7 +332,7 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
         ({"evaluate": {"malignant": ["bar"]}}, "evaluate.malignant"),
         ({"evaluate": {"reader": "age"}}, "evaluate.reader"),
         ({"task": {"kind": "multilabel", "separator": ""}}, "separator"),
-        ({"task": {"kind": "multilabel", "none": [" "]}}, "names an empty text"),
+        ({"task": {"kind": "multilabel", "none": [" "]}}, "holds an empty text"),
         ({"task": {"kind": "multiclass"}}, "set task: {kind: multilabel}"),
     ],
 )

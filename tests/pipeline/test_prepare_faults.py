@@ -200,7 +200,7 @@ def test_05_a_class_of_the_test_part_only(place):
 # -- 6: repeats ------------------------------------------------------------------------------------------------
 def test_06_one_id_twice(place):
     place.rows.append([*place.rows[0]])
-    place.refused(r"m\.csv line 14: image_id 'i00' stands there again, first at m\.csv line 2, with the same label")
+    place.refused(r"m\.csv line 14: image_id 'i00' is repeated, first at m\.csv line 2, with the same label")
 
 
 def test_06_one_id_with_two_labels(place):
@@ -305,7 +305,7 @@ def test_12_kinds(place):
     assert summary["decoding"] == {
         "alpha composited on white": 1,
         "first frame of a multi-picture file": 1,
-        "grey of more than 8 bits scaled by its range": 1,
+        "gray of more than 8 bits scaled by its range": 1,
     }
 
 
@@ -374,7 +374,7 @@ def test_16_a_class_without_a_usable_image(place):
 
 
 def test_16_no_folder_and_no_files(place):
-    place.refused("is not there", path=str(place.root / "nowhere"))
+    place.refused("does not exist", path=str(place.root / "nowhere"))
     (place.root / "empty").mkdir()
     place.refused(r"no HAM10000_metadata\.csv among its 0 files", path=str(place.root / "empty"), source={"kind": "ham10000"})
     place.refused("0 images found", path=str(place.root / "empty"), source={"kind": "folder"})
@@ -479,7 +479,7 @@ def test_a_read_only_run_folder_is_a_resource_error(place, monkeypatch):
 
 
 def test_two_at_once_are_one_too_many(place):
-    with place.run.lock(), pytest.raises(DermalyzeError, match="another process is working in this run") as caught:
+    with place.run.lock(), pytest.raises(DermalyzeError, match="another process uses this run") as caught:
         place.prepare()
     assert caught.value.exit_code == 2
     assert place.prepare().fresh

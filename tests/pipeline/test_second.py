@@ -150,12 +150,12 @@ def test_a_column_that_the_table_has_not(table: Path, tmp_path: Path) -> None:
 
 def test_a_network_of_two_needs_second_pictures(table: Path, base: Run, tmp_path: Path) -> None:
     root = changed(table, tmp_path / "set", lambda rows: [row.update(clinical="") for row in rows])
-    with pytest.raises(ConfigError, match=r"model\.second: the set has no second pictures; name them"):
+    with pytest.raises(ConfigError, match=r"model\.second: the set has no second images; name them"):
         begun(tmp_path / "run", root)
     one = begun(tmp_path / "one", root, None)
     split(one, one.config())
     spec = case_spec(root, "shared")
-    with pytest.raises(ConfigError, match=r"model\.second: the training part has no second pictures"):
+    with pytest.raises(ConfigError, match=r"model\.second: the training split has no second images"):
         train(another(one, tmp_path / "other", spec), spec)
 
 

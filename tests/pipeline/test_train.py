@@ -219,7 +219,7 @@ class TestResume:
             train(run, run.config())
 
     def test_resume_that_is_not_there(self, uninterrupted: Run, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="--resume nowhere: is not there"):
+        with pytest.raises(UsageError, match="--resume nowhere: does not exist"):
             train(uninterrupted, uninterrupted.config(), resume=tmp_path / "nowhere")
 
     def test_changed_configuration_is_refused(self, uninterrupted: Run, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ class TestSignals:
             command = [sys.executable, "-c", "from dermalyze.cli import main; main()", "train", str(run.root)]
             second = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert second.returncode == 2
-        assert "another process is working in this run" in second.stderr
+        assert "another process uses this run" in second.stderr
         assert not run.checkpoints_dir.exists()
 
 

@@ -56,7 +56,7 @@ def test_noise_planted_in_the_real_labels_is_found(capsys: pytest.CaptureFixture
     shift = frame["group"].map(dict(zip(chosen, rng.integers(1, 7, len(chosen)), strict=True))).fillna(0).to_numpy(dtype=int)
     names, number = np.unique(frame["label"], return_inverse=True)
     noisy = frame.assign(label=names[(number + shift) % 7])
-    clean, found = (audit_labels(one, features, "colours and textures") for one in (frame, noisy))
+    clean, found = (audit_labels(one, features, "colors and textures") for one in (frame, noisy))
     wrong = set(frame["image_id"][shift > 0])
     with capsys.disabled():
         told(clean, found, wrong)

@@ -313,7 +313,7 @@ def test_an_unreadable_configuration_says_what_to_give(tmp_path: Path, words: li
 def test_an_empty_data_path_is_not_the_working_folder(tmp_path: Path, value: str) -> None:
     result = invoke("init", tmp_path / "new", "--set", f"data.path={value}")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "names no folder" in result.stderr
+    assert "got an empty text" in result.stderr
     assert not (tmp_path / "new").exists()
 
 

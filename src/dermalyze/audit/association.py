@@ -1,4 +1,4 @@
-"""How well a column alone tells the class: AUROCs on groups that the estimate has not seen.
+"""How well a single column predicts the class: AUROCs on held-out groups.
 
 Shapes: N images, V values of a column, C classes, F folds.
 """
@@ -31,7 +31,7 @@ def binned(values: pd.Series, bins: int = 20) -> pd.Series:
 
 
 def association(values: pd.Series, labels: pd.Series, group: pd.Series, *, least: int = 5) -> tuple[float, str]:
-    """How well a column alone tells one class from the rest: the best of `associations`.
+    """How well a single column separates one class from the rest: the best of `associations`.
 
     Returns:
         (AUROC, class), AUROC in 0..1; (0.5, "") where no class can be estimated.
@@ -44,7 +44,7 @@ def association(values: pd.Series, labels: pd.Series, group: pd.Series, *, least
 
 
 def associations(values: pd.Series, labels: pd.Series, group: pd.Series, *, least: int = 5) -> dict[str, float]:
-    """How well a column alone tells each class from the rest: one-vs-rest AUROC, cross-validated over groups.
+    """How well a single column separates each class from the rest: one-vs-rest AUROC, cross-validated over groups.
 
     An image's score for a class is the share of that class among the other folds' images with the same value (null
     is a value), shrunk to the class's share in the whole; so ids that each stand for one lesion tell nothing.
@@ -79,7 +79,7 @@ def folds(group: pd.Series) -> NDArray[np.int64]:
 
 
 def held_out_aurocs(score_NC: NDArray[np.float64], labels: pd.Series, group: pd.Series, *, least: int = 5) -> dict[str, float]:
-    """How well held-out scores tell each class from the rest.
+    """How well held-out scores separate each class from the rest.
 
     Scores of different folds come of different data and cannot be compared, so AUROCs are of one fold each and averaged
     by their number of pairs.

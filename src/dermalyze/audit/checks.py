@@ -1,4 +1,4 @@
-"""Checks of a data set before anything is learnt from it: pure functions from manifest rows to findings."""
+"""Checks of a data set before training: pure functions from manifest rows to findings."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from dermalyze.tasks.base import Task
 PURE_GROUPS, PURE_CHANCE = 10, 1e-4
 """A value is called one-class from this many groups on, where chance alone would make them so less often than this."""
 
-NOT_JUDGED = "task multilabel: whether columns, files or looks of the pictures give labels away is not looked for"
+NOT_JUDGED = "task multilabel: columns, files and image statistics are not checked for label leakage"
 LARGE_CLUSTER = 20
 EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit noticed.
+    """One finding of an audit.
 
     Attributes:
         kind: what it is, a word for machines.
@@ -96,9 +96,7 @@ def label_conflicts(frame: pd.DataFrame) -> list[Finding]:
         return []
     label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
     first = ", ".join(f"{i} is '{label[i]}'" for i in found[0][:4])
-    detail = (
-        f"{len(found)} image(s) stand under two labels; first: {first}; keep one label, or remove both, and run prepare again"
-    )
+    detail = f"{len(found)} image(s) have two labels; first: {first}; keep one label, or remove both, and run prepare again"
     return [Finding("label_conflict", "refuse", len(found), detail, tuple(i for ids in found for i in ids)[: 2 * EXAMPLES])]
 
 
@@ -115,22 +113,22 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
             rows = rows[rows.groupby("key")["file"].transform("nunique") > 1]
         if len(rows):
             sets = int(rows["key"].nunique())
-            detail = f"{sets} set(s) of images with the same {what}; each set stays in one part"
+            detail = f"{sets} set(s) of images with the same {what}; each group stays in one split"
             ids = rows.sort_values("key", kind="stable")["image_id"].astype(str)[: 2 * EXAMPLES]
             found.append(Finding(kind, "info", len(rows) - sets, detail, tuple(ids)))
     return found
 
 
 def shared_second_pictures(frame: pd.DataFrame) -> list[Finding]:
-    """Second pictures that stand in another case too, in either place; a warning where the cases have different labels."""
+    """Second images that are in another case too, in either place; a warning where the cases have different labels."""
     found = shared_second(frame)
     if not found:
         return []
     label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
     mixed = [ids for ids in found if len({label[i] for i in ids}) > 1]
     detail = (
-        f"{len(found)} second picture(s) stand in another case too, {len(mixed)} of them under different labels (an overview "
-        "of two lesions? then it tells neither); each set of cases stays in one part"
+        f"{len(found)} second image(s) are in another case too, {len(mixed)} of them under different labels (an overview "
+        "of two lesions? then it tells neither); each group of cases stays in one split"
     )
     shown = tuple(", ".join(ids) for ids in (mixed or found)[:EXAMPLES])
     return [Finding("shared_second", "warn" if mixed else "info", len(found), detail, shown)]
@@ -146,17 +144,17 @@ def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
 
     detail = (
         f"{len(found.pairs)} pair(s) of near-duplicates in {len(found.clusters)} cluster(s), the largest of "
-        f"{found.largest} images; each cluster stays in one part"
+        f"{found.largest} images; each cluster stays in one split"
     )
     findings = [Finding("near_duplicates", "info", len(found.pairs), detail, ids(found.pairs[:EXAMPLES]))]
     for column, kind, what in (
-        ("label", "duplicate_labels", "carry two labels: one of them is wrong"),
+        ("label", "duplicate_labels", "have two labels: one of them is wrong"),
         (
             "lesion_id",
             "duplicate_lesions",
-            "stand under two lesions: the set counts one lesion twice, and the split joins them",
+            "have two lesion ids: the data set counts one lesion twice, and the split joins them",
         ),
-        ("source", "duplicate_sources", "stand in two sources: never train on one of these and test on the other"),
+        ("source", "duplicate_sources", "are in two sources: never train on one of these and test on the other"),
     ):
         pairs = across(frame, found.pairs, column)
         if pairs:
@@ -165,7 +163,7 @@ def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
             findings.append(Finding(kind, "warn", len(pairs), line, ids(pairs)))
     if found.largest > max(LARGE_CLUSTER, len(frame) // 100):
         line = (
-            f"the largest cluster of near-duplicates holds {found.largest} images: very even pictures, or one object "
+            f"the largest cluster of near-duplicates holds {found.largest} images: very even images, or one object "
             "photographed many times? look at it before you trust the split"
         )
         findings.append(Finding("large_cluster", "warn", found.largest, line, max(found.clusters, key=len)[:EXAMPLES]))
@@ -182,7 +180,7 @@ def crossing_groups(frame: pd.DataFrame, spec: SplitSpec, task: Task = MULTICLAS
         return [Finding("split_column", "refuse", 1, str(error))]
     if not found:
         return []
-    detail = f"the set's own split leaks: {describe_leaks(found)}; correct the column, or train with --accept-leak"
+    detail = f"the data set's split column leaks: {describe_leaks(found)}; correct the column, or train with --accept-leak"
     return [
         Finding(
             "split_leak",
@@ -201,7 +199,7 @@ def mixed_lesions(frame: pd.DataFrame) -> list[Finding]:
     mixed = sorted(labels.index[labels > 1].astype(str))
     if not mixed:
         return []
-    detail = f"{len(mixed)} lesion(s) carry more than one label; a lesion has one diagnosis at a time: check them"
+    detail = f"{len(mixed)} lesion(s) have more than one label; a lesion has one diagnosis at a time: check them"
     return [Finding("mixed_lesion", "warn", len(mixed), detail, tuple(mixed[:EXAMPLES]))]
 
 
@@ -218,22 +216,22 @@ def giant_groups(frame: pd.DataFrame) -> list[Finding]:
 
 
 def giveaway_columns(frame: pd.DataFrame) -> list[Finding]:
-    """Columns that give the label away: known by name, or because they tell a class on groups they have not seen."""
+    """Columns that reveal the label: by name, or because they predict a class on held-out groups."""
     skipped = {*OWN_NAMES, "group"} - {"age", "sex", "site", "source"}
     found = []
     for column in [c for c in frame.columns if c not in skipped]:
         named = is_giveaway(str(column))
         area, name = association(binned(frame[column]), frame["label"], frame["group"])
         if named or area >= GIVEAWAY_AUROC:
-            why = "follows from the diagnosis" if named else "tells the class"
-            how = f" (AUROC {area:.2f} for '{name}' against the rest, on groups it has not seen)" if name else ""
+            why = "follows from the diagnosis" if named else "predicts the class"
+            how = f" (AUROC {area:.2f} for '{name}' against the rest, on held-out groups)" if name else ""
             detail = f"column '{column}' {why}{how}; it is never a model input"
             found.append(Finding("giveaway_column", "warn", 1, detail, (str(column),)))
     return found
 
 
 def telling_files(frame: pd.DataFrame) -> list[Finding]:
-    """Properties of the files that tell the class: size, stored mode, file type, prefix and number of the ids."""
+    """File properties that predict the class: size, stored mode, file type, prefix and number of the ids."""
     names = frame["image_id"].astype(str).map(lambda text: PurePosixPath(text).stem)
     size = frame["width"].astype(str) + "x" + frame["height"].astype(str) if {"width", "height"} <= set(frame) else None
     properties = {
@@ -251,8 +249,8 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
         area, name = association(values, frame["label"], frame["group"])
         if area >= GIVEAWAY_AUROC:
             detail = (
-                f"{what} tells the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set was "
-                "made instead of the lesion; mix the origins, or measure on another set"
+                f"{what} predicts the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set "
+                "was made instead of the lesion; mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
     return found

@@ -1,4 +1,4 @@
-"""How the pictures of a set look, what lies in them beside skin, and what of it gives the label or the source away.
+"""Image statistics and artifacts of a data set, and how well they predict the label or the source.
 
 Shapes: N images, K numbers of each, C classes, F folds.
 """
@@ -36,15 +36,15 @@ SOURCE_AUROC = 0.9
 TREES = 100
 LEAST_IMAGES, LEAST_GROUPS = 50, 20  # of a set, for the trees; of a class, for an AUROC that is not mostly chance
 SHOWN = 10
-"""Pictures of each artifact in a gallery."""
+"""Images of each artifact in a gallery."""
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """What was measured on the pictures of a set.
+    """What was measured on the images of a set.
 
     Attributes:
-        frame: one row an image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `SKIN`, floats; NaN where
+        frame: one row per image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `SKIN`, floats; NaN where
             it does not apply (no JPEG, too small, no skin) or the image cannot be read any more.
         rim: (N, 72) uint8, see `dermalyze.imaging.photo_artifacts.rim_colours`; 0 where the image cannot be read.
         unreadable: images that cannot be read any more.
@@ -66,7 +66,7 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
     Args:
         store: reads the bytes.
         frame: usable manifest rows, with `path`, and `mask_path` where lesions are outlined.
-        workers: processes; None: one a core; 0: in this process.
+        workers: processes; None: one per core; 0: in this process.
 
     Raises:
         DataError: a path outside the data folder, or an unsafe archive.
@@ -115,7 +115,7 @@ def _quality(data: bytes) -> float:
 
 
 def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any]]:
-    """What the looks of the pictures give away.
+    """Findings and tables on how image statistics predict label and source.
 
     Args:
         frame: the rows that were measured, with `label`, `source` and `group`.
@@ -126,7 +126,7 @@ def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[
     """
     found = []
     if looks.unreadable:
-        detail = f"{looks.unreadable} image(s) can no longer be read; put the data back as it was, or prepare a new run folder"
+        detail = f"{looks.unreadable} image(s) can no longer be read; restore the data, or prepare a new run folder"
         found.append(Finding("unreadable", "warn", looks.unreadable, detail))
     read = looks.frame["brightness"].notna()
     frame, looks = frame[read], Looks(looks.frame[read], looks.rim[read.to_numpy()], 0)
@@ -155,9 +155,9 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
         if area >= TELLING_AUROC:
             inside, outside = (100 * float((there[rows] == "yes").mean()) for rows in (label == best, label != best))
             detail = (
-                f"{artifact.title}: in {inside:.0f} % of the pictures of '{best}' and {outside:.0f} % of the others "
-                f"(estimates; AUROC {area:.2f} on groups not seen): a network can learn it instead of the lesion; crop or "
-                "paint it out, even it out between the classes, or measure on pictures with and without it"
+                f"{artifact.title}: in {inside:.0f} % of the images of '{best}' and {outside:.0f} % of the others "
+                f"(estimates; AUROC {area:.2f} on held-out groups): a network can learn it instead of the lesion; crop or "
+                "paint it out, even it out between the classes, or measure on images with and without it"
             )
             found.append(Finding("artifact_by_class", "warn", int((there == "yes").sum()), detail, (name,)))
     counts = {name: int((looks.artifact(name) == "yes").sum()) for name in ARTIFACTS}
@@ -166,14 +166,14 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
             f"{ARTIFACTS[name].title} {share:.1f} %" for name, share in zip(ARTIFACTS, shares["all"], strict=True) if share
         )
         detail = (
-            f"in the pictures, by estimate: {said}; augmentation does not remove them, look at the results with and without"
+            f"in the images, by estimate: {said}; augmentation does not remove them: compare the results with and without them"
         )
         found.append(
             Finding("artifacts", "info", sum(counts.values()), detail, tuple(n for n, count in counts.items() if count))
         )
     rows = [[name, len(frame) if name == "all" else int((label == name).sum()), *values] for name, values in shares.items()]
     table = {
-        "title": "Artifacts by class, % of the pictures",
+        "title": "Artifacts by class, % of the images",
         "explanation": "Estimates, with thresholds set by eye on HAM10000. "
         + "; ".join(f"{a.title}: {a.meaning}" for a in ARTIFACTS.values())
         + ".",
@@ -184,7 +184,7 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
 
 
 def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any]]:
-    """How well colours, sharpness and compression tell the class and the source, each alone and together."""
+    """How well colors, sharpness and compression predict the class and the source, each alone and together."""
     source = keys(frame, "source").fillna("(none)").astype(str)
     several = source.nunique() > 1
     everything_NK = np.column_stack([looks.frame[[*MEASURES]].fillna(-1.0).to_numpy(), looks.rim])
@@ -203,23 +203,23 @@ def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
     for name, target, area, best in rows:
         if target == "class" and area >= (TELLING_AUROC if name == "jpeg quality" else GIVEAWAY_AUROC):
             detail = (
-                f"how the pictures look ({name}) tells the class: AUROC {area:.2f} for '{best}' against the rest, on groups "
-                "not seen; colours of a lesion tell something of its class, but so much comes of how the set was made: look at "
-                "the pictures, mix the origins, or measure on another set"
+                f"image statistics ({name}) predict the class: AUROC {area:.2f} for '{best}' against the rest, on "
+                "held-out groups; a lesion's colors predict some of its class, but this much comes from how the data set was "
+                "made: view the images, mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_looks", "warn", 1, detail, (name,)))
         if target == "source" and name == "all together" and area >= SOURCE_AUROC:
             telling = association(source, frame["label"], frame["group"])[0]
             detail = (
-                f"how the pictures look tells their source: AUROC {area:.2f} for '{best}' against the rest, and the source "
-                f"alone tells a class with {telling:.2f}; a network can learn the source instead of the lesion: balance the "
-                "classes within each source, and give results by source"
+                f"image statistics predict the source: AUROC {area:.2f} for '{best}' against the rest, and the source "
+                f"alone predicts a class with {telling:.2f}; a network can learn the source instead of the lesion: balance the "
+                "classes within each source, and report results by source"
             )
             found.append(Finding("telling_source", "warn", int(source.nunique()), detail, (best,)))
     table = {
-        "title": "What the looks of the pictures tell",
-        "explanation": "AUROC of one class (or source) against the rest, on groups not seen; 0.5 is chance. Skin and lesion do "
-        f"differ in colour between diagnoses, so values up to about 0.9 are no alarm; from {GIVEAWAY_AUROC:g} on the way the "
+        "title": "What image statistics predict",
+        "explanation": "AUROC of one class (or source) against the rest, on held-out groups; 0.5 is chance. Skin and lesion do "
+        f"differ in color between diagnoses, so values up to about 0.9 are no alarm; from {GIVEAWAY_AUROC:g} on the way the "
         "set was made is the likelier reason. The rim, where no lesion is, and the compression say "
         "next to nothing of a diagnosis.",
         "columns": ["measure", "tells", "AUROC", "best told"],
@@ -229,7 +229,7 @@ def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
 
 
 def _together(values_NK: NDArray[np.float64], labels: pd.Series, group: pd.Series) -> tuple[float, str]:
-    """`association` of many numbers at once: trees that never saw the groups they judge.
+    """`association` of many numbers at once: trees evaluated on held-out groups.
 
     Geurts, Ernst, Wehenkel 2006, "Extremely randomized trees", doi 10.1007/s10994-006-6226-1
     """
@@ -259,6 +259,6 @@ def artifact_galleries(frame: pd.DataFrame, looks: Looks) -> list[Gallery]:
         order = sorted(there.index, key=lambda i: (-value[i], str(frame["image_id"][i])))
         chosen = [order[round(k)] for k in np.linspace(0, len(order) - 1, min(SHOWN, len(order)))]
         row = tuple(Picture(str(frame["image_id"][i]), str(frame["label"][i])) for i in chosen)
-        said = f"{len(there)} of {len(frame)} pictures, by estimate: {artifact.meaning}. From the strongest to the weakest."
+        said = f"{len(there)} of {len(frame)} images, by estimate: {artifact.meaning}. From the strongest to the weakest."
         galleries.append(Gallery(f"artifact_{name}", artifact.title.capitalize(), said, (row,)))
     return galleries

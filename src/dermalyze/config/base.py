@@ -160,7 +160,7 @@ def parse_set(assignment: str) -> dict[str, Any]:
     key, equals, text = assignment.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise ConfigError(f"--set '{assignment}' is not key=value; write for example --set train.epochs=20")
+        raise ConfigError(f"--set '{assignment}' is not key=value; for example: --set train.epochs=20")
     value: Any = parse_yaml(text, f"--set {key}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"--set {key}: {value} is not a finite number")

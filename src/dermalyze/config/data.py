@@ -1,4 +1,4 @@
-"""Specs of the data way: source, preprocessing, split."""
+"""Specs of the data: source, preprocessing, split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PART_WORDS: dict[str, Part] = {
     "cal": "cal", "calib": "cal", "calibration": "cal",
     "test": "test", "testing": "test",
 }  # fmt: skip
-"""What a user's own split column may say, in lower case, and the part it means."""
+"""What a user's own split column may say, in lower case, and the split it means."""
 DEFAULT_FRACTIONS: dict[Part, float] = {"train": 0.65, "val": 0.10, "cal": 0.10, "test": 0.15}
 
 
@@ -30,13 +30,13 @@ class Ham10000Source(Spec):
 
 
 class FolderSource(Spec):
-    """One folder a class."""
+    """One folder per class."""
 
     kind: Literal["folder"] = "folder"
 
 
 class CsvSource(Spec):
-    """A CSV with one row an image; `columns` maps our names to the file's."""
+    """A CSV with one row per image; `columns` maps our names to the file's."""
 
     kind: Literal["csv"] = "csv"
     file: str | None = Field(None, description="name of the CSV inside the data folder; default: the only one there")
@@ -47,7 +47,7 @@ class CsvSource(Spec):
     )
     extension: str = Field(".jpg", description="appended to image_id where the file has no path column")
     labels: list[str] | None = Field(
-        None, min_length=1, description="task multilabel: the columns that say 1 where an image has the label and 0 elsewhere"
+        None, min_length=1, description="task multilabel: label columns with 1 where an image has the label and 0 elsewhere"
     )
 
 
@@ -90,7 +90,7 @@ class Bcn20000Source(Spec):
 
 
 class Derm7ptSource(Spec):
-    """Derm7pt, the seven-point checklist: a dermoscopic and a clinical image a case."""
+    """Derm7pt, the seven-point checklist: a dermoscopic and a clinical image per case."""
 
     kind: Literal["derm7pt"] = "derm7pt"
     images: Literal["dermoscopic", "clinical", "both", "paired"] = Field(
@@ -128,7 +128,7 @@ def _label_map(value: Any) -> Any:
         return value
     if value not in LABEL_MAPS:
         names = list(LABEL_MAPS)
-        raise ValueError(f"no label map is called '{value}'; known are {', '.join(names)}{nearest(value, names)}")
+        raise ValueError(f"unknown label map '{value}'; allowed: {', '.join(names)}{nearest(value, names)}")
     return LABEL_MAPS[value]
 
 
@@ -149,7 +149,7 @@ class MergedPart(Spec):
     path: str | list[str] | None = Field(None, description="as data.path, of this source")
     source: OneSource = Field(Ham10000Source(), discriminator="kind")
     label_map: LabelMap = Field(default_factory=dict, description=_LABEL_MAP)
-    own_ids: bool = Field(False, description="its lesion_id and patient_id have nothing to do with those of the other sources")
+    own_ids: bool = Field(False, description="keep its lesion_id and patient_id separate from those of the other sources")
 
     @property
     def title(self) -> str:
@@ -168,7 +168,7 @@ class MergedSource(Spec):
         titles = [part.title for part in self.sources]
         twice = sorted({title for title in titles if titles.count(title) > 1})
         if twice:
-            raise ValueError(f"two sources are called '{twice[0]}'; give each its own name")
+            raise ValueError(f"source name '{twice[0]}' is used twice; give each source its own name")
         return self
 
 
@@ -176,7 +176,7 @@ SourceSpec = Annotated[OneSource | MergedSource, Field(discriminator="kind")]
 
 
 class DataSpec(Spec):
-    """Where the images come from and how strictly they are taken."""
+    """Where the images come from and how many bad ones are tolerated."""
 
     source: SourceSpec = Ham10000Source()
     path: str | list[str] | None = Field(None, description="a folder, or the archives; relative to the working folder")
@@ -184,9 +184,9 @@ class DataSpec(Spec):
         None, description="class names in order; default: those of a label map given by name, else the source's own"
     )
     label_map: LabelMap = Field(default_factory=dict, description=_LABEL_MAP)
-    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="more quarantined images than this refuse the set")
+    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="largest share of quarantined images; more is an error")
     follow_links: bool = Field(False, description="accept symbolic links that leave the data folder")
-    workers: int | None = Field(None, ge=0, le=256, description="decoding processes; default: one a core")
+    workers: int | None = Field(None, ge=0, le=256, description="decoding processes; default: one per core")
 
     @model_validator(mode="before")
     @classmethod
@@ -199,16 +199,16 @@ class DataSpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if isinstance(self.source, MergedSource) and self.path is not None:
-            raise ValueError("path is given beside source.kind merged; give each of source.sources its own path")
+            raise ValueError("path is set together with source.kind merged; set a path for each of source.sources instead")
         return self
 
 
 class PreprocessSpec(Spec):
-    """How a decoded RGB image becomes the network's input. The same numbers in training, export and serving."""
+    """How a decoded RGB image becomes the network's input, identical in training, export and serving."""
 
     kind: Literal["squash", "resize_crop", "pad"] = Field(
         "squash",
-        description="squash: whole frame to size; resize_crop: shorter edge then centre crop; pad: whole frame, black bars",
+        description="squash: whole frame to size; resize_crop: shorter edge, then center crop; pad: whole frame, black bars",
     )
     size: int | tuple[int, int] | None = Field(None, description="pixels, edge or (height, width); default: the backbone's own")
     crop_ratio: float = Field(0.875, gt=0, le=1, description="resize_crop: crop edge / resized edge (224/256)")
@@ -216,7 +216,7 @@ class PreprocessSpec(Spec):
     std: tuple[float, float, float] | None = Field(None, description="of RGB in 0..1; default: the backbone's own")
     draft: bool = Field(
         False,
-        description="decode JPEG at 1/2, 1/4 or 1/8 where that is still as large as needed: faster, slightly other pixels",
+        description="decode JPEG at 1/2, 1/4 or 1/8 where that is large enough: faster, slightly different pixels",
     )
 
     @model_validator(mode="after")
@@ -235,10 +235,10 @@ class SplitSpec(Spec):
     kind: Literal["holdout", "kfold"] = "holdout"
     fractions: dict[Part, Fraction] = Field(
         default_factory=DEFAULT_FRACTIONS.copy,
-        description="holdout: share of each part; without `cal`, calibration is cross-fitted on val",
+        description="holdout: share of each split; without `cal`, calibration is cross-fitted on val",
     )
     folds: int = Field(5, ge=2, le=50, description="kfold: number of folds; test is one fold")
-    fold: int = Field(0, ge=0, description="kfold: which fold is the test part")
+    fold: int = Field(0, ge=0, description="kfold: index of the fold that is the test split")
     seed: int = Field(42, ge=0)
 
     @model_validator(mode="after")

@@ -54,13 +54,13 @@ class ExperimentSpec(Spec):
         if self.evaluate.reader is not None and self.evaluate.reader.lower() in {column.lower() for column in columns}:
             raise ValueError(
                 f"model.metadata.columns names '{self.evaluate.reader}', the reader's answers of evaluate.reader; the model "
-                "would copy the reader it is compared with: leave it out of one of the two"
+                "would copy the reader it is compared with: remove it from one of the two"
             )
         return self
 
 
 def build_experiment(values: dict[str, Any], name: str = "configuration", sets: Iterable[str] = ()) -> ExperimentSpec:
-    """Validate a mapping, after merging `--set` assignments into it.
+    """Merge `--set` assignments into a mapping and validate it.
 
     Raises:
         ConfigError: with every problem, its place and the nearest key.

@@ -1,4 +1,4 @@
-"""How a prediction is explained: one spec a method of `dermalyze.explain.attribution.EXPLAINERS`."""
+"""How a prediction is explained: one spec per method of `dermalyze.explain.attribution.EXPLAINERS`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class GradCam(Spec):
 
 
 class GradCamPlusPlus(Spec):
-    """Channels weighted by their positive gradients, so that several places of one kind all count."""
+    """Channels weighted by their positive gradients, so that repeated structures all count."""
 
     kind: Literal["gradcam++"] = "gradcam++"
 
 
 class LayerCam(Spec):
-    """Every place of every channel weighted by its own positive gradient."""
+    """Every position of every channel, weighted by its own positive gradient."""
 
     kind: Literal["layercam"] = "layercam"
 
 
 class ClosedForm(Spec):
-    """Grad-CAM without a pass backwards through the network: weights from the head alone."""
+    """Grad-CAM without a backward pass: weights from the head alone."""
 
     kind: Literal["closed_form"] = "closed_form"
 
@@ -47,18 +47,18 @@ class GradientAttention(Spec):
 
 
 class IntegratedGradients(Spec):
-    """Gradients of the pixels along the way from the picture's mean colour to the picture."""
+    """Integrated gradients from the image's mean color to the image."""
 
     kind: Literal["integrated_gradients"] = "integrated_gradients"
     steps: int = Field(16, ge=2, le=1000, description="points of the integral (Gauss-Legendre)")
 
 
 class Occlusion(Spec):
-    """How much the class loses when a window is painted in the picture's mean colour."""
+    """Drop of the class probability when a window is filled with the image's mean color."""
 
     kind: Literal["occlusion"] = "occlusion"
-    window: float = Field(0.2, gt=0, lt=1, description="edge of the window, share of the picture's edge")
-    stride: float = Field(0.1, gt=0, lt=1, description="step of the window, share of the picture's edge, at most the window")
+    window: float = Field(0.2, gt=0, lt=1, description="edge of the window, share of the image's edge")
+    stride: float = Field(0.1, gt=0, lt=1, description="step of the window, share of the image's edge, at most the window")
 
 
 Method = Annotated[

@@ -10,7 +10,7 @@ from dermalyze.config.base import Spec
 
 
 class InferenceSpec(Spec):
-    """How an answer is made from the network. A recipe is measured, exported and served as one thing."""
+    """How a prediction is computed. A recipe is evaluated, exported and served without change."""
 
     recipe: Literal["plain", "flips", "tta"] = Field(
         "plain",
@@ -20,17 +20,20 @@ class InferenceSpec(Spec):
     batch_size: int = Field(64, ge=1)
     calibration: Literal["auto", "any", "none", "temperature", "prior_temperature", "vector", "isotonic", "platt"] = Field(
         "auto",
-        description="from scores to probabilities, chosen by cross-validation: auto: of those that change no answer, only how "
-        "sure it is (none, temperature); any: of all; task multilabel: none or platt, a scale and a shift for each label",
+        description="calibration of the scores, selected by cross-validation; auto: among methods that keep the predicted "
+        "class (none, temperature); any: among all; task multilabel: none or platt, one scale and one shift per label",
     )
     set_level: float | None = Field(
         None,
         gt=0.5,
         lt=1,
-        description="answers also name a set that holds the right class in this share of cases; null: none",
+        description="coverage of the prediction sets: share of cases whose set holds the true class; null: no sets",
     )
     coverage: float | None = Field(
-        None, gt=0, le=1, description="share of the calibration part that is answered; what is less sure is referred; null: all"
+        None,
+        gt=0,
+        le=1,
+        description="share of the calibration split that gets a prediction; less confident cases are referred; null: all",
     )
 
     @field_validator("recipe", mode="before")
@@ -38,13 +41,13 @@ class InferenceSpec(Spec):
     def _served(cls, value: object) -> object:
         if value == "mc_dropout":
             raise ValueError(
-                "mc_dropout cannot be served: the exported graph has no dropout to draw; serve plain, flips or tta, and "
-                "measure it beside that with: dermalyze score RUN --recipes mc_dropout"
+                "mc_dropout cannot be served: the exported graph has no dropout to sample; serve plain, flips or tta, and "
+                "score it separately with: dermalyze score RUN --recipes mc_dropout"
             )
         return value
 
     ood: Literal["auto", "none", "max_softmax", "energy", "relative_mahalanobis", "knn"] = Field(
         "auto",
-        description="score by which pictures unlike the training part are referred; auto: the one that tells the synthetic "
-        "foreign pictures best from the calibration part; none: none are",
+        description="out-of-distribution score: images unlike the training split are referred; auto: the score that separates "
+        "synthetic out-of-distribution images best from the calibration split; none: no detection",
     )

@@ -130,7 +130,7 @@ def from_legacy(text: str, name: str) -> tuple[Values, list[str]]:
         lines += [f"{key} {_yaml(old[key])}: {how}" for key, how in said.items() if key in stated]
     rest = [key for key in _flat(DOCUMENT) if key not in stated]
     if rest:
-        lines.append(f"not given, so as the document has it: {', '.join(f'{key} {_yaml(old[key])}' for key in rest)}")
+        lines.append(f"not set, so the document's default: {', '.join(f'{key} {_yaml(old[key])}' for key in rest)}")
     return ours, lines
 
 
@@ -322,11 +322,11 @@ def _data(old: Values, name: str) -> tuple[Values, dict[str, str]]:
     if "data.data_dir" in old:
         values["data"]["path"] = old["data.data_dir"]
     said = {
-        "data.val_size": f"split.fractions val {val:g}, train {train:g}; no part for calibration, so it is cross-fitted on val",
+        "data.val_size": f"split.fractions val {val:g}, train {train:g}; no cal split: calibration is cross-fitted on val",
         "data.test_size": f"split.fractions test {test:g}",
-        "data.lesion_aware": "always so: groups of lesion, patient and identical images never cross parts"
+        "data.lesion_aware": "always on: groups of lesion, patient and identical images never cross splits"
         if old["data.lesion_aware"]
-        else "NOT FOLLOWED: a split that divides lesions leaks; groups of lesion and patient never cross parts",
+        else "NOT FOLLOWED: a split that divides lesions leaks; groups of lesion and patient never cross splits",
         "data.data_dir": f"data.path {old.get('data.data_dir')}",
         "data.seed": f"split.seed {seed}",
     }

@@ -1,4 +1,4 @@
-"""Validation errors as one line a person can act on: where, what, what is allowed, the nearest key anywhere in the schema."""
+"""Validation errors in one line: where, what, what is allowed, and the nearest key in the schema."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SYNONYMS = {
     "gradient_clip": "clip_norm",
     "weight_average": "ema",
 }
-"""Words that people write for our keys: those of the Dermalyze document and of common trainers."""
+"""Synonyms of our keys, from the Dermalyze document and common trainers."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def suggestion(key: str, parent: str, spec: type[BaseModel]) -> str:
-    """What a person meant by an unknown key: ' did you mean', 'belongs to kind', or the allowed keys.
+    """Suggestion for an unknown key: ' did you mean', 'belongs to kind', or the allowed keys.
 
     >>> from dermalyze.config.experiment import ExperimentSpec
     >>> suggestion("learning_rte", "train", ExperimentSpec)
@@ -120,7 +120,7 @@ def closest(key: str, parent: str, paths: Sequence[str]) -> str | None:
 
 
 def place(spec: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, Any]:
-    """A pydantic location as the dotted path that stands in the file, and the annotation of its last key.
+    """A pydantic location as the dotted path in the file, and the annotation of its last key.
 
     >>> from dermalyze.config.experiment import ExperimentSpec
     >>> place(ExperimentSpec, ("train", "optimizer", "adamw", "lr"))[0]

@@ -50,14 +50,14 @@ class SeAttention(_AttentionBlock):
 
 
 class SpatialAttention(_AttentionBlock):
-    """A weight for each place, from the mean and the maximum over channels."""
+    """A weight for each position, from the mean and the maximum over channels."""
 
     kind: Literal["spatial"] = "spatial"
     kernel: Literal[3, 5, 7] = 7
 
 
 class CbamAttention(_AttentionBlock):
-    """A weight for each channel, then one for each place."""
+    """A weight for each channel, then one for each position."""
 
     kind: Literal["cbam"] = "cbam"
     reduction: int = Field(16, ge=1)
@@ -65,7 +65,7 @@ class CbamAttention(_AttentionBlock):
 
 
 class SelfAttention(_AttentionBlock):
-    """Every place looks at every other (the non-local block); begins as the identity."""
+    """Every position attends to every other (the non-local block); starts as the identity."""
 
     kind: Literal["self_attention"] = "self_attention"
     reduction: int = Field(2, ge=1)
@@ -79,18 +79,22 @@ class ConcatFusion(Spec):
 
     kind: Literal["concat"] = "concat"
     dropout: float = Field(0.3, ge=0, lt=1)
-    hide: float = Field(0.1, ge=0, lt=1, description="share of values hidden in training, so that missing ones are met")
+    hide: float = Field(
+        0.1, ge=0, lt=1, description="share of values hidden in training, so that the model learns from missing values"
+    )
 
 
 class FilmFusion(Spec):
-    """Metadata scale and shift each of the image's features before the head; begins as the identity."""
+    """Metadata scale and shift each of the image's features before the head; starts as the identity."""
 
     kind: Literal["film"] = "film"
-    hide: float = Field(0.1, ge=0, lt=1, description="share of values hidden in training, so that missing ones are met")
+    hide: float = Field(
+        0.1, ge=0, lt=1, description="share of values hidden in training, so that the model learns from missing values"
+    )
 
 
 class LateFusion(Spec):
-    """What metadata alone say of the classes, over their shares, added to the network's log-probabilities."""
+    """Class probabilities from metadata alone, divided by the class shares, added to the network's log-probabilities."""
 
     kind: Literal["late"] = "late"
 
@@ -99,12 +103,12 @@ FusionSpec = Annotated[ConcatFusion | FilmFusion | LateFusion, Field(discriminat
 
 
 class MetadataSpec(Spec):
-    """What is known of the patient and the lesion, as a second input."""
+    """Metadata of the patient and the lesion, as a second input."""
 
     columns: tuple[str, ...] = Field(
         ("age", "sex", "site"),
         min_length=1,
-        description="of the manifest: numbers or categories; never what gives the answer away",
+        description="manifest columns, numeric or categorical; never columns that reveal the label",
     )
     fusion: FusionSpec = LateFusion()
 
@@ -115,24 +119,24 @@ class MetadataSpec(Spec):
             if (reason := why_no_input(column)) is not None:
                 raise ValueError(f"'{column}' {reason} and is never a model's input; leave it out")
         if len({column.lower() for column in columns}) < len(columns):
-            raise ValueError(f"{list(columns)} name one twice; keep one")
+            raise ValueError(f"{list(columns)} name a column twice; keep one")
         return columns
 
 
 class _Second(Spec):
     hide: float = Field(
-        0.1, ge=0, lt=1, description="share of second pictures hidden in training, so that missing ones are met"
+        0.1, ge=0, lt=1, description="share of second images hidden in training, so that the model learns from missing ones"
     )
 
 
 class SharedSecond(_Second):
-    """One backbone sees both pictures."""
+    """One backbone for both images."""
 
     kind: Literal["shared"] = "shared"
 
 
 class SeparateSecond(_Second):
-    """A backbone for the first picture, and another of the same kind for the second."""
+    """A backbone for the first image, and another of the same kind for the second."""
 
     kind: Literal["separate"] = "separate"
 
@@ -145,22 +149,24 @@ class ModelSpec(Spec):
 
     backbone: str = "tf_efficientnetv2_s"
     kwargs: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
-    channels: Literal[1, 3] = Field(3, description="1: the network sees the mean of the three colours, for grey modalities")
-    pretrained: bool = Field(False, description="take timm's named weights from the hub; refused where it can't be reached")
+    channels: Literal[1, 3] = Field(3, description="1: the network sees the mean of the three channels, for gray modalities")
+    pretrained: bool = Field(
+        False, description="download timm's named weights from the hub; an error where it cannot be reached"
+    )
     weights: str | None = Field(None, description="a local .safetensors file of backbone weights with its .json sidecar")
     attention: tuple[AttentionSpec, ...] = Field((), description="blocks behind stages of a convolutional backbone")
     head: HeadSpec = SimpleHead()
     metadata: MetadataSpec | None = Field(None, description="columns of the manifest as a second input; null: images alone")
     second: SecondSpec | None = Field(
-        None, description="a second picture of each case, such as a clinical one beside dermoscopy; null: one picture a case"
+        None, description="a second image of each case, such as a clinical one beside dermoscopy; null: one image per case"
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError("pretrained: true and weights: FILE are both given; keep one")
+            raise ValueError("pretrained: true and weights: FILE are both set; keep one")
         if self.second is not None and self.head.kind == "acrnn":
             raise ValueError(
-                "head acrnn reads one feature map, and two pictures have two; with model.second take head linear or simple"
+                "head acrnn reads one feature map, and two images have two; with model.second take head linear or simple"
             )
         return self

@@ -1,4 +1,4 @@
-"""What a server may be told: where it listens, and how much it takes on."""
+"""Settings of a server: its address and its limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+$")]
 
 
 class ServeSpec(Spec):
-    """The limits of a server. None of them changes an answer.
+    """The limits of a server. None of them changes a prediction.
 
     Attributes:
         host: address to listen on; the default is reached from this machine alone.

@@ -26,24 +26,24 @@ class ComparisonSpec(Spec):
     """One question: some variants against one of them."""
 
     reference: Name
-    variants: tuple[Name, ...] = Field(min_length=1, description="those to hold against the reference")
+    variants: tuple[Name, ...] = Field(min_length=1, description="variants compared with the reference")
 
 
 class StudySpec(Spec):
-    """What is compared with what."""
+    """Which variants are compared."""
 
     schema_version: Literal[1] = 1
     name: str = Field("study", pattern=r"^[\w .-]{1,40}$")
-    experiment: dict[str, Any] | str = Field(description="the settings that all share, or a file of them beside this one")
+    experiment: dict[str, Any] | str = Field(description="settings shared by all variants, or a file of them next to this one")
     variants: dict[Name, dict[str, Any] | None] = Field(
-        min_length=2, description="name to the settings in which it differs, nested or dotted; none: the experiment itself"
+        min_length=2, description="variant name to its changed settings, nested or dotted; empty: the experiment itself"
     )
-    reference: Name | None = Field(None, description="what all are held against; default: the first variant")
+    reference: Name | None = Field(None, description="reference of the comparisons; default: the first variant")
     comparisons: dict[str, ComparisonSpec] = Field(
         default_factory=dict, description="title to a question; default: one, of all variants against the reference"
     )
-    seeds: tuple[Seed, ...] = Field((42,), min_length=1, description="of every variant; the first is the one that is tested")
-    more_seeds: dict[Name, tuple[Seed, ...]] = Field(default_factory=dict, description="of single variants, beside those")
+    seeds: tuple[Seed, ...] = Field((42,), min_length=1, description="seeds of every variant; the first one is tested")
+    more_seeds: dict[Name, tuple[Seed, ...]] = Field(default_factory=dict, description="further seeds of single variants")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -51,18 +51,18 @@ class StudySpec(Spec):
         named += [name for c in self.comparisons.values() for name in (c.reference, *c.variants)]
         for name in (*named, *self.more_seeds):
             if name not in self.variants:
-                raise ValueError(f"'{name}' is no variant{nearest(name, list(self.variants))}")
+                raise ValueError(f"'{name}' is not a variant{nearest(name, list(self.variants))}")
         for title, c in self.comparisons.items():
             if c.reference in c.variants or len(set(c.variants)) < len(c.variants):
-                raise ValueError(f"comparison '{title}' names a variant twice; keep one")
+                raise ValueError(f"comparison '{title}' lists a variant twice; keep one")
         for name in self.variants:
             seeds = self.seeds_of(name)
             if len(set(seeds)) < len(seeds):
-                raise ValueError(f"a seed of '{name}' is given twice; keep one")
+                raise ValueError(f"a seed of '{name}' is listed twice; keep one")
         return self
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
-        """Seeds of a variant, the one that is tested first."""
+        """Seeds of a variant; the first one is tested."""
         return (*self.seeds, *self.more_seeds.get(variant, ()))
 
     def questions(self) -> dict[str, ComparisonSpec]:
@@ -100,8 +100,8 @@ def load_study(path: Path, sets: Iterable[str] = ()) -> Study:
         sets: `key=value` assignments on top of every variant.
 
     Raises:
-        ConfigError: unreadable, an unknown key (the nearest is named), a variant that is none, or one that differs in what
-            all share.
+        ConfigError: unreadable, an unknown key (the nearest is named), an unknown variant, or one that differs in a
+            shared setting.
     """
     values = read_mapping(path, "of keys (experiment, variants, ...)")
     try:
@@ -133,7 +133,7 @@ def variant(
     nested = nest(changes, where)
     for key in nested:
         if key in ExperimentSpec.model_fields and key not in CHANGEABLE:
-            raise ConfigError(f"{where}: {key} is what all variants share; they may differ in {', '.join(CHANGEABLE)}")
+            raise ConfigError(f"{where}: {key} is shared by all variants; they may differ in {', '.join(CHANGEABLE)}")
     values = merge(without_weights(base) if "backbone" in (nested.get("model") or {}) else dict(base), nested)
     built = build_experiment(values, where, sets)
     return built.model_copy(update={"name": f"{spec.name} {name}", "seed": spec.seeds[0]})
@@ -152,7 +152,7 @@ def nest(changes: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in changes.items():
         steps = str(key).split(".")
         if not all(steps):
-            raise ConfigError(f"{where}: '{key}' is no setting; write for example train.epochs: 3")
+            raise ConfigError(f"{where}: '{key}' is not a setting; for example: train.epochs: 3")
         for step in reversed(steps):
             value = {step: value}
         nested = merge(nested, value)

@@ -1,4 +1,4 @@
-"""What is asked of an image: its one class, or any number of labels. The task decides targets, losses, metrics and more."""
+"""The task: one class per image, or any number of labels. It decides targets, losses and metrics."""
 
 from __future__ import annotations
 
@@ -31,21 +31,23 @@ class MultilabelTask(Spec):
     defaults: ClassVar[Mapping[str, Any]] = {
         "train": {"loss": {"kind": "bce"}, "imbalance": {"kind": "none"}, "monitor": "val_macro_auroc"}
     }
-    """What an experiment of this task says where its file says nothing."""
+    """Defaults of an experiment of this task."""
 
     kind: Literal["multilabel"] = "multilabel"
-    separator: str = Field("|", min_length=1, max_length=1, description="between the labels in the column label")
-    none: tuple[str, ...] = Field((), description="names that mean no label, such as No Finding; an empty cell always does")
+    separator: str = Field("|", min_length=1, max_length=1, description="separator between the labels in the column label")
+    none: tuple[str, ...] = Field(
+        (), description="names that mean no label, such as No Finding; an empty cell always means no label"
+    )
     threshold: Literal["f1", "youden"] = Field(
         "f1",
-        description="a label is called from the probability on that has, on the calibration part, the largest F1, or the "
-        "largest sum of sensitivity and specificity",
+        description="decision threshold of each label: maximizes, on the calibration split, F1 or the "
+        "sum of sensitivity and specificity",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if any(not name.strip() for name in self.none):
-            raise ValueError(f"none {list(self.none)} names an empty text; an empty cell means no label anyway")
+            raise ValueError(f"none {list(self.none)} holds an empty text; remove it: an empty cell always means no label")
         return self
 
 
@@ -73,7 +75,7 @@ def tasks_of(row: type) -> tuple[str, ...]:
 def misfit(
     task: TaskSpec, data: DataSpec, model: ModelSpec, train: TrainSpec, inference: InferenceSpec, evaluate: EvaluateSpec
 ) -> str | None:
-    """What of an experiment does not go with its task, in words; None where all does."""
+    """Why a setting does not fit the task; None where all settings fit."""
     kind = task.kind
     for key, union, chosen in (
         ("train.loss", LossSpec, train.loss),
@@ -86,7 +88,7 @@ def misfit(
     if isinstance(task, MultilabelTask):
         return _misfit_of_labels(data, model, train, inference, evaluate)
     if isinstance(data.source, CsvSource) and data.source.labels is not None:
-        return "data.source.labels names several labels an image; set task: {kind: multilabel}, or leave it out"
+        return "data.source.labels names several labels per image; set task: {kind: multilabel}, or leave it out"
     if inference.calibration == "platt":
         return "inference.calibration: platt belongs to task multilabel; here it is vector, temperature, isotonic, ..."
     return None
@@ -97,21 +99,20 @@ def _misfit_of_labels(
 ) -> str | None:
     metadata = model.metadata
     problems = {
-        f"data.source.kind: {data.source.kind} has one class an image; task multilabel reads csv": not isinstance(
+        f"data.source.kind: {data.source.kind} has one class per image; task multilabel reads csv": not isinstance(
             data.source, CsvSource
         ),
         "train.balance_sources belongs to task multiclass; leave it out": train.balance_sources,
         "model.metadata.fusion: late multiplies probabilities of classes; task multilabel takes film or concat": metadata
         is not None
         and isinstance(metadata.fusion, LateFusion),
-        f"inference.calibration: {inference.calibration} is of one class an image; task multilabel takes auto, none or "
+        f"inference.calibration: {inference.calibration} has one class per image; task multilabel takes auto, none or "
         "platt": inference.calibration not in ("auto", "none", "platt"),
-        "inference.set_level makes sets of classes of which one is right; leave it out of task multilabel": inference.set_level
-        is not None,
+        "inference.set_level builds sets with one true class; leave it out of task multilabel": inference.set_level is not None,
         "inference.coverage belongs to task multiclass; leave it out": inference.coverage is not None,
-        f"inference.ood: {inference.ood} looks at classes; task multilabel takes auto, none or knn": inference.ood
+        f"inference.ood: {inference.ood} needs classes; task multilabel takes auto, none or knn": inference.ood
         not in ("auto", "none", "knn"),
-        "evaluate.malignant names classes of a two-class view; leave it out of task multilabel": isinstance(
+        "evaluate.malignant is a two-class view of classes; leave it out of task multilabel": isinstance(
             evaluate.malignant, list
         ),
         "evaluate.reader, prevalence and subgroups belong to task multiclass; leave them out": evaluate.reader is not None

@@ -34,8 +34,8 @@ class FocalLoss(Spec):
     gamma: float = Field(2.0, ge=0, le=10)
     alpha: float | list[float] | None = Field(
         None,
-        description="a number for all classes, or one a class in class order; multilabel: the weight of where the label is, "
-        "1 - alpha of where it is not",
+        description="one number, or one per class in class order; multilabel: the weight of a present label, "
+        "1 - alpha of an absent one",
     )
 
 
@@ -73,7 +73,7 @@ LossSpec = Annotated[CrossEntropyLoss | FocalLoss | LabelSmoothingLoss | BceLoss
 
 
 class AdamWOptimizer(Spec):
-    """AdamW with decoupled decay; biases and normalisation layers are not decayed."""
+    """AdamW with decoupled decay; biases and normalization layers are not decayed."""
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(3e-4, gt=0)
@@ -93,7 +93,7 @@ OptimizerSpec = Annotated[AdamWOptimizer | SgdOptimizer, Field(discriminator="ki
 
 
 class FullStrategy(Spec):
-    """Train everything at the same rate: random weights, or more than some 50,000 images."""
+    """Train everything at the same rate, for random weights or more than about 50,000 images."""
 
     kind: Literal["full"] = "full"
 
@@ -112,10 +112,10 @@ class LastStrategy(Spec):
 
 
 class DifferentialStrategy(Spec):
-    """Train everything, the backbone at a rate of its own."""
+    """Train everything, the backbone at its own rate."""
 
     kind: Literal["differential"] = "differential"
-    factor: float = Field(0.01, gt=0, le=1, description="of optimizer.lr, for the backbone; 0.01 with lr 1e-3 is 1e-5")
+    factor: float = Field(0.01, gt=0, le=1, description="of optimizer.lr, for the backbone; 0.01 with lr 1e-3 gives 1e-5")
 
 
 class LayerwiseDecayStrategy(Spec):
@@ -187,7 +187,7 @@ ScheduleSpec = Annotated[
 
 
 class NoImbalance(Spec):
-    """Take the classes as they come."""
+    """No correction for class imbalance."""
 
     tasks: ClassVar = ("multiclass", "multilabel")
 
@@ -195,7 +195,7 @@ class NoImbalance(Spec):
 
 
 class WeightsImbalance(Spec):
-    """Class weights in the loss: N / (C n_c), raised to `power` (0.5: square-root weights), or given by hand.
+    """Class weights in the loss: N / (C n_c), raised to `power` (0.5: square-root weights), or set by `values`.
 
     multilabel: weights of where a label is, against where it is not: (N - n_c) / n_c, raised to `power`.
     """
@@ -204,17 +204,17 @@ class WeightsImbalance(Spec):
 
     kind: Literal["weights"] = "weights"
     power: float = Field(1.0, gt=0, le=1)
-    values: dict[str, float] | None = Field(None, description="class name to weight, given by hand; then power is unused")
+    values: dict[str, float] | None = Field(None, description="class name to weight; power is then unused")
 
 
 class SamplingImbalance(Spec):
-    """Draw with replacement, each class equally often."""
+    """Sample with replacement, each class equally often."""
 
     kind: Literal["sampling"] = "sampling"
 
 
 class BothImbalance(Spec):
-    """Weighted sampling and class weights together: a double correction, only for those who ask in so many words."""
+    """Weighted sampling and class weights together: a double correction, only on explicit request."""
 
     kind: Literal["sampling_and_weights"] = "sampling_and_weights"
     power: float = Field(1.0, gt=0, le=1)
@@ -224,7 +224,7 @@ ImbalanceSpec = Annotated[NoImbalance | WeightsImbalance | SamplingImbalance | B
 
 
 class AugmentSpec(Spec):
-    """Random changes of a training batch. A policy sets every number; a number given beside it wins."""
+    """Random changes of a training batch. A policy sets every value; an explicit value overrides it."""
 
     policy: Literal["none", "conservative", "standard", "strong", "randaugment", "trivialaugment", "autoaugment"] = "standard"
     hflip: Unit | None = Field(None, description="probability")
@@ -239,7 +239,7 @@ class AugmentSpec(Spec):
     blur: Unit | None = Field(None, description="probability of a Gaussian blur")
     cutout: Unit | None = Field(None, description="probability of masking a rectangle (random erasing)")
     perspective: float | None = Field(None, ge=0, le=0.8, description="corners move in by up to this share of half an edge")
-    ops: int | None = Field(None, ge=1, le=10, description="randaugment: operations an image, one after another; default 2")
+    ops: int | None = Field(None, ge=1, le=10, description="randaugment: operations per image, one after another; default 2")
     magnitude: int | None = Field(None, ge=0, le=30, description="randaugment: strength of each; default 9")
     mixup: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Zhang et al. 2018)")
     cutmix: float = Field(0.0, ge=0, description="Beta parameter; 0 is off (Yun et al. 2019)")
@@ -272,44 +272,45 @@ class TrainSpec(Spec):
 
     epochs: int = Field(40, ge=1, le=10_000)
     batch_size: int = Field(32, ge=2)
-    accumulate: int = Field(1, ge=1, description="micro-batches of batch_size an optimizer step")
+    accumulate: int = Field(1, ge=1, description="micro-batches of batch_size per optimizer step")
     optimizer: OptimizerSpec = AdamWOptimizer()
     strategy: StrategySpec = FullStrategy()
     schedule: ScheduleSpec = CosineRestartsSchedule()
     loss: LossSpec = CrossEntropyLoss()
     imbalance: ImbalanceSpec = WeightsImbalance()
     balance_sources: bool = Field(
-        False, description="draw each source (of merged data) equally often, then within a source as imbalance says"
+        False, description="sample each source of merged data equally often, then within a source as set by imbalance"
     )
     augment: AugmentSpec = AugmentSpec()
     progressive: tuple[SizeSpec, ...] = Field(
         (), description="smaller images first; at full size before the first entry, from the last on, and in validation"
     )
-    monitor: str = Field("val_loss", description="metric that picks the best epoch and stops early; see metrics.jsonl")
+    monitor: str = Field("val_loss", description="metric that selects the best epoch and stops early; see metrics.jsonl")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of the weights' moving average a step; validated and exported"
+        None, gt=0, lt=1, description="decay per step of the weights' moving average, which is validated and exported"
     )
-    clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm")
     amp: bool | Literal["auto"] = Field(
         "auto",
-        description="autocast: fp16 with scaling on CUDA, bf16 elsewhere; auto: if it pays, measured in fast mode, else no",
+        description="autocast: fp16 with scaling on CUDA, bf16 elsewhere; auto: on if faster (measured in fast mode), else off",
     )
     compile: bool = Field(False, description="torch.compile")
     mode: Literal["fast", "deterministic"] = "deterministic"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
     channels_last: bool | Literal["auto"] = Field(
-        "auto", description="memory format of images and weights; auto: which is faster, measured in fast mode, else yes"
+        "auto",
+        description="channels-last memory format of images and weights; auto: the faster one (measured in fast mode), else on",
     )
     cache: Literal["auto", "memory_map", "stream"] = Field(
-        "auto", description="memory_map: decoded once to disk; stream: worker processes decode; auto: whichever fits"
+        "auto", description="memory_map: decode once to disk; stream: decode in worker processes; auto: memory_map if it fits"
     )
-    cache_limit_gib: float = Field(16.0, gt=0, description="auto: larger caches than this stream instead")
+    cache_limit_gib: float = Field(16.0, gt=0, description="auto: stream if the cache would be larger than this")
     num_workers: int = Field(2, ge=0, description="stream: decoding processes")
-    prefetch_factor: int = Field(2, ge=1, description="stream: batches ready a worker")
+    prefetch_factor: int = Field(2, ge=1, description="stream: batches prefetched per worker")
     persistent_workers: bool = Field(True, description="stream: keep workers between epochs")
-    checkpoint_minutes: float = Field(3.0, gt=0, description="longest time between checkpoints within an epoch")
+    checkpoint_minutes: float = Field(3.0, gt=0, description="maximum time between checkpoints within an epoch")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -23,8 +23,8 @@ class ZeroShotSpec(Spec):
         min_length=1,
         description="a local .safetensors file with its open_clip_config.json beside it, or hf-hub:OWNER/NAME of such a pair",
     )
-    templates: tuple[Words, ...] = Field(("{}",), min_length=1, description="each with one {}, where the name of a class goes")
-    prompts: dict[str, tuple[Words, ...]] = Field(min_length=1, description="class to its names in words, one or more")
+    templates: tuple[Words, ...] = Field(("{}",), min_length=1, description="each with one {}, the place of the class name")
+    prompts: dict[str, tuple[Words, ...]] = Field(min_length=1, description="class to one or more names in words")
 
     @field_validator("prompts", mode="before")
     @classmethod
@@ -54,7 +54,7 @@ class ZeroShotSpec(Spec):
         return [template.replace("{}", name) for name in self.prompts[label] for template in self.templates]
 
     def check_classes(self, classes: Sequence[str], file: str) -> None:
-        """Refuse prompts that are not of exactly these classes.
+        """Refuse prompts that do not match these classes exactly.
 
         Raises:
             ConfigError: a class without a prompt, or a prompt of no class; all are named.
@@ -63,7 +63,7 @@ class ZeroShotSpec(Spec):
             raise ConfigError(f"{file}: no prompt of {', '.join(missing)}; every class of the run needs one under prompts")
         if unknown := [label for label in self.prompts if label not in classes]:
             raise ConfigError(
-                f"{file}: prompts of {', '.join(unknown)}, which the run has no class of{nearest(unknown[0], list(classes))}; "
+                f"{file}: prompts of {', '.join(unknown)}, not classes of the run{nearest(unknown[0], list(classes))}; "
                 f"its classes: {', '.join(classes)}"
             )
 

@@ -1,4 +1,4 @@
-"""What every step stands on: the run folder, durable writes, device and threads, progress, CSV tables, zip archives.
+"""Base of every step: the run folder, durable writes, device and threads, progress, CSV tables, zip archives.
 
 `run.Run` is the folder that steps read and write; only `run_paths.py` knows its file names. A step asks it for a file
 (`run.require(path, "split")` refuses with the command that makes it), and `atomic` writes the result: a reader sees

@@ -1,4 +1,4 @@
-"""Zip archives read in place, with suspicion: judged by their directory before a member is opened, never unpacked."""
+"""Zip archives, read in place and never unpacked; the directory is checked before a member is opened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dermalyze.errors import DataError, ResourceError
 MAX_MEMBERS = 1_000_000
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_RATIO = 200
-RATIO_FROM_BYTES = 2**20  # a small file of one colour shrinks further and harms nobody
+RATIO_FROM_BYTES = 2**20  # a small file of one color shrinks further and harms nobody
 _MAX_DIRECTORY_BYTES = 512 * 2**20
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".jar")
 _REMEDY = "make the archive again from a trusted copy, or unpack it and give the folder"
@@ -42,7 +42,7 @@ class Limits:
 
 
 def open_archive(path: Path, limits: Limits | None = None) -> zipfile.ZipFile:
-    """Open a zip for reading, after judging its directory.
+    """Check a zip's directory and open it for reading.
 
     Raises:
         DataError: not a zip, damaged, encrypted, or with members that leave the folder (zip slip), are links or archives,
@@ -67,7 +67,7 @@ def open_archive(path: Path, limits: Limits | None = None) -> zipfile.ZipFile:
 
 
 def _check_directory(path: Path, size: int, limits: Limits) -> None:
-    """Judge the length of the list of members before zipfile reads all of it into memory."""
+    """Check the number of members before zipfile reads the list into memory."""
     with path.open("rb") as stream:
         stream.seek(max(0, size - 65_557))  # the end record and the longest comment
         tail = stream.read()
@@ -81,18 +81,18 @@ def _check_directory(path: Path, size: int, limits: Limits) -> None:
             if len(record) == 56 and record[:4] == b"PK\x06\x06":
                 members, length = struct.unpack("<Q Q", record[32:48])
     if members > limits.members or length > _MAX_DIRECTORY_BYTES:
-        raise DataError(f"{path.name}: {members} members; at most {limits.members} are read; {_REMEDY}")
+        raise DataError(f"{path.name}: {members} members; at most {limits.members} are allowed; {_REMEDY}")
 
 
 def _check_members(name: str, members: list[zipfile.ZipInfo], size: int, limits: Limits) -> None:
     if len(members) > limits.members:
-        raise DataError(f"{name}: {len(members)} members; at most {limits.members} are read; {_REMEDY}")
+        raise DataError(f"{name}: {len(members)} members; at most {limits.members} are allowed; {_REMEDY}")
     for member in members:
         if (problem := _problem(member, limits)) is not None:
             raise DataError(f"{name}: member '{member.orig_filename}' {problem}; {_REMEDY}")
     packed, unpacked = sum(m.compress_size for m in members), sum(m.file_size for m in members)
     if packed > size:
-        raise DataError(f"{name}: its members overlap (an archive bomb); {_REMEDY}")
+        raise DataError(f"{name}: its members overlap (archive bomb); {_REMEDY}")
     if unpacked > RATIO_FROM_BYTES and unpacked > limits.ratio * max(1, packed):
         raise DataError(
             f"{name}: unpacks to {unpacked / max(1, packed):.0f} times its size; at most {limits.ratio:g}; {_REMEDY}"

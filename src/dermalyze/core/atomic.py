@@ -118,7 +118,7 @@ def size_text(count: float) -> str:
 
 
 def require_space(folder: Path, needed: int, what: str, remedy: str) -> None:
-    """Refuse before the work what the disk cannot hold.
+    """Fail early if the disk cannot hold the result.
 
     Raises:
         ResourceError: fewer than `needed` bytes are free where `folder` is.

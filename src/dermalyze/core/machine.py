@@ -1,4 +1,4 @@
-"""What the machine gives this process; imports nothing but the standard library."""
+"""Cores and memory of this process; imports only the standard library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def available_cores() -> int:
 
 
 def session_threads() -> int:
-    """Threads for one pass of a network: 0, the library's own choice (one a physical core), unless this process may use fewer.
+    """Threads for one pass of a network: 0, the library's choice (one per physical core), unless this process may use fewer.
 
     A library counts the machine's cores; by `taskset` or a container's quota a process may have less.
 
@@ -38,7 +38,7 @@ def session_threads() -> int:
 def pass_threads(asked: int | None) -> int:
     """Threads for one pass of a network: as many as are asked for, but no more than cores; 0 is the library's own choice.
 
-    Threads beyond the cores wait for each other by counting; a thousand of them do not end.
+    More threads than cores spin while they wait; a thousand of them never finish.
 
     Raises:
         UsageError: fewer than one.
@@ -49,7 +49,7 @@ def pass_threads(asked: int | None) -> int:
     if asked is None:
         return session_threads()
     if asked < 1:
-        raise UsageError(f"threads is {asked}, must be 1 or more; None takes one a core")
+        raise UsageError(f"threads is {asked}, must be 1 or more; None takes one per core")
     return min(asked, os.cpu_count() or 1)
 
 
@@ -70,7 +70,7 @@ def available_memory_bytes() -> int | None:
 
 
 def step_back(nice: int = 5) -> None:
-    """Let other threads go before this one where the system knows priorities of threads (Linux); elsewhere nothing happens.
+    """Lower the priority of this thread where the system knows priorities of threads (Linux); elsewhere nothing happens.
 
     For work that takes a core as long as there is any, beside a thread that must answer at once.
 

@@ -1,4 +1,4 @@
-"""Progress on standard error: rate and time left on a terminal, the cost of long work in one line elsewhere."""
+"""Progress on standard error: a bar with rate and time left on a terminal, one line of estimated time elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def progress(description: str, total: int, unit: str = "images", *, cost: bool =
         description: what is being done.
         total: how many there are.
         unit: of what.
-        cost: where there is no terminal, say once how long it will take, two seconds after the beginning and if that is long.
+        cost: without a terminal, print the estimated time once, after two seconds, if it is long.
 
     >>> with progress("decode", 2) as advance:
     ...     advance(2)
@@ -38,7 +38,7 @@ def progress(description: str, total: int, unit: str = "images", *, cost: bool =
             if not told and done and spent >= LEARN_S:
                 told, left = True, spent / done * (total - done)
                 if left >= LONG_S:
-                    say(f"{description}: {total} {unit}, {done / spent:.0f} a second: about {left:.0f} s to go")
+                    say(f"{description}: {total} {unit}, {done / spent:.0f} per second, about {left:.0f} s left")
 
         yield advance
         return

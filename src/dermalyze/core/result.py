@@ -1,4 +1,4 @@
-"""What every stage returns: a frozen record with a form for machines and a form for people."""
+"""The result of every stage: a frozen record, as JSON values and as lines of text."""
 
 from __future__ import annotations
 

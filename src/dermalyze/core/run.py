@@ -1,4 +1,4 @@
-"""The run folder: made, opened, locked, and asked for what stages need; the names in it stand in `core/run_paths.py`."""
+"""The run folder: made, opened, locked, and asked for what stages need; the names in it are in `core/run_paths.py`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Run(RunPaths):
         """Make the folder and freeze the configuration; the same configuration again is no change.
 
         Raises:
-            UsageError: a file stands there.
+            UsageError: a file of that name exists.
             ConfigError: the run exists with another configuration.
             ResourceError: the folder cannot be written.
         """
         run = cls(root)
         if root.exists() and not root.is_dir():
-            raise UsageError(f"{root}: is a file, a run is a folder; choose another name")
+            raise UsageError(f"{root}: is a file, must be a folder; choose another name")
         text = dump_experiment(spec)
         if run.config_path.exists():
             if run.config() != spec:
@@ -63,7 +63,7 @@ class Run(RunPaths):
         """
         run = cls(Path(root))
         if not run.config_path.is_file():
-            raise UsageError(f"{root}: not a run folder (no config.yaml); make one with: dermalyze init {root}")
+            raise UsageError(f"{root}: not a run folder (no config.yaml); create one: dermalyze init {root}")
         return run
 
     def fill_data_path(self, paths: list[str]) -> ExperimentSpec:
@@ -74,11 +74,13 @@ class Run(RunPaths):
         """
         spec = self.config()
         if spec.data.source.kind == "merged":
-            raise ConfigError(f"{self.root.name}: the run merges sources, each with its own path; leave --data out")
+            raise ConfigError(
+                f"{self.root.name}: --data is set, but the run merges sources with their own paths; leave --data out"
+            )
         if spec.data.path is not None:
             known = [spec.data.path] if isinstance(spec.data.path, str) else spec.data.path
             if known != paths:
-                raise ConfigError(f"{self.root.name}: the run is frozen on other data (data.path); use another run folder")
+                raise ConfigError(f"{self.root.name}: data.path is frozen to other data; use another run folder")
             return spec
         filled = spec.model_copy(update={"data": spec.data.model_copy(update={"path": paths})})
         write_text(self.config_path, dump_experiment(filled))
@@ -100,7 +102,7 @@ class Run(RunPaths):
         return load_experiment(self.config_path)
 
     def require_writable(self, folder: Path | None = None) -> None:
-        """Fail before the work, not after it, where the run's folder, or one in it, cannot be written.
+        """Fail early if the run's folder, or one in it, is not writable.
 
         Raises:
             ResourceError: read-only, no permission, no space.
@@ -114,7 +116,7 @@ class Run(RunPaths):
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run alone; the lock goes with the process, however it ends.
+        """Lock the run; the lock ends with the process.
 
         Raises:
             UsageError: another process holds it.
@@ -124,9 +126,7 @@ class Run(RunPaths):
             descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not try_lock(descriptor):
-                raise UsageError(
-                    f"{self.root.name}: another process is working in this run; wait for it or use another run folder"
-                )
+                raise UsageError(f"{self.root.name}: another process uses this run; wait for it or use another run folder")
             yield
         finally:
             os.close(descriptor)
@@ -177,7 +177,7 @@ class Run(RunPaths):
         return certificate
 
     def present_files(self) -> dict[str, str]:
-        """Files that answer a reviewer's questions, by what they are: paths from the run's folder, of those that are there."""
+        """Existing files that answer a reviewer's questions, by name: paths relative to the run's folder."""
         places = {
             "configuration": self.config_path,
             "environment": self.environment_path,
@@ -192,7 +192,7 @@ class Run(RunPaths):
         return found | ({"external": str(external[0].parent.relative_to(self.root))} if external else {})
 
     def describe(self) -> dict[str, bool]:
-        """Which steps have left their result, in order."""
+        """Finished steps, in order."""
         return {
             "prepare": self.manifest_path.exists(),
             "audit": self.audit_path.exists(),
@@ -251,10 +251,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResourceError(f"{path.name}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name}: not valid JSON: {error}; delete it and run the command that makes it again") from error
+        raise ModelError(f"{path.name}: not valid JSON: {error}; delete it and rerun the command that writes it") from error
     if not isinstance(value, dict):
         raise ModelError(
-            f"{path.name}: holds {type(value).__name__}, must be an object; delete it and run the command that makes it again"
+            f"{path.name}: holds {type(value).__name__}, must be an object; delete it and rerun the command that writes it"
         )
     return value
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where everything stands in a run's folder.
+    """Paths inside a run's folder.
 
     Attributes:
         root: the folder.
@@ -131,7 +131,7 @@ class RunPaths:
         return [recipe for recipe in found if "-" not in recipe]  # those are of an external set whose name begins alike
 
     def foreign_path(self, name: str, recipe: str) -> Path:
-        """Predictions of pictures that are no skin; `synthetic` are those made by the program."""
+        """Predictions of out-of-distribution images; `synthetic` are generated ones."""
         return self.predictions_dir / "foreign" / f"{name}-{recipe}.parquet"
 
     def foreign_paths(self, recipe: str) -> list[Path]:
@@ -140,7 +140,7 @@ class RunPaths:
         return sorted(found, key=lambda path: (path != self.foreign_path("synthetic", recipe), path.name))
 
     def corrupted_path(self, recipe: str) -> Path:
-        """Predictions of corrupted copies of the test part."""
+        """Predictions of corrupted copies of the test split."""
         return self.predictions_dir / "corrupted" / f"test-{recipe}.parquet"
 
     def calibration_path(self, recipe: str) -> Path:
@@ -170,7 +170,7 @@ class RunPaths:
         return self.root / "report" / f"on-{name}"
 
     def given_report_dir(self, name: str) -> Path:
-        """Of predictions that somebody else made."""
+        """Imported predictions."""
         return self.root / "report" / f"by-{name}"
 
     @property
@@ -189,7 +189,7 @@ class RunPaths:
         return self.report_dir / f"embeddings-{name}{suffix}"
 
     def linear_probe_path(self, features: str) -> Path:
-        """What simple models on frozen features reach."""
+        """Results of linear probes and nearest neighbors."""
         return self.report_dir / f"linear-probe-{features}.json"
 
     @property
@@ -221,11 +221,11 @@ class RunPaths:
         return self.root / "controls"
 
     def control_run(self, kind: str) -> Path:
-        """The folder of a run within this one: the same network on other labels or painted pictures."""
+        """The folder of a run within this one: the same network on other labels or painted images."""
         return self.controls_dir / kind
 
     def control_pictures_path(self, kind: str, key: str) -> Path:
-        """Painted pictures of one kind."""
+        """Painted images of one kind."""
         return self.controls_dir / "pictures" / f"{kind}-{key}.zip"
 
     @property
@@ -250,17 +250,17 @@ class RunPaths:
         return self.explain_dir / "grade.json"
 
     def map_scores_path(self, weights_sha256: str) -> Path:
-        """What maps of one network scored, picture by picture; it may be another run's network."""
+        """What maps of one network scored, image by image; it may be another run's network."""
         return self.explain_dir / f"scores-{weights_sha256[:12]}.json"
 
     @property
     def report_answers_path(self) -> Path:
-        """What a person wrote for the checklists."""
+        """Free text for the checklists."""
         return self.root / "report.yaml"
 
     @property
     def croissant_path(self) -> Path:
-        """The data set described for machines; beside the files that it names."""
+        """Machine-readable description of the data set, next to the files that it names."""
         return self.root / "croissant.json"
 
     @property

@@ -54,10 +54,10 @@ class Runtime:
 
 
 def choose_runtime(*, device: str, threads: int | None, amp: bool, channels_last: bool, deterministic: bool) -> Runtime:
-    """Settle device, threads and precision from what was asked and what is there.
+    """Choose device, threads and precision from the request and the hardware.
 
     Raises:
-        ResourceError: the device asked for is not there.
+        ResourceError: the requested device is not available.
 
     >>> choose_runtime(device="cpu", threads=1, amp=True, channels_last=True, deterministic=True).precision
     'bf16'
@@ -66,7 +66,7 @@ def choose_runtime(*, device: str, threads: int | None, amp: bool, channels_last
     chosen = next(name for name, present in there.items() if present) if device == "auto" else device
     if not there[chosen]:
         present = ", ".join(name for name, ok in there.items() if ok)
-        raise ResourceError(f"train.device: {chosen} is not there; available: {present}; use device: auto")
+        raise ResourceError(f"train.device: {chosen} is not available; available: {present}; use device: auto")
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     if amp:
         precision = {"cuda": "fp16", "cpu": "bf16"}.get(chosen, "fp32")  # type: ignore[assignment]

@@ -25,7 +25,7 @@ class Table:
     Attributes:
         name: of the file, for messages.
         columns: the header.
-        rows: one list a row, as long as the header.
+        rows: one list per row, as long as the header.
         lines: the line each row ends on, for messages; the header is line 1.
     """
 
@@ -99,10 +99,10 @@ def read_table(data: bytes, name: str) -> Table:
         raise DataError(f"{name} line {reader.line_num}: {error}; correct the file") from None
     columns = tuple(word.strip() or f"column_{i + 1}" for i, word in enumerate(header))
     if not columns:
-        raise DataError(f"{name}: is empty; it needs a header and one row an image")
+        raise DataError(f"{name}: is empty; it needs a header and one row per image")
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
-        raise DataError(f"{name}: columns {repeated} stand twice in the header; rename or remove one")
+        raise DataError(f"{name}: columns {repeated} are twice in the header; rename or remove one")
     return Table(name, columns, rows, lines)
 
 
@@ -150,7 +150,7 @@ def check_keys(values: Iterable[str], lines: Sequence[int], name: str, column: s
     """Refuse identifiers that other programs would cut, split or confuse.
 
     Args:
-        values: one a row.
+        values: one per row.
         lines: the line of each, for the message.
         name: of the file.
         column: of the values.

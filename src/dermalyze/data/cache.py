@@ -58,7 +58,7 @@ def cache_key(hashes: Sequence[str], preprocessing: Preprocessing) -> str:
 
 
 class UnusableImageError(DataError):
-    """An image that was good when it was prepared is no longer; `reason` says why and names nothing."""
+    """An image that became unusable after `prepare`; `reason` contains no name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"image {name}: {reason}; put the file back as it was, or run prepare again in a new run folder")
@@ -68,7 +68,7 @@ class UnusableImageError(DataError):
 def read_image(
     store: ImageStore, path: str, sha256: str, preprocessing: Preprocessing, *, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """One image as the network sees it, before normalisation: (height, width, 3) uint8.
+    """One image as the network sees it, before normalization: (height, width, 3) uint8.
 
     Args:
         store, path: where its bytes are.
@@ -125,7 +125,7 @@ def open_cache(
         paths: N manifest paths.
         hashes: N SHA-256 of the images' bytes, same order.
         preprocessing: how pixels become the network's size.
-        workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock); None: one a core.
+        workers: decoding threads (Pillow decodes and resizes outside the interpreter's lock); None: one per core.
         check: called often while the cache is made; what it raises ends the work and leaves nothing behind.
         names: N image_ids, for messages; by default the start of each hash.
 
@@ -149,7 +149,7 @@ def open_cache(
                     check,
                 )
             elif not waiting:
-                say("image cache: another process is making the same one; waiting for it")
+                say("image cache: another process is writing it; waiting")
                 waiting = True
         if part is None:
             check()
@@ -198,7 +198,7 @@ def _build(
 ) -> None:
     """Write the blocks to `part`, then the record, then rename: the cache is whole at once."""
     if target.exists():
-        say("the image cache is damaged; making it again")
+        say("the image cache is damaged; writing it again")
     sweep(record.parent, f".{record.name}.*.tmp")
     needed = int(np.prod(shape))
     say(f"image cache: {shape[0]} images, {size_text(needed)} in {target.parent} (safe to delete)")

@@ -1,4 +1,4 @@
-"""Where the known data sets are fetched from, what they weigh, and what one may do with them."""
+"""Download addresses, sizes and licenses of the supported data sets."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class RemoteSet:
 
     Attributes:
         title: its name.
-        size: of the download, about, for a person.
+        size: approximate size of the download, as text.
         licence, citation: as in the dataset card of the source.
-        page: where a person finds it.
+        page: web page of the data set.
         files: what is downloaded.
         index: address of a list of files with their checksums, in place of `files`; read as `index_kind`.
         index_kind: "dataverse" or "figshare".
         starts: beginnings of the names that are wanted from the index.
-        steps: what a person has to do, where a set cannot be fetched.
+        steps: manual steps, where a set cannot be fetched.
     """
 
     title: str
@@ -68,7 +68,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
         starts=("HAM10000_images_part", "HAM10000_metadata", "HAM10000_segmentations_lesion"),
     ),
     "isic2018": RemoteSet(
-        title="ISIC 2018, task 3, training part: the images of HAM10000",
+        title="ISIC 2018, task 3, training split: the images of HAM10000",
         size="about 2.8 GB",
         licence="CC BY-NC 4.0",
         citation="Codella et al., arXiv:1902.03368 (2019); Tschandl, Rosendahl, Kittler, Sci Data 5, 180161 (2018)",
@@ -81,7 +81,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
         ),
     ),
     "isic2019": RemoteSet(
-        title="ISIC 2019, training part: 25,331 dermoscopic images, 8 classes; contains HAM10000",
+        title="ISIC 2019, training split: 25,331 dermoscopic images, 8 classes; contains HAM10000",
         size="about 9.8 GB",
         licence="CC BY-NC 4.0",
         citation="Tschandl et al., Sci Data 5, 180161 (2018); Codella et al., arXiv:1710.05006; "
@@ -92,7 +92,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
         ),
     ),
     "isic2020": RemoteSet(
-        title="ISIC 2020 (SIIM-ISIC), training part: 33,126 dermoscopic images of 2,056 patients, as JPEG",
+        title="ISIC 2020 (SIIM-ISIC), training split: 33,126 dermoscopic images of 2,056 patients, as JPEG",
         size="about 23 GB",
         licence="CC BY-NC 4.0",
         citation="Rotemberg et al., Sci Data 8, 34 (2021), doi:10.34970/2020-ds01",
@@ -163,4 +163,4 @@ REMOTE_SETS: dict[str, RemoteSet] = {
         ),
     ),
 }
-"""What `dermalyze fetch` knows. Checksums are never written here: they come from the host's own list, where it has one."""
+"""Data sets of `dermalyze fetch`. Checksums come from the host's own list, where it has one."""

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed, checked against what its host publishes, whole or not at all."""
+"""Download of one file over HTTP: resumable and checked against the published checksum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MIB = 2**20
 
 
 def download(file: RemoteFile, path: Path, *, pause_s: float = _PAUSE_S) -> None:
-    """Download one file, going on where an earlier attempt stopped (HTTP Range, RFC 9110 section 14).
+    """Download one file and resume an earlier attempt (HTTP Range, RFC 9110 section 14).
 
     What has come so far is in a hidden file beside `path`, with the host's ETag: a part of another version is thrown away.
 
@@ -45,21 +45,23 @@ def download(file: RemoteFile, path: Path, *, pause_s: float = _PAUSE_S) -> None
         try:
             total = _continue(file, part)
             if part.stat().st_size < total:
-                raise ConnectionError("the answer ended early")
+                raise ConnectionError("the response ended early")
             break
         except (OSError, http.client.HTTPException) as error:
             failure = explain_failure(error, file)
             came = (part.stat().st_size if part.exists() else 0) - before
             tries = 0 if came > 0 else tries + 1
             if failure.final or tries >= _TRIES:
-                kept = f"; {shown_size(before + came)} are kept, the same command goes on" if before + came else ""
+                kept = f"; {shown_size(before + came)} are kept; run the same command to resume" if before + came else ""
                 raise ResourceError(f"{file.name}: {failure.message}{kept}") from error
             time.sleep(pause_s * tries)
     wrong = file.md5 is not None and (got := md5_file(part)) != file.md5
     if wrong or (file.size is not None and part.stat().st_size != file.size):
         found = f"MD5 {got}, published is {file.md5}" if wrong else f"{part.stat().st_size} bytes, listed are {file.size}"
         _drop(part)
-        raise DataError(f"{file.name}: the download is damaged or another file ({found}); it was removed, fetch it again")
+        raise DataError(
+            f"{file.name}: the download is damaged or another file ({found}) and was removed; run the same command again"
+        )
     with resource_errors(path.name):
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
@@ -80,7 +82,7 @@ def _continue(file: RemoteFile, part: Path) -> int:
             if answer.status == 206:
                 start, total = _range(answer.headers.get("Content-Range", ""))
                 if start != have:
-                    raise http.client.HTTPException("the host sent another part than it was asked for")
+                    raise http.client.HTTPException("the host sent another range than requested")
             else:
                 _drop(part)  # before its new tag is written: bytes of two versions never meet
                 length = answer.headers.get("Content-Length", "")
@@ -145,7 +147,7 @@ def _require_safe(url: str) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a failed request means to a person, and whether another try is vain."""
+    """A failed request in words, and whether a retry is useless."""
 
     message: str
     final: bool
@@ -157,17 +159,17 @@ def explain_failure(error: Exception, file: RemoteFile) -> Failure:
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         if error.code in (401, 403):
-            return Failure(f"{host} answers {error.code}: a login or an agreement is needed there", True)
+            return Failure(f"{host} answers {error.code}: a login or an agreement is required", True)
         gone = "the address may have changed" if error.code in (404, 410) else "try later"
         return Failure(f"{host} answers {error.code} for {file.name}; {gone}", error.code < 500 and error.code != 429)
     if isinstance(error, urllib.error.URLError) and not isinstance(error.reason, TimeoutError):
         if isinstance(error.reason, ssl.SSLError):
-            return Failure(f"{host}: no safe connection ({error.reason.reason}); check the clock and the proxy", True)
+            return Failure(f"{host}: no secure connection ({error.reason.reason}); check the clock and the proxy", True)
         return Failure(
             f"no network: {host} cannot be reached ({_why(error.reason)}); connect and run the same command again", True
         )
     if isinstance(error, TimeoutError | urllib.error.URLError):
-        return Failure(f"{host} does not answer within {_TIMEOUT_S} s", False)
+        return Failure(f"{host} did not respond within {_TIMEOUT_S} s", False)
     return Failure(f"the connection to {host} was cut again and again", False)
 
 
@@ -181,7 +183,7 @@ def _range(text: str) -> tuple[int, int]:
     span, _, total = rest.partition("/")
     start = span.partition("-")[0]
     if unit != "bytes" or not start.isdecimal() or not total.isdecimal():
-        raise http.client.HTTPException("the host sent a part without saying which")
+        raise http.client.HTTPException("the host sent a range without its position")
     return int(start), int(total)
 
 

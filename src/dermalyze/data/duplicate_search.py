@@ -1,12 +1,12 @@
-"""Which of many pictures are one photograph, whatever was done to a copy: three sieves, each finer than the one before.
+"""Which of many images show one photograph, also after edits of a copy: three filters, from coarse to fine.
 
-All work on 64 x 64 thumbnails in colour, of every picture against every other:
+All work on 64 x 64 thumbnails in color, of every image against every other:
 
-1. a perceptual hash (`imaging.phash`) of each picture under the eight flips and quarter turns, against that of each other
-   picture and of 13 crops of it;
+1. a perceptual hash (`imaging.phash`) of each image under the eight flips and quarter turns, against that of each other
+   image and of 13 crops of it;
 2. the correlation of detail, on 32 x 32 pixels, at the crop that the hash named;
-3. the correlation of detail after the pictures are aligned (`imaging.registration`), on 32 x 32 and then on 64 x 64 pixels in
-   colour.
+3. the correlation of detail after the images are aligned (`imaging.registration`), on 32 x 32 and then on 64 x 64 pixels in
+   color.
 
 Shapes: N images, P pairs, S = 64 pixels.
 """
@@ -35,7 +35,7 @@ WHOLE_BITS, CROP_BITS = (14, 34), (12, 30)
 """Most bits of 63 (low frequencies) and of 143 in which hashes may differ."""
 
 LEAST_CONTRAST = 2.0
-"""Pictures with a smaller standard deviation (of 255) show nothing that could be compared."""
+"""Images with a smaller standard deviation (of 255) show nothing that could be compared."""
 
 ROUGH, ALIGNED = 0.45, 0.65
 """Least correlations in the second sieve and in the first half of the third."""
@@ -85,7 +85,7 @@ def find_pairs(thumbs_NSS3: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArr
 
 
 def _candidates(thumbs_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Guesses of the first two sieves: picture `turned` under `transform` looks like `window` of picture `fixed`."""
+    """Guesses of the first two sieves: image `turned` under `transform` looks like `window` of image `fixed`."""
     n = len(thumbs_NSS3)
     chunks = [slice(start, start + 1024) for start in range(0, n, 1024)]
 
@@ -121,7 +121,7 @@ def _candidates(thumbs_NSS3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
 
 
 def _confirm(still: NDArray[np.uint8], moving: NDArray[np.uint8], window_P4: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(P,) correlation after alignment: roughly in green, and where that is promising finely in colour; else 0."""
+    """(P,) correlation after alignment: roughly in green, and where that is promising finely in color; else 0."""
     one, two = (registration.detail(_planes(_halved(pictures))[:, 1:2]) for pictures in (still, moving))
     rough, part = registration.aligned_correlation(one, two, window_P4, steps=8)
     good = np.flatnonzero(rough >= ALIGNED)

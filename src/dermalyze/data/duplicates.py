@@ -1,4 +1,4 @@
-"""Near-duplicates: pairs that show one photograph (`data.duplicate_search`), what they join and what follows from it."""
+"""Near-duplicates: pairs of images of one photograph (`data.duplicate_search`) and the clusters that they form."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Duplicates:
         fingerprint: SHA-256 of the pixels that were compared, and of the version of the comparison.
         pairs: by ids; images with the same pixels are no pairs.
         clusters: image_ids that pairs join, each sorted, two or more.
-        compared, featureless: images that were compared; images of one colour, which were not.
+        compared, featureless: images that were compared; images of one color, which were not.
     """
 
     fingerprint: str
@@ -90,7 +90,7 @@ def thumbnails(store: ImageStore, paths: Sequence[str], *, workers: int | None =
     found = np.empty((len(paths), SIZE, SIZE, 3), dtype=np.uint8)
     for i, small in enumerate(map_images(_shrink, store, paths, title="audit", workers=workers)):
         if isinstance(small, str):
-            raise DataError(f"{paths[i]}: {small}; it could be read before: put it back, or run prepare in a new run folder")
+            raise DataError(f"{paths[i]}: {small}; it could be read before: restore it, or run prepare in a new run folder")
         found[i] = small
     return found
 
@@ -116,7 +116,7 @@ def find_duplicates(frame: pd.DataFrame, store: ImageStore, *, workers: int | No
     Args:
         frame: usable manifest rows; those without a path or pixels are left out.
         store: reads the bytes.
-        workers: decoding processes; None: one a core; 0: in this process.
+        workers: decoding processes; None: one per core; 0: in this process.
 
     Raises:
         DataError: an image that `prepare` could read is gone or changed.
@@ -132,7 +132,7 @@ def find_duplicates(frame: pd.DataFrame, store: ImageStore, *, workers: int | No
         for (i, j), transform, value in zip(images, transforms, values, strict=True)
         if pixels[i] != pixels[j] and ids[i] != ids[j]
     )
-    if not frame["image_id"].is_unique:  # cases of two pictures may be alike in both
+    if not frame["image_id"].is_unique:  # cases of two images may be alike in both
         best = {(pair.first, pair.second): pair for pair in sorted(pairs, key=lambda pair: pair.correlation)}
         pairs = tuple(best[ids] for ids in sorted(best))
     return Duplicates(fingerprint(frame), pairs, clusters_of(pairs), int(shown.sum()), int((~shown).sum()))
@@ -158,7 +158,7 @@ def recorded(run: Run, frame: pd.DataFrame) -> Duplicates | None:
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose pixels are known, by image_id; a case's second picture is a row of its own."""
+    """The rows whose pixels are known, by image_id; a case's second image is a row of its own."""
     frame = pictures(frame)
     known = keys(frame, "path").notna() & keys(frame, "pixel_sha256").notna()
     return frame[known].sort_values("image_id", kind="stable")
@@ -248,13 +248,13 @@ def galleries(frame: pd.DataFrame, found: Duplicates) -> tuple[Gallery, ...]:
             "lesion_id",
             "duplicate_lesions",
             "Near-duplicates of two lesions",
-            "The same lesion under two numbers. Each pair is kept in one part of the split.",
+            "The same lesion under two numbers. Each pair stays in one split.",
         ),
         (
             "source",
             "duplicate_sources",
             "Near-duplicates of two sources",
-            "The sources overlap: a model trained on one must not be tested on the other.",
+            "The sources overlap: do not train on one and test on the other.",
         ),
     ):
         pairs = across(frame, found.pairs, column)

@@ -1,4 +1,4 @@
-"""Downloads of known data sets: asked for, resumed, checked, whole or not at all."""
+"""Downloads of supported data sets: confirmed, resumable and checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FetchResult:
     Attributes:
         name: of the data set.
         folder: where it lies.
-        remote: size, licence, citation, and the steps where a person has to do it.
+        remote: size, license, citation, and the steps where a person has to do it.
         files: {name, bytes, sha256, checked (against a published checksum), fresh (downloaded now)} each.
     """
 
@@ -52,8 +52,8 @@ class FetchResult:
         """Lines for a person."""
         if not self.files:
             steps = [f"  {i}. {step}" for i, step in enumerate(self.remote.steps, 1)]
-            return [*card(self.remote), "this set cannot be fetched by a program; by hand:", *steps]
-        how = {True: "equal to the published checksum", False: "no checksum is published; its SHA-256 is in fetched.json"}
+            return [*card(self.remote), "this data set needs a manual download:", *steps]
+        how = {True: "matches the published checksum", False: "no checksum is published; its SHA-256 is in fetched.json"}
         return [
             *(
                 f"{f['name']}: {shown_size(f['bytes'])}, {'' if f['fresh'] else 'was there, '}{how[f['checked']]}"
@@ -64,15 +64,15 @@ class FetchResult:
 
 
 def fetch(name: str, out: Path | None = None, *, confirm: Callable[[str], bool] | None = None) -> FetchResult:
-    """Download a known data set, after its size and licence were shown and agreed to.
+    """Download a known data set, after its size and license were shown and agreed to.
 
-    An interrupted download goes on where it stopped; a file appears under its name only when it is whole and checked. What
-    stands there already is kept. The archives stay as they are: `prepare` reads zips.
+    An interrupted download resumes. A file gets its name only when it is complete and checked. Existing
+    files are kept. The archives stay as they are: `prepare` reads zips.
 
     Args:
         name: of `REMOTE_SETS`, as the kind of its source.
         out: the folder; default: one of that name here.
-        confirm: is given the question and says whether to go on; None: go on.
+        confirm: gets the question and returns whether to continue; None: continue.
 
     Returns:
         the files, or the steps of a set that needs a login or a form.
@@ -84,13 +84,13 @@ def fetch(name: str, out: Path | None = None, *, confirm: Callable[[str], bool] 
     """
     if name not in REMOTE_SETS:
         names = sorted(REMOTE_SETS)
-        raise UsageError(f"fetch: '{name}' is no known data set; known are {', '.join(names)}{nearest(name, names)}")
+        raise UsageError(f"fetch: '{name}' is not a supported data set; allowed: {', '.join(names)}{nearest(name, names)}")
     remote, folder = REMOTE_SETS[name], out if out is not None else Path(name)
     if remote.steps:
         return FetchResult(name, folder, remote, ())
     for line in card(remote):
         say(line)
-    if confirm is not None and not confirm(f"Download it to {folder}, under that licence?"):
+    if confirm is not None and not confirm(f"Download it to {folder}, under that license?"):
         raise UsageError("fetch: nothing was downloaded; answer y, or give --yes")
     files = _listed(remote) if remote.index else remote.files
     record = _record(folder)
@@ -104,11 +104,11 @@ def fetch(name: str, out: Path | None = None, *, confirm: Callable[[str], bool] 
 
 
 def card(remote: RemoteSet) -> list[str]:
-    """What a person should know before a download."""
+    """What to show before a download."""
     return [
         remote.title,
         f"size: {remote.size}",
-        f"licence: {remote.licence}",
+        f"license: {remote.licence}",
         f"cite: {remote.citation}",
         f"page: {remote.page}",
     ]
@@ -127,8 +127,7 @@ def _one(file: RemoteFile, folder: Path, record: dict[str, Any], remote: RemoteS
         known = record.get(file.name, {}).get("sha256") == digest
         if not known and (file.md5 is None or md5_file(path) != file.md5):
             raise DataError(
-                f"{path.name}: stands in {folder.name} already and is not what fetch put there; "
-                "move it away, or name another folder"
+                f"{path.name}: exists in {folder.name} and was not written by fetch; move it away, or name another folder"
             )
     return {
         "name": file.name, "url": file.url, "bytes": path.stat().st_size, "sha256": digest, "md5": file.md5,
@@ -152,7 +151,7 @@ def _listed(remote: RemoteSet) -> tuple[RemoteFile, ...]:
         files = _dataverse(values, remote.index) if remote.index_kind == "dataverse" else _figshare(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResourceError(
-            f"{urllib.parse.urlsplit(remote.index).hostname}: answers something else than a list of files; "
+            f"{urllib.parse.urlsplit(remote.index).hostname}: did not return a list of files; "
             f"try later, or download them by hand from {remote.page}"
         ) from error
     wanted = tuple(file for file in files if file.name.startswith(remote.starts))

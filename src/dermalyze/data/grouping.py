@@ -1,4 +1,4 @@
-"""What must stay together: groups as connected components, and the checks that nothing crosses."""
+"""Groups as connected components, and checks that no group crosses splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def keys(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def contents(frame: pd.DataFrame, column: str) -> list[pd.Series]:
-    """`keys` of a column of `LINKS`, and for hashes those of the cases' second pictures beside them.
+    """`keys` of a column of `LINKS`, and for hashes those of the cases' second images beside them.
 
     >>> frame = pd.DataFrame({"sha256": ["x", "y"], "second_sha256": ["z", "x"]})
     >>> [values.tolist() for values in contents(frame, "sha256")]
@@ -41,10 +41,10 @@ def contents(frame: pd.DataFrame, column: str) -> list[pd.Series]:
 
 
 def listed(frame: pd.DataFrame, column: str, parts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """`contents` as one list, and the part of each; second pictures that are not there are left out.
+    """`contents` as one list, and the split of each; second images that are not there are left out.
 
     Args:
-        parts: part of each row, indexed like `frame`.
+        parts: split of each row, indexed like `frame`.
     """
     first, *second = contents(frame, column)
     if not second:
@@ -107,7 +107,7 @@ def components(count: int, edges: Sequence[tuple[int, int]]) -> NDArray[np.int64
 
 
 def crossings(values: pd.Series, parts: pd.Series) -> list[str]:
-    """The values (nulls left out) that stand in more than one part, sorted.
+    """The values (nulls left out) that are in more than one split, sorted.
 
     >>> crossings(pd.Series(["a", "a", None, None]), pd.Series(["train", "test", "train", "test"]))
     ['a']
@@ -117,11 +117,11 @@ def crossings(values: pd.Series, parts: pd.Series) -> list[str]:
 
 
 def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
-    """Groups in more than one part, each with what joins it, its lesions and images (never a patient's own number).
+    """Groups in more than one split, each with what joins it, its lesions and images (never a patient's own number).
 
     Args:
         frame: rows with `image_id` and `group`.
-        parts: part of each row.
+        parts: split of each row.
     """
     rows = frame[frame["group"].isin(crossings(frame["group"], parts))]
     lesions = keys(rows, "lesion_id")
@@ -149,14 +149,14 @@ def describe_leaks(found: Sequence[dict[str, Any]]) -> str:
     name = f"lesion {', '.join(first['lesion_ids'][:3])}" if first["lesion_ids"] else f"group {first['group']}"
     where = " and ".join(f"{part} ({n})" for part, n in first["parts"].items())
     images = sum(len(leak["image_ids"]) for leak in found)
-    return f"{len(found)} group(s) with {images} images stand in more than one part; first: {name} in {where}"
+    return f"{len(found)} group(s) with {images} images are in more than one split; first: {name} in {where}"
 
 
 def conflicts(frame: pd.DataFrame) -> list[list[str]]:
-    """Images with the same file bytes or the same pixels that stand under two labels: their image_ids, sorted.
+    """Images with the same file bytes or the same pixels that have two labels: their image_ids, sorted.
 
-    A second picture that several cases share is no conflict: an overview may show two lesions. One that is the first
-    picture of a case with another label is.
+    A second image that several cases share is no conflict: an overview may show two lesions. One that is the first
+    image of a case with another label is.
     """
     found = set()
     for column in ("sha256", "pixel_sha256"):

@@ -30,7 +30,7 @@ _ALONE = 256  # fewer images are decoded sooner than a process starts
 
 @dataclass(frozen=True)
 class Inspected:
-    """What decoding one image told.
+    """Result of decoding one image.
 
     Attributes:
         reason: why it is unusable, without name or path; None for a good one. The rest is of good ones only.
@@ -57,7 +57,7 @@ def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | No
     Args:
         store: reads the bytes.
         paths: manifest paths.
-        workers: processes; None: one a core; 0: in this process.
+        workers: processes; None: one per core; 0: in this process.
 
     Raises:
         DataError: a path outside the data folder, an unsafe archive, or a DICOM file that can name a patient.
@@ -76,7 +76,7 @@ def map_images(
         work: a function of a module (processes import it); what it returns goes between processes.
         store: reads the bytes.
         images: manifest paths, or whatever `work` takes; they go between processes.
-        workers: processes; None: one a core; 0: in this process.
+        workers: processes; None: one per core; 0: in this process.
         title: of the progress bar.
 
     Raises:
@@ -93,7 +93,7 @@ def map_images(
         except (BrokenProcessPool, MemoryError) as error:
             raise ResourceError(
                 f"decoding stopped after {len(found)} of {len(images)} images: a process ended, most likely for memory "
-                "(or the calling script has no `if __name__ == '__main__':`); decode in this one with --set data.workers=0"
+                "(or the calling script has no `if __name__ == '__main__':`); decode in this process with --set data.workers=0"
             ) from error
     return found
 

@@ -1,6 +1,6 @@
 """Stratified splits of groups whose images have any number of labels each."""
 
-# Shapes: G groups, C labels, P parts.
+# Shapes: G groups, C labels, P splits.
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZES = 0.5
-"""How much the size of a part counts beside the label in turn."""
+"""How much the size of a split counts beside the label in turn."""
 
 
 def iterative(
@@ -23,22 +23,22 @@ def iterative(
     *,
     shuffled: bool = False,
 ) -> NDArray[np.int64]:
-    """The part of each group by iterative stratification, each group taken whole.
+    """The split of each group by iterative stratification, each group taken whole.
 
-    The label that the fewest images still to be divided have comes first: its groups go, largest first, to the part that
+    The label that the fewest images still to be divided have comes first: its groups go, largest first, to the split that
     lacks the largest share of what it is to have of that label and, at half the weight, of images. Groups without any label
     come last and even out the sizes. (The paper takes what is lacking in images, and looks at the sizes in ties alone: with
-    groups of several images the parts then miss the sizes that were asked for.)
+    groups of several images the splits then miss the sizes that were asked for.)
 
     Args:
         counts_GC: images with each label in each group.
         images_G: images of each group.
         names: the groups' names; with `seed` they decide ties, whatever their order.
-        shares_P: share of each part, above 0; scaled to sum to 1.
+        shares_P: share of each split, above 0; scaled to sum to 1.
         shuffled: take the groups in the order of the hash alone: less even, but another chance where the other order fails.
 
     Returns:
-        (G,) index of a part. A label may be missing from a part where its groups are few or hold several labels.
+        (G,) index of a split. A label may be missing from a split where its groups are few or hold several labels.
 
     >>> iterative(np.ones((4, 1), dtype=np.int64), np.ones(4, dtype=np.int64), list("abcd"), np.array([0.5, 0.5]), "0").sum()
     np.int64(2)
@@ -59,7 +59,7 @@ def iterative(
         return sorted(rows, key=lambda g: ties[g] if shuffled else (-size_G[g], ties[g]), reverse=True)
 
     def place(g: int, cost: NDArray[np.float64]) -> None:
-        """Put a group where it is wanted most; a part that can only get a label from the groups left has the first claim."""
+        """Put a group where it is wanted most; a split that can only get a label from the groups left has the first claim."""
         for c in sorted(np.flatnonzero(counts_GC[g]), key=lambda c: int(groups_C[c]), reverse=True):
             lacking = have_PC[:, c] == 0
             if 0 < lacking.sum() >= groups_C[c]:

@@ -1,4 +1,4 @@
-"""From the labels of a source to the classes of a model: nothing is trimmed, guessed or added."""
+"""From the labels of a source to the classes of a model: no label is trimmed, guessed or added."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def settle_labels(
     """Map each label and settle the classes.
 
     Args:
-        labels: as in the source, one an image.
+        labels: as in the source, one per image.
         label_map: label in the source to class name; None for one whose images have been left out.
         chosen: class names from the configuration; they win.
         own: class names the source defines; None: whatever names there are, sorted.
-        splits: the user's own part of each image, or None; without chosen or own classes a class that is in no training
+        splits: the user's own split of each image, or None; without chosen or own classes a class that is in no training
             image is unknown.
 
     Returns:
@@ -52,7 +52,7 @@ def settle_labels(
         classes = known
         strangers = sorted({name for label, name in zip(labels, mapped, strict=True) if label in label_map} - set(known))
         if strangers:
-            raise ConfigError(f"data.label_map: leads to {strangers}, which are none of the classes {known}; set data.classes")
+            raise ConfigError(f"data.label_map: maps to {strangers}, not among the classes {known}; set data.classes")
     unknown = Counter(label for label in mapped if label not in set(classes))
     if unknown:
         shown = [
@@ -114,7 +114,7 @@ def require_classes(classes: Sequence[str], counts: Mapping[str, int]) -> None:
 
     Args:
         classes: in order.
-        counts: usable images a class.
+        counts: usable images per class.
 
     Raises:
         DataError: fewer than two classes, or a class without an image.

@@ -29,7 +29,7 @@ Block = tuple[NDArray[np.uint8], dict[int, str]]
 
 
 class Loader(Protocol):
-    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order; cases (B, H, W, 7) for a network of two pictures.
+    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order; cases (B, H, W, 7) for a network of two images.
 
     Attributes:
         bad: rows met so far whose image can no longer be used, and why; they come out black.
@@ -60,7 +60,7 @@ def open_loader(
         preprocessing: to the network's size.
         pin: give page-locked memory, for fast copies to a GPU.
         check: as for `open_cache`.
-        seconds: the second picture of each row, for a network of two pictures.
+        seconds: the second image of each row, for a network of two images.
 
     Raises:
         ResourceError, DataError: see `open_cache`.
@@ -139,7 +139,7 @@ class StreamLoader:
         prefetch: batches ready a worker.
         persistent: keep the workers between epochs.
         pin: give page-locked memory.
-        seconds: the second picture of each row, for a network of two pictures.
+        seconds: the second image of each row, for a network of two images.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class StreamLoader:
                 except BrokenProcessPool:
                     ahead.clear()
                     self.close()
-                    say("a decoding process was killed; decoding its batch once more")
+                    say("a decoding process was killed; decoding its batch again")
                     block = self._one_by_one(batch)
                 yield block
         finally:
@@ -230,7 +230,8 @@ class StreamLoader:
                     raise ResourceError(
                         f"image {self.names[batch[place]]}: the process that decodes it was killed again, most likely for "
                         "memory (or the calling script has no `if __name__ == '__main__':`); free memory, or set "
-                        "train.num_workers: 0 in the run's config.yaml; the last checkpoint is kept, the same command goes on"
+                        "train.num_workers: 0 in the run's config.yaml; the last checkpoint is kept; "
+                        "run the same command to resume"
                     ) from None
         bad = {place: reasons[0] for place, (_, reasons) in enumerate(blocks) if reasons}
         return np.concatenate([pixels for pixels, _ in blocks]), bad

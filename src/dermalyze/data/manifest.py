@@ -1,4 +1,4 @@
-"""The manifest: one row an image, in a Parquet file whose bytes depend on its content alone."""
+"""The manifest: one row per image, in a Parquet file whose bytes depend on its content alone."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def read_classes(run: Run) -> list[str]:
     """
     classes: Any = read_json(run.require(run.summary_path, "prepare")).get("classes")
     if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-        raise DataError(f"{run.summary_path.name}: names no classes; run prepare in a new run folder")
+        raise DataError(f"{run.summary_path.name}: has no classes; run prepare in a new run folder")
     return [str(name) for name in classes]
 
 
@@ -143,7 +143,7 @@ def read_task(run: Run) -> Task:
     """
     kind = read_json(run.require(run.summary_path, "prepare")).get("task")
     if kind not in TASKS:
-        raise DataError(f"{run.summary_path.name}: names no known task; run prepare in a new run folder")
+        raise DataError(f"{run.summary_path.name}: has no supported task; run prepare in a new run folder")
     return TASKS[kind]
 
 
@@ -156,7 +156,7 @@ def source_codes(sources: pd.Series) -> NDArray[np.int64]:
     missing, names = int(sources.isna().sum()), sorted(set(sources.dropna().astype(str)))
     if missing or len(names) < 2:
         raise DataError(
-            f"train.balance_sources: {len(names)} sources in the training part, {missing} images without one; at least 2 are "
+            f"train.balance_sources: {len(names)} sources in the training split, {missing} images without one; at least 2 are "
             "needed and every image must have one: merge sources with data.source.kind merged, or leave balance_sources out"
         )
     return np.array([names.index(name) for name in sources.astype(str)], dtype=np.int64)

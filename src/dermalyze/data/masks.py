@@ -1,4 +1,4 @@
-"""Lesion masks of a data set, as the picture they belong to is seen."""
+"""Lesion masks of a data set, as the image they belong to is seen."""
 
 # Shapes: H height, W width.
 
@@ -15,7 +15,7 @@ from dermalyze.imaging.image import ImageError
 
 
 def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:
-    """A mask's picture, RGB, bright in the lesion.
+    """A mask's image, RGB, bright in the lesion.
 
     Raises:
         DataError: it cannot be read.

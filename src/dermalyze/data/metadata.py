@@ -28,7 +28,7 @@ def require_columns(frame: pd.DataFrame, spec: ModelSpec) -> None:
     for column in columns:
         if column not in known:
             raise ConfigError(
-                f"model.metadata.columns: the set has no values of '{column}'{nearest(column, known)}; it has {known}"
+                f"model.metadata.columns: the data set has no values of '{column}'{nearest(column, known)}; it has {known}"
             )
 
 
@@ -42,7 +42,7 @@ def fit_rows(frame: pd.DataFrame, spec: ModelSpec, train: Any) -> tuple[Encoder,
 
     Raises:
         ConfigError: a column that the set does not have.
-        DataError: a column that is empty in the training part, or no category.
+        DataError: a column that is empty in the training split, or no category.
     """
     if spec.metadata is None:
         return None

@@ -105,11 +105,11 @@ def read_labels(row: Row, task: MultilabelTask) -> list[tuple[str, bool]]:
         )
     twice = [label for label, count in Counter(label.removeprefix(UNKNOWN) for label in labels).items() if count > 1]
     if twice:
-        raise DataError(f"{row.where}: label '{twice[0]}' stands there twice; keep one")
+        raise DataError(f"{row.where}: label '{twice[0]}' is listed twice; keep one")
     absent = [label for label in labels if label in task.none]
     if absent and len(labels) > 1:
         others = ", ".join(label for label in labels if label not in task.none) or ", ".join(absent[1:])
-        raise DataError(f"{row.where}: '{absent[0]}' means no label, and {others} stands beside it; keep one of both")
+        raise DataError(f"{row.where}: '{absent[0]}' means no label, but {others} is listed too; keep one of them")
     named = [] if absent else [(label.removeprefix(UNKNOWN), label.startswith(UNKNOWN)) for label in labels]
     return [(label, missing) for label, missing in named if label not in task.none]
 
@@ -125,7 +125,7 @@ def require_both(labels: Sequence[str], classes: Sequence[str]) -> None:
     if always:
         count = int((targets_NC[:, always[0]] == 1).sum())
         told = f"all {count} usable images" + (" of which it is known" if count < len(labels) else "")
-        raise DataError(f"label '{classes[always[0]]}' stands on {told}, so nothing can be learnt of it; leave it out")
+        raise DataError(f"label '{classes[always[0]]}' is on {told}, so a model cannot learn it; leave it out")
 
 
 def label_counts(labels: Sequence[str], classes: Sequence[str], task: Task) -> dict[str, int]:

@@ -31,7 +31,7 @@ class Source:
         run: for its manifest, in whose order the map is made.
         spec: for `data` and the `train.cache` settings.
         preprocessing: the artifact's.
-        second: give cases (B, H, W, 7) with their second pictures.
+        second: give cases (B, H, W, 7) with their second images.
     """
 
     def __init__(self, run: Run, spec: ExperimentSpec, preprocessing: Preprocessing, *, second: bool = False) -> None:
@@ -87,7 +87,7 @@ def read_batches(
         store: reads an image's bytes.
         frame: rows with `path` and `sha256`.
         preprocessing: the model's.
-        size: images a batch.
+        size: images per batch.
         workers: decoding threads, which work ahead of the caller; None: 2.
 
     Raises:

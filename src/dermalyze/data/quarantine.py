@@ -1,4 +1,4 @@
-"""Images that were good when they were prepared and can be read no longer, while a training streams them."""
+"""Images that became unreadable after `prepare`, found while training streams them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dermalyze.errors import DataError
 class Quarantine:
     """Which images a training leaves out, and what it takes in their place.
 
-    An image found unreadable once is left out for the rest of the run, even if it comes back: whoever goes on from a saved
+    An image found unreadable once is left out for the rest of the run, even if it comes back: a resume from a saved
     `known` then computes the same.
 
     Args:
@@ -39,13 +39,13 @@ class Quarantine:
             return False
         self.known.update(fresh)
         count, (name, why) = len(self.known), next(iter(fresh.items()))
-        found = f"{count} of {self.total} images can be read no longer ({count / self.total:.1%}, at most {self.limit:.1%})"
+        found = f"{count} of {self.total} images can no longer be read ({count / self.total:.1%}, at most {self.limit:.1%})"
         if count > self.limit * self.total:
             raise DataError(
-                f"{found}; the last is {name}: {why}; the last checkpoint is kept; put the files back and run the same command "
-                "again, or raise data.max_bad_fraction in a new run"
+                f"{found}; the last is {name}: {why}; the last checkpoint is kept; restore the files and run the same command "
+                "to resume, or raise data.max_bad_fraction in a new run"
             )
-        say(f"{found}: {', '.join(fresh)} ({why}); left out from here on")
+        say(f"{found}: {', '.join(fresh)} ({why}); left out from now on")
         return True
 
     def good(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -64,5 +64,5 @@ class Quarantine:
         """
         good = np.flatnonzero(self.good(rows))
         if not len(good):
-            raise DataError("no image of a batch can be read any longer; put the files back and run the same command again")
+            raise DataError("no image of a batch can be read; restore the files and run the same command to resume")
         return good[np.searchsorted(good, np.arange(len(rows))) % len(good)]

@@ -1,4 +1,4 @@
-"""Second pictures of cases, such as a clinical photograph beside dermoscopy: found, checked, compared, read."""
+"""Second images of cases, such as a clinical photograph beside dermoscopy: found, checked, compared, read."""
 
 # Shapes: N rows, B cases, H height, W width. Cases are those of `imaging.cases`: 7 planes.
 
@@ -24,11 +24,11 @@ from dermalyze.imaging.cases import PLANES, packed
 from dermalyze.imaging.preprocess import Preprocessing
 
 Seconds = list[tuple[str, str] | None]
-"""(manifest path, SHA-256) of the second picture of each row; None where there is none."""
+"""(manifest path, SHA-256) of the second image of each row; None where there is none."""
 
 
 def inspect_second(store: ImageStore, rows: Sequence[Row], *, workers: int | None) -> list[Inspected | None]:
-    """Decode the second picture of each row; None where none is named.
+    """Decode the second image of each row; None where none is named.
 
     Raises:
         As `inspect_images`.
@@ -42,7 +42,7 @@ def inspect_second(store: ImageStore, rows: Sequence[Row], *, workers: int | Non
 
 
 def as_cases(first: Sequence[Inspected], second: Sequence[Inspected | None]) -> list[Inspected]:
-    """The first pictures, unusable where either is.
+    """The first images, unusable where either is.
 
     >>> [case.reason for case in as_cases([Inspected(None), Inspected(None)], [None, Inspected("truncated")])]
     [None, 'second image: truncated']
@@ -61,7 +61,7 @@ def second_columns(row: Row, case: Inspected, second: Inspected | None) -> dict[
 
 
 def summary_of(frame: pd.DataFrame) -> dict[str, int] | None:
-    """How many usable cases have a second picture, for summary.json; None for a set of one picture a case.
+    """How many usable cases have a second image, for summary.json; None for a set of one image per case.
 
     Args:
         frame: usable manifest rows.
@@ -77,18 +77,18 @@ def lines_of(second: dict[str, int] | None) -> list[str]:
     """Lines for a person.
 
     >>> lines_of({"cases": 9, "missing": 1, "same_as_first": 0})
-    ['9 cases have a second picture, 1 has none']
+    ['9 cases have a second image, 1 has none']
     """
     if second is None:
         return []
     without = f"{second['missing']} {'has' if second['missing'] == 1 else 'have'} none"
-    line = f"{second['cases']} cases have a second picture" + (f", {without}" if second["missing"] else "")
-    same = f"of {second['same_as_first']} cases the second picture is the first again"
+    line = f"{second['cases']} cases have a second image" + (f", {without}" if second["missing"] else "")
+    same = f"in {second['same_as_first']} cases the second image equals the first"
     return [line, *([same] if second["same_as_first"] else [])]
 
 
 def require_second(frame: pd.DataFrame, spec: ModelSpec, *, what: str = "the set") -> None:
-    """Refuse a network of two pictures where no case has a second one; say what is there and not used, or never met.
+    """Refuse a network of two images where no case has a second one; note second images that are unused or never missing.
 
     Args:
         frame: manifest rows.
@@ -101,18 +101,18 @@ def require_second(frame: pd.DataFrame, spec: ModelSpec, *, what: str = "the set
     there = sum(one is not None for one in seconds_of(frame))
     if spec.second is None:
         if there:
-            say(f"model.second is not set: the network sees the first picture alone of {there} cases that have two")
+            say(f"model.second is not set: the network uses only the first image of {there} cases that have two")
     elif there == 0:
         raise ConfigError(
-            f"model.second: {what} has no second pictures; name them in a column second_path of the CSV "
+            f"model.second: {what} has no second images; name them in a column second_path of the CSV "
             "(data.source.columns maps another name to it), or leave model.second out"
         )
     elif there == len(frame) and spec.second.hide == 0:
-        say("model.second: no case lacks its second picture and hide is 0, so an answer without one will be a guess")
+        say("model.second: no case lacks its second image and hide is 0, so a prediction without one is unreliable")
 
 
 def seconds_of(frame: pd.DataFrame) -> Seconds:
-    """Where the second picture of each manifest row is."""
+    """Where the second image of each manifest row is."""
     if "second_sha256" not in frame:
         return [None] * len(frame)
     there = frame["second_sha256"].notna()
@@ -121,7 +121,7 @@ def seconds_of(frame: pd.DataFrame) -> Seconds:
 
 
 def pictures(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a picture instead of one a case: second ones under the image_id of their case, after the first.
+    """One row per image instead of one per case: second ones under the image_id of their case, after the first.
 
     >>> row = {"image_id": ["a"], "path": ["1.jpg"], "pixel_sha256": ["p"], "second_path": ["2.jpg"],
     ...        "second_sha256": ["t"], "second_pixel_sha256": ["q"]}
@@ -137,11 +137,11 @@ def pictures(frame: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class CaseMap:
-    """Cases by row, gathered from a map of first pictures and a map of second ones.
+    """Cases by row, gathered from a map of first images and a map of second ones.
 
     Attributes:
-        first_NHW3: first pictures, in the order of the rows.
-        second_KHW3: second pictures, of the rows that have one.
+        first_NHW3: first images, in the order of the rows.
+        second_KHW3: second images, of the rows that have one.
         place_N: where in these a row's is; -1 for none.
     """
 
@@ -156,7 +156,7 @@ class CaseMap:
 
 
 def places(seconds: Seconds) -> NDArray[np.int64]:
-    """(N,) number of each row's second picture among those there are; -1 for none.
+    """(N,) number of each row's second image among those there are; -1 for none.
 
     >>> places([("a", "1"), None, ("b", "2")]).tolist()
     [0, -1, 1]
@@ -198,7 +198,7 @@ def read_case_batches(
 
 
 Job = tuple[str, str, tuple[str, str] | None]
-"""(path, SHA-256) of the first picture, and of the second."""
+"""(path, SHA-256) of the first image, and of the second."""
 
 
 def read_cases(
@@ -216,7 +216,7 @@ def read_cases(
 
 
 def shared_second(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Cases whose second picture stands in another case too, in either place, pixel for pixel: their image_ids, sorted.
+    """Cases whose second image is in another case too, in either place, pixel for pixel: their image_ids, sorted.
 
     >>> row = {"image_id": ["a", "b", "c"], "path": ["1", "2", "3"], "pixel_sha256": ["p", "q", "r"],
     ...        "second_path": ["4", "1", None], "second_sha256": ["t", "u", None], "second_pixel_sha256": ["s", "p", None]}

@@ -1,6 +1,6 @@
-"""Stratified, grouped splits: a seeded apportionment, and what reads and re-checks its files.
+"""Stratified, grouped splits: a seeded apportionment, and reading and checking of its files.
 
-Shapes: G groups, C classes, P parts.
+Shapes: G groups, C classes, P splits.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ MULTICLASS = TASKS["multiclass"]
 
 @dataclass(frozen=True)
 class Division:
-    """Which part each image is in, and how that came about.
+    """The split of each image, and how it was made.
 
     Attributes:
-        parts: part of each image, indexed like the frame.
-        kind: holdout, kfold, or own (the set's own split column).
-        asked: share asked of each part, of images; None for an own split.
+        parts: split of each image, indexed like the frame.
+        kind: holdout, kfold, or own (the data set's split column).
+        asked: requested share of images per split; None for the data set's split.
         notes: what a person should know, one line each.
     """
 
@@ -51,21 +51,21 @@ class Division:
 
 
 def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS) -> pd.Series:
-    """The part of each image: stratified by class, groups whole, the same for any order of rows.
+    """The split of each image: stratified by class, groups whole, the same for any order of rows.
 
-    Each group goes, rarest class and largest first, to the part whose share of its classes is least filled
+    Each group goes, rarest class and largest first, to the split whose share of its classes is least filled
     (Webster's apportionment, so that large and small groups spread alike); ties by a seeded hash of the group's name.
-    k-fold: the folds are apportioned alike, one is the test part, the others are divided by the remaining fractions.
+    k-fold: the folds are apportioned alike, one is the test split, the others are divided by the remaining fractions.
     Images of any number of labels each are divided by iterative stratification instead.
 
     Args:
         frame: rows with `image_id`, `label` and, if it is there, `group`.
         spec: fractions or folds, and the seed.
-        classes: classes that must stand in every part; default: those in `frame`.
+        classes: classes that every split must hold; default: those in `frame`.
         task: what `label` holds.
 
     Raises:
-        DataError: no image, one class, or a class with too few groups for the parts.
+        DataError: no image, one class, or a class with too few groups for the splits.
 
     >>> frame = pd.DataFrame({"image_id": [f"i{n:02}" for n in range(40)], "label": ["mel", "nv"] * 20})
     >>> assign(frame, SplitSpec()).value_counts().sort_index().to_dict()
@@ -90,7 +90,7 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
 
 
 def _names(frame: pd.DataFrame, task: Task) -> list[str]:
-    """The classes or labels that stand in a frame."""
+    """The classes or labels that are in a frame."""
     return task.names(frame["label"].dropna().astype(str).tolist())
 
 
@@ -102,11 +102,11 @@ def _sizes(group: pd.Series, task: Task) -> pd.Series | None:
 def fill(
     counts: pd.DataFrame, parts: Sequence[str], shares_P: NDArray[np.float64], seed: str, sizes: pd.Series | None = None
 ) -> pd.Series:
-    """The part of each group, with every class in every part; `apportion` in other orders where the first leaves one out.
+    """The split of each group, with every class in every split; `apportion` in other orders where the first leaves one out.
 
     Args:
         counts: images of each class (columns) in each group (index, sorted).
-        parts: names of the parts.
+        parts: names of the splits.
         sizes: images of each group, where an image may count for several columns or none: then `iterative` divides.
 
     Raises:
@@ -125,25 +125,25 @@ def fill(
             return pd.Series(np.array(parts, dtype=object)[chosen], index=counts.index)
     p, c = np.argwhere(~present)[0]
     raise DataError(
-        f"no split found that keeps groups whole and puts every class in every part: '{parts[p]}' lacks '{counts.columns[c]}' "
+        f"no split found that keeps groups whole and puts every class in every split: '{parts[p]}' lacks '{counts.columns[c]}' "
         f"({int((table[:, c] > 0).sum())} groups, some with several classes); add patients, leave the class out with "
-        "data.classes, or ask for fewer parts"
+        "data.classes, or ask for fewer splits"
     )
 
 
 def apportion(
     counts_GC: NDArray[np.int64], names: Sequence[str], shares_P: NDArray[np.float64], seed: str, *, shuffled: bool = False
 ) -> NDArray[np.int64]:
-    """The part of each group, so that every part comes close to its share of every class and holds at least one group of it.
+    """The split of each group, so that every split comes close to its share of every class and holds at least one group of it.
 
     Args:
         counts_GC: images of each class in each group.
         names: the groups' names; with `seed` they decide ties, whatever their order.
-        shares_P: share of each part, above 0; scaled to sum to 1.
+        shares_P: share of each split, above 0; scaled to sum to 1.
         shuffled: take the groups in the order of the hash alone: less even, but another chance where the other order fails.
 
     Returns:
-        (G,) index of a part. A class may be missing from a part only where groups hold several classes or are too few.
+        (G,) index of a split. A class may be missing from a split only where groups hold several classes or are too few.
 
     >>> apportion(np.ones((4, 1), dtype=np.int64), list("abcd"), np.array([0.5, 0.5]), "0").tolist().count(0)
     2
@@ -174,12 +174,12 @@ def apportion(
 
 
 def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | None = None, task: Task = MULTICLASS) -> Division:
-    """The set's own `split` column where it has one, else `assign`.
+    """The data set's `split` column where it has one, else `assign`.
 
-    An own split is kept as it is; where it has only train and test, the missing parts are taken out of its train part.
+    The data set's split is kept. Where it has only train and test, the missing splits are taken out of train.
 
     Raises:
-        DataError: as `assign`; unknown or missing values in the column; a part or a class missing from it.
+        DataError: as `assign`; unknown or missing values in the column; a split or a class missing from it.
     """
     own = keys(frame, "split")
     if own.isna().all():
@@ -201,7 +201,7 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
             f"{nearest(value, list(PART_WORDS))}"
         )
     read = sorted({f"{value} as {part}" for value, part in zip(own, known, strict=True) if value != part})
-    notes = ["the set's own split column is kept" + (f"; read {', '.join(read)}" if read else "")]
+    notes = ["the data set's split column is kept" + (f"; read {', '.join(read)}" if read else "")]
     missing = [part for part in ("train", "test") if part not in set(known)]
     if missing:
         raise DataError(
@@ -217,14 +217,14 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
         shares = np.array([spec.fractions[part] for part in wanted])
         known = known.where(~inside, group.map(fill(counts, wanted, shares, str(spec.seed), _sizes(group, task))))
         notes.append(
-            f"it has no validation part: {' and '.join(wanted[1:])} taken out of its train part, whole groups, stratified"
+            f"it has no validation split: {' and '.join(wanted[1:])} taken out of its train split, whole groups, stratified"
         )
     table = counts_by(known, frame["label"], names, task)
     for name in names:
         absent = [part for part in table.index if table.loc[part, name] == 0]
         if absent:
             raise DataError(
-                f"split column: class '{name}' has no image in {' and '.join(absent)}; every part needs every class: "
+                f"split column: class '{name}' has no image in {' and '.join(absent)}; every split needs every class: "
                 "correct the column, leave it out, or leave the class out with data.classes"
             )
     return Division(known.rename("split"), "own", None, tuple(notes))
@@ -233,7 +233,7 @@ def divide(frame: pd.DataFrame, spec: SplitSpec, *, classes: Sequence[str] | Non
 def _require_labels(frame: pd.DataFrame, names: Sequence[str], task: Task) -> None:
     if len(frame) == 0:
         raise DataError(
-            "no usable image; at least one group a part of at least 2 classes is needed: run prepare on a filled folder"
+            "no usable image; each split needs at least one group of at least 2 classes: run prepare on a filled folder"
         )
     if frame["label"].isna().any():
         raise DataError(f"image {frame.loc[frame['label'].isna(), 'image_id'].iloc[0]} has no label; label it or leave it out")
@@ -245,18 +245,18 @@ def _require_labels(frame: pd.DataFrame, names: Sequence[str], task: Task) -> No
 
 
 def _require_groups(counts: pd.DataFrame, parts: Sequence[str], spec: SplitSpec) -> None:
-    """Refuse classes with fewer groups than the parts need."""
+    """Refuse classes with fewer groups than the splits need."""
     needed = len(parts)
-    if spec.kind == "kfold":  # one fold is the test part, and what is left must still fill the other parts
+    if spec.kind == "kfold":  # one fold is the test split, and what is left must still fill the other splits
         needed = max(spec.folds, next(n for n in range(1, 200) if n - -(-n // spec.folds) >= len(parts) - 1))
     held = (counts > 0).sum()
     short = [f"'{name}' has {n}" for name, n in held.items() if n < needed]
     if short:
-        what = f"{spec.folds} folds with the parts" if spec.kind == "kfold" else f"{len(parts)} parts:"
+        what = f"{spec.folds} folds with the splits" if spec.kind == "kfold" else f"{len(parts)} splits:"
         raise DataError(
             f"too few groups (images joined by patient, lesion, cluster or content) for {what} {', '.join(parts)}: "
             f"{', '.join(short)}, at least {needed} of each class are needed; add lesions, leave the class out with "
-            "data.classes, or ask for fewer parts (split.fractions without cal, fewer split.folds)"
+            "data.classes, or ask for fewer splits (split.fractions without cal, fewer split.folds)"
         )
 
 
@@ -264,7 +264,7 @@ def _require_groups(counts: pd.DataFrame, parts: Sequence[str], spec: SplitSpec)
 
 
 def part_csv(frame: pd.DataFrame) -> bytes:
-    """The bytes of a part's CSV: image_id, label, group; cells that a spreadsheet would run get a leading quote."""
+    """The bytes of a split's CSV: image_id, label, group; cells that a spreadsheet would run get a leading quote."""
     columns = {name: frame[name].astype(str).map(_as_text) for name in ("image_id", "label", "group")}
     text: str = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
     return text.encode("utf-8")
@@ -284,22 +284,20 @@ def _from_text(cell: str) -> str:
 
 
 def read_part(run: Run, part: str) -> pd.DataFrame:
-    """The manifest rows of one part, in manifest order, with their `group`.
+    """The manifest rows of one split, in manifest order, with their `group`.
 
     Raises:
-        UsageError: the split has no such part, or has not been made.
+        UsageError: there is no such split, or has not been made.
         DataError: manifest or split files changed since the split.
     """
     frame, parts = read_division(run)
     if part not in set(parts):
-        raise UsageError(
-            f"{run.root.name}: the split has no part '{part}'; it has {', '.join(p for p in PARTS if p in set(parts))}"
-        )
+        raise UsageError(f"{run.root.name}: no split '{part}'; allowed: {', '.join(p for p in PARTS if p in set(parts))}")
     return frame[parts == part].reset_index(drop=True)
 
 
 def read_division(run: Run) -> tuple[pd.DataFrame, pd.Series]:
-    """Usable manifest rows with `group`, and the part of each, from the split files, checked against manifest and certificate.
+    """Usable manifest rows with `group`, and the split of each, from the split files, checked against manifest and certificate.
 
     Raises:
         UsageError: the split has not been made.
@@ -326,13 +324,13 @@ def read_division(run: Run) -> tuple[pd.DataFrame, pd.Series]:
         rows = pd.read_csv(BytesIO(data), dtype=str, keep_default_na=False)
         for image_id in rows["image_id"].map(_from_text):
             if part_of.setdefault(image_id, part) != part:
-                raise DataError(f"{path.name}: image {image_id} stands in {part_of[image_id]} too; {again}")
+                raise DataError(f"{path.name}: image {image_id} is in {part_of[image_id]} too; {again}")
         if data != part_csv(frame[frame["image_id"].isin(set(rows["image_id"].map(_from_text)))]):
             raise DataError(f"{path.name}: its images, labels or groups are not the manifest's; {again}")
     _require_labels(frame, read_classes(run), read_task(run))
     parts = frame["image_id"].map(part_of)
     if parts.isna().any():
-        raise DataError(f"splits: image {frame.loc[parts.isna(), 'image_id'].iloc[0]} of the manifest is in no part; {again}")
+        raise DataError(f"splits: image {frame.loc[parts.isna(), 'image_id'].iloc[0]} of the manifest is in no split; {again}")
     return frame, parts.rename("split")
 
 
@@ -350,15 +348,15 @@ def late_leaks(run: Run, found: Duplicates) -> list[dict[str, Any]]:
 
 
 def require_no_leak(run: Run, accept_leak: str | None) -> str | None:
-    """Refuse a split whose groups cross parts, checked anew from manifest and split files; the certificate is not believed.
+    """Refuse groups that cross splits. The check reads manifest and split files; it does not trust the certificate.
 
     Near-duplicates that an audit found after the split count as well.
 
     Args:
-        accept_leak: the reason to go on all the same, or None.
+        accept_leak: the reason to accept a leak, or None.
 
     Returns:
-        the reason, if the split leaks and one was given: it must stand on every result. None for a split without leaks.
+        the reason, if the split leaks and one was given: every result must show it. None for a split without leaks.
 
     Raises:
         LeakError: it leaks and no reason was given.
@@ -381,6 +379,6 @@ def require_no_leak(run: Run, accept_leak: str | None) -> str | None:
     if accept_leak is None:
         raise LeakError(
             f"{run.root.name}: the split leaks: {describe_leaks(found)}; correct the split column, or split again if the audit "
-            'came later, or go on with --accept-leak "reason", which then stands on every result'
+            'came later, or continue with --accept-leak "reason", which every result then shows'
         )
     return one_line(accept_leak)

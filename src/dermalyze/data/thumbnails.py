@@ -1,4 +1,4 @@
-"""Pictures to look at: what pages show."""
+"""Images to look at: what pages show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dermalyze.imaging.image import ImageError
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a gallery.
+    """One image of a gallery.
 
     Attributes:
         image_id: the user's key.
@@ -28,7 +28,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures that belong together, in rows.
+    """Images that belong together, in rows.
 
     Attributes:
         kind: of the finding they belong to.

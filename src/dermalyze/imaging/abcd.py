@@ -1,4 +1,4 @@
-"""A dermatologist's words, measured from a picture and the lesion's mask: asymmetry, border, colours, diameter.
+"""A dermatologist's words, measured from an image and the lesion's mask: asymmetry, border, colors, diameter.
 
 They describe a shape. None of them is a diagnosis, and none has a threshold here.
 
@@ -31,8 +31,8 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "border irregularity",
         "perimeter squared over 4 pi area, minus 1; 0 of a circle, 0.27 of a square, more for notches",
     ),
-    "colours": ("colour variety", "root mean square distance of the lesion's colours from their mean, CIELAB units"),
-    "diameter_px": ("diameter", "largest distance of two points of the outline, pixels of the picture"),
+    "colours": ("color variety", "root mean square distance of the lesion's colors from their mean, CIELAB units"),
+    "diameter_px": ("diameter", "largest distance of two points of the outline, pixels of the image"),
     "diameter_mm": ("diameter", "the same in millimetres, where the scale is known"),
 }
 SOURCE = (
@@ -51,7 +51,7 @@ class Abcd:
         colours: CIELAB units, 0 or more.
         diameter_px: above 0.
         diameter_mm: the same, or None where no scale is known.
-        cut_off: the lesion reaches the picture's frame, so that the true values are unknown.
+        cut_off: the lesion reaches the image's frame, so that the true values are unknown.
     """
 
     asymmetry: float
@@ -107,7 +107,7 @@ def largest(mask_HW: Mask) -> Mask:
 def asymmetry(mask_HW: Mask) -> float:
     """Share of the lesion beyond its mirror image: |A xor mirrored A| / (2 |A|), mean over both principal axes, 0..1.
 
-    The lesion is turned so that its principal axes lie along rows and columns, about its centre of mass.
+    The lesion is turned so that its principal axes lie along rows and columns, about its center of mass.
 
     >>> asymmetry(np.pad(np.ones((10, 20), bool), 8)) < 0.02
     True
@@ -155,7 +155,7 @@ def feret(mask_HW: Mask) -> float:
 
 
 def spread(lab_P3: Floats) -> float:
-    """Root mean square distance of colours from their mean.
+    """Root mean square distance of colors from their mean.
 
     >>> spread(np.array([[0.0, 0, 0], [10.0, 0, 0]]))
     5.0

@@ -1,8 +1,8 @@
-"""A case of two pictures as one array, so that whatever cuts, turns or batches pictures treats both alike.
+"""A case of two images as one array, so that crops, rotations and batches treat both alike.
 
-planes 0..2   the first picture, RGB
-planes 3..5   the second picture, RGB; black where there is none
-plane  6      1 where there is a second picture, else 0; the same over the whole plane
+planes 0..2   the first image, RGB
+planes 3..5   the second image, RGB; black where there is none
+plane  6      1 where there is a second image, else 0; the same over the whole plane
 """
 
 # Shapes: B cases, H height, W width.
@@ -18,12 +18,12 @@ Pixels = NDArray[np.uint8]
 
 
 def packed(first: Pixels, second: Pixels | None, known_B: NDArray[np.bool_] | None = None) -> Pixels:
-    """Cases (..., H, W, 7) of first pictures (..., H, W, 3) and second ones of the same shape.
+    """Cases (..., H, W, 7) of first images (..., H, W, 3) and second ones of the same shape.
 
     Args:
         first: uint8.
         second: uint8; None: there is none.
-        known_B: of a batch, which second pictures there are; default: all of them.
+        known_B: of a batch, which second images there are; default: all of them.
 
     >>> case = packed(np.full((1, 1, 3), 9, np.uint8), None)
     >>> case.tolist()
@@ -48,7 +48,7 @@ def statistics(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[f
 
 
 def unpacked(cases_BHW7: Pixels) -> tuple[Pixels, Pixels, NDArray[np.bool_]]:
-    """First pictures (B, H, W, 3), second pictures (B, H, W, 3), and which of these there are (B,).
+    """First images (B, H, W, 3), second images (B, H, W, 3), and which of these there are (B,).
 
     >>> first, second, known = unpacked(packed(np.full((2, 1, 1, 3), 9, np.uint8), np.full((2, 1, 1, 3), 5, np.uint8)))
     >>> int(first[0, 0, 0, 0]), int(second[0, 0, 0, 0]), known.tolist()

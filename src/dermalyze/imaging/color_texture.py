@@ -1,6 +1,6 @@
-"""A picture's colours and textures as a short row of numbers: features where no trained network is at hand.
+"""An image's colors and textures as a short row of numbers: features where no trained network is available.
 
-Nothing depends on which way up the picture is: colours are read in rings about the centre, texture without direction.
+Nothing depends on which way up the image is: colors are read in rings about the center, texture without direction.
 """
 
 # Shapes: H height, W width, K rings, D features.
@@ -20,9 +20,9 @@ FEATURES = RINGS * 9 + len(SCALES) * 2 * (len(EDGES) - 1) + 64
 
 
 def describe(pixels_HW3: NDArray[np.uint8]) -> Floats:
-    """(151,) features of one picture, each about 0..1.
+    """(151,) features of one image, each about 0..1.
 
-    In each of 5 rings of equal width from the centre out: mean, standard deviation and third root of the third central
+    In each of 5 rings of equal width from the center out: mean, standard deviation and third root of the third central
     moment of brightness, red-green and yellow-blue (Stricker & Orengo 1995, "Similarity of color images", doi
     10.1117/12.205308). At 3 scales, inside and outside the third ring: shares of the pixels by gradient magnitude. Last, the
     square roots of a 4 x 4 x 4 histogram of RGB.
@@ -44,7 +44,7 @@ def describe(pixels_HW3: NDArray[np.uint8]) -> Floats:
 
 
 def _rings(height: int, width: int) -> NDArray[np.int64]:
-    """(H, W) ring of each pixel, 0 in the centre, by distance in half edges; the corners belong to the last."""
+    """(H, W) ring of each pixel, 0 in the center, by distance in half edges; the corners belong to the last."""
     y = (np.arange(height) + 0.5) / height * 2 - 1
     x = (np.arange(width) + 0.5) / width * 2 - 1
     distance_HW: Floats = np.hypot(y[:, None], x) * RINGS

@@ -1,15 +1,15 @@
-"""Corrupted copies of pictures: what cameras, compression and hands do to them, in five severities.
+"""Corrupted copies of images: what cameras, compression and hands do to them, in five severities.
 
 Sizes are shares of the shorter edge, so that they mean the same at any resolution. Severity 1 to 5:
 
 | kind | what | 1 | 2 | 3 | 4 | 5 |
 |---|---|---|---|---|---|---|
 | blur | Gaussian, standard deviation in % of the shorter edge | 0.6 | 1 | 1.6 | 2.4 | 3.6 |
-| noise | Gaussian a channel, standard deviation in % of white | 4 | 7 | 11 | 17 | 25 |
+| noise | Gaussian per channel, standard deviation in % of white | 4 | 7 | 11 | 17 | 25 |
 | jpeg | quality of the JPEG coder | 40 | 25 | 16 | 11 | 7 |
 | dark | exposure in stops, in linear light | -0.6 | -1.2 | -1.8 | -2.5 | -3.2 |
 | bright | exposure in stops, in linear light, cut off at white | 0.3 | 0.6 | 0.9 | 1.3 | 1.7 |
-| patch | a grey rectangle anywhere over this share of the frame in % | 3 | 6 | 11 | 17 | 25 |
+| patch | a gray rectangle anywhere over this share of the frame in % | 3 | 6 | 11 | 17 | 25 |
 | hair | dark curved strokes across the frame | 4 | 9 | 16 | 28 | 45 |
 
 After Hendrycks & Dietterich 2019, arXiv:1903.12261, with the faults of dermoscopy.
@@ -62,7 +62,7 @@ def exposure(pixels_HW3: Pixels, stops: float, rng: np.random.Generator) -> Pixe
 
 
 def patch(pixels_HW3: Pixels, share: float, rng: np.random.Generator) -> Pixels:
-    """Something in front: a mid-grey rectangle of the frame's form, wholly inside it; it grows about the same place."""
+    """Something in front: a mid-gray rectangle of the frame's form, wholly inside it; it grows about the same place."""
     height, width = pixels_HW3.shape[:2]
     edge = np.sqrt(share / 100)
     tall, wide = max(1, round(edge * height)), max(1, round(edge * width))
@@ -109,15 +109,15 @@ def corrupt(pixels_HW3: Pixels, kind: str, severity: int, *, image_id: str, seed
         pixels_HW3: (H, W, 3) uint8 RGB.
         kind: a key of `CORRUPTIONS`.
         severity: 1 to 5.
-        image_id: of the picture; what is drawn (a place, strokes, noise) belongs to it, the kind and the seed, so that the
-            severities of one picture differ in strength alone.
+        image_id: of the image; what is drawn (a place, strokes, noise) belongs to it, the kind and the seed, so that the
+            severities of one image differ in strength alone.
         seed: any integer.
 
     Raises:
         ConfigError: no such kind or severity.
 
-    >>> grey = np.full((4, 4, 3), 128, np.uint8)
-    >>> corrupt(grey, "dark", 3, image_id="a", seed=0)[0, 0].tolist()
+    >>> gray = np.full((4, 4, 3), 128, np.uint8)
+    >>> corrupt(gray, "dark", 3, image_id="a", seed=0)[0, 0].tolist()
     [70, 70, 70]
     """
     if kind not in CORRUPTIONS:

@@ -65,9 +65,9 @@ def decode(
 ) -> Decoded:
     """Decode one image file to upright 8-bit RGB.
 
-    EXIF orientation is applied; alpha is composited on white; grey of more than 8 bits is scaled by the image's own range;
-    CMYK goes through its ICC profile; DICOM as `dermalyze.imaging.dicom` says. What cannot be shown faithfully is refused, and
-    the size is judged from the header.
+    EXIF orientation is applied; alpha is composited on white; gray of more than 8 bits is scaled by the image's own range;
+    CMYK goes through its ICC profile; DICOM as `dermalyze.imaging.dicom` says. What cannot be shown faithfully is an error, and
+    the size is checked in the header.
 
     Args:
         data: the file.
@@ -134,7 +134,7 @@ def sniff(data: bytes, formats: tuple[str, ...] = PREPARE_FORMATS) -> str:
 
 
 def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
-    """SHA-256 over the shape and the RGB bytes: equal for equal pictures, however they were stored.
+    """SHA-256 over the shape and the RGB bytes: equal for equal images, however they were stored.
 
     >>> pixel_sha256(np.zeros((1, 2, 3), np.uint8)) == pixel_sha256(np.zeros((2, 1, 3), np.uint8))
     False
@@ -201,7 +201,7 @@ def _is_turned(image: Any, notes: list[str]) -> bool | None:
     """Whether the image is stored in another orientation than it was taken; None where its EXIF block is damaged."""
     try:
         return image.getexif().get(0x0112, 1) in range(2, 9)
-    except Exception:  # no reason to lose the picture
+    except Exception:  # no reason to lose the image
         notes.append("EXIF unreadable, orientation unknown")
         return None
 
@@ -215,12 +215,12 @@ def _reduce(image: Any, turned: bool, least: Callable[[int, int], tuple[int, int
 
 
 def _scale_grey(values_HW: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
-    """Grey of more than 8 bits: the image's own lowest..highest becomes 0..255; a flat image keeps its level of 65535."""
+    """Gray of more than 8 bits: the image's own lowest..highest becomes 0..255; a flat image keeps its level of 65535."""
     values = values_HW.astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("NaN or infinite pixels")
     low, high = float(values.min()), float(values.max())
-    notes.append("grey of more than 8 bits scaled by its range")
+    notes.append("gray of more than 8 bits scaled by its range")
     if low == high:
         low, high = 0.0, 65535.0
     return np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255).astype(np.uint8)

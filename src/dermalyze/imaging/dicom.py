@@ -33,7 +33,7 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "PALETTE COLOR")
 def decode_dicom(data: bytes, *, max_pixels: int) -> Decoded:
     """Decode one single-frame DICOM image to 8-bit RGB.
 
-    Grey values go through the modality transform, then the file's first window (PS3.3 C.11.2), or their own range where it has
+    Gray values go through the modality transform, then the file's first window (PS3.3 C.11.2), or their own range where it has
     none; MONOCHROME1 is inverted, so that more is brighter. Nothing outside the file is opened: a DICOMDIR is not followed.
 
     Args:
@@ -44,13 +44,13 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> Decoded:
         MissingExtraError: pydicom is not installed.
         PersonalDataError: attributes that can name a patient, without a statement that the file was de-identified by the basic
             profile (PS3.15 E: PatientIdentityRemoved YES and code 113100), or text burnt into the pixels.
-        ImageError: damaged, several frames, no picture, a compression or pixel layout that is not read.
+        ImageError: damaged, several frames, no image, a compression or pixel layout that is not read.
     """
     try:
         import pydicom
     except ImportError:
         raise MissingExtraError("reading DICOM files", "dicom") from None
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings repeat what stands in the file
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings repeat what is in the file
     try:
         dataset: Any = pydicom.dcmread(io.BytesIO(data))
         directory = _text(dataset.file_meta, "MediaStorageSOPClassUID") == _DICOMDIR or "DirectoryRecordSequence" in dataset
@@ -58,11 +58,11 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> Decoded:
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise ImageError("damaged DICOM file") from error
     if directory:
-        raise ImageError("a DICOMDIR (a list of files), no image; it is not followed: give the folder of its images")
+        raise ImageError("a DICOMDIR (a list of files), not an image; give the folder of its images")
     if problem is not None:
         raise PersonalDataError(problem)
     if "PixelData" not in dataset:
-        raise ImageError("a DICOM file without a picture")
+        raise ImageError("a DICOM file without an image")
     check_size(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0), max_pixels)
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise ImageError("several frames (a DICOM series); save one frame")
@@ -84,7 +84,7 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> Decoded:
     except Exception as error:
         raise ImageError("damaged DICOM file") from error
     if CLEAN_PIXELS not in _codes(dataset) and not _text(dataset, "BurnedInAnnotation"):
-        notes.append("DICOM does not say whether text is burnt in")
+        notes.append("DICOM does not state whether text is burnt in")
     personal = ("dicom_attributes",) if identifying(dataset) else ()
     return Decoded(Image.fromarray(np.ascontiguousarray(pixels)), photometric, "DICOM", tuple(notes), personal)
 
@@ -99,7 +99,7 @@ def why_personal(dataset: Any) -> str | None:
         one line with the names of the attributes, never their content.
     """
     if _text(dataset, "BurnedInAnnotation").upper() == "YES":
-        return "DICOM with text burnt into the picture (BurnedInAnnotation YES); blank the text and save a clean copy"
+        return "DICOM with text burnt into the image (BurnedInAnnotation YES); blank the text and save a clean copy"
     found = identifying(dataset)
     declared = _text(dataset, "PatientIdentityRemoved").upper() == "YES" and BASIC_PROFILE in _codes(dataset)
     if not found or declared:
@@ -141,7 +141,7 @@ def _grey(dataset: Any, notes: list[str]) -> NDArray[np.uint8]:
     if dataset.get("VOILUTSequence"):
         values_HW = apply_voi_lut(values_HW, dataset, prefer_lut=True)
         low, high = float(values_HW.min()), float(values_HW.max())
-        notes.append("DICOM table of grey values applied")
+        notes.append("DICOM table of gray values applied")
     elif (window := _window(dataset)) is not None:
         low, high = window
         notes.append("DICOM window applied")
@@ -149,7 +149,7 @@ def _grey(dataset: Any, notes: list[str]) -> NDArray[np.uint8]:
         low, high = 0.0, float(2 ** int(dataset.BitsStored) - 1)
     else:
         low, high = float(values_HW.min()), float(values_HW.max())
-        notes.append("grey of more than 8 bits scaled by its range")
+        notes.append("gray of more than 8 bits scaled by its range")
     share_HW = np.clip((np.asarray(values_HW, dtype=np.float64) - low) / (high - low if high > low else 1.0), 0.0, 1.0)
     if _text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
         share_HW = 1.0 - share_HW
@@ -180,5 +180,5 @@ def _colour(dataset: Any, photometric: str) -> NDArray[np.uint8]:
         wide = np.asarray(apply_color_lut(pixel_array(dataset), dataset))
         return np.asarray(wide >> 8 if wide.dtype == np.uint16 else wide, dtype=np.uint8)
     if int(dataset.BitsAllocated) != 8:
-        raise ImageError("DICOM colour of more than 8 bits is not read; save 8 bits a channel")
+        raise ImageError("DICOM color of more than 8 bits is not read; save 8 bits per channel")
     return np.asarray(pixel_array(dataset), dtype=np.uint8)  # YBR is RGB by now

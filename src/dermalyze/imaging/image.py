@@ -18,7 +18,7 @@ MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could 
 
 
 class ImageError(DataError):
-    """An image is refused; the message is a reason without name, path or content, fit to be counted and shown."""
+    """An image is unusable; the message is a reason without name, path or content, so that it can be counted and shown."""
 
 
 class PersonalDataError(DataError):
@@ -50,7 +50,7 @@ class Decoded:
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Judge an image's edges, in pixels, before anything is allocated for it.
+    """Check an image's edges, in pixels, before memory is allocated for it.
 
     Raises:
         ImageError: an edge of 0, too many pixels, or a strip that is no photograph.
@@ -62,4 +62,4 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width * height > max_pixels:
         raise ImageError(f"more than {max_pixels} pixels; make it smaller")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{width} x {height} px is no photograph; one edge may be {MAX_ASPECT} times the other at most")
+        raise ImageError(f"{width} x {height} px is not a photograph; one edge may be at most {MAX_ASPECT} times the other")

@@ -1,4 +1,4 @@
-"""Pictures with a part painted over, a planted mark, or another picture's border: what the controls show to a network."""
+"""Images with a part painted over, a planted mark, or another image's border: inputs of the negative controls."""
 
 # Shapes: N images, H height, W width.
 
@@ -11,15 +11,15 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 RING = 1 / 8
-"""Width of the border, as a share of each edge: 44 % of the picture."""
+"""Width of the border, as a share of each edge: 44 % of the image."""
 MARGIN = 0.05
 """By how much a lesion's box is grown on every side, as a share of each edge, so that no rim of the lesion stays."""
 INK_RGB = (70, 40, 150)
 """Gentian violet, with which skin is marked."""
 MARK = 1 / 8
-"""Edge of the planted mark, as a share of the picture's."""
+"""Edge of the planted mark, as a share of the image's."""
 BLANK = 128
-"""Grey of a picture that is painted over as a whole."""
+"""Gray of an image that is painted over as a whole."""
 
 
 def ring(height: int, width: int) -> Mask:
@@ -52,7 +52,7 @@ def box(mask_HW: Mask) -> Mask:
 
 
 def only(image_HW3: Image, shown_HW: Mask) -> Image:
-    """(H, W, 3) the picture with all else painted in the mean colour of what is shown, so that nothing of the rest is left.
+    """(H, W, 3) the image with all else painted in the mean color of what is shown, so that nothing of the rest is left.
 
     >>> only(np.arange(12, dtype=np.uint8).reshape(2, 2, 3), np.array([[True, True], [False, False]]))[1, 0].tolist()
     [2, 2, 4]
@@ -63,7 +63,7 @@ def only(image_HW3: Image, shown_HW: Mask) -> Image:
 
 
 def mark(image_HW3: Image, corner: int) -> Image:
-    """(H, W, 3) the picture with a square of violet ink in a corner.
+    """(H, W, 3) the image with a square of violet ink in a corner.
 
     Args:
         image_HW3: RGB.
@@ -82,7 +82,7 @@ def mark(image_HW3: Image, corner: int) -> Image:
 
 
 def with_border_of(image_HW3: Image, other_HW3: Image, shown_HW: Mask) -> Image:
-    """(H, W, 3) the picture with the other's pixels where `shown` says so.
+    """(H, W, 3) the image with the other's pixels where `shown` says so.
 
     >>> with_border_of(np.zeros((1, 2, 3), np.uint8), np.ones((1, 2, 3), np.uint8), np.array([[True, False]]))[0, :, 0].tolist()
     [1, 0]

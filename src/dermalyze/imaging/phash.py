@@ -1,6 +1,6 @@
 """A perceptual hash of 143 bits that is compared under the eight flips and quarter turns, and the search for close ones.
 
-A bit is the sign of one of the 12 x 12 lowest cosine coefficients of the grey picture, squeezed to a square; the mean is left
+A bit is the sign of one of the 12 x 12 lowest cosine coefficients of the gray image, squeezed to a square; the mean is left
 out. Signs do not change with brightness and contrast, and hardly with JPEG, blur and resizing. A flip changes the odd ones
 and a transposition swaps the two frequencies, so the hashes of all eight variants follow from one transform.
 The coefficients of a window (a crop) come from the same pixels through a cosine that spans the window only.
@@ -35,13 +35,13 @@ TRANSFORMS = (
 Scalar = TypeVar("Scalar", bound=np.generic)
 Window = tuple[float, float, float, float]
 WHOLE: Window = (0.0, 1.0, 0.0, 1.0)
-"""Top, bottom, left, right as shares of the picture's edges."""
+"""Top, bottom, left, right as shares of the image's edges."""
 
 _BLOCK = 16, 4096  # hashes compared at a time: what fits the cache of a core
 
 
 def turned(images: NDArray[Scalar], transform: int) -> NDArray[Scalar]:
-    """Pictures under one of the eight transforms.
+    """Images under one of the eight transforms.
 
     Args:
         images: (N, H, W) or (N, H, W, 3), any type; H = W where the transform transposes into the same shape.
@@ -69,7 +69,7 @@ def inverse(transform: int) -> int:
 
 
 def coefficients(grey_NHW: NDArray[np.float32], window: Window = WHOLE) -> NDArray[np.float32]:
-    """The lowest cosine coefficients of a window of each picture.
+    """The lowest cosine coefficients of a window of each image.
 
     Args:
         grey_NHW: brightness, any scale.
@@ -96,10 +96,10 @@ def _cosines(pixels: int, start: float, stop: float) -> NDArray[np.float32]:
 
 
 def turned_coefficients(found_NFF: NDArray[np.float32], transform: int) -> NDArray[np.float32]:
-    """The coefficients of the turned pictures, from those of the pictures.
+    """The coefficients of the turned images, from those of the images.
 
-    >>> picture = np.arange(16, dtype=np.float32).reshape(1, 4, 4) ** 2
-    >>> bool(np.allclose(turned_coefficients(coefficients(picture), 6), coefficients(turned(picture, 6)), atol=1e-4))
+    >>> image = np.arange(16, dtype=np.float32).reshape(1, 4, 4) ** 2
+    >>> bool(np.allclose(turned_coefficients(coefficients(image), 6), coefficients(turned(image, 6)), atol=1e-4))
     True
     """
     if transform & 4:

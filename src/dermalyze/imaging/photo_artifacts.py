@@ -1,7 +1,7 @@
-"""How one photograph looks: brightness, sharpness and colour, and the things in it that are neither skin nor lesion.
+"""Quality of one photograph: brightness, sharpness and color, and artifacts that are neither skin nor lesion.
 
 Everything is measured on a reduction to at most 200 px (`THUMBNAIL_PX`), where the thresholds were set by eye on the real
-HAM10000: estimates for the share of a set and for finding examples, no verdict on one picture.
+HAM10000: estimates for the share of a set and for finding examples, no verdict on one image.
 
 Shapes: H, W edges of the thumbnail, px; P pixels of a mask; T marks of a scale.
 """
@@ -26,13 +26,13 @@ DIRECTIONS = 12  # in which lines are sought: every 15 degrees
 HAIR_PX, TICK_PX, THIN_PX = 17, 5, 7  # a hair is at least so long, a mark of a scale so long, and either is thinner than 7 px
 HAIR_CONTRAST, TICK_CONTRAST = 12, 18  # levels of 255 by which red is darker than beside the line
 LESION_RADIUS = 0.6  # in half frames: inside lies the lesion; outside RIM_RADIUS mostly none of it
-LEAST_PX = 100  # artifacts are not sought in pictures whose longer edge is shorter
+LEAST_PX = 100  # artifacts are not sought in images whose longer edge is shorter
 RIM_CELLS = (6, 8)  # rows and columns of the grid whose outermost cells are the rim
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A kind of thing in pictures that is neither skin nor lesion.
+    """A kind of artifact: neither skin nor lesion.
 
     Attributes:
         title: for a person.
@@ -54,7 +54,7 @@ ARTIFACTS: dict[str, Artifact] = {
     ),
     "ink": Artifact("ink", 0.20, "vivid blue or violet away from the lesion; blue lesions that reach the rim may pass for it"),
     "dark_corners": Artifact(
-        "dark corners", 0.5, "at least three corners less than half as bright as the picture: the lens's rim"
+        "dark corners", 0.5, "at least three corners less than half as bright as the image: the lens's rim"
     ),
     "glare": Artifact(
         "glare",
@@ -65,12 +65,12 @@ ARTIFACTS: dict[str, Artifact] = {
 """Detectors by the name of their measure in `Look`."""
 
 STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "red", "green", "blue")
-"""Names of the measures that say how a picture is taken rather than what is in it."""
+"""Names of the measures that say how an image is taken rather than what is in it."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was measured on one picture.
+    """What was measured on one image.
 
     Attributes:
         brightness, contrast: mean and standard deviation of luma (ITU-R BT.601), 0..1.
@@ -80,7 +80,7 @@ class Look:
         hair: share of the frame that is the middle of thin dark lines, %.
         ruler: squared number of evenly spaced marks, over all marks like them.
         ink: share of the frame, %.
-        dark_corners: 1 - brightness of the third darkest corner over that of the picture, 0..1 (0 too where it is brighter).
+        dark_corners: 1 - brightness of the third darkest corner over that of the image, 0..1 (0 too where it is brighter).
         glare: share of the frame, %.
     """
 
@@ -129,10 +129,10 @@ def measure(pixels_HW3: NDArray[np.uint8]) -> Look:
 
 
 def rim_colours(pixels_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mean colours of the outermost cells of a `RIM_CELLS` grid, row by row: (24 * 3,) uint8; there skin lies, not the lesion.
+    """Mean colors of the outermost cells of a `RIM_CELLS` grid, row by row: (24 * 3,) uint8; there skin lies, not the lesion.
 
     Args:
-        pixels_HW3: uint8 RGB; a picture smaller than the grid has its pixels repeated.
+        pixels_HW3: uint8 RGB; an image smaller than the grid has its pixels repeated.
 
     >>> rim_colours(np.full((60, 80, 3), 7, np.uint8)).shape
     (72,)
@@ -152,7 +152,7 @@ def rim_colours(pixels_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def lines_in(red: Grey) -> tuple[float, float]:
     """Measures of hair (%) and of a ruler (see `Look`) in the red channel, in which blood vessels hardly show.
 
-    For each direction the picture is closed across it, as DullRazor does, so that the difference is what is dark and thin;
+    For each direction the image is closed across it, as DullRazor does, so that the difference is what is dark and thin;
     what is left of that after an erosion along the direction is the middle of lines at least so long.
 
     Args:
@@ -242,7 +242,7 @@ def ink_in(red: Grey, blue: Grey, smallest: Grey) -> float:
 
 
 def dark_corners_in(luma: NDArray[np.float32]) -> float:
-    """1 - the third darkest corner's mean brightness over the upper quartile of the picture's, at least 0.
+    """1 - the third darkest corner's mean brightness over the upper quartile of the image's, at least 0.
 
     Args:
         luma: (H, W), any scale from 0.
@@ -258,7 +258,7 @@ def dark_corners_in(luma: NDArray[np.float32]) -> float:
 
 
 def glare_in(smallest: Grey) -> float:
-    """Small spots far whiter than the picture and than their surroundings, as a share of the frame in %.
+    """Small spots far whiter than the image and than their surroundings, as a share of the frame in %.
 
     Args:
         smallest: (H, W) uint8, the smallest of the three channels, which is high in white alone.
@@ -275,7 +275,7 @@ def jpeg_quality(tables: Sequence[Sequence[int]]) -> float:
     """The libjpeg quality setting (1..100) whose luma table is nearest to that of a file.
 
     Args:
-        tables: quantisation tables of the file, luma first, 64 values each in any order.
+        tables: quantization tables of the file, luma first, 64 values each in any order.
 
     >>> jpeg_quality([[max(1, round(value / 2)) for value in _LUMA]])
     75.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dermalyze.config.data import PreprocessSpec  # not above: to answer, no configuration is read
 
 SMALL_PX = 200
-"""Longer edge at which a picture is appraised: what is finer, small networks do not see either."""
+"""Longer edge at which an image is appraised: what is finer, small networks do not see either."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Preprocessing:
     """How RGB pixels become a network's input; the same numbers in training, export and serving.
 
     Attributes:
-        kind: "squash" (whole frame to size), "resize_crop" (shorter edge, then centre crop) or "pad" (whole frame, black bars).
+        kind: "squash" (whole frame to size), "resize_crop" (shorter edge, then center crop) or "pad" (whole frame, black bars).
         height, width: of the input, px, 8..4096.
         crop_ratio: resize_crop: crop edge / resized edge, in (0, 1].
         mean, std: of R, G, B on a scale of 0..1; std above 0.
@@ -142,7 +142,7 @@ def to_size(picture: NDArray[np.uint8] | Image.Image, p: Preprocessing) -> NDArr
 
 
 def small(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of a picture, its longer edge at most `SMALL_PX`.
+    """(H, W, 3) uint8 of an image, its longer edge at most `SMALL_PX`.
 
     >>> small(Image.new("RGB", (400, 300))).shape
     (150, 200, 3)
@@ -159,7 +159,7 @@ def _squash(width: int, height: int, p: Preprocessing) -> tuple[int, int]:
 
 
 def _resize_crop(width: int, height: int, p: Preprocessing) -> tuple[int, int]:
-    """As torchvision's Resize(floor(size / crop_ratio)), generalised to a frame that is not square."""
+    """As torchvision's Resize(floor(size / crop_ratio)), generalized to a frame that is not square."""
     if p.height * width >= p.width * height:  # the height is what limits
         tall = math.floor(p.height / p.crop_ratio)
         return max(p.width, tall * width // height), tall

@@ -1,4 +1,4 @@
-"""How a picture is taken, in a few numbers: sharp, bright, coloured. Pure numpy, for one picture at a time as it comes in."""
+"""Image quality in a few numbers: sharpness, brightness, color. Pure numpy, one image at a time."""
 
 # Shapes: H height, W width, F measures.
 
@@ -21,7 +21,7 @@ DARK, LIGHT = 12, 247  # luma of 255 below and above which a pixel shows nothing
 
 @dataclass(frozen=True)
 class Appraisal:
-    """What was measured on one picture.
+    """What was measured on one image.
 
     Attributes:
         brightness, contrast: mean and standard deviation of luma (ITU-R BT.601), 0..1.
@@ -30,7 +30,7 @@ class Appraisal:
         saturation: mean of (largest - smallest channel) / largest, 0..1.
         redness, yellowness: means of R - G and (R + G) / 2 - B, -1..1.
         red_spread, yellow_spread: standard deviations of these.
-        variety: entropy of the 512 coarse colours, bits, 0..9.
+        variety: entropy of the 512 coarse colors, bits, 0..9.
     """
 
     brightness: float
@@ -54,7 +54,7 @@ MEASURES = tuple(field.name for field in fields(Appraisal))
 
 
 def appraise(pixels_HW3: NDArray[np.uint8]) -> Appraisal:
-    """Measure one small picture.
+    """Measure one small image.
 
     Args:
         pixels_HW3: uint8 RGB, longer edge some 200 px, which the limits belong to.
@@ -88,28 +88,28 @@ def appraise(pixels_HW3: NDArray[np.uint8]) -> Appraisal:
 
 
 def unbent(looks: Appraisal) -> Floats:
-    """(F,) the measures on scales on which ordinary pictures are spread about evenly to both sides."""
+    """(F,) the measures on scales on which ordinary images are spread about evenly to both sides."""
     values = np.array(looks.as_tuple(), np.float64)
     bent = {"sharpness": np.log1p, "dark": np.sqrt, "light": np.sqrt}
     return np.array([bent[name](value) if name in bent else value for name, value in zip(MEASURES, values, strict=True)])
 
 
-MOST = 1e6  # no measure, and no distance of a picture that is like any other, comes near it
+MOST = 1e6  # no measure, and no distance of an image that is like any other, comes near it
 CAUTION, REFER = 0.975, 0.995
-"""Shares of the training pictures that lie within the distances of caution and of referral."""
+"""Shares of the training images that lie within the distances of caution and of referral."""
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """How far a picture's looks are from those of some others: Mahalanobis' distance in its measures.
+    """Distance of an image's quality from that of reference images: Mahalanobis distance of the measures.
 
     Attributes:
         mean: (F,) of `unbent` measures.
         root: (F, F) so that the distance is the length of root @ (measures - mean).
         caution, refer: distances.
-        images: from how many pictures it was learned.
+        images: from how many images it was learned.
 
-    Mahalanobis 1936, "On the generalised distance in statistics"
+    Mahalanobis 1936, "On the generalized distance in statistics"
     """
 
     mean: Floats
@@ -119,26 +119,26 @@ class Likeness:
     images: int
 
     def of(self, looks: Appraisal) -> tuple[float, str, str]:
-        """Distance, verdict ("accept", "caution", "refer") and words of one picture."""
+        """Distance, verdict ("accept", "caution", "refer") and words of one image."""
         difference = unbent(looks) - self.mean
         score = float(np.linalg.norm(self.root @ difference))
         verdict = "refer" if score > self.refer else "caution" if score > self.caution else "accept"
         if verdict == "accept":
-            return score, verdict, "colours and contrast are those of the training pictures"
+            return score, verdict, "colors and contrast are those of the training images"
         # the measure without which it is nearest stands out
         kept_FF = 1 - np.eye(len(difference))
         left_F = np.linalg.norm((kept_FF * difference) @ self.root.T, axis=1)
         name = MEASURES[int(np.argmin(left_F))].replace("_", " ")
         far, limit = ("unlike", self.refer) if verdict == "refer" else ("unusual among", self.caution)
-        words = f"it looks {far} the training pictures: distance {score:.3g}, limit {limit:.3g}, most of all in its {name}"
+        words = f"it looks {far} the training images: distance {score:.3g}, limit {limit:.3g}, most of all in its {name}"
         return score, verdict, words
 
     @classmethod
     def fit(cls, pictures: list[Appraisal]) -> Likeness:
-        """Learn from training pictures, 50 or more of them."""
+        """Learn from training images, 50 or more of them."""
         values_NF = np.stack([unbent(looks) for looks in pictures])
         mean = values_NF.mean(axis=0)
-        covariance = np.cov(values_NF.T) + np.diag(np.full(values_NF.shape[1], 1e-5))  # of a set of one grey, colour is far off
+        covariance = np.cov(values_NF.T) + np.diag(np.full(values_NF.shape[1], 1e-5))  # of a set of one gray, color is far off
         root = np.linalg.cholesky(np.linalg.inv(covariance)).T
         distance_N = np.linalg.norm((values_NF - mean) @ root.T, axis=1)
         caution, refer = np.quantile(distance_N, [CAUTION, REFER])
@@ -167,10 +167,10 @@ class Likeness:
                 raise ValueError
             return cls(mean, root, *limits, int(values["images"]))
         except (KeyError, TypeError, ValueError):
-            raise ModelError("the looks of the training pictures are damaged in the artifact; export again") from None
+            raise ModelError("the image-quality reference in the artifact is damaged; export again") from None
 
     @classmethod
     def dermoscopy(cls) -> Likeness:
-        """That of HAM10000's training part, for models that were trained on it and do not say."""
+        """That of HAM10000's training split, for models that were trained on it and do not say."""
         text = Path(__file__).with_name("dermoscopy.json").read_text(encoding="utf-8")
         return cls.from_dict(json.loads(text))

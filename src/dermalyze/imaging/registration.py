@@ -1,7 +1,7 @@
-"""How alike two small pictures are once one is laid on the other: shifted and stretched, detail against detail.
+"""How alike two small images are once one is laid on the other: shifted and stretched, detail against detail.
 
 Two photographs of different lesions resemble each other in what is large (a dark blot on pink skin, dark corners); two copies
-of one photograph also agree in what is small. So pictures are compared by their detail: what lies between two Gaussian blurs,
+of one photograph also agree in what is small. So images are compared by their detail: what lies between two Gaussian blurs,
 divided by its local strength, so that the outline of a lesion does not drown hair and pigment. The dark frame of a round field
 of view, the rim along it and over-exposed places tell nothing and are left out.
 
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 FINE_PX, COARSE_PX = 0.5, 2.0
 FLOOR = 1.5
-"""Grey levels added to the local strength, so that the noise of an even skin counts little."""
+"""Gray levels added to the local strength, so that the noise of an even skin counts little."""
 LIMIT = 0.8
 """Detail is cut here: an outline counts no more than the structure within."""
 
 OUTER, DARK, RIM = 0.75, 0.7, 0.07
-"""A frame lies farther out than this share of the way from the centre to an edge, is darker than this share of the picture's
+"""A frame lies farther out than this share of the way from the center to an edge, is darker than this share of the image's
 median, and spoils this share of an edge along it."""
 
 MAX_SHIFT = 0.16
-"""How far an edge of one picture may lie from the other's, as a share of it: a tenth cropped off, with a margin."""
+"""How far an edge of one image may lie from the other's, as a share of it: a tenth cropped off, with a margin."""
 MAX_STEP = 0.05
 TRUST = 0.25
-"""A correlation counts by this power of the share of the picture that both show within their frames: by chance a small part
+"""A correlation counts by this power of the share of the image that both show within their frames: by chance a small part
 agrees more easily than the whole."""
 
 Planes = NDArray[np.float32]
@@ -37,12 +37,12 @@ Planes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Detail:
-    """The fine structure of pictures.
+    """The fine structure of images.
 
     Attributes:
         values: (N, C, S, S), -0.8..0.8.
         valid: (N, C, S, S), 1 where a value can be believed, else 0: outside the frame, or black or white.
-        inside: (N, 1, S, S), 1 within a round field of view and everywhere in other pictures, else 0.
+        inside: (N, 1, S, S), 1 within a round field of view and everywhere in other images, else 0.
     """
 
     values: Planes
@@ -51,10 +51,10 @@ class Detail:
 
 
 def detail(planes_NCSS: NDArray[np.uint8], *, fine_px: float = FINE_PX, coarse_px: float = COARSE_PX) -> Detail:
-    """The fine structure of each picture: a band of frequencies, divided by its local strength.
+    """The fine structure of each image: a band of frequencies, divided by its local strength.
 
     Args:
-        planes_NCSS: colours, or green alone.
+        planes_NCSS: colors, or green alone.
         fine_px, coarse_px: standard deviations of the two blurs.
 
     >>> found = detail(np.full((1, 3, 16, 16), 90, np.uint8))
@@ -89,16 +89,16 @@ def _gaussian(size: int, sigma_px: float) -> Planes:
 
 
 def aligned_correlation(fixed: Detail, moving: Detail, start_N4: Planes, *, steps: int) -> tuple[Planes, Planes]:
-    """The correlation of pairs after the best shift and stretch of the second picture, by Gauss-Newton steps from a guess.
+    """The correlation of pairs after the best shift and stretch of the second image, by Gauss-Newton steps from a guess.
 
     Args:
-        fixed, moving: of both pictures.
-        start_N4: top, bottom, left, right of the part of the second picture that shows what the first one does; 0..1 is the
-            picture itself, and a part may reach beyond.
+        fixed, moving: of both images.
+        start_N4: top, bottom, left, right of the part of the second image that shows what the first one does; 0..1 is the
+            image itself, and a part may reach beyond.
         steps: 0: at the guess itself.
 
     Returns:
-        (correlation (N,) in -1..1 over what can be compared, less where the pictures share little; the part (N, 4) where it is
+        (correlation (N,) in -1..1 over what can be compared, less where the images share little; the part (N, 4) where it is
         highest).
 
     Lucas and Kanade 1981, towards the correlation of Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113.
@@ -139,7 +139,7 @@ def _unit(planes: Planes) -> tuple[Planes, Planes]:
 
 
 def _sampling(span_N2: Planes, size: int) -> Planes:
-    """(N, S, S) linear interpolation at S places from the first edge to the second; rows beyond the picture are 0."""
+    """(N, S, S) linear interpolation at S places from the first edge to the second; rows beyond the image are 0."""
     place = (span_N2[:, :1] + (span_N2[:, 1:] - span_N2[:, :1]) * (np.arange(size) + 0.5) / size) * size - 0.5
     inside = (place > -0.5) & (place < size - 0.5)
     weight = np.maximum(0, 1 - np.abs(np.clip(place, 0, size - 1)[:, :, None] - np.arange(size)))

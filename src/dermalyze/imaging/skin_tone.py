@@ -1,9 +1,9 @@
-"""The colour of the skin around a lesion: CIE Lab, the individual typology angle, and which pixels are skin at all.
+"""The color of the skin around a lesion: CIE Lab, the individual typology angle, and which pixels are skin at all.
 
 The angle describes a photograph, not a person: white balance, exposure and polarised light move it, by tens of degrees where
 nobody has calibrated the camera. Its bands are bands of the angle and no Fitzpatrick types, which are asked, not measured.
 
-Shapes: H, W edges of the picture, px; N any shape.
+Shapes: H, W edges of the image, px; N any shape.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Mask = NDArray[np.bool_]
 
 RIM_RADIUS = 0.75  # in half frames: outside lies mostly none of the lesion
 MARGIN = 0.03  # of the longer edge: what is left out around a lesion, where its pigment fades
-EDGE_PX = 2  # and around hair, dark corners, ink and glare, on a picture of 200 px
-DARK = 0.5  # of the picture's upper quartile of luma: below are the lens's rim and thick hair
+EDGE_PX = 2  # and around hair, dark corners, ink and glare, on an image of 200 px
+DARK = 0.5  # of the image's upper quartile of luma: below are the lens's rim and thick hair
 SPREAD = 2.5  # robust standard deviations of lightness beyond which a pixel is hair, scale or a second lesion
 LEAST_SHARE = 0.02  # of the frame that must be skin
 
@@ -30,7 +30,7 @@ ITA_BANDS = (("dark", -30.0), ("brown", 10.0), ("tan", 28.0), ("intermediate", 4
 Chardon, Cretois & Hourseau 1991, doi:10.1111/j.1467-2494.1991.tb00561.x; Del Bino & Bernerd 2013, doi:10.1111/bjd.12529
 """
 
-CAST = "colour cast"
+CAST = "color cast"
 
 _TO_XYZ = np.array(  # linear sRGB to CIE XYZ, IEC 61966-2-1
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -43,7 +43,7 @@ _LINEAR = np.where(
 
 @dataclass(frozen=True)
 class SkinTone:
-    """Colour of the skin in one picture.
+    """Color of the skin in one image.
 
     Attributes:
         ita: individual typology angle, degrees, -180..180; NaN where too little skin is seen.
@@ -58,7 +58,7 @@ class SkinTone:
 
 
 def lab(rgb_N3: NDArray[np.uint8]) -> Floats:
-    """CIE L*a*b* (D65) of sRGB colours: (.., 3).
+    """CIE L*a*b* (D65) of sRGB colors: (.., 3).
 
     >>> lab(np.array([[255, 0, 0], [255, 255, 255]], np.uint8)).round(1) + 0.0
     array([[ 53.2,  80.1,  67.2],
@@ -86,10 +86,10 @@ def typology_angle(lightness_N: Floats | float, yellow_N: Floats | float) -> Flo
 def ita_band(degrees: float) -> str | None:
     """The band that an angle lies in; None where there is none.
 
-    Beyond 90 degrees either way b* is 0 or below: bluer than grey, which no skin is. Such a picture has a cast of its own.
+    Beyond 90 degrees either way b* is 0 or below: bluer than gray, which no skin is. Such an image has a cast of its own.
 
     >>> [ita_band(d) for d in (-31.0, 10.0, 10.1, 41.0, 60.0, 90.0, float("nan"))]
-    ['dark', 'brown', 'tan', 'intermediate', 'very light', 'colour cast', None]
+    ['dark', 'brown', 'tan', 'intermediate', 'very light', 'color cast', None]
     """
     if np.isnan(degrees):
         return None
@@ -97,7 +97,7 @@ def ita_band(degrees: float) -> str | None:
 
 
 def skin_tone(pixels_HW3: NDArray[np.uint8], lesion_HW: Mask | None = None) -> SkinTone:
-    """Colour of the skin: medians over what `skin_of` leaves.
+    """Color of the skin: medians over what `skin_of` leaves.
 
     Args:
         pixels_HW3: uint8 RGB.

@@ -1,6 +1,6 @@
 """Metadata of a patient or lesion as numbers: an encoder that is fitted on training rows and travels with the model.
 
-A numeric column becomes its standardised value, the median where it is missing, and an indicator of that; a categorical one a
+A numeric column becomes its standardized value, the median where it is missing, and an indicator of that; a categorical one a
 column for each value of the training rows and one, `unknown`, for all else. Pure numpy and JSON: whoever answers encodes the
 same way as whoever trained.
 """
@@ -34,7 +34,7 @@ class Numeric:
 
     Attributes:
         name: of the column.
-        median, mean, std: of the training rows (the standard deviation of them all, 1 where it is 0); the median stands in
+        median, mean, std: of the training rows (the standard deviation of them all, 1 where it is 0); the median is in
             for a missing value.
         low, high: their range; what lies outside is taken to its edge.
     """
@@ -52,7 +52,7 @@ class Numeric:
         return 2
 
     def encode(self, value: Value) -> list[float]:
-        """The standardised value and the indicator."""
+        """The standardized value and the indicator."""
         number = as_number(value)
         taken = self.median if number is None else min(max(number, self.low), self.high)
         return [(taken - self.mean) / self.std, float(number is None)]
@@ -138,7 +138,7 @@ class Encoder:
 
     @property
     def blocks(self) -> tuple[slice, ...]:
-        """Where each column's numbers stand in the row."""
+        """Where each column's numbers are in the row."""
         ends = np.cumsum([column.width for column in self.columns]).tolist()
         return tuple(slice(end - column.width, end) for column, end in zip(self.columns, ends, strict=True))
 
@@ -240,7 +240,7 @@ def fit_encoder(table: Mapping[str, Sequence[Value]]) -> Encoder:
 def _fit(name: str, values: Sequence[Value]) -> Column:
     known = [value for value in values if not is_missing(value)]
     if not known:
-        raise DataError(f"metadata column '{name}' has no value in the training part; leave it out of model.metadata.columns")
+        raise DataError(f"metadata column '{name}' has no value in the training split; leave it out of model.metadata.columns")
     numbers = [number for value in known if (number := as_number(value)) is not None]
     if len(numbers) == len(known):
         x = np.array(numbers, dtype=np.float64)
@@ -249,7 +249,7 @@ def _fit(name: str, values: Sequence[Value]) -> Column:
     words = tuple(sorted({as_word(value) for value in known}))
     if len(words) > MAX_VALUES:
         raise DataError(
-            f"metadata column '{name}' has {len(words)} different values in the training part, at most {MAX_VALUES} make a "
+            f"metadata column '{name}' has {len(words)} different values in the training split, at most {MAX_VALUES} make a "
             "category; leave it out of model.metadata.columns, or group its values"
         )
     return Categorical(name, words)

@@ -1,4 +1,4 @@
-"""Look at a prepared set for what would make any result from it worthless."""
+"""Check a prepared data set for problems that would invalidate every result."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class AuditResult:
         duplicates: near-duplicates.
         columns: how well each metadata column alone tells the label, see `column_table`.
         metadata: how well they do so together; None where none varies.
-        looks: figures of the pictures' looks, see `audit_looks`.
+        looks: image statistics, see `audit_looks`.
         labels: likely label errors, where they were asked for.
-        galleries: pictures to be looked at, as they stand on the page.
+        galleries: images to review, in the order of the page.
     """
 
     images: int
@@ -78,13 +78,13 @@ class AuditResult:
         }
 
     def lines(self) -> list[str]:
-        """Lines for a person: one a finding, then the count."""
+        """Lines for a person: one per finding, then the count."""
         counts = summary(self.findings)
         found = [f"{finding.severity:<7}{finding.detail}" for finding in self.findings]
         total = ", ".join(f"{counts[severity]} {severity}" for severity in counts)
         told = [self.metadata.line()] if self.metadata else []
         told += self.labels.lines() if self.labels else []
-        return [*found, *told, f"{self.images} images looked at, {self.quarantined} in quarantine; findings: {total}"]
+        return [*found, *told, f"{self.images} images checked, {self.quarantined} quarantined; findings: {total}"]
 
 
 def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResult:
@@ -93,20 +93,20 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
     The same images again are not compared again.
 
     Args:
-        labels: judge every label too, by a model that has not seen the image: needs the pictures, and minutes.
+        labels: also check every label by a model that has not seen the image; needs the images and takes minutes.
 
     Raises:
         UsageError: not prepared yet.
-        DataError: an image stands under two labels, or none is usable, or near-duplicates cross the parts of a split that was
+        DataError: an image stands under two labels, or none is usable, or near-duplicates cross splits and the split was
             made before they were found; audit.json is written first and lists them all. An image is gone or changed.
-            With `labels`: too few groups to judge any label.
+            With `labels`: too few groups to check any label.
         ModelError: with `labels`, weights that the experiment names are refused.
         ResourceError: a worker was killed, or the run cannot be written.
     """
     manifest, task = read_manifest(run), read_task(run)
     frame = usable(manifest)
     if not labels and _had_labels(run):
-        say(f"{run.audit_path.name}: what --labels found is left out now; to have it: dermalyze audit {run.root} --labels")
+        say(f"{run.audit_path.name}: findings of --labels are left out; to include them: dermalyze audit {run.root} --labels")
     store = ImageStore.open(spec.data) if frame["path"].notna().any() else ImageStore(())
     duplicates = recorded(run, frame)
     if duplicates is None:
@@ -144,7 +144,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
 
 
 def _had_labels(run: Run) -> bool:
-    """Whether an earlier audit judged the labels; a damaged file is written anew, so it says nothing."""
+    """Whether an earlier audit checked the labels; a damaged file counts as none."""
     try:
         return run.audit_path.exists() and "labels" in read_json(run.audit_path)
     except ModelError:
@@ -157,7 +157,7 @@ def late_findings(run: Run, duplicates: Duplicates) -> list[Finding]:
     if not crossed:
         return []
     detail = (
-        f"near-duplicates cross the parts of the split, which was made before they were found: {describe_leaks(crossed)}; "
+        f"near-duplicates cross splits, since the split was made before they were found: {describe_leaks(crossed)}; "
         f"split again: dermalyze split {run.root}"
     )
     examples = tuple(", ".join(leak["image_ids"][:4]) for leak in crossed)
@@ -167,7 +167,7 @@ def late_findings(run: Run, duplicates: Duplicates) -> list[Finding]:
 def look(
     run: Run, frame: pd.DataFrame, store: ImageStore, spec: ExperimentSpec
 ) -> tuple[list[Finding], dict[str, Any], list[Gallery]]:
-    """Decode every picture once: artifacts, and looks that give the label or the source away; what is measured is kept."""
+    """Decode every image once: artifacts, and image statistics that predict the label or the source; measures are cached."""
     stored = frame[frame["path"].notna()].reset_index(drop=True)
     if stored.empty:
         return [], {}, []
@@ -178,23 +178,23 @@ def look(
 
 
 def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec, task: Task) -> LabelAudit:
-    """Confident learning on features of every picture, see `dermalyze.audit.label_errors`.
+    """Confident learning on features of every image, see `dermalyze.audit.label_errors`.
 
     Args:
         frame: usable manifest rows with `group`.
     """
     models = sum(len(question.rows) > 0 for question in require_judged(frame, task))
     each = f" for each of {models} labels" if models > 1 else ""
-    say(f"labels: {len(frame)} images, each described once; then 2 to 5 times {FOLDS} fits of a linear model{each}")
+    say(f"labels: {len(frame)} images, features computed once, then 2 to 5 times {FOLDS} fits of a linear model{each}")
     features_ND, what = picture_features(frame, spec)
-    with progress("judge labels", 5 * FOLDS * models, "fits") as advance:
+    with progress("check labels", 5 * FOLDS * models, "fits") as advance:
         return audit_labels(frame, features_ND, what, task=task, advance=advance)
 
 
 def picture_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray[np.float32], str]:
-    """Features (N, D) of every picture, and what they are.
+    """Features (N, D) of every image, and what they are.
 
-    Colours and textures; where the experiment names pretrained weights, with that backbone's features. Weights that were
+    Colors and textures; where the experiment names pretrained weights, with that backbone's features. Weights that were
     trained on these very labels would repeat their errors; those of a run are never used here.
     """
     with network(spec) as (embed, preprocessing, what):
@@ -219,7 +219,7 @@ def network(
 ) -> Iterator[tuple[Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None, Preprocessing, str]]:
     """The pretrained backbone as a function of uint8 images, how these are read, and words for it; None where there is none."""
     if spec.model.weights is None and not spec.model.pretrained:
-        yield None, SMALL, "colours and textures"
+        yield None, SMALL, "colors and textures"
         return
     from dermalyze.core.runtime import applied, choose_runtime
     from dermalyze.models.embedding import Embedder
@@ -230,5 +230,5 @@ def network(
     with applied(runtime):
         embedder = Embedder(spec.model, device=runtime.device)
         preprocessing = Preprocessing.resolve(spec.preprocess, size=embedder.size, mean=embedder.mean, std=embedder.std)
-        what = f"colours, textures and {spec.model.backbone}'s features"
+        what = f"colors, textures and {spec.model.backbone}'s features"
         yield lambda images: embedder(normalise(images, preprocessing)), preprocessing, what

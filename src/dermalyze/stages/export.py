@@ -50,7 +50,7 @@ from dermalyze.tasks.base import TASKS
 from dermalyze.training.checkpoint import load_best
 
 LICENCE_NOTE = (
-    "The licence of the training images governs what this model may be used for; "
+    "The license of the training images governs what this model may be used for; "
     "HAM10000 is CC BY-NC 4.0: with attribution (Tschandl et al. 2018, doi:10.1038/sdata.2018.161), not commercially."
 )
 
@@ -91,7 +91,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
 
     Args:
         run: trained.
-        spec: `inference.recipe` is what the artifact answers with.
+        spec: `inference.recipe` is the artifact's inference recipe.
         int8: write `RUN/export-int8` instead, of an export that is scored and calibrated; see
             `dermalyze.scoring.quantize_gate`.
         torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.models.program`.
@@ -102,7 +102,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         ResourceError: the folder can't be written.
     """
     if int8 and torch_export:
-        raise UsageError("--int8 and --torch-export write two different things; export twice")
+        raise UsageError("--int8 and --torch-export are both set; export once with each")
     if int8:
         return export_int8(run, spec)
     with run.lock():
@@ -115,7 +115,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         classes, preprocessing = best["classes"], Preprocessing.from_dict(best["preprocessing"])
         second, height, width = isinstance(network, DeployedPair), preprocessing.height, preprocessing.width
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then its numbers against PyTorch's")
+        say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then a comparison with PyTorch")
         encoder = Encoder.from_dict(best["metadata"]) if best["metadata"] is not None else None
         metadata_width = encoder.width if encoder is not None else 0
         against = reason_against(classifier)
@@ -166,7 +166,7 @@ def deployable(run: Run) -> tuple[Deployed, Classifier, dict[str, Any]]:
 
 
 def reference_answers(graph: Graph, blank_M: NDArray[np.float32] | None, record: dict[str, Any]) -> dict[str, Any]:
-    """The graph's answers to synthetic pictures, of which no metadata are known."""
+    """The graph's predictions for synthetic images without metadata."""
 
     def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         pixels = packed(images_BHW3, None) if graph.second else images_BHW3

@@ -1,4 +1,4 @@
-"""Begin a run: freeze the configuration and note the environment."""
+"""Create a run: freeze the configuration and record the environment."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def init(root: Path | str, *, config: Path | None = None, legacy: Path | None = 
         ConfigError: the configuration is wrong, or the run is frozen on another.
     """
     if config is not None and legacy is not None:
-        raise UsageError("--config and --from are both given; keep one")
+        raise UsageError("--config and --from are both set; keep one")
     notes: tuple[str, ...] = ()
     if legacy is not None:
         from dermalyze.config.legacy import read_legacy
@@ -77,7 +77,7 @@ def freeze(root: Path, spec: ExperimentSpec) -> Run:
         ConfigError: a path that is not there, or a run frozen on another configuration.
     """
     if spec.data.path is not None and "" in (spec.data.path, *spec.data.path):
-        raise ConfigError("data.path: an empty text names no folder; write null, or name it with --set data.path=FOLDER")
+        raise ConfigError("data.path: got an empty text; write null, or name the folder with --set data.path=FOLDER")
     spec = with_absolute_paths(spec)
     fresh = not Run(root).config_path.exists()
     if fresh:
@@ -131,7 +131,7 @@ def _require_paths(spec: ExperimentSpec) -> None:
     for key, value in named:
         if not Path(value).exists():
             remedy = f"--set {key}=PATH" if "(" not in key else "correct it in the configuration"
-            raise ConfigError(f"{key}: {value} is not there; relative paths start from the working folder; {remedy}")
+            raise ConfigError(f"{key}: {value} does not exist; relative paths start from the working folder; {remedy}")
 
 
 def environment(spec: ExperimentSpec) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a folder of photographs to a manifest: every image read, judged and named once."""
+"""From a folder of photographs to a manifest: every image is read and checked once."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class PrepareResult:
             said.append(f"{s['quarantined']['images']} images quarantined: {_pairs(s['quarantined']['by_reason'])}")
         said += lines_of(s["second"])
         said += [
-            f"{pair['sources'][0]} and {pair['sources'][1]} share {pair['pictures']} identical pictures; each stays in one part"
+            f"{pair['sources'][0]} and {pair['sources'][1]} share {pair['pictures']} identical images; each stays in one split"
             for pair in s["shared_pictures"]
         ]
         twice = s["duplicates"]
         if twice["images"]:
             said.append(
-                f"{twice['images']} images are {twice['pictures']} pictures under several ids, "
+                f"{twice['images']} images are copies of {twice['pictures']} distinct images under several ids, "
                 f"{twice['conflicting']} of them under two labels; dermalyze audit lists them"
             )
         if s["personal_metadata"]:
@@ -78,7 +78,7 @@ class PrepareResult:
         missing = {name: n for name, n in s["missing"].items() if 0 < n < s["images"]}
         if missing:
             said.append(f"missing values: {_pairs(missing)}")
-        return [*said, *s["notes"], *([] if self.fresh else ["the same input as before; nothing was decoded again"])]
+        return [*said, *s["notes"], *([] if self.fresh else ["the input is unchanged; nothing was decoded again"])]
 
 
 def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
@@ -221,8 +221,8 @@ def _refuse_repeats(listing: Listing, labels: Sequence[str]) -> None:
         told = "the same label" if labels[i] == labels[j] else f"labels '{labels[j]}' and '{labels[i]}'"
         total = len(listing.rows) - len({row.image_id for row in listing.rows})
         raise DataError(
-            f"{row.where}: image_id '{row.image_id}' stands there again, first at {listing.rows[j].where}, with {told} "
-            f"({total} repeated rows); keep one row an image"
+            f"{row.where}: image_id '{row.image_id}' is repeated, first at {listing.rows[j].where}, with {told} "
+            f"({total} repeated rows); keep one row per image"
         )
 
 
@@ -315,7 +315,7 @@ def _summary(
 
 
 def _shared_pictures(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """How many pictures each two sources have in common, pixel for pixel."""
+    """How many images each two sources have in common, pixel for pixel."""
     pictures = {str(name): set(rows["pixel_sha256"]) for name, rows in frame.groupby("source")}
     common = [(a, b, len(pictures[a] & pictures[b])) for a, b in combinations(pictures, 2)]
     return [{"sources": [a, b], "pictures": count} for a, b, count in common if count]

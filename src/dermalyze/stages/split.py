@@ -1,4 +1,4 @@
-"""Divide the prepared images into parts that share nothing, and certify it."""
+"""Divide the prepared images into splits that share no group, and certify it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ USED_FOR = {
     "train": "weights",
     "val": "early stopping and choices",
     "cal": "calibration, conformal sets, operating points, thresholds",
-    "test": "looked at once, by evaluate",
+    "test": "final evaluation, used once",
 }
 CROSS_FITTED = (
-    "cross-fitted on val: no part of its own, so the images that chose the epoch also calibrate it; each half is calibrated "
-    "on the other, which costs precision and leaves the choice of the epoch in the estimate"
+    "cross-fitted on val: there is no calibration split, so the images that selected the epoch also calibrate the "
+    "model; each half is calibrated on the other, which costs precision and leaves the choice of the epoch in the estimate"
 )
 MEANING = {
     "patient_id": "patients",
@@ -50,7 +50,7 @@ class SplitResult:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing crosses the parts."""
+        """Whether no group crosses splits."""
         return bool(self.certificate["passed"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,11 +58,11 @@ class SplitResult:
         return self.certificate
 
     def lines(self) -> list[str]:
-        """Lines for a person: a table of the parts, what was checked, and leaks in capitals."""
+        """Lines for a person: a table of the splits, what was checked, and leaks in capitals."""
         counts: dict[str, Any] = self.certificate["counts"]
         classes = list(next(iter(counts.values()))["classes"])
         width = max(7, *(len(name) for name in classes))
-        head = f"{'part':<6}{'images':>8}{'share':>8}{'groups':>8}  " + "".join(f"{name:>{width + 1}}" for name in classes)
+        head = f"{'split':<6}{'images':>8}{'share':>8}{'groups':>8}  " + "".join(f"{name:>{width + 1}}" for name in classes)
         rows = [
             f"{part:<6}{c['images']:>8}{self.certificate['fractions']['got'][part]:>8.3f}{c['groups']:>8}  "
             + "".join(f"{c['classes'][name]:>{width + 1}}" for name in classes)
@@ -71,18 +71,18 @@ class SplitResult:
         lines = [head, *rows, *self.certificate["notes"]]
         if self.passed:
             lines.append(
-                f"{len(self.certificate['checks'])} properties hold; nothing crosses the parts; seed {self.certificate['seed']}"
+                f"{len(self.certificate['checks'])} properties hold; no group crosses splits; seed {self.certificate['seed']}"
             )
         else:
             lines += [
                 f"LEAK: {describe_leaks(self.certificate['leaks'])}",
-                'train refuses this split unless it is given --accept-leak "reason", which then stands on every result',
+                'train refuses this split without --accept-leak "reason", which every result then shows',
             ]
         return lines
 
 
 def split(run: Run, spec: ExperimentSpec) -> SplitResult:
-    """Write one CSV a part and the certificate; the same inputs give the same bytes.
+    """Write one CSV per split and the certificate; the same inputs give the same bytes.
 
     Near-duplicates that an audit has found are joined first, if they are not yet.
 
@@ -92,7 +92,7 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
 
     Raises:
         UsageError: not prepared yet.
-        DataError: too few images, classes or groups; one image under two labels; an own split column that makes no sense.
+        DataError: too few images, classes or groups; one image under two labels; a split column that is not valid.
     """
     manifest = read_manifest(run)
     classes, task = read_classes(run), read_task(run)
@@ -103,7 +103,7 @@ def split(run: Run, spec: ExperimentSpec) -> SplitResult:
     twice = conflicts(frame)
     if twice:
         raise DataError(
-            f"{len(twice)} image(s) stand under two labels; first: {', '.join(twice[0][:4])}; keep one label and prepare "
+            f"{len(twice)} image(s) have two labels; first: {', '.join(twice[0][:4])}; keep one label and prepare "
             f"again: dermalyze audit {run.root} lists them"
         )
     frame["group"] = groups(frame)
@@ -170,7 +170,7 @@ def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: i
         off = max(abs(got[part] - share) for part, share in _asked(division.asked, division, got).items())
         detail = f"largest difference {100 * off:.2f} percentage points; the largest group has {largest} images"
         checks.append(check("sizes as asked", off <= slack, len(names), detail))
-    fitted = "on its own part" if "cal" in names else CROSS_FITTED
+    fitted = "on the calibration split" if "cal" in names else CROSS_FITTED
     return {
         "schema_version": 1,
         "kind": division.kind,
@@ -198,7 +198,7 @@ def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: i
 
 
 def _asked(asked: dict[str, float], division: Division, got: dict[str, float]) -> dict[str, float]:
-    """Shares asked of the whole set; in k-fold the test part is a fold, and the fractions divide the rest."""
+    """Shares asked of the whole set; in k-fold the test split is a fold, and the fractions divide the rest."""
     if division.kind != "kfold":
         return asked
     rest = sum(share for part, share in asked.items() if part != "test")

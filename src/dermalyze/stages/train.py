@@ -1,4 +1,4 @@
-"""Train the run's network; called again, go on where it stopped."""
+"""Train the run's network; a second call resumes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dermalyze.training.setup import TrainingSpecs, build_training, settle_runti
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training came to.
+    """Result of a training.
 
     Attributes:
         epochs: epochs trained.
@@ -28,7 +28,7 @@ class TrainResult:
         value: its value then.
         stopped: "epochs" (all done) or "early".
         seconds: time spent in training, all sessions.
-        micro_batch: images a pass; fewer than `train.batch_size` where memory ran out.
+        micro_batch: images per pass; fewer than `train.batch_size` where memory ran out.
         quarantined: images that could no longer be read while training streamed them.
         accepted_leak: the reason a leaking split was accepted for, or None.
     """
@@ -51,18 +51,18 @@ class TrainResult:
         line = f"trained {self.epochs} epochs in {self.seconds / 60:.1f} min ({how}); "
         lines = [line + f"best epoch {self.best_epoch}: {self.monitor} {self.value:.4f}"]
         if self.quarantined:
-            lines.append(f"{self.quarantined} images could no longer be read and were left out from then on")
+            lines.append(f"{self.quarantined} images could no longer be read and were left out")
         return lines + ([f"LEAK ACCEPTED: {self.accepted_leak}"] if self.accepted_leak else [])
 
 
 def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_leak: str | None = None) -> TrainResult:
-    """Train the run's network; called again after an interruption, it goes on exactly where it stopped.
+    """Train the run's network; after an interruption the same call resumes exactly there.
 
     Args:
         run: a run that has been prepared and split.
         spec: its experiment.
         resume: the run's folder or one of its checkpoints, for those who want to name it; it must be this run's.
-        accept_leak: go on although the split leaks, for this reason, which then stands on every result.
+        accept_leak: reason to accept a leaking split; every result then shows it.
 
     Raises:
         LeakError: the split leaks and no reason is given.
@@ -80,7 +80,7 @@ def train(run: Run, spec: ExperimentSpec, *, resume: Path | None = None, accept_
     with run.lock():
         reason = require_no_leak(run, accept_leak)
         if resume is not None and not resume.exists():
-            raise UsageError(f"--resume {resume.name}: is not there; leave the option out to go on with the newest state")
+            raise UsageError(f"--resume {resume.name}: does not exist; leave the option out to resume from the newest state")
         if resume is not None and run.root.resolve() not in (resume.resolve(), *resume.resolve().parents):
             raise ModelError(f"--resume {resume.name}: belongs to another run; continue it with: dermalyze train ITS_RUN")
         run.require_writable(run.checkpoints_dir)

@@ -2,7 +2,7 @@
 
 Every random number comes from (seed, epoch, draw position), so an image's augmentation depends on neither the batch it is
 in nor the number of workers. Flip, rotation, shift and zoom are one affine map and one resampling; brightness, contrast,
-saturation and hue are one 3x4 colour matrix; what is switched off costs nothing, and nothing waits for the device.
+saturation and hue are one 3x4 color matrix; what is switched off costs nothing, and nothing waits for the device.
 """
 
 # Shapes: B images, H x W pixels, C classes.
@@ -52,7 +52,7 @@ class Policy:
 
 POLICIES: dict[str, Policy] = {
     "none": Policy(),
-    # The frame stays as it is: for small sets of standardised pictures, and as a cautious baseline.
+    # The frame stays as it is: for small sets of standardized images, and as a cautious baseline.
     "conservative": Policy(hflip=0.5, vflip=0.5, brightness=0.1, contrast=0.1),
     # The Dermalyze document's list: rotation 25 degrees, then an affine map with 15 more.
     "standard": Policy(
@@ -83,7 +83,7 @@ POLICIES: dict[str, Policy] = {
         blur=0.2,
         cutout=0.25,
     ),
-    # Made for photographs: solarizing, inverting or equalizing a lesion changes the colours that its diagnosis rests on.
+    # Made for photographs: solarizing, inverting or equalizing a lesion changes the colors that its diagnosis rests on.
     "randaugment": Policy(hflip=0.5, vflip=0.5, ops=2, magnitude=9),
     "trivialaugment": Policy(hflip=0.5, vflip=0.5, ops=1),
     "autoaugment": Policy(hflip=0.5, vflip=0.5, ops=2),
@@ -94,7 +94,7 @@ _COLUMNS = (
     "hflip", "vflip", "rotate", "affine", "shift_x", "shift_y", "scale", "brightness", "contrast", "saturation", "hue",
     "blur", "sigma", "cutout", "area", "aspect", "top", "left", *(f"corner_{i}" for i in range(8)),
 )  # fmt: skip
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as the grey of Pillow and torchvision
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as the gray of Pillow and torchvision
 _TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 _SIGMA = (0.1, 2.0)  # blur in pixels where the short edge has 224
@@ -119,10 +119,10 @@ def resolve(spec: AugmentSpec) -> Policy:
 def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: npt.ArrayLike) -> Tensor:
     """Randomly changed images.
 
-    Colour jitter draws factors uniform in 1 ± brightness, contrast and saturation and a hue turn uniform in ± hue, and clips
+    Color jitter draws factors uniform in 1 ± brightness, contrast and saturation and a hue turn uniform in ± hue, and clips
     once at the end. A perspective moves each corner inwards by a share of half the edge, uniform in 0 to `perspective`. What
     the map uncovers is filled by reflection. Blur draws its sigma from 0.1 to 2 pixels at a short edge of 224, cutout a
-    rectangle of 2 to 15 % of the area, filled with the image's mean colour. The operations of `auto_augment` come before all.
+    rectangle of 2 to 15 % of the area, filled with the image's mean color. The operations of `auto_augment` come before all.
 
     Args:
         images_BHW3: uint8 RGB, any device; not changed.
@@ -131,7 +131,7 @@ def augment(images_BHW3: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, po
         positions_B: draw position of each image within the epoch.
 
     Returns:
-        (B, 3, H, W) float32 in 0..1, not normalised, laid out channels last.
+        (B, 3, H, W) float32 in 0..1, not normalized, laid out channels last.
 
     >>> images = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8)
     >>> augment(images, AugmentSpec(policy="none"), seed=42, epoch=0, positions_B=[0])[0, 0]
@@ -226,10 +226,10 @@ def _flip(images_BHW3: Tensor, flip_x: npt.NDArray[np.bool_], flip_y: npt.NDArra
 
 
 def _recolour(images: Tensor, policy: Policy, random: dict[str, Floats], mean_B3: Tensor) -> tuple[Tensor, Tensor]:
-    """Images 0..255 changed in colour, 0..1, and what becomes of their mean colours.
+    """Images 0..255 changed in color, 0..1, and what becomes of their mean colors.
 
-    Brightness scales; contrast scales about the mean grey; saturation scales, and hue turns, the plane of chroma (YIQ), which
-    leaves greys alone. All are linear, so they compose.
+    Brightness scales; contrast scales about the mean gray; saturation scales, and hue turns, the plane of chroma (YIQ), which
+    leaves grays alone. All are linear, so they compose.
     """
     batch, _, height, width = images.shape
     bright, contrast, saturation = (
@@ -251,7 +251,7 @@ def _tensor(values: npt.NDArray[np.floating[Any]], device: torch.device) -> Tens
 
 
 def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:
-    """Gaussian blur, a sigma an image, as two one-dimensional convolutions."""
+    """Gaussian blur, a sigma per image, as two one-dimensional convolutions."""
     count, channels, height, width = images_K3HW.shape
     radius = max(1, math.ceil(3 * float(sigma_K.max())))
     offsets = np.arange(-radius, radius + 1)
@@ -313,21 +313,21 @@ def _paste(images: Tensor, other: Tensor, keep: float, top: float, left: float) 
 
 
 SECOND_DRAWS = 1 << 40
-"""Added to a draw position, it is that of the second picture: no epoch is so long."""
+"""Added to a draw position, it is that of the second image: no epoch is so long."""
 
 
 def augment_cases(
     images_BHWP: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: Ints, hide: float = 0.0
 ) -> Tensor:
-    """`augment` for pictures or cases: each of two pictures has its own draw, and some second ones are hidden.
+    """`augment` for images or cases: each of two images has its own draw, and some second ones are hidden.
 
     Args:
-        images_BHWP: uint8 pictures (B, H, W, 3) or cases (B, H, W, 7).
+        images_BHWP: uint8 images (B, H, W, 3) or cases (B, H, W, 7).
         spec, seed, epoch, positions_B: as for `augment`.
-        hide: share of second pictures taken away, so that missing ones are met.
+        hide: share of second images taken away, so that missing ones are met.
 
     Returns:
-        (B, 3, H, W) or (B, 7, H, W) float32, 0..1, not normalised; the last plane of a case is 0 or 1/255.
+        (B, 3, H, W) or (B, 7, H, W) float32, 0..1, not normalized; the last plane of a case is 0 or 1/255.
     """
     address = {"seed": seed, "epoch": epoch}
     if images_BHWP.shape[3] != PLANES:

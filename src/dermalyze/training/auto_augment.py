@@ -1,7 +1,7 @@
 """Drawn sequences of simple changes: RandAugment, TrivialAugment, AutoAugment.
 
 On uint8 as published, image by image: the result depends on an image and its own random numbers, not on its batch. Two things
-differ from the publications: what a shift, shear or turn uncovers is filled by reflection, not with grey, and all of them are
+differ from the publications: what a shift, shear or turn uncovers is filled by reflection, not with gray, and all of them are
 about the middle, so that the lesion stays in the frame.
 """
 
@@ -53,7 +53,7 @@ def _column(magnitude_K: Floats, like: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, entries: dict[tuple[int, int], Floats]) -> Tensor:
-    """Resampled under affine maps that are the identity but for (row, column): values an image."""
+    """Resampled under affine maps that are the identity but for (row, column), one map per image."""
     matrix_K23 = np.tile(np.eye(2, 3), (len(images), 1, 1))
     for (row, column), values in entries.items():
         matrix_K23[:, row, column] = values
@@ -104,12 +104,12 @@ def brightness(images: Tensor, magnitude_K: Floats) -> Tensor:
 
 
 def color(images: Tensor, magnitude_K: Floats) -> Tensor:
-    """Away from grey: saturation."""
+    """Away from gray: saturation."""
     return _blended(images, _grey(images), magnitude_K)
 
 
 def contrast(images: Tensor, magnitude_K: Floats) -> Tensor:
-    """Away from the mean grey."""
+    """Away from the mean gray."""
     total = _grey(images).to(torch.int32).sum(dim=(1, 2, 3), keepdim=True)  # integers: the same sum in any order
     return _blended(images, total.float() / (images.shape[2] * images.shape[3]), magnitude_K)
 

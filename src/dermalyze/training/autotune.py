@@ -1,4 +1,4 @@
-"""What a training step costs by precision and memory format, measured in turns on this machine, and the choice that follows."""
+"""Time of a training step by precision and memory format, measured on this machine, and the choice of the fastest."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def step_times(
     """Time steps of a network (random weights and images) under each runtime, in turns, after one to warm up.
 
     Args:
-        spec: of the network; metadata and second pictures are left out, which make no other combination faster.
+        spec: of the network; metadata and second images are left out, which make no other combination faster.
         settings: `strategy`, `optimizer` and `batch_size` are used; `compile` is not.
         base: the runtime whose device and threads hold.
         classes: of the head.

@@ -70,7 +70,7 @@ def load_best(run: Run) -> tuple[Classifier, dict[str, Any]]:
 
 
 def require_best(run: Run) -> None:
-    """Refuse to go on where the best checkpoint so far is no longer whole: nothing would make it again.
+    """Refuse to resume where the best checkpoint is damaged: nothing would write it again.
 
     Raises:
         ModelError: it is gone or damaged.
@@ -81,7 +81,7 @@ def require_best(run: Run) -> None:
         whole = False
     if not whole:
         raise ModelError(
-            f"{run.root.name}: {run.best_weights_path.name} or its record is gone or damaged; put them back, or delete the "
+            f"{run.root.name}: {run.best_weights_path.name} or its record is gone or damaged; restore them, or delete the "
             "checkpoints folder to train from the start"
         )
 
@@ -115,7 +115,7 @@ def load_state_pair(run: Run) -> tuple[Tensors, dict[str, Any]] | None:
             tensors = read_tensors(path.with_suffix(".safetensors"), expected_sha256=str(record["tensors_sha256"]))
         except (DermalyzeError, OSError) as error:
             if isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError):
-                raise ResourceError(f"checkpoint {path.stem} cannot be read: no permission; give read permission") from error
+                raise ResourceError(f"checkpoint {path.stem} cannot be read; give read permission") from error
             say(f"checkpoint {path.stem} is damaged ({error}); falling back to the one before")
             continue
         return tensors, record
@@ -125,7 +125,7 @@ def load_state_pair(run: Run) -> tuple[Tensors, dict[str, Any]] | None:
 
 
 def require_same(run: Run, record: dict[str, Any], identity: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse a state of another run, manifest, split or configuration; what changes no number is only said.
+    """Refuse a state of another run, manifest, split or configuration; report changes that do not affect results.
 
     Args:
         record: the state's.
@@ -135,7 +135,7 @@ def require_same(run: Run, record: dict[str, Any], identity: dict[str, Any], con
     Raises:
         ModelError: with what differs.
     """
-    other = "use another run folder, or put back the checkpoints of this one"
+    other = "use another run folder, or restore the checkpoints of this one"
     for name, what in (("run_id", "run"), ("manifest_sha256", "manifest"), ("splits_sha256", "split")):
         if record.get(name) != identity[name]:
             then, now = str(record.get(name))[:12], str(identity[name])[:12]

@@ -1,4 +1,4 @@
-"""What to do about rare classes: nothing, weights in the loss, or drawing them more often."""
+"""Class imbalance: no correction, weights in the loss, or weighted sampling."""
 
 # Shapes: N training images, C classes, S sources, M draws an epoch.
 
@@ -28,7 +28,7 @@ def power_weights(counts_C: Floats, classes: Sequence[str], *, power: float) -> 
         w_c = (N / (C n_c)) ^ power
 
     Args:
-        counts_C: training images a class, all > 0.
+        counts_C: training images per class, all > 0.
         classes: their names, for the message.
         power: 1 balances the classes in full, 0.5 gives square-root weights.
 
@@ -57,11 +57,11 @@ def chosen_weights(counts_C: Floats, classes: Sequence[str], *, power: float, va
     for name, value in values.items():
         if name not in classes:
             hint = nearest(name, list(classes))
-            raise ConfigError(f"imbalance.values: '{name}' is no class; the classes are {', '.join(classes)}{hint}")
+            raise ConfigError(f"imbalance.values: '{name}' is not a class; allowed: {', '.join(classes)}{hint}")
         if not value > 0:
             raise ConfigError(f"imbalance.values: the weight of '{name}' is {value}; it must be above 0")
     if missing := [name for name in classes if name not in values]:
-        raise ConfigError(f"imbalance.values: no weight for {', '.join(missing)}; give one for each class")
+        raise ConfigError(f"imbalance.values: no weight for {', '.join(missing)}; set one for each class")
     return np.array([values[name] for name in classes], dtype=np.float64)
 
 
@@ -88,7 +88,7 @@ def class_weights(spec: ImbalanceSpec, counts_C: npt.ArrayLike, classes: Sequenc
 
     Args:
         spec: `train.imbalance`.
-        counts_C: training images a class (or `source_counts`), in class order.
+        counts_C: training images per class (or `source_counts`), in class order.
         classes: class names, in class order.
 
     Raises:
@@ -240,6 +240,6 @@ def _refuse_empty(counts_C: Floats | Ints, classes: Sequence[str]) -> None:
         return
     empty = [name for name, count in zip(classes, counts_C, strict=True) if count <= 0]
     raise DataError(
-        f"the training part has no image of class {', '.join(empty) or '(no classes at all)'}; each class needs at least one: "
+        f"the training split has no image of class {', '.join(empty) or '(no classes at all)'}; each class needs at least one: "
         "split again, drop the class, or set train.imbalance to none"
     )

@@ -1,4 +1,4 @@
-"""What a training tells a person, TensorBoard and `history.json`."""
+"""Training logs: lines of text, TensorBoard and `history.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPOCH_FIGURES = {"val_balanced_accuracy": "balanced accuracy", "val_macro_averag
 
 
 def cost_line(images: int, val_images: int, parameters: int, device: str, precision: str, seconds: float, disk: int) -> str:
-    """What a training will cost, said after its first steps.
+    """Estimated cost of a training, shown after its first steps.
 
     >>> cost_line(6500, 1000, 20_000_000, "cpu", "fp32", 7200.0, 45 * 2**20)
     '6500 training and 1000 validation images, 20.00 M parameters on cpu (fp32): at most 120.0 min, checkpoints 45 MiB'
@@ -55,6 +55,6 @@ def log_scalars(run: Run, record: Mapping[str, Any]) -> None:
 
 
 def columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """`metrics.jsonl` as one list a metric, under the Dermalyze document's short names where it has them."""
+    """`metrics.jsonl` as one list per metric, under the Dermalyze document's short names where it has them."""
     short = {"train_accuracy": "train_acc", "val_accuracy": "val_acc"}
     return {short.get(name, name): [line.get(name) for line in history] for name in (history[0] if history else ())}

@@ -1,6 +1,6 @@
 """The training loop, from top to bottom: epochs of steps, validation, the best weights, the state."""
 
-# Shapes: N images of the validation part, C classes or labels.
+# Shapes: N images of the validation split, C classes or labels.
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fit(training: Training) -> None:
     write_json(run.history_path, columns(state.progress.history))
     if (late := read_json(run.best_record_path)["late_fusion"]) is not None:
         say(
-            f"late fusion: metadata count with weight {late['strength']:g}; log loss of the validation part "
+            f"late fusion: metadata have weight {late['strength']:g}; log loss of the validation split "
             f"{late['val_log_loss']:.4f}, by images alone {late['val_log_loss_image_alone']:.4f}"
         )
 
@@ -99,11 +99,11 @@ def train_epoch(training: Training, epoch: int) -> None:
 
 @dataclass(frozen=True)
 class Validation:
-    """What validation came to.
+    """Result of a validation.
 
     Attributes:
         record: the epoch's line of `metrics.jsonl`.
-        rows_N, labels, logits_NC: images of the validation part that could be read.
+        rows_N, labels, logits_NC: images of the validation split that could be read.
     """
 
     record: dict[str, Any]
@@ -113,7 +113,7 @@ class Validation:
 
 
 def validate(training: Training, epoch: int) -> Validation:
-    """Training sums and metrics of the validation part, by the averaged weights where there are any."""
+    """Training sums and metrics of the validation split, by the averaged weights where there are any."""
     state, task = training.state, training.task
     logits = state.micro.fitting(lambda: validation_logits(training))
     if training.request.signal:  # only here: until now the model may have held the averaged weights
@@ -145,7 +145,7 @@ def validate(training: Training, epoch: int) -> Validation:
 
 @torch.no_grad()
 def validation_logits(training: Training) -> NDArray[np.float64]:
-    """(N, C) of the validation part; fewer rows where a signal came."""
+    """(N, C) of the validation split; fewer rows where a signal came."""
     rows, device = training.rows["val"], training.runtime.device
     batches = np.array_split(rows, -(-len(rows) // (2 * training.specs.train.batch_size)))
     outputs = []
@@ -170,7 +170,7 @@ def close_epoch(training: Training, validation: Validation) -> None:
     now.seconds += now.epoch_seconds
     value = record[settings.monitor]
     if value is None:
-        raise DataError(f"{settings.monitor} is not estimable on the validation part (a class is absent); monitor val_loss")
+        raise DataError(f"{settings.monitor} is not estimable on the validation split (a class is absent); monitor val_loss")
     done, patience, starts = record["epoch"], settings.early_stopping, [0, *training.changes]
     verdict = judge_epoch(
         vars(now), epoch=done, epochs=settings.epochs, value=value, sign=training.task.monitors[settings.monitor],
@@ -212,12 +212,12 @@ def keep_best(training: Training, validation: Validation) -> None:
 
 
 def stop(training: Training, *, save: bool = True) -> None:
-    """End because a signal came."""
+    """Stop after a signal."""
     if save:
         training.state.save()
     raise InterruptedRunError(
         f"{training.request.signal}: state saved at step {training.state.progress.step}; "
-        f"go on with: dermalyze train {training.run.root}"
+        f"resume with: dermalyze train {training.run.root}"
     )
 
 
@@ -229,4 +229,4 @@ def say_cost(training: Training, seconds: float) -> None:
     say(cost_line(*counts, training.runtime.device, training.runtime.precision, seconds, disk))
     if training.changes:
         later = ", ".join(str(start + 1) for start in training.changes)
-        say(f"at this pace; from epoch {later} on more of the network learns or the images grow, which takes longer")
+        say(f"at the current rate; from epoch {later} on more layers train or the images grow, which takes longer")

@@ -59,7 +59,7 @@ def focal(
         target_BC: probabilities, rows sum to 1.
         weight_C: weight of each class, or None; it also counts in the returned weight, which alpha does not.
         gamma: focus, >= 0; 0 is cross-entropy.
-        alpha: a factor for all classes, or one a class, or None for 1.
+        alpha: a factor for all classes, or one per class, or None for 1.
 
     Raises:
         ConfigError: alpha has another length than C.
@@ -76,7 +76,7 @@ def focal(
     if isinstance(alpha, list):
         if len(alpha) != logits_BC.shape[1]:
             raise ConfigError(
-                f"loss.alpha has {len(alpha)} numbers for {logits_BC.shape[1]} classes; give one a class, or one number"
+                f"loss.alpha has {len(alpha)} numbers for {logits_BC.shape[1]} classes; give one per class, or one number"
             )
         loss_BC = loss_BC * loss_BC.new_tensor(alpha)
     elif alpha is not None:

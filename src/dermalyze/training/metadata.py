@@ -1,4 +1,4 @@
-"""Metadata in training: what a batch learns from, what validation is given, and the late fusion of each best epoch."""
+"""Metadata in training: inputs of a batch, inputs of validation, and the late fusion of each best epoch."""
 
 # Shapes: N rows of the manifest, B images, M encoded metadata, C classes.
 
@@ -29,7 +29,7 @@ class Metadata:
         fitted: the encoder and all rows encoded (N, M), or None.
         fusion: `model.metadata.fusion`, or None.
         seed: of the values that are hidden.
-        rows, labels: of the training part: places among the N, and classes 0..C-1.
+        rows, labels: of the training split: places among the N, and classes 0..C-1.
         classes: C.
     """
 
@@ -65,11 +65,11 @@ class Metadata:
     def with_late_fusion(
         self, model: Classifier, rows: Rows, logits_NC: NDArray[np.float64], labels: Rows
     ) -> Iterator[dict[str, Any]]:
-        """The network as it is to be saved, its late fusion weighed on the validation part; what the record says of it.
+        """The network as it is to be saved, its late fusion weighed on the validation split; what the record says of it.
 
         Args:
             model: as it gave the logits.
-            rows, logits_NC, labels: of the validation part, images alone.
+            rows, logits_NC, labels: of the validation split, images alone.
         """
         about = {"metadata": self.encoder.as_dict() if self.encoder is not None else None, "late_fusion": None}
         if self.expert is None or not isinstance(model.head, Late):

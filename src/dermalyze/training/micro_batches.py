@@ -17,8 +17,8 @@ from dermalyze.errors import ResourceError
 
 T = TypeVar("T")
 OUT_OF_MEMORY = (
-    "the last checkpoint is kept, the same command goes on; close other programs, or choose a smaller preprocess.size, "
-    "train.batch_size or network in a new run"
+    "the last checkpoint is kept; close other programs and run the same command to resume, or choose a smaller "
+    "preprocess.size, train.batch_size or network in a new run"
 )
 
 
@@ -73,7 +73,9 @@ class MicroBatches:
     def _halve(self, reason: str) -> None:
         before = self.size
         if before // 2 < self.least:
-            raise ResourceError(f"out of memory with {before} images a pass, and fewer cannot be: {reason}; {OUT_OF_MEMORY}")
+            raise ResourceError(
+                f"out of memory with {before} images per pass, and fewer are not possible: {reason}; {OUT_OF_MEMORY}"
+            )
         self.halvings += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -52,7 +52,7 @@ def focal(
     Args:
         logits_BC, target_B2C, weight_C: as for `bce`.
         gamma: focus, >= 0; 0 is binary cross-entropy.
-        alpha: 0..1 for all labels, or one a label; None: 1 for both sides.
+        alpha: 0..1 for all labels, or one per label; None: 1 for both sides.
 
     Raises:
         ConfigError: alpha has another length than C, or is outside 0..1.
@@ -70,7 +70,7 @@ def focal(
         alphas = alpha if isinstance(alpha, list) else [alpha] * logits_BC.shape[1]
         if len(alphas) != logits_BC.shape[1] or not all(0 <= a <= 1 for a in alphas):
             raise ConfigError(
-                f"loss.alpha is {alpha} for {logits_BC.shape[1]} labels; give one number, or one a label, in 0..1"
+                f"loss.alpha is {alpha} for {logits_BC.shape[1]} labels; give one number, or one per label, in 0..1"
             )
         alpha_C = positive_BC.new_tensor(alphas)
         positive_BC, negative_BC = alpha_C * positive_BC, (1 - alpha_C) * negative_BC

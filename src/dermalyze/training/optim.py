@@ -20,7 +20,7 @@ class Pace(NamedTuple):
     Attributes:
         scale: share of the learning rate, 0 to leave it out.
         start: first epoch in which it takes a gradient. Those of one group must begin together: torch's fused SGD knows one
-            first step a group.
+            first step per group.
     """
 
     scale: float
@@ -33,7 +33,7 @@ Paces = Mapping[nn.Parameter, Pace]
 def parameter_groups(model: nn.Module, *, lr: float, weight_decay: float, paces: Paces) -> list[dict[str, Any]]:
     """Every parameter that learns in exactly one group.
 
-    Decay leaves out biases, normalisation layers and whatever else has one dimension or none, and the names that a sub-module
+    Decay leaves out biases, normalization layers and whatever else has one dimension or none, and the names that a sub-module
     lists in `no_weight_decay()` (timm: position embeddings, class tokens). A parameter that takes no gradient yet is in its
     group all the same: until it has one, torch's optimizers neither change it nor keep state for it.
 

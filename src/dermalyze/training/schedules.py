@@ -128,7 +128,7 @@ def lr_at(spec: ScheduleSpec, step: int, *, steps_per_epoch: int, total_steps: i
     Args:
         spec: `train.schedule`.
         step: 0-based optimizer step, 0..total_steps-1.
-        steps_per_epoch: optimizer steps an epoch, >= 1.
+        steps_per_epoch: optimizer steps per epoch, >= 1.
         total_steps: optimizer steps of the whole training.
         lr: the full learning rate.
 

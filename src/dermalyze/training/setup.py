@@ -1,4 +1,4 @@
-"""Everything a training holds on to, built from the run and its specs."""
+"""Builds everything that a training needs from the run and its specs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Training:
 
     Attributes:
         task, classes, image_ids: of the run; an id per row of the manifest.
-        rows, labels: of the parts "train" and "val": rows of the manifest, and their targets.
+        rows, labels: of the splits "train" and "val": rows of the manifest, and their targets.
         sources_N: source of each training image where sources are drawn equally often, or None.
         forward: the model, compiled where that is asked for.
         plan: which stages learn.
@@ -139,7 +139,7 @@ def build_training(
         accepted_leak: the reason a leaking split was accepted for, or None.
 
     Raises:
-        DataError: parts that are too small, a class without a training image, images that changed.
+        DataError: splits that are too small, a class without a training image, images that changed.
         ConfigError: settings that do not fit the network or the data.
         ModelError: weights that are refused, or a size that the network does not take.
         InterruptedRunError: a signal came while the image cache was made.
@@ -153,18 +153,16 @@ def build_training(
     for part in ("train", "val"):
         rows[part] = np.flatnonzero(part_of == part).astype(np.int64)
         if len(rows[part]) < 2:
-            raise DataError(f"the {part} part holds {len(rows[part])} images; at least 2 are needed; split again")
+            raise DataError(f"the {part} split holds {len(rows[part])} images; at least 2 are needed; split again")
         labels[part] = task.targets(frame["label"].iloc[rows[part]].tolist(), classes)
     image_ids = frame["image_id"].tolist()
     total = sum(map(len, rows.values()))
     quarantine = Quarantine(image_ids, total=total, limit=specs.data.max_bad_fraction, known={})
-    require_second(frame.iloc[rows["train"]], specs.model, what="the training part")
+    require_second(frame.iloc[rows["train"]], specs.model, what="the training split")
 
     def check() -> None:
         if request.signal:
-            raise InterruptedRunError(
-                f"{request.signal}: stopped before the first step; start again with: dermalyze train {run.root}"
-            )
+            raise InterruptedRunError(f"{request.signal}: stopped before the first step; run again: dermalyze train {run.root}")
 
     images = list(zip(image_ids, frame["path"], frame["sha256"], strict=True))
     loader = open_loader(
@@ -179,7 +177,7 @@ def build_training(
     model = _model(specs, runtime, preprocessing, metadata, len(classes))
     plan = Plan(model, settings.strategy, epochs=settings.epochs)
     if isinstance(metadata.fusion, ConcatFusion):
-        say("model.metadata: the concat fusion has layers of its own in place of model.head")
+        say("model.metadata: the concat fusion has its own layers in place of model.head")
     learner = Learner(
         model, build_optimizer(model, settings.optimizer, plan.paces), Ema(model, settings.ema) if settings.ema else None,
         torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16"),

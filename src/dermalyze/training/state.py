@@ -1,4 +1,4 @@
-"""What changes while a training goes on: how it is saved, and how it is taken up again."""
+"""The state of a training: how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Learner:
         return tensors, {"optimizer_scalars": scalars, "scaler": self.scaler.state_dict()}
 
     def unpack(self, tensors: Tensors, record: dict[str, Any]) -> None:
-        """Take up what `pack` gave."""
+        """Restore what `pack` returned."""
         self.model.load_state_dict(without_prefix("model", tensors))
         if self.ema is not None:
             self.ema.load_state_dict(without_prefix("ema", tensors))
@@ -135,7 +135,7 @@ class State:
         }
 
     def require_space(self) -> None:
-        """Refuse to begin where the checkpoints will not fit.
+        """Fail early if the checkpoints do not fit on disk.
 
         Raises:
             ResourceError: too little space.
@@ -157,7 +157,7 @@ class State:
         save_state_pair(self.run, self.progress.step, tensors, {**self.identity, **about, **rest})
 
     def resume(self) -> None:
-        """Take up the newest whole state; nothing happens where training has not begun.
+        """Restore the newest complete state; nothing happens if training has not started.
 
         Raises:
             ModelError: it is another run's, or damaged.
@@ -171,7 +171,7 @@ class State:
         then = record["circumstances"]
         changed = [f"{k} {then.get(k)} -> {v}" for k, v in self.circumstances.items() if then.get(k) != v]
         if changed:
-            say(f"resuming under other circumstances, so no longer bit for bit the same: {', '.join(changed)}")
+            say(f"resuming with other versions or hardware, so results are no longer bit-identical: {', '.join(changed)}")
         self.learner.unpack(tensors, record)
         reason = record["progress"]["accepted_leak"] or self.progress.accepted_leak
         vars(self.progress).update({**record["progress"], "accepted_leak": reason})

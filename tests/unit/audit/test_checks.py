@@ -118,7 +118,7 @@ def test_an_id_that_stands_for_one_lesion_tells_nothing() -> None:
 )
 def test_files_that_tell_the_class(change: object, what: str) -> None:
     finding = found(change(clean()))["telling_files"]  # type: ignore[operator]
-    assert finding.detail.startswith(f"{what} tells the class (AUROC ")
+    assert finding.detail.startswith(f"{what} predicts the class (AUROC ")
     assert finding.severity == "warn"
 
 

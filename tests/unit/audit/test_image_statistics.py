@@ -74,7 +74,7 @@ def test_an_artifact_of_one_class_is_found_and_counted(tmp_path):
     frame, looks, findings, tables = audited(tmp_path / "ink", ink_on_mel)
     found = [f for f in findings if f.kind == "artifact_by_class" and f.examples == ("ink",)]
     assert len(found) == 1
-    assert "ink: in 100 % of the pictures of 'mel'" in found[0].detail
+    assert "ink: in 100 % of the images of 'mel'" in found[0].detail
     ink = tables["artifacts"]["columns"].index("ink")
     share = {row[0]: row[ink] for row in tables["artifacts"]["rows"]}
     assert share["mel"] == 100.0
@@ -128,7 +128,7 @@ def darker_in_rome(image, draw, row, rng):
 def test_looks_that_tell_the_source(tmp_path):
     *_, findings, _ = audited(tmp_path / "set", darker_in_rome)
     assert kinds(findings) == {"telling_source"}
-    assert "tells their source: AUROC 1.00" in next(f.detail for f in findings if f.kind == "telling_source")
+    assert "predict the source: AUROC 1.00" in next(f.detail for f in findings if f.kind == "telling_source")
 
 
 def test_pictures_that_are_gone_are_said_and_left_out(tmp_path):

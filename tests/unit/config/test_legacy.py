@@ -56,7 +56,7 @@ def test_every_given_key_is_taken_and_said() -> None:
     given = "name size pretrained head_type dropout_rate lr use_weighted_sampling fast_mode early_stopping_patience type T_0 "
     given += "T_mult eta_min type label_smoothing val_size test_size lesion_aware"
     assert sorted(line.split()[0].rpartition(".")[2] for line in said) == sorted(given.split())
-    assert lines[-1].startswith("not given, so as the document has it: ")
+    assert lines[-1].startswith("not set, so the document's default: ")
     assert "training.batch_size 32" in lines[-1]
 
 
@@ -68,7 +68,7 @@ def test_every_given_key_is_taken_and_said() -> None:
             "class weights beside it, the document's default, would correct twice and are off",
         ),
         ("data: {lesion_aware: false}", "data.lesion_aware false: NOT FOLLOWED: a split that divides lesions leaks"),
-        ("data: {val_size: 0.15}", "no part for calibration, so it is cross-fitted on val"),
+        ("data: {val_size: 0.15}", "no cal split: calibration is cross-fitted on val"),
         ("model: {pretrained: true}", "model.pretrained, ImageNet weights from timm's hub"),
         ("training: {weight_decay: 0.02}", "decoupled (AdamW), not an L2 penalty"),
         ("loss: {label_smoothing: 0.1}", "loss.label_smoothing 0.1: not used by loss cross_entropy"),

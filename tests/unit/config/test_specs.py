@@ -69,7 +69,7 @@ def test_default_fractions_are_not_shared_between_specs() -> None:
         (AugmentSpec, {"scale": [1.1, 0.9]}, "must be"),
         (AugmentSpec, {"magnitude": 9}, "ops and magnitude belong to policy randaugment, not standard"),
         (AugmentSpec, {"hflip": 1.5}, "less than or equal to 1"),
-        (ModelSpec, {"pretrained": True, "weights": "a.safetensors"}, "both given; keep one"),
+        (ModelSpec, {"pretrained": True, "weights": "a.safetensors"}, "both set; keep one"),
         (DataSpec, {"max_bad_fraction": 2}, "less than or equal to 1"),
         (TrainSpec, {"batch_size": 1}, "greater than or equal to 2"),
         (TrainSpec, {"batch_size": True}, "batch_size is true"),

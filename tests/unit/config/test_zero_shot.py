@@ -32,7 +32,7 @@ def test_every_template_is_said_with_every_name(tmp_path: Path) -> None:
     ("classes", "message"),
     [
         (["mel", "nv", "bcc", "df"], "no prompt of bcc, df;"),
-        (["mel"], "prompts of nv, which the run has no class of"),
+        (["mel"], "prompts of nv, not classes of the run"),
         (["mel", "nvv"], "no prompt of nvv"),
     ],
 )

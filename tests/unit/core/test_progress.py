@@ -34,7 +34,7 @@ def work(clock: Clock, total: int, seconds: float, **options: Any) -> None:
 
 def test_the_cost_of_long_work_is_said_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     work(clock, 100, 0.5, cost=True)
-    assert capsys.readouterr().err == "decode: 100 images, 2 a second: about 48 s to go\n"
+    assert capsys.readouterr().err == "decode: 100 images, 2 per second, about 48 s left\n"
 
 
 @pytest.mark.parametrize(("total", "seconds"), [(100, 0.01), (20, 0.5), (1, 60.0)], ids=["short", "nearly done", "one"])

@@ -44,7 +44,7 @@ def test_data_path_is_filled_once(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", ExperimentSpec())
     assert run.fill_data_path(["/data/a"]).data.path == ["/data/a"]
     assert run.fill_data_path(["/data/a"]) == run.config()
-    with pytest.raises(ConfigError, match="frozen on other data"):
+    with pytest.raises(ConfigError, match="frozen to other data"):
         run.fill_data_path(["/data/b"])
 
 
@@ -94,7 +94,7 @@ def test_the_lock_is_held_by_one_and_goes_with_the_process(tmp_path: Path) -> No
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UsageError, match="another process is working in this run"), run.lock():
+    with pytest.raises(UsageError, match="another process uses this run"), run.lock():
         pass
     holder.kill()
     holder.communicate()
@@ -144,7 +144,7 @@ def test_an_edited_certificate_is_refused(tmp_path: Path, change: dict[str, Any]
 
 def test_a_file_in_the_place_of_the_run_is_refused_and_stays(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(UsageError, match="is a file, a run is a folder"):
+    with pytest.raises(UsageError, match="is a file, must be a folder"):
         Run.create(tmp_path / "run", ExperimentSpec())
     assert (tmp_path / "run").read_text() == "mine"
 

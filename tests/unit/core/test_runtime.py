@@ -22,7 +22,7 @@ def runtime(**changes: object):  # type: ignore[no-untyped-def]
 
 def test_a_device_that_is_not_there() -> None:
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(ResourceError, match=rf"{absent} is not there; available: .*cpu; use device: auto"):
+    with pytest.raises(ResourceError, match=rf"{absent} is not available; available: .*cpu; use device: auto"):
         runtime(device=absent)
 
 

@@ -44,7 +44,7 @@ def test_a_quoted_line_end_keeps_the_line_numbers_right():
         (b'image_id,label\na,"mel\nb,nv\n', r"m\.csv line 3: unexpected end of data"),
         (b"image_id,label\na,mel,extra\n", r"m\.csv line 2: 3 fields, the header has 2"),
         (b"image_id,label\na\n", r"m\.csv line 2: 1 fields, the header has 2"),
-        (b"image_id,label,image_id\na,mel,b\n", r"m\.csv: columns \['image_id'\] stand twice"),
+        (b"image_id,label,image_id\na,mel,b\n", r"m\.csv: columns \['image_id'\] are twice"),
         (b"", r"m\.csv: is empty"),
         (b"\n\n", r"m\.csv: is empty"),
     ],

@@ -92,7 +92,7 @@ def test_a_damaged_cache_is_made_again(damage: str, pictures: Path, folder: Path
     else:
         record.write_text("{}")
     assert np.array_equal(whole, opened(pictures))
-    assert "damaged; making it again" in capsys.readouterr().err
+    assert "damaged; writing it again" in capsys.readouterr().err
 
 
 def test_a_changed_image_leaves_no_cache(pictures: Path, folder: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_one_process_makes_it_and_another_waits(pictures: Path, folder: Path, ca
         assert try_lock(other.fileno())
         with pytest.raises(StopError):
             open_cache(ImageStore.open(DataSpec(path=str(pictures))), paths, hashes, SIZE, workers=1, check=check)
-        assert "another process is making the same one; waiting for it" in capsys.readouterr().err
+        assert "another process is writing it; waiting" in capsys.readouterr().err
         assert part.exists()
     assert np.array_equal(opened(pictures), whole)  # the other was killed: what it left is written again
     assert not list(folder.glob(".*"))

@@ -128,7 +128,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(host: Host, tmp_path: Path)
 def test_a_host_that_always_cuts_ends_it_and_the_next_call_goes_on(host: Host, tmp_path: Path) -> None:
     host.cuts = [500_000, 0, 0, 0, 0, 0]
     with pytest.raises(
-        ResourceError, match=r"a\.zip: the connection .* cut again and again; 500 kB are kept, the same command"
+        ResourceError, match=r"a\.zip: the connection .* cut again and again; 500 kB are kept; run the same command"
     ):
         download(remote(host), tmp_path / "a.zip", pause_s=0)
     assert not (tmp_path / "a.zip").exists()
@@ -168,7 +168,7 @@ def test_a_longer_part_starts_afresh(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_wrong_checksum_or_size_leaves_nothing(host: Host, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"MD5 {MD5}, published is {'0' * 32}.*removed, fetch it again") as caught:
+    with pytest.raises(DataError, match=f"MD5 {MD5}, published is {'0' * 32}.*removed; run the same command again") as caught:
         download(remote(host, md5="0" * 32), tmp_path / "a.zip")
     assert caught.value.exit_code == 3
     with pytest.raises(DataError, match="1048576 bytes, listed are 5"):
@@ -227,7 +227,7 @@ def test_a_set_is_shown_agreed_to_fetched_and_recorded(
     with pytest.raises(UsageError, match="nothing was downloaded; answer y, or give --yes"):
         fetch("a_set", tmp_path / "out", confirm=lambda question: bool(asked.append(question)))
     assert not (tmp_path / "out").exists()
-    assert "under that licence?" in asked[0]
+    assert "under that license?" in asked[0]
     shown = capsys.readouterr().err
     assert all(word in shown for word in ("about 1 MB", "CC BY 4.0", "Someone 2020", "https://a.example"))
     result = fetch("a_set", tmp_path / "out", confirm=lambda question: True)
@@ -239,7 +239,7 @@ def test_a_set_is_shown_agreed_to_fetched_and_recorded(
         ("b.csv", 12, False, True),
     ]
     assert record["files"][0]["sha256"] == hashlib.sha256(DATA).hexdigest()
-    assert result.lines()[0] == "a.zip: 1 MB, equal to the published checksum"
+    assert result.lines()[0] == "a.zip: 1 MB, matches the published checksum"
     assert "no checksum is published; its SHA-256 is in fetched.json" in result.lines()[1]
     host.asked.clear()
     again = fetch("a_set", tmp_path / "out")
@@ -250,7 +250,7 @@ def test_a_set_is_shown_agreed_to_fetched_and_recorded(
 def test_a_file_of_the_user_is_never_overwritten(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, files=(remote(host),))
     (tmp_path / "a.zip").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"a\.zip: stands in .* already and is not what fetch put there; move it away"):
+    with pytest.raises(DataError, match=r"a\.zip: exists in .* and was not written by fetch; move it away"):
         fetch("a_set", tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == b"mine"
     (tmp_path / "a.zip").write_bytes(DATA)  # fetched by hand: the published checksum tells
@@ -292,8 +292,8 @@ def test_figshare_lists_files_and_checksums(host: Host, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("listed", "error", "message"),
     [
-        (b"<html>moved</html>", ResourceError, "answers something else than a list of files"),
-        (b"[]", ResourceError, "answers something else"),
+        (b"<html>moved</html>", ResourceError, "did not return a list of files"),
+        (b"[]", ResourceError, "did not return a list"),
         (b'{"files": []}', ResourceError, "lists none of the files"),
         (
             b'{"files": [{"name": "../x", "size": 1, "download_url": "https://a.example/x", "computed_md5": ""}]}',
@@ -319,7 +319,7 @@ def test_strange_lists_are_refused(
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"'ham1000' is no known data set; known are .*did you mean 'ham10000'\?"):
+    with pytest.raises(UsageError, match=r"'ham1000' is not a supported data set; allowed: .*did you mean 'ham10000'\?"):
         fetch("ham1000")
 
 
@@ -336,7 +336,7 @@ def test_a_set_with_steps_prints_them_and_asks_no_host(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["fetch", "derm7pt"])
     assert result.exit_code == 0
-    assert "this set cannot be fetched by a program; by hand:" in result.output
+    assert "this data set needs a manual download:" in result.output
     assert "  1. open the page, agree to its terms" in result.output
     assert names(tmp_path) == set()
 

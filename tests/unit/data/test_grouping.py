@@ -83,7 +83,7 @@ def test_leaks_name_the_lesions_and_what_joins_them_but_no_patient() -> None:
     assert "MRN" not in str(found)
     assert (
         describe_leaks(found)
-        == "2 group(s) with 4 images stand in more than one part; first: lesion L1, L2 in train (1) and test (1)"
+        == "2 group(s) with 4 images are in more than one split; first: lesion L1, L2 in train (1) and test (1)"
     )
     assert leaks(frame, pd.Series(["train"] * 5)) == []
 

@@ -58,7 +58,7 @@ def test_classes_must_be_two_different_names(chosen):
 
 
 def test_a_map_to_no_class_is_a_configuration_error():
-    with pytest.raises(ConfigError, match=r"data\.label_map: leads to \['melanoma'\]"):
+    with pytest.raises(ConfigError, match=r"data\.label_map: maps to \['melanoma'\]"):
         settle(["mel"], label_map={"mel": "melanoma"})
 
 

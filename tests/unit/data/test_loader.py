@@ -119,7 +119,7 @@ class TestStream:
         loader.close()
         assert not once.exists()
         assert all(np.array_equal(a, b) for a, b in zip(got, self.expected(pictures), strict=True))
-        assert "a decoding process was killed; decoding its batch once more" in capsys.readouterr().err
+        assert "a decoding process was killed; decoding its batch again" in capsys.readouterr().err
 
     def test_an_image_that_kills_its_decoder_is_named(self, pictures: Path) -> None:
         loader = self.loader(pictures, store=self.deadly(pictures), workers=2)

@@ -51,8 +51,8 @@ def test_what_nobody_knows_is_marked() -> None:
 @pytest.mark.parametrize(
     ("texts", "options", "error", "said"),
     [
-        (["a|b", "a|a"], {}, DataError, r"line 3: label 'a' stands there twice"),
-        (["a|b", "a|?a"], {}, DataError, r"line 3: label 'a' stands there twice"),
+        (["a|b", "a|a"], {}, DataError, r"line 3: label 'a' is listed twice"),
+        (["a|b", "a|?a"], {}, DataError, r"line 3: label 'a' is listed twice"),
         (["a|b", "a||b"], {}, DataError, r"line 3: .* hold an empty one"),
         (["a|b", "a|?"], {}, DataError, r"line 3: .* hold an empty one"),
         (["a|x"], {"label_map": {"x": "?x"}}, ConfigError, r"nor begin with '\?'"),
@@ -61,7 +61,7 @@ def test_what_nobody_knows_is_marked() -> None:
             ["a|b", "none|a"],
             {"task": MultilabelTask(none=("none",))},
             DataError,
-            r"line 3: 'none' means no label, and a stands",
+            r"line 3: 'none' means no label, but a is listed",
         ),
         (["a|b", "nan"], {}, DataError, r"'nan' \(1 image"),
         (["edema|mass", "edema", " edema"], {}, DataError, r"' edema' \(1 image.*did you mean 'edema'"),
@@ -69,7 +69,7 @@ def test_what_nobody_knows_is_marked() -> None:
         (["a", ""], {}, DataError, r"only 1 label"),
         (["", ""], {}, DataError, r"only 0 label"),
         (["a|b;c"], {"task": MultilabelTask(separator=";")}, ConfigError, r"may neither hold '\|'"),
-        (["a|b"], {"label_map": {"a": "c"}, "chosen": ["a", "b"]}, ConfigError, r"label_map: leads to \['c'\]"),
+        (["a|b"], {"label_map": {"a": "c"}, "chosen": ["a", "b"]}, ConfigError, r"label_map: maps to \['c'\]"),
     ],
 )
 def test_what_is_refused(texts: list[str], options: dict[str, Any], error: type[DermalyzeError], said: str) -> None:
@@ -146,19 +146,19 @@ TWO = {"labels": ["x", "y"]}
         ("image_id,x,y\na,1,0\nb,yes,1\nc,0,0\n", {"source": TWO}, r"line 3: .*'yes'"),
         ("image_id,x,Y\na,1,0\nb,0,1\nc,0,0\n", {"source": TWO}, r"label columns \['y'\] are missing"),
         ("image_id,x,y\na,1,0\nb,0,1\nc,0,0\n", {"source": {"labels": ["x", "x"]}}, r"name one twice"),
-        ("image_id,x,y\na,1,0\nb,1,1\nc,1,0\n", {"source": TWO}, r"label 'x' stands on all 3 usable images,"),
+        ("image_id,x,y\na,1,0\nb,1,1\nc,1,0\n", {"source": TWO}, r"label 'x' is on all 3 usable images,"),
         (
             "image_id,x,y\na,1,0\nb,,1\nc,1,0\n",
             {"source": TWO},
-            r"label 'x' stands on all 2 usable images of which it is known",
+            r"label 'x' is on all 2 usable images of which it is known",
         ),
         ("image_id,x,y\na,1,0\nb,1,0\nc,0,0\n", {"source": TWO}, r"\['y'\] have 0 usable images"),
         (
             "image_id,x,y,ok\na,1,0,0\nb,0,1,1\nc,0,0,1\n",
             {"source": {"labels": ["x", "y", "ok"]}, "task": {"none": ["ok"]}},
-            r"line 3: 'ok' means no label, and y stands beside it",
+            r"line 3: 'ok' means no label, but y is listed too",
         ),
-        ("image_id,x,y\na,1,0\na,0,1\nc,0,0\n", {"source": TWO}, r"image_id 'a' stands there again"),
+        ("image_id,x,y\na,1,0\na,0,1\nc,0,0\n", {"source": TWO}, r"image_id 'a' is repeated"),
         ("image_id,tag\na,x|y\nb,x\nc,\n", {}, r"columns \['label'\] are missing"),
     ],
 )

@@ -85,8 +85,8 @@ def test_conflicts_need_a_first_picture() -> None:
 def test_what_is_not_used_or_never_met_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     whole, some, none = rows(("1", "2")), rows(("1", "2"), ("3", None)), rows(("1", None))
     for frame, second, said in (
-        (whole, None, "the first picture alone of 1 cases that have two"),
-        (whole, {"kind": "shared", "hide": 0}, "an answer without one will be a guess"),
+        (whole, None, "only the first image of 1 cases that have two"),
+        (whole, {"kind": "shared", "hide": 0}, "a prediction without one is unreliable"),
         (whole, {"kind": "shared"}, ""),
         (some, {"kind": "shared", "hide": 0}, ""),
         (none, None, ""),

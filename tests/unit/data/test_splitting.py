@@ -146,12 +146,12 @@ def test_k_folds_test_every_image_once_and_hold_every_class() -> None:
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (lesions({"nv": 9, "mel": 9}).iloc[:0], "no usable image; at least one group a part of at least 2 classes is needed"),
+        (lesions({"nv": 9, "mel": 9}).iloc[:0], "no usable image; each split needs at least one group of at least 2 classes"),
         (lesions({"nv": 9}), "only one class, 'nv', on"),
         (lesions({"nv": 9}).iloc[:1], "only one class, 'nv', on 1 images; at least 2 classes are needed"),
         (
             lesions({"nv": 9, "mel": 3, "df": 2}),
-            "4 parts: train, val, cal, test: 'df' has 2, 'mel' has 3, at least 4 of each class are needed",
+            "4 splits: train, val, cal, test: 'df' has 2, 'mel' has 3, at least 4 of each class are needed",
         ),
     ],
 )
@@ -162,9 +162,9 @@ def test_too_little_is_refused_with_the_minimum(frame: pd.DataFrame, message: st
 
 
 def test_too_few_groups_for_folds_counts_what_the_rest_needs() -> None:
-    with pytest.raises(DataError, match=r"5 folds with the parts .*'df' has 4, at least 5"):
+    with pytest.raises(DataError, match=r"5 folds with the splits .*'df' has 4, at least 5"):
         assign(lesions({"nv": 9, "df": 4}), SplitSpec(kind="kfold", folds=5))
-    with pytest.raises(DataError, match=r"2 folds with the parts .*'df' has 5, at least 6"):  # a fold of 3 leaves 2 for 3 parts
+    with pytest.raises(DataError, match=r"2 folds with the splits .*'df' has 5, at least 6"):  # a fold of 3 leaves 2 for 3 parts
         assign(lesions({"nv": 9, "df": 5}), SplitSpec(kind="kfold", folds=2))
     assign(lesions({"nv": 9, "df": 6}), SplitSpec(kind="kfold", folds=2))
 
@@ -175,7 +175,7 @@ def test_groups_that_cannot_be_divided_are_refused_by_name() -> None:
     frame = pd.DataFrame([(label, p) for label, trio in trios.items() for p in trio], columns=["label", "patient_id"])
     frame["image_id"] = [f"i{k:02}" for k in range(len(frame))]
     thirds = SplitSpec(fractions={"train": 0.4, "val": 0.3, "test": 0.3})
-    with pytest.raises(DataError, match=r"every class in every part: '\w+' lacks '[abcd]' \(3 groups, some with several"):
+    with pytest.raises(DataError, match=r"every class in every split: '\w+' lacks '[abcd]' \(3 groups, some with several"):
         assign(frame, thirds)
     assert set(assign(frame[frame["label"] == "a"].pipe(_doubled), thirds)) == {"train", "val", "test"}
 
@@ -210,7 +210,7 @@ def test_an_own_split_is_kept_and_its_words_are_read_aloud() -> None:
     assert division.parts.tolist() == [v for v in ("train", "val", "cal", "test") for _ in range(2)]
     assert division.kind == "own"
     assert division.asked is None
-    assert division.notes == ("the set's own split column is kept; read Validation as val, calib as cal, training as train",)
+    assert division.notes == ("the data set's split column is kept; read Validation as val, calib as cal, training as train",)
 
 
 def test_an_own_split_without_cal_stays_without_it() -> None:
@@ -226,7 +226,7 @@ def test_an_own_train_test_split_gives_up_train_images_only() -> None:
     division = divide(frame, SplitSpec())
     assert (division.parts[80:] == "test").all()
     assert division.parts[:80].value_counts().to_dict() == pytest.approx({"train": 61, "val": 9.5, "cal": 9.5}, abs=1.5)
-    assert "val and cal taken out of its train part" in division.notes[1]
+    assert "val and cal taken out of its train split" in division.notes[1]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_an_own_train_test_split_gives_up_train_images_only() -> None:
         (["train", None, "test", "val"], r"1 of 4 images have no value \(first: i01\)"),
         (["train", "train", "val", "val"], "no image in test; train and test are needed"),
         (["test"] * 4, "no image in train"),
-        (["train", "train", "val", "test"], "class 'mel' has no image in test; every part needs every class"),
+        (["train", "train", "val", "test"], "class 'mel' has no image in test; every split needs every class"),
     ],
 )
 def test_an_own_split_that_makes_no_sense_is_refused(values: list[str | None], message: str) -> None:
@@ -267,7 +267,7 @@ def test_a_part_that_is_not_there(prepared: Any) -> None:
     with pytest.raises(UsageError, match=r"certificate.json is missing; run first: dermalyze split"):
         read_part(run, "train")
     split(run, spec)
-    with pytest.raises(UsageError, match="no part 'cal'; it has train, val, test"):
+    with pytest.raises(UsageError, match="no split 'cal'; allowed: train, val, test"):
         read_part(run, "cal")
 
 
@@ -328,7 +328,7 @@ def test_a_row_dropped_doubled_or_lost_is_refused(prepared: Any) -> None:
     whole = run.split_path("val").read_text()
     run.split_path("val").write_text("".join(whole.splitlines(keepends=True)[:-1]))
     recertify(run)
-    with pytest.raises(DataError, match=r"of the manifest is in no part"):
+    with pytest.raises(DataError, match=r"of the manifest is in no split"):
         read_division(run)
     run.split_path("val").write_text(whole + run.split_path("train").read_text().splitlines(keepends=True)[1])
     recertify(run)
@@ -345,7 +345,7 @@ def test_an_own_split_that_leaks_needs_a_reason(prepared: Any) -> None:
     assert not split(run, spec).passed
     with pytest.raises(
         LeakError,
-        match=r'group\(s\) with 84 images stand in more than one part; first: lesion Lnv0 in .*--accept-leak "reason"',
+        match=r'group\(s\) with 84 images are in more than one split; first: lesion Lnv0 in .*--accept-leak "reason"',
     ):
         require_no_leak(run, None)
     for empty in ("", "  \n"):

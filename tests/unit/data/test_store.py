@@ -169,7 +169,7 @@ def test_a_damaged_member_is_a_read_error(folder):
 def test_data_path_is_checked(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.path: is not set"):
         ImageStore.open(DataSpec())
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         store(tmp_path / "nowhere")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "imgs").mkdir()

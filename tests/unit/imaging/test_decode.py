@@ -152,7 +152,7 @@ def test_sixteen_bit_grey_is_scaled_by_its_range():
     ramp = np.linspace(100, 4095, 256).astype(np.uint16).reshape(16, 16)
     image = decode(saved(Image.fromarray(ramp), "PNG"))
     assert image.mode == "I;16"
-    assert image.notes == ("grey of more than 8 bits scaled by its range",)
+    assert image.notes == ("gray of more than 8 bits scaled by its range",)
     expected = np.rint((ramp.astype(float) - 100) * 255 / 3995)
     assert np.array_equal(image.pixels, np.repeat(expected[:, :, None], 3, 2))
     flat = decode(saved(Image.fromarray(np.full((4, 4), 32768, np.uint16)), "PNG"))
@@ -403,7 +403,7 @@ def test_nothing_heavy_is_imported():
 
 @pytest.mark.parametrize("size", [(1, 51), (2000, 20)])
 def test_a_strip_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match="is no photograph; one edge may be 50 times the other at most"):
+    with pytest.raises(ImageError, match="is not a photograph; one edge may be at most 50 times the other"):
         decode(saved(picture(*size)))
 
 

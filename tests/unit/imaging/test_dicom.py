@@ -73,7 +73,7 @@ def test_grey_of_16_bits_is_scaled_by_its_range() -> None:
     image = decode(dicom(), formats=PREPARE_FORMATS)
     assert image.pixels.shape == (12, 16, 3)
     assert image.mode == "MONOCHROME2"
-    assert image.notes == ("grey of more than 8 bits scaled by its range", "DICOM does not say whether text is burnt in")
+    assert image.notes == ("gray of more than 8 bits scaled by its range", "DICOM does not state whether text is burnt in")
     np.testing.assert_array_equal(image.pixels[:, :, 0], np.rint(GREY / 191 * 255))
 
 
@@ -172,7 +172,7 @@ def test_empty_attributes_name_nobody() -> None:
 
 
 def test_burnt_in_text_is_refused_whatever_the_header_says() -> None:
-    with pytest.raises(PersonalDataError, match="text burnt into the picture"):
+    with pytest.raises(PersonalDataError, match="text burnt into the image"):
         decode(dicom(BurnedInAnnotation="YES", **DECLARED), formats=PREPARE_FORMATS)
 
 
@@ -196,7 +196,7 @@ def test_a_dicomdir_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     watching, opened = [True], []
     sys.addaudithook(refuse)
     try:
-        with pytest.raises(ImageError, match=r"a DICOMDIR .* not followed"):
+        with pytest.raises(ImageError, match=r"a DICOMDIR .* not an image"):
             decode(buffer.getvalue(), formats=PREPARE_FORMATS)
     finally:
         watching.clear()

@@ -54,7 +54,7 @@ def test_a_table_without_rows() -> None:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ([None, "", "unknown"], "'x' has no value in the training part"),
+        ([None, "", "unknown"], "'x' has no value in the training split"),
         ([f"id{i}" for i in range(MAX_VALUES + 1)], "65 different"),
     ],
 )

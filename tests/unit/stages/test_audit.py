@@ -115,7 +115,7 @@ def test_a_plain_audit_says_that_it_leaves_out_what_was_said_of_labels(
     assert "--labels" not in capsys.readouterr().err
     run.audit_path.write_text(json.dumps({**json.loads(run.audit_path.read_text()), "labels": {}}))
     audit(run, spec)
-    assert "what --labels found is left out" in capsys.readouterr().err
+    assert "findings of --labels are left out" in capsys.readouterr().err
     run.audit_path.write_text("{")
     audit(run, spec)
     assert "labels" not in json.loads(run.audit_path.read_text())

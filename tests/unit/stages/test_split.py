@@ -56,7 +56,7 @@ def test_the_certificate_states_every_property_with_its_count(prepared: Any) -> 
     assert sum(c["images"] for c in certificate["counts"].values()) == 80
     assert sum(c["classes"]["mel"] for c in certificate["counts"].values()) == int((frame()["label"] == "mel").sum())
     assert set(certificate["used_for"]) == {"train", "val", "cal", "test"}
-    assert certificate["calibration"] == "on its own part"
+    assert certificate["calibration"] == "on the calibration split"
     assert "MRN" not in run.certificate_path.read_text()
     text = "\n".join(result.lines())
     assert "10 properties hold; nothing crosses the parts" in text

@@ -264,7 +264,7 @@ class TestDamage:
         data = bytearray(run.best_weights_path.read_bytes())
         data[-1] ^= 1
         run.best_weights_path.write_bytes(data)
-        with pytest.raises(ModelError, match="gone or damaged; put them back"):
+        with pytest.raises(ModelError, match="gone or damaged; restore them"):
             require_best(run)
 
 

@@ -1,6 +1,6 @@
-"""Data sets as they stand on a disk: one function per kind of source, each with its data-set card.
+"""Data sets on disk: one function per kind of source, each with its data-set card.
 
-A source reads the tables and names of files under the data root (`reading.Files`) and gives a `Listing`: one `Row` an
+A source reads the tables and names of files under the data root (`reading.Files`) and gives a `Listing`: one `Row` per
 image, with id, label, lesion, patient and fields, and the classes in order. It opens no image and decides no split; a
 file that is named and missing is a row that says so. `merging` joins several sources and links what shows one lesion.
 `SOURCES` lists them all.

@@ -23,7 +23,7 @@ def pad_ufes_20(store: ImageStore) -> Listing:
         (with .png), diagnostic, age, gender, region, fitspatrick, biopsed, diameter_1, diameter_2 and the answers to
         questions. The outer zip of the download has to be unpacked.
     Source: Mendeley Data, doi:10.17632/zr7vgbcyr2.1.
-    Licence: CC BY 4.0.
+    License: CC BY 4.0.
     Citation: Pacheco et al., Data in Brief 32, 106221 (2020), doi:10.1016/j.dib.2020.106221.
     Known biases: one Brazilian state, mostly people of European descent who work outdoors; cancers biopsied, the others by
         consensus, so `biopsed` gives the label away; clinical data is missing for most benign lesions, so that its absence
@@ -56,7 +56,7 @@ def bcn20000(store: ImageStore) -> Listing:
         age_approx, anatom_site_general, diagnosis, lesion_id, capture_date, sex, split. `split` is the user's own split
         where it names test images as well; the published table says train throughout and is split here.
     Source: figshare, doi:10.6084/m9.figshare.24140028; https://github.com/imatge-upc/BCN20000.
-    Licence: CC BY-NC 4.0 as the authors' repository has it; see the page of the download.
+    License: CC BY-NC 4.0 as the authors' repository has it; see the page of the download.
     Citation: Hernández-Pérez et al., "BCN20000: dermoscopic lesions in the wild", Sci Data 11, 641 (2024),
         doi:10.1038/s41597-024-03387-w.
     Known biases: one hospital that others refer to, almost only light skin. Most of its training images are in ISIC 2019
@@ -75,7 +75,7 @@ def bcn20000(store: ImageStore) -> Listing:
         PART_WORDS.get(text.strip().lower()) for text in table.column(names["split"])
     }:
         del names["split"]
-        notes.append("column 'split' names no test images and is not taken as the split")
+        notes.append("column 'split' has no test images and is not used as the split")
     rows = []
     for place, values, extra in cells(table, names):
         image_id = values["image_id"].removesuffix(".jpg")
@@ -89,18 +89,18 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
     """Derm7pt, the seven-point checklist: a dermoscopic and a clinical image of each case.
 
     What: 1,011 cases with twenty diagnoses and the criteria of the checklist. `images` chooses dermoscopic, clinical or
-        both; the two images of a case share its lesion_id (`derm7pt_` and case_num) and so never part. The column
+        both; the two images of a case share its lesion_id (`derm7pt_` and case_num) and so never separate. The column
         image_type says which is which. With paired a case is one row, dermoscopic, with the clinical image as its second.
     Layout: `images/` in folders; `meta/meta.csv` with case_num, diagnosis, seven_point_score, the criteria, location, sex,
         management, clinic and derm (paths below `images`); `meta/train_indexes.csv`, `valid_indexes.csv`,
         `test_indexes.csv` (indexes: rows of meta.csv from 0), which become the split where all three are there. `label_map:
         derm7pt` groups the diagnoses in five.
     Source: https://derm.cs.sfu.ca (a form has to be sent).
-    Licence: research and education only, not to be passed on; see the form.
+    License: research and education only, not to be passed on; see the form.
     Citation: Kawahara, Daneshvar, Argenziano, Hamarneh, IEEE J Biomed Health Inform 23, 538 (2019),
         doi:10.1109/JBHI.2018.2824327.
     Known biases: from a teaching atlas: typical and difficult cases, a quarter melanomas, light skin, slides that were
-        scanned. `seven_point_score` and `management` follow from the diagnosis; so do the criteria, in part.
+        scanned. `seven_point_score` and `management` follow from the diagnosis; so do some of the criteria.
     """
     files = Files(store)
     table = need_table(store, files, "meta")
@@ -129,7 +129,9 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
             told = {**extra, "image_type": "dermoscopic" if which == "derm" else "clinical"}
             at = None if image is None else image.path
             rows.append(Row(place, f"{values['image_id']}_{which}", values["label"], at, known, told, second))
-    notes += ["the set's own split is taken" if parts is not None else "the three lists of indexes are not there: no own split"]
+    notes += [
+        "the data set's split is used" if parts is not None else "the three lists of indexes are missing: no split is used"
+    ]
     return Listing(rows, None, files.entries, (*notes, *files.notes))
 
 
@@ -143,12 +145,12 @@ def fitzpatrick17k(store: ImageStore, *, label: str) -> Listing:
         nine_partition_label, three_partition_label, qc, url, url_alphanum.
     Source: https://github.com/mattgroh/fitzpatrick17k (the table); the images are fetched from the atlases, or asked for
         there.
-    Licence: CC BY-NC-SA 3.0 for the annotations; the images are the atlases' own.
+    License: CC BY-NC-SA 3.0 for the annotations; the images are the atlases' own.
     Citation: Groh et al., "Evaluating deep neural networks trained on clinical images in dermatology with the Fitzpatrick
         17k dataset", CVPR Workshops 2021, arXiv:2104.09957.
     Known biases: no lesion and no patient is named, and the set holds many duplicates and near-duplicates, some under two
         labels (Abhishek et al. 2024, arXiv:2401.14497): a random split leaks, so audit before you split. Few images of dark
-        skin; diagnoses without histology; `qc` marks a checked sample, part of it as wrongly labelled. The atlas shows in
+        skin; diagnoses without histology; `qc` marks a checked sample, some of it as wrongly labelled. The atlas shows in
         size and watermark.
     """
     files = Files(store)
@@ -176,7 +178,7 @@ ROWS: dict[str, Callable[..., Listing]] = {
 
 
 def _derm7pt_split(store: ImageStore, files: Files, cases: int) -> list[str] | None:
-    """The part of each case, where all three lists of indexes are there."""
+    """The split of each case, where all three lists of indexes are there."""
     entries = {part: files.table(f"{part}_indexes") for part in ("train", "valid", "test")}
     if any(entry is None for entry in entries.values()):
         return None
@@ -188,12 +190,12 @@ def _derm7pt_split(store: ImageStore, files: Files, cases: int) -> list[str] | N
         for text, line in zip(table.column(column), table.lines, strict=True):
             at = _index(text, cases)
             if at is None or found[at] is not None:
-                why = "stands in two lists" if at is not None else f"is no row of meta.csv, 0 to {cases - 1}"
+                why = "is in two lists" if at is not None else f"is no row of meta.csv, 0 to {cases - 1}"
                 raise DataError(f"{table.name} line {line}: index '{text}' {why}; fetch the lists again")
             found[at] = PART_WORDS[part]
     if None in found:
         raise DataError(
-            f"the lists of indexes name no part for {found.count(None)} of {cases} cases, first row {found.index(None)}; "
+            f"the lists of indexes name no split for {found.count(None)} of {cases} cases, first row {found.index(None)}; "
             "fetch them again, or remove them to split anew"
         )
     return [str(part) for part in found]

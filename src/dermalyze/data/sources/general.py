@@ -28,14 +28,14 @@ from dermalyze.errors import ConfigError, DataError, nearest
 
 
 def folder(store: ImageStore) -> Listing:
-    """One folder a class: any collection of images sorted by hand, loose or in a zip.
+    """One folder per class: any collection of images sorted by hand, loose or in a zip.
 
     What: `mel/….jpg`, `nv/….jpg`; below a class any depth. With `train/`, `val/` (and `cal/`), `test/` on top of the class
         folders these are taken as the user's own split. Folders that hold everything are looked through.
     Keys: image_id is made from the path (16 hexadecimal digits of its SHA-256), since a file's name may name a patient;
         the manifest keeps the path.
-    Licence, citation: those of the collection.
-    Known biases: nothing tells which images show the same lesion or patient, so only equal or similar pictures can be kept
+    License, citation: those of the collection.
+    Known biases: nothing tells which images show the same lesion or patient, so only equal or similar images can be kept
         together; a split may leak. Use a CSV with lesion_id or patient_id where they are known.
     """
     files = Files(store)
@@ -56,24 +56,26 @@ def folder(store: ImageStore) -> Listing:
             )
         known = {"split": PART_WORDS[folders[0].lower()]} if split else {}
         rows.append(Row(entry.path, pseudonym(entry.path), folders[split], entry.path, known))
-    notes = ("the top folders are taken as the split",) if split else ()
+    notes = ("the top folders are used as the split",) if split else ()
     others = len(files.entries) - len(images)
-    return Listing(rows, None, files.entries, (*notes, *([f"{others} files are no images and are left out"] if others else [])))
+    return Listing(
+        rows, None, files.entries, (*notes, *([f"{others} files are not images and are left out"] if others else []))
+    )
 
 
 def csv(
     store: ImageStore, *, file: str | None, columns: Mapping[str, str], extension: str, labels: Sequence[str] | None
 ) -> Listing:
-    """A CSV with one row an image, beside the images, with any column names.
+    """A CSV with one row per image, beside the images, with any column names.
 
     What: needs a label and image_id or path; `columns` maps our names to the file's. A path is relative to the data folder
         (or unique by its end, also inside a zip: `images.zip!a.jpg`); without one the image is image_id + extension.
-        patient_id and lesion_id keep images together in one part of the split. second_path names a second picture of the
+        patient_id and lesion_id keep images together in one part of the split. second_path names a second image of the
         case, empty where there is none. Unmapped columns are kept as they are.
-        With `labels` these columns of 0 and 1, one a label, stand in place of the column label; an image may have several
+        With `labels` these columns of 0 and 1, one per label, replace the column label; an image may have several
         labels or none.
     Keys: without an image_id one is made from the path, as for folders.
-    Licence, citation, biases: those of the collection. Give patient_id or lesion_id where you can: without them
+    License, citation, biases: those of the collection. Give patient_id or lesion_id where you can: without them
         photographs of one lesion fall on both sides of a split, and the results are too good.
     """
     files = Files(store)
@@ -142,13 +144,15 @@ def _csv_columns(table: Table, columns: Mapping[str, str], *, labelled: bool) ->
     elif "label" not in names:
         table.require(["label"], remedy)
     if len(set(names.values())) != len(names):
-        raise ConfigError(f"data.source.columns: two of our names are mapped to one column ({names}); map each to its own")
+        raise ConfigError(
+            f"data.source.columns: two of our names are mapped to one column ({names}); map each to a separate one"
+        )
     return names
 
 
 def _spelling(names: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
     """Notes on columns that were found under another spelling."""
-    return [f"column '{c}' is taken in spite of its spelling" for ours, c in names.items() if c != ours and ours not in chosen]
+    return [f"column '{c}' is used despite its spelling" for ours, c in names.items() if c != ours and ours not in chosen]
 
 
 def _common(paths: Sequence[Sequence[str]]) -> int:

@@ -43,7 +43,7 @@ def ham10000(store: ImageStore) -> Listing:
         `HAM10000_segmentations_lesion_tschandl.zip` if masks are wanted. A column `split` that somebody added is taken as
         the user's own split.
     Source: Harvard Dataverse, doi:10.7910/DVN/DBW86T.
-    Licence: CC BY-NC 4.0.
+    License: CC BY-NC 4.0.
     Citation: Tschandl, Rosendahl, Kittler, "The HAM10000 dataset", Sci Data 5, 180161 (2018), doi:10.1038/sdata.2018.161;
         masks: Tschandl et al., Nat Med 26, 1229 (2020).
     Known biases: two clinics (Vienna, Queensland), almost only light skin, referral and surgical populations, so that
@@ -76,9 +76,9 @@ def isic2018(store: ImageStore) -> Listing:
         AKIEC 327, BKL 1099, DF 115, VASC 142); 193 validation and 1,512 test images of further clinics.
     Layout: `ISIC2018_Task3_Training_Input.zip` or its folder; `ISIC2018_Task3_Training_GroundTruth.csv` (one-hot: image,
         MEL, NV, BCC, AKIEC, BKL, DF, VASC), also inside its zip; `ISIC2018_Task3_Training_LesionGroupings.csv` (image,
-        lesion_id, diagnosis_confirm_type). With the files of the validation or the test part alone, that part is read.
+        lesion_id, diagnosis_confirm_type). With the files of the validation or the test split alone, that split is read.
     Source: https://challenge.isic-archive.com/data/#2018.
-    Licence: CC BY-NC 4.0.
+    License: CC BY-NC 4.0.
     Citation: Codella et al., arXiv:1902.03368 (2019); Tschandl, Rosendahl, Kittler, Sci Data 5, 180161 (2018).
     Known biases: those of HAM10000. Without the lesion groupings photographs of one lesion fall on both sides of a split.
         `diagnosis_confirm_type` tells how the label was found and gives it away.
@@ -102,12 +102,12 @@ def isic2019(store: ImageStore) -> Listing:
     """ISIC 2019: eight classes from three collections.
 
     What: 25,331 dermoscopic training images: MEL 4522, NV 12875, BCC 3323, AK 867, BKL 2624, DF 239, VASC 253, SCC 628. The
-        column UNK ("none of the others") is empty in training and filled in the test part.
+        column UNK ("none of the others") is empty in training and filled in the test split.
     Layout: `ISIC_2019_Training_Input.zip` or its folder; `ISIC_2019_Training_GroundTruth.csv` (one-hot: image, MEL, NV,
         BCC, AK, BKL, DF, VASC, SCC, UNK); `ISIC_2019_Training_Metadata.csv` (image, age_approx, anatom_site_general,
-        lesion_id, sex). With the files of the test part alone, that part is read.
+        lesion_id, sex). With the files of the test split alone, that split is read.
     Source: https://challenge.isic-archive.com/data/#2019.
-    Licence: CC BY-NC 4.0.
+    License: CC BY-NC 4.0.
     Citation: Tschandl et al., Sci Data 5, 180161 (2018); Codella et al., arXiv:1710.05006; Hernández-Pérez et al., Sci Data
         11, 641 (2024).
     Known biases: it CONTAINS HAM10000, under the same image names and lesion ids, besides BCN20000 and MSK: whoever trains
@@ -131,7 +131,7 @@ def isic2019(store: ImageStore) -> Listing:
 
 
 def isic2020(store: ImageStore, *, label: str) -> Listing:
-    """ISIC 2020, the SIIM-ISIC melanoma challenge: several lesions a patient.
+    """ISIC 2020, the SIIM-ISIC melanoma challenge: several lesions per patient.
 
     What: 33,126 dermoscopic training images of 2,056 patients; 584 melanomas (1.8 %), all else benign. `label` chooses
         benign_malignant (the challenge's target) or diagnosis, which is "unknown" for most images.
@@ -140,7 +140,7 @@ def isic2020(store: ImageStore, *, label: str) -> Listing:
         first version without lesion_id, or Kaggle's `train.csv`; `ISIC_2020_Training_Duplicates.csv` (image_name_1,
         image_name_2) joins what it lists.
     Source: https://challenge.isic-archive.com/data/#2020, doi:10.34970/2020-ds01.
-    Licence: CC BY-NC 4.0.
+    License: CC BY-NC 4.0.
     Citation: Rotemberg et al., "A patient-centric dataset of images and metadata for identifying melanomas using clinical
         context", Sci Data 8, 34 (2021), doi:10.1038/s41597-021-00815-z.
     Known biases: benign lesions mostly without histology, melanomas all with it; light skin; some 400 pairs of duplicates
@@ -173,7 +173,7 @@ def isic_archive(store: ImageStore, *, label: str | None) -> Listing:
         one that is the label: by default diagnosis, else diagnosis_3. Images without one are left out with `label_map: {"":
         null}`.
     Source: https://www.isic-archive.com, https://github.com/ImageMarkup/isic-cli.
-    Licence: each image's own, in copyright_license (CC-0, CC-BY or CC-BY-NC); the notes count them.
+    License: each image's own, in copyright_license (CC-0, CC-BY or CC-BY-NC); the notes count them.
     Citation: each image's attribution, and the collection's own paper.
     Known biases: the archive is many collections; clinics differ in camera, patients and diagnoses, and images with a
         diagnosis are not like those without. It holds HAM10000, BCN20000 and the challenges: their images keep their ISIC
@@ -188,7 +188,7 @@ def isic_archive(store: ImageStore, *, label: str | None) -> Listing:
     for place, values, extra in cells(table, names):
         rows.append(_row(files, (place, values, extra), values["label"], known_values(values, place)))
     licences = Counter(row.extra.get("copyright_license") or "none stated" for row in rows)
-    notes.append("licences: " + ", ".join(f"{name} {count}" for name, count in licences.most_common()))
+    notes.append("licenses: " + ", ".join(f"{name} {count}" for name, count in licences.most_common()))
     return _listing(rows, None, files, [f"the label is the column '{names['label']}'", *notes])
 
 

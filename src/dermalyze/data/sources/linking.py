@@ -1,4 +1,4 @@
-"""What tells that rows of different tables show one picture, and so one lesion."""
+"""What tells that rows of different tables show one image, and so one lesion."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def archive_name(image_id: str) -> str | None:
 
 
 def join_lesions(lesions: Sequence[str | None], same: Sequence[Sequence[int]], names: Sequence[str]) -> list[str | None]:
-    """One lesion_id for pictures that are known to be of one lesion.
+    """One lesion_id for images that are known to be of one lesion.
 
     Args:
         lesions: lesion_id of each row, None where unknown.
         same: sets of rows that show one lesion although their lesion_ids differ or are missing.
-        names: what to call a lesion of `same` that has no lesion_id, one name a row.
+        names: what to call a lesion of `same` that has no lesion_id, one name per row.
 
     Returns:
         the lesion_id of each row: where `same` joins lesions, the first of their ids in alphabetical order.

@@ -27,11 +27,11 @@ def merged(store: ImageStore, *, sources: Sequence[MergedPart]) -> Listing:
         stay as they are, and equal ones join, whichever source they come from: HAM10000, ISIC 2018 and ISIC 2019 name one
         lesion alike, ISIC 2019 and BCN20000 too, and a join too few leaks where a join too many only makes a larger group.
         The notes count the keys that two sources share; where they are equal by chance, as with numbers that two clinics
-        gave, `own_ids: true` keeps a source's keys apart. An image of the ISIC archive (ISIC_ and digits) is one picture in
-        every source that has it: its lesion ids become one, so that HAM10000's HAM_1 and the archive's IL_1 cannot part.
+        gave, `own_ids: true` keeps a source's keys apart. An image of the ISIC archive (ISIC_ and digits) is one image in
+        every source that has it: its lesion ids become one, so that HAM10000's HAM_1 and the archive's IL_1 stay in one split.
         Equal files, equal pixels and near-duplicates are joined after that, by `split`.
     Splits: the sources' own splits are taken where all of them have one, else none is.
-    Licence, citation: those of each source; the strictest licence holds for the whole.
+    License, citation: those of each source; the strictest license holds for the whole.
     Known biases: where sources differ in class and in camera a network learns the camera. Look at the audit's findings on
         source, and draw each source equally often with `train.balance_sources`.
 
@@ -53,7 +53,7 @@ def merged(store: ImageStore, *, sources: Sequence[MergedPart]) -> Listing:
     split = [name for name, listing in listings.items() if any(row.known.get("split") for row in listing.rows)]
     if split and len(split) < len(listings):
         rows = [replace(row, known={k: v for k, v in row.known.items() if k != "split"}) for row in rows]
-        notes.append(f"the own split of {', '.join(split)} is not taken, since other sources have none")
+        notes.append(f"the split of {', '.join(split)} is not used, since other sources have none")
     files = [entry for name, listing in listings.items() for entry in _prefixed(name, listing)]
     return Listing(rows, classes, files, (*notes, *_shared(rows)))
 
@@ -125,7 +125,7 @@ def _refuse_spellings(classes: Sequence[str]) -> None:
         other = first.setdefault(name.strip().lower(), name)
         if other != name:
             raise ConfigError(
-                f"data.source.sources: classes '{other}' and '{name}' of two sources differ in spelling alone; "
+                f"data.source.sources: classes '{other}' and '{name}' of two sources differ only in spelling; "
                 "give one of the sources a label_map, as in label_map: ham10000"
             )
 
@@ -144,5 +144,5 @@ def _shared(rows: Sequence[Row]) -> list[str]:
     for a, b in combinations(dict.fromkeys(str(row.known["source"]) for row in rows), 2):
         counts = {word: len(found[a] & found[b]) for word, found in keys.items()}
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        notes += [f"{a} and {b} share {told} by their ids; each stays in one part"] if told else []
+        notes += [f"{a} and {b} share {told} by their ids; each stays in one split"] if told else []
     return notes

@@ -36,7 +36,7 @@ class Row:
         path: manifest path of the image; None where there is no such file.
         known: of `OUR_NAMES`, what else the source tells; None where it is missing.
         extra: the user's further columns.
-        second: manifest path of the case's second picture; None where it has none, empty where there is no such file.
+        second: manifest path of the case's second image; None where it has none, empty where there is no such file.
         labels: of an image that may have several or none, where the source has a column for each; else None.
     """
 
@@ -55,7 +55,7 @@ class Listing:
     """What a source holds.
 
     Attributes:
-        rows: one an image, in the source's order.
+        rows: one per image, in the source's order.
         classes: the source's own classes, in order; None: whatever labels there are.
         files: every file of the data set.
         notes: what a person should know of how the source was read; no file names.
@@ -94,8 +94,8 @@ class Files:
     @property
     def notes(self) -> list[str]:
         """What a person should know of the files, without their names."""
-        twice = f"{self._twice} images are there twice, as loose files or in an archive; the first is read"
-        unread = f"archives that are not read lie in the folder ({', '.join(self._unread)}); unpack them if they are needed"
+        twice = f"{self._twice} images exist twice, as loose files or in an archive; the first is used"
+        unread = f"archives in the folder are not read ({', '.join(self._unread)}); unpack them if needed"
         return ([twice] if self._twice else []) + ([unread] if self._unread else [])
 
     def by_stem(self, stem: str) -> Entry | None:
@@ -197,9 +197,7 @@ def take(
         if ours not in names and (column := table.find(theirs)) is not None:
             names[ours] = found[theirs] = column
     spelt = [
-        f"column '{column}' is taken as '{theirs}' in spite of its spelling"
-        for theirs, column in found.items()
-        if column != theirs
+        f"column '{column}' is used as '{theirs}' despite its spelling" for theirs, column in found.items() if column != theirs
     ]
     return names, [*spelt, *renamed(table, {*names.values(), *without})]
 
@@ -254,9 +252,7 @@ def cells_by_id(table: Table, names: Mapping[str, str]) -> dict[str, Cells]:
     for row in cells(table, names):
         first = found.setdefault(row[1]["image_id"], row)
         if first is not row:
-            raise DataError(
-                f"{row[0]}: image '{row[1]['image_id']}' stands there again, first at {first[0]}; keep one row an image"
-            )
+            raise DataError(f"{row[0]}: image '{row[1]['image_id']}' is repeated, first at {first[0]}; keep one row per image")
     return found
 
 
@@ -264,7 +260,7 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
     """The class of each row of a one-hot ground truth.
 
     Args:
-        table: one column a class, 1 for the image's own and 0 elsewhere (1.0 and 0.0 are the same).
+        table: one column per class, 1 for the image's own and 0 elsewhere (1.0 and 0.0 are the same).
         classes: the columns.
 
     Returns:
@@ -295,11 +291,11 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
 
 
 def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """The labels of each row of a table with a column a label: 1 (or 1.0) where an image has it, 0 (or 0.0) where not,
+    """The labels of each row of a table with a column per label: 1 (or 1.0) where an image has it, 0 (or 0.0) where not,
     empty or -1 where nobody knows (then with a question mark before it).
 
     Args:
-        columns: the labels, each the name of its column as it stands in the header.
+        columns: the labels, each the name of its column as it is in the header.
 
     Raises:
         DataError: a column is missing or named twice, or a cell says anything else; with its line.

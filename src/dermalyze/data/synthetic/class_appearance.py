@@ -132,7 +132,7 @@ LOOKS: dict[str, dict[str, Span]] = {
 def draw_look(rng: np.random.Generator, dx: str, difficulty: float) -> dict[str, float]:
     """Draw one lesion's look.
 
-    Each group of names (shape, colour, texture, signs) is drawn from the table of `dx`, or, with probability
+    Each group of names (shape, color, texture, signs) is drawn from the table of `dx`, or, with probability
     `0.95 * difficulty ** 2`, from that of a class taken evenly from the seven: at 0 a lesion has all that its class has,
     and near 1 what can be seen says next to nothing about the class. Structures also fade, to half at difficulty 1.
 

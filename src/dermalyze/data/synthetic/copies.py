@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 Copy = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, int]]
-"""From a picture to its copy and the JPEG quality it is saved with."""
+"""From an image to its copy and the JPEG quality it is saved with."""
 
 GOOD = 92
 

@@ -1,4 +1,4 @@
-"""Paint an invented lesion into skin: its outline, its colours, and the structures dermoscopy names.
+"""Paint an invented lesion into skin: its outline, its colors, and the structures dermoscopy names.
 
 The structures follow Kittler et al. 2016, "Standardization of terminology in dermoscopy and dermatoscopy", J Am Acad
 Dermatol 74(6), doi 10.1016/j.jaad.2015.12.038. They are caricatures: enough to be learnt, nothing to diagnose with.
@@ -120,7 +120,7 @@ def follicles(skin: Pigments, site: Site, rng: np.random.Generator, amount: floa
 
 
 def lacunae(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) -> None:
-    """Round red, purple or blue-black lakes of blood with paler septa between (haemangioma)."""
+    """Round red, purple or blue-black lakes of blood with paler septa between (hemangioma)."""
     spacing = max(0.06, site.size * rng.uniform(0.32, 0.5))
     xy = site.lattice(rng, spacing, 0.28, high=0.95)
     radius = spacing * rng.uniform(0.28, 0.64, len(xy))
@@ -176,7 +176,7 @@ def grow_vessel(
 
 
 def nests(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) -> None:
-    """Blue-grey ovoid nests and leaf-like areas (basal cell carcinoma)."""
+    """Blue-gray ovoid nests and leaf-like areas (basal cell carcinoma)."""
     centres = site.points(rng, int(rng.integers(2, 6)), 0.1, 0.8)
     xy = np.concatenate([c + rng.normal(0, 0.035, (4, 2)) for c in centres])
     blobs = dots(site.canvas, xy, rng.uniform(0.015, 0.04, len(xy)), 1.3)
@@ -225,7 +225,7 @@ def veil(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) ->
 
 
 def regression(skin: Pigments, site: Site, rng: np.random.Generator, amount: float) -> None:
-    """Regression: a white scar-like area with blue-grey pepper in it, off the middle (melanoma)."""
+    """Regression: a white scar-like area with blue-gray pepper in it, off the middle (melanoma)."""
     where = patch(rng, site, rng.uniform(0.3, 0.55), rng.uniform(0.3, 0.6)) * site.cover
     pepper = rise(noise(rng, site.canvas, 0.03), 0.8, 1.5)
     skin.melanin *= 1 - np.float32(0.75 * amount) * where

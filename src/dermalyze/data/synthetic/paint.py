@@ -1,6 +1,6 @@
-"""A canvas of skin to paint on: pigment densities that make a colour, and random fields, dots and strokes.
+"""A canvas of skin to paint on: pigment densities that make a color, and random fields, dots and strokes.
 
-The colour model is an absorbing one. Each pixel holds densities (melanin, blood, deep blue-grey pigment) that darken
+The color model is an absorbing one. Each pixel holds densities (melanin, blood, deep blue-gray pigment) that darken
 white light exponentially, and two coverings (white scar or scale, yellow keratin) that are blended over it. Lengths are
 in *units*: 1 unit is the shorter edge of a photograph at magnification 1 (about 12 mm of skin), so that what is painted
 does not depend on the size in pixels.
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 Field = NDArray[np.float32]
 
-# Absorption of red, green and blue by one density of each, fitted by eye to the mean lesion and skin colours of HAM10000.
+# Absorption of red, green and blue by one density of each, fitted by eye to the mean lesion and skin colors of HAM10000.
 ABSORPTION = {"melanin": (0.44, 0.85, 1.00), "blood": (0.18, 0.90, 0.66), "blue": (0.95, 0.72, 0.34)}
 COVER = {"white": (0.97, 0.90, 0.91), "yellow": (0.86, 0.70, 0.46)}
 
@@ -34,7 +34,7 @@ class Canvas:
     unit_px: float
 
     def axes(self) -> tuple[Field, Field]:
-        """Coordinates of the pixel centres in units: x as (1, W), y as (H, 1)."""
+        """Coordinates of the pixel centers in units: x as (1, W), y as (H, 1)."""
         line = ((np.arange(self.edge_px, dtype=np.float32) + 0.5) - self.edge_px / 2) / np.float32(self.unit_px)
         return line[None, :], line[:, None]
 
@@ -50,7 +50,7 @@ class Pigments:
     yellow: Field
 
     def colour(self) -> Field:
-        """The colour under white light, (H, W, 3) in 0..1."""
+        """The color under white light, (H, W, 3) in 0..1."""
         layers = [np.exp(-sum(getattr(self, name) * k[c] for name, k in ABSORPTION.items())) for c in range(3)]
         for name, tint in COVER.items():
             cover = np.clip(getattr(self, name), 0.0, 0.92)

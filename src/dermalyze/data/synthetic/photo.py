@@ -195,7 +195,7 @@ def lay_bubbles(rng: np.random.Generator, scene: Field, frame: Canvas) -> Field:
 
 
 def light(rng: np.random.Generator, scene: Field, session: Session) -> Field:
-    """Exposure, colour temperature, saturation and contrast of one shot."""
+    """Exposure, color temperature, saturation and contrast of one shot."""
     exposure = session.exposure * rng.normal(1.0, 0.03)
     warmth = session.warmth + rng.normal(0, 0.02)
     gain = exposure * np.array([1 + warmth / 2, 1 - session.pink, 1 - warmth / 2], np.float32)

@@ -17,7 +17,7 @@ MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
 
 FIRST_NUMBER, NUMBERS = 9_000_000, 1_000_000  # a set's numbers are a stretch of these, which its seed chooses
 
-# Counted in HAM10000_metadata.csv, one row a lesion (7470).
+# Counted in HAM10000_metadata.csv, one row per lesion (7470).
 HAM10000_LESIONS = {"akiec": 228, "bcc": 327, "bkl": 727, "df": 73, "mel": 614, "nv": 5403, "vasc": 98}
 MEAN_AGE = {"akiec": 66.6, "bcc": 66.9, "bkl": 64.4, "df": 52.7, "mel": 61.3, "nv": 47.3, "vasc": 52.5}
 DX_TYPES = {

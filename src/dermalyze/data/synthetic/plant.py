@@ -67,7 +67,7 @@ def require_kind(kind: str) -> None:
 
 
 def plant_duplicates(root: Path, *, seed: int) -> PlantResult:
-    """Copy a tenth of the pictures, at least one a kind of `COPIES`, under new numbers of image and lesion, without masks."""
+    """Copy a tenth of the images, at least one per kind of `COPIES`, under new numbers of image and lesion, without masks."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 2)))
     rows = read_rows(root)
     count = min(len(rows), max(len(COPIES), round(DUPLICATE_SHARE * len(rows))))
@@ -87,10 +87,10 @@ def plant_duplicates(root: Path, *, seed: int) -> PlantResult:
 
 
 def plant_crossing(root: Path, *, seed: int) -> PlantResult:
-    """Add a `split` column, a quarter of each class's lesions in test, with some lesions photographed in both parts.
+    """Add a `split` column, a quarter of each class's lesions in test, with some lesions photographed in both splits.
 
     Raises:
-        UsageError: no lesion of a train part has two photographs.
+        UsageError: no lesion of a train split has two photographs.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 3)))
     rows = read_rows(root)
@@ -102,7 +102,7 @@ def plant_crossing(root: Path, *, seed: int) -> PlantResult:
     photographs = Counter(row["lesion_id"] for row in rows)
     twice = sorted(lesion for lesion, n in photographs.items() if n > 1 and parts[lesion] == "train")
     if not twice:
-        raise UsageError("synth: no lesion of the train part has two photographs to divide; ask for more lesions")
+        raise UsageError("synth: no lesion of the train split has two photographs to divide; ask for more lesions")
     chosen = {str(lesion) for lesion in rng.choice(twice, max(1, round(CROSSING_SHARE * len(twice))), replace=False)}
     moved = {max(row["image_id"] for row in rows if row["lesion_id"] == lesion) for lesion in chosen}
     write_rows(root, [{**row, "split": "test" if row["image_id"] in moved else parts[row["lesion_id"]]} for row in rows])
@@ -124,7 +124,7 @@ def plant_label_noise(root: Path, *, seed: int) -> PlantResult:
 
 
 def plant_shortcut(root: Path, *, seed: int) -> PlantResult:
-    """Put a stroke of violet ink into a corner of every picture of melanoma, and of no other."""
+    """Put a stroke of violet ink into a corner of every image of melanoma, and of no other."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, 1)))
     marked = sorted(row["image_id"] for row in read_rows(root) if row["dx"] == "mel")
     for image_id in marked:

@@ -1,6 +1,6 @@
 """An invented set in the exact layout of HAM10000, so that everything can be taught, tried and tested with no download.
 
-    OUT/HAM10000_metadata.csv                                  one row an image
+    OUT/HAM10000_metadata.csv                                  one row per image
     OUT/HAM10000_images_part_1/ISIC_9000001.jpg                the first half of the images
     OUT/HAM10000_images_part_2/ISIC_9000271.jpg                the others
     OUT/HAM10000_segmentations_lesion_tschandl/ISIC_9000001_segmentation.png
@@ -123,7 +123,7 @@ def synthesize(
         images_per_lesion: mean number of photographs of one lesion, 1..4; 1.34 in HAM10000.
         plant: a known defect, a key of `dermalyze.data.synthetic.plant.PLANTS`; which images carry it is written to
             planted.json.
-        workers: processes; by default one a core. A script that is run itself must have an `if __name__ == "__main__":`
+        workers: processes; by default one per core. A script that is run itself must have an `if __name__ == "__main__":`
             guard around this call, or give `workers=1`.
 
     Raises:
@@ -279,12 +279,12 @@ def write_lesion(recipe: Recipe, plan: LesionPlan) -> None:
 
 
 def contact_sheet(root: Path, *, columns: int = 8, rows_per_class: int = 1) -> Image.Image:
-    """A picture of a HAM10000-like folder: for each class, labelled, the first images of different lesions.
+    """An image of a HAM10000-like folder: for each class, labelled, the first images of different lesions.
 
     Args:
         root: a folder in HAM10000's layout, invented or real, images unpacked.
         columns: images in a row, >= 1.
-        rows_per_class: rows a class, >= 1.
+        rows_per_class: rows per class, >= 1.
 
     Returns:
         An RGB image of 7 * rows_per_class rows of tiles, each at most 200 x 150 pixels.
@@ -314,7 +314,7 @@ def contact_sheet(root: Path, *, columns: int = 8, rows_per_class: int = 1) -> I
 
 
 def first_of_each_lesion(root: Path, count: int) -> Mapping[str, list[Path]]:
-    """Up to `count` image paths of each class, one a lesion, in the order of the metadata."""
+    """Up to `count` image paths of each class, one per lesion, in the order of the metadata."""
     table = root / METADATA
     if not table.is_file():
         raise DataError(f"{root.name}: {METADATA} is not there; give the folder that holds it")

@@ -1,4 +1,4 @@
-"""What a network learns, one row per task: targets, summed loss, and the figures shown while it trains.
+"""What a network learns, one row per task: targets, summed loss, and the metrics shown during training.
 
 The loop knows no targets. It asks the objective for the weight of a step before the first pass, then for the summed loss of
 each micro-batch, and divides the one by the other; so micro-batches, accumulation and one large batch give the same gradient.

@@ -79,7 +79,7 @@ def test_bcn_split_is_taken_only_where_it_names_test_images(lay: Lay) -> None:
     assert first.known == {"lesion_id": "BCN_0003884", "age": 55.0, "sex": "male", "site": "anterior torso"}
     assert first.extra == {"capture_date": "2012-05-16", "split_user": "train"}
     assert second.path is None
-    assert "column 'split' names no test images and is not taken as the split" in listing.notes
+    assert "column 'split' has no test images and is not used as the split" in listing.notes
     own = bcn20000(lay({"metadata.csv": BCN.replace("female,train", "female,test")}, "own"))
     assert [row.known["split"] for row in own.rows] == ["train", "test"]
 
@@ -120,16 +120,16 @@ def test_derm7pt_pairs_the_images_of_a_case(lay: Lay) -> None:
 def test_derm7pt_without_lists_has_no_own_split(lay: Lay) -> None:
     listing = derm7pt(lay({"meta.csv": DERM, "train_indexes.csv": "indexes\n0\n"}), images="dermoscopic")
     assert not any("split" in row.known for row in listing.rows)
-    assert "the three lists of indexes are not there: no own split" in listing.notes
+    assert "the three lists of indexes are missing: no split is used" in listing.notes
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"meta/test_indexes.csv": "indexes\n0\n"}, r"test_indexes\.csv line 2: index '0' stands in two lists"),
+        ({"meta/test_indexes.csv": "indexes\n0\n"}, r"test_indexes\.csv line 2: index '0' is in two lists"),
         ({"meta/test_indexes.csv": "indexes\n3\n"}, r"test_indexes\.csv line 2: index '3' is no row of meta\.csv, 0 to 2"),
         ({"meta/test_indexes.csv": "indexes\n-1\n"}, r"index '-1' is no row"),
-        ({"meta/test_indexes.csv": "indexes\n"}, r"name no part for 1 of 3 cases, first row 1"),
+        ({"meta/test_indexes.csv": "indexes\n"}, r"name no split for 1 of 3 cases, first row 1"),
         ({"meta/test_indexes.csv": "index\n1\n"}, r"columns \['indexes'\] are missing"),
         ({"meta/meta.csv": DERM.replace("NEL/NEL027.jpg", "../../etc/passwd")}, r"meta\.csv line 2: path .* leaves its folder"),
     ],

@@ -60,7 +60,7 @@ def test_the_table_matches_the_specs():
     assert SOURCES.keys() == specs.keys()
     for kind, function in SOURCES.items():
         assert set(signature(function).parameters) - {"store"} == set(specs[kind].model_fields) - {"kind"}
-        for word in ("What:", "Licence", "iases:"):
+        for word in ("What:", "License", "iases:"):
             assert word in (function.__doc__ or "")
 
 
@@ -138,7 +138,7 @@ def test_folders_are_classes(tmp_path):
     assert [row.image_id for row in listing.rows] == [pseudonym(row.path) for row in listing.rows]
     assert not any("DOE" in row.image_id for row in listing.rows)
     assert listing.classes is None
-    assert listing.notes == ("1 files are no images and are left out",)
+    assert listing.notes == ("1 files are not images and are left out",)
 
 
 def test_folders_in_a_zip_below_one_folder(tmp_path):
@@ -202,8 +202,8 @@ def test_csv_spelling_is_said(tmp_path):
     listing = read_csv(tmp_path, "Image_ID,Label\na,mel\n")
     assert listing.rows[0].label == "mel"
     assert listing.notes == (
-        "column 'Image_ID' is taken in spite of its spelling",
-        "column 'Label' is taken in spite of its spelling",
+        "column 'Image_ID' is used despite its spelling",
+        "column 'Label' is used despite its spelling",
     )
 
 

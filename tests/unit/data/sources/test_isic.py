@@ -131,7 +131,7 @@ def test_column_names_in_another_case_are_taken_and_said(lay: Lay) -> None:
     assert [row.label for row in listing.rows] == ["NV", "MEL", "SCC"]
     assert listing.rows[2].known["lesion_id"] == "HAM_0000550"
     for theirs, official in (("Image", "image"), ("AGE_APPROX", "age_approx"), ("LESION_ID", "lesion_id")):
-        assert f"column '{theirs}' is taken as '{official}' in spite of its spelling" in listing.notes
+        assert f"column '{theirs}' is used as '{official}' despite its spelling" in listing.notes
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_missing_class_column_and_a_repeated_metadata_row(lay: Lay) -> None:
         isic2018(lay({"ISIC2018_Task3_Training_GroundTruth.csv": TRUTH_2018.replace(",VASC", ",VAS")}, "a"))
     twice = METADATA_2019 + "ISIC_0000000,55,,HAM_1,female\n"
     files = {"ISIC_2019_Training_GroundTruth.csv": TRUTH_2019, "ISIC_2019_Training_Metadata.csv": twice}
-    message = r"Metadata\.csv line 5: image 'ISIC_0000000' stands there again, first at ISIC_2019_Training_Metadata\.csv line 3"
+    message = r"Metadata\.csv line 5: image 'ISIC_0000000' is repeated, first at ISIC_2019_Training_Metadata\.csv line 3"
     with pytest.raises(DataError, match=message):
         isic2019(lay(files, "b"))
 
@@ -226,7 +226,7 @@ def test_isic_archive_takes_the_column_that_is_there(lay: Lay) -> None:
     }
     assert listing.classes is None
     assert "the label is the column 'diagnosis'" in listing.notes
-    assert "licences: CC-BY-NC 1, CC-0 1" in listing.notes
+    assert "licenses: CC-BY-NC 1, CC-0 1" in listing.notes
     new = "isic_id,copyright_license,diagnosis_1,diagnosis_2,diagnosis_3,image_type\n"
     new += "ISIC_1,CC-0,Benign,Benign melanocytic proliferations,Nevus,dermoscopic\n"
     store = lay({"metadata.csv": new}, "new")
@@ -240,7 +240,7 @@ def test_isic_archive_takes_the_column_that_is_there(lay: Lay) -> None:
 
 
 def test_every_source_has_a_whole_card() -> None:
-    words = ("What:", "Layout:", "Source:", "Licence", "itation", "iases:")
+    words = ("What:", "Layout:", "Source:", "License", "itation", "iases:")
     own = {"folder": ("Layout:", "Source:"), "csv": ("Layout:", "Source:"), "merged": ("Layout:", "Source:")}
     for kind, function in SOURCES.items():
         missing = [word for word in words if word not in (function.__doc__ or "") and word not in own.get(kind, ())]

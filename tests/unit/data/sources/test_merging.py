@@ -96,7 +96,7 @@ def test_what_two_collections_of_the_archive_share_cannot_part(tmp_path: Path) -
     assert [row.known["lesion_id"] for row in listing.rows] == ["HAM_1", "HAM_2", "HAM_2", "HAM_1", "HAM_1"]
     assert len(set(group.values())) == 2
     assert group["ham-ISIC_0000001"] == group["isic2019-ISIC_0000001_downsampled"] == group["isic2019-ISIC_0000003"]
-    assert "ham and isic2019 share 2 archive images, 2 lesions by their ids; each stays in one part" in listing.notes
+    assert "ham and isic2019 share 2 archive images, 2 lesions by their ids; each stays in one split" in listing.notes
 
 
 def test_lesions_that_two_collections_name_differently_are_one_over_a_shared_image(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_own_ids_are_kept_apart_only_when_asked_for(tmp_path: Path) -> None:
     b = "image_id,label,lesion_id,patient_id\n1,mel,7,P2\n2,nv,9,P1\n"
     listing, _ = read(two_tables(tmp_path / "shared", a, b))
     assert len(set(grouped(listing).values())) == 2, "a-1, b-1 by lesion and b-2 by patient; a-2"
-    assert "a and b share 1 lesions, 1 patients by their ids; each stays in one part" in listing.notes
+    assert "a and b share 1 lesions, 1 patients by their ids; each stays in one split" in listing.notes
     listing, _ = read(two_tables(tmp_path / "own", a, b, own_ids=True))
     assert [row.known["lesion_id"] for row in listing.rows] == ["7", "8", "b-7", "b-9"]
     assert [row.known["patient_id"] for row in listing.rows] == ["P1", None, "b-P2", "b-P1"]
@@ -137,14 +137,14 @@ def test_own_splits_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
     assert [row.known["split"] for row in listing.rows] == ["train", "test"] * 2
     listing, _ = read(two_tables(tmp_path / "one", split, "image_id,label\n1,mel\n2,nv\n"))
     assert not any("split" in row.known for row in listing.rows)
-    assert "the own split of a is not taken, since other sources have none" in listing.notes
+    assert "the split of a is not used, since other sources have none" in listing.notes
 
 
 def test_classes_that_differ_in_case_alone_are_refused(tmp_path: Path) -> None:
     values = put(tmp_path)
     del values["source"]["sources"][1]["label_map"]
     with pytest.raises(
-        ConfigError, match=r"classes 'mel' and 'MEL' of two sources differ in spelling alone; .*label_map: ham10000"
+        ConfigError, match=r"classes 'mel' and 'MEL' of two sources differ only in spelling; .*label_map: ham10000"
     ):
         read(values)
     with pytest.raises(ConfigError, match="classes 'MEL' and 'mel'"):
@@ -165,9 +165,9 @@ def test_too_few_sources_no_path_no_image(tmp_path: Path) -> None:
 
 def test_names_and_the_path_beside_are_checked() -> None:
     part = {"path": "a", "source": {"kind": "folder"}}
-    with pytest.raises(ConfigError, match="two sources are called 'folder'; give each its own name"):
+    with pytest.raises(ConfigError, match="source name 'folder' is used twice; give each source its own name"):
         build_experiment({"data": {"source": {"kind": "merged", "sources": [part, part]}}})
-    with pytest.raises(ConfigError, match=r"path is given beside source\.kind merged"):
+    with pytest.raises(ConfigError, match=r"path is set together with source\.kind merged"):
         build_experiment({"data": {"path": "a", "source": {"kind": "merged"}}})
     for name in ("a/b", "..", "A-1", ""):
         with pytest.raises(ConfigError, match="name"):
