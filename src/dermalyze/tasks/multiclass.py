@@ -54,8 +54,7 @@ class Multiclass(Capable):
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
         "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
-        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "server",
-        "third_party_model",
+        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "third_party_model",
     })  # fmt: skip
     nouns = "classes"
     activation = "softmax"
