@@ -95,7 +95,8 @@ export function classNote() {
 }
 
 /** [name, bins] of each reliability diagram in what the server says of them. */
-export function diagrams({ bins }) {
+export function diagrams(found) {
+  const bins = Array.isArray(found) ? found : found.bins;
   return Array.isArray(bins) && bins.length ? [[null, bins]] : [];
 }
 
