@@ -181,7 +181,7 @@ def test_policy_lets_nothing_else_in(address: str) -> None:
 def test_markup_holds_no_script_and_no_style() -> None:
     page = (WEB / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|https?://", page) == []
-    for path in WEB.glob("*.js"):
+    for path in WEB.rglob("*.js"):
         code = path.read_text(encoding="utf-8")
         assert (
             re.findall(
@@ -194,7 +194,8 @@ def test_markup_holds_no_script_and_no_style() -> None:
 
 
 def test_every_file_is_used_and_packed() -> None:
-    texts = {path.name: path.read_text(encoding="utf-8") for path in WEB.iterdir()}
+    files = [path for path in WEB.rglob("*") if path.is_file()]
+    texts = {str(path.relative_to(WEB)): path.read_text(encoding="utf-8") for path in files}
     for name in texts.keys() - {"index.html"}:
         assert any(f"/{name}" in text for other, text in texts.items() if other != name), name
     assert '"serve/web/**/*"' in (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
@@ -204,7 +205,7 @@ def test_every_word_stands_in_one_place_and_is_used() -> None:
     texts = (WEB / "texts.js").read_text(encoding="utf-8")
     known = re.findall(r'^  "([\w.-]+)": "', texts, flags=re.M)
     assert len(known) == len(set(known))
-    code = "\n".join(path.read_text(encoding="utf-8") for path in WEB.iterdir() if path.name != "texts.js")
+    code = "\n".join(path.read_text(encoding="utf-8") for path in WEB.rglob("*.*") if path.name != "texts.js")
     assert set(re.findall(r'(?:\bt\(|\btOr\(|data-(?:text|label)=)"([a-z]+\.[\w-]+)"', code)) - set(known) == set()
     used = set(re.findall(r'"([a-z]+\.[\w-]+)"', code))
     made = set(re.findall(r"\b(?:t|tOr)\(`([a-z]+\.[a-z-]*)\$\{", code))  # keys put together: t(`check.${state}`)

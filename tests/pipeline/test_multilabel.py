@@ -230,6 +230,36 @@ def test_another_set_with_gaps(folder: Run, tmp_path: Path) -> None:
     assert {"log_loss", "macro_brier", "macro_ece", "hamming_loss"} <= r["methods"]["refit"].keys()
 
 
+def test_the_server_answers_as_the_predictor_and_shows_the_evaluation(run: Run) -> None:
+    from api import client_of, files
+
+    from dermalyze.config.serve import ServeSpec
+    from dermalyze.serve.server.service import Service
+
+    paths = sorted(Path(run.config().data.path).glob("*.png"))[:4]  # type: ignore[arg-type]
+    service = Service([run.root], ServeSpec(decoders=1, threads=1))
+    try:
+        client = client_of(service)
+        model = client.get("/v1/models").json()["models"][0]
+        results = client.post("/v1/predict", files=files(*(path.read_bytes() for path in paths))).json()["results"]
+        reliability = client.get(f"/v1/models/{model['name']}/reliability").json()
+    finally:
+        service.close()
+    predictor = Predictor(run.root, threads=1)
+    for path, result in zip(paths, results, strict=True):
+        expected = predictor.predict(path)
+        assert result["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+        assert (result["positive"], result["verdict"]) == (list(expected.positive or ()), expected.verdict)
+    assert model["thresholds"] == read_json(run.artifact_record_path)["calibration"]["thresholds"]
+    assert model["headline"]["figures"][0]["name"] == "macro AUROC"
+    p = read_predictions(run.predictions_path("test", "flips"))
+    assert reliability["labels"].keys() == set(p.classes)
+    for c, name in enumerate(p.classes):
+        bins = reliability["labels"][name]
+        assert sum(row["count"] for row in bins) == (p.labels[:, c] >= 0).sum()
+        assert sum(row["share"] * row["count"] for row in bins) == pytest.approx((p.labels[:, c] == 1).sum())
+
+
 def test_predictions_of_others(folder: Run, tmp_path: Path) -> None:
     spec, p = folder.config(), read_predictions(folder.predictions_path("test", "flips"))
     path = tmp_path / "theirs.csv"

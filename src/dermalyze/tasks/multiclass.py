@@ -71,7 +71,7 @@ class Multiclass(Capable):
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
         "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "leakage", "one_class",
-        "operating_points", "paired_tests", "server", "zero_shot",
+        "operating_points", "paired_tests", "zero_shot",
     })  # fmt: skip
     answer = "class"
     noun = "class"

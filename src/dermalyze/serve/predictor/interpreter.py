@@ -50,13 +50,16 @@ class Interpreter:
             probs_BC: calibrated probabilities.
             foreign_B: out-of-distribution scores, where the model has them.
             cam_BChw: maps, where they are asked for.
-            shown: the class that the maps are of; None: the most probable.
+            shown: the class or label that the maps are of; None: the predicted class, or of labels the most probable of
+                those that are called, and where none is, of all.
         """
         classes = self.artifact.classes
         outcome_B, inside_BC = self.rule.outcomes(probs_BC, classes, foreign_B), self.rule.inside(probs_BC, classes)
+        answering = self.artifact.answering
+        called_BC = answering.task.called(probs_BC, answering.thresholds)
         for b, (blank, row) in enumerate(zip(blanks, metadata, strict=True)):
             probs_C, outcome = probs_BC[b], int(outcome_B[b])
-            cam_class = shown or classes[int(probs_C.argmax())]
+            cam_class = shown or classes[int(np.lexsort((-probs_C, ~called_BC[b]))[0])]
             score = float(foreign_B[b]) if foreign_B is not None else None
             problems = self.encoder.problems(row) if self.encoder is not None else {}
             unknown = [name for name, problem in problems.items() if not problem.startswith(OUTSIDE)]
@@ -67,7 +70,7 @@ class Interpreter:
             order = np.argsort(-probs_C, kind="stable")
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "file", "accepted_leak", "gate", "picture")},
-                **self._called(probs_C),
+                **self._called(probs_C, called_BC[b]),
                 cam=cam_BChw[b, classes.index(cam_class)].copy() if cam_BChw is not None else None,
                 cam_class=cam_class if cam_BChw is not None else None,
                 cam_grade=self.artifact.cam_grade if cam_BChw is not None else None,
@@ -75,7 +78,7 @@ class Interpreter:
                 verdict=verdict,
                 reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
-                calibrated=self.artifact.answering.calibrator.kind != "none",
+                calibrated=answering.calibrator.kind != "none",
                 prediction_set=None if inside_BC is None else tuple(classes[c] for c in order if inside_BC[b, c]),
                 decision=DECISIONS[outcome],
                 abstain=DECISIONS[outcome] == "refer",
@@ -85,13 +88,12 @@ class Interpreter:
                 probabilities={name: float(p) for name, p in zip(classes, probs_C, strict=True)},
             )
 
-    def _called(self, probs_C: NDArray[np.float64]) -> dict[str, Any]:
+    def _called(self, probs_C: NDArray[np.float64], called_C: NDArray[np.bool_]) -> dict[str, Any]:
         """The fields that say what is there: the labels above their thresholds, or the most probable class."""
         answering, classes = self.artifact.answering, self.artifact.classes
         if answering.thresholds is not None:
-            reached_C = answering.task.called(probs_C[None], answering.thresholds)[0]
             return {
-                "positive": tuple(name for name, reached in zip(classes, reached_C, strict=True) if reached),
+                "positive": tuple(name for name, called in zip(classes, called_C, strict=True) if called),
                 "thresholds": dict(zip(classes, answering.thresholds.tolist(), strict=True)),
             }
         best = int(probs_C.argmax())

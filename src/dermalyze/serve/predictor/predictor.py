@@ -142,7 +142,8 @@ class Predictor:
             image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
             second: the case's second picture, of a model of two; without it the answer has a note.
             metadata: column to value, of a model that takes them.
-            explain: give `cam`, of the predicted class or of the class that is named.
+            explain: give `cam`, of the class or label that is named, else of the predicted class, or the most probable label
+                of those that are called.
 
         Raises:
             DataError: not an image that is read; the message says why.

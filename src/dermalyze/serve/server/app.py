@@ -36,11 +36,11 @@ _PROPERTIES: dict[str, Any] = {
         "description": "JSON: an object of column to value for all images, or a list, one an image. See /v1/models.",
         "example": '{"age": 55, "sex": "female"}',
     },
-    "top_k": {"type": "integer", "minimum": 1, "maximum": 999999, "description": "How many classes are ranked; default: all."},
+    "top_k": {"type": "integer", "minimum": 1, "maximum": 999999, "description": "How many are ranked; default: all."},
     "explain": {"type": "boolean", "default": False, "description": "Whether a heat map is made."},
     "recipe": {"type": "string", "description": "Must be the model's own: a recipe without its calibration is not served."},
     "model": {"type": "string", "description": "Default: the first of /v1/models."},
-    "class": {"type": "string", "description": "The class that the heat map is of; default: the predicted one."},
+    "class": {"type": "string", "description": "Class or label of the heat map; default: the first of the answer."},
 }  # fmt: skip
 _EXAMPLE: dict[str, Any] = {
     "model": {"name": "ham10000", "sha256": "5f0c" * 16, "recipe": "flips", "calibrated": True},
@@ -84,7 +84,28 @@ _HEATMAP = {
     "signed": False,
     "grade": EXAMPLE.model_dump(),
 }
-_EXPLAINED = {**_EXAMPLE, "results": [{**_EXAMPLE["results"][0], "heatmap": _HEATMAP}]}
+_LABELS: dict[str, Any] = {
+    "positive": ["effusion"],
+    "thresholds": {"effusion": 0.35, "mass": 0.5},
+    "probabilities": {"effusion": 0.7, "mass": 0.4},
+    "top": [
+        {"class": "effusion", "description": "Effusion", "probability": 0.7, "threshold": 0.35, "positive": True},
+        {"class": "mass", "description": "Mass", "probability": 0.4, "threshold": 0.5, "positive": False},
+    ],
+    "prediction_set": None,
+}
+"""What differs in the answer of a model of several labels."""
+_CLASS_ALONE = ("predicted_class", "predicted_class_description", "confidence")
+
+
+def _examples(heatmap: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An answer of each task, under its name, with a heat map or without."""
+    one: dict[str, Any] = {**_EXAMPLE["results"][0], "heatmap": heatmap}
+    labels = {key: value for key, value in one.items() if key not in _CLASS_ALONE} | _LABELS
+    if heatmap is not None:
+        labels["heatmap"] = {**heatmap, "class": "effusion"}
+    words = {"multiclass": ("One class per image", one), "multilabel": ("Any number of labels", labels)}
+    return {kind: {"summary": summary, "value": {**_EXAMPLE, "results": [result]}} for kind, (summary, result) in words.items()}
 
 
 def build_app(
@@ -120,7 +141,7 @@ def build_app(
 
 
 def _routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/predict", **_documented("Answers for one or several images", _PROPERTIES, _EXAMPLE))
+    @app.post("/v1/predict", **_documented("Answers for one or several images", _PROPERTIES, _examples()))
     async def predict(request: Request) -> Response:
         """One answer an image. A bad one among several has an `error` in its place; a bad single one is refused as a whole."""
         return _json(await service.predict(request.receive, _headers(request)))
@@ -128,14 +149,14 @@ def _routes(app: FastAPI, service: Service) -> None:
     one = {**_PROPERTIES, "file": {**_BINARY, "description": "One image."}}
     del one["explain"]
 
-    @app.post("/v1/explain", **_documented("The answer for one image, with a heat map", one, _EXPLAINED))
+    @app.post("/v1/explain", **_documented("The answer for one image, with a heat map", one, _examples(heatmap=_HEATMAP)))
     async def explain(request: Request) -> Response:
         """As `/v1/predict` with `explain`, of one image."""
         return _json(await service.predict(request.receive, _headers(request), explain=True))
 
     @app.get("/v1/models", response_model=replies.ModelsReply, responses=_errors(400, 401), tags=["models"])
     async def models() -> Response:
-        """The models that answer here: classes, metadata they take, identity."""
+        """The models that answer here: task, classes or labels with their thresholds, metadata they take, identity."""
         return _json(service.models())
 
     text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
@@ -149,7 +170,7 @@ def _routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models/{name}/reliability", response_class=Response, responses=_errors(400, 401, 404), tags=["models"])
     async def reliability(name: str) -> Response:
-        """How often the model is right, by how sure it says it is."""
+        """How often the model is right, by the probability that it gave; of task `multilabel` for each label."""
         if (metrics := service.predictor(name).artifact.metrics) is None:
             raise Refusal("not_found", "this model's artifact holds no reliability diagram; evaluate its run first")
         return _json(replies.reliability_reply(metrics))
@@ -202,12 +223,12 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": replies.ErrorReply, "description": ", ".join(codes[status])} for status in statuses}
 
 
-def _documented(summary: str, properties: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+def _documented(summary: str, properties: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
     """What FastAPI is told of a route that reads its multipart body itself."""
     schema = {"type": "object", "properties": properties, "required": ["file"], "additionalProperties": False}
     body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     good: dict[int | str, dict[str, Any]] = {
-        200: {"model": replies.PredictReply, "content": {"application/json": {"example": example}}}
+        200: {"model": replies.PredictReply, "content": {"application/json": {"examples": examples}}}
     }
     return {
         "summary": summary,

@@ -28,7 +28,7 @@ class Client:
     Example:
         client = Client("http://127.0.0.1:8000")
         for result in client.predict(["a.jpg", "b.jpg"])["results"]:
-            print(result.get("predicted_class"), result.get("verdict"))
+            print(result.get("predicted_class") or result.get("positive"), result.get("verdict"))
     """
 
     def __init__(self, address: str, *, key: str | None = None, timeout_s: float = 60.0) -> None:
@@ -53,7 +53,13 @@ class Client:
         Args:
             images: a path, a file's bytes, or several of them. Paths stay here: files go without their names.
             explain: whether heat maps are made.
-            **fields: `metadata` (a mapping, or a list of them), `top_k`, `model`, `recipe`, `of_class`.
+            **fields: `metadata` (a mapping, or a list of them), `top_k`, `model`, `recipe`, `of_class` (the class or label
+                that a heat map is of).
+
+        Returns:
+            the reply of `/v1/predict`: in `results` a mapping per image, with `error`, or of a model of classes with
+            `predicted_class` and `confidence`, of a model of several labels with `positive` and `thresholds`; always with
+            `probabilities`.
 
         Raises:
             DataError: an image can't be read, or the server refuses the request; then the message is its own.

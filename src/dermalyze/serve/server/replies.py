@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,9 +41,11 @@ class ModelWords(_Reply):
 
 class Ranked(_Reply):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    name: str = Field(alias="class")
+    name: str = Field(alias="class", description="Of a class or label.")
     description: str
     probability: float
+    threshold: float | None = Field(None, description="Of task multilabel: from which probability on the label is called.")
+    positive: bool | None = Field(None, description="Of task multilabel: whether the probability reaches the threshold.")
 
 
 class CheckWords(_Reply):
@@ -81,7 +83,8 @@ class Heatmap(_Reply):
 
 
 class ImageReply(BaseModel):
-    """One image: an answer, or `error`."""
+    """One image: an answer, or `error`. Task `multiclass` answers with `predicted_class` and `confidence`, task `multilabel`
+    with `positive` and `thresholds`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     index: int
@@ -89,8 +92,16 @@ class ImageReply(BaseModel):
     predicted_class: str | None = None
     predicted_class_description: str | None = None
     confidence: float | None = Field(None, ge=0, le=1)
-    probabilities: dict[str, float] | None = None
-    top: list[Ranked] | None = None
+    positive: list[str] | None = Field(
+        None, description="Labels whose probability reaches their threshold. An empty list rules nothing out."
+    )
+    thresholds: dict[str, float] | None = Field(None, description="Of each label: from which probability on it is called.")
+    probabilities: dict[str, float] | None = Field(
+        None, description="Of each class, summing to 1; or of each label separately, which need not sum to 1."
+    )
+    top: list[Ranked] | None = Field(
+        None, description="Classes, the most probable first; or labels, those that reach their threshold first."
+    )
     calibrated: bool | None = None
     prediction_set: list[str] | None = None
     decision: Literal["answer", "set", "refer"] | None = None
@@ -133,7 +144,9 @@ class InputSize(_Reply):
 class ModelReply(_Reply):
     name: str
     sha256: str
-    classes: list[ClassWords]
+    task: Literal["multiclass", "multilabel"] = Field(description="One class per image, or any number of labels.")
+    classes: list[ClassWords] = Field(description="The classes or labels, in the model's order.")
+    thresholds: dict[str, float] | None = Field(description="Of task multilabel: from which probability on each is called.")
     input: InputSize
     recipe: str
     calibrated: bool
@@ -168,23 +181,20 @@ def image_reply(
     Args:
         answer: of the model.
         index: of the image in the request.
-        descriptions: of the classes.
-        top: how many classes are ranked.
+        descriptions: of the classes or labels.
+        top: how many of them are ranked.
         heatmap: fields of `Heatmap`, or None with a note why.
     """
     gate, verdict = answer.gate or UNJUDGED, answer.verdict or "accept"
-    ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:top]
     ood = None
     if answer.ood_score is not None:
         limit = answer.ood_threshold
         ood = {"score": answer.ood_score, "threshold": limit, "ok": limit is None or answer.ood_score <= limit}
     return {
         "index": index,
-        "predicted_class": answer.predicted_class,
-        "predicted_class_description": answer.predicted_class_description,
-        "confidence": answer.confidence,
+        **_called(answer),
         "probabilities": dict(answer.probabilities),
-        "top": [{"class": name, "description": descriptions[name], "probability": p} for name, p in ranked],
+        "top": _ranked(answer, descriptions)[:top],
         "calibrated": answer.calibrated,
         "prediction_set": list(answer.prediction_set) if answer.prediction_set is not None else None,
         "decision": "refer" if verdict == "refer" else answer.decision,
@@ -199,6 +209,27 @@ def image_reply(
         "metadata_unknown": list(answer.metadata_unknown) if answer.metadata_unknown is not None else None,
         **({"accepted_leak": answer.accepted_leak} if answer.accepted_leak else {}),
     }
+
+
+def _called(answer: Prediction) -> dict[str, Any]:
+    """The fields that say what is there, named as in `Prediction.as_dict`."""
+    if answer.positive is not None:
+        return {"positive": list(answer.positive), "thresholds": dict(answer.thresholds or {})}
+    return {
+        "predicted_class": answer.predicted_class,
+        "predicted_class_description": answer.predicted_class_description,
+        "confidence": answer.confidence,
+    }
+
+
+def _ranked(answer: Prediction, descriptions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Fields of `Ranked`: classes, the most probable first; of labels those first that reach their threshold."""
+    called, thresholds = answer.positive or (), answer.thresholds or {}
+    ranked = sorted(answer.probabilities.items(), key=lambda item: (item[0] not in called, -item[1]))
+    rows: list[dict[str, Any]] = [{"class": name, "description": descriptions[name], "probability": p} for name, p in ranked]
+    if answer.positive is None:
+        return rows
+    return [{**row, "threshold": thresholds[row["class"]], "positive": row["class"] in called} for row in rows]
 
 
 def heatmap_reply(png: bytes, of_class: str, grade: MapGrade) -> dict[str, Any]:
@@ -222,6 +253,10 @@ def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
 def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model at length, for `/v1/models`."""
     artifact, columns = predictor.artifact, predictor.encoder.columns if predictor.encoder is not None else ()
+    answering = predictor.answering
+    thresholds = (
+        None if answering.thresholds is None else dict(zip(answering.classes, answering.thresholds.tolist(), strict=True))
+    )
     metadata = [
         {"name": column.name, "kind": "numeric", "choices": None, "range": [column.low, column.high]}
         if isinstance(column, Numeric)
@@ -230,7 +265,9 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
     ]
     return {
         **model_words(name, predictor),
+        "task": answering.task.kind,
         "classes": [entry.model_dump() for entry in artifact.record.classes],
+        "thresholds": thresholds,
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
         "metadata": metadata,
         "cam": artifact.record.cam.kind,
@@ -249,8 +286,20 @@ def _headline(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def reliability_reply(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The reliability diagram of the test part."""
-    kept = ("confidence", "accuracy", "lower", "upper", "low", "high")
-    rows = [row for row in metrics["reliability"]["bins"] if row["n"]]
-    bins = [{**{key: row[key] for key in kept}, "count": row["n"]} for row in rows]
-    return {"set": metrics["set"], "calibrator": metrics["reliability"]["calibrator"], "bins": bins, "disclaimer": DISCLAIMER}
+    """The reliability diagram of the test split: `bins`, or `labels` with the bins of each label.
+
+    >>> bins = [{"n": 9, "groups": 9, "probability": 0.2, "share": 0.1, "low": 0.0, "high": 0.4}]
+    >>> metrics = {"set": "test", "reliability": {"calibrator": "platt", "bins": {"disc": bins}}}
+    >>> reliability_reply(metrics)["labels"]["disc"][0]["count"]
+    9
+    """
+    known = metrics["reliability"]["bins"]
+    shown = (
+        {"labels": {name: _bins(rows) for name, rows in known.items()}} if isinstance(known, dict) else {"bins": _bins(known)}
+    )
+    return {"set": metrics["set"], "calibrator": metrics["reliability"]["calibrator"], **shown, "disclaimer": DISCLAIMER}
+
+
+def _bins(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    kept = ("confidence", "accuracy", "probability", "share", "lower", "upper", "low", "high")
+    return [{**{key: row[key] for key in kept if key in row}, "count": row["n"]} for row in rows if row["n"]]

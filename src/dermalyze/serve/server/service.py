@@ -40,9 +40,9 @@ class Wish:
 
     Attributes:
         name: of the model.
-        top: how many classes are ranked.
+        top: how many classes or labels are ranked.
         explain: whether a heat map is wanted.
-        of_class: for which class; None: the predicted one.
+        of_class: for which class or label; None: the one that the answer puts first.
         known: each image's metadata.
     """
 
@@ -61,7 +61,7 @@ class Service:
         spec: limits.
 
     Raises:
-        UsageError: no model, two of one name, or one of several labels or of two pictures a case.
+        UsageError: no model, two of one name, or one of two images per case.
         ModelError: an artifact is refused.
     """
 
@@ -72,10 +72,10 @@ class Service:
         for model in models:
             predictor = Predictor(model, threads=threads, provider=spec.provider)
             record = predictor.artifact.record
-            if not predictor.answering.task.has("server") or record.second is not None:
+            if record.second is not None:
                 raise UsageError(
-                    f"{record.name}: the server answers with one class for one picture, and this model has "
-                    f"{'several labels' if record.second is None else 'two pictures a case'}; use dermalyze predict"
+                    f"{record.name}: the server answers for one image, and this model takes two images per case; "
+                    "use dermalyze predict"
                 )
             name = address(record.name)
             if name in self.predictors:

@@ -1,52 +1,39 @@
 // One case: the outcome in plain words first, then what it rests on.
 
-import { classWords, slots } from "./classes.js";
 import { el, pairs } from "./dom.js";
-import { LANGUAGE, number, percent, t, tOr } from "./texts.js";
+import { LANGUAGE, number, t, tOr } from "./texts.js";
 import { viewer } from "./viewer.js";
 
 const SHOWN_CLASSES = 10;
 
 /** "refer", "set", "caution" or "answer": what the whole answer comes to. The most careful of all verdicts wins. */
-export function outcomeOf(result) {
-  if (result.decision === "refer" || result.verdict === "refer" || result.abstain || !result.predicted_class) return "refer";
+export function outcomeOf({ result, task }) {
+  if (result.decision === "refer" || result.verdict === "refer" || result.abstain || !task.answers(result)) return "refer";
   if (result.decision === "set") return "set";
   return result.verdict === "caution" ? "caution" : "answer";
 }
 
-/** [class, words, probability], the most probable first. */
-export function ranked(result, descriptions) {
-  const known = new Map(descriptions);
-  for (const row of result.top ?? []) known.set(row.class, row.description);
-  if (result.predicted_class) known.set(result.predicted_class, result.predicted_class_description);
-  return Object.entries(result.probabilities ?? {})
-    .map(([name, share]) => [name, classWords(name, known.get(name)), share])
-    .sort((one, other) => other[2] - one[2]);
-}
-
 /** One sentence for a screen reader and the table. */
-export function headline(result, descriptions) {
-  const outcome = outcomeOf(result);
-  if (outcome === "refer") return t("answer.refer");
-  if (outcome === "set") return setTitle(result);
-  return t(`answer.${outcome}`, { name: classWords(result.predicted_class, descriptionOf(result, descriptions)) });
+export function headline(one, descriptions) {
+  const outcome = outcomeOf(one);
+  return outcome === "refer" ? t("answer.refer") : one.task.headline(one.result, outcome, descriptions);
 }
 
 /**
  * The page of one case.
- * `one` has file name, url, result, model, metadata and time; `descriptions` is class to words; `actions` are buttons.
+ * `one` has file name, url, task, result, model, metadata and time; `descriptions` is class to words; `actions` are buttons.
  */
 export function answerPage(one, descriptions, { actions, again }) {
-  const { result } = one;
-  const outcome = outcomeOf(result);
-  const rows = ranked(result, descriptions);
+  const { result, task } = one;
+  const outcome = outcomeOf(one);
+  const rows = task.ranked(result, descriptions);
   const names = new Map(rows.map(([name, words]) => [name, words]));
   const refused = outcome === "refer";
   const figure = viewer({ url: one.url, heatmap: refused ? null : result.heatmap, note: result.heatmap_note, names,
-    predicted: result.predicted_class, again });
-  const numbers = rows.length ? probabilities(result, rows, refused) : null;
+    graded: task.graded(result), noun: task.NOUN, again });
+  const numbers = rows.length ? probabilities(one, rows, refused) : null;
   return el("article", { class: "case", "aria-labelledby": "answer-heading" },
-    verdict(result, outcome, rows, descriptions),
+    verdict(one, outcome, rows, descriptions),
     el("div", { class: "columns" },
       el("section", { class: "card" }, el("h3", {}, t("view.heading")), figure),
       refused
@@ -57,20 +44,10 @@ export function answerPage(one, descriptions, { actions, again }) {
     el("div", { class: "buttons no-print" }, actions));
 }
 
-function verdict(result, outcome, rows, descriptions) {
-  const name = classWords(result.predicted_class, descriptionOf(result, descriptions));
+function verdict(one, outcome, rows, descriptions) {
+  const { result, task } = one;
   const reasons = (result.reasons ?? []).map(String);
-  const facts = [];
-  if (outcome === "set") {
-    const inside = new Set(result.prediction_set ?? []);
-    facts.push([t("answer.saw"), setList(rows.filter(([key]) => inside.has(key)), rows)]);
-    facts.push([t("answer.sure"), t("answer.sure-set", { percent: percent(result.confidence) })]);
-  } else if (outcome !== "refer") {
-    facts.push([t("answer.saw"), name === result.predicted_class ? name : `${name} (${result.predicted_class})`]);
-    const count = Math.round(result.confidence * 100);
-    facts.push([t("answer.sure"), t(result.calibrated ? "answer.sure-calibrated" : "answer.sure-raw",
-      { percent: percent(result.confidence), count })]);
-  }
+  const facts = outcome === "refer" ? [] : task.facts(result, outcome, rows, descriptions);
   if (outcome !== "refer") {
     const key = { answer: "answer.refer-no", caution: "answer.refer-caution", set: "answer.refer-set" }[outcome];
     facts.push([t("answer.refer-to"), t(key)]);
@@ -81,45 +58,20 @@ function verdict(result, outcome, rows, descriptions) {
   if (result.accepted_leak) facts.push([t("answer.leak"), t("answer.leak-because", { reason: result.accepted_leak })]);
   return el("section", { class: `verdict ${outcome}`, "data-outcome": outcome },
     el("p", { class: "tag" }, t(`answer.tag-${outcome}`)),
-    el("h2", { id: "answer-heading", tabindex: "-1" }, headline(result, descriptions)),
+    el("h2", { id: "answer-heading", tabindex: "-1" }, headline(one, descriptions)),
     outcome === "refer" ? el("p", { class: "refer-lead" }, t("answer.refer-lead")) : null,
     pairs(facts));
 }
 
-function descriptionOf(result, descriptions) {
-  return result.predicted_class_description ?? descriptions.get(result.predicted_class);
-}
-
-function setTitle(result) {
-  const count = (result.prediction_set ?? []).length;
-  return count > 1 ? t("answer.set", { count }) : t("answer.set-none");
-}
-
-function setList(inside, rows) {
-  const colour = slots(rows.map(([name]) => name).sort());
-  return el("ul", { class: "class-list" }, inside.map(([name, words, share]) => el("li", {},
-    el("span", { class: `dot slot-${colour.get(name)}`, "aria-hidden": "true" }), `${words}, ${percent(share)}`)));
-}
-
-function probabilities(result, rows, refused) {
-  const inside = new Set(refused ? [] : result.prediction_set ?? []);
-  const colour = slots(rows.map(([name]) => name).sort());
-  const bar = ([name, words, share]) => {
-    const fill = el("span", { class: refused ? "fill" : `fill slot-${colour.get(name)}` });
-    fill.style.width = `${Math.min(100, Math.max(0, share * 100))}%`;
-    return el("li", { class: inside.has(name) ? "bar inside" : "bar", "data-class": name },
-      el("span", { class: "bar-name" }, words, inside.has(name) ? el("span", { class: "mark" }, t("answer.in-set")) : null),
-      el("span", { class: "bar-number" }, percent(share, true)),
-      el("span", { class: "track", "aria-hidden": "true" }, fill));
-  };
-  const list = (some) => el("ul", { class: "bars" }, some.map(bar));
-  const rest = rows.slice(SHOWN_CLASSES);
-  const words = [t(result.calibrated ? "answer.calibrated" : "answer.not-calibrated")];
-  if (inside.size) words.push(t("answer.set-means"));
+function probabilities({ result, task }, rows, refused) {
+  const list = (some) => el("ul", { class: "bars" }, some.map(task.bars(result, rows, refused)));
+  const shown = Math.max(SHOWN_CLASSES, task.unfolded(result));
+  const rest = rows.slice(shown);
+  const words = [t(result.calibrated ? "answer.calibrated" : "answer.not-calibrated"), ...task.remarks(result, refused)];
   return el("section", { class: refused ? "probabilities" : "probabilities card" },
     el("h3", {}, t(result.calibrated ? "answer.probabilities" : "answer.scores")),
-    list(rows.slice(0, SHOWN_CLASSES)),
-    rest.length ? el("details", {}, el("summary", {}, t("answer.more", { count: rest.length })), list(rest)) : null,
+    list(rows.slice(0, shown)),
+    rest.length ? el("details", {}, el("summary", {}, t(`answer.more-${task.NOUN}`, { count: rest.length })), list(rest)) : null,
     el("p", { class: "small quiet" }, words.join(" ")));
 }
 

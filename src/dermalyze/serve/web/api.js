@@ -47,11 +47,9 @@ export async function card(name) {
   return orNone(async () => (await fetched(`v1/models/${encodeURIComponent(name)}/card`)).text());
 }
 
-/** Reliability bins, or null. */
+/** What is known of the model's reliability, or null. */
 export async function reliability(name) {
-  const body = await orNone(async () => json(await fetched(`v1/models/${encodeURIComponent(name)}/reliability`)));
-  const bins = Array.isArray(body) ? body : body?.bins;
-  return Array.isArray(bins) && bins.length ? bins : null;
+  return orNone(async () => json(await fetched(`v1/models/${encodeURIComponent(name)}/reliability`)));
 }
 
 /**

@@ -7,6 +7,7 @@ import { byId, download, el, fillTexts, put, say, show } from "./dom.js";
 import { watch } from "./intake.js";
 import { modelPage } from "./model.js";
 import { Options } from "./options.js";
+import { taskOf } from "./tasks.js";
 import { LANGUAGE, t } from "./texts.js";
 import { upright } from "./upright.js";
 
@@ -106,7 +107,7 @@ async function take(files, refusals) {
   const asked = { model: options.model?.name, metadata: options.metadata, explain: options.drawsMaps && options.explain };
   options.fresh = false;
   byId("ask").classList.add("small-zone");
-  cases = files.map((file, at) => ({ file, name: file.name, number: at + 1, asked, metadata: asked.metadata }));
+  cases = files.map((file, at) => ({ file, name: file.name, number: at + 1, asked, task: taskOf(options.model), metadata: asked.metadata }));
   if (refusals.length) refuse(refusals, { mild: true });
   await (cases.length === 1 ? askOne(cases[0]) : askMany());
 }
@@ -116,7 +117,7 @@ async function askOne(one) {
   try {
     await ask(one, control.signal);
     open(one);
-    say(headline(one.result, descriptions()));
+    say(headline(one, descriptions()));
   } catch (error) {
     if (!control.signal.aborted) refuse([error], { retry: () => askOne(one) });
   } finally {
@@ -203,7 +204,7 @@ async function redo({ className = null, focus = null, anew = false }) {
     if (shown === one) open(one, { stay: true });
     if (cases.length > 1) drawBatch();
     if (focus) byId(focus)?.focus();
-    say(headline(one.result, descriptions()));
+    say(headline(one, descriptions()));
   } catch (error) {
     if (!control.signal.aborted) refuse([error], { retry: () => redo({ className, focus, anew }) });
   } finally {

@@ -1,9 +1,8 @@
 // Many pictures: a table that sorts, and the same as CSV.
 
-import { outcomeOf, ranked } from "./answer.js";
-import { classWords } from "./classes.js";
+import { outcomeOf } from "./answer.js";
 import { el, say } from "./dom.js";
-import { percent, number, t } from "./texts.js";
+import { percent, number, t, tOr } from "./texts.js";
 
 const THUMBNAIL_PX = 96;
 const ORDER = ["answer", "caution", "set", "refer", "error", "stopped", "waiting"];
@@ -13,7 +12,7 @@ const COLUMNS = ["number", "file", "outcome", "class", "confidence", "ood", "why
 /** What a case has come to: an outcome, or "waiting", "error" or "stopped". */
 export function stateOf(one) {
   if (one.error) return "error";
-  return one.result ? outcomeOf(one.result) : one.stopped ? "stopped" : "waiting";
+  return one.result ? outcomeOf(one) : one.stopped ? "stopped" : "waiting";
 }
 
 /** How many came to what, as one line. */
@@ -28,15 +27,14 @@ function outcomeWords(state) {
   return state === "waiting" || state === "stopped" ? t(`batch.${state}`) : t(`answer.tag-${state}`);
 }
 
-/** The class to show: none on a refusal, all of them where several stay possible. */
+/** The class or labels to show: none on a refusal. */
 function classCell(one, descriptions) {
-  const state = stateOf(one);
-  if (state === "answer" || state === "caution") {
-    return classWords(one.result.predicted_class, one.result.predicted_class_description);
-  }
-  if (state !== "set") return "";
-  const words = new Map(ranked(one.result, descriptions).map(([name, said]) => [name, said]));
-  return (one.result.prediction_set ?? []).map((name) => words.get(name) ?? name).join(", ");
+  return confident(one) ? one.task.cell(one.result, stateOf(one), descriptions) : "";
+}
+
+/** Whether there is an answer to be used. */
+function confident(one) {
+  return Boolean(one.result) && !["refer", "error"].includes(stateOf(one));
 }
 
 function why(one) {
@@ -46,11 +44,9 @@ function why(one) {
 
 /** The value that a column sorts by; null goes last in either direction. */
 function sortValue(one, column, descriptions) {
-  const state = stateOf(one);
-  const confident = one.result && state !== "refer";
   return {
-    number: one.number, file: one.name, outcome: ORDER.indexOf(state), class: classCell(one, descriptions) || null,
-    confidence: confident ? one.result.confidence : null, ood: one.result?.ood?.score ?? null, why: why(one) || null,
+    number: one.number, file: one.name, outcome: ORDER.indexOf(stateOf(one)), class: classCell(one, descriptions) || null,
+    confidence: confident(one) ? one.task.share(one.result) : null, ood: one.result?.ood?.score ?? null, why: why(one) || null,
   }[column];
 }
 
@@ -64,20 +60,21 @@ export function sorted(cases, { column, down }, descriptions) {
   });
 }
 
-/** The table of a batch; `open(one)` shows a case, `buttons` stand above it. */
+/** The table of a batch of one task; `open(one)` shows a case, `buttons` stand above it. */
 export function batchPage(cases, descriptions, sort, { open, resort, buttons }) {
+  const noun = cases[0]?.task.NOUN;
+  const title = (column) => tOr(`batch.${column}-${noun}`, t(`batch.${column}`));
   const head = (column) => {
     const on = sort.column === column;
     const direction = on ? (sort.down ? "descending" : "ascending") : null;
     return el("th", { scope: "col", "aria-sort": direction, class: NUMERIC.has(column) ? "number" : null },
       el("button", { type: "button", class: "sort", "data-focus": `sort ${column}`, on: { click: () => {
         resort({ column, down: on ? !sort.down : false });
-        say(t("status.sorted", { column: t(`batch.${column}`), direction: t(on && !sort.down ? "status.descending" : "status.ascending") }));
-      } } }, t(`batch.${column}`), el("span", { class: "arrow", "aria-hidden": "true" }, on ? (sort.down ? "▼" : "▲") : "")));
+        say(t("status.sorted", { column: title(column), direction: t(on && !sort.down ? "status.descending" : "status.ascending") }));
+      } } }, title(column), el("span", { class: "arrow", "aria-hidden": "true" }, on ? (sort.down ? "▼" : "▲") : "")));
   };
   const row = (one) => {
     const state = stateOf(one);
-    const confident = one.result && state !== "refer";
     const opener = one.result ? el("button", { type: "button", class: "thumbnail", "data-focus": `open ${one.number}`,
       "aria-label": t("batch.open", { number: one.number }), on: { click: () => open(one) } }, thumbnail(one)) : el("span", { class: "thumbnail" }, thumbnail(one));
     return el("tr", { "data-state": state },
@@ -86,7 +83,7 @@ export function batchPage(cases, descriptions, sort, { open, resort, buttons }) 
       el("td", { class: "name" }, one.name),
       el("td", {}, el("span", { class: `pill ${state}` }, outcomeWords(state))),
       el("td", { class: "classes" }, classCell(one, descriptions) || "–"),
-      el("td", { class: "number" }, confident ? percent(one.result.confidence) : "–"),
+      el("td", { class: "number" }, confident(one) ? percent(one.task.share(one.result)) : "–"),
       el("td", { class: "number" }, one.result?.ood ? number(one.result.ood.score) : "–"),
       el("td", { class: "why" }, why(one)));
   };
@@ -126,16 +123,14 @@ export function cell(value) {
   return /[",;']/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The batch as CSV. On a refusal the class and its probabilities are left empty: they are no answer. */
+/** The batch as CSV. On a refusal the class or labels and their probabilities are left empty: they are no answer. */
 export function csvOf(cases, classes, disclaimer) {
-  const head = ["number", "file", "outcome", "predicted_class", "predicted_class_description", "confidence", "prediction_set",
-    ...classes.map((name) => `p_${name}`), "ood_score", "reasons", "metadata_unknown", "notes", "error", "model", "model_sha256", "disclaimer"];
+  const head = ["number", "file", "outcome", ...(cases[0]?.task.csvHead(classes) ?? []), "ood_score", "reasons", "metadata_unknown", "notes", "error", "model", "model_sha256", "disclaimer"];
   const line = (one) => {
     const state = stateOf(one);
-    const said = one.result && state !== "refer" ? one.result : {};
+    const said = confident(one) ? one.result : {};
     const list = (values) => (values ?? []).join("; ");
-    return [one.number, one.name, state, said.predicted_class, said.predicted_class_description, said.confidence,
-      list(said.prediction_set), ...classes.map((name) => said.probabilities?.[name]), one.result?.ood?.score,
+    return [one.number, one.name, state, ...one.task.csvCells(said, classes), one.result?.ood?.score,
       list(one.result?.reasons), list(one.result?.metadata_unknown), list(one.result?.notes), one.error?.line, one.model?.name,
       one.model?.sha256, disclaimer];
   };

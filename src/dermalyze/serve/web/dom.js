@@ -60,6 +60,13 @@ export function pairs(rows, name = "facts") {
   return el("dl", { class: name }, items);
 }
 
+/** The filled part of a bar, by its share of the whole. */
+export function fillOf(share, name = "fill") {
+  const fill = el("span", { class: name });
+  fill.style.width = `${Math.min(100, Math.max(0, share * 100))}%`;
+  return fill;
+}
+
 /** Offer bytes for download under a name. */
 export function download(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));

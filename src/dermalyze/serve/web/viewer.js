@@ -9,9 +9,10 @@ const START = 50;
 /**
  * The figure of one case.
  * `url` is the picture in this browser, shown upright as the model saw it; `heatmap`, `names` (class to words) and the class
- * that is `predicted` come from the server; `again(className)` asks for another class's map.
+ * that the grade of maps holds for (`graded`) come from the server; `noun` is what the task tells apart;
+ * `again(className)` asks for another class's map.
  */
-export function viewer({ url, heatmap, note, names, predicted, again }) {
+export function viewer({ url, heatmap, note, names, graded, noun, again }) {
   const plain = picture(url);
   const sound = heatmap && typeof heatmap.png_base64 === "string" && PNG_BASE64.test(heatmap.png_base64);
   if (!sound) {
@@ -27,7 +28,7 @@ export function viewer({ url, heatmap, note, names, predicted, again }) {
     el("div", { class: "pictures" }, plain, mapped),
     el("div", { class: "controls no-print" }, modes((mode) => { figure.dataset.mode = mode; }), slider(map),
       names.size > 1 ? chooser(heatmap.class, names, again) : null),
-    grade(heatmap.grade, heatmap.class !== predicted),
+    grade(heatmap.grade, heatmap.class !== graded, noun),
     el("figcaption", { class: "small quiet" }, caption(heatmap, name), note ? ` ${note}` : ""));
   return figure;
 }
@@ -53,7 +54,7 @@ function caption(heatmap, name) {
 const VERDICTS = new Map([["better", "better"], ["no better", "no-better"]]);
 
 /** How far maps of this model can be trusted, in plain words. What the page does not understand counts as not graded. */
-function grade(found, ofAnother) {
+function grade(found, ofAnother, noun) {
   const key = VERDICTS.get(found?.verdict) ?? "not-graded";
   const lesions = number(found?.lesions);
   const unknown = key === "not-graded";
@@ -62,7 +63,7 @@ function grade(found, ofAnother) {
     centre: estimate(found.over?.centre), random: estimate(found.over?.random), level: percent(found.level) });
   return el("div", { class: `grade ${key}`, "data-grade": key },
     el("p", { class: "badge" }, t(`grade.${key}`)),
-    el("p", {}, t(means, { lesions, floors: floorsNotBeaten(found?.over) }), !unknown && ofAnother ? ` ${t("grade.other-class")}` : ""),
+    el("p", {}, t(means, { lesions, floors: floorsNotBeaten(found?.over) }), !unknown && ofAnother ? ` ${t(`grade.other-${noun}`)}` : ""),
     figures ? el("p", { class: "small quiet" }, figures) : null);
 }
 

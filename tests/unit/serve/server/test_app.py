@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api import Sink, client_of, drive, files
 from mapped import CAM_RECORD, GRADES, graded, mapped_graph
 from PIL import Image
 from serving import BOUNDARY, FILE, multipart, picture
@@ -31,19 +32,7 @@ from dermalyze.serve.server.logs import Log
 from dermalyze.serve.server.refusals import REMEDIES, STATUSES, Refusal
 from dermalyze.serve.server.server import _listen, names, read_keys, spec_of
 from dermalyze.serve.server.service import Service, metadata_rows
-
-
-class Sink:
-    """A log that is kept."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        pass
+from dermalyze.tasks.base import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +47,9 @@ def service(artifact: Path) -> Iterator[Service]:
     made.close()
 
 
-def client_of(service: Service, **options: Any) -> TestClient:
-    app = build_app(service, **{"hosts": ("localhost",), "log": Log(Sink()), **options})  # type: ignore[arg-type]
-    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
-
-
 @pytest.fixture(scope="module")
 def client(service: Service) -> TestClient:
     return client_of(service)
-
-
-def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("file", ("x.jpg", content)) for content in contents]
 
 
 def test_the_answer_is_that_of_the_predictor_and_of_the_contract(client: TestClient, artifact: Path) -> None:
@@ -354,8 +334,10 @@ def test_two_models_of_one_name_are_refused(artifact: Path) -> None:
 def test_openapi_has_examples_that_fit_it(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     for path, mapped in (("predict", False), ("explain", True)):
-        example = schema["paths"][f"/v1/{path}"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
-        assert (replies.PredictReply.model_validate(example).results[0].heatmap is not None) == mapped
+        examples = schema["paths"][f"/v1/{path}"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
+        assert examples.keys() == TASKS.keys()
+        for example in examples.values():
+            assert (replies.PredictReply.model_validate(example["value"]).results[0].heatmap is not None) == mapped
     grade = schema["components"]["schemas"]["MapGrade"]
     assert set(grade["required"]) == set(GRADES["better"])
     assert "multipart/form-data" in schema["paths"]["/v1/explain"]["post"]["requestBody"]["content"]
@@ -369,34 +351,6 @@ def test_bodies_of_any_chunking_are_read_alike(client: TestClient) -> None:
     for size in (1, 7, 1000):
         pieces = (body[i : i + size] for i in range(0, len(body), size))
         assert client.post("/v1/predict", content=pieces, headers=headers).json() == whole
-
-
-def drive(service: Service) -> set[str]:
-    """Paths that schemathesis tried; it raises where an answer is not what OpenAPI says."""
-    schemathesis = pytest.importorskip("schemathesis")
-    from hypothesis import HealthCheck, Phase, given, settings
-    from schemathesis.checks import not_a_server_error
-    from schemathesis.specs.openapi import checks as conformance
-
-    checks = [
-        not_a_server_error, conformance.status_code_conformance, conformance.content_type_conformance,
-        conformance.response_schema_conformance,
-    ]  # fmt: skip
-    schema = schemathesis.openapi.from_asgi("/openapi.json", build_app(service, hosts=("*",), log=Log(Sink())))  # type: ignore[arg-type]
-    seen: set[str] = set()
-    for operation in schema.get_all_operations():
-
-        @given(case=operation.ok().as_strategy())
-        @settings(
-            max_examples=15, derandomize=True, deadline=None, database=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        def run(case: Any) -> None:
-            seen.add(case.path)
-            case.validate_response(case.call(), checks=checks)
-
-        run()
-    return seen
 
 
 def test_schemathesis_finds_nothing(service: Service) -> None:
