@@ -18,6 +18,7 @@ from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import TaskSpec
 from dermalyze.metrics.bootstrap import Weighable
 from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.multiclass import Multiclass
 from dermalyze.tasks.multilabel import Multilabel
 
@@ -68,6 +69,12 @@ class Task(Protocol):
 
     def shares(self, targets: Ints, classes: int) -> Floats:
         """(C,) share of the images that have each class, of those whose target is there."""
+
+    def baseline(self, targets: Ints, classes: int) -> Baseline:
+        """What answers without skill reach on these targets."""
+
+    def imbalance(self, targets: Ints, classes: int) -> tuple[float, str]:
+        """How many times as frequent the commonest is as the rarest, and the sentence that reports it."""
 
     # -- answers
 

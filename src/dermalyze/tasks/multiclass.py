@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
 from dermalyze.metrics.uncertainty import entropy
+from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.early_stopping import MONITORS
 
@@ -54,7 +56,7 @@ class Multiclass(Capable):
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
-        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "label_errors", "leakage",
+        "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "label_errors", "leakage",
         "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "server",
         "third_party_model",
     })  # fmt: skip
@@ -84,6 +86,16 @@ class Multiclass(Capable):
 
     def shares(self, targets: Ints, classes: int) -> Floats:
         return np.asarray(np.bincount(targets, minlength=classes) / len(targets), dtype=np.float64)
+
+    def baseline(self, targets: Ints, classes: int) -> Baseline:
+        most = float(self.shares(targets, classes).max()) if len(targets) else math.nan
+        answer = "always saying the commonest class"
+        return Baseline(most, answer, "balanced_accuracy", "balanced", 1 / classes, math.log(classes))
+
+    def imbalance(self, targets: Ints, classes: int) -> tuple[float, str]:
+        counts = self.membership(targets, classes).sum(axis=0)
+        times = int(counts.max()) / max(1, int(counts.min()))
+        return times, f"the commonest class has {times:.0f} training images for one of the rarest"
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return softmax(logits)

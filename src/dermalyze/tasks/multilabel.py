@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.uncertainty import entropy
+from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.early_stopping import LABEL_MONITORS
 from dermalyze.tasks.multiclass import index_of
@@ -134,6 +136,18 @@ class Multilabel(Capable):
     def shares(self, targets: Ints, classes: int) -> Floats:
         asked_C = (targets != MISSING).sum(axis=0)
         return np.asarray((targets == 1).sum(axis=0) / np.maximum(asked_C, 1), dtype=np.float64)
+
+    def baseline(self, targets: Ints, classes: int) -> Baseline:
+        has_C, lacks_C = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
+        asked = int((has_C + lacks_C).sum())
+        most = int(np.maximum(has_C, lacks_C).sum()) / asked if asked else math.nan
+        answer = "always giving the more frequent answer for each label"
+        return Baseline(most, answer, "macro_auroc", "macro AUROC", 0.5, math.log(2))
+
+    def imbalance(self, targets: Ints, classes: int) -> tuple[float, str]:
+        has_C, lacks_C = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
+        times = float((lacks_C / np.maximum(has_C, 1)).max())
+        return times, f"the rarest label is absent from {times:.0f} training images for each that has it"
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return sigmoid(logits)
