@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from painted_labels import LABELS, label_spec, paint_set
+from scipy.stats import binom
+from sklearn.metrics import f1_score, roc_auc_score
 
 import dermalyze
 from dermalyze.config.experiment import build_experiment
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_part
+from dermalyze.metrics.activation import sigmoid
+from dermalyze.metrics.aggregation import pool
+from dermalyze.metrics.bootstrap import group_index, group_weights
+from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.ensemble import copy_data
+from dermalyze.workflows.joined_graph import mean_of_labels
 from dermalyze.workflows.pipeline import STEPS, run_experiment
 
 MULTILABEL = TASKS["multilabel"]
@@ -81,3 +90,145 @@ def test_advice_measures_imbalance_label_by_label(two: tuple[Run, Run]) -> None:
     pasted = build_experiment(yaml.safe_load(advice.yaml))
     assert pasted.task == run.config().task
     assert pasted.data.source == run.config().data.source
+
+
+# -- runs compare ----------------------------------------------------------------------------------------------------------
+
+
+def scored(run: Run) -> tuple[Predictions, np.ndarray, np.ndarray]:
+    """Test predictions, and their probabilities and calls by the stored calibration."""
+    p = read_predictions(run.predictions_path("test", "plain"))
+    record = read_json(run.calibration_path("plain"))["calibration"]
+    probs = MULTILABEL.calibrator(record, len(LABELS))(p.logits.astype(np.float64))
+    return p, probs, probs >= [record["thresholds"][name] for name in LABELS]
+
+
+def mid_p(first: int, second: int) -> float:
+    """McNemar's by the binomial distribution."""
+    n, k = first + second, min(first, second)
+    return float(min(1.0, 2 * binom.cdf(k, n, 0.5) - binom.pmf(k, n, 0.5)))
+
+
+def test_runs_are_compared_label_by_label(two: tuple[Run, Run], tmp_path: Path) -> None:
+    result = dermalyze.runs("compare", [run.root for run in two], out=tmp_path / "pairs.html")
+    c = result.as_dict()
+    (p, probs_a, called_a), (q, probs_b, called_b) = map(scored, two)
+    assert p.ids == q.ids
+    targets, pair = p.labels, c["pairs"][0]
+    assert c["task"] == "multilabel"
+    assert c["n"] == len(p)
+    for values, probs, called in ((c["values"]["first"], probs_a, called_a), (c["values"]["second"], probs_b, called_b)):
+        assert values["macro_auroc"]["value"] == pytest.approx(roc_auc_score(targets, probs, average="macro"))
+        assert values["micro_f1"]["value"] == pytest.approx(f1_score(targets, called, average="micro"))
+        assert values["subset_accuracy"]["value"] == pytest.approx((targets == called).all(axis=1).mean())
+    for k, name in enumerate(LABELS):
+        a, b = (roc_auc_score(targets[:, k], probs[:, k]) for probs in (probs_a, probs_b))
+        assert pair["auroc"][name]["value"] == pytest.approx(a - b)
+        has = targets[:, k] == 1
+        assert pair["recall"][name]["value"] == pytest.approx(called_a[has, k].mean() - called_b[has, k].mean())
+        right_a, right_b = (called[:, k] == has for called in (called_a, called_b))
+        only = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+        found = pair["calls"][name]
+        assert (found["first"], found["second"]) == only
+        assert found["mid_p"] == pytest.approx(mid_p(*only))
+    whole = [(targets == called).all(axis=1) for called in (called_a, called_b)]
+    assert pair["mcnemar"]["first"] == (whole[0] & ~whole[1]).sum()
+    smallest = min(pair["calls"].values(), key=lambda one: one["mid_p"])
+    assert smallest["mid_p_holm"] == pytest.approx(min(1.0, 3 * smallest["mid_p"]))
+    text = "\n".join(result.lines()) + (tmp_path / "pairs.html").read_text().partition("<body")[2].replace("class=", "")
+    for words in (
+        "AUROC of each label",
+        "Sensitivity of each label",
+        "Answers right in every label",
+        "Hamming loss",
+        "macro F1",
+    ):
+        assert words in text
+    assert "each class" not in text
+    assert "malignant" not in text
+
+
+def test_the_interval_of_a_difference_is_that_of_drawn_patients(two: tuple[Run, Run]) -> None:
+    c = dermalyze.runs("compare", [run.root for run in two]).as_dict()
+    (p, probs_a, _), (_, probs_b, _) = map(scored, two)
+    index, groups = group_index(p.groups)
+    drawn = []
+    for weights in group_weights(index, groups, c["resamples"], c["seed"]):
+        for column in weights.T:
+            kept = column > 0
+            areas = [
+                [roc_auc_score(p.labels[kept, k], probs[kept, k], sample_weight=column[kept]) for k in range(len(LABELS))]
+                for probs in (probs_a, probs_b)
+                if all(0 < p.labels[kept, k].sum() < kept.sum() for k in range(len(LABELS)))
+            ]
+            drawn += [np.mean(areas[0]) - np.mean(areas[1])] if areas else []
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    found = c["pairs"][0]["metrics"]["macro_auroc"]
+    if found["low"] is None:
+        assert len(drawn) < 0.95 * c["resamples"] or groups < 10
+    else:
+        assert (found["low"], found["high"]) == pytest.approx((low, high))
+
+
+def test_labels_in_another_order_and_missing_targets_take_their_thresholds_along() -> None:
+    rng = np.random.default_rng(0)
+    targets, probs = rng.integers(-1, 2, (40, 3)), rng.random((40, 3))
+    scores = MULTILABEL.scores(targets, probs, np.array([0.2, 0.5, 0.8]))
+    turned = scores.select(np.arange(40)[::-1], np.array([2, 0, 1]))
+    assert turned.right.tolist() == scores.right.tolist()[::-1]
+    positive, ranked = MULTILABEL.binary(turned, np.array([True, False, False]))
+    known = targets[::-1, 2] >= 0
+    assert positive.tolist() == (targets[::-1][known, 2] == 1).tolist()
+    assert ranked.tolist() == probs[::-1][known, 2].tolist()
+
+
+def test_photographs_of_a_lesion_are_pooled_with_their_labels() -> None:
+    targets = np.array([[1, 0], [1, 0], [0, 1], [1, 1]])
+    probs = np.array([[0.8, 0.2], [0.4, 0.4], [0.1, 0.9], [0.2, 0.7]])
+    found = pool(MULTILABEL.scores(targets, probs, np.array([0.3, 0.6])), ["a", "a", "b", "b"], ["a", "a", "b", "b"])
+    assert found.disagreeing == ["b"]
+    assert found.scores.targets.tolist() == [[1, 0]]
+    np.testing.assert_allclose(found.scores.probs, [[0.6, 0.3]])
+
+
+# -- ensemble --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_ensemble_answers_with_the_mean_probability_of_each_label(two: tuple[Run, Run], tmp_path: Path) -> None:
+    result = dermalyze.ensemble(*(run.root for run in two), tmp_path / "both")
+    out = Run.open(tmp_path / "both")
+    members = [read_predictions(run.predictions_path("test", "plain")) for run in two]
+    p = read_predictions(out.predictions_path("test", "plain"))
+    mean = np.mean([sigmoid(one.logits.astype(np.float64)) for one in members], axis=0)
+    np.testing.assert_allclose(p.probs(), mean, atol=1e-6)
+    assert p.samples is not None
+    np.testing.assert_array_equal(p.samples[:, 1], members[1].logits)
+    assert result.together["macro_auroc"] == pytest.approx(roc_auc_score(p.labels, mean, average="macro"))
+    assert result.members[0]["macro_brier"] == pytest.approx(np.square(sigmoid(members[0].logits) - p.labels).mean())
+    record = read_json(out.artifact_record_path)
+    assert record["task"] == "multilabel"
+    assert record["parity"]["max_probability_difference"] < 1e-4
+    predictor = Predictor(out.root, threads=1)
+    paths = [Path(out.config().data.path) / f"{image_id}.png" for image_id in p.ids[:6]]  # type: ignore[arg-type]
+    answered = [[answer.probabilities[name] for name in LABELS] for answer in predictor.predict_batch(paths)]
+    np.testing.assert_allclose(answered, predictor.answering.probabilities(p.logits[:6]), atol=1e-4)
+    assert out.report_page_path.exists()
+    assert "macro auroc" in result.lines()[0]
+
+
+def test_the_mean_of_certain_members_stays_finite() -> None:
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = ["m0_logits", "m1_logits"]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 3]) for name in names]
+    graph = helper.make_graph(
+        mean_of_labels(2), "mean", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 3])],
+        [numpy_helper.from_array(np.array([0], np.int64), "members_axis")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    members = np.array([[[300.0, -300.0, 0.5]], [[-300.0, -250.0, -0.5]]], np.float32)
+    (found,) = session.run(None, dict(zip(names, members, strict=True)))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(sigmoid(found), [[0.5, 0.0, 0.5]], atol=1e-6)

@@ -220,9 +220,6 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
         lambda: dermalyze.linear_probe(folder, spec),
         lambda: dermalyze.plot_embeddings(folder, spec),
         lambda: dermalyze.similar(folder, spec, other),
-        lambda: dermalyze.runs("compare", [folder.root, folder.root.parent / "run/../run"]),
-        lambda: dermalyze.ensemble(folder.root, folder.root.parent, tmp_path / "out"),
-        lambda: dermalyze.ensemble(tmp_path / "out", config=folder.config_path),
         lambda: Predictor(folder.root, prevalence=dict.fromkeys(LABELS, 1 / 3)),
     ]
     for call in calls:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.metrics.bootstrap import Estimate, estimate, group_index, group_weights
-from dermalyze.metrics.classification import Scores, Tally
+from dermalyze.metrics.bootstrap import Estimate, Weighable, estimate, group_index, group_weights
 from dermalyze.metrics.ranking import Floats, Ints
 
 
@@ -25,13 +25,13 @@ class Scored:
         weights: (N,) of each image, at least 0, as from `class_mix`; default: ones.
     """
 
-    scores: Scores
+    scores: Weighable[Any]
     groups: Sequence[str]
     weights: Floats | None = None
 
     def column(self) -> Floats:
         """(N, 1) weights."""
-        return (np.ones(len(self.scores.labels)) if self.weights is None else self.weights)[:, None]
+        return (np.ones(len(self.scores)) if self.weights is None else self.weights)[:, None]
 
 
 def class_mix(labels_N: Ints, like_M: Ints) -> npt.NDArray[np.float64]:
@@ -50,7 +50,7 @@ def class_mix(labels_N: Ints, like_M: Ints) -> npt.NDArray[np.float64]:
 def compare(
     a: Scored,
     b: Scored,
-    metrics: Mapping[str, Callable[[Tally], Floats]],
+    metrics: Mapping[str, Callable[[Any], Floats]],
     *,
     resamples: int,
     level: float,
@@ -67,7 +67,7 @@ def compare(
         level: of the intervals, such as 0.95.
         seed: the same seed, the same resamples.
 
-    >>> from dermalyze.metrics.classification import accuracy
+    >>> from dermalyze.metrics.classification import Scores, accuracy
     >>> side = Scored(Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [0.6, 0.4]], (20, 1))), [str(i) for i in range(40)])
     >>> found = compare(side, side, {"accuracy": accuracy}, resamples=100, level=0.95, seed=0)["accuracy"]
     >>> found["a"].value, found["difference"].low, found["difference"].high
@@ -79,11 +79,11 @@ def compare(
     own["difference"] = min(own.values())  # no better founded than the smaller side
     drawn: dict[str, dict[str, list[Floats]]] = {name: {"a": [], "b": []} for name in metrics}
     for weights in group_weights(index, groups, resamples, seed):
-        tallies = {"a": Tally(a.scores, weights[:cut] * a.column()), "b": Tally(b.scores, weights[cut:] * b.column())}
+        tallies = {"a": a.scores.under(weights[:cut] * a.column()), "b": b.scores.under(weights[cut:] * b.column())}
         for name, metric in metrics.items():
             for side, tally in tallies.items():
                 drawn[name][side].append(metric(tally))
-    whole = {"a": Tally(a.scores, a.column()), "b": Tally(b.scores, b.column())}
+    whole = {"a": a.scores.under(a.column()), "b": b.scores.under(b.column())}
     found: dict[str, dict[str, Estimate]] = {}
     for name, metric in metrics.items():
         values = {side: float(metric(tally)[0]) for side, tally in whole.items()}

@@ -10,7 +10,7 @@ metric, as if the pair of both had never been.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dermalyze.errors import ModelError
 from dermalyze.metrics.calibration_error import ECE_BINS, confidence_bins
 from dermalyze.metrics.classification import SMALLEST_PROBABILITY, defined
-from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, average_precision_of, rank, ratio
+from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, average_precision_of, rank_among, ratio
 
 Masks = npt.NDArray[np.bool_]
 PLAIN_THRESHOLD = 0.5
@@ -91,6 +91,15 @@ class LabelScores:
         }
         return "; ".join(f"{what} {', '.join(these)}" for what, these in told.items() if these) if len(self) else ""
 
+    def select(self, rows: Ints, order_C: Ints | None = None) -> LabelScores:
+        """Some of the images, the labels in another order."""
+        columns = np.arange(self.classes) if order_C is None else order_C
+        return LabelScores(self.targets[rows][:, columns], self.probs[rows][:, columns], self.thresholds[columns])
+
+    def with_values(self, targets: Ints, probs: Floats) -> LabelScores:
+        """Other images, called at the same thresholds."""
+        return LabelScores(targets, probs, self.thresholds)
+
     @property
     def classes(self) -> int:
         """C, the number of labels."""
@@ -125,17 +134,38 @@ class LabelScores:
     def rankings(self) -> list[Ranking]:
         """One a label, of the images of which its target is there."""
         each = range(self.classes)
-        return [_rank_among(self.observed[:, c], self.positive[:, c], self.probs[:, c]) for c in each]
+        return [rank_among(self.observed[:, c], self.positive[:, c], self.probs[:, c]) for c in each]
 
     @cached_property
     def ranking(self) -> Ranking:
         """Every pair of an image and a label in one."""
-        return _rank_among(self.observed.ravel(), self.positive.ravel(), self.probs.ravel())
+        return rank_among(self.observed.ravel(), self.positive.ravel(), self.probs.ravel())
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """(N,) how sure the least sure answer of an image is: the probability of its label being there, or not."""
+        return np.asarray(np.maximum(self.probs, 1 - self.probs).min(axis=1, initial=1))
+
+    @cached_property
+    def hits(self) -> Masks:
+        """(N, C) where the target is there and called right."""
+        return np.asarray((self.called == self.positive) & self.observed)
 
     @cached_property
     def right(self) -> Masks:
-        """(N, C) where the target is there and called right."""
-        return np.asarray((self.called == self.positive) & self.observed)
+        """(N,) whether every label whose target is there is called right."""
+        return np.asarray((self.hits | ~self.observed).all(axis=1))
+
+    @cached_property
+    def log_losses(self) -> Floats:
+        """(N,) mean binary cross-entropy of the labels whose target is there; NaN where none is."""
+        return ratio(pair_log_losses(self.probs, self.targets).sum(axis=1), self.observed.sum(axis=1).astype(np.float64))
+
+    @cached_property
+    def squared_errors(self) -> Floats:
+        """(N,) mean of (p - y)^2 of the labels whose target is there; NaN where none is."""
+        errors = np.square(self.probs - self.positive) * self.observed
+        return ratio(errors.sum(axis=1), self.observed.sum(axis=1).astype(np.float64))
 
     @cached_property
     def label_ranking(self) -> Floats:
@@ -150,13 +180,6 @@ class LabelScores:
             above = len(own) - np.searchsorted(own, own, side="left")
             found[n] = np.mean(above / (len(every) - np.searchsorted(every, own, side="left")))
         return found
-
-
-def _rank_among(among_N: Masks, positive_N: Masks, score_N: Floats) -> Ranking:
-    """The ranking of some of the images alone."""
-    rows = np.flatnonzero(among_N)
-    ranking = rank(positive_N[rows], score_N[rows])
-    return replace(ranking, order=rows[ranking.order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,12 +319,12 @@ def micro_f1(t: LabelTally) -> Floats:
 
 def subset_accuracy(t: LabelTally) -> Floats:
     """(R,) share of images of which every label whose target is there is called right."""
-    return t.mean_of_images(np.asarray((t.scores.right | ~t.scores.observed).all(axis=1)))
+    return t.mean_of_images(t.scores.right)
 
 
 def hamming_loss(t: LabelTally) -> Floats:
     """(R,) share of all pairs of an image and a label that are called wrong."""
-    return t.mean_of_pairs(~t.scores.right)
+    return t.mean_of_pairs(~t.scores.hits)
 
 
 def accuracy(t: LabelTally) -> Floats:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,17 @@ def rank(positive_N: npt.NDArray[np.bool_], score_N: Floats) -> Ranking:
     begins, ends = np.searchsorted(score, score[places], side="left"), np.searchsorted(score, score[places], side="right")
     knots = np.unique(np.concatenate([[0], begins, ends[ends < len(score)]])).astype(np.int64)
     return Ranking(order, places, knots, np.searchsorted(knots, begins), np.searchsorted(knots, ends))
+
+
+def rank_among(among_N: npt.NDArray[np.bool_], positive_N: npt.NDArray[np.bool_], score_N: Floats) -> Ranking:
+    """The ranking of some of the images alone; the others' weights are never looked at.
+
+    >>> rank_among(np.array([True, False, True]), np.array([True, True, False]), np.array([0.5, 0.5, 0.1])).order
+    array([2, 0])
+    """
+    rows = np.flatnonzero(among_N)
+    ranking = rank(positive_N[rows], score_N[rows])
+    return replace(ranking, order=rows[ranking.order])
 
 
 def auroc_of(ranking: Ranking, weights_NR: Floats) -> Floats:

@@ -79,6 +79,21 @@ class Scores:
         return "; ".join(parts) if len(self) else ""
 
     @property
+    def targets(self) -> Ints:
+        """(N,) the labels, by the name that they have in every task."""
+        return self.labels
+
+    def select(self, rows: Ints, order_C: Ints | None = None) -> Scores:
+        """Some of the images, the classes in another order."""
+        if order_C is None:
+            return Scores(self.labels[rows], self.probs[rows])
+        return Scores(np.argsort(order_C)[self.labels[rows]], self.probs[rows][:, order_C])
+
+    def with_values(self, targets: Ints, probs: Floats) -> Scores:
+        """Other images, evaluated in the same way."""
+        return Scores(targets, probs)
+
+    @property
     def classes(self) -> int:
         """C, the number of classes."""
         return int(self.probs.shape[1])
@@ -87,6 +102,32 @@ class Scores:
     def predicted(self) -> Ints:
         """(N,) the class with the largest probability; the first of equals."""
         return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
+
+    @cached_property
+    def called(self) -> npt.NDArray[np.bool_]:
+        """(N, C) the class that is called."""
+        return np.asarray(self.predicted[:, None] == np.arange(self.classes))
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """(N,) the largest probability."""
+        return np.asarray(self.probs.max(axis=1, initial=0))
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the class that is called is the label."""
+        return np.asarray(self.predicted == self.labels)
+
+    @cached_property
+    def log_losses(self) -> Floats:
+        """(N,) -log of the probability of the label, natural logarithm, clipped at 2.2e-16."""
+        own = self.probs[np.arange(len(self)), self.labels]
+        return np.asarray(-np.log(np.maximum(own, np.finfo(np.float64).eps)))
+
+    @cached_property
+    def squared_errors(self) -> Floats:
+        """(N,) sum over classes of (p - y)^2, 0..2."""
+        return np.asarray(np.square(self.probs - np.eye(self.classes)[self.labels]).sum(axis=1))
 
     @cached_property
     def support(self) -> Ints:

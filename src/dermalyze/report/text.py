@@ -52,6 +52,18 @@ LABEL_MEANINGS: dict[str, tuple[str, str, str]] = {  # of task multilabel
                   "alone keeps it above 0"),
 }  # fmt: skip
 
+MEANINGS_OF = {"multiclass": MEANINGS, "multilabel": LABEL_MEANINGS}
+
+
+def task_of(m: Json) -> str:
+    """The kind of task that was evaluated."""
+    return str(m.get("task", "multiclass"))
+
+
+def meanings(m: Json) -> dict[str, tuple[str, str, str]]:
+    """Name, best value and meaning of each overall metric of the task that was evaluated."""
+    return MEANINGS_OF[task_of(m)]
+
 
 def value_text(estimate: Json) -> str:
     """The value, or that it is not estimable.

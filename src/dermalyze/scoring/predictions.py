@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from dermalyze.core.atomic import replacing
 from dermalyze.errors import ModelError
+from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.base import TASKS, Task
 
 # Shapes: N images, S passes, C classes, D width of the embedding.
@@ -75,6 +77,14 @@ class Predictions:
     def task(self) -> Task:
         """What the labels are."""
         return TASKS[self.meta["task"]]
+
+    def answering(self, calibration: Mapping[str, Any] | None = None) -> Answering:
+        """How they become answers, by a calibration's record or plainly.
+
+        Raises:
+            ModelError: the record is damaged.
+        """
+        return Answering.read(self.task.kind, self.classes, self.meta["recipe"], calibration)
 
     def probs(self) -> npt.NDArray[np.float64]:
         """(N, C) probabilities in float64: the softmax of the logits, each row summing to 1; of labels the sigmoid."""

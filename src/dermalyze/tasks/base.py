@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from dermalyze.calibration.calibrators import Calibrator, Trial
 from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import TaskSpec
-from dermalyze.metrics.bootstrap import Weighable
+from dermalyze.metrics.bootstrap import Masks, TargetScores
+from dermalyze.metrics.operating_points import Malignant
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.multiclass import Multiclass
@@ -29,7 +30,9 @@ class Task(Protocol):
     Attributes:
         kind: as in the configuration.
         capabilities: what `require` grants.
-        nouns: what it tells apart, in words: classes or labels.
+        noun, nouns: what it tells apart, in words: class and classes, or label and labels.
+        activation: from logits to plain probabilities, in words.
+        compared: overall metrics by which trainings are compared, by what compares them.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
         ood_scores: keys of `OOD_SCORES` that fit it.
         basic: names of metrics that take the basic interval, since noise biases them upwards.
@@ -38,7 +41,10 @@ class Task(Protocol):
 
     kind: str
     capabilities: frozenset[str]
+    noun: str
     nouns: str
+    activation: str
+    compared: Mapping[str, tuple[str, ...]]
     monitors: dict[str, int]
     ood_scores: tuple[str, ...]
     basic: frozenset[str]
@@ -115,7 +121,7 @@ class Task(Protocol):
     def measure(self, targets: Ints, probs_NC: Floats) -> dict[str, float | None]:
         """The metrics of a validation part, None where one is undefined."""
 
-    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> Weighable[Any]:
+    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> TargetScores:
         """What the metrics below are measured and resampled on; ModelError where the probabilities are none."""
 
     def overall_metrics(self, ece_bins: int) -> dict[str, Any]:
@@ -123,6 +129,18 @@ class Task(Protocol):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         """The same of each class, (R, C)."""
+
+    def same_twice(self) -> frozenset[str]:
+        """Overall metrics that are equal to another one; a comparison asks each question once."""
+
+    def questions(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+        """What can be ranked: a name to the classes (C,) that mean yes; each class, and what `evaluate.malignant` joins."""
+
+    def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
+        """One of these questions: whether the answer is yes and its probability, of images whose target is there."""
+
+    def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
+        """Where one answer has several calls: each (N,) whether it is right, and whether its target is there; else empty."""
 
     def methods(self, ece_bins: int) -> str:
         """How these are made, in sentences."""

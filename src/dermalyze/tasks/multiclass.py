@@ -21,6 +21,8 @@ from dermalyze.errors import ModelError
 from dermalyze.metrics import calibration_error
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.activation import softmax
+from dermalyze.metrics.bootstrap import Masks, TargetScores
+from dermalyze.metrics.operating_points import Malignant, questions
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
 from dermalyze.metrics.uncertainty import entropy
@@ -56,11 +58,15 @@ class Multiclass(Capable):
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
-        "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "label_errors", "leakage",
-        "linear_probe", "neighbors", "one_class", "operating_points", "paired_tests", "quantization", "server",
+        "class_prior", "comparison", "conformal_sets", "controls", "label_errors", "leakage",
+        "linear_probe", "neighbors", "one_class", "operating_points", "quantization", "server",
         "third_party_model",
     })  # fmt: skip
-    nouns = "classes"
+    noun, nouns = "class", "classes"
+    activation = "softmax"
+    compared: Mapping[str, tuple[str, ...]] = {
+        "ensemble": ("accuracy", "balanced_accuracy", "log_loss", "brier"),
+    }
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
     basic: frozenset[str] = frozenset({"ece"})
@@ -138,6 +144,21 @@ class Multiclass(Capable):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         return {**metrics.PER_CLASS_METRICS}
+
+    def same_twice(self) -> frozenset[str]:
+        return frozenset({"macro_recall", "weighted_recall"})  # balanced accuracy and accuracy
+
+    def questions(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+        found = {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
+        if len(yes := questions(classes, malignant).get("malignant", ())) > 1:  # of one class it is that class
+            found[f"malignant ({', '.join(yes)})"] = np.isin(classes, yes)
+        return found
+
+    def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
+        return yes_C[scores.targets], np.asarray(scores.probs[:, yes_C].sum(axis=1))
+
+    def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
+        return {}
 
     def methods(self, ece_bins: int) -> str:
         return (

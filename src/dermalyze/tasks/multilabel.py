@@ -20,7 +20,9 @@ from dermalyze.config.task import MultilabelTask, TaskSpec
 from dermalyze.errors import ModelError
 from dermalyze.metrics import multilabel as metrics
 from dermalyze.metrics.activation import sigmoid
+from dermalyze.metrics.bootstrap import Masks, TargetScores
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
+from dermalyze.metrics.operating_points import Malignant
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.uncertainty import entropy
 from dermalyze.tasks.baseline import Baseline
@@ -102,7 +104,11 @@ class Multilabel(Capable):
 
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
-    nouns = "labels"
+    noun, nouns = "label", "labels"
+    activation = "sigmoid"
+    compared: Mapping[str, tuple[str, ...]] = {
+        "ensemble": ("macro_auroc", "macro_f1", "log_loss", "macro_brier"),
+    }
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
     basic: frozenset[str] = frozenset({"ece", "macro_ece"})
@@ -194,6 +200,21 @@ class Multilabel(Capable):
 
     def class_metrics(self, ece_bins: int) -> dict[str, Any]:
         return {**metrics.PER_LABEL_METRICS, "ece": partial(metrics.ece, bins=ece_bins)}
+
+    def same_twice(self) -> frozenset[str]:
+        return frozenset()
+
+    def questions(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+        return {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
+
+    def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
+        c = int(yes_C.argmax())
+        observed_N = scores.targets[:, c] != MISSING
+        return scores.targets[observed_N, c] == 1, scores.probs[observed_N, c]
+
+    def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
+        assert isinstance(scores, LabelScores)
+        return {name: (scores.hits[:, c], scores.observed[:, c]) for c, name in enumerate(classes)}
 
     def methods(self, ece_bins: int) -> str:
         return (
