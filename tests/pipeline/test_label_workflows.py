@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import pytest
 import yaml
 from painted_labels import LABELS, label_spec, paint_set
 from scipy.stats import binom
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 import dermalyze
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.splitting import read_part
+from dermalyze.data.splitting import read_division, read_part
 from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.aggregation import pool
 from dermalyze.metrics.bootstrap import group_index, group_weights
+from dermalyze.metrics.difference import class_mix
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.tasks.base import TASKS
@@ -232,3 +234,70 @@ def test_the_mean_of_certain_members_stays_finite() -> None:
     (found,) = session.run(None, dict(zip(names, members, strict=True)))
     assert np.isfinite(found).all()
     np.testing.assert_allclose(sigmoid(found), [[0.5, 0.0, 0.5]], atol=1e-6)
+
+
+# -- compare ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_ranks_variants_by_the_metrics_of_labels(two: tuple[Run, Run], tmp_path: Path) -> None:
+    experiment = two[0].config().model_dump(mode="json") | {"name": "tiny"}
+    experiment["train"]["epochs"] = 2
+    variants = {"short": {"train.epochs": 1}, "long": None}
+    study = {"name": "tiny", "experiment": experiment, "seeds": [0], "variants": variants}
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps(study))
+    result = dermalyze.compare(path, tmp_path / "out")
+    found = result.as_dict()
+    assert not found["failures"]
+    assert found["tested"] == ["macro_auroc", "macro_average_precision", "log_loss"]
+    values = {}
+    for row in found["runs"]:
+        run = Run.open(tmp_path / "out" / "runs" / row["run"])
+        p, probs, _ = scored(run)
+        values[row["variant"]] = roc_auc_score(p.labels, probs, average="macro")
+        assert row["metrics"]["macro_auroc"]["value"] == pytest.approx(values[row["variant"]])
+        assert row["metrics"]["log_loss"]["value"] == pytest.approx(log_loss(p.labels.ravel(), probs.ravel()))
+    compared = found["comparisons"][0]
+    row = compared["rows"][0]
+    difference = values[row["variant"]] - values[compared["reference"]]
+    assert row["macro_auroc"]["value"] == pytest.approx(difference)
+    text = "\n".join(result.lines())
+    assert "macro average precision" in text
+    assert "balanced accuracy" not in text
+    assert (tmp_path / "out" / "study.png").exists()
+
+
+# -- leakage ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_leak_bill_of_labels(two: tuple[Run, Run], tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", two[0].config())
+    copy_data(two[0], run)
+    result = dermalyze.leakage(run, run.config(), epochs=2)
+    bill = result.bill
+    subs = {kind: Run(run.leak_bill_run(kind)) for kind in ("random", "grouped")}
+    counts = [{part: (c["images"], c["classes"]) for part, c in sub.certificate()["counts"].items()} for sub in subs.values()]
+    assert counts[0] == counts[1], "as many images with each label in each part"
+    held = {kind: read_predictions(sub.predictions_path("test", "plain")) for kind, sub in subs.items()}
+    reported = bill["comparisons"][0]["metrics"]
+    for side, p in zip("ab", held.values(), strict=True):
+        assert reported["macro_auroc"][side]["value"] == pytest.approx(roc_auc_score(p.labels, p.probs(), average="macro"))
+        assert reported["macro_f1"][side]["value"] == pytest.approx(f1_score(p.labels, p.probs() >= 0.5, average="macro"))
+        assert reported["log_loss"][side]["value"] == pytest.approx(log_loss(p.labels.ravel(), p.probs().ravel()))
+    frame, parts = read_division(subs["random"])
+    trained = set(frame.loc[parts == "train", "group"])
+    assert bill["leak"]["test_images_known"] == sum(group in trained for group in held["random"].groups)
+    text = "\n".join(result.lines())
+    assert "same label mix" in text
+    assert "macro average precision" in text
+    assert "class" not in text
+    assert run.leak_bill_figure_path.exists()
+
+
+def test_the_mix_of_label_combinations_is_that_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.integers(0, 2, (300, 2)), (rng.random((200, 2)) < 0.3).astype(int)
+    weights = class_mix(ours, theirs)
+    for combination in ([0, 0], [0, 1], [1, 0], [1, 1]):
+        share = (weights * (ours == combination).all(axis=1)).sum() / weights.sum()
+        assert share == pytest.approx((theirs == combination).all(axis=1).mean())

@@ -215,8 +215,6 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
         lambda: dermalyze.evaluate(folder, spec, on=other),
         lambda: dermalyze.evaluate(folder, spec, predictions=other),
         lambda: dermalyze.evaluate(folder, spec, submission=other),
-        lambda: dermalyze.controls(folder, spec),
-        lambda: dermalyze.leakage(folder, spec),
         lambda: dermalyze.linear_probe(folder, spec),
         lambda: dermalyze.plot_embeddings(folder, spec),
         lambda: dermalyze.similar(folder, spec, other),

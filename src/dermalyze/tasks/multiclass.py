@@ -58,7 +58,7 @@ class Multiclass(Capable):
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
-        "class_prior", "comparison", "conformal_sets", "controls", "label_errors", "leakage",
+        "class_prior", "conformal_sets", "label_errors",
         "linear_probe", "neighbors", "one_class", "operating_points", "quantization", "server",
         "third_party_model",
     })  # fmt: skip
@@ -66,6 +66,10 @@ class Multiclass(Capable):
     activation = "softmax"
     compared: Mapping[str, tuple[str, ...]] = {
         "ensemble": ("accuracy", "balanced_accuracy", "log_loss", "brier"),
+        "study": ("balanced_accuracy", "macro_auroc", "log_loss"),
+        "table": ("balanced_accuracy", "accuracy", "macro_auroc", "log_loss", "ece"),
+        "controls": ("macro_auroc", "balanced_accuracy", "accuracy"),
+        "leakage": ("accuracy", "balanced_accuracy", "macro_auroc", "log_loss"),
     }
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)

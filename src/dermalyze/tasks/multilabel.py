@@ -108,6 +108,10 @@ class Multilabel(Capable):
     activation = "sigmoid"
     compared: Mapping[str, tuple[str, ...]] = {
         "ensemble": ("macro_auroc", "macro_f1", "log_loss", "macro_brier"),
+        "study": ("macro_auroc", "macro_average_precision", "log_loss"),
+        "table": ("macro_auroc", "macro_average_precision", "macro_f1", "log_loss", "macro_ece"),
+        "controls": ("macro_auroc", "macro_f1", "subset_accuracy"),
+        "leakage": ("macro_auroc", "macro_average_precision", "macro_f1", "log_loss"),
     }
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
