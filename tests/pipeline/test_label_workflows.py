@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from painted_labels import LABELS, label_spec, paint_set
@@ -14,6 +15,7 @@ from scipy.stats import binom
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 import dermalyze
+from dermalyze.audit.metadata_baseline import metadata_model
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_division, read_part
@@ -24,6 +26,7 @@ from dermalyze.metrics.difference import class_mix
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.multilabel import joined
 from dermalyze.workflows.ensemble import copy_data
 from dermalyze.workflows.joined_graph import mean_of_labels
 from dermalyze.workflows.pipeline import STEPS, run_experiment
@@ -301,3 +304,44 @@ def test_the_mix_of_label_combinations_is_that_of_the_others() -> None:
     for combination in ([0, 0], [0, 1], [1, 0], [1, 1]):
         share = (weights * (ours == combination).all(axis=1)).sum() / weights.sum()
         assert share == pytest.approx((theirs == combination).all(axis=1).mean())
+
+
+# -- controls --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_controls_of_labels(two: tuple[Run, Run]) -> None:
+    run = two[0]
+    only = ["shuffled", "metadata", "border", "shortcut", "planted"]
+    result = dermalyze.controls(run, run.config(), only=only, epochs=2)
+    found = result.found["controls"]
+    assert list(found) == only
+    manifests = {kind: Run(run.control_run(kind)) for kind in ("shuffled", "border", "planted")}
+    for kind, sub in manifests.items():
+        p = read_predictions(sub.predictions_path("test", "plain"))
+        if kind in found and "macro_auroc" in found[kind]:
+            assert found[kind]["macro_auroc"]["value"] == pytest.approx(roc_auc_score(p.labels, p.probs(), average="macro"))
+            for c, name in enumerate(LABELS):
+                area = roc_auc_score(p.labels[:, c], p.probs()[:, c])
+                assert found[kind]["per_class"][name]["value"] == pytest.approx(area)
+    own, dealt = (read_division(one)[0].set_index("image_id")["label"] for one in (run, manifests["shuffled"]))
+    assert (own != dealt[own.index]).any()
+    assert set(dealt) <= set(own)
+    assert found["metadata"]["verdict"] == "not estimable", "ten bins of age with fewer than 20 images each"
+    for name in ("shortcut", "planted"):
+        assert found[name]["verdict"] in ("holds", "suspicious", "not estimable")
+        assert found[name]["images"] > 0
+    counts = dict(zip(LABELS, targets_of(run, "train").sum(axis=0), strict=True))
+    assert found["planted"]["target"] == sorted(LABELS, key=lambda name: -counts[name])[1]
+    text = "\n".join(result.lines())
+    assert "class" not in text
+
+
+def test_metadata_tell_a_label_that_goes_with_age() -> None:
+    rng = np.random.default_rng(0)
+    age, chance = rng.integers(20, 90, 300), rng.random(300) < 0.4
+    texts = [joined([name for name, one in (("old", a > 55), ("toss", b)) if one]) for a, b in zip(age, chance, strict=True)]
+    frame = pd.DataFrame({"label": texts, "group": [f"g{n}" for n in range(300)], "age": age.astype(float)})
+    found = metadata_model(frame, MULTILABEL, ["old", "toss"])
+    assert found is not None
+    assert found.per_class["old"].value > 0.95  # type: ignore[operator]
+    assert abs(found.per_class["toss"].value - 0.5) < 0.15  # type: ignore[operator]
