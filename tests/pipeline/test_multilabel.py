@@ -330,13 +330,6 @@ def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> N
     experiment = "".join(f"  {line}\n" for line in dump_experiment(spec).splitlines())
     study.write_text(f"name: s\nexperiment:\n{experiment}variants:\n  a: {{}}\n  b: {{train.epochs: 1}}\n")
     calls = [
-        lambda: dermalyze.controls(folder, spec),
-        lambda: dermalyze.leakage(folder, spec),
-        lambda: dermalyze.fit_check(folder, spec),
-        lambda: dermalyze.advise(folder, spec, device="cpu"),
-        lambda: dermalyze.runs("compare", [folder.root, folder.root.parent / "run/../run"]),
-        lambda: dermalyze.ensemble(folder.root, folder.root.parent, tmp_path / "out"),
-        lambda: dermalyze.ensemble(tmp_path / "out", config=folder.config_path),
         lambda: Predictor(folder.root, prevalence=dict.fromkeys(LABELS, 1 / 3)),
     ]
     for call in calls:

@@ -11,8 +11,12 @@ from training import HEAD, tiny_set
 
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, InterruptedRunError, UsageError
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows import study as module
-from dermalyze.workflows.study import SHOWN, TESTED, StudyResult, compare
+from dermalyze.workflows.study import StudyResult, compare
+
+TESTED = TASKS["multiclass"].compared["study"]
+SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece")
 
 
 def write(root: Path, images: Path, **changes: Any) -> Path:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,17 @@ from dermalyze.audit.out_of_fold import judged, out_of_fold
 from dermalyze.config.columns import is_giveaway
 from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.grouping import keys
-from dermalyze.metrics.bootstrap import Estimate, estimates
-from dermalyze.metrics.classification import auroc, macro_auroc
+from dermalyze.metrics.bootstrap import Estimate, TargetScores, estimates
+from dermalyze.metrics.calibration_error import ECE_BINS
+from dermalyze.metrics.multilabel import MISSING
+from dermalyze.metrics.ranking import Ints
+from dermalyze.tasks.base import TASKS, Task
 
 INPUTS = ("age", "sex", "site", "source")
 RARE = 20
 """A value on fewer images than this has no column of its own."""
 RESAMPLES, LEVEL, SEED = 200, 0.95, 0
+MULTICLASS = TASKS["multiclass"]
 
 
 @dataclass(frozen=True)
@@ -105,29 +110,50 @@ def column_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return table
 
 
-def metadata_model(frame: pd.DataFrame) -> MetadataModel | None:
+def metadata_model(frame: pd.DataFrame, task: Task = MULTICLASS, classes: Sequence[str] = ()) -> MetadataModel | None:
     """Cross-validated logistic regression on age in ten bins, sex, site and source, whichever vary.
-
 
     Args:
         frame: usable manifest rows with `group`.
+        task: where an image has several labels, each of them has a regression of its own.
+        classes: the labels of such a task.
 
     Returns:
         None where no such column varies, or fewer than two classes stand in enough groups.
     """
-    rows = frame[judged(frame)].reset_index(drop=True)
+    targets = task.targets(frame["label"].tolist(), classes or task.names(frame["label"].tolist()))
+    several = targets.ndim == 2
+    rows = (frame if several else frame[judged(frame)]).reset_index(drop=True)
     inputs = tuple(column for column in INPUTS if keys(rows, column).nunique(dropna=False) > 1)
     features_ND = one_hot(rows, inputs) if inputs else np.zeros((0, 0), dtype=np.float32)
     if features_ND.size == 0:
         return None
-    found = out_of_fold(rows, features_ND)
+    scores: TargetScores
+    if several:
+        names = tuple(classes)
+        scores = each_label(rows, features_ND, task, targets)
+    else:
+        found = out_of_fold(rows, features_ND)
+        scores, names = found.scores, found.classes
     group = rows["group"].astype(str).tolist()
-    metrics = {"macro": macro_auroc, "each": auroc}
-    areas = estimates(found.scores, group, metrics, resamples=RESAMPLES, level=LEVEL, seed=SEED, names=found.classes)
+    metrics = {"macro": task.overall_metrics(ECE_BINS)["macro_auroc"], "each": task.class_metrics(ECE_BINS)["auroc"]}
+    areas = estimates(scores, group, metrics, resamples=RESAMPLES, level=LEVEL, seed=SEED, names=names)
     macro, each = areas["macro"], areas["each"]
     assert isinstance(macro, Estimate)
     assert isinstance(each, list)
-    return MetadataModel(inputs, len(rows), len(set(group)), macro, dict(zip(found.classes, each, strict=True)))
+    return MetadataModel(inputs, len(rows), len(set(group)), macro, dict(zip(names, each, strict=True)))
+
+
+def each_label(rows: pd.DataFrame, features_ND: NDArray[np.float32], task: Task, targets_NC: Ints) -> TargetScores:
+    """Held-out probabilities of each label by itself; one that too few groups have, or lack, counts as missing."""
+    known_NC, probs_NC = np.full(targets_NC.shape, MISSING), np.full(targets_NC.shape, 0.5)
+    for c, target_N in enumerate(targets_NC.T):
+        asked = np.flatnonzero(target_N != MISSING)
+        one = rows.iloc[asked].assign(label=np.where(target_N[asked] == 1, "1", "0")).reset_index(drop=True)
+        if judged(one).any():
+            known_NC[asked, c] = target_N[asked]
+            probs_NC[asked, c] = out_of_fold(one, features_ND[asked]).scores.probs[:, 1]
+    return task.scores(known_NC, probs_NC)
 
 
 def one_hot(frame: pd.DataFrame, columns: tuple[str, ...]) -> NDArray[np.float32]:

@@ -88,7 +88,7 @@ class Study:
     def shared(self) -> ExperimentSpec:
         """An experiment with the data, the split and the evaluation that all share."""
         one = next(iter(self.variants.values()))
-        kept = {"data": one.data, "split": one.split, "evaluate": one.evaluate}
+        kept = {"task": one.task, "data": one.data, "split": one.split, "evaluate": one.evaluate}
         return ExperimentSpec(name=f"{self.spec.name} data", **kept)
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from dermalyze.metrics.bootstrap import group_index
+from dermalyze.metrics.bootstrap import TargetScores, group_index
 from dermalyze.metrics.classification import Scores
-from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.ranking import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Pooled:
         several: how many of the units that stayed have more than one image.
     """
 
-    scores: Scores
+    scores: Any
     units: list[str]
     groups: list[str]
     disagreeing: list[str]
@@ -43,7 +45,7 @@ class Pooled:
     several: int
 
 
-def pool(scores: Scores, units_N: Sequence[str], groups_N: Sequence[str]) -> Pooled:
+def pool(scores: TargetScores, units_N: Sequence[str], groups_N: Sequence[str]) -> Pooled:
     """One answer a lesion: the mean of its images' probabilities. A lesion under two labels is left out and named.
 
     Args:
@@ -64,18 +66,27 @@ def pool(scores: Scores, units_N: Sequence[str], groups_N: Sequence[str]) -> Poo
         beyond_LC, unit_N, scores.probs - start_LC[unit_N]
     )  # so that equal photographs give exactly what each of them has
     probs_LC = start_LC + beyond_LC / images_L[:, None]
-    labels_L = scores.labels[first_L]
+    targets_L = scores.targets[first_L]
     torn_L = np.zeros(count, dtype=bool)
-    torn_L[unit_N[scores.labels != labels_L[unit_N]]] = True
+    torn_L[unit_N[differing(scores.targets, targets_L[unit_N])]] = True
     kept = np.flatnonzero(~torn_L)
     return Pooled(
-        Scores(labels_L[kept], probs_LC[kept]),
+        scores.with_values(targets_L[kept], probs_LC[kept]),
         [str(units_N[i]) for i in first_L[kept]],
         [str(groups_N[i]) for i in first_L[kept]],
         [str(units_N[i]) for i in first_L[torn_L]],
         int(images_L[kept].sum()),
         int((images_L[kept] > 1).sum()),
     )
+
+
+def differing(a: Ints, b: Ints) -> npt.NDArray[np.bool_]:
+    """(N,) whether the targets of an image differ, of one class each, (N,), or of several labels, (N, C).
+
+    >>> differing(np.array([[0, 1], [1, 1]]), np.array([[0, 1], [1, 0]])).tolist()
+    [False, True]
+    """
+    return np.asarray((a != b).reshape(len(a), -1).any(axis=1))
 
 
 def any_of(scores: Scores, classes: Sequence[int]) -> Scores:

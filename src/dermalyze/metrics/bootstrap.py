@@ -63,6 +63,33 @@ class Weighable(Protocol[T_co]):
         ...
 
 
+class TargetScores(Weighable[Any], Protocol):
+    """Targets and probabilities of any task: `Scores` or `LabelScores`."""
+
+    @property
+    def targets(self) -> Ints:
+        """(N,) or (N, C)."""
+        ...
+
+    @property
+    def probs(self) -> Floats:
+        """(N, C)."""
+        ...
+
+    @property
+    def right(self) -> Masks:
+        """(N,) whether the whole answer is right."""
+        ...
+
+    def select(self, rows: Ints, order_C: Ints | None = None) -> TargetScores:
+        """Some of the images, the classes in another order."""
+        ...
+
+    def with_values(self, targets: Ints, probs: Floats) -> TargetScores:
+        """Other images, evaluated in the same way."""
+        ...
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its interval, or the reason why there is none.

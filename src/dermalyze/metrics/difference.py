@@ -37,14 +37,18 @@ class Scored:
 def class_mix(labels_N: Ints, like_M: Ints) -> npt.NDArray[np.float64]:
     """(N,) weights that give labels the class mix of others (direct standardisation); mean 1 where every class is there.
 
+    Of images with several labels, (N, C), each combination of them counts as a class.
+
     >>> class_mix(np.array([0, 0, 0, 1]), np.array([0, 1])).round(3)
     array([0.667, 0.667, 0.667, 2.   ])
 
     Fleiss, Levin & Paik 2003, chapter 19
     """
-    classes = int(max(labels_N.max(initial=0), like_M.max(initial=0))) + 1
-    have, want = (np.bincount(labels, minlength=classes) / max(1, len(labels)) for labels in (labels_N, like_M))
-    return np.asarray(np.divide(want, have, out=np.zeros(classes), where=have > 0)[labels_N], dtype=np.float64)
+    rows, code = np.unique(np.concatenate([labels_N, like_M]), axis=0, return_inverse=True)
+    codes, classes = code.reshape(-1), len(rows)
+    code_N, code_M = codes[: len(labels_N)], codes[len(labels_N) :]
+    have, want = (np.bincount(one, minlength=classes) / max(1, len(one)) for one in (code_N, code_M))
+    return np.asarray(np.divide(want, have, out=np.zeros(classes), where=have > 0)[code_N], dtype=np.float64)
 
 
 def compare(

@@ -91,6 +91,15 @@ class LabelScores:
         }
         return "; ".join(f"{what} {', '.join(these)}" for what, these in told.items() if these) if len(self) else ""
 
+    def select(self, rows: Ints, order_C: Ints | None = None) -> LabelScores:
+        """Some of the images, the labels in another order."""
+        columns = np.arange(self.classes) if order_C is None else order_C
+        return LabelScores(self.targets[rows][:, columns], self.probs[rows][:, columns], self.thresholds[columns])
+
+    def with_values(self, targets: Ints, probs: Floats) -> LabelScores:
+        """Other images, called at the same thresholds."""
+        return LabelScores(targets, probs, self.thresholds)
+
     @property
     def classes(self) -> int:
         """C, the number of labels."""

@@ -26,8 +26,11 @@ Masks = npt.NDArray[np.bool_]
 
 # -- questions ---------------------------------------------------------------------------------------------------
 
+Malignant = Literal["auto"] | Sequence[str] | None
+"""As in `evaluate.malignant`: names of classes, "auto" for those known by name, None for no such question."""
 
-def questions(classes: Sequence[str], malignant: Literal["auto"] | Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+
+def questions(classes: Sequence[str], malignant: Malignant) -> dict[str, tuple[str, ...]]:
     """The yes-or-no questions that can be asked of a model, each with the classes that mean yes.
 
     Args:

@@ -18,12 +18,12 @@ from dermalyze.metrics.bootstrap import (
     MIN_GROUPS,
     Estimate,
     Interval,
+    Weighable,
     estimate,
     group_index,
     not_estimable,
     resample,
 )
-from dermalyze.metrics.classification import Scores, Tally
 from dermalyze.metrics.ranking import Floats, Ints
 
 Pair = tuple[str, str]
@@ -71,9 +71,9 @@ class Discordance:
 
 
 def paired(
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, Weighable[Any]],
     groups_N: Sequence[str],
-    metrics: Mapping[str, Callable[[Tally], Floats]],
+    metrics: Mapping[str, Callable[[Any], Floats]],
     *,
     resamples: int,
     level: float,
@@ -90,14 +90,14 @@ def paired(
     Args:
         scores: a name to labels and probabilities; the same images in the same order in all.
         groups_N: the lesion or patient of each image.
-        metrics: rows of METRICS, or any function of a Tally that gives (R,).
+        metrics: rows of METRICS, or any function of what `under` gives that gives (R,).
         among: (N,) the images that a metric rests on, by its name, where those are not all.
         basic: names of metrics whose values take the basic interval; differences never do, their bias cancels.
 
     Returns:
         model to metric to estimate, and (first, second) to metric to difference.
 
-    >>> from dermalyze.metrics.classification import accuracy
+    >>> from dermalyze.metrics.classification import Scores, accuracy
     >>> one = Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [0.6, 0.4]], (20, 1)))
     >>> found = paired({"a": one, "b": one}, range(40), {"accuracy": accuracy}, resamples=100, level=0.95, seed=0)[1]
     >>> found["a", "b"]["accuracy"].estimate.value, found["a", "b"]["accuracy"].p_value
@@ -108,15 +108,17 @@ def paired(
     index, groups = group_index(groups_N)
     least = MIN_CLASS_GROUPS if groups >= MIN_GROUPS else MIN_GROUPS
     drawn = {name: resample(one, groups_N, metrics, resamples=resamples, seed=seed) for name, one in scores.items()}
-    whole = {name: Tally(one, np.ones((len(one.labels), 1))) for name, one in scores.items()}
+    whole = {name: one.under(np.ones((len(one), 1))) for name, one in scores.items()}
+    all_N = next(iter(scores.values())).rests_on(None, None)
     value = {name: {metric: float(f(tally)[0]) for metric, f in metrics.items()} for name, tally in whole.items()}
 
     def made(metric: str, number: float, values_R: Floats, kind: Interval = "percentile") -> Estimate:
-        rests_on = (among or {}).get(metric)
-        n = len(index) if rests_on is None else int(rests_on.sum())
-        counted = groups if rests_on is None else len(np.unique(index[rests_on]))
-        needed = MIN_GROUPS if rests_on is None else least
-        return estimate(number, values_R, n=n, groups=counted, level=level, least_groups=needed, interval=kind)
+        rests_on = (among or {}).get(metric, all_N)
+        counted = len(np.unique(index[rests_on]))
+        needed = MIN_GROUPS if rests_on is all_N else least
+        return estimate(
+            number, values_R, n=int(rests_on.sum()), groups=counted, level=level, least_groups=needed, interval=kind
+        )
 
     values = {
         name: {

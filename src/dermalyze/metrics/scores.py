@@ -79,6 +79,21 @@ class Scores:
         return "; ".join(parts) if len(self) else ""
 
     @property
+    def targets(self) -> Ints:
+        """(N,) the labels, by the name that they have in every task."""
+        return self.labels
+
+    def select(self, rows: Ints, order_C: Ints | None = None) -> Scores:
+        """Some of the images, the classes in another order."""
+        if order_C is None:
+            return Scores(self.labels[rows], self.probs[rows])
+        return Scores(np.argsort(order_C)[self.labels[rows]], self.probs[rows][:, order_C])
+
+    def with_values(self, targets: Ints, probs: Floats) -> Scores:
+        """Other images, evaluated in the same way."""
+        return Scores(targets, probs)
+
+    @property
     def classes(self) -> int:
         """C, the number of classes."""
         return int(self.probs.shape[1])

@@ -38,6 +38,11 @@ def sentence(name: str, control: Json) -> str:
     return WORDS[name](control)
 
 
+def _noun(c: Json) -> str:
+    """What the task tells apart: class, or label."""
+    return str(c.get("noun", "class"))
+
+
 def _shuffled(c: Json) -> str:
     found = f"Trained on labels dealt out at random, the macro AUROC is {interval_text(c['macro_auroc'])}"
     if c["verdict"] == "holds":
@@ -67,7 +72,8 @@ def _without(c: Json) -> str:
 
 
 def _lesion(c: Json) -> str:
-    end = "the lesion alone tells the class" if c["verdict"] == "holds" else "the lesion alone does not tell the class"
+    tells = "tells" if c["verdict"] == "holds" else "does not tell"
+    end = f"the lesion alone {tells} the {_noun(c)}"
     return f"With all but the lesion painted over: {_compared(c)}; {end}."
 
 
@@ -81,24 +87,24 @@ def _border(c: Json) -> str:
 
 def _told(c: Json) -> str:
     if c["verdict"] == "holds":
-        return "No class is clearly told without its lesion."
+        return f"No {_noun(c)} is clearly told without its lesion."
     classes = c["telling"]
     best = max(classes, key=lambda name: float(c["per_class"][name]["value"])) if classes else None
     named = "" if best is None else f", above all {best} ({interval_text(c['per_class'][best])})"
-    return f"The set has give-aways: what is not lesion tells the class{named}."
+    return f"The set has give-aways: what is not lesion tells the {_noun(c)}{named}."
 
 
 def _shortcut(c: Json) -> str:
     macro = c["macro_auroc"]
     found = (
-        "With the border of another picture of the same class the run's model has a macro AUROC of "
-        f"{interval_text(macro['same'])}, with one of another class {interval_text(macro['other'])}; lost "
+        f"With the border of another picture of {SAME[_noun(c)]} the run's model has a macro AUROC of "
+        f"{interval_text(macro['same'])}, with one of {OTHER[_noun(c)]} {interval_text(macro['other'])}; lost "
         f"{interval_text(macro['difference'])}"
     )
     if c["verdict"] == "holds":
-        return f"{found}. No class hangs on its borders."
+        return f"{found}. No {_noun(c)} hangs on its borders."
     told = [f"{name} loses {interval_text(c['per_class'][name]['difference'])}" for name in c["telling"]]
-    return f"{found}. The model takes the class from borders: {', '.join(told) or 'all classes together'}."
+    return f"{found}. The model takes the {_noun(c)} from borders: {', '.join(told) or ALL[_noun(c)]}."
 
 
 def _planted(c: Json) -> str:
@@ -106,7 +112,7 @@ def _planted(c: Json) -> str:
     found = (
         f"Trained with a mark on every {c['target']}: AUROC of {c['target']} {interval_text(absent['auroc']['truth'])} where "
         f"the mark tells the truth, {interval_text(absent['auroc']['absent'])} without it, "
-        f"{interval_text(lying['auroc']['lying'])} where it lies; accuracy lost "
+        f"{interval_text(lying['auroc']['lying'])} where it lies; {RIGHT[_noun(c)]} lost "
         f"{interval_text(absent['accuracy']['difference'])} and {interval_text(lying['accuracy']['difference'])}"
     )
     by = interval_text(c["exchange"]["per_class"][c["target"]]["difference"])
@@ -114,6 +120,11 @@ def _planted(c: Json) -> str:
         return f"{found}. The exchange of borders finds it: {by}."
     return f"{found}. The exchange of borders does not find it ({by}): with this budget its silence tells little."
 
+
+SAME = {"class": "the same class", "label": "the same labels"}
+OTHER = {"class": "another class", "label": "other labels"}
+ALL = {"class": "all classes together", "label": "all labels together"}
+RIGHT = {"class": "accuracy", "label": "subset accuracy"}
 
 WORDS: Mapping[str, Callable[[Json], str]] = {
     "shuffled": _shuffled,

@@ -23,7 +23,10 @@ from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, cla
 
 Floats = npt.NDArray[np.float64]
 EstimateDict = Mapping[str, Any]  # {value, low, high, n, note} as in evaluation_metrics.json
-LESS_IS_BETTER = ("log loss", "Brier score", "expected calibration error")
+LESS_IS_BETTER = (
+    "log loss", "Brier score", "expected calibration error", "Hamming loss", "macro Brier score",
+    "macro calibration error (ECE)",
+)  # fmt: skip
 _BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "#6aa9d6", "#0072B2", "#003f66"])
 
 

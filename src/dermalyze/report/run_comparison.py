@@ -8,15 +8,26 @@ from typing import Any
 from dermalyze.report.figures import differences_figure
 from dermalyze.report.html import picture, template
 from dermalyze.report.section import Figure
-from dermalyze.report.text import MEANINGS, cell
+from dermalyze.report.text import cell, meanings, task_of
 
 Json = Mapping[str, Any]
 
 QUESTIONS = {
-    "metrics": "The whole set, by cluster bootstrap",
-    "recall": "Sensitivity of each class, by cluster bootstrap",
-    "auroc": "AUROC of each class against the rest and of malignant against benign, by DeLong's test",
+    "multiclass": {
+        "metrics": "The whole set, by cluster bootstrap",
+        "recall": "Sensitivity of each class, by cluster bootstrap",
+        "auroc": "AUROC of each class against the rest and of malignant against benign, by DeLong's test",
+    },
+    "multilabel": {
+        "metrics": "The whole set, by cluster bootstrap",
+        "recall": "Sensitivity of each label, by cluster bootstrap",
+        "auroc": "AUROC of each label, by DeLong's test",
+        "calls": "Share of right calls of each label, by McNemar's test (mid-p)",
+    },
 }
+
+
+RIGHT = {"multiclass": "Right answers", "multilabel": "Answers right in every label"}
 
 
 def told(c: Json) -> list[str]:
@@ -28,10 +39,9 @@ def told(c: Json) -> list[str]:
     lines = [subtitle(c), *(f"{run['name']}: LEAK ACCEPTED, NOT A FAIR RESULT: {run['accepted_leak']}" for run in leaks(c))]
     for pair in c["pairs"]:
         lines += ["", f"{pair['first']} minus {pair['second']}"]
-        for key, title in QUESTIONS.items():
-            rows = [(spoken(name), *difference_cells(one)) for name, one in pair[key].items()]
+        for title, rows in tables(c, pair):
             lines += [f"  {title}", *aligned([("", "difference", "interval", "p", "p (Holm)"), *rows])]
-        lines.append(f"  {right_answers(pair, c['unit'])}")
+        lines.append(f"  {right_answers(pair, c)}")
     return ["", *lines, "", c["methods"], c["disclaimer"]][1:]
 
 
@@ -48,9 +58,26 @@ def leaks(c: Json) -> list[Json]:
     return [run for run in c["runs"] if run["accepted_leak"]]
 
 
-def spoken(name: str) -> str:
+def spoken(name: str, c: Json) -> str:
     """A metric's name for a person; a class is called as it is."""
-    return MEANINGS[name][0] if name in MEANINGS else name
+    return meanings(c)[name][0] if name in meanings(c) else name
+
+
+def tables(c: Json, pair: Json) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Title and rows of each question about two runs."""
+    found: list[tuple[str, list[tuple[str, ...]]]] = []
+    for key, title in QUESTIONS[task_of(c)].items():
+        cells = (lambda one: call_cells(one, pair)) if key == "calls" else difference_cells
+        found.append((title, [(spoken(name, c), *cells(one)) for name, one in pair[key].items()]))
+    return found
+
+
+def call_cells(one: Json, pair: Json) -> tuple[str, str, str, str]:
+    """Difference of the shares that are called right, who alone is right how often, mid-p and corrected mid-p."""
+    n = sum(one[key] for key in ("both", "first", "second", "neither"))
+    value = signed((one["first"] - one["second"]) / n) if n else "not estimable (n = 0)"
+    alone = f"right alone: {one['first']:,} {pair['first']}, {one['second']:,} {pair['second']}"
+    return value, alone, p_text(one["mid_p"]), p_text(one["mid_p_holm"])
 
 
 def difference_cells(one: Json) -> tuple[str, str, str, str]:
@@ -86,11 +113,11 @@ def p_text(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def right_answers(pair: Json, unit: str) -> str:
+def right_answers(pair: Json, c: Json) -> str:
     """McNemar's test in words."""
-    m = pair["mcnemar"]
+    m, unit = pair["mcnemar"], c["unit"]
     return (
-        f"Right answers (McNemar): {m['first']:,} {unit}s only {pair['first']} has right, {m['second']:,} only "
+        f"{RIGHT[task_of(c)]} (McNemar): {m['first']:,} {unit}s only {pair['first']} has right, {m['second']:,} only "
         f"{pair['second']}, {m['both']:,} both, {m['neither']:,} neither; exact p {p_text(m['exact'])}, "
         f"mid-p {p_text(m['mid_p'])}, mid-p (Holm) {p_text(m['mid_p_holm'])}"
     )
@@ -112,23 +139,20 @@ def pairs_page(c: Json) -> str:
     pairs = []
     for pair in c["pairs"]:
         drawn = differences_figure(
-            {spoken(name): one for name, one in pair["metrics"].items()},
+            {spoken(name, c): one for name, one in pair["metrics"].items()},
             title=f"{pair['first']} minus {pair['second']}, {c['n']:,} {c['unit']}s",
             leak=stamp,
         )
         caption = (
             f"Differences of the overall figures: points right of the line are larger for {pair['first']}, points left of it "
             f"for {pair['second']}. Bars are {level} intervals; one that does not touch the line tells the two apart, before "
-            "any correction for the number of questions. Hollow: log loss, Brier score, calibration error; less is better."
+            "any correction for the number of questions. Hollow: losses, Brier score, calibration error; less is better."
         )
         pairs.append(
             {
                 "title": f"{pair['first']} minus {pair['second']}",
-                "tables": [
-                    {"title": title, "rows": [(spoken(name), *difference_cells(one)) for name, one in pair[key].items()]}
-                    for key, title in QUESTIONS.items()
-                ],
-                "right": right_answers(pair, c["unit"]),
+                "tables": [{"title": title, "rows": rows} for title, rows in tables(c, pair)],
+                "right": right_answers(pair, c),
                 "picture": picture(Figure(drawn, caption)),
             }
         )
@@ -140,6 +164,6 @@ def pairs_page(c: Json) -> str:
         level=level,
         leaks=leaks(c),
         names=names,
-        values=[(spoken(key), [cell(c["values"][name][key]) for name in names]) for key in c["values"][names[0]]],
+        values=[(spoken(key, c), [cell(c["values"][name][key]) for name in names]) for key in c["values"][names[0]]],
         pairs=pairs,
     )

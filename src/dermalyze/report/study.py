@@ -13,19 +13,22 @@ from dermalyze.report.html import picture, template
 from dermalyze.report.run_comparison import p_text, signed
 from dermalyze.report.section import Figure
 from dermalyze.report.style import ACCENT, GRID, INK, QUIET
-from dermalyze.report.text import MEANINGS, interval_or_note, value_text
+from dermalyze.report.text import interval_or_note, meanings, value_text
 
 Json = Mapping[str, Any]
 
-PANELS = ("balanced_accuracy", "macro_auroc", "log_loss")
-COLUMNS = ("balanced_accuracy", "accuracy", "macro_auroc", "log_loss", "ece")
 OTHER = "#D55E00"
 SIGNIFICANT = 0.05
 
 
 def ranked(s: Json) -> list[Json]:
-    """The tested runs, best balanced accuracy first."""
-    return sorted((r for r in s["runs"] if r["tested"]), key=lambda r: -(r["metrics"]["balanced_accuracy"]["value"] or 0))
+    """The tested runs, the best by the first metric first."""
+    return sorted((r for r in s["runs"] if r["tested"]), key=lambda r: -(r["metrics"][s["tested"][0]]["value"] or 0))
+
+
+def title_of(s: Json, metric: str) -> str:
+    """A metric's name for a person."""
+    return meanings(s)[metric][0]
 
 
 # -- words ----------------------------------------------------------------------------------------------------------------
@@ -53,32 +56,33 @@ def methods(s: Json) -> str:
     )
 
 
-def verdict(c: Json) -> str:
-    """What a comparison shows in balanced accuracy, and what it does not."""
+def verdict(c: Json, s: Json) -> str:
+    """What a comparison shows by the first metric, and what it does not."""
+    metric = s["tested"][0]
     if not c["rows"]:
         return f"{c['title']}: {c['note']}."
     told: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
     for row in c["rows"]:
-        one = row["balanced_accuracy"]
+        one = row[metric]
         clear = one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT
         words = ("better than" if one["value"] > 0 else "worse than") if clear else "not told apart from"
         value = f" ({signed(one['value'])})" if one["value"] is not None else ""
         told[words].append(row["variant"] + value)
     parts = [f"{words} {c['reference']}: {', '.join(names)}" for words, names in told.items() if names]
-    return f"{c['title']}, balanced accuracy: {'; '.join(parts)}."
+    return f"{c['title']}, {title_of(s, metric)}: {'; '.join(parts)}."
 
 
 def table(s: Json) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table of runs: the tested ones, each followed by its other seeds."""
     mel = any(r["melanoma_recall"] for r in s["runs"])
     several = any(not r["tested"] for r in s["runs"])
-    head = ["variant", *(["seed"] if several else []), *(MEANINGS[name][0] for name in COLUMNS)]
+    head = ["variant", *(["seed"] if several else []), *(title_of(s, name) for name in s["columns"])]
     head += [*(["melanoma sensitivity"] if mel else []), "M parameters", "epochs", "trained, min", "images/s", "ms an image"]
     rows = []
     for first in ranked(s):
         seeds = [first, *(r for r in s["runs"] if r["variant"] == first["variant"] and not r["tested"])]
         for r in seeds:
-            figures = [r["metrics"][name] for name in COLUMNS] + ([r["melanoma_recall"]] if mel else [])
+            figures = [r["metrics"][name] for name in s["columns"]] + ([r["melanoma_recall"]] if mel else [])
             rows.append(
                 [
                     r["variant"], *([str(r["seed"])] if several else []), *(f"{value_text(e)} ({interval_or_note(e)})" if
@@ -89,15 +93,15 @@ def table(s: Json) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def difference_table(c: Json) -> tuple[list[str], list[list[str]]]:
+def difference_table(c: Json, s: Json) -> tuple[list[str], list[list[str]]]:
     """Head and cells of one comparison."""
     head = ["variant minus reference"]
-    for name in PANELS:
-        head += [MEANINGS[name][0], "p (Holm)"]
+    for name in s["tested"]:
+        head += [title_of(s, name), "p (Holm)"]
     rows = []
     for row in c["rows"]:
         cells = [row["variant"]]
-        for name in PANELS:
+        for name in s["tested"]:
             one = row[name]
             text = value_text(one) if one["value"] is None else signed(one["value"])
             if one["low"] is not None:
@@ -112,8 +116,8 @@ def seeds_lines(s: Json) -> list[str]:
     lines = []
     for name, found in s["over_seeds"].items():
         parts = [
-            f"{MEANINGS[metric][0]} {found[metric]['mean']:.3f} ({found[metric]['least']:.3f} to {found[metric]['most']:.3f})"
-            for metric in PANELS
+            f"{title_of(s, metric)} {found[metric]['mean']:.3f} ({found[metric]['least']:.3f} to {found[metric]['most']:.3f})"
+            for metric in s["tested"]
             if metric in found
         ]
         lines.append(f"{name}, {len(found['seeds'])} seeds, mean and range: {', '.join(parts)}")
@@ -129,12 +133,12 @@ def study_text(s: Json, figures: Mapping[str, Figure]) -> list[str]:
     """
     lines = [f"# {s['title']}", "", subtitle(s), f"**{s['disclaimer']}**", ""]
     lines += [f"- {r['run']}: LEAK ACCEPTED, NOT A FAIR RESULT: {r['accepted_leak']}" for r in s["runs"] if r["accepted_leak"]]
-    lines += [f"- {verdict(c)}" for c in s["comparisons"]]
+    lines += [f"- {verdict(c, s)}" for c in s["comparisons"]]
     lines += ["", "## The runs", "", *markdown(*table(s)), *(f"\n{line}." for line in seeds_lines(s))]
     for name, figure in figures.items():
         lines += ["", f"![{figure.caption.split(':')[0]}]({name})", "", figure.caption]
     for c in (c for c in s["comparisons"] if c["rows"]):
-        lines += ["", f"## {c['title']}: against {c['reference']}", "", *markdown(*difference_table(c))]
+        lines += ["", f"## {c['title']}: against {c['reference']}", "", *markdown(*difference_table(c, s))]
     if s["failures"]:
         lines += ["", "## What failed", "", *(f"- {f['run']}: {f['reason']}" for f in s["failures"])]
     return [*lines, "", methods(s)]
@@ -154,13 +158,13 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def study_page(s: Json, figures: Mapping[str, Figure]) -> str:
     """The whole page."""
-    tables = [(f"{c['title']}: against {c['reference']}", *difference_table(c)) for c in s["comparisons"] if c["rows"]]
+    tables = [(f"{c['title']}: against {c['reference']}", *difference_table(c, s)) for c in s["comparisons"] if c["rows"]]
     return template("study.html.jinja").render(
         s=s,
         title=s["title"],
         subtitle=subtitle(s),
         leaks=[r for r in s["runs"] if r["accepted_leak"]],
-        verdicts=[verdict(c) for c in s["comparisons"]],
+        verdicts=[verdict(c, s) for c in s["comparisons"]],
         runs=table(s),
         seeds=seeds_lines(s),
         tables=tables,
@@ -183,7 +187,7 @@ def study_figures(s: Json) -> dict[str, Figure]:
     drawn = {
         "study.png": Figure(
             ranking(s, leak),
-            "The variants, best balanced accuracy first: a dot is the figure on the test part, the bar its "
+            f"The variants, best {title_of(s, s['tested'][0])} first: a dot is the figure on the test part, the bar its "
             f"{100 * s['level']:g} % interval; hollow dots are other seeds. Orange squares: references, each carried through "
             "by a line. Overlapping bars can still differ, since all share the luck of one test part: see the differences.",
         )
@@ -208,8 +212,8 @@ def ranking(s: Json, leak: str | None) -> bytes:
             others[r["variant"]].append(r)
 
     def paint(figure: Canvas) -> None:
-        panels = figure.subplots(1, len(PANELS), sharey=True)
-        for axes, metric in zip(panels, PANELS, strict=True):
+        panels = figure.subplots(1, len(s["tested"]), sharey=True)
+        for axes, metric in zip(panels, s["tested"], strict=True):
             for y, r in enumerate(rows):
                 one, colour = r["metrics"][metric], OTHER if r["variant"] in references else ACCENT
                 for other in others[r["variant"]]:
@@ -223,7 +227,7 @@ def ranking(s: Json, leak: str | None) -> bytes:
                 interval(axes, one, y, colour)
                 axes.plot(one["value"], y, "s" if r["variant"] in references else "o", markersize=6, color=colour)
                 axes.text(1.02, y, f"{one['value']:.3f}", transform=axes.get_yaxis_transform(), fontsize=9, va="center")
-            finish(axes, MEANINGS[metric][0] + (" (lower is better)" if metric == "log_loss" else ""))
+            finish(axes, title_of(s, metric) + (" (lower is better)" if metric == "log_loss" else ""))
         panels[0].set_yticks(range(len(rows)), [r["variant"] for r in rows])
         panels[0].set_ylim(len(rows) - 0.4, -0.6)
         figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
@@ -239,8 +243,8 @@ def differences_panels(s: Json, leak: str | None) -> bytes:
         lines += [(f"{c['title']}: minus {c['reference']}", None), *((row["variant"], row) for row in c["rows"])]
 
     def paint(figure: Canvas) -> None:
-        panels = figure.subplots(1, len(PANELS), sharey=True)
-        for axes, metric in zip(panels, PANELS, strict=True):
+        panels = figure.subplots(1, len(s["tested"]), sharey=True)
+        for axes, metric in zip(panels, s["tested"], strict=True):
             axes.axvline(0, color=QUIET, linewidth=1, linestyle=(0, (4, 2)), zorder=0)
             for y, (_, row) in enumerate(lines):
                 if row is None:
@@ -253,7 +257,7 @@ def differences_panels(s: Json, leak: str | None) -> bytes:
                 interval(axes, one, y, INK if clear else QUIET)
                 axes.plot(one["value"], y, "o", markersize=6.5, color=ACCENT, markerfacecolor=ACCENT if clear else "white")
                 axes.text(1.02, y, signed(one["value"]), transform=axes.get_yaxis_transform(), fontsize=9, va="center")
-            finish(axes, MEANINGS[metric][0] + (" (lower is better)" if metric == "log_loss" else ""))
+            finish(axes, title_of(s, metric) + (" (lower is better)" if metric == "log_loss" else ""))
         panels[0].set_yticks(range(len(lines)), ["" if row is None else name for name, row in lines])
         for y, (name, row) in enumerate(lines):
             if row is None:  # over the panels, for it is longer than any name

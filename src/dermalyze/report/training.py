@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError, ResourceError
+from dermalyze.tasks.baseline import Baseline
 
 Verdict = Literal["overfitting", "underfitting", "good fit", "too short to tell"]
 History = Mapping[str, Sequence[float | None]]
 
-JUDGED_BY = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_balanced_accuracy")
+JUDGED_BY = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")  # and the metric of skill
 LEAST_EPOCHS = 5  # fewer show no trend
-LEAST_SKILL = 0.15  # of the way from chance to perfect balanced accuracy; below it the model has learned almost nothing
+LEAST_SKILL = 0.15  # of the way from chance to a perfect metric of skill; below it the model has learned almost nothing
 LARGEST_GAP = 0.15  # train accuracy minus validation accuracy at the epoch kept
 LARGEST_RISE = 0.10  # of the validation loss above its lowest, at the end, relative
 LARGEST_FALL = 0.05  # of the validation loss between the last two eighths of the epochs, relative: it is still falling
@@ -76,7 +77,7 @@ class Fit:
     numbers: dict[str, float | int | None]
 
 
-def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> Fit:
+def judge_fit(history: History, kept: int, guess: Baseline) -> Fit:
     """Assess the fit: overfitting, underfitting or good fit.
 
     In this order: no skill is underfitting; a large gap between train and validation accuracy at the epoch kept, or a
@@ -86,12 +87,11 @@ def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> 
     Args:
         history: lists by key, from `read_history`.
         kept: epoch whose weights were kept, from 1.
-        classes: C.
-        majority: share of the most common class in the validation split, the accuracy of always predicting it.
+        guess: what answers without skill reach on the validation split.
 
     >>> flat = {"train_loss": [1.0] * 6, "val_loss": [1.0] * 6, "train_accuracy": [0.7] * 6, "val_accuracy": [0.7] * 6,
     ...         "val_balanced_accuracy": [0.6] * 6}
-    >>> judge_fit(flat, 3, classes=2, majority=0.5).verdict
+    >>> judge_fit(flat, 3, Baseline(0.5, "always saying a", "balanced_accuracy", "balanced", 0.5, 0.69)).verdict
     'good fit'
     """
     val, train = _column(history, "val_loss"), _column(history, "train_loss")
@@ -101,8 +101,8 @@ def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> 
         column = _column(history, key)
         return column[at] if 0 <= at < len(column) else math.nan
 
-    balanced, accuracy, train_accuracy = value("val_balanced_accuracy"), value("val_accuracy"), value("train_accuracy")
-    skill = (balanced - 1 / classes) / (1 - 1 / classes)
+    reached, accuracy, train_accuracy = value(f"val_{guess.metric}"), value("val_accuracy"), value("train_accuracy")
+    skill = (reached - guess.chance) / (1 - guess.chance)
     gap = train_accuracy - accuracy
     tail = max(2, round(epochs / 8))
     lowest = min((v for v in val if not math.isnan(v)), default=math.nan)
@@ -113,17 +113,17 @@ def judge_fit(history: History, kept: int, *, classes: int, majority: float) -> 
     train_fall = train[at] - _mean(train[-min(3, epochs) :]) if 0 <= at < len(train) else math.nan
     numbers: dict[str, float | int | None] = {
         "epochs": epochs, "kept_epoch": kept, "train_loss": _known(value("train_loss")), "val_loss": _known(value("val_loss")),
-        "loss_gap": _known(value("val_loss") - value("train_loss")), "uniform_guess_loss": math.log(classes),
+        "loss_gap": _known(value("val_loss") - value("train_loss")), "uniform_guess_loss": guess.loss,
         "train_accuracy": _known(train_accuracy), "val_accuracy": _known(accuracy), "accuracy_gap": _known(gap),
-        "majority_accuracy": majority, "val_balanced_accuracy": _known(balanced), "chance_balanced_accuracy": 1 / classes,
+        "majority_accuracy": guess.accuracy, f"val_{guess.metric}": _known(reached), f"chance_{guess.metric}": guess.chance,
         "skill": _known(skill), "val_loss_rise_from_lowest": _known(rise), "val_loss_fall_at_the_end": _known(fall),
         "train_loss_fall_since_kept": _known(train_fall),
     }  # fmt: skip
     if epochs < LEAST_EPOCHS:
         return Fit("too short to tell", (f"{epochs} epochs; at least {LEAST_EPOCHS} are needed to see a trend",), numbers)
     learnt = (
-        f"validation accuracy {accuracy:.3f} (always predicting the most common class: {majority:.3f}), balanced "
-        f"{balanced:.3f} (chance: {1 / classes:.3f})"
+        f"validation accuracy {accuracy:.3f} ({guess.answer}: {guess.accuracy:.3f}), {guess.title} "
+        f"{'not estimable' if math.isnan(reached) else f'{reached:.3f}'} (chance: {guess.chance:.3f})"
     )
     spread = f"train accuracy {train_accuracy:.3f}, validation {accuracy:.3f} at epoch {kept}: a gap of {gap:+.3f}"
     risen = f"the validation loss ended {100 * rise:.0f} % above its lowest"

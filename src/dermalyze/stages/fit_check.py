@@ -7,6 +7,8 @@ from typing import Any
 
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.run import Run
+from dermalyze.data.manifest import read_classes
+from dermalyze.data.splitting import read_part
 from dermalyze.errors import ModelError
 from dermalyze.report.training import JUDGED_BY, Fit, judge_fit, kept_epoch, read_history
 from dermalyze.tasks.base import TASKS
@@ -49,15 +51,13 @@ def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
         UsageError: nothing has been trained, or no split.
         ModelError: metrics.jsonl or best.json is damaged.
     """
-    TASKS[spec.task.kind].require("fit_check", what="fit-check")
     history = read_history(run)
-    if absent := [key for key in JUDGED_BY if key not in history]:
+    task, classes = TASKS[spec.task.kind], read_classes(run)
+    guess = task.baseline(task.targets(read_part(run, "val")["label"].tolist(), classes), len(classes))
+    if absent := [key for key in (*JUDGED_BY, f"val_{guess.metric}") if key not in history]:
         raise ModelError(f"{run.metrics_path.name}: lacks {', '.join(absent)}; train in a new run folder")
     kept, _ = kept_epoch(run)
-    counts: dict[str, int] = run.certificate()["counts"]["val"]["classes"]
-    images = sum(counts.values())
-    majority = max(counts.values()) / images if images else float("nan")
-    return FitCheckResult(judge_fit(history, kept, classes=len(counts), majority=majority), limits(spec))
+    return FitCheckResult(judge_fit(history, kept, guess), limits(spec))
 
 
 def limits(spec: ExperimentSpec) -> tuple[str, ...]:

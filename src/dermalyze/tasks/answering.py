@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.recipes import Forward, Images, apply_recipe
-from dermalyze.metrics.bootstrap import Weighable
+from dermalyze.metrics.bootstrap import TargetScores
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.base import TASKS, Task
 
@@ -70,6 +70,6 @@ class Answering:
         """(N, C) what is called."""
         return self.task.called(self.probabilities(logits_NC), self.thresholds)
 
-    def scores(self, targets: Ints, logits_NC: NDArray[np.floating[Any]]) -> Weighable[Any]:
+    def scores(self, targets: Ints, logits_NC: NDArray[np.floating[Any]]) -> TargetScores:
         """Targets and calibrated probabilities, ready to be measured."""
         return self.task.scores(targets, self.probabilities(logits_NC), self.thresholds)

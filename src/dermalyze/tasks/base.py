@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from dermalyze.calibration.calibrators import Calibrator, Trial
 from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import TaskSpec
-from dermalyze.metrics.bootstrap import Weighable
+from dermalyze.metrics.bootstrap import Masks, TargetScores
+from dermalyze.metrics.operating_points import Malignant
 from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.multiclass import Multiclass
 from dermalyze.tasks.multilabel import Multilabel
@@ -30,10 +32,10 @@ class Task(Protocol):
         kind: as in the configuration.
         capabilities: what `require` grants.
         answer: what an image has, in words: a class, or a label set.
-        noun: one of what it tells apart, in words: class or label.
-        nouns: what it tells apart, in words: classes or labels.
+        noun, nouns: what it tells apart, in words: class and classes, or label and labels.
         activation: from logits to plain probabilities, in words.
         agreeing: what `agreement` is of, in words.
+        compared: overall metrics by which trainings are compared, by what compares them.
         monitors: metrics that may choose the epoch: +1 more is better, -1 less is.
         ood_scores: keys of `OOD_SCORES` that fit it.
         basic: names of metrics that take the basic interval, since noise biases them upwards.
@@ -49,6 +51,7 @@ class Task(Protocol):
     nouns: str
     activation: str
     agreeing: str
+    compared: Mapping[str, tuple[str, ...]]
     monitors: dict[str, int]
     ood_scores: tuple[str, ...]
     basic: frozenset[str]
@@ -101,6 +104,12 @@ class Task(Protocol):
 
     def joined_targets(self, targets: Sequence[Ints]) -> Ints:
         """Targets from those (N,) of each of `questions`."""
+
+    def baseline(self, targets: Ints, classes: int) -> Baseline:
+        """What answers without skill reach on these targets."""
+
+    def imbalance(self, targets: Ints, classes: int) -> tuple[float, str]:
+        """How many times as frequent the commonest is as the rarest, and the sentence that reports it."""
 
     # -- answers
 
@@ -156,7 +165,7 @@ class Task(Protocol):
     def measure(self, targets: Ints, probs_NC: Floats) -> dict[str, float | None]:
         """The metrics of a validation part, None where one is undefined."""
 
-    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> Weighable[Any]:
+    def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> TargetScores:
         """What the metrics below are measured and resampled on; ModelError where the probabilities are none."""
 
     def overall_metrics(self, ece_bins: int) -> dict[str, Any]:
@@ -167,6 +176,18 @@ class Task(Protocol):
 
     def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
         """The few that corrupted copies are measured by; the first is drawn."""
+
+    def same_twice(self) -> frozenset[str]:
+        """Overall metrics that are equal to another one; a comparison asks each question once."""
+
+    def rankings(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+        """What can be ranked: a name to the classes (C,) that mean yes; each class, and what `evaluate.malignant` joins."""
+
+    def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
+        """One of these questions: whether the answer is yes and its probability, of images whose target is there."""
+
+    def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
+        """Where one answer has several calls: each (N,) whether it is right, and whether its target is there; else empty."""
 
     def methods(self, ece_bins: int) -> str:
         """How these are made, in sentences."""

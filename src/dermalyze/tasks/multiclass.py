@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,8 +22,11 @@ from dermalyze.errors import DataError, ModelError, nearest
 from dermalyze.metrics import calibration_error
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.activation import softmax
+from dermalyze.metrics.bootstrap import Masks, TargetScores
+from dermalyze.metrics.operating_points import Malignant, questions
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
+from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import MONITORS
@@ -70,14 +74,19 @@ class Multiclass(Capable):
 
     kind = "multiclass"
     capabilities: frozenset[str] = frozenset({
-        "advice", "class_prior", "comparison", "conformal_sets", "controls", "ensemble", "fit_check", "leakage", "one_class",
-        "operating_points", "paired_tests", "zero_shot",
+        "class_prior", "conformal_sets", "one_class", "operating_points", "zero_shot",
     })  # fmt: skip
     answer = "class"
-    noun = "class"
-    nouns = "classes"
+    noun, nouns = "class", "classes"
     activation = "softmax"
     agreeing = "the class"
+    compared: Mapping[str, tuple[str, ...]] = {
+        "ensemble": ("accuracy", "balanced_accuracy", "log_loss", "brier"),
+        "study": ("balanced_accuracy", "macro_auroc", "log_loss"),
+        "table": ("balanced_accuracy", "accuracy", "macro_auroc", "log_loss", "ece"),
+        "controls": ("macro_auroc", "balanced_accuracy", "accuracy"),
+        "leakage": ("accuracy", "balanced_accuracy", "macro_auroc", "log_loss"),
+    }
     monitors = MONITORS
     ood_scores: tuple[str, ...] = tuple(OOD_SCORES)
     basic: frozenset[str] = frozenset({"ece"})
@@ -126,6 +135,16 @@ class Multiclass(Capable):
 
     def joined(self, probs: Sequence[Floats]) -> Floats:
         return probs[0]
+
+    def baseline(self, targets: Ints, classes: int) -> Baseline:
+        most = float(self.shares(targets, classes).max()) if len(targets) else math.nan
+        answer = "always saying the commonest class"
+        return Baseline(most, answer, "balanced_accuracy", "balanced", 1 / classes, math.log(classes))
+
+    def imbalance(self, targets: Ints, classes: int) -> tuple[float, str]:
+        counts = self.membership(targets, classes).sum(axis=0)
+        times = int(counts.max()) / max(1, int(counts.min()))
+        return times, f"the commonest class has {times:.0f} training images for one of the rarest"
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return softmax(logits)
@@ -184,6 +203,21 @@ class Multiclass(Capable):
     def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
         overall = self.overall_metrics(ece_bins)
         return {name: overall[name] for name in ("accuracy", "balanced_accuracy", "ece")}
+
+    def same_twice(self) -> frozenset[str]:
+        return frozenset({"macro_recall", "weighted_recall"})  # balanced accuracy and accuracy
+
+    def rankings(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+        found = {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
+        if len(yes := questions(classes, malignant).get("malignant", ())) > 1:  # of one class it is that class
+            found[f"malignant ({', '.join(yes)})"] = np.isin(classes, yes)
+        return found
+
+    def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
+        return yes_C[scores.targets], np.asarray(scores.probs[:, yes_C].sum(axis=1))
+
+    def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
+        return {}
 
     def methods(self, ece_bins: int) -> str:
         return (

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,9 +20,12 @@ from dermalyze.config.task import MultilabelTask, TaskSpec
 from dermalyze.errors import DataError, ModelError
 from dermalyze.metrics import multilabel as metrics
 from dermalyze.metrics.activation import sigmoid
+from dermalyze.metrics.bootstrap import Masks, TargetScores
 from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
+from dermalyze.metrics.operating_points import Malignant
 from dermalyze.metrics.ranking import Floats, Ints
+from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import LABEL_MONITORS
@@ -111,10 +115,16 @@ class Multilabel(Capable):
     kind = "multilabel"
     capabilities: frozenset[str] = frozenset({"missing_labels", "thresholds"})
     answer = "label set"
-    noun = "label"
-    nouns = "labels"
+    noun, nouns = "label", "labels"
     activation = "sigmoid"
     agreeing = "the least stable label"
+    compared: Mapping[str, tuple[str, ...]] = {
+        "ensemble": ("macro_auroc", "macro_f1", "log_loss", "macro_brier"),
+        "study": ("macro_auroc", "macro_average_precision", "log_loss"),
+        "table": ("macro_auroc", "macro_average_precision", "macro_f1", "log_loss", "macro_ece"),
+        "controls": ("macro_auroc", "macro_f1", "subset_accuracy"),
+        "leakage": ("macro_auroc", "macro_average_precision", "macro_f1", "log_loss"),
+    }
     monitors = LABEL_MONITORS
     ood_scores: tuple[str, ...] = ("knn",)  # the others look at classes
     basic: frozenset[str] = frozenset({"ece", "macro_ece"})
@@ -181,6 +191,18 @@ class Multilabel(Capable):
     def joined(self, probs: Sequence[Floats]) -> Floats:
         return np.stack([options_N2[:, 1] for options_N2 in probs], axis=1)
 
+    def baseline(self, targets: Ints, classes: int) -> Baseline:
+        has_C, lacks_C = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
+        asked = int((has_C + lacks_C).sum())
+        most = int(np.maximum(has_C, lacks_C).sum()) / asked if asked else math.nan
+        answer = "always giving the more frequent answer for each label"
+        return Baseline(most, answer, "macro_auroc", "macro AUROC", 0.5, math.log(2))
+
+    def imbalance(self, targets: Ints, classes: int) -> tuple[float, str]:
+        has_C, lacks_C = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
+        times = float((lacks_C / np.maximum(has_C, 1)).max())
+        return times, f"the rarest label is absent from {times:.0f} training images for each that has it"
+
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Floats:
         return sigmoid(logits)
 
@@ -243,6 +265,21 @@ class Multilabel(Capable):
     def robust_metrics(self, ece_bins: int) -> dict[str, Any]:
         overall = self.overall_metrics(ece_bins)
         return {"accuracy": metrics.accuracy, **{name: overall[name] for name in ("macro_f1", "macro_ece")}}
+
+    def same_twice(self) -> frozenset[str]:
+        return frozenset()
+
+    def rankings(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+        return {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
+
+    def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
+        c = int(yes_C.argmax())
+        observed_N = scores.targets[:, c] != MISSING
+        return scores.targets[observed_N, c] == 1, scores.probs[observed_N, c]
+
+    def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
+        assert isinstance(scores, LabelScores)
+        return {name: (scores.hits[:, c], scores.observed[:, c]) for c, name in enumerate(classes)}
 
     def methods(self, ece_bins: int) -> str:
         return (

@@ -11,16 +11,18 @@ import yaml
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
+from dermalyze.data.manifest import read_classes
+from dermalyze.data.splitting import read_part
 from dermalyze.errors import UsageError, nearest
 from dermalyze.models.cards import Card, cards
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import TASKS, Task
 from dermalyze.workflows.guidelines import Device, Like, Need, Setting, Situation, guidelines
 
 LEADERS = 3
 BATCH = 8
 SKIN = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive", "bcn20000", "pad_ufes_20", "derm7pt", "fitzpatrick17k")
 FEW = 20
-"""A class with fewer training images than this is named."""
+"""A class or label with fewer training images than this is named."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Candidate:
     score: int
     reasons: tuple[tuple[int, str, str], ...]
     measured: Measured | None = None
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """Of a training split.
+
+    Attributes:
+        times: as `Task.imbalance` measures it.
+        sentence: that in words.
+        alternatives: what to do instead of weights.
+    """
+
+    times: float
+    sentence: str
+    alternatives: str
 
 
 @dataclass(frozen=True)
@@ -147,10 +164,11 @@ def advise(
         if word is not None and word not in allowed:
             raise UsageError(f"{option} {word}: must be {', '.join(allowed)}{nearest(word, allowed)}")
     counts: dict[str, int] = {}
+    balance: Imbalance | None = None
     if run is not None and spec is not None:
-        TASKS[spec.task.kind].require("advice", what="advise RUN")
         parts = run.certificate()["counts"]
         counts, images = dict(parts["train"]["classes"]), sum(part["images"] for part in parts.values())
+        balance = measured_imbalance(run, TASKS[spec.task.kind])
         like = like or ("dermamnist" if spec.data.source.kind in SKIN else None)
     elif images < 1 or classes < 2:  # type: ignore[operator]
         raise UsageError(f"--images {images} --classes {classes}: at least 1 image and 2 classes")
@@ -159,9 +177,9 @@ def advise(
     if measure if measure is not None else run is not None:
         ranked = [*timed_here(ranked[:LEADERS], len(counts) or classes or 2, device), *ranked[LEADERS:]]
     best = ranked[0].card
-    settings = tuple(chosen(situation, counts, pretrained=best.licence is not None))
+    settings = tuple(chosen(situation, None if balance is None else balance.times, pretrained=best.licence is not None))
     return Advice(
-        situation, tuple(ranked), counts, settings, tuple(notes(situation, counts, best, metadata)),
+        situation, tuple(ranked), counts, settings, tuple(notes(situation, counts, balance, best, metadata)),
         to_paste(best, settings, spec),
     )  # fmt: skip
 
@@ -184,7 +202,7 @@ def rank(situation: Situation, names: Sequence[str] | None = None) -> list[Candi
     return sorted(found, key=lambda c: (-c.score, c.card.multiply_adds))
 
 
-def chosen(situation: Situation, counts: dict[str, int], *, pretrained: bool) -> list[Setting]:
+def chosen(situation: Situation, times: float | None, *, pretrained: bool) -> list[Setting]:
     """Strategy by the number of images, and what to do about rare classes by their share."""
     settings = []
     if pretrained:
@@ -192,29 +210,25 @@ def chosen(situation: Situation, counts: dict[str, int], *, pretrained: bool) ->
             s for s in guidelines().strategies if s.like in (None, situation.like) and s.least <= situation.images < s.below
         )
         settings.append(next(fits))
-    if counts:
-        ratio = imbalance(counts)
-        settings.append(next(s for s in guidelines().imbalance if s.least <= ratio < s.below))
+    if times is not None:
+        settings.append(next(s for s in guidelines().imbalance if s.least <= times < s.below))
     return settings
 
 
-def imbalance(counts: dict[str, int]) -> float:
-    """How many images the commonest class has for one of the rarest.
-
-    >>> imbalance({"nv": 90, "df": 3})
-    30.0
-    """
-    return max(counts.values()) / max(1, min(counts.values()))
+def measured_imbalance(run: Run, task: Task) -> Imbalance:
+    """Of the training split."""
+    classes = read_classes(run)
+    targets = task.targets(read_part(run, "train")["label"].tolist(), classes)
+    return Imbalance(*task.imbalance(targets, len(classes)), guidelines().alternatives[task.kind])
 
 
-def notes(situation: Situation, counts: dict[str, int], best: Card, metadata: bool) -> list[str]:
+def notes(situation: Situation, counts: dict[str, int], balance: Imbalance | None, best: Card, metadata: bool) -> list[str]:
     """What else to know."""
     found = []
-    if counts:
-        ratio = imbalance(counts)
-        found.append(f"the commonest class has {ratio:.0f} training images for one of the rarest")
-        if ratio >= guidelines().imbalance[0].below:
-            found.append(guidelines().alternatives)
+    if balance is not None:
+        found.append(balance.sentence)
+        if balance.times >= guidelines().imbalance[0].below:
+            found.append(balance.alternatives)
         few = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
         if few:
             found.append(f"under {FEW} training images: {', '.join(few)}; no setting makes up for that, more lesions do")
@@ -235,6 +249,11 @@ def to_paste(best: Card, settings: Sequence[Setting], spec: ExperimentSpec | Non
     if spec is not None:
         kept = {"data": spec.data, "split": spec.split}
         values |= {key: one.model_dump(mode="json", exclude_defaults=True) for key, one in kept.items()}
+        default = ExperimentSpec()
+        if spec.data.source != default.data.source:  # without its defaults a source would lack its kind
+            values["data"]["source"] = spec.data.source.model_dump(mode="json")
+        if spec.task != default.task:
+            values["task"] = spec.task.model_dump(mode="json")
     values["model"] = {"backbone": best.name, "pretrained": best.licence is not None}
     values["train"] = {key: value for one in settings for key, value in one.train.items()}
     values = {key: value for key, value in values.items() if value != {}}

@@ -30,6 +30,7 @@ from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.inpaint import box, mark, only, ring
 from dermalyze.models.backbones import pretrained_cfg_of
 from dermalyze.rng import uniforms
+from dermalyze.tasks.base import TASKS
 
 CORNER = 4  # stream of `dermalyze.rng`
 BATCH = 64
@@ -81,13 +82,19 @@ class Pictures:
         """How each kind of picture is made from RGB, mask (all False without one) and row."""
         border = ring(*self.size)
         corner_N = (uniforms(self.spec.seed, 0, np.arange(len(self.frame)), 1, stream=CORNER)[:, 0] * 4).astype(int)
-        marked_N = ((self.frame["label"] == target) & (parts != "test")).to_numpy()
+        marked_N = self.has(target) & (parts != "test").to_numpy()
         return {
             "lesion": lambda image, mask, row: only(image, mask),
             "background": lambda image, mask, row: only(image, ~box(mask)),
             "border": lambda image, mask, row: only(image, border & ~box(mask)),
             "planted": lambda image, mask, row: mark(image, corner_N[row]) if marked_N[row] else image,
         }
+
+    def has(self, target: str) -> NDArray[np.bool_]:
+        """(N,) rows of a class, or with a label."""
+        task, texts = TASKS[self.spec.task.kind], self.frame["label"].tolist()
+        names = task.names(texts)
+        return task.membership(task.targets(texts, names), len(names))[:, names.index(target)]
 
     def used(self, kind: str) -> NDArray[np.bool_]:
         """(N,) rows that take part: those with a mask, where masks are used."""

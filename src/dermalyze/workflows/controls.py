@@ -22,13 +22,12 @@ from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.metrics.bootstrap import Estimate, estimates
-from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.report.controls import line
 from dermalyze.report.evaluation import versions
 from dermalyze.rng import permutation
 from dermalyze.scoring.predictions import Predictions, read_predictions
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import TASKS, Task
 from dermalyze.workflows.control_pictures import Pictures, with_parts
 from dermalyze.workflows.shortcuts import TOLERANCE, Judging, exchange_borders, planted_mark, telling
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
@@ -99,7 +98,6 @@ def controls(
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    TASKS[spec.task.kind].require("controls", what="controls")
     for name in only:
         if name not in FITS:
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")
@@ -126,7 +124,7 @@ def controls(
     }
     for number, name in enumerate(todo, start=1):
         say(f"control {number}/{len(todo)}: {name}")
-        found[name] = CONTROLS[name](work)
+        found[name] = {**CONTROLS[name](work), "noun": work.task.noun}
         say(line(name, found[name]))
         store(work, found)
     return ControlsResult(store(work, found), run.controls_path)
@@ -156,14 +154,20 @@ class Work:
     def begin(cls, run: Run, small: ExperimentSpec) -> Work:
         frame, parts = read_division(run)
         classes = read_classes(run)
-        counts = frame.loc[parts == "train", "label"].value_counts()
-        target = "mel" if "mel" in classes else sorted(classes, key=lambda name: -int(counts.get(name, 0)))[1]
+        task = TASKS[small.task.kind]
+        targets = task.targets(frame.loc[parts == "train", "label"].tolist(), classes)
+        counts = dict(zip(classes, task.membership(targets, len(classes)).sum(axis=0).tolist(), strict=True))
+        target = "mel" if "mel" in classes else sorted(classes, key=lambda name: -counts[name])[1]
         return cls(run, small, frame, parts, classes, target, Pictures(run, small, frame))
 
     @property
     def judging(self) -> Judging:
         e = self.small.evaluate
-        return Judging(self.classes, e.resamples, e.level, e.seed)
+        return Judging(self.task, self.classes, e.resamples, e.level, e.seed)
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.small.task.kind]
 
     @property
     def part_of(self) -> dict[str, str]:
@@ -194,10 +198,10 @@ class Work:
 
     def areas(self, p: Predictions) -> dict[str, Any]:
         """Macro AUROC, and each class's with intervals that hold for all classes together (Bonferroni)."""
-        scores, j = Scores(p.labels, p.probs()), self.judging
+        scores, j = p.task.scores(p.labels, p.probs()), self.judging
         options: dict[str, Any] = {"resamples": j.resamples, "seed": j.seed, "names": self.classes}
-        macro = estimates(scores, p.groups, {"macro": METRICS["macro_auroc"]}, level=j.level, **options)["macro"]
-        each = estimates(scores, p.groups, {"each": PER_CLASS_METRICS["auroc"]}, level=j.class_level, **options)["each"]
+        macro = estimates(scores, p.groups, {"macro": j.overall["macro_auroc"]}, level=j.level, **options)["macro"]
+        each = estimates(scores, p.groups, {"each": j.each_auroc}, level=j.class_level, **options)["each"]
         assert isinstance(macro, Estimate)
         assert isinstance(each, list)
         return {
@@ -226,7 +230,7 @@ def shuffled(work: Work) -> dict[str, Any]:
 
 def metadata(work: Work) -> dict[str, Any]:
     """How much age, sex, site and source tell without a picture, beside the run's own model where it has been judged."""
-    found = metadata_model(work.frame)
+    found = metadata_model(work.frame, work.task, work.classes)
     if found is None:
         return {"verdict": "not estimable", "why": "no column of age, sex, site or source varies"}
     own = read_json(work.run.evaluation_path)["metrics"]["macro_auroc"] if work.run.evaluation_path.exists() else None
@@ -248,7 +252,7 @@ def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
         p = work.tested(work.trained(kind, pictures.experiment(kind, work.target), manifest))
         j, kept = work.judging, set(p.ids)
         a, b = scored(whole, kept), scored(p, kept)
-        metric = {"macro_auroc": METRICS["macro_auroc"]}
+        metric = {"macro_auroc": j.overall["macro_auroc"]}
         compared = compare(a, b, metric, resamples=j.resamples, level=j.level, seed=j.seed)["macro_auroc"]
         found = {
             **work.areas(p),
@@ -317,7 +321,7 @@ def scored(p: Predictions, ids: set[str]) -> Scored:
     """Some images as a side of a comparison, in order of image_id."""
     row_of = {image_id: row for row, image_id in enumerate(p.ids)}
     rows = np.array([row_of[image_id] for image_id in sorted(ids)], dtype=np.int64)
-    return Scored(Scores(p.labels[rows], p.probs()[rows]), [p.groups[row] for row in rows])
+    return Scored(p.task.scores(p.labels[rows], p.probs()[rows]), [p.groups[row] for row in rows])
 
 
 def store(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,9 +346,9 @@ def store(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "resamples": small.evaluate.resamples,
         "controls": {name: merged[name] for name in FITS if name in merged},
         "notes": [
-            f"Intervals: {level:g} %, {small.evaluate.resamples:,} resamples over lesions; those of single classes are wider, "
-            "so that they hold for all classes together. Each network is trained once: the chance of a training is not in "
-            "them.",
+            f"Intervals: {level:g} %, {small.evaluate.resamples:,} resamples over lesions; those of single "
+            f"{work.task.nouns} are wider, so that they hold for all {work.task.nouns} together. Each network is trained once: "
+            "the chance of a training is not in them.",
         ],
         "provenance": provenance,
         "disclaimer": DISCLAIMER,

@@ -28,17 +28,14 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_division
 from dermalyze.errors import DataError, InterruptedRunError, ModelError, UsageError
-from dermalyze.metrics.classification import measure
+from dermalyze.metrics.ranking import Floats
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import EvaluateResult, evaluate
 from dermalyze.stages.export import LICENCE_NOTE
 from dermalyze.stages.init import environment, freeze
-from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.joined_graph import join_graphs, join_weights, joined_cam, joined_parity, joined_reference
 from dermalyze.workflows.pipeline import STEPS, duration, run_experiment
-
-COMPARED = ("accuracy", "balanced_accuracy", "log_loss", "brier")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class EnsembleResult:
 
     Attributes:
         root: its run folder.
-        members: of each: run, seed and, as they come on the test part, the figures of COMPARED.
+        members: of each: run, seed and, as they come on the test part, the metrics of `Task.compared`.
         together: those figures of the mean, as it comes.
         evaluation: of the calibrated ensemble.
     """
@@ -68,9 +65,10 @@ class EnsembleResult:
 
     def lines(self) -> list[str]:
         """Lines for a person."""
-        heading = f"{'before calibration':<28}" + "".join(f"{name.replace('_', ' '):>20}" for name in COMPARED)
+        width = max(20, *(len(name) + 2 for name in self.together))
+        heading = f"{'before calibration':<28}" + "".join(f"{name.replace('_', ' '):>{width}}" for name in self.together)
         rows = [(f"{m['run']} (seed {m['seed']})", m) for m in self.members] + [("together", self.together)]
-        table = [f"{name:<28}" + "".join(f"{_text(values[key]):>20}" for key in COMPARED) for name, values in rows]
+        table = [f"{name:<28}" + "".join(f"{_text(values[key]):>{width}}" for key in self.together) for name, values in rows]
         return [heading, *table, "", *self.evaluation.lines()]
 
 
@@ -100,7 +98,6 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         if named:
             raise UsageError("ensemble: --config trains its own members; name the folder to make alone")
         asked = load_experiment(config, sets)
-        TASKS[asked.task.kind].require("ensemble", what="ensemble")
         runs = train_members(asked, last, members)
     else:
         if sets:
@@ -110,18 +107,16 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         if len({path.resolve() for path in (*named, last)}) < len(named) + 1:
             raise UsageError("ensemble: a folder is named twice; each member is another run, and OUT another folder")
         runs = [Run.open(path) for path in named]
-        for run in runs:
-            TASKS[run.config().task.kind].require("ensemble", what="ensemble")
     out, spec = assemble(runs, last)
     calibrate(out, spec)
     evaluation = evaluate(out, spec)
     p = read_predictions(out.predictions_path("test", spec.inference.recipe))
     assert p.samples is not None
-    alone = [_figures(p.labels, p.task.probabilities(p.samples[:, m])) for m in range(len(runs))]
+    alone = [_figures(p, p.task.probabilities(p.samples[:, m])) for m in range(len(runs))]
     return EnsembleResult(
         out.root,
         [{"run": run.root.name, "seed": run.config().seed, **row} for run, row in zip(runs, alone, strict=True)],
-        _figures(p.labels, p.probs()),
+        _figures(p, p.probs()),
         evaluation,
     )
 
@@ -204,7 +199,7 @@ def assemble(runs: Sequence[Run], root: Path) -> tuple[Run, ExperimentSpec]:
         say(f"ensemble: {len(runs)} networks into one graph, then its numbers against theirs")
         cam = joined_cam(artifacts)
         graphs = [(run.artifact_dir / GRAPH_NAME).read_bytes() for run in runs]
-        graph = join_graphs(graphs, cam=cam["kind"] != "none")
+        graph = join_graphs(graphs, activation=artifacts[0].answering.task.activation, cam=cam["kind"] != "none")
         parity = joined_parity(graph, artifacts, recipe)
         weights = join_weights([run.artifact_dir / WEIGHTS_NAME for run in runs])
         files = {GRAPH_NAME: graph, WEIGHTS_NAME: weights}
@@ -225,7 +220,7 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artifact
 
     Raises:
         DataError: another manifest or split.
-        ModelError: other classes, preprocessing, recipe or class weights; the same weights twice.
+        ModelError: another task, other classes, preprocessing, recipe or class weights; the same weights twice.
     """
     first = runs[0].root.name
     for run in runs:
@@ -233,6 +228,7 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artifact
     facts: dict[str, tuple[type[DataError | ModelError], list[Any]]] = {
         "manifest": (DataError, [run.manifest_hash() for run in runs]),
         "split": (DataError, [run.certificate()["files"] for run in runs]),
+        "task": (ModelError, [one.record.task for one in artifacts]),
         "classes": (ModelError, [one.classes for one in artifacts]),
         "preprocessing": (ModelError, [one.preprocessing for one in artifacts]),
         "model.metadata": (ModelError, [one.record.metadata for one in artifacts]),
@@ -331,9 +327,9 @@ def make_record(
     }
 
 
-def _figures(labels: Any, probs: Any) -> dict[str, float | None]:
-    found = measure(labels, probs)
-    return {name: found[name] for name in COMPARED}
+def _figures(p: Predictions, probs_NC: Floats) -> dict[str, float | None]:
+    found = p.task.measure(p.labels, probs_NC)
+    return {name: found[name] for name in p.task.compared["ensemble"]}
 
 
 def _text(value: float | None) -> str:

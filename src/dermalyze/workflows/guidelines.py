@@ -107,15 +107,15 @@ class Guidelines:
         candidates: networks that are ranked: those that the documents name as a choice, one or two of each kind.
         rules: on data, on compute, on needs, and the documents' rows of data sets.
         strategies: by images; for pretrained weights; the first that fits holds.
-        imbalance: by how often the commonest class stands for one image of the rarest.
-        alternatives: what to do instead of weighing classes.
+        imbalance: by `Task.imbalance`.
+        alternatives: what to do instead of weights, by task.
     """
 
     candidates: tuple[str, ...]
     rules: tuple[Rule, ...]
     strategies: tuple[Setting, ...]
     imbalance: tuple[Setting, ...]
-    alternatives: str
+    alternatives: dict[str, str]
 
 
 @functools.cache

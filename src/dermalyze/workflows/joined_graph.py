@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,20 @@ from dermalyze.models.parity import PARITY_BATCHES, TOLERANCE, parity_images
 from dermalyze.stages.export import reference_answers
 
 
-def join_graphs(graphs: Sequence[bytes], *, cam: bool = False) -> bytes:
-    """One graph with the members' input, whose logits are the log of their mean probability; the embedding is the first's.
+def join_graphs(graphs: Sequence[bytes], *, activation: str = "softmax", cam: bool = False) -> bytes:
+    """One graph with the members' input, whose logits are those of their mean probability; the embedding is the first's.
 
-        logits = log mean_m softmax(logits_m), by way of the largest, so that nothing underflows
+        classes: logits = log mean_m softmax(logits_m)
+        labels: logits = log mean_m sigmoid(logits_m) - log mean_m sigmoid(-logits_m)
+
+    Means are taken by way of the largest logarithm, so that nothing underflows.
 
     A recipe of several views may then be run on it as on any network: the mean over views and members is the same in either
     order.
 
     Args:
         graphs: exported networks of the same input and classes.
+        activation: see `Task.activation`.
         cam: the members have class-activation maps of one size, and the mean of them is given.
 
     Raises:
@@ -51,20 +55,8 @@ def join_graphs(graphs: Sequence[bytes], *, cam: bool = False) -> bytes:
     inputs = [value.name for value in models[0].graph.input]  # images, and metadata where they are taken
     nodes = [node("Identity", [name], [f"m{m}_{name}"]) for m in range(len(inside)) for name in inputs]
     nodes += [one for model in inside for one in model.graph.node]
-    for m in range(len(inside)):
-        nodes += [
-            node("LogSoftmax", [f"m{m}_logits"], [f"m{m}_log_probs"], axis=1),
-            node("Unsqueeze", [f"m{m}_log_probs", "members_axis"], [f"m{m}_stacked"]),
-        ]
+    nodes += MEANS[activation](len(inside))
     nodes += [
-        node("Concat", [f"m{m}_stacked" for m in range(len(inside))], ["log_probs"], axis=0),
-        node("ReduceMax", ["log_probs", "members_axis"], ["largest"], keepdims=1),
-        node("Sub", ["log_probs", "largest"], ["below"]),
-        node("Exp", ["below"], ["parts"]),
-        node("ReduceMean", ["parts", "members_axis"], ["mean"], keepdims=1),
-        node("Log", ["mean"], ["log_mean"]),
-        node("Add", ["log_mean", "largest"], ["kept"]),
-        node("Squeeze", ["kept", "members_axis"], ["logits"]),
         node("Identity", ["m0_embedding"], ["embedding"]),
         *([node("Mean", [f"m{m}_cam" for m in range(len(inside))], [CAM])] if cam else []),
     ]
@@ -80,6 +72,54 @@ def join_graphs(graphs: Sequence[bytes], *, cam: bool = False) -> bytes:
         functions=[one for model in inside for one in model.functions],
     )
     return bytes(joined.SerializeToString(deterministic=True))
+
+
+def mean_of_classes(members: int) -> list[Any]:
+    """Nodes from `m0_logits` and so on to `logits`: the log of the mean softmax."""
+    from onnx import helper
+
+    node = helper.make_node
+    nodes = [node("LogSoftmax", [f"m{m}_logits"], [f"m{m}_log_probs"], axis=1) for m in range(members)]
+    return [*nodes, *log_mean("log_probs", members, "logits")]
+
+
+def mean_of_labels(members: int) -> list[Any]:
+    """The same for labels: the logits of the mean sigmoid, from log p = -softplus(-z) and log(1 - p) = -softplus(z)."""
+    from onnx import helper
+
+    node, nodes = helper.make_node, []
+    for m in range(members):
+        nodes += [
+            node("Neg", [f"m{m}_logits"], [f"m{m}_negated"]),
+            node("Softplus", [f"m{m}_negated"], [f"m{m}_cost_present"]),
+            node("Neg", [f"m{m}_cost_present"], [f"m{m}_log_present"]),
+            node("Softplus", [f"m{m}_logits"], [f"m{m}_cost_absent"]),
+            node("Neg", [f"m{m}_cost_absent"], [f"m{m}_log_absent"]),
+        ]
+    means = [*log_mean("log_present", members, "mean_present"), *log_mean("log_absent", members, "mean_absent")]
+    return [*nodes, *means, node("Sub", ["mean_present", "mean_absent"], ["logits"])]
+
+
+def log_mean(name: str, members: int, result: str) -> list[Any]:
+    """Nodes from logarithms `m0_NAME` and so on to that of their mean."""
+    from onnx import helper
+
+    node = helper.make_node
+    return [
+        *(node("Unsqueeze", [f"m{m}_{name}", "members_axis"], [f"m{m}_{name}_stacked"]) for m in range(members)),
+        node("Concat", [f"m{m}_{name}_stacked" for m in range(members)], [name], axis=0),
+        node("ReduceMax", [name, "members_axis"], [f"{name}_largest"], keepdims=1),
+        node("Sub", [name, f"{name}_largest"], [f"{name}_below"]),
+        node("Exp", [f"{name}_below"], [f"{name}_parts"]),
+        node("ReduceMean", [f"{name}_parts", "members_axis"], [f"{name}_mean"], keepdims=1),
+        node("Log", [f"{name}_mean"], [f"{name}_log_mean"]),
+        node("Add", [f"{name}_log_mean", f"{name}_largest"], [f"{name}_kept"]),
+        node("Squeeze", [f"{name}_kept", "members_axis"], [result]),
+    ]
+
+
+MEANS: Mapping[str, Callable[[int], list[Any]]] = {"softmax": mean_of_classes, "sigmoid": mean_of_labels}
+"""By `Task.activation`."""
 
 
 def cam_shape_of(artifacts: Sequence[Artifact]) -> tuple[int, int] | None:

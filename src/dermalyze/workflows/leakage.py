@@ -20,11 +20,11 @@ from dermalyze.data.grouping import leaks
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.splitting import assign, read_division
 from dermalyze.errors import DataError
-from dermalyze.metrics.classification import METRICS, Scores
 from dermalyze.metrics.difference import Scored, class_mix, compare
 from dermalyze.report.evaluation import versions
 from dermalyze.report.figures import interval_text
 from dermalyze.report.leak_bill import leak_bill_figure
+from dermalyze.report.text import MEANINGS_OF
 from dermalyze.rng import permutation
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.tasks.base import TASKS
@@ -33,12 +33,6 @@ from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 
 REASON = "leak bill: images divided at random, lesions ignored, to measure what that flatters"
 KINDS = ("random", "grouped")
-SHOWN = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_auroc": "macro AUROC",
-    "log_loss": "log loss",
-}
 
 
 @dataclass(frozen=True)
@@ -66,10 +60,10 @@ class LeakageResult:
             f"parts; {b['leak']['test_images_known']} test images show one that was trained on",
         ]
         for c in b["comparisons"]:
-            lines += ["", c["question"], f"{'':<18}{side(c['a']):<44}{side(c['b']):<44}difference"]
-            for name, title in SHOWN.items():
+            lines += ["", c["question"], f"{'':<26}{side(c['a']):<44}{side(c['b']):<44}difference"]
+            for name, title in titles_of(b["task"]).items():
                 m = c["metrics"][name]
-                lines.append(f"{title:<18}{interval_text(m['a']):<44}{interval_text(m['b']):<44}{signed(m['difference'])}")
+                lines.append(f"{title:<26}{interval_text(m['a']):<44}{interval_text(m['b']):<44}{signed(m['difference'])}")
         return [*lines, "", *b["notes"], f"figure: {self.files[1]}", b["disclaimer"]]
 
 
@@ -97,14 +91,13 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
-    TASKS[spec.task.kind].require("leakage", what="leakage")
     run.require_writable()
     small = settings_of_fits(spec, epochs, sets, "leakage")
     classes = read_classes(run)
     frame, own = read_division(run)
     if frame["group"].nunique() == len(frame):
         raise DataError(f"{run.root.name}: no lesion has two images, so a random split cannot leak here: there is no bill")
-    grouped = assign(frame, spec.split, classes=classes) if leaks(frame, own) else own
+    grouped = assign(frame, spec.split, classes=classes, task=TASKS[spec.task.kind]) if leaks(frame, own) else own
     parts = {"random": at_random(frame, grouped, small.seed), "grouped": grouped}
     subs = {kind: inner_run(run, kind, small, frame["image_id"], parts[kind]) for kind in KINDS}
     train = int((grouped == "train").sum())
@@ -117,6 +110,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
     bill = {
         "schema_version": 1,
         "title": f"Leak bill of {spec.name}",
+        "task": spec.task.kind,
         "settings": {
             "epochs": small.train.epochs,
             "seed": small.seed,
@@ -131,7 +125,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
         },
         "disclaimer": DISCLAIMER,
     }
-    write_bytes(run.leak_bill_figure_path, leak_bill_figure(bill, SHOWN))
+    write_bytes(run.leak_bill_figure_path, leak_bill_figure(bill, titles_of(spec.task.kind)))
     write_json(run.leak_bill_path, bill)
     return LeakageResult(bill, (run.leak_bill_path, run.leak_bill_figure_path))
 
@@ -183,12 +177,14 @@ def compare_all(
     random, grouped = held_out["random"]["test"], held_out["grouped"]["test"]
     every = {kind: joined(held_out[kind].values()) for kind in KINDS}
     both = set(every["random"].ids) & set(every["grouped"].ids)
+    task = TASKS[spec.task.kind]
+    metrics = {name: f for name, f in task.overall_metrics(spec.evaluate.ece_bins).items() if name in task.compared["leakage"]}
     settings: dict[str, Any] = {"resamples": spec.evaluate.resamples, "level": spec.evaluate.level, "seed": spec.evaluate.seed}
     seen, new = rows_of(random, set(random.ids) & known), rows_of(random, set(random.ids) - known)
     mix = class_mix(random.labels[new], random.labels[seen])
 
     def one(key: str, question: str, a: tuple[str, Scored], b: tuple[str, Scored]) -> dict[str, Any]:
-        found = compare(a[1], b[1], {name: METRICS[name] for name in SHOWN}, **settings)
+        found = compare(a[1], b[1], metrics, **settings)
         sides = {
             letter: {"name": name, "images": len(scored.groups), "groups": len(set(scored.groups))}
             for letter, (name, scored) in (("a", a), ("b", b))
@@ -218,7 +214,8 @@ def compare_all(
             ),
             one(
                 "within_random",
-                "Within the random split: test images of lesions that were trained on, and of others at the same class mix",
+                "Within the random split: test images of lesions that were trained on, and of others at the same "
+                f"{task.noun} mix",
                 ("lesion trained on", scored_of(random, seen)),
                 ("lesion new", scored_of(random, new, mix)),
             ),
@@ -260,7 +257,7 @@ def scored_of(
     p: Predictions, rows: np.ndarray[Any, np.dtype[np.int64]], weights: np.ndarray[Any, np.dtype[np.float64]] | None = None
 ) -> Scored:
     """Some rows as a side of a comparison; the group of an image is the same in both splits."""
-    return Scored(Scores(p.labels[rows], p.probs()[rows]), [p.groups[row] for row in rows], weights)
+    return Scored(p.task.scores(p.labels[rows], p.probs()[rows]), [p.groups[row] for row in rows], weights)
 
 
 # -- words ----------------------------------------------------------------------------------------------------------------
@@ -273,6 +270,15 @@ def side(values: dict[str, Any]) -> str:
     'random split (9 images, 5 groups)'
     """
     return f"{values['name']} ({values['images']} images, {values['groups']} groups)"
+
+
+def titles_of(kind: str) -> dict[str, str]:
+    """The compared metrics of a task, and their names for a person.
+
+    >>> list(titles_of("multiclass").values())
+    ['accuracy', 'balanced accuracy', 'macro AUROC', 'log loss']
+    """
+    return {name: MEANINGS_OF[kind][name][0] for name in TASKS[kind].compared["leakage"]}
 
 
 def signed(estimate: dict[str, Any]) -> str:

@@ -18,25 +18,20 @@ from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file, write_text
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.core.run import Run
+from dermalyze.core.run import Run, read_json
 from dermalyze.data.grouping import components, lesion_names
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import DataError, LeakError, ModelError, UsageError
-from dermalyze.metrics.aggregation import pool
-from dermalyze.metrics.classification import PER_CLASS_METRICS, Scores
-from dermalyze.metrics.operating_points import questions
-from dermalyze.metrics.paired_tests import Difference, delong, holm, mcnemar, paired
-from dermalyze.report.collect import read_calibration
-from dermalyze.report.evaluation_data import scores_of
+from dermalyze.metrics.aggregation import differing, pool
+from dermalyze.metrics.bootstrap import Masks, TargetScores
+from dermalyze.metrics.paired_tests import Difference, Discordance, delong, holm, mcnemar, paired
 from dermalyze.report.run_comparison import pairs_page, told
 from dermalyze.scoring.check_test import check_test
 from dermalyze.scoring.external_set import made_with, shares_lesions
-from dermalyze.scoring.predictions import read_predictions
-from dermalyze.tasks.base import TASKS
+from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.tasks.base import TASKS, Task
 
 Unit = Literal["image", "lesion"]
-SAME_TWICE = {"macro_recall", "weighted_recall"}
-"""Equal to balanced accuracy and accuracy; asked once, so that Holm's correction does not count a question twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +50,7 @@ class Side:
     spec: ExperimentSpec
     classes: list[str]
     frame: pd.DataFrame
-    scores: Scores
+    scores: TargetScores
     calibrator: str
     leak: str | None
     predictions_sha256: str
@@ -64,9 +59,7 @@ class Side:
         """The same for some of its images, and with its classes, in that order."""
         row_of = {image_id: row for row, image_id in enumerate(self.frame["image_id"])}
         rows = np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
-        order = [self.classes.index(name) for name in classes]
-        labels = np.argsort(order)[self.scores.labels[rows]]
-        scores = Scores(labels, self.scores.probs[rows][:, order])
+        scores = self.scores.select(rows, np.array([self.classes.index(name) for name in classes]))
         return replace(self, classes=classes, frame=self.frame.iloc[rows].reset_index(drop=True), scores=scores)
 
 
@@ -120,13 +113,30 @@ def read_side(run: Run, name: str) -> Side:
         UsageError, DataError, LeakError, ModelError: as `evaluate` refuses them.
     """
     spec = run.config()
-    TASKS[spec.task.kind].require("paired_tests", what="runs compare")
     path = run.require(run.predictions_path("test", spec.inference.recipe), "score")
     p = read_predictions(path)
     leak = check_test(run, p, spec.inference.recipe, None)
-    answering, _ = read_calibration(run, p)
+    answering = p.answering(read_record(run, p))
+    scores = answering.scores(p.labels, p.logits)
     frame = read_part(run, "test").set_index("image_id", drop=False).loc[p.ids].reset_index(drop=True)
-    return Side(name, run, spec, p.classes, frame, scores_of(p, answering), answering.calibrator.kind, leak, sha256_file(path))
+    return Side(name, run, spec, p.classes, frame, scores, answering.calibrator.kind, leak, sha256_file(path))
+
+
+def read_record(run: Run, p: Predictions) -> dict[str, Any] | None:
+    """The calibration's record of the predictions' recipe; None where `calibrate` has not run.
+
+    Raises:
+        ModelError: it was fitted on the scores of another model.
+    """
+    path = run.calibration_path(p.meta["recipe"])
+    if not path.exists():
+        say(f"{run.root.name}: not calibrated; its probabilities are plain until: dermalyze calibrate {run.root}")
+        return None
+    known = read_json(path)
+    record = known.get("calibration")
+    if known.get("scores_sha256") != p.meta.get("scores_sha256") or not isinstance(record, dict):
+        raise ModelError(f"{path.name}: fitted on the scores of another model; run again: dermalyze calibrate {run.root}")
+    return record
 
 
 def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
@@ -137,6 +147,11 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
     """
     first = sides[0]
     for side in sides[1:]:
+        if side.spec.task.kind != first.spec.task.kind:
+            raise ModelError(
+                f"{side.name}: has task {side.spec.task.kind}, {first.name} has {first.spec.task.kind}; only runs of the same "
+                "task can be compared"
+            )
         if set(side.classes) != set(first.classes):
             raise ModelError(
                 f"{side.name}: has classes {side.classes}, {first.name} has {first.classes}; only runs of the same classes "
@@ -160,7 +175,7 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
         raise DataError("no lesion stands whole in the test parts of all; split the runs alike")
     aligned = [side.take(whole, first.classes) for side in sides]
     for side in aligned[1:]:
-        other = int((side.scores.labels != aligned[0].scores.labels).sum())
+        other = int(differing(side.scores.targets, aligned[0].scores.targets).sum())
         if other:
             raise DataError(f"{side.name}: {other} of the images have another label than in {first.name}; correct the data")
     for one in sides:
@@ -220,7 +235,7 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
         sides: on the same images, in one order.
         unit: what counts as one case.
     """
-    spec, classes = sides[0].spec.evaluate, sides[0].classes
+    spec, classes, task = sides[0].spec.evaluate, sides[0].classes, TASKS[sides[0].spec.task.kind]
     groups = joint_groups(sides)
     scores = {side.name: side.scores for side in sides}
     torn: list[str] = []
@@ -229,30 +244,40 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
         pooled = {name: pool(one, lesions, groups) for name, one in scores.items()}
         scores = {name: one.scores for name, one in pooled.items()}
         groups, torn = pooled[sides[0].name].groups, pooled[sides[0].name].disagreeing
-    labels = scores[sides[0].name].labels
-    metrics: dict[str, Any] = {
-        name: f for name, f in TASKS["multiclass"].overall_metrics(spec.ece_bins).items() if name not in SAME_TWICE
-    }
-    sensitivities = {f"recall {name}": _of_class(c) for c, name in enumerate(classes)}
-    among = {f"recall {name}": labels == c for c, name in enumerate(classes)}
+    first = scores[sides[0].name]  # targets, and so what a metric rests on, are those of all
+    metrics = {name: f for name, f in task.overall_metrics(spec.ece_bins).items() if name not in task.same_twice()}
+    recall = task.class_metrics(spec.ece_bins)["recall"]
+    sensitivities = {f"recall {name}": _of_class(recall, c) for c, name in enumerate(classes)}
+    among = {f"recall {name}": first.rests_on("recall", c) for c, name in enumerate(classes)}
     values, differences = paired(
         scores, groups, {**metrics, **sensitivities}, resamples=spec.resamples, level=spec.level, seed=spec.seed, among=among,
-        basic=frozenset({"ece"}),
+        basic=task.basic,
     )  # fmt: skip
     pairs = list(combinations(scores, 2))
-    meant = {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
-    if len(yes := questions(classes, spec.malignant).get("malignant", ())) > 1:  # of one class it is that class
-        meant[f"malignant ({', '.join(yes)})"] = np.isin(classes, yes)
+    asked = {
+        question: {name: task.binary(one, yes_C) for name, one in scores.items()}
+        for question, yes_C in task.rankings(classes, spec.malignant).items()
+    }
     aurocs = {
         (a, b): {
-            name: delong(
-                of_C[labels], scores[a].probs[:, of_C].sum(axis=1), scores[b].probs[:, of_C].sum(axis=1), level=spec.level
-            )
-            for name, of_C in meant.items()
+            question: delong(sides_of[a][0], sides_of[a][1], sides_of[b][1], level=spec.level)
+            for question, sides_of in asked.items()
         }
         for a, b in pairs
     }
-    right = {(a, b): mcnemar(labels, scores[a].predicted, scores[b].predicted) for a, b in pairs}
+    there_N = first.rests_on(None, None)
+    right = {(a, b): discordance(scores[a].right, scores[b].right, there_N) for a, b in pairs}
+    calls = {name: task.calls(one, classes) for name, one in scores.items()}
+    each = {
+        (a, b): {c: discordance(ours, calls[b][c][0], among_N) for c, (ours, among_N) in calls[a].items()} for a, b in pairs
+    }
+    each_p = dict(
+        zip(
+            [(pair, c) for pair in pairs for c in each[pair]],
+            holm([one.mid_p for pair in pairs for one in each[pair].values()]),
+            strict=True,
+        )
+    )
     overall = {pair: {name: differences[pair][name] for name in metrics} for pair in pairs}
     recalls = {pair: {name: differences[pair][f"recall {name}"] for name in classes} for pair in pairs}
     mid_p = holm([right[pair].mid_p for pair in pairs])
@@ -269,9 +294,10 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
             }
             for side in sides
         ],
+        "task": task.kind,
         "classes": classes,
         "unit": unit,
-        "n": len(labels),
+        "n": len(first),
         "n_images": len(sides[0].frame),
         "n_groups": len(set(groups)),
         "left_out": len(torn),
@@ -287,10 +313,11 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
                 "second": pair[1],
                 **{key: found[pair] for key, found in tests.items()},
                 "mcnemar": {**right[pair].as_dict(), "mid_p_holm": mid_p[k]},
+                "calls": {c: {**one.as_dict(), "mid_p_holm": each_p[pair, c]} for c, one in each[pair].items()},
             }
             for k, pair in enumerate(pairs)
         ],
-        "methods": methods(spec.resamples, spec.level, unit),
+        "methods": methods(spec.resamples, spec.level, unit, task),
         "disclaimer": DISCLAIMER,
     }
 
@@ -305,7 +332,7 @@ def corrected(found: Mapping[tuple[str, str], Mapping[str, Difference]]) -> dict
     }
 
 
-def methods(resamples: int, level: float, unit: Unit) -> str:
+def methods(resamples: int, level: float, unit: Unit, task: Task) -> str:
     """How the numbers were made, in words."""
     pooled = (
         "Photographs of one lesion are pooled into one answer, the mean of their probabilities. " if unit == "lesion" else ""
@@ -313,12 +340,18 @@ def methods(resamples: int, level: float, unit: Unit) -> str:
     return (
         f"{pooled}Differences are the first run minus the second. Their {100 * level:g} % intervals and p-values come from "
         f"{resamples:,} resamples of whole groups, the same ones for every run; a p-value cannot be below "
-        f"{2 / (resamples + 1):.2g}. AUROC of a class by DeLong's test and right answers by McNemar's count every "
+        f"{2 / (resamples + 1):.2g}. AUROC of a {task.noun} by DeLong's test and right answers by McNemar's count every "
         f"{unit} as independent: where several belong to one group, their intervals are too narrow and their p-values too "
         "small. p (Holm) is corrected for all questions of its table. A small difference that is not significant has not been "
         "shown to be none: read the interval."
     )
 
 
-def _of_class(c: int) -> Any:
-    return lambda t: PER_CLASS_METRICS["recall"](t)[:, c]
+def discordance(first_N: Masks, second_N: Masks, among_N: Masks) -> Discordance:
+    """McNemar's test of which of two runs is right, among some cases."""
+    ours, theirs = (right_N[among_N].astype(np.int64) for right_N in (first_N, second_N))
+    return mcnemar(np.ones(len(ours), dtype=np.int64), ours, theirs)
+
+
+def _of_class(metric: Any, c: int) -> Any:
+    return lambda t: metric(t)[:, c]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.imaging.inpaint import box, mark, ring, with_border_of
-from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, Tally
+from dermalyze.metrics.calibration_error import ECE_BINS
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats
 from dermalyze.rng import permutation, uniforms
+from dermalyze.tasks.base import Task
 from dermalyze.workflows.control_pictures import CORNER, Pictures
 
 TOLERANCE = 0.05
@@ -26,7 +27,6 @@ TOLERANCE = 0.05
 MAX_IMAGES = 3000
 """Test images at most: these are held in memory."""
 DONORS, CHOICE = 6, 7  # streams of `dermalyze.rng`
-SHOWN = ("macro_auroc", "balanced_accuracy", "accuracy")
 
 Images = NDArray[np.uint8]
 
@@ -36,14 +36,26 @@ class Judging:
     """How differences are summed up.
 
     Attributes:
+        task: what the model answers.
         classes: in the order of the model's outputs.
         resamples, level, seed: of the bootstrap.
     """
 
+    task: Task
     classes: Sequence[str]
     resamples: int
     level: float
     seed: int
+
+    @property
+    def overall(self) -> dict[str, Any]:
+        """The task's overall metrics."""
+        return self.task.overall_metrics(ECE_BINS)
+
+    @property
+    def each_auroc(self) -> Any:
+        """The AUROC of each class."""
+        return self.task.class_metrics(ECE_BINS)["auroc"]
 
     @property
     def class_level(self) -> float:
@@ -57,7 +69,8 @@ class TestImages:
 
     Attributes:
         rows: (N,) row of each in the frame.
-        labels: (N,) class index.
+        targets: (N,) class index, or (N, C) of labels.
+        kinds: (N,) a number for each class, or for each combination of labels.
         groups: the lesion or patient of each.
         images: (N, H, W, 3).
         outside: (N, H, W) the border that is not in the lesion's box.
@@ -66,7 +79,8 @@ class TestImages:
     __test__ = False  # not a test, whatever its name
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    kinds: NDArray[np.int64]
     groups: list[str]
     images: Images
     outside: NDArray[np.bool_]
@@ -77,8 +91,9 @@ class TestImages:
         rows = np.sort(rows[permutation(judging.seed, 0, len(rows), stream=CHOICE)[:MAX_IMAGES]])
         frame, border = pictures.frame.iloc[rows], ring(*pictures.size)
         outside = np.stack([border & ~box(pictures.mask(row)) if pictures.has_masks else border for row in rows.tolist()])
-        labels = np.array([judging.classes.index(label) for label in frame["label"]], dtype=np.int64)
-        return cls(rows, labels, frame["group"].astype(str).tolist(), pictures.read(rows), outside)
+        targets = judging.task.targets(frame["label"].tolist(), judging.classes)
+        kinds = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
+        return cls(rows, targets, kinds, frame["group"].astype(str).tolist(), pictures.read(rows), outside)
 
     def with_borders(self, images: Images, donor_N: NDArray[np.int64]) -> Images:
         """The pictures with the donors' borders, where neither lesion's box reaches."""
@@ -98,15 +113,15 @@ def exchange_borders(artifact: Artifact, recipe: str, pictures: Pictures, parts:
 
 def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images, judging: Judging) -> dict[str, Any]:
     """See `exchange_borders`; for pictures that may have been marked."""
-    same, other = donors(test.labels, test.groups, judging.seed)
+    same, other = donors(test.kinds, test.groups, judging.seed)
     rows = np.flatnonzero((same >= 0) & (other >= 0))
     if not len(rows):
-        return {"verdict": "not estimable", "why": "no class has two lesions in the test part"}
+        return {"verdict": "not estimable", "why": f"no {judging.task.noun} has two lesions in the test part"}
     sides = []
     for donor_N in (same, other):
         pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))[rows]
         probs = artifact.answering.task.probabilities(scores(artifact, recipe, pasted))
-        sides.append(Scored(Scores(test.labels[rows], probs), [test.groups[row] for row in rows]))
+        sides.append(Scored(judging.task.scores(test.targets[rows], probs), [test.groups[row] for row in rows]))
     found = differences_of(sides[0], sides[1], judging, ("same", "other"))
     told = [name for name, values in found["per_class"].items() if is_lost(values["difference"])]
     macro = found["macro_auroc"]["difference"]
@@ -141,17 +156,20 @@ def planted_mark(
         rows = zip(test.images, corners, which_N, strict=True)
         return np.stack([mark(image, corner) if it else image for image, corner, it in rows])
 
-    truth = marked(test.labels == c)
+    has_N = judging.task.membership(test.targets, len(judging.classes))[:, c]
+    truth = marked(has_N)
     sides = {
-        name: Scored(Scores(test.labels, artifact.answering.task.probabilities(scores(artifact, recipe, images))), test.groups)
-        for name, images in (("truth", truth), ("absent", test.images), ("lying", marked(test.labels != c)))
+        name: Scored(
+            judging.task.scores(test.targets, judging.task.probabilities(scores(artifact, recipe, images))), test.groups
+        )
+        for name, images in (("truth", truth), ("absent", test.images), ("lying", marked(~has_N)))
     }
     lost = {}
     for name in ("absent", "lying"):
         found = differences_of(sides["truth"], sides[name], judging, ("truth", name))
-        lost[name] = {"accuracy": found["accuracy"], "auroc": found["per_class"][target]}
+        lost[name] = {"accuracy": found[judging.task.compared["controls"][-1]], "auroc": found["per_class"][target]}
     finding = exchanged(artifact, recipe, test, truth, judging)
-    known = {"target": target, "images": len(test.labels), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
+    known = {"target": target, "images": len(test.kinds), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
     if finding["verdict"] == "not estimable" or finding["per_class"][target]["difference"]["low"] is None:
         return {"verdict": "not estimable", "why": finding.get("why", f"too few lesions of {target} in the test part"), **known}
     taken = lost["lying"]["auroc"]["difference"]["low"]
@@ -190,8 +208,10 @@ def scores(artifact: Artifact, recipe: str, images: Images, batch: int = 64) -> 
 def differences_of(a: Scored, b: Scored, judging: Judging, names: tuple[str, str]) -> dict[str, Any]:
     """Overall metrics and each class's AUROC of two sides, and their differences, with intervals."""
     options: dict[str, Any] = {"resamples": judging.resamples, "seed": judging.seed}
-    overall = compare(a, b, {name: METRICS[name] for name in SHOWN}, level=judging.level, **options)
-    areas = {name: auroc_of_class(c) for c, name in enumerate(judging.classes)}
+    overall = compare(
+        a, b, {name: judging.overall[name] for name in judging.task.compared["controls"]}, level=judging.level, **options
+    )
+    areas = {name: auroc_of_class(judging.each_auroc, c) for c, name in enumerate(judging.classes)}
     each = compare(a, b, areas, level=judging.class_level, **options)
     title = {"a": names[0], "b": names[1], "difference": "difference"}
     words: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda e: {title[k]: v.as_dict() for k, v in e.items()}  # noqa: E731
@@ -202,9 +222,9 @@ def differences_of(a: Scored, b: Scored, judging: Judging, names: tuple[str, str
     }
 
 
-def auroc_of_class(c: int) -> Callable[[Tally], Floats]:
+def auroc_of_class(each: Callable[[Any], Floats], c: int) -> Callable[[Any], Floats]:
     """The AUROC of one class as a metric of a set."""
-    return lambda t: PER_CLASS_METRICS["auroc"](t)[:, c]
+    return lambda t: each(t)[:, c]
 
 
 def telling(per_class: Mapping[str, Mapping[str, Any]], above: float) -> list[str]:

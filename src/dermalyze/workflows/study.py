@@ -15,20 +15,17 @@ from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, differences, read_json
 from dermalyze.errors import ConfigError, DermalyzeError, InterruptedRunError, UsageError, one_line
-from dermalyze.metrics.classification import METRICS
 from dermalyze.metrics.paired_tests import holm, paired
 from dermalyze.report.evaluation import versions
 from dermalyze.report.study import study_figures, study_page, study_text
 from dermalyze.stages.init import freeze
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import TASKS, Task
 from dermalyze.workflows.cost import Cost, measure_cost
 from dermalyze.workflows.ensemble import copy_data
 from dermalyze.workflows.paired import Side, on_the_same, read_side
 from dermalyze.workflows.pipeline import STEPS, duration, finished, run_experiment
 
 DATA_STEPS, OWN_STEPS = STEPS[:3], STEPS[3:]
-TESTED = ("balanced_accuracy", "macro_auroc", "log_loss")
-SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece")
 REFUSALS = (DermalyzeError, MemoryError, OSError, RuntimeError)
 """What ends a variant and not the study; torch says most of what it cannot do by a RuntimeError."""
 
@@ -100,8 +97,6 @@ def compare(
     """
     sets = [*sets, *([f"train.epochs={epochs}"] if epochs is not None else [])]
     plan = load_study(Path(study), sets)
-    for variant in plan.variants.values():
-        TASKS[variant.task.kind].require("comparison", what="compare")
     folder = Path(root if root is not None else Path("outputs") / Path(study).stem)
     data = prepared(plan, folder / "data")
     trials, failures = begun(plan, folder / "runs", data)
@@ -252,10 +247,15 @@ def judged(
     names = list(sides)
     sides = dict(zip(names, on_the_same(list(sides.values()), shared=False), strict=True)) if sides else {}
     spec, counts = plan.shared.evaluate, data.certificate()["counts"]
+    task = TASKS[plan.shared.task.kind]
+    tested = task.compared["study"]
     rows = [row(plan, trial, costs[trial.key]) for trial in done]
     return {
         "schema_version": 1,
         "title": f"Study: {plan.spec.name}",
+        "task": task.kind,
+        "tested": list(tested),
+        "columns": list(task.compared["table"]),
         "data": {
             "source": plan.shared.data.source.kind,
             "manifest_sha256": data.manifest_hash(),
@@ -266,15 +266,15 @@ def judged(
         "level": spec.level,
         "resamples": spec.resamples,
         "runs": rows,
-        "over_seeds": over_seeds(rows),
-        "comparisons": [compared(title, question, sides, spec) for title, question in plan.spec.questions().items()],
+        "over_seeds": over_seeds(rows, tested),
+        "comparisons": [compared(title, question, sides, spec, task) for title, question in plan.spec.questions().items()],
         "failures": [dict(one) for one in failures],
         "versions": versions(),
         "disclaimer": DISCLAIMER,
     }
 
 
-def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def over_seeds(rows: Sequence[Mapping[str, Any]], tested: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Of each variant with several seeds the mean and the range of its figures over them."""
     by_variant: dict[str, list[Mapping[str, Any]]] = {}
     for one in rows:
@@ -283,7 +283,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, members in by_variant.items():
         if len(members) > 1:
             found[name] = {"seeds": [one["seed"] for one in members]}
-            for metric in TESTED:
+            for metric in tested:
                 values = [one["metrics"][metric]["value"] for one in members]
                 if None not in values:
                     found[name][metric] = {"mean": sum(values) / len(values), "least": min(values), "most": max(values)}
@@ -293,6 +293,9 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
     """One run: its figures as they stand in its own evaluation_metrics.json, and what it took."""
     m, history = read_json(trial.run.evaluation_path), read_json(trial.run.history_path)
+    task = TASKS[trial.spec.task.kind]
+    shown = dict.fromkeys((*task.compared["table"], *task.headline))
+    each = m.get(f"per_{task.noun}", {})
     reference = plan.variants[next(iter(plan.spec.questions().values())).reference]
     changed = differences(reference, plan.variants[trial.variant])
     return {
@@ -304,8 +307,8 @@ def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
         "backbone": trial.spec.model.backbone,
         "strategy": trial.spec.train.strategy.kind,
         "epochs": len(history["epoch"]),
-        "metrics": {name: m["metrics"][name] for name in SHOWN},
-        "melanoma_recall": m["per_class"]["mel"]["recall"] if "mel" in m["per_class"] else None,
+        "metrics": {name: m["metrics"][name] for name in shown},
+        "melanoma_recall": each["mel"]["recall"] if "mel" in each else None,
         "accepted_leak": m["accepted_leak"],
         "trained_s": sum(history["seconds"]),
         "trained_per_s": sorted(history["images_per_s"])[len(history["images_per_s"]) // 2],
@@ -313,7 +316,7 @@ def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
     }
 
 
-def compared(title: str, question: ComparisonSpec, sides: Mapping[str, Side], spec: Any) -> dict[str, Any]:
+def compared(title: str, question: ComparisonSpec, sides: Mapping[str, Side], spec: Any, task: Task) -> dict[str, Any]:
     """Each variant minus the reference under one bootstrap, Holm-corrected over all that the question asks.
 
     Args:
@@ -326,14 +329,14 @@ def compared(title: str, question: ComparisonSpec, sides: Mapping[str, Side], sp
         return {**head, "rows": [], "note": "the reference, or every variant, did not come to an end"}
     scores = {name: sides[name].scores for name in (*names, question.reference)}
     groups = sides[question.reference].frame["group"].tolist()
-    asked = {name: METRICS[name] for name in TESTED}
+    asked = {name: f for name, f in task.overall_metrics(spec.ece_bins).items() if name in task.compared["study"]}
     found = paired(scores, groups, asked, resamples=spec.resamples, level=spec.level, seed=spec.seed)[1]
     rows = {name: found[name, question.reference] for name in names}
-    corrected = iter(holm([rows[name][metric].p_value for name in names for metric in TESTED]))
+    corrected = iter(holm([rows[name][metric].p_value for name in names for metric in asked]))
     return {
         **head,
         "rows": [
-            {"variant": name, **{metric: {**rows[name][metric].as_dict(), "p_holm": next(corrected)} for metric in TESTED}}
+            {"variant": name, **{metric: {**rows[name][metric].as_dict(), "p_holm": next(corrected)} for metric in asked}}
             for name in names
         ],
         "note": "",

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from dermalyze.report.study import PANELS, study_figures, study_page, study_text, verdict
+from dermalyze.report.study import study_figures, study_page, study_text, verdict
+from dermalyze.tasks.base import TASKS
 
+PANELS = TASKS["multiclass"].compared["study"]
 NAMES = ["pretrained", "resnet18", "custom-cnn", "frozen"]
 
 
@@ -37,7 +39,8 @@ def study(**changes: Any) -> dict[str, Any]:
 
     found = [row("resnet18", -0.1, 0.002), row("custom-cnn", 0.07, 0.01), row("frozen", 0.01, 0.8)]
     return {
-        "title": "Study: tried", "level": 0.95, "resamples": 2000, "runs": rows,
+        "title": "Study: tried", "task": "multiclass", "tested": list(PANELS),
+        "columns": list(TASKS["multiclass"].compared["table"]), "level": 0.95, "resamples": 2000, "runs": rows,
         "data": {"source": "ham10000", "manifest_sha256": "a" * 64, "certificate_sha256": "b" * 64,
                  "parts": {"train": {"images": 6511, "groups": 4850}, "test": {"images": 1502, "groups": 1120}}},
         "over_seeds": {"pretrained": {"seeds": [42, 43], **{m: {"mean": 0.7, "least": 0.69, "most": 0.71} for m in PANELS}}},
@@ -52,17 +55,17 @@ def study(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_verdict_says_what_helped_and_what_did_not() -> None:
-    told = verdict(study()["comparisons"][0])
+    told = verdict(study()["comparisons"][0], study())
     assert told == (
         "Architectures, balanced accuracy: better than pretrained: custom-cnn (+0.070); worse than pretrained: "
         "resnet18 (−0.100); not told apart from pretrained: frozen (+0.010)."
     )
-    assert verdict(study()["comparisons"][1]) == "Heads: the reference did not come to an end."
+    assert verdict(study()["comparisons"][1], study()) == "Heads: the reference did not come to an end."
 
 
 def test_a_difference_that_is_not_estimable_is_not_told_apart() -> None:
     row = {"variant": "a", **{m: estimate(None, p_value=None, p_holm=None) for m in PANELS}}
-    assert "not told apart from b: a." in verdict({"title": "x", "reference": "b", "rows": [row], "note": ""})
+    assert "not told apart from b: a." in verdict({"title": "x", "reference": "b", "rows": [row], "note": ""}, study())
 
 
 def test_markdown_is_whole() -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,8 +15,9 @@ from dermalyze.config.base import parse_yaml
 from dermalyze.config.experiment import build_experiment, load_experiment
 from dermalyze.errors import UsageError
 from dermalyze.models.cards import cards
+from dermalyze.tasks.base import TASKS
 from dermalyze.workflows import advise as module
-from dermalyze.workflows.advise import Measured, advise, chosen, imbalance, rank
+from dermalyze.workflows.advise import Measured, advise, chosen, rank
 from dermalyze.workflows.guidelines import Device, Like, Need, Situation, guidelines, traits
 
 ADVICE = guidelines()
@@ -101,13 +103,15 @@ def test_tables_of_settings_leave_no_gap() -> None:
 def test_rare_classes_are_counted() -> None:
     situation = Situation(5_000, "cpu")
     kinds = {}
-    for counts in ({"a": 10, "b": 10}, {"a": 50, "b": 10}, {"a": 580, "b": 10}):
-        kinds[imbalance(counts)] = chosen(situation, counts, pretrained=False)[0].train["imbalance"]
+    for many in (10, 50, 580):
+        times, told = TASKS["multiclass"].imbalance(np.repeat([0, 1], [many, 10]), 2)
+        assert told == f"the commonest class has {times:.0f} training images for one of the rarest"
+        kinds[times] = chosen(situation, times, pretrained=False)[0].train["imbalance"]
     assert kinds == {1.0: {"kind": "none"}, 5.0: {"kind": "weights"}, 58.0: {"kind": "weights", "power": 0.5}}
 
 
 def test_a_network_without_weights_has_no_transfer_strategy() -> None:
-    assert chosen(Situation(300, "cpu"), {}, pretrained=False) == []
+    assert chosen(Situation(300, "cpu"), None, pretrained=False) == []
 
 
 @pytest.mark.parametrize(
