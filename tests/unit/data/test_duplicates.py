@@ -38,7 +38,7 @@ SOURCES = Pair("i2", "i4", 0.7, "none")
 def test_findings_name_pairs_of_two_labels_lesions_and_sources() -> None:
     by_kind = {finding.kind: finding for finding in near_duplicates(frame(), found(CROSS, LABELS, SOURCES))}
     assert by_kind["near_duplicates"].detail == (
-        "3 pair(s) of near-duplicates in 1 cluster(s), the largest of 4 images; each cluster stays in one part"
+        "3 pair(s) of near-duplicates in 1 cluster(s), the largest of 4 images; each cluster stays in one split"
     )
     assert by_kind["duplicate_labels"].examples == ("i0 i1",)
     assert by_kind["duplicate_lesions"].examples == ("i0 i2", "i2 i4")

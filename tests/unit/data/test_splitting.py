@@ -334,7 +334,7 @@ def test_a_row_dropped_doubled_or_lost_is_refused(prepared: Any) -> None:
         read_division(run)
     run.split_path("val").write_text(whole + run.split_path("train").read_text().splitlines(keepends=True)[1])
     recertify(run)
-    with pytest.raises(DataError, match="stands in train too"):
+    with pytest.raises(DataError, match="is in train too"):
         read_division(run)
     run.split_path("val").unlink()
     with pytest.raises(DataError, match=r"val_split.csv is missing"):

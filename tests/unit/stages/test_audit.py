@@ -46,7 +46,7 @@ def test_a_conflict_is_refused_after_everything_is_written(prepared: Any) -> Non
     rows.loc[1, "sha256"] = "s0"
     run, spec = prepared(rows)
     with pytest.raises(
-        DataError, match=r"run: 1 image\(s\) stand under two labels; first: i00 is 'mel', i07 is 'nv'.*audit.json"
+        DataError, match=r"run: 1 image\(s\) have two labels; first: i00 is 'mel', i07 is 'nv'.*audit.json"
     ) as caught:
         audit(run, spec)
     assert caught.value.exit_code == 3

@@ -129,7 +129,7 @@ def test_one_image_under_two_labels_is_refused_and_nothing_written(prepared: Any
     rows.loc[4, "sha256"] = rows.loc[0, "sha256"]
     assert rows.loc[0, "label"] != rows.loc[4, "label"]
     run, spec = prepared(rows)
-    with pytest.raises(DataError, match="stand under two labels; first: ISIC_0000, ISIC_0004"):
+    with pytest.raises(DataError, match="have two labels; first: ISIC_0000, ISIC_0004"):
         split(run, spec)
     assert not run.splits_dir.exists()
 

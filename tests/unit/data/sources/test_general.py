@@ -112,7 +112,7 @@ def test_an_archive_beside_its_unpacked_folder_is_read_once(ham):
     put(ham, "HAM10000_images_part_1/ISIC_1.jpg")
     listing = ham10000(store(ham))
     assert listing.rows[0].path == "HAM10000_images_part_1/ISIC_1.jpg"
-    assert any("1 images are there twice" in note for note in listing.notes)
+    assert any("1 images exist twice" in note for note in listing.notes)
     put(ham, "HAM10000_images_part_1/ISIC_1.jpg", data=b"another picture")
     with pytest.raises(DataError, match="2 times with different content"):
         ham10000(store(ham))
