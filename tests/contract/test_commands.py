@@ -169,21 +169,6 @@ NO_TASK = {"synth", "fetch", "import-weights", "models", "doctor", "schema"}
 
 NOT_YET: dict[tuple[str, str], str] = {
     ("multilabel", "evaluate by subgroups"): "the configuration refuses evaluate.subgroups",
-    ("multilabel", "score --model"): "further recipes, sets, corruptions and models are of one class alone",
-    ("multilabel", "export --int8"): "the gate judges one class alone",
-    ("multilabel", "ensemble"): "require_multiclass",
-    ("multilabel", "runs compare"): "require_multiclass",
-    ("multilabel", "compare"): "require_multiclass",
-    ("multilabel", "leakage"): "require_multiclass",
-    ("multilabel", "controls"): "require_multiclass",
-    ("multilabel", "audit --labels"): "require_multiclass",
-    ("multilabel", "plot-embeddings"): "require_multiclass",
-    ("multilabel", "plot-embeddings --by error"): "require_multiclass",
-    ("multilabel", "linear-probe"): "require_multiclass",
-    ("multilabel", "similar"): "require_multiclass",
-    ("multilabel", "serve"): "the server answers with one class alone",
-    ("multilabel", "fit-check"): "require_multiclass",
-    ("multilabel", "advise"): "require_multiclass",
 }
 """(task, row) to why it is not yet as the table says; an entry whose row has come to work fails."""
 

@@ -17,7 +17,6 @@ from painted_labels import LABELS, label_spec, paint_set
 from sklearn.metrics import roc_auc_score
 
 import dermalyze
-from dermalyze.config.experiment import dump_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, DataError, InterruptedRunError, ModelError, UsageError
 from dermalyze.imaging.decode import decode, normalise, to_size
@@ -323,20 +322,13 @@ def test_a_resumed_training_is_the_same(run: Run, tmp_path: Path, monkeypatch: p
     assert lines_of(again) == lines_of(run)
 
 
-def test_what_takes_one_class_an_image_says_so(folder: Run, tmp_path: Path) -> None:
-    spec, other = folder.config(), tmp_path / "x.csv"
-    other.write_text("image_id\n")
-    study = tmp_path / "study.yaml"
-    experiment = "".join(f"  {line}\n" for line in dump_experiment(spec).splitlines())
-    study.write_text(f"name: s\nexperiment:\n{experiment}variants:\n  a: {{}}\n  b: {{train.epochs: 1}}\n")
-    calls = [
-        lambda: Predictor(folder.root, prevalence=dict.fromkeys(LABELS, 1 / 3)),
-    ]
-    for call in calls:
-        with pytest.raises(UsageError) as caught:
-            call()
-        assert "\n" not in str(caught.value)
-    assert dermalyze.plot(folder, spec).path.exists()
+def test_shares_of_classes_are_no_question_for_labels(folder: Run) -> None:
+    with pytest.raises(UsageError, match="prevalence: needs class_prior, which task multilabel lacks"):
+        Predictor(folder.root, prevalence=dict.fromkeys(LABELS, 1 / 3))
+
+
+def test_curves_and_the_list_of_runs(folder: Run) -> None:
+    assert dermalyze.plot(folder, folder.config()).path.exists()
     assert any(str(folder.root) in line for line in dermalyze.runs("list", [folder.root.parent]).lines())
 
 
