@@ -167,18 +167,7 @@ TABLE = {
 NO_TASK = {"synth", "fetch", "import-weights", "models", "doctor", "schema"}
 """Commands that read neither a run nor an experiment: no task can change what they do."""
 
-NOT_YET: dict[tuple[str, str], str] = {
-    ("multilabel", "evaluate by subgroups"): "the configuration refuses evaluate.subgroups",
-}
-"""(task, row) to why it is not yet as the table says; an entry whose row has come to work fails."""
-
-
-def not_yet(kind: str, name: str) -> list[pytest.MarkDecorator]:
-    reason = NOT_YET.get((kind, name))
-    return [] if reason is None else [pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)]
-
-
-CASES = [pytest.param(kind, name, marks=not_yet(kind, name)) for kind in TASKS for name in TABLE]
+CASES = [(kind, name) for kind in TASKS for name in TABLE]
 
 
 @pytest.fixture(scope="module")
@@ -225,5 +214,3 @@ def test_the_table_has_every_command() -> None:
 def test_every_task_has_a_set() -> None:
     assert set(SETS) == set(TASKS)
     assert {kind for row in TABLE.values() for kind in row.refused} <= set(TASKS)
-    assert {kind for kind, _ in NOT_YET} <= set(TASKS)
-    assert {name for _, name in NOT_YET} <= set(TABLE)

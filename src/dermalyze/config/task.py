@@ -115,8 +115,7 @@ def _misfit_of_labels(
         "evaluate.malignant is a two-class view of classes; leave it out of task multilabel": isinstance(
             evaluate.malignant, list
         ),
-        "evaluate.reader, prevalence and subgroups belong to task multiclass; leave them out": evaluate.reader is not None
-        or evaluate.prevalence is not None
-        or bool(evaluate.subgroups),
+        "evaluate.reader and prevalence belong to task multiclass; leave them out": evaluate.reader is not None
+        or evaluate.prevalence is not None,
     }
     return next((problem for problem, found in problems.items() if found), None)
