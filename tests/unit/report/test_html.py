@@ -241,7 +241,14 @@ def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_pat
     known = set(printed(m))
     text, tags = read(page)
     assert set(PRINTED.findall(text)) <= known
-    for words in ("What is answered", "never seen", "photograph is bad", "two films", "the rule of choice", "a reason"):
+    for words in (
+        "Decision rule",
+        "Out-of-distribution detection",
+        "Corruption robustness",
+        "two films",
+        "the rule of choice",
+        "a reason",
+    ):
         assert words in text, words
     assert (tmp_path / "corruptions.png").stat().st_size > 5000
     shares = m["decision"]["shares"]

@@ -50,7 +50,7 @@ def test_a_choice_left_open_is_made_on_the_new_site(asked: str, allowed: set[str
     j = judged(asked)
     found = build(j)
     assert found["recalibration"]["kind"] in allowed
-    shown = view(found)
+    shown = view({"task": "multiclass", **found})
     assert shown is not None
     assert shown["left_open"]
     assert len(shown["methods"]) == 3

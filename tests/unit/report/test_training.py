@@ -81,7 +81,7 @@ def test_history_is_read_as_lists(tmp_path):
 def test_damaged_history_is_refused(tmp_path, text):
     run = Run(tmp_path)
     run.metrics_path.write_text(text)
-    with pytest.raises(ModelError, match=r"metrics.jsonl: (damaged|holds no epoch)"):
+    with pytest.raises(ModelError, match=r"metrics.jsonl: (damaged|contains no epoch)"):
         read_history(run)
 
 
