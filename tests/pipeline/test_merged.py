@@ -188,9 +188,7 @@ def test_a_map_given_by_name_is_written_out_with_its_classes(tmp_path: Path) -> 
     assert Run.create(tmp_path / "run", spec).config() == spec
     chosen = build_experiment({"data": {"label_map": "ham10000", "classes": ["mel", "nv"]}})
     assert chosen.data.classes == ["mel", "nv"]
-    with pytest.raises(
-        ConfigError, match=r"unknown label map 'ham1000'; allowed: ham10000, derm7pt; did you mean 'ham10000'"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown label map 'ham1000'; allowed: ham10000, derm7pt; did you mean 'ham10000'"):
         build_experiment({"data": {"label_map": "ham1000"}})
 
 
