@@ -130,7 +130,7 @@ def test_the_path_of_each_source_is_frozen_absolute_and_must_be_there(
     values["data"]["source"]["sources"][0]["path"] = "hamm"
     with pytest.raises(ConfigError, match=r"data\.source\.sources \(ham\)\.path: .*hamm does not exist"):
         freeze(tmp_path / "other", build_experiment(values))
-    with pytest.raises(ConfigError, match="merges sources, each with its own path; leave --data out"):
+    with pytest.raises(ConfigError, match="merges sources with their own paths; leave --data out"):
         run.fill_data_path(["a"])
 
 
@@ -204,7 +204,7 @@ def test_balanced_sources_are_drawn_equally_often(world: tuple[Path, Run]) -> No
     drawn = frame["source"].iloc[order].value_counts()
     assert drawn.max() - drawn.min() <= 1
     assert frame["source"].value_counts().min() < drawn.min()
-    with pytest.raises(DataError, match="1 sources in the training part, 0 images without one"):
+    with pytest.raises(DataError, match="1 sources in the training split, 0 images without one"):
         source_codes(frame["source"].iloc[:1])
     with pytest.raises(DataError, match=r"2 sources .*, 1 images without one.*data\.source\.kind merged"):
         source_codes(frame["source"].where(frame.index != frame.index[0], None))

@@ -49,7 +49,7 @@ class Told:
         (["--predictions", "a.csv", "--on", "b"], "--predictions and --on exclude each other"),
         (["--scores", "logits"], "--scores and --partial belong to: --predictions FILE"),
         (["--partial"], "--scores and --partial belong to: --predictions FILE"),
-        (["--report-yaml", "r.yaml", "--on", "b"], "--report-yaml belongs to the report on the run's own test part"),
+        (["--report-yaml", "r.yaml", "--on", "b"], "--report-yaml belongs to the report on the run's own test split"),
         (["--label-map", "m.yaml"], "--label-map belongs to another set"),
         (["--recalibrate", "0.3"], "--recalibrate belongs to another set"),
     ],

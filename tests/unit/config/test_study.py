@@ -59,7 +59,7 @@ def test_seeds_and_questions(tmp_path: Path) -> None:
         ("{experiment: {}, variants: {a: , b: {split.seed: 3}}}", "variant b: split is shared by all variants"),
         ("{experiment: {}, variants: {a: , b: {seed: 3}}}", "variant b: seed is shared by all variants"),
         ("{experiment: {}, variants: {small: , b: }, reference: smal}", "'smal' is not a variant; did you mean 'small'"),
-        ("{experiment: {}, variants: {a: , b: }, comparisons: {x: {reference: a, variants: [a]}}}", "names a variant twice"),
+        ("{experiment: {}, variants: {a: , b: }, comparisons: {x: {reference: a, variants: [a]}}}", "lists a variant twice"),
         ("{experiment: {}, variants: {a: , b: }, seeds: [1, 1]}", "is listed twice"),
         ("{experiment: {}, variants: {a: }}", "variants"),
         ("{experiment: {}, variants: {../up: , b: }}", "variants"),

@@ -164,7 +164,9 @@ def test_too_little_is_refused_with_the_minimum(frame: pd.DataFrame, message: st
 def test_too_few_groups_for_folds_counts_what_the_rest_needs() -> None:
     with pytest.raises(DataError, match=r"5 folds with the splits .*'df' has 4, at least 5"):
         assign(lesions({"nv": 9, "df": 4}), SplitSpec(kind="kfold", folds=5))
-    with pytest.raises(DataError, match=r"2 folds with the splits .*'df' has 5, at least 6"):  # a fold of 3 leaves 2 for 3
+    with pytest.raises(
+        DataError, match=r"2 folds with the splits .*'df' has 5, at least 6"
+    ):  # a fold of 3 leaves 2 for 3 parts
         assign(lesions({"nv": 9, "df": 5}), SplitSpec(kind="kfold", folds=2))
     assign(lesions({"nv": 9, "df": 6}), SplitSpec(kind="kfold", folds=2))
 

@@ -38,7 +38,7 @@ def test_findings_are_written_and_read_as_lines(prepared: Any) -> None:
         "examples": ["dx_type"],
     }
     assert result.lines()[0].startswith("warn   column 'dx_type' follows from the diagnosis")
-    assert result.lines()[-1] == "60 images looked at, 0 in quarantine; findings: 0 refuse, 1 warn, 0 info"
+    assert result.lines()[-1] == "60 images checked, 0 quarantined; findings: 0 refuse, 1 warn, 0 info"
 
 
 def test_a_conflict_is_refused_after_everything_is_written(prepared: Any) -> None:

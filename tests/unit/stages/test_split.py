@@ -59,7 +59,7 @@ def test_the_certificate_states_every_property_with_its_count(prepared: Any) -> 
     assert certificate["calibration"] == "on the calibration split"
     assert "MRN" not in run.certificate_path.read_text()
     text = "\n".join(result.lines())
-    assert "10 properties hold; nothing crosses the parts" in text
+    assert "10 properties hold; no group crosses splits" in text
     assert f"train {certificate['counts']['train']['images']:>8}" in text
 
 

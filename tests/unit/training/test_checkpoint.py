@@ -248,7 +248,7 @@ class TestDamage:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr(Path, "read_text", refused)
-        with pytest.raises(ResourceError, match="checkpoint last-00000002 cannot be read: no permission"):
+        with pytest.raises(ResourceError, match="checkpoint last-00000002 cannot be read; give read permission"):
             load_state_pair(run)
 
     def test_before_the_first_state(self, tmp_path: Path) -> None:
