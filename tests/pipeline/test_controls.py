@@ -151,7 +151,7 @@ def test_a_leaking_split_is_refused(tmp_path: Path) -> None:
 def test_metadata_needs_no_training(clean: tuple[Run, ControlsResult]) -> None:
     run = clean[0]
     found = controls(run, run.config(), only=["metadata"], epochs=EPOCHS).found["controls"]["metadata"]
-    assert found == {"verdict": "not estimable", "why": "no column of age, sex, site or source varies"}
+    assert found == {"verdict": "not estimable", "why": "no column of age, sex, site or source varies", "noun": "class"}
 
 
 @pytest.mark.slow

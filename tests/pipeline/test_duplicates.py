@@ -203,7 +203,7 @@ def test_a_missing_image_is_a_data_error_that_says_what_to_do(synthetic: Made, t
     run, spec = prepared(tmp_path / "run", data)
     gone = next(data.rglob("ISIC_*.jpg"))
     gone.unlink()
-    with pytest.raises(DataError, match=r"file is missing; it could be read before: put it back"):
+    with pytest.raises(DataError, match=r"file is missing; it could be read before: restore it"):
         audit(run, spec)
     assert not run.audit_path.exists()
 

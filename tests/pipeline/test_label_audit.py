@@ -98,7 +98,7 @@ def test_cost_is_said_before_the_work(runs: dict[str, Run], capsys: pytest.Captu
     audit(run, run.config(), labels=True)
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("labels: 2")
-    assert " s for colours and textures" in said[1]
+    assert " s for colors and textures" in said[1]
 
 
 def test_labels_are_judged_only_where_asked_for(runs: dict[str, Run]) -> None:

@@ -400,7 +400,7 @@ class TestImages:
                     assert result.quarantined == 1
                     assert "1 images could no longer be read" in "\n".join(result.lines())
                     told = capsys.readouterr().err
-                    assert told.count(f": {name} (its bytes changed since prepare); left out from here on") == 1
+                    assert told.count(f": {name} (its bytes changed since prepare); left out from now on") == 1
                     assert victim.name not in told
                 else:
                     at_step(stop, lambda training: setattr(training.request, "signal", "SIGTERM"), patch)

@@ -248,7 +248,7 @@ class TestRefused:
             make_spec(table, "late", ("age", "seen"), evaluate={"reader": "seen"})
 
     def test_a_column_twice(self, table: Path) -> None:
-        with pytest.raises(ConfigError, match="name one twice"):
+        with pytest.raises(ConfigError, match="name a column twice"):
             make_spec(table, "late", ("age", "Age"))
 
     def test_a_column_that_the_set_has_not(self, base: Run, table: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_uncertainty_of_the_passes_adds_up_over_labels(run: Run) -> None:
     np.testing.assert_allclose(found["mutual_information"], total_N - each_N, atol=1e-12)
     np.testing.assert_allclose(found["variance"], 2 * probs_NSC.var(axis=1).sum(axis=1), atol=1e-12)
     np.testing.assert_allclose(found["variation_ratio"], (minority_NC / passes).sum(axis=1), atol=1e-12)
-    np.testing.assert_allclose(p.task.doubt(p.probs()), total_N, atol=1e-6)
+    np.testing.assert_allclose(uncertainty.entropy(p.task.choices(p.probs())).sum(axis=-1), total_N, atol=1e-6)
 
 
 # -- corrupted copies and other images ----------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ class TestLeaks:
     def test_one_picture_under_two_labels_is_refused_where_one_is_a_first(self, table: Path, tmp_path: Path) -> None:
         run = begun(tmp_path / "run", changed(table, tmp_path / "set", lambda rows: rows[1].update(clinical="2.png")))
         assert conflicts(read_manifest(run)) == [["i001", "i002"]]
-        with pytest.raises(DataError, match="under two labels; first: i001, i002"):
+        with pytest.raises(DataError, match="have two labels; first: i001, i002"):
             split(run, run.config())
 
     def test_an_overview_of_two_lesions_is_shared_and_kept_together(self, table: Path, tmp_path: Path) -> None:

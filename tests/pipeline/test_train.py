@@ -236,7 +236,7 @@ class TestResume:
         record = run.state_records()[0]
         record.write_text(record.read_text().replace('"threads": 1', '"threads": 9'))
         train(run, run.config())
-        assert "no longer bit for bit the same: threads 9 -> 1" in capsys.readouterr().err
+        assert "no longer bit-identical: threads 9 -> 1" in capsys.readouterr().err
 
     def test_a_checkpoint_of_another_run_is_refused(self, uninterrupted: Run, base: Path, images: Path, tmp_path: Path) -> None:
         spec = make_spec(images)

@@ -14,7 +14,7 @@ from PIL import Image
 from dermalyze.errors import DataError
 
 MAX_PIXELS = 64_000_000
-MAX_ASPECT = 50  # longer edge / shorter edge; more is no photograph, and could take gigabytes to resize
+MAX_ASPECT = 50  # longer edge / shorter edge; more is not a photograph, and could take gigabytes to resize
 
 
 class ImageError(DataError):
@@ -53,7 +53,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """Check an image's edges, in pixels, before memory is allocated for it.
 
     Raises:
-        ImageError: an edge of 0, too many pixels, or a strip that is no photograph.
+        ImageError: an edge of 0, too many pixels, or a strip that is not a photograph.
 
     >>> check_size(200, 150)
     """

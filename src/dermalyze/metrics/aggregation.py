@@ -86,7 +86,7 @@ def differing(a: Ints, b: Ints) -> npt.NDArray[np.bool_]:
     >>> differing(np.array([[0, 1], [1, 1]]), np.array([[0, 1], [1, 0]])).tolist()
     [False, True]
     """
-    return np.asarray((a != b).reshape(len(a), -1).any(axis=1))
+    return np.asarray((a != b).any(axis=tuple(range(1, a.ndim))))
 
 
 def any_of(scores: Scores, classes: Sequence[int]) -> Scores:

@@ -133,7 +133,7 @@ def test_before_prepare(tmp_path):
 
 def test_classes_are_checked(run):
     run.summary_path.write_text('{"classes": ["mel"]}')
-    with pytest.raises(DataError, match="names no classes"):
+    with pytest.raises(DataError, match="has no classes"):
         read_classes(run)
 
 

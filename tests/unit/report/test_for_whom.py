@@ -110,7 +110,7 @@ def test_every_image_is_in_one_level_of_each_column():
     for name in columns:
         assert sum(one["n"] for one in of(m, name).values()) == len(j.p)
     assert list(of(m, "age")) == ["0-29", "30-44", "45-59", "60-74", "75+"]
-    assert "colour cast" in of(m, "ita")
+    assert "color cast" in of(m, "ita")
     assert {*of(m, "source")} == {"unknown"}
 
 

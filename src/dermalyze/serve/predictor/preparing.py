@@ -20,7 +20,7 @@ from dermalyze.imaging.image import MAX_PIXELS, check_size
 from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Appraisal, appraise
 
-MIN_EDGE_PX = 8  # less is no photograph
+MIN_EDGE_PX = 8  # less is not a photograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def prepare_picture(
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     check_size(*image.size)
     if min(image.size) < MIN_EDGE_PX:
-        raise DataError(f"{image.width} x {image.height} px is no photograph; each edge needs {MIN_EDGE_PX} px at least")
+        raise DataError(f"{image.width} x {image.height} px is not a photograph; each edge needs {MIN_EDGE_PX} px at least")
     return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
 
 
