@@ -322,7 +322,7 @@ def predict_csv(done: Done) -> None:
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert len(rows) == IMAGES
     for row in rows[:5]:
-        expected = image_probabilities(done.run.root, Path(row["name"]).stem)
+        expected = image_probabilities(done.run.root, Path(row["file"]).stem)
         same_answer({name: float(row[f"p_{name}"]) for name in expected}, expected)
 
 

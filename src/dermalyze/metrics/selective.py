@@ -66,6 +66,7 @@ def aurc_metric(confidence_N: Floats, wrong_N: Floats) -> Callable[[Tally], Floa
     Returns:
         whole weights (N, R) to (R,); NaN where all are 0.
 
+    >>> from dermalyze.metrics.classification import Scores
     >>> t = Tally(Scores(np.zeros(4, int), np.tile([0.5, 0.5], (4, 1))), np.ones((4, 1)))
     >>> confidence, wrong = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.0, 0.0, 1.0, 0.0])
     >>> bool(np.isclose(aurc_metric(confidence, wrong)(t)[0], aurc(confidence, wrong)))
