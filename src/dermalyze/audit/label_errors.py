@@ -16,7 +16,6 @@ from dermalyze.audit.checks import EXAMPLES, Finding
 from dermalyze.audit.confident_learning import LabelIssues, find_issues, noise_share
 from dermalyze.audit.out_of_fold import FOLDS, OutOfFold, judged, out_of_fold
 from dermalyze.data.grouping import keys
-from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.errors import DataError
 from dermalyze.imaging.color_texture import describe
 from dermalyze.imaging.decode import Preprocessing, to_size
@@ -367,40 +366,6 @@ def by_column(rows: pd.DataFrame, column: str, scores: Scores, issues: LabelIssu
 def _present_recall(scores: Scores) -> Callable[[Tally], Floats]:
     present = scores.support > 0
     return lambda t: np.asarray(recall(t)[:, present].mean(axis=1))
-
-
-def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: int = 8) -> list[Gallery]:
-    """The worst likely errors as pictures, row by row; none where there are none.
-
-    Args:
-        errors: worst first.
-        limit: pictures at most.
-        columns: pictures a row.
-
-    >>> label_galleries([LikelyError("a", None, "nv", "mel", 0.01, 0.9)])[0].rows[0][0].caption
-    'nv? looks like mel (0.01 : 0.90)'
-    """
-    pictures = [Picture(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
-    if not pictures:
-        return []
-    explanation = (
-        "Under each picture: its label, what it is taken for, and the probabilities of the two by a model that has seen "
-        "neither this picture nor its group. Some labels are wrong, others are right and hard to see: ask who can tell."
-    )
-    rows = tuple(tuple(pictures[i : i + columns]) for i in range(0, len(pictures), columns))
-    title = f"Likely label errors: the first {len(pictures)} of {len(errors)}"
-    return [Gallery("label_error", title, explanation, rows)]
-
-
-def _doubt(error: LikelyError) -> str:
-    """The label in doubt, in words.
-
-    >>> _doubt(LikelyError("a", None, "absent", "present", 0.01, 0.99, "effusion"))
-    'effusion absent? looks present'
-    """
-    if error.about is None:
-        return f"{error.label}? looks like {error.suggested}"
-    return f"{error.about} {error.label}? looks {error.suggested}"
 
 
 def _text(found: Estimate) -> str:

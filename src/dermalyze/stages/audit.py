@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dermalyze.audit.checks import Finding, audit_frame, summary
 from dermalyze.audit.image_statistics import artifact_galleries, audit_looks, measure_images
-from dermalyze.audit.label_errors import SMALL, LabelAudit, audit_labels, label_galleries, picture_statistics, require_judged
+from dermalyze.audit.label_errors import SMALL, LabelAudit, audit_labels, picture_statistics, require_judged
+from dermalyze.audit.label_gallery import label_galleries
 from dermalyze.audit.metadata_baseline import MetadataModel, column_table, metadata_model
 from dermalyze.audit.out_of_fold import FOLDS
 from dermalyze.audit.quality_cache import write_looks

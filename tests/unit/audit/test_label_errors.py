@@ -11,7 +11,8 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dermalyze.audit.label_errors import STRONG, LabelAudit, LikelyError, audit_labels, label_galleries, picture_statistics
+from dermalyze.audit.label_errors import STRONG, LabelAudit, LikelyError, audit_labels, picture_statistics
+from dermalyze.audit.label_gallery import label_galleries
 from dermalyze.audit.out_of_fold import folds
 from dermalyze.errors import DataError
 from dermalyze.tasks.base import TASKS

@@ -1,0 +1,42 @@
+"""Likely label errors as images, for the page of `audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dermalyze.audit.label_errors import LikelyError
+from dermalyze.data.thumbnails import Gallery, Picture
+
+
+def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: int = 8) -> list[Gallery]:
+    """The worst likely errors as pictures, row by row; none where there are none.
+
+    Args:
+        errors: worst first.
+        limit: pictures at most.
+        columns: pictures a row.
+
+    >>> label_galleries([LikelyError("a", None, "nv", "mel", 0.01, 0.9)])[0].rows[0][0].caption
+    'nv? looks like mel (0.01 : 0.90)'
+    """
+    pictures = [Picture(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
+    if not pictures:
+        return []
+    explanation = (
+        "Under each picture: its label, what it is taken for, and the probabilities of the two by a model that has seen "
+        "neither this picture nor its group. Some labels are wrong, others are right and hard to see: ask who can tell."
+    )
+    rows = tuple(tuple(pictures[i : i + columns]) for i in range(0, len(pictures), columns))
+    title = f"Likely label errors: the first {len(pictures)} of {len(errors)}"
+    return [Gallery("label_error", title, explanation, rows)]
+
+
+def _doubt(error: LikelyError) -> str:
+    """The label in doubt, in words.
+
+    >>> _doubt(LikelyError("a", None, "absent", "present", 0.01, 0.99, "effusion"))
+    'effusion absent? looks present'
+    """
+    if error.about is None:
+        return f"{error.label}? looks like {error.suggested}"
+    return f"{error.about} {error.label}? looks {error.suggested}"
