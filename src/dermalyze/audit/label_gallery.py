@@ -13,21 +13,21 @@ def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: 
 
     Args:
         errors: worst first.
-        limit: pictures at most.
-        columns: pictures a row.
+        limit: images at most.
+        columns: images per row.
 
     >>> label_galleries([LikelyError("a", None, "nv", "mel", 0.01, 0.9)])[0].rows[0][0].caption
     'nv? looks like mel (0.01 : 0.90)'
     """
-    pictures = [Picture(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
-    if not pictures:
+    images = [Picture(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
+    if not images:
         return []
     explanation = (
-        "Under each picture: its label, what it is taken for, and the probabilities of the two by a model that has seen "
-        "neither this picture nor its group. Some labels are wrong, others are right and hard to see: ask who can tell."
+        "Under each image: its label, what it is taken for, and the probabilities of the two by a model that has seen "
+        "neither this image nor its group. Some labels are wrong, others are right and hard to see: ask who can tell."
     )
-    rows = tuple(tuple(pictures[i : i + columns]) for i in range(0, len(pictures), columns))
-    title = f"Likely label errors: the first {len(pictures)} of {len(errors)}"
+    rows = tuple(tuple(images[i : i + columns]) for i in range(0, len(images), columns))
+    title = f"Likely label errors: the first {len(images)} of {len(errors)}"
     return [Gallery("label_error", title, explanation, rows)]
 
 
