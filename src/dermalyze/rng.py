@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 # streams: what the numbers are for, so that two uses never share them
-ORDER, AUGMENT, MIX, DROPOUT, POLICY, METADATA, SECOND = range(7)
+ORDER, AUGMENT, MIX, DROPOUT, POLICY, HIDE, OPTIONAL = range(7)
 
 _GAMMA = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 _MASK = (1 << 64) - 1

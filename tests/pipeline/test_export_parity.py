@@ -20,7 +20,7 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_manifest
 from dermalyze.errors import DataError, ModelError, UsageError
-from dermalyze.imaging.decode import Preprocessing, decode, normalise, to_size
+from dermalyze.imaging.decode import Preprocessing, decode, normalize, to_size
 from dermalyze.metrics.activation import softmax
 from dermalyze.models.cam_head import ClosedForm
 from dermalyze.scoring.predictions import read_predictions
@@ -56,13 +56,13 @@ def world(request: pytest.FixtureRequest, new_world: Any) -> Any:
 
 
 def torch_probabilities(world: Any, data: bytes) -> np.ndarray:
-    """The long way round, from the checkpoint: decode, resize, normalise outside the graph, forward, recipe."""
+    """The long way round, from the checkpoint: decode, resize, normalize outside the graph, forward, recipe."""
     model, best = load_best(world.run)
     p = Preprocessing.from_dict(best["preprocessing"])
 
     def forward(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            logits, embedding = model.forward_with_embedding(torch.from_numpy(normalise(images, p)))
+            logits, embedding = model.forward_with_embedding(torch.from_numpy(normalize(images, p)))
         return logits.numpy(), embedding.numpy()
 
     pixels = to_size(decode(data).pixels, p)[None]
@@ -93,7 +93,7 @@ def test_the_map_of_the_graph_is_pytorchs(world: Any) -> None:
     p = Preprocessing.from_dict(best["preprocessing"])
     images = np.random.default_rng(5).integers(0, 256, (3, 48, 40, 3), dtype=np.uint8)
     with torch.inference_mode():
-        ours = ClosedForm(model).forward_with_cam(torch.from_numpy(normalise(images, p)))[2].numpy()
+        ours = ClosedForm(model).forward_with_cam(torch.from_numpy(normalize(images, p)))[2].numpy()
     theirs = artifact.cam(images)[2]
     assert theirs.shape == (3, 3, record.height, record.width) == (3, 3, 12, 10)
     np.testing.assert_allclose(theirs, ours, atol=1e-4 * (1 + np.abs(ours).max()))

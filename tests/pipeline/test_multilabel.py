@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 import dermalyze
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, DataError, InterruptedRunError, ModelError, UsageError
-from dermalyze.imaging.decode import decode, normalise, to_size
+from dermalyze.imaging.decode import decode, normalize, to_size
 from dermalyze.metrics.activation import sigmoid
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
@@ -105,7 +105,7 @@ def test_torch_graph_store_and_answer_agree(run: Run) -> None:
     model, _ = load_best(run)
     views = [pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1]]
     with torch.inference_mode():
-        inputs = [torch.from_numpy(normalise(np.ascontiguousarray(view), predictor.preprocessing)) for view in views]
+        inputs = [torch.from_numpy(normalize(np.ascontiguousarray(view), predictor.preprocessing)) for view in views]
         mean = np.mean([sigmoid(model.eval()(one).numpy()) for one in inputs], axis=0)
     np.testing.assert_allclose(sigmoid(p.logits[:6]), mean, atol=1e-4)
     kept = read_json(run.calibration_path("flips"))["calibration"]

@@ -72,12 +72,12 @@ def normalised(run, spec, part):
     """The pictures of a part (B, 3, 12, 16), normalised."""
     from dermalyze.data.splitting import read_part
     from dermalyze.data.store import ImageStore
-    from dermalyze.imaging.decode import Preprocessing, decode, normalise, to_size
+    from dermalyze.imaging.decode import Preprocessing, decode, normalize, to_size
 
     p = Preprocessing("squash", 12, 16, 0.875, MEAN, STD)
     store = ImageStore.open(spec.data)
     pixels = np.stack([to_size(decode(store.read(path)).image, p) for path in read_part(run, part)["path"]])
-    return normalise(pixels, p)
+    return normalize(pixels, p)
 
 
 def by_hand(run, spec, part):

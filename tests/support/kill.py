@@ -189,7 +189,7 @@ def said(log: Path) -> list[str]:
 
 def place(name: str) -> str:
     """What a file name belongs to."""
-    known = {".u8": "image cache", "last-": "states", "best": "best weights", "metrics": "metrics", "history": "history"}
+    known = {".bin": "image cache", "last-": "states", "best": "best weights", "metrics": "metrics", "history": "history"}
     return next((what for part, what in known.items() if part in name), "other files")
 
 

@@ -1,12 +1,12 @@
 """The artifact: one folder that holds a whole model, opened with suspicion. Needs onnxruntime and numpy, never torch."""
 
-# Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata.
+# Shapes: B samples, H height, W width, C classes, D width of the embedding, M encoded metadata.
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,10 @@ from dermalyze.artifact.graph import GRAPH_NAME, REMEDY, Graph
 from dermalyze.artifact.integrity import check_safetensors, open_regular, regular_files
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.calibration.ood import MAX_OOD_BYTES
+from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError
-from dermalyze.imaging.cases import packed
+from dermalyze.imaging.samples import IMAGE, METADATA, PRESENT, Array, Batch, Input, as_batch, complete
 from dermalyze.tasks.answering import Answering
 
 RECORD_NAME, WEIGHTS_NAME = "artifact.json", "model.safetensors"
@@ -62,17 +63,30 @@ class Geometry(BaseModel):
 
 
 class MetadataRecord(_Record):
-    """The second input of a model that takes metadata: how rows are encoded, and the row of which nothing is known."""
+    """How rows of metadata are encoded, and the row of which nothing is known."""
 
     encoder: dict[str, Any]
     blank: Annotated[list[float], Field(min_length=1, max_length=10_000)]
 
 
-class SecondRecord(_Record):
-    """The inputs of a model of two pictures a case: the second one, and whether there is one."""
+Size = Annotated[int, Field(ge=1, le=100_000)]
+InputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
-    images: Literal["images2"] = "images2"
-    known: Literal["has_second"] = "has_second"
+
+class InputRecord(_Record):
+    """A named input of the graph; see `dermalyze.imaging.samples.Input`."""
+
+    name: InputName
+    dtype: Literal["uint8", "uint16", "bool", "float32"]
+    shape: Annotated[list[Size], Field(min_length=1, max_length=4)]
+    optional: bool
+
+
+class OutputRecord(_Record):
+    """A named output of the graph, float32, and its shape of one sample."""
+
+    name: Literal["logits", "embedding", "cam"]
+    shape: Annotated[list[Size], Field(min_length=1, max_length=4)]
 
 
 class CamRecord(_Record):
@@ -85,10 +99,10 @@ class CamRecord(_Record):
 
 
 class ReferenceRecord(_Record):
-    """Synthetic pictures, by the seed they are made from, and the model's answers to them (`dermalyze.artifact.self_test`)."""
+    """Synthetic images, by the seed they are made from, and the model's answers to them (`dermalyze.artifact.self_test`)."""
 
     seed: int = Field(ge=0)
-    pictures: int = Field(ge=1, le=64)
+    images: int = Field(ge=1, le=64)
     sha256: Sha256
     logits: list[list[float]]
     probabilities: list[list[float]]
@@ -104,7 +118,7 @@ NOTHING_YET: dict[str, Any] = {
 class ArtifactRecord(_Record):
     """The content of `artifact.json`."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     created_from: dict[str, str | int | None]
     classes: Annotated[list[ClassEntry], Field(min_length=2, max_length=10_000)]
@@ -118,8 +132,9 @@ class ArtifactRecord(_Record):
     files: dict[FileName, Sha256]
     parity: dict[str, Any]
     task: Literal["multiclass", "multilabel"]
+    inputs: Annotated[list[InputRecord], Field(min_length=1, max_length=16)]
+    outputs: Annotated[list[OutputRecord], Field(min_length=2, max_length=3)]
     metadata: MetadataRecord | None
-    second: SecondRecord | None
     cam: CamRecord
     calibration: dict[str, Any] | None
     calibration_files: dict[Literal["ood.bin"], Sha256]
@@ -212,13 +227,12 @@ class Artifact:
                     )
                 if name == WEIGHTS_NAME:
                     check_safetensors(stream, name)
-        geometry = Geometry.model_validate(record.preprocessing)
         loaded = Graph(
-            kept[GRAPH_NAME], classes=len(record.classes), height=geometry.height, width=geometry.width,
-            metadata_width=len(record.metadata.blank) if record.metadata is not None else 0,
-            cam=(record.cam.height, record.cam.width) if record.cam.kind != "none" else None,
-            second=record.second is not None, threads=threads,
+            kept[GRAPH_NAME], inputs_of(record), classes=len(record.classes),
+            cam=(record.cam.height, record.cam.width) if record.cam.kind != "none" else None, threads=threads,
         )  # fmt: skip
+        if {one.name: tuple(one.shape) for one in record.outputs} != loaded.outputs:
+            raise ModelError(f"{RECORD_NAME}: its outputs are not those of {GRAPH_NAME}, {loaded.outputs}; {REMEDY}")
         card, metrics = _evaluation(kept[CARD_NAME], kept[METRICS_NAME])
         return cls(record, hashlib.sha256(text).hexdigest(), loaded, kept[OOD_NAME], card, metrics)
 
@@ -243,6 +257,15 @@ class Artifact:
         return self.record.preprocessing
 
     @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the graph takes."""
+        return self.graph.inputs
+
+    def takes(self, name: str) -> bool:
+        """Whether the graph has an input of that name."""
+        return any(one.name == name for one in self.inputs)
+
+    @property
     def recipe(self) -> str:
         """The inference recipe the model is measured and served with."""
         return self.record.recipe
@@ -261,18 +284,16 @@ class Artifact:
         """SHA-256 of the ONNX graph."""
         return self.record.files[GRAPH_NAME]
 
-    def run(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (B, C) and embedding (B, D) of one pass; see `Graph.run`. What is not given is not known: metadata, and second
-        pictures where a model of two is given images (B, H, W, 3)."""
-        if self.record.second is not None and images_BHW3.ndim == 4 and images_BHW3.shape[3] == 3:
-            images_BHW3 = packed(images_BHW3, None)
-        return self.graph.run(images_BHW3, self._rows(images_BHW3, metadata_BM))
+    def complete(self, batch: Batch | Array) -> dict[str, Array]:
+        """A batch with every input; what is not in it is missing. Images alone may come as an array."""
+        blank_M = np.array(self.record.metadata.blank, np.float32) if self.record.metadata is not None else None
+        return complete(as_batch(batch), self.inputs, blank_M)
 
-    def cam(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, batch: Batch | Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (B, C) and embedding (B, D) of one pass over a batch, which is completed; see `Graph.run`."""
+        return self.graph.run(self.complete(batch))
+
+    def cam(self, batch: Batch | Array) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Logits (B, C), embedding (B, D) and class-activation map (B, C, h, w), signed, of one pass.
 
         The map is in units of logits: its mean over the places is the image's part of the class's logit, for head `linear`
@@ -282,8 +303,7 @@ class Artifact:
             ModelError: the model has no such map, with the reason; or see `run`.
         """
         self.require_cam()
-        names = ("logits", "embedding", "cam")
-        logits_BC, embedding_BD, cam_BChw = self.graph.fetch(names, images_BHW3, self._rows(images_BHW3, metadata_BM))
+        logits_BC, embedding_BD, cam_BChw = self.graph.fetch(("logits", "embedding", "cam"), self.complete(batch))
         return logits_BC, embedding_BD, cam_BChw
 
     def require_cam(self) -> None:
@@ -295,17 +315,6 @@ class Artifact:
         if self.graph.cam_shape is None:
             reason = self.record.cam.reason
             raise ModelError(f"{self.record.name}: has no class-activation map ({reason}); leave the explanation out")
-
-    def _rows(self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        if metadata_BM is None and self.record.metadata is not None:
-            return np.tile(np.array(self.record.metadata.blank, np.float32), (len(images_BHW3), 1))
-        return metadata_BM
-
-    def knowing(
-        self, metadata_BM: NDArray[np.float32] | None
-    ) -> Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """`run` for a batch of which these metadata are known, for a recipe that asks it several times."""
-        return lambda images_BHW3: self.run(images_BHW3, metadata_BM)
 
 
 def _evaluation(card: bytes, metrics: bytes) -> tuple[str, dict[str, Any] | None]:
@@ -319,31 +328,77 @@ def _evaluation(card: bytes, metrics: bytes) -> tuple[str, dict[str, Any] | None
         raise ModelError(f"{METRICS_NAME}, {CARD_NAME}: cannot be read ({brief(error)}); evaluate the run again") from error
 
 
+def inputs_of(record: ArtifactRecord) -> tuple[Input, ...]:
+    """The inputs that a record names."""
+    return tuple(Input(one.name, one.dtype, tuple(one.shape), one.optional) for one in record.inputs)
+
+
 def parse_record(text: bytes) -> ArtifactRecord:
     """Read and check the bytes of `artifact.json`.
 
     Raises:
-        ModelError: not JSON, a key missing, unknown or of the wrong type, a path in `files`, a class named twice.
+        ModelError: not JSON, of another version, not whole, or see `check_record`.
     """
     try:
         values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {REMEDY}")
-        record = ArtifactRecord.model_validate(values)
-        Geometry.model_validate(record.preprocessing)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {REMEDY}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {REMEDY}")
+    if values.get("schema_version") == 1:
+        raise ModelError(
+            f"{RECORD_NAME}: the model was exported by dermalyze 0.1, this version reads format 2; train and export it again "
+            "with this version, or use it with dermalyze 0.1"
+        )
+    if values.get("sha256") != content_sha256(values):
+        raise ModelError(f"{RECORD_NAME}: its SHA-256 is not that of its content (changed or damaged); {REMEDY}")
+    return check_record(values)
+
+
+def check_record(values: Mapping[str, Any]) -> ArtifactRecord:
+    """Check the content of `artifact.json`, sealed or not.
+
+    Raises:
+        ModelError: a key missing, unknown or of the wrong type, a path in `files`, a class or an input named twice, inputs that
+            do not fit the preprocessing or the metadata.
+    """
+    try:
+        record = ArtifactRecord.model_validate({key: value for key, value in values.items() if key != "sha256"})
+        geometry = Geometry.model_validate(record.preprocessing)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
         raise ModelError(f"{RECORD_NAME}: {problems}; {REMEDY}") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {REMEDY}") from error
     if absent := {GRAPH_NAME, WEIGHTS_NAME} - record.files.keys():
         raise ModelError(f"{RECORD_NAME}: files does not name {sorted(absent)}; {REMEDY}")
     if RECORD_NAME in record.files:
         raise ModelError(f"{RECORD_NAME}: files names {RECORD_NAME} itself; {REMEDY}")
-    names = [entry.name for entry in record.classes]
-    if len(set(names)) != len(names):
-        raise ModelError(f"{RECORD_NAME}: classes {names} name one twice; {REMEDY}")
+    for what, names in (("classes", [c.name for c in record.classes]), ("inputs", [i.name for i in record.inputs])):
+        if len(set(names)) != len(names):
+            raise ModelError(f"{RECORD_NAME}: {what} {names} name one twice; {REMEDY}")
+    inputs = {one.name: one for one in inputs_of(record)}
+    optional = [name for name, one in inputs.items() if one.optional]
+    blank = () if record.metadata is None else (len(record.metadata.blank),)
+    edges = {one.shape[:2] for one in inputs.values() if one.is_image}
+    if (
+        IMAGE not in inputs
+        or edges != {(geometry.height, geometry.width)}
+        or any(not inputs[name].is_image for name in optional)
+        or getattr(inputs.get(PRESENT), "shape", ()) != ((len(optional),) if optional else ())
+        or getattr(inputs.get(METADATA), "shape", ()) != blank
+    ):
+        raise ModelError(f"{RECORD_NAME}: its inputs {list(inputs)} do not fit its preprocessing and metadata; {REMEDY}")
     return record
+
+
+def content_sha256(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of `artifact.json`, which names the hash of every other file; its own key `sha256` apart."""
+    content = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """The bytes of `artifact.json`: the content and its own hash, so that no byte of an artifact can change unseen."""
+    return json_bytes({**values, "sha256": content_sha256(values)})
 
 
 def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artifact:

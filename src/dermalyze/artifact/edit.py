@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artifact, parse_record
-from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes, write_json
+from dermalyze.artifact.artifact import RECORD_NAME, Artifact, check_record, sealed
+from dermalyze.core.atomic import publish, resource_errors, sha256_bytes, write_bytes
 from dermalyze.errors import ModelError
 
 
@@ -31,22 +31,22 @@ def rewrite(folder: Path, values: Mapping[str, Any], changed: Mapping[str, bytes
     named = {*values["files"], *values["calibration_files"], *values["evaluation_files"]}
     present = {path.name for path in folder.iterdir()} - {RECORD_NAME}
     if not changed and named == present:
-        parse_record(json_bytes(values))
-        write_json(folder / RECORD_NAME, values)
+        check_record(values)
+        write_bytes(folder / RECORD_NAME, sealed(values))
         return
     files: dict[str, bytes | Path] = {name: changed.get(name, folder / name) for name in sorted(named)}
-    publish({**files, RECORD_NAME: json_bytes(values)}, folder, check=Artifact.open)
+    publish({**files, RECORD_NAME: sealed(values)}, folder, check=Artifact.open)
 
 
 def without_stale_evaluation(values: Mapping[str, Any]) -> dict[str, Any]:
     """The record without an evaluation that is of other answers than the model now gives."""
-    fresh = values["evaluated_answers_sha256"] == parse_record(json_bytes(values)).answers_sha256
+    fresh = values["evaluated_answers_sha256"] == check_record(values).answers_sha256
     return dict(values) if fresh else {**values, "evaluation_files": {}, "evaluated_answers_sha256": None}
 
 
 def with_evaluation(values: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
     """The record with an evaluation of the answers that it describes."""
-    record = parse_record(json_bytes(values))
+    record = check_record(values)
     hashes = {name: sha256_bytes(data) for name, data in files.items()}
     return {**values, "evaluated_answers_sha256": record.answers_sha256, "evaluation_files": hashes}
 
@@ -63,7 +63,7 @@ def earlier_evaluation(folder: Path, values: Mapping[str, Any]) -> tuple[dict[st
             before = json.loads((folder / RECORD_NAME).read_bytes()) if (folder / RECORD_NAME).exists() else {}
             hashes = dict(before.get("evaluation_files") or {})
             files = {name: (folder / name).read_bytes() for name in hashes}
-        same = before.get("evaluated_answers_sha256") == parse_record(json_bytes(dict(values))).answers_sha256
+        same = before.get("evaluated_answers_sha256") == check_record(values).answers_sha256
     except (OSError, ValueError, TypeError, AttributeError, ModelError):
         return dict(values), {}
     if not hashes or not same or any(sha256_bytes(data) != hashes[name] for name, data in files.items()):

@@ -1,11 +1,11 @@
 """The network of an artifact: an ONNX graph with known inputs and outputs, and numbers that are checked."""
 
-# Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata, h x w map.
+# Shapes: B samples, C classes, D width of the embedding, h x w map.
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from dermalyze.artifact.onnx_prune import output_names, prune
 from dermalyze.artifact.onnx_scan import refuse_external_data
 from dermalyze.artifact.onnx_session import brief, open_session
 from dermalyze.errors import ModelError
-from dermalyze.imaging.cases import PLANES, unpacked
+from dermalyze.imaging.samples import Batch, Input, size_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,27 +26,23 @@ Floats = NDArray[np.float32]
 Answer = Callable[[tuple[str, ...], dict[str, NDArray[Any]]], list[Floats]]
 """Names of outputs and the inputs by name to these outputs."""
 
-
 ANSWERS, CAM = ("logits", "embedding"), "cam"
+ONNX_TYPES = {"uint8": "uint8", "uint16": "uint16", "bool": "bool", "float32": "float"}
+"""numpy's names of types to ONNX's."""
 
 
 class Graph:
-    """An ONNX graph that takes images (B, H, W, 3) uint8 and gives logits (B, C) and an embedding (B, D), float32.
+    """An ONNX graph with named inputs that gives logits (B, C) and an embedding (B, D), float32.
 
-    One that was trained with metadata also takes these, encoded, (B, M) float32. One that was trained on two pictures a case
-    also takes the second, `images2`, as the first, and `has_second` (B,) bool; what stands there in `images2` where it is
-    false counts nothing. One with a class-activation map gives that
-    too, (B, C, h, w) float32; the map is computed only where it is asked for (see `dermalyze.artifact.onnx_prune`).
+    One with a class-activation map gives that too, (B, C, h, w) float32; the map is computed only where it is asked for (see
+    `dermalyze.artifact.onnx_prune`).
 
     Args:
         data: the bytes of a self-contained ONNX file.
+        inputs: names, types and shapes that it takes; see `dermalyze.imaging.samples`.
         classes: C.
-        height: H, px.
-        width: W, px.
-        metadata_width: M; 0: the graph takes none.
         cam: (h, w) of its class-activation map; None: it has none.
-        second: whether it takes second pictures.
-        threads: CPU threads of one pass; None: one a core.
+        threads: CPU threads of one pass; None: one per core.
 
     Attributes:
         provider: what computes logits and embedding.
@@ -59,18 +55,15 @@ class Graph:
     def __init__(
         self,
         data: bytes,
+        inputs: Sequence[Input],
         *,
         classes: int,
-        height: int,
-        width: int,
-        metadata_width: int = 0,
         cam: tuple[int, int] | None = None,
-        second: bool = False,
         threads: int | None = None,
     ) -> None:
         refuse_external_data(data, GRAPH_NAME)
-        self.classes, self.metadata_width, self.cam_shape, self.second = classes, metadata_width, cam, second
-        self._shape, self._threads, self._lock = (height, width, PLANES if second else 3), threads, threading.Lock()
+        self.inputs, self.classes, self.cam_shape = tuple(inputs), classes, cam
+        self._threads, self._lock = threads, threading.Lock()
         self._data = data if cam is not None else b""  # of the whole graph, until a map is first asked for
         self._with_cam: onnxruntime.InferenceSession | None = None
         self.answer: Answer | None = None
@@ -80,6 +73,12 @@ class Graph:
         self._session = self._open(data if cam is None else prune(data, [CAM], GRAPH_NAME), {})
         self.embedding_width = int(next(o.shape[-1] for o in self._session.get_outputs() if o.name == "embedding"))
 
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Name of each output to its shape of one sample."""
+        shapes: dict[str, tuple[int, ...]] = {"logits": (self.classes,), "embedding": (self.embedding_width,)}
+        return shapes | ({CAM: (self.classes, *self.cam_shape)} if self.cam_shape is not None else {})
+
     def answer_by(self, provider: str, answer: Answer) -> None:
         """Have another library compute logits and embedding from now on; maps stay with onnxruntime."""
         self.provider, self.answer = provider, answer
@@ -87,15 +86,12 @@ class Graph:
     def _open(self, data: bytes, more: dict[str, list[int]]) -> onnxruntime.InferenceSession:
         """A session with the inputs and outputs of an artifact, and further outputs of these shapes."""
         session = open_session(data, GRAPH_NAME, threads=self._threads, remedy=REMEDY)
-        image = [*self._shape[:2], 3]
         inputs, outputs = session.get_inputs(), session.get_outputs()
         found = {f"input {i.name}": (i.type, i.shape[1:]) for i in inputs}
         found |= {f"output {o.name}": (o.type, o.shape[1:]) for o in outputs}
         width_D = next((o.shape[-1] for o in outputs if o.name == "embedding" and o.shape), None)
         expected = {
-            "input images": ("tensor(uint8)", image),
-            **({"input images2": ("tensor(uint8)", image), "input has_second": ("tensor(bool)", [])} if self.second else {}),
-            **({"input metadata": ("tensor(float)", [self.metadata_width])} if self.metadata_width else {}),
+            **{f"input {one.name}": (f"tensor({ONNX_TYPES[one.dtype]})", list(one.shape)) for one in self.inputs},
             "output logits": ("tensor(float)", [self.classes]),
             "output embedding": ("tensor(float)", [width_D]),
             **{f"output {name}": ("tensor(float)", shape) for name, shape in more.items()},
@@ -113,42 +109,27 @@ class Graph:
                 self._data = b""
             return self._with_cam
 
-    def run(self, images_BHW3: NDArray[np.uint8], metadata_BM: Floats | None = None) -> tuple[Floats, Floats]:
-        """Logits (B, C) and embedding (B, D) of a batch; an empty batch gives empty arrays.
-
-        A graph of two pictures takes cases (B, H, W, 7), see `dermalyze.imaging.cases`.
+    def run(self, batch: Batch) -> tuple[Floats, Floats]:
+        """Logits (B, C) and embedding (B, D) of a batch with every input; an empty batch gives empty arrays.
 
         Raises:
-            ModelError: images or metadata of another shape or type; NaN or infinity from the model.
+            ModelError: inputs of other names, shapes or types; NaN or infinity from the model.
         """
-        logits_BC, embedding_BD = self.fetch(ANSWERS, images_BHW3, metadata_BM)
+        logits_BC, embedding_BD = self.fetch(ANSWERS, batch)
         return logits_BC, embedding_BD
 
-    def fetch(self, names: tuple[str, ...], images_BHW3: NDArray[np.uint8], metadata_BM: Floats | None = None) -> list[Floats]:
+    def fetch(self, names: tuple[str, ...], batch: Batch) -> list[Floats]:
         """Named outputs of a batch: "logits" (B, C), "embedding" (B, D), "cam" (B, C, h, w). What isn't named isn't computed.
 
         Raises:
             ModelError: as `run`; or the graph has no such output.
         """
-        if images_BHW3.dtype != np.uint8 or images_BHW3.ndim != 4 or images_BHW3.shape[1:] != self._shape:
-            raise ModelError(
-                f"images are {images_BHW3.dtype} {images_BHW3.shape}; the model takes uint8 (B, {self._shape[0]}, "
-                f"{self._shape[1]}, {self._shape[2]}): resize with its own preprocessing"
-            )
-        inputs: dict[str, NDArray[Any]] = {"images": np.ascontiguousarray(images_BHW3)}
-        if self.second:
-            inputs = dict(zip(("images", "images2", "has_second"), unpacked(images_BHW3), strict=True))
-        if metadata_BM is not None:
-            inputs["metadata"] = np.ascontiguousarray(metadata_BM, dtype=np.float32)
-        given = inputs["metadata"].shape if "metadata" in inputs else (len(images_BHW3), 0)
-        if given != (len(images_BHW3), self.metadata_width):
-            raise ModelError(f"metadata are {given}; the model takes {(len(images_BHW3), self.metadata_width)}, a row an image")
-        shapes: dict[str, tuple[int, ...]] = {"logits": (self.classes,), "embedding": (self.embedding_width,)}
-        shapes |= {CAM: (self.classes, *self.cam_shape)} if self.cam_shape is not None else {}
-        if unknown := [name for name in names if name not in shapes]:
-            raise ModelError(f"{GRAPH_NAME}: gives {', '.join(shapes)}, not {', '.join(unknown)}; {REMEDY}")
-        if len(images_BHW3) == 0:  # some operators abort the whole process on an empty batch (onnxruntime's LSTM does)
-            return [np.zeros((0, *shapes[name]), np.float32) for name in names]
+        self._require(batch)
+        if unknown := [name for name in names if name not in self.outputs]:
+            raise ModelError(f"{GRAPH_NAME}: gives {', '.join(self.outputs)}, not {', '.join(unknown)}; {REMEDY}")
+        if size_of(batch) == 0:  # some operators abort the whole process on an empty batch (onnxruntime's LSTM does)
+            return [np.zeros((0, *self.outputs[name]), np.float32) for name in names]
+        inputs = {one.name: np.ascontiguousarray(batch[one.name]) for one in self.inputs}
         try:
             if CAM in names:
                 outputs: list[Floats] = self._whole().run(list(names), inputs)
@@ -157,7 +138,21 @@ class Graph:
         except ModelError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no base of their own
-            raise ModelError(f"{GRAPH_NAME}: the model failed on a batch of {len(images_BHW3)}: {brief(error)}") from error
+            raise ModelError(f"{GRAPH_NAME}: the model failed on a batch of {size_of(batch)}: {brief(error)}") from error
         if not all(np.isfinite(output).all() for output in outputs):
             raise ModelError(f"{GRAPH_NAME}: the model gave NaN or infinity; no answer is made from it; {REMEDY}")
         return outputs
+
+    def _require(self, batch: Batch) -> None:
+        """Refuse a batch that is not what the graph takes."""
+        if set(batch) != {one.name for one in self.inputs}:
+            allowed = ", ".join(one.name for one in self.inputs)
+            raise ModelError(f"the batch has {', '.join(batch) or 'nothing'}; the model takes {allowed}")
+        for one in self.inputs:
+            values = batch[one.name]
+            if values.dtype != one.dtype or values.shape != (size_of(batch), *one.shape):
+                expected = ", ".join(map(str, ("B", *one.shape)))
+                raise ModelError(
+                    f"{one.name} is {values.dtype} {values.shape}; the model takes {one.dtype} ({expected}), one row per "
+                    "sample: prepare it with the model's own preprocessing"
+                )

@@ -1,6 +1,6 @@
 """An exported graph in whole numbers of eight bits: static with measured ranges, or dynamic for transformers."""
 
-# Shapes: N images, H height, W width, M encoded metadata.
+# Shapes: N samples.
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import MAX_GRAPH_BYTES
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.errors import MissingExtraError, ModelError
+from dermalyze.imaging.samples import Batch, size_of, take
 
 FEW_CONVOLUTIONS = 2  # a transformer's patches
 BATCH = 8
-QUANTISED = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
+QUANTIZED = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
 
 
-def quantise(
-    graph: bytes, images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None, *, sparing: bool = False
-) -> tuple[bytes, str]:
+def quantize(graph: bytes, batch: Batch, *, sparing: bool = False) -> tuple[bytes, str]:
     """The graph in eight bits, and how it was made.
 
     Convolutional networks get quantise-dequantise pairs with ranges measured on the images, weights by channel; the last layer
-    stays as it is. Networks of hardly any convolution get their matrix products quantised as they run, which needs no ranges.
+    stays as it is. Networks of hardly any convolution get their matrix products quantized as they run, which needs no ranges.
 
     Args:
         graph: a self-contained ONNX file with outputs logits and embedding.
-        images_NHW3: at the network's size, uint8.
-        blank_M: metadata of which nothing is known, for a graph that takes them.
+        batch: N samples with every input.
         sparing: leave the first convolution and the depthwise ones as they are, which have few weights and wide ranges.
 
     Raises:
@@ -54,7 +51,7 @@ def quantise(
     if sparing:
         convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
         spared += [node.name for k, node in enumerate(convolutions) if k == 0 or _groups(node) > 1]
-    feeds = _feeds(images_NHW3, blank_M)
+    feeds = _feeds(batch)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Any] | None:
@@ -67,7 +64,7 @@ def quantise(
             if static:
                 quantization.quantize_static(
                     whole, small, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-                    op_types_to_quantize=QUANTISED, nodes_to_exclude=spared,
+                    op_types_to_quantize=QUANTIZED, nodes_to_exclude=spared,
                 )  # fmt: skip
             else:
                 # onnxruntime transposes weights of Gemm; the old shape, where the graph lists it, would contradict the new one
@@ -81,9 +78,9 @@ def quantise(
                 )
             data = small.read_bytes()
         except Exception as error:  # onnxruntime's tools raise whatever their passes raise
-            raise ModelError(f"int8: this graph cannot be quantised: {brief(error)}; serve the fp32 export") from error
+            raise ModelError(f"int8: this graph cannot be quantized: {brief(error)}; serve the fp32 export") from error
     if len(data) > MAX_GRAPH_BYTES:
-        raise ModelError("int8: the quantised graph would be 2 GiB or more; serve the fp32 export")
+        raise ModelError("int8: the quantized graph would be 2 GiB or more; serve the fp32 export")
     if not static:
         return data, "dynamic, matrix products alone"
     return data, "static QDQ, ranges of the calibration part" + (", depthwise and first layers in fp32" if sparing else "")
@@ -93,11 +90,9 @@ def _groups(node: Any) -> int:
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
-def _feeds(images_NHW3: NDArray[np.uint8], blank_M: NDArray[np.float32] | None) -> Any:
-    for start in range(0, len(images_NHW3), BATCH):
-        batch = images_NHW3[start : start + BATCH]
-        known = {} if blank_M is None else {"metadata": np.tile(blank_M, (len(batch), 1)).astype(np.float32)}
-        yield {"images": np.ascontiguousarray(batch), **known}
+def _feeds(batch: Batch) -> Any:
+    for start in range(0, size_of(batch), BATCH):
+        yield {name: np.ascontiguousarray(values) for name, values in take(batch, slice(start, start + BATCH)).items()}
 
 
 @contextlib.contextmanager

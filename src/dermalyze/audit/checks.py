@@ -15,7 +15,7 @@ from dermalyze.config.data import SplitSpec
 from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.duplicates import Duplicates, Pair, across
 from dermalyze.data.grouping import conflicts, describe_leaks, groups, keys, leaks
-from dermalyze.data.second import shared_second
+from dermalyze.data.samples import shared_images
 from dermalyze.data.splitting import MULTICLASS, divide
 from dermalyze.errors import DataError
 from dermalyze.tasks.base import Task
@@ -78,7 +78,7 @@ def audit_frame(
         ),
         *giant_groups(frame),
         *exact_duplicates(frame),
-        *shared_second_pictures(frame),
+        *shared_optional_images(frame),
         *([] if found is None else near_duplicates(frame, found)),
     ]
     return sorted(findings, key=lambda finding: ("refuse", "warn", "info").index(finding.severity))
@@ -119,19 +119,19 @@ def exact_duplicates(frame: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def shared_second_pictures(frame: pd.DataFrame) -> list[Finding]:
-    """Second images that are in another case too, in either place; a warning where the cases have different labels."""
-    found = shared_second(frame)
+def shared_optional_images(frame: pd.DataFrame) -> list[Finding]:
+    """Optional images that are in another sample too, in any place; a warning where the samples have different labels."""
+    found = shared_images(frame)
     if not found:
         return []
     label = dict(zip(frame["image_id"].astype(str), frame["label"].astype(str), strict=True))
     mixed = [ids for ids in found if len({label[i] for i in ids}) > 1]
     detail = (
-        f"{len(found)} second image(s) are in another case too, {len(mixed)} of them under different labels (an overview "
-        "of two lesions? then it tells neither); each group of cases stays in one split"
+        f"{len(found)} optional image(s) are in another sample too, {len(mixed)} of them under different labels (an overview "
+        "of two lesions? then it tells neither); each group of samples stays in one split"
     )
     shown = tuple(", ".join(ids) for ids in (mixed or found)[:EXAMPLES])
-    return [Finding("shared_second", "warn" if mixed else "info", len(found), detail, shown)]
+    return [Finding("shared_optional", "warn" if mixed else "info", len(found), detail, shown)]
 
 
 def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:

@@ -8,16 +8,18 @@ Pure numpy: the step `score`, the predictor and the evaluation of another set ru
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.errors import ModelError, nearest
+from dermalyze.imaging.samples import Array, Batch, as_batch
 from dermalyze.metrics.activation import log_softmax
 
-Images = NDArray[np.uint8]
+Images = NDArray[Any]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
-Forward = Callable[[Images], Outputs]
+Forward = Callable[[Batch], Outputs]
 Samples = NDArray[np.float32]
 
 TURN_DEGREES, BRIGHTER = 5.0, 0.1  # of `tta`
@@ -45,14 +47,14 @@ RECIPES: dict[str, Callable[[Images], tuple[Images, ...]]] = {"plain": plain, "f
 
 
 def apply_recipe(
-    name: str, forward: Forward, images_BHW3: Images, pooled: Callable[[Samples], Samples] | None = None
+    name: str, forward: Forward, batch: Batch | Array, pooled: Callable[[Samples], Samples] | None = None
 ) -> Outputs:
     """Logits and embedding of a batch by a named recipe; `pool` of its `passes`.
 
     Args:
         name: a key of `RECIPES`.
-        forward: images (B, H, W, 3) uint8 to logits (B, C) and embedding (B, D), float32.
-        images_BHW3: uint8 RGB at the network's size; B may be 0.
+        forward: a batch to logits (B, C) and embedding (B, D), float32.
+        batch: inputs by name at the network's size (images alone may come as an array); B may be 0.
         pooled: logits (B, S, C) of several passes to (B, C), as the task has it; None: `pool`.
 
     Returns:
@@ -62,21 +64,23 @@ def apply_recipe(
         ModelError: no such recipe.
 
     >>> from dermalyze.metrics.activation import softmax
-    >>> left = lambda x: (np.stack([x[:, 0, 0, 0], x[:, 0, -1, 0]], 1).astype(np.float32), np.zeros((len(x), 1), np.float32))
+    >>> def left(batch):
+    ...     x = batch["image"]
+    ...     return np.stack([x[:, 0, 0, 0], x[:, 0, -1, 0]], 1).astype(np.float32), np.zeros((len(x), 1), np.float32)
     >>> image = np.zeros((1, 2, 2, 3), np.uint8)
     >>> image[0, 0, 0] = 4
     >>> [softmax(apply_recipe(recipe, left, image)[0]).round(3).tolist() for recipe in ("plain", "flips")]
     [[[0.982, 0.018]], [[0.5, 0.5]]]
     """
-    samples_BSC, embedding_BD = passes(name, forward, images_BHW3)
+    samples_BSC, embedding_BD = passes(name, forward, batch)
     return (pool if pooled is None else pooled)(samples_BSC), embedding_BD
 
 
-def passes(name: str, forward: Forward, images_BHW3: Images) -> Outputs:
+def passes(name: str, forward: Forward, batch: Batch | Array) -> Outputs:
     """The network's answer to each view of a recipe.
 
     Args:
-        name, forward, images_BHW3: as for `apply_recipe`.
+        name, forward, batch: as for `apply_recipe`. Every image of a sample is seen in the same view.
 
     Returns:
         logits (B, S, C) float32 of the S views, and the mean embedding (B, D) float32.
@@ -86,7 +90,12 @@ def passes(name: str, forward: Forward, images_BHW3: Images) -> Outputs:
     """
     if name not in RECIPES:
         raise ModelError(f"recipe '{name}' is not one of {', '.join(RECIPES)}{nearest(name, list(RECIPES))}")
-    outputs = [forward(np.ascontiguousarray(view)) for view in RECIPES[name](images_BHW3)]
+    batch = as_batch(batch)
+    views = {key: RECIPES[name](values) for key, values in batch.items() if values.ndim == 4}
+    outputs = [
+        forward({**batch, **{key: np.ascontiguousarray(image) for key, image in zip(views, images, strict=True)}})
+        for images in zip(*views.values(), strict=True)
+    ]
     embedding_BD = outputs[0][1]
     if len(outputs) > 1:
         embedding_BD = np.stack([embedding for _, embedding in outputs]).mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -119,7 +128,7 @@ def turn(images_BHW3: Images, degrees: float) -> Images:
     Mirrored, not black: black corners are found at the edge of a dermatoscope's field and would say something.
 
     Args:
-        images_BHW3: uint8; H and W at least 1.
+        images_BHW3: uint8 or uint16; H and W at least 1.
         degrees: any.
 
     >>> image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
@@ -138,7 +147,7 @@ def turn(images_BHW3: Images, degrees: float) -> Images:
         for i, weight_y in enumerate((1 - down, down))
         for k, weight_x in enumerate((1 - right, right))
     ]
-    turned_BHW3 = np.empty(images_BHW3.shape, np.uint8)
+    turned_BHW3 = np.empty_like(images_BHW3)
     for image_HW3, turned_HW3 in zip(images_BHW3, turned_BHW3, strict=True):  # one by one, which stays in a core's cache
         pixels_P3 = image_HW3.reshape(height * width, -1)
         turned_HW3[:] = np.rint(sum(np.take(pixels_P3, place, axis=0) * weight for place, weight in corners))
@@ -146,12 +155,13 @@ def turn(images_BHW3: Images, degrees: float) -> Images:
 
 
 def brighten(images_BHW3: Images, factor: float) -> Images:
-    """Pixel values times a factor, rounded and cut at 255.
+    """Pixel values times a factor, rounded and cut at the largest of the type.
 
     >>> brighten(np.array([0, 100, 250], np.uint8), 1.1).tolist()
     [0, 110, 255]
     """
-    table = (np.arange(256) * factor).round().clip(0, 255).astype(np.uint8)
+    largest = np.iinfo(images_BHW3.dtype).max
+    table = (np.arange(largest + 1) * factor).round().clip(0, largest).astype(images_BHW3.dtype)
     return np.asarray(table[images_BHW3])
 
 

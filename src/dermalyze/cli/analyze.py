@@ -76,11 +76,14 @@ def plot_embeddings(
 def similar(
     run: RunArgument,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="One image.")],
+    image_2: Annotated[
+        Path | None, typer.Option("--image-2", metavar="IMAGE", help="The second image of the sample, for a model of two.")
+    ] = None,
     k: Annotated[int, typer.Option("--k", metavar="N", min=1, help="Training cases to show, one per lesion.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A sheet with the images: .png or .html.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    stage("similar", run, as_json, image=image, k=k, out=out)
+    stage("similar", run, as_json, image=image, image_2=image_2, k=k, out=out)
 
 
 @command

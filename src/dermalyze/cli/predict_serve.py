@@ -77,8 +77,8 @@ def predict(
         list[str] | None,
         typer.Option("--metadata", metavar="NAME=VALUE...", help="Metadata of patient and lesion: age=55 sex=male."),
     ] = None,
-    second: Annotated[
-        str | None, typer.Option("--second", metavar="IMAGE", help="The second image of the case, for a model of two images.")
+    image_2: Annotated[
+        str | None, typer.Option("--image-2", metavar="IMAGE", help="The second image of the sample, for a model of two.")
     ] = None,
     explain: Annotated[
         Path | None, typer.Option("--explain", metavar="DIR", help="Write each image there with its heat map.")
@@ -100,7 +100,7 @@ def predict(
         say(TOLD)
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
     known = dict(map(assignment, metadata or ()))
-    given = {"prevalence": shares, "metadata": known, "second": second, "explain": explain, "provider": provider.value}
+    given = {"prevalence": shares, "metadata": known, "image_2": image_2, "explain": explain, "provider": provider.value}
     answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
     shown = {"classes": answers.classes, "task": answers.task, "format": "jsonl" if as_json else form.value}

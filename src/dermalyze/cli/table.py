@@ -169,7 +169,7 @@ GROUPS = (
                     "outputs/first photo.jpg",
                     "outputs/first/export photos more.zip --format csv --no-names",
                     "outputs/first photo.jpg --metadata age=55 sex=male site=back",
-                    "outputs/pairs dermoscopy.jpg --second clinical.jpg",
+                    "outputs/pairs dermoscopy.jpg --image-2 clinical.jpg",
                     "outputs/first photo.jpg --explain maps",
                     "outputs/first - --format jsonl < photo.jpg",
                 ),

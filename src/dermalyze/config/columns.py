@@ -4,11 +4,25 @@ from __future__ import annotations
 
 GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy", "seven_point_score")
 _GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant")
-SECOND_COLUMNS = ("second_path", "second_sha256", "second_pixel_sha256")
-"""Columns of a manifest whose cases have second images; other manifests lack them."""
+OPTIONAL_IMAGES = ("image_2",)
+"""Names of the further images that a sample may have beside `image`."""
+
+
+def image_columns(name: str) -> tuple[str, str, str]:
+    """Columns of a manifest for an image of its samples: path, SHA-256 of the bytes, and of the decoded pixels.
+
+    >>> image_columns("image"), image_columns("image_2")
+    (('path', 'sha256', 'pixel_sha256'), ('image_2_path', 'image_2_sha256', 'image_2_pixel_sha256'))
+    """
+    start = "" if name == "image" else f"{name}_"
+    return f"{start}path", f"{start}sha256", f"{start}pixel_sha256"
+
+
+OPTIONAL_COLUMNS = tuple(column for name in OPTIONAL_IMAGES for column in image_columns(name))
+"""Those of the optional images; a manifest without such images lacks them."""
 OWN_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
-    "mask_path", "split", "quarantine_reason", "group", *SECOND_COLUMNS,
+    "mask_path", "split", "quarantine_reason", "group", *OPTIONAL_COLUMNS,
 )  # fmt: skip
 """Columns that name, describe or divide the images: an identifier or the label itself."""
 

@@ -42,8 +42,8 @@ class CsvSource(Spec):
     file: str | None = Field(None, description="name of the CSV inside the data folder; default: the only one there")
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="our name (image_id, path, second_path, label, patient_id, lesion_id, age, sex, site, split, mask_path) to "
-        "the file's",
+        description="our name (image_id, path, image_2_path, label, patient_id, lesion_id, age, sex, site, split, mask_path) "
+        "to the file's",
     )
     extension: str = Field(".jpg", description="appended to image_id where the file has no path column")
     labels: list[str] | None = Field(

@@ -1,4 +1,4 @@
-"""Specs of the network: backbone, head, weights, metadata."""
+"""Specs of the network: backbone, head, weights, further inputs."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ FusionSpec = Annotated[ConcatFusion | FilmFusion | LateFusion, Field(discriminat
 
 
 class MetadataSpec(Spec):
-    """Metadata of the patient and the lesion, as a second input."""
+    """Metadata of the patient and the lesion, as an input beside the image."""
 
     columns: tuple[str, ...] = Field(
         ("age", "sex", "site"),
@@ -123,29 +123,29 @@ class MetadataSpec(Spec):
         return columns
 
 
-class _Second(Spec):
+class _SecondImage(Spec):
     hide: float = Field(
         0.1, ge=0, lt=1, description="share of second images hidden in training, so that the model learns from missing ones"
     )
 
 
-class SharedSecond(_Second):
+class SharedBackbone(_SecondImage):
     """One backbone for both images."""
 
     kind: Literal["shared"] = "shared"
 
 
-class SeparateSecond(_Second):
+class SeparateBackbones(_SecondImage):
     """A backbone for the first image, and another of the same kind for the second."""
 
     kind: Literal["separate"] = "separate"
 
 
-SecondSpec = Annotated[SharedSecond | SeparateSecond, Field(discriminator="kind")]
+Image2Spec = Annotated[SharedBackbone | SeparateBackbones, Field(discriminator="kind")]
 
 
 class ModelSpec(Spec):
-    """A backbone by name, and a head; metadata as a second input, if asked for."""
+    """A backbone by name, and a head; further inputs beside the image, if asked for."""
 
     backbone: str = "tf_efficientnetv2_s"
     kwargs: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
@@ -156,17 +156,17 @@ class ModelSpec(Spec):
     weights: str | None = Field(None, description="a local .safetensors file of backbone weights with its .json sidecar")
     attention: tuple[AttentionSpec, ...] = Field((), description="blocks behind stages of a convolutional backbone")
     head: HeadSpec = SimpleHead()
-    metadata: MetadataSpec | None = Field(None, description="columns of the manifest as a second input; null: images alone")
-    second: SecondSpec | None = Field(
-        None, description="a second image of each case, such as a clinical one beside dermoscopy; null: one image per case"
+    metadata: MetadataSpec | None = Field(None, description="columns of the manifest as an input; null: images alone")
+    image_2: Image2Spec | None = Field(
+        None, description="a second image of each sample, such as a clinical one beside dermoscopy; null: one image per sample"
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained: true and weights: FILE are both set; keep one")
-        if self.second is not None and self.head.kind == "acrnn":
+        if self.image_2 is not None and self.head.kind == "acrnn":
             raise ValueError(
-                "head acrnn reads one feature map, and two images have two; with model.second take head linear or simple"
+                "head acrnn reads one feature map, and two images have two; with model.image_2 take head linear or simple"
             )
         return self

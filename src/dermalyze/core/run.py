@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermalyze.config.columns import SECOND_COLUMNS
+from dermalyze.config.columns import OPTIONAL_COLUMNS
 from dermalyze.config.experiment import ExperimentSpec, dump_experiment, load_experiment
 from dermalyze.core.atomic import resource_errors, sha256_file, sweep, try_lock, write_bytes, write_json, write_text
 from dermalyze.core.run_paths import RunPaths
@@ -21,7 +21,7 @@ MANIFEST_COLUMNS = (
     "image_id", "path", "sha256", "pixel_sha256", "width", "height", "mode", "patient_id", "lesion_id", "cluster_id", "label",
     "mask_path", "age", "sex", "site", "source", "split", "quarantine_reason",
 )  # fmt: skip
-OWN_NAMES = (*MANIFEST_COLUMNS, *SECOND_COLUMNS)
+OWN_NAMES = (*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS)
 """Names in a manifest that no column of a user may have."""
 
 

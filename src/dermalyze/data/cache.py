@@ -1,4 +1,4 @@
-"""Images decoded once into a memory-mapped uint8 file, shared by every run that sees the same pixels."""
+"""Images decoded once into a memory-mapped file, shared by every run that sees the same pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +47,13 @@ def cache_folder() -> Path:
 
 def cache_bytes(images: int, preprocessing: Preprocessing) -> int:
     """Size of a cache on disk, in bytes."""
-    return images * preprocessing.height * preprocessing.width * 3
+    return images * int(np.prod(preprocessing.image.shape)) * np.dtype(preprocessing.dtype).itemsize
 
 
 def cache_key(hashes: Sequence[str], preprocessing: Preprocessing) -> str:
     """The name of a cache: a hash of the images' hashes, in order, and of all that is done to their pixels."""
     resize = {key: value for key, value in preprocessing.as_dict().items() if key not in ("mean", "std")}
-    identity = {"version": 1, "resize": resize, "images": sha256_bytes("\n".join(hashes).encode())}
+    identity = {"version": 2, "resize": resize, "images": sha256_bytes("\n".join(hashes).encode())}
     return sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:32]
 
 
@@ -67,8 +67,8 @@ class UnusableImageError(DataError):
 
 def read_image(
     store: ImageStore, path: str, sha256: str, preprocessing: Preprocessing, *, name: str | None = None
-) -> NDArray[np.uint8]:
-    """One image as the network sees it, before normalization: (height, width, 3) uint8.
+) -> NDArray[Any]:
+    """One image as the network sees it, before normalization: the shape and dtype of `preprocessing.image`.
 
     Args:
         store, path: where its bytes are.
@@ -91,20 +91,6 @@ def read_image(
         raise UnusableImageError(name, str(error)) from None
 
 
-def read_block(
-    store: ImageStore, jobs: Sequence[tuple[str, str]], preprocessing: Preprocessing
-) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """The images (B, height, width, 3) uint8 of (path, sha256) pairs, and why some are unusable, by place; those are black."""
-    pixels = np.zeros((len(jobs), preprocessing.height, preprocessing.width, 3), np.uint8)
-    bad: dict[int, str] = {}
-    for place, (path, sha256) in enumerate(jobs):
-        try:
-            pixels[place] = read_image(store, path, sha256, preprocessing)
-        except UnusableImageError as error:
-            bad[place] = error.reason
-    return pixels, bad
-
-
 def open_cache(
     store: ImageStore,
     paths: Sequence[str],
@@ -114,8 +100,8 @@ def open_cache(
     workers: int | None,
     check: Callable[[], None] = lambda: None,
     names: Sequence[str] | None = None,
-) -> NDArray[np.uint8]:
-    """The images (N, height, width, 3) uint8 as a read-only memory map; made on first use, checked on every later one.
+) -> NDArray[Any]:
+    """The images (N, height, width, channels) as a read-only memory map; made on first use, checked on every later one.
 
     The file's name is the hash of the images' hashes, the size and the preprocessing, so it can be deleted at any time
     and never goes stale. One process makes it, others wait for it; a file that a killed process left is written again.
@@ -134,8 +120,8 @@ def open_cache(
         DataError: an image is gone or changed.
     """
     key = cache_key(hashes, preprocessing)
-    target, record = cache_folder() / f"{key}.u8", cache_folder() / f"{key}.json"
-    shape = (len(paths), preprocessing.height, preprocessing.width, 3)
+    target, record = cache_folder() / f"{key}.bin", cache_folder() / f"{key}.json"
+    shape, dtype = (len(paths), *preprocessing.image.shape), np.dtype(preprocessing.dtype)
     waiting = False
     while not _is_whole(target, record, shape):
         with _claimed(target) as part:
@@ -145,6 +131,7 @@ def open_cache(
                     target,
                     record,
                     shape,
+                    dtype,
                     _decoded(store, paths, hashes, names or [sha[:12] for sha in hashes], preprocessing, workers),
                     check,
                 )
@@ -154,7 +141,7 @@ def open_cache(
         if part is None:
             check()
             time.sleep(0.2)
-    return np.memmap(target, np.uint8, "r", shape=shape)
+    return np.memmap(target, dtype, "r", shape=shape)
 
 
 def _is_whole(target: Path, record: Path, shape: tuple[int, ...]) -> bool:
@@ -193,14 +180,15 @@ def _build(
     target: Path,
     record: Path,
     shape: tuple[int, ...],
-    blocks: Iterator[NDArray[np.uint8]],
+    dtype: np.dtype[Any],
+    blocks: Iterator[NDArray[Any]],
     check: Callable[[], None],
 ) -> None:
     """Write the blocks to `part`, then the record, then rename: the cache is whole at once."""
     if target.exists():
         say("the image cache is damaged; writing it again")
     sweep(record.parent, f".{record.name}.*.tmp")
-    needed = int(np.prod(shape))
+    needed = int(np.prod(shape)) * dtype.itemsize
     say(f"image cache: {shape[0]} images, {size_text(needed)} in {target.parent} (safe to delete)")
     remedy = "free space, set DERMALYZE_CACHE to another disk, or train with --set train.cache=stream"
     require_space(target.parent, needed, f"{shape[0]} images in the image cache", remedy)
@@ -225,12 +213,12 @@ def _decoded(
     names: Sequence[str],
     preprocessing: Preprocessing,
     workers: int | None,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[NDArray[Any]]:
     """Blocks of images in order."""
     rows = list(zip(paths, hashes, names, strict=True))
     jobs = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
 
-    def block(job: list[tuple[str, str, str]]) -> NDArray[np.uint8]:
+    def block(job: list[tuple[str, str, str]]) -> NDArray[Any]:
         return np.stack([read_image(store, path, sha, preprocessing, name=name) for path, sha, name in job])
 
     with ThreadPoolExecutor(workers or available_cores()) as pool:

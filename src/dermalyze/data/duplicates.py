@@ -17,7 +17,7 @@ from dermalyze.data.duplicate_search import LEAST_CONTRAST, SIZE, find_pairs, sh
 from dermalyze.data.grouping import components, keys
 from dermalyze.data.inspection import map_images
 from dermalyze.data.manifest import write_manifest
-from dermalyze.data.second import pictures
+from dermalyze.data.samples import one_row_per_image
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.errors import DataError, ModelError
@@ -158,8 +158,8 @@ def recorded(run: Run, frame: pd.DataFrame) -> Duplicates | None:
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose pixels are known, by image_id; a case's second image is a row of its own."""
-    frame = pictures(frame)
+    """The rows whose pixels are known, by image_id; an optional image is a row of its own."""
+    frame = one_row_per_image(frame)
     known = keys(frame, "path").notna() & keys(frame, "pixel_sha256").notna()
     return frame[known].sort_values("image_id", kind="stable")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.config.columns import SECOND_COLUMNS
+from dermalyze.config.columns import OPTIONAL_COLUMNS, OPTIONAL_IMAGES
 from dermalyze.config.data import PARTS
 
 LINKS = ("patient_id", "lesion_id", "cluster_id", "sha256", "pixel_sha256")
@@ -29,19 +29,18 @@ def keys(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def contents(frame: pd.DataFrame, column: str) -> list[pd.Series]:
-    """`keys` of a column of `LINKS`, and for hashes those of the cases' second images beside them.
+    """`keys` of a column of `LINKS`, and for hashes those of the samples' optional images beside them.
 
-    >>> frame = pd.DataFrame({"sha256": ["x", "y"], "second_sha256": ["z", "x"]})
+    >>> frame = pd.DataFrame({"sha256": ["x", "y"], "image_2_sha256": ["z", "x"]})
     >>> [values.tolist() for values in contents(frame, "sha256")]
     [['x', 'y'], ['z', 'x']]
     """
-    second = f"second_{column}"
-    there = second in SECOND_COLUMNS and second in frame
-    return [keys(frame, column), *([keys(frame, second)] if there else [])]
+    optional = [f"{name}_{column}" for name in OPTIONAL_IMAGES]
+    return [keys(frame, column), *(keys(frame, one) for one in optional if one in OPTIONAL_COLUMNS and one in frame)]
 
 
 def listed(frame: pd.DataFrame, column: str, parts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """`contents` as one list, and the split of each; second images that are not there are left out.
+    """`contents` as one list, and the split of each; optional images that are not there are left out.
 
     Args:
         parts: split of each row, indexed like `frame`.

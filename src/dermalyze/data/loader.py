@@ -1,9 +1,9 @@
-"""Batches of uint8 images by row index, from the memory map or from decoding workers; always one batch ahead."""
+"""Batches of samples by row index, from memory maps or from decoding workers; always one batch ahead."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -17,27 +17,27 @@ from torch import Tensor
 from dermalyze.config.data import DataSpec
 from dermalyze.config.train import TrainSpec
 from dermalyze.core.progress import say
-from dermalyze.data.cache import cache_bytes, open_cache, read_block
 from dermalyze.data.inspection import begin_worker
-from dermalyze.data.second import CaseMap, Seconds, places, read_cases
-from dermalyze.data.store import ImageStore
+from dermalyze.data.pixels import ImageMap, may_cache, open_maps
+from dermalyze.data.samples import Samples, read_block
 from dermalyze.errors import ResourceError
-from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import concatenate
 
 Rows = NDArray[np.int64]
-Block = tuple[NDArray[np.uint8], dict[int, str]]
+Block = tuple[dict[str, NDArray[Any]], dict[int, str]]
+Tensors = dict[str, Tensor]
 
 
 class Loader(Protocol):
-    """Yields the images (B, H, W, 3) uint8 of each batch of rows, in order; cases (B, H, W, 7) for a network of two images.
+    """Yields the batch of each group of rows, in order: the network's inputs by name, images as they are stored.
 
     Attributes:
-        bad: rows met so far whose image can no longer be used, and why; they come out black.
+        bad: rows met so far with an image that can no longer be used, and why; their images are 0 everywhere.
     """
 
     bad: dict[int, str]
 
-    def batches(self, rows: Sequence[Rows]) -> Generator[Tensor, None, None]: ...
+    def batches(self, rows: Sequence[Rows]) -> Generator[Tensors, None, None]: ...
 
     def close(self) -> None: ...
 
@@ -45,40 +45,27 @@ class Loader(Protocol):
 def open_loader(
     data: DataSpec,
     settings: TrainSpec,
-    images: Sequence[tuple[str, str, str]],
-    preprocessing: Preprocessing,
+    samples: Samples,
     *,
     pin: bool = False,
     check: Callable[[], None] = lambda: None,
-    seconds: Seconds | None = None,
 ) -> Loader:
     """The loader that `train.cache` asks for.
 
     Args:
-        data, settings: where the images are; which loader.
-        images: (image_id, manifest path, SHA-256) a row.
-        preprocessing: to the network's size.
+        data, settings: how many workers decode; which loader.
+        samples: of all rows.
         pin: give page-locked memory, for fast copies to a GPU.
         check: as for `open_cache`.
-        seconds: the second image of each row, for a network of two images.
 
     Raises:
         ResourceError, DataError: see `open_cache`.
     """
-    store = ImageStore.open(data)
-    names, paths, hashes = (list(column) for column in zip(*images, strict=True))
-    others = [one for one in seconds or () if one is not None]
-    fits = cache_bytes(len(images) + len(others), preprocessing) <= settings.cache_limit_gib * 2**30
-    if settings.cache == "memory_map" or (settings.cache == "auto" and fits):
-        mapped = open_cache(store, paths, hashes, preprocessing, workers=data.workers, check=check, names=names)
-        if seconds is None:
-            return MappedLoader(mapped, pin=pin)
-        where, marks = (list(column) for column in zip(*others, strict=True))
-        more = open_cache(store, where, marks, preprocessing, workers=data.workers, check=check)
-        return MappedLoader(CaseMap(mapped, more, places(seconds)), pin=pin)
+    if may_cache(samples, settings):
+        return MappedLoader(samples, open_maps(samples, workers=data.workers, check=check), pin=pin)
     return StreamLoader(
-        store, paths, hashes, preprocessing, names=names, workers=settings.num_workers, prefetch=settings.prefetch_factor,
-        persistent=settings.persistent_workers, pin=pin, seconds=seconds,
+        samples, workers=settings.num_workers, prefetch=settings.prefetch_factor, persistent=settings.persistent_workers,
+        pin=pin,
     )  # fmt: skip
 
 
@@ -96,25 +83,25 @@ def balanced_batches(order: Rows, batch_size: int) -> list[Rows]:
 
 
 class MappedLoader:
-    """Gathers rows of a memory-mapped array; a thread reads one batch ahead, so the loop never waits for the disk.
+    """Gathers rows of memory-mapped arrays; a thread reads one batch ahead, so the loop never waits for the disk.
 
     Args:
-        images: (N, H, W, 3) uint8, or cases.
+        samples: of all rows.
+        maps: of each image input; see `dermalyze.data.pixels.open_maps`.
         pin: give page-locked memory, for fast copies to a GPU.
     """
 
-    def __init__(self, images: NDArray[np.uint8] | CaseMap, *, pin: bool = False) -> None:
-        self.images = images
-        self.pin = pin
+    def __init__(self, samples: Samples, maps: Mapping[str, ImageMap], *, pin: bool = False) -> None:
+        self.samples, self.maps, self.pin = samples, maps, pin
         self.bad: dict[int, str] = {}  # the images were checked when they were decoded
 
-    def _gather(self, rows: Rows) -> Tensor:
-        batch = torch.from_numpy(self.images[rows])
-        return batch.pin_memory() if self.pin else batch
+    def _gather(self, rows: Rows) -> Tensors:
+        images = {name: one[rows] for name, one in self.maps.items()}
+        return _tensors(self.samples.whole(images, rows), self.pin)
 
-    def batches(self, rows: Sequence[Rows]) -> Generator[Tensor, None, None]:
+    def batches(self, rows: Sequence[Rows]) -> Generator[Tensors, None, None]:
         with ThreadPoolExecutor(1) as pool:
-            ahead: Future[Tensor] | None = None
+            ahead: Future[Tensors] | None = None
             for batch in rows:
                 ready, ahead = ahead, pool.submit(self._gather, batch)
                 if ready is not None:
@@ -133,45 +120,26 @@ class StreamLoader:
     process of its own, so that an image that kills its decoder is known by name.
 
     Args:
-        store, paths, hashes, preprocessing: as for `open_cache`.
-        names: image_ids, for messages.
+        samples: of all rows.
         workers: decoding processes; 0: in this process.
-        prefetch: batches ready a worker.
+        prefetch: batches ready per worker.
         persistent: keep the workers between epochs.
         pin: give page-locked memory.
-        seconds: the second image of each row, for a network of two images.
     """
 
     def __init__(
-        self,
-        store: ImageStore,
-        paths: Sequence[str],
-        hashes: Sequence[str],
-        preprocessing: Preprocessing,
-        *,
-        names: Sequence[str],
-        workers: int,
-        prefetch: int = 2,
-        persistent: bool = True,
-        pin: bool = False,
-        seconds: Seconds | None = None,
+        self, samples: Samples, *, workers: int, prefetch: int = 2, persistent: bool = True, pin: bool = False
     ) -> None:
-        self.store, self.preprocessing, self.names = store, preprocessing, names
-        self.read: Callable[..., Block] = read_block if seconds is None else read_cases
-        pairs = zip(paths, hashes, strict=True)
-        self.jobs: list[Any] = list(
-            pairs if seconds is None else ((*one, two) for one, two in zip(pairs, seconds, strict=True))
-        )
+        self.samples = samples
         self.workers, self.prefetch, self.persistent, self.pin = workers, prefetch, persistent, pin
         self.bad: dict[int, str] = {}
         self._pool: ProcessPoolExecutor | None = None
 
-    def batches(self, rows: Sequence[Rows]) -> Generator[Tensor, None, None]:
+    def batches(self, rows: Sequence[Rows]) -> Generator[Tensors, None, None]:
         try:
-            for batch, (pixels, bad) in zip(rows, self._blocks(rows), strict=True):
+            for batch, (images, bad) in zip(rows, self._blocks(rows), strict=True):
                 self.bad.update({int(batch[place]): reason for place, reason in bad.items()})
-                ready = torch.from_numpy(pixels)
-                yield ready.pin_memory() if self.pin else ready
+                yield _tensors(self.samples.whole(images, batch), self.pin)
         finally:
             if not self.persistent:
                 self.close()
@@ -188,7 +156,7 @@ class StreamLoader:
             for number, batch in enumerate(rows):
                 self._open()
                 if self._pool is None:
-                    yield self.read(self.store, self._jobs(batch), self.preprocessing)
+                    yield read_block(*self._job(batch))
                     continue
                 try:
                     for later in rows[number + len(ahead) : number + 1 + self.workers * self.prefetch]:
@@ -214,11 +182,12 @@ class StreamLoader:
             say(f"no decoding processes ({error}): decoding in this one, slower and the same; give /dev/shm some space")
             self.workers = 0
 
-    def _jobs(self, batch: Rows) -> list[Any]:
-        return [self.jobs[row] for row in batch]
+    def _job(self, batch: Rows) -> tuple[Any, ...]:
+        s = self.samples
+        return s.store, [s.job(row) for row in batch], s.image_inputs, s.preprocessing
 
     def _submit(self, pool: ProcessPoolExecutor, batch: Rows) -> Future[Block]:
-        return pool.submit(self.read, self.store, self._jobs(batch), self.preprocessing)
+        return pool.submit(read_block, *self._job(batch))
 
     def _one_by_one(self, batch: Rows) -> Block:
         with _new_pool(1) as pool:
@@ -228,13 +197,18 @@ class StreamLoader:
                     blocks.append(self._submit(pool, batch[place : place + 1]).result())
                 except BrokenProcessPool:
                     raise ResourceError(
-                        f"image {self.names[batch[place]]}: the process that decodes it was killed again, most likely for "
-                        "memory (or the calling script has no `if __name__ == '__main__':`); free memory, or set "
+                        f"image {self.samples.ids[batch[place]]}: the process that decodes it was killed again, most likely "
+                        "for memory (or the calling script has no `if __name__ == '__main__':`); free memory, or set "
                         "train.num_workers: 0 in the run's config.yaml; the last checkpoint is kept; "
                         "run the same command to resume"
                     ) from None
         bad = {place: reasons[0] for place, (_, reasons) in enumerate(blocks) if reasons}
-        return np.concatenate([pixels for pixels, _ in blocks]), bad
+        return concatenate(images for images, _ in blocks), bad
+
+
+def _tensors(batch: Mapping[str, NDArray[Any]], pin: bool) -> Tensors:
+    tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+    return {name: values.pin_memory() for name, values in tensors.items()} if pin else tensors
 
 
 def _new_pool(workers: int) -> ProcessPoolExecutor:

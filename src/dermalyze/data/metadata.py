@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,19 +64,6 @@ def encoder_of(artifact: Artifact) -> Encoder | None:
         ModelError: it is damaged, or not as wide as the model's input.
     """
     return Encoder.from_record(artifact.record.metadata.model_dump()) if artifact.record.metadata is not None else None
-
-
-def lookup(encoder: Encoder | None, frame: pd.DataFrame) -> Callable[[Sequence[str]], Floats | None]:
-    """From image ids to their encoded metadata (B, M); to None without an encoder.
-
-    Args:
-        frame: manifest rows with `image_id`.
-    """
-    rows_NM = encode_rows(encoder, frame)
-    if rows_NM is None:
-        return lambda ids: None
-    row_of = {image_id: row for row, image_id in enumerate(frame["image_id"].astype(str))}
-    return lambda ids: rows_NM[[row_of[image_id] for image_id in ids]]
 
 
 def remarks(encoder: Encoder | None, frame: pd.DataFrame) -> list[str]:

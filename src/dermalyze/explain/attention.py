@@ -45,7 +45,8 @@ def seen_attention(question: Question, layers: list[nn.Module]) -> tuple[list[Te
         weights = stack.enter_context(attention_of(question.model, layers))
         asked = stack.enter_context(pooling_of(pool)) if isinstance(pool, nn.Module) else []
         stack.enter_context(torch.enable_grad())
-        logits_BC = question.model(question.images.detach().clone().requires_grad_(), question.metadata)
+        logits_BC = question.answer(question.images.detach().clone().requires_grad_())
+    weights, asked = weights[-len(layers) :], asked[-2:]  # of the first image, which a network of two is asked for last
     if not asked:
         return weights, logits_BC, None
     query, key = (tensor.detach() for tensor in asked)

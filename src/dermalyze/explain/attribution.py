@@ -1,11 +1,11 @@
 """Explanations of a network's answers: one table of methods, and the one function that asks them.
 
-Shapes: B images, H x W pixels, C classes, M encoded metadata, h x w map.
+Shapes: B images, H x W pixels, C classes, h x w map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from dermalyze.config.explain import IntegratedGradients, Method, Occlusion, met
 from dermalyze.errors import MissingExtraError, ModelError, UsageError, nearest
 from dermalyze.explain.attention import gradient_attention, rollout
 from dermalyze.explain.cams import Answer, Question, closed_form, gradcam, gradcam_plus_plus, layercam
+from dermalyze.imaging.samples import IMAGE, as_batch, take
 from dermalyze.models.classifier import Classifier
 from dermalyze.models.feature_stages import CamTarget
 from dermalyze.models.watching import evaluating
@@ -46,11 +47,11 @@ def integrated_gradients(question: Question) -> Answer:
     """
     assert isinstance(question.spec, IntegratedGradients)
     captum, (logits_BC, classes_B) = _captum("integrated_gradients"), _answered(question)
-    found = captum.IntegratedGradients(question.model).attribute(
+    found = captum.IntegratedGradients(question.answer).attribute(
         question.images,
         baselines=_mean_colour(question.images),
         target=classes_B,
-        additional_forward_args=question.metadata,
+        additional_forward_args=question.beside or None,
         n_steps=question.spec.steps,
         internal_batch_size=max(len(question.images), 64),
     )
@@ -67,13 +68,13 @@ def occlusion(question: Question) -> Answer:
     window = [max(1, round(question.spec.window * edge)) for edge in question.size]
     step = [max(1, min(round(question.spec.stride * edge), wide)) for edge, wide in zip(question.size, window, strict=True)]
     with torch.no_grad():
-        found = captum.Occlusion(question.model).attribute(
+        found = captum.Occlusion(question.answer).attribute(
             question.images,
             sliding_window_shapes=(3, *window),
             strides=(3, *step),
             baselines=_mean_colour(question.images),
             target=classes_B,
-            additional_forward_args=question.metadata,
+            additional_forward_args=question.beside or None,
             perturbations_per_eval=max(1, 128 // len(question.images)),
         )
     return question.side(found.detach().mean(dim=1)), logits_BC
@@ -93,7 +94,7 @@ def _mean_colour(images: Tensor) -> Tensor:
 
 def _answered(question: Question) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        logits_BC = question.model(question.images, question.metadata)
+        logits_BC = question.answer(question.images)
     return logits_BC, question.chosen(logits_BC)
 
 
@@ -113,11 +114,10 @@ LAYERED = frozenset({"gradcam", "gradcam++", "layercam"})
 
 def explain_batch(
     model: Classifier,
-    images: Tensor,
+    inputs: Mapping[str, Tensor] | Tensor,
     method: str | Method,
     classes: int | Sequence[int] | Tensor | None = None,
     *,
-    metadata: Tensor | None = None,
     layer: str | None = None,
     signed: bool = False,
 ) -> Explained:
@@ -125,10 +125,9 @@ def explain_batch(
 
     Args:
         model: in any mode; it is asked in evaluation mode.
-        images: normalised (B, 3, H, W), on the model's device.
+        inputs: as the network takes them, on its device; the image is explained. Images alone may come as a tensor.
         method: a key of `EXPLAINERS`, or its spec.
         classes: class of all images, or of each, 0..C-1; None: what the network answers.
-        metadata: encoded (B, M), or None: not known.
         layer: dotted name of a module in `model.backbone.net`, for gradcam, gradcam++ and layercam; None: `cam_target()`.
         signed: keep what speaks against the class, as negative values; attention has no such side.
 
@@ -147,10 +146,10 @@ def explain_batch(
     spec = method_spec(method) if isinstance(method, str) else method
     if layer is not None and spec.kind not in LAYERED:
         raise UsageError(f"layer {layer}: {spec.kind} reads no single layer; leave it out, or use {', '.join(sorted(LAYERED))}")
-    question = Question(
-        model, images, class_indices(classes, len(images), model.classes, images.device), metadata, read_at(model, layer),
-        signed, spec,
-    )  # fmt: skip
+    inputs = as_batch(inputs)
+    images = inputs[IMAGE]
+    chosen_B = class_indices(classes, len(images), model.classes, images.device)
+    question = Question(model, inputs, chosen_B, read_at(model, layer), signed, spec)
     with evaluating(model):
         grid_Bhw, logits_BC = EXPLAINERS[spec.kind](question)
     maps = nn.functional.interpolate(grid_Bhw[:, None].float(), question.size, mode="bilinear", align_corners=False)[:, 0]
@@ -190,10 +189,10 @@ def read_at(model: Classifier, layer: str | None) -> CamTarget:
     return replace(target, module=model.backbone.net.get_submodule(layer))
 
 
-def refusal(model: Classifier, images: Tensor, method: str | Method, metadata: Tensor | None = None) -> str | None:
+def refusal(model: Classifier, inputs: Mapping[str, Tensor] | Tensor, method: str | Method) -> str | None:
     """Why a method does not fit a network, found by asking it about one picture; None if it does."""
     try:
-        explain_batch(model, images[:1], method, metadata=None if metadata is None else metadata[:1])
+        explain_batch(model, take(as_batch(inputs), slice(1)), method)
     except (ModelError, MissingExtraError) as error:
         return str(error)
     return None

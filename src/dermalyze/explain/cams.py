@@ -5,13 +5,16 @@ Shapes: B images, H x W pixels, C classes, D channels, h x w feature map.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from dermalyze.config.explain import Method
 from dermalyze.errors import ModelError
+from dermalyze.imaging.samples import IMAGE
 from dermalyze.models.classifier import Classifier
 from dermalyze.models.feature_stages import CamTarget
 from dermalyze.models.watching import cut_at
@@ -23,21 +26,34 @@ class Question:
 
     Attributes:
         model: in evaluation mode.
-        images: normalised (B, 3, H, W).
+        inputs: as the network takes them; the image, normalized (B, 3, H, W), is explained, the others stay as they are.
         classes_B: class of each image; None: the one with the largest logit.
-        metadata: encoded (B, M), or None.
         read: where maps are read.
         signed: keep what speaks against the class, as negative values.
         spec: of the method.
     """
 
     model: Classifier
-    images: Tensor
+    inputs: Mapping[str, Tensor]
     classes_B: Tensor | None
-    metadata: Tensor | None
     read: CamTarget
     signed: bool
     spec: Method
+
+    @property
+    def images(self) -> Tensor:
+        """Normalized (B, 3, H, W)."""
+        return self.inputs[IMAGE]
+
+    @property
+    def beside(self) -> tuple[Tensor, ...]:
+        """The other inputs, in their order."""
+        return tuple(values for name, values in self.inputs.items() if name != IMAGE)
+
+    def answer(self, images: Tensor, *beside: Tensor) -> Tensor:
+        """Logits (B, C) of other images in place of the explained ones, and of other inputs in the order of `beside`."""
+        others = zip((name for name in self.inputs if name != IMAGE), beside or self.beside, strict=True)
+        return cast(Tensor, self.model({IMAGE: images, **dict(others)}))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,7 +85,7 @@ def gradients(question: Question) -> tuple[Tensor, Tensor, Tensor]:
     """
     try:
         with cut_at(question.read.module) as seen:
-            logits_BC = question.model(question.images, question.metadata)
+            logits_BC = question.answer(question.images)
             if not seen:
                 raise ModelError("the layer that is read takes no part in the answer; choose another layer")
             (slope,) = torch.autograd.grad(question.score(logits_BC), seen, allow_unused=True)

@@ -17,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from dermalyze.config.explain import METHODS, method_spec
+from dermalyze.config.model import ModelSpec
 from dermalyze.core.atomic import write_text
 from dermalyze.core.progress import progress
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import stop_on_signals
-from dermalyze.data.metadata import lookup
+from dermalyze.data.metadata import encode_rows
+from dermalyze.data.samples import Samples, read_sample
+from dermalyze.data.store import ImageStore
 from dermalyze.errors import InterruptedRunError, ModelError
 from dermalyze.explain.attribution import explain_batch, refusal
 from dermalyze.explain.border_reliance import falls, hottest_and_coldest, place_falls
@@ -37,10 +40,11 @@ from dermalyze.explain.faithfulness import (
     random_map,
     similarity,
 )
-from dermalyze.imaging.decode import Preprocessing, normalise
+from dermalyze.imaging.decode import Preprocessing, normalize
+from dermalyze.imaging.samples import IMAGE, Batch, Input, take
 from dermalyze.imaging.tabular import Encoder
 from dermalyze.metrics.ranking import Floats
-from dermalyze.models.classifier import Classifier
+from dermalyze.models.classifier import Classifier, inputs_of
 from dermalyze.rng import permutation
 from dermalyze.tasks.base import TASKS, Task
 from dermalyze.training.checkpoint import load_best
@@ -64,6 +68,7 @@ class Network:
         task: what it answers.
         classes: names.
         sha256: of the weights.
+        inputs: as they are stored.
         encoder: of metadata, or None.
         shuffle_seed: of `shuffled`.
     """
@@ -74,6 +79,7 @@ class Network:
     task: Task
     classes: list[str]
     sha256: str
+    inputs: tuple[Input, ...]
     encoder: Encoder | None = None
     shuffle_seed: int = 0
 
@@ -91,20 +97,21 @@ class Network:
         encoder = Encoder.from_dict(record["metadata"]) if record["metadata"] is not None else None
         preprocessing = Preprocessing.from_dict(record["preprocessing"])
         task, classes, sha256 = TASKS[run.config().task.kind], list(record["classes"]), str(record["weights_sha256"])
-        return cls(run.root.name, model, preprocessing, task, classes, sha256, encoder)
+        inputs = inputs_of(ModelSpec.model_validate(record["model"]), preprocessing, encoder)
+        return cls(run.root.name, model, preprocessing, task, classes, sha256, inputs, encoder)
 
-    def predictor(
-        self, metadata_M: NDArray[np.float32] | None, calibrator: Callable[[Floats], Floats] | None = None
-    ) -> Predict:
-        """Pixels (N, H, W, 3) of one patient to probabilities (N, C); without a calibrator they are not calibrated."""
+    def predictor(self, beside: Batch, calibrator: Callable[[Floats], Floats] | None = None) -> Predict:
+        """Pixels (N, H, W, 3) of one sample to probabilities (N, C); without a calibrator they are not calibrated.
+
+        Args:
+            beside: its other inputs; see `beside_of`.
+        """
 
         def predict(pixels_NHW3: NDArray[np.uint8]) -> Floats:
             found = []
             with torch.inference_mode():
                 for start in range(0, len(pixels_NHW3), BATCH):
-                    images = self.tensor(pixels_NHW3[start : start + BATCH])
-                    known = None if metadata_M is None else torch.from_numpy(metadata_M)[None].expand(len(images), -1)
-                    found.append(self.model(images, known).numpy())
+                    found.append(self.model(self.tensors(pixels_NHW3[start : start + BATCH], beside)).numpy())
             return (calibrator or self.task.probabilities)(np.concatenate(found))
 
         return predict
@@ -114,28 +121,28 @@ class Network:
         pixels_BHW3: NDArray[np.uint8],
         method: str,
         c: int | None,
-        metadata_M: NDArray[np.float32] | None,
+        beside: Batch,
         *,
         shuffled: bool = False,
     ) -> NDArray[np.float32]:
-        """(B, H, W) maps of one patient's pictures for one class (None: what each is called)."""
-        images = self.tensor(pixels_BHW3)
-        known = None if metadata_M is None else torch.from_numpy(metadata_M)[None].expand(len(images), -1)
+        """(B, H, W) maps of versions of one sample's image for one class (None: what each is called)."""
         model = self.shuffled if shuffled else self.model
-        found: NDArray[np.float32] = explain_batch(model, images, method, c, metadata=known).maps.numpy()
+        found: NDArray[np.float32] = explain_batch(model, self.tensors(pixels_BHW3, beside), method, c).maps.numpy()
         return found
 
-    def fitting(
-        self, methods: Sequence[str], pixels_HW3: NDArray[np.uint8], known: NDArray[np.float32] | None
-    ) -> tuple[list[str], Json]:
+    def fitting(self, methods: Sequence[str], pixels_HW3: NDArray[np.uint8], beside: Batch) -> tuple[list[str], Json]:
         """Those of some methods that fit the network, and why the others do not."""
-        metadata = None if known is None else torch.from_numpy(known)[None]
-        why = {name: refusal(self.model, self.tensor(pixels_HW3[None]), name, metadata) for name in methods}
+        inputs = self.tensors(pixels_HW3[None], beside)
+        why = {name: refusal(self.model, inputs, name) for name in methods}
         return [name for name in methods if why[name] is None], {name: reason for name, reason in why.items() if reason}
 
-    def tensor(self, pixels_BHW3: NDArray[np.uint8]) -> torch.Tensor:
-        """Normalised (B, 3, H, W)."""
-        return torch.from_numpy(normalise(pixels_BHW3, self.preprocessing))
+    def tensors(self, pixels_BHW3: NDArray[np.uint8], beside: Batch) -> dict[str, torch.Tensor]:
+        """Versions of one sample's image, and its other inputs beside each, as the network takes them."""
+        batch = {IMAGE: pixels_BHW3, **{name: np.repeat(one[None], len(pixels_BHW3), axis=0) for name, one in beside.items()}}
+        return {
+            name: torch.from_numpy(normalize(values, self.preprocessing) if values.ndim == 4 else values)
+            for name, values in batch.items()
+        }
 
     @cached_property
     def shuffled(self) -> Classifier:
@@ -150,15 +157,18 @@ class Network:
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
         return model.eval()
 
-    def metadata_of(self, frame: pd.DataFrame) -> Callable[[str], NDArray[np.float32] | None]:
-        """From an image_id of the frame to its encoded metadata (M,); to None where the network takes none."""
-        known = lookup(self.encoder, frame)
+    def beside_of(self, store: ImageStore, frame: pd.DataFrame) -> Callable[[str], Batch]:
+        """From an image_id of the frame to what the network takes beside the image, without the axis B."""
+        samples = Samples.of(store, frame, self.preprocessing, self.inputs, encode_rows(self.encoder, frame))
+        row_of = {image_id: row for row, image_id in enumerate(samples.ids)}
+        optional = [one for one in samples.image_inputs if one.optional]
 
-        def row(image_id: str) -> NDArray[np.float32] | None:
-            found = known([image_id])
-            return None if found is None else np.asarray(found[0], np.float32)
+        def beside(image_id: str) -> Batch:
+            row = row_of[image_id]
+            images = read_sample(store, samples.job(row), optional, self.preprocessing)
+            return {**images, **take(samples.whole({}, np.array([row])), 0)}
 
-        return row
+        return beside
 
 
 @dataclass(eq=False)
@@ -169,14 +179,14 @@ class Sample:
         ids, groups: of each picture.
         pixels: image_id to (H, W, 3) at a network's size.
         mask: image_id to (H, W) where the lesion is, at that size; None where it is not known.
-        metadata: image_id to encoded metadata.
+        beside: image_id to the sample's other inputs; see `Network.beside_of`.
     """
 
     ids: list[str]
     groups: list[str]
     pixels: Callable[[str], NDArray[np.uint8]]
     mask: Callable[[str], Mask | None]
-    metadata: Callable[[str], NDArray[np.float32] | None]
+    beside: Callable[[str], Batch]
 
 
 @dataclass(eq=False)
@@ -251,8 +261,8 @@ def measure(network: Network, sample: Sample, methods: Sequence[str], scores: Sc
 
 def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequence[str], scores: Scores) -> None:
     """All measures of one picture, for the class that the network holds for the most probable."""
-    image, mask, known = sample.pixels(image_id), sample.mask(image_id), sample.metadata(image_id)
-    predict = network.predictor(known)
+    image, mask, beside = sample.pixels(image_id), sample.mask(image_id), sample.beside(image_id)
+    predict = network.predictor(beside)
     c = int(predict(image[None])[0].argmax())
     seed = [ord(letter) for letter in image_id]
     order_seed = sum(seed)
@@ -270,8 +280,8 @@ def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequen
             again = [random_map(height, width, [*seed, k]) for k in (1, 2)]
             others[name] = {"stability": float(np.mean([similarity(maps[name], one) for one in again]))}
         else:
-            first, *rest = network.maps(np.concatenate([image[None], changed]), name, c, known)
-            unlearnt = network.maps(image[None], name, c, known, shuffled=True)[0]
+            first, *rest = network.maps(np.concatenate([image[None], changed]), name, c, beside)
+            unlearnt = network.maps(image[None], name, c, beside, shuffled=True)[0]
             maps[name] = first
             others[name] = {
                 "stability": float(np.mean([similarity(first, one) for one in rest])),

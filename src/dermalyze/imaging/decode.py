@@ -16,7 +16,7 @@ from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, JpegImagePlugin, PngI
 
 from dermalyze.imaging.image import MAX_PIXELS, Decoded, ImageError, check_size
 from dermalyze.imaging.preprocess import Preprocessing as Preprocessing
-from dermalyze.imaging.preprocess import normalise as normalise
+from dermalyze.imaging.preprocess import normalize as normalize
 from dermalyze.imaging.preprocess import to_size as to_size
 
 SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")

@@ -1,4 +1,4 @@
-"""RGB pixels to a network's input: the same numbers in training, evaluation and serving. numpy and Pillow only."""
+"""Pixels to a network's input: the same numbers in training, evaluation and serving. numpy and Pillow only."""
 
 # Shapes: B images, H height, W width.
 
@@ -14,33 +14,43 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.errors import ModelError
+from dermalyze.imaging.samples import IMAGE, Input
 
 if TYPE_CHECKING:
     from dermalyze.config.data import PreprocessSpec  # not above: to answer, no configuration is read
 
+DTYPES = ("uint8", "uint16")
+MAX_CHANNELS = 512
 SMALL_PX = 200
 """Longer edge at which an image is appraised: what is finer, small networks do not see either."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How RGB pixels become a network's input; the same numbers in training, export and serving.
+    """How pixels become a network's input; the same numbers in training, export and serving.
 
     Attributes:
         kind: "squash" (whole frame to size), "resize_crop" (shorter edge, then center crop) or "pad" (whole frame, black bars).
         height, width: of the input, px, 8..4096.
         crop_ratio: resize_crop: crop edge / resized edge, in (0, 1].
-        mean, std: of R, G, B on a scale of 0..1; std above 0.
+        mean, std: of each channel on a scale of 0..1; std above 0.
         draft: decode JPEG files at a reduced scale where that is enough (see `decode`): faster, and slightly other pixels.
+        dtype: of the pixels, "uint8" or "uint16".
     """
 
     kind: Literal["squash", "resize_crop", "pad"]
     height: int
     width: int
     crop_ratio: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     draft: bool = False
+    dtype: str = "uint8"
+
+    @property
+    def image(self) -> Input:
+        """The network's input that is made so."""
+        return Input(IMAGE, self.dtype, (self.height, self.width, len(self.mean)))
 
     @property
     def least(self) -> Callable[[int, int], tuple[int, int]] | None:
@@ -62,8 +72,9 @@ class Preprocessing:
         spec: PreprocessSpec,
         *,
         size: tuple[int, int],
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dtype: str = "uint8",
     ) -> Preprocessing:
         """Fill what the spec leaves open with the backbone's own size (height, width), mean and std.
 
@@ -74,7 +85,8 @@ class Preprocessing:
         """
         chosen = spec.size if spec.size is not None else size
         height, width = (chosen, chosen) if isinstance(chosen, int) else chosen
-        values = {"kind": spec.kind, "height": height, "width": width, "crop_ratio": spec.crop_ratio, "draft": spec.draft}
+        values: dict[str, Any] = {"kind": spec.kind, "height": height, "width": width, "crop_ratio": spec.crop_ratio, "draft": spec.draft}
+        values["dtype"] = dtype
         return cls.from_dict({**values, "mean": list(spec.mean or mean), "std": list(spec.std or std)})
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,17 +108,20 @@ class Preprocessing:
         def number(value: Any) -> bool:
             return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
-        def three(value: Any, low: float) -> bool:
-            return isinstance(value, list | tuple) and len(value) == 3 and all(number(v) and v > low for v in value)
+        def channels(value: Any, low: float) -> bool:
+            return isinstance(value, list | tuple) and len(value) == count and all(number(v) and v > low for v in value)
+
+        count = min(max(1, len(values["mean"])), MAX_CHANNELS) if isinstance(values["mean"], list | tuple) else 0
 
         edges = (values["height"], values["width"])
         good = {
             "kind": isinstance(values["kind"], str) and values["kind"] in _SIZES,
             "height and width": all(type(e) is int and 8 <= e <= 4096 for e in edges),
             "crop_ratio": number(values["crop_ratio"]) and 0 < values["crop_ratio"] <= 1,
-            "mean": three(values["mean"], -math.inf),
-            "std": three(values["std"], 0),
+            "mean": channels(values["mean"], -math.inf),
+            "std": channels(values["std"], 0),
             "draft": isinstance(values["draft"], bool),
+            "dtype": values["dtype"] in DTYPES,
         }
         bad = [name for name, fine in good.items() if not fine]
         if bad:
@@ -115,30 +130,40 @@ class Preprocessing:
         return cls(**{**values, "crop_ratio": float(values["crop_ratio"]), **floats})
 
 
-def to_size(picture: NDArray[np.uint8] | Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
-    """Bring an image to the network's size: (p.height, p.width, 3) uint8.
+def to_size(picture: NDArray[Any] | Image.Image, p: Preprocessing) -> NDArray[Any]:
+    """Bring an image to the network's size: (p.height, p.width, channels), of its own dtype.
 
-    Pillow's bilinear filter, whose support widens when it reduces (antialias), is the one resize everywhere.
+    Pillow's bilinear filter, whose support widens when it reduces (antialias), is the one resize everywhere. What is not
+    RGB in eight bits goes through it channel by channel, in float32.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, or Pillow's image of mode RGB, any size.
+        picture: (H, W, channels) uint8 or uint16, or Pillow's image of mode RGB, any size.
         p: kind, height, width and crop_ratio are used.
 
     >>> p = Preprocessing("pad", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     >>> to_size(np.full((10, 20, 3), 9, np.uint8), p)[:, 0, 0].tolist()
     [0, 0, 9, 9, 9, 9, 0, 0]
     """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    if isinstance(picture, Image.Image):
+        return np.asarray(_framed(picture, p), np.uint8)
+    if picture.dtype == np.uint8 and picture.shape[2] == 3:
+        return np.asarray(_framed(Image.fromarray(np.ascontiguousarray(picture)), p), np.uint8)
+    planes = [_framed(Image.fromarray(plane.astype(np.float32)), p) for plane in np.moveaxis(picture, 2, 0)]
+    return np.stack([np.rint(np.asarray(plane)) for plane in planes], axis=2).astype(picture.dtype)
+
+
+def _framed(image: Image.Image, p: Preprocessing) -> Image.Image:
+    """An image of any mode at (p.width, p.height)."""
     size = p.resized(*image.size)
     resized = image.resize(size, Image.Resampling.BILINEAR)
     if size == (p.width, p.height):
-        return np.asarray(resized, np.uint8)
+        return resized
     left, top = round((size[0] - p.width) / 2), round((size[1] - p.height) / 2)
     if p.kind == "resize_crop":  # as torchvision's CenterCrop
-        return np.asarray(resized.crop((left, top, left + p.width, top + p.height)), np.uint8)
-    frame = Image.new("RGB", (p.width, p.height))
+        return resized.crop((left, top, left + p.width, top + p.height))
+    frame = Image.new(image.mode, (p.width, p.height))
     frame.paste(resized, ((p.width - size[0]) // 2, (p.height - size[1]) // 2))
-    return np.asarray(frame, np.uint8)
+    return frame
 
 
 def small(image: Image.Image) -> NDArray[np.uint8]:
@@ -179,17 +204,17 @@ _SIZES: dict[str, Callable[[int, int, Preprocessing], tuple[int, int]]] = {
 }
 
 
-def normalise(pixels_BHW3: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
-    """(x / 255 - mean) / std as (B, 3, H, W) float32, computed in float32 in the order of the exported graph.
+def normalize(pixels_BHWK: NDArray[Any], p: Preprocessing) -> NDArray[np.float32]:
+    """(x / 255 - mean) / std as (B, channels, H, W) float32, computed in float32 in the order of the exported graph.
 
     Args:
-        pixels_BHW3: uint8 RGB.
+        pixels_BHWK: uint8; of uint16 it is x / 65535.
         p: mean and std are used.
 
     >>> p = Preprocessing("squash", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    >>> normalise(np.full((1, 8, 8, 3), 255, np.uint8), p)[0, :, 0, 0].tolist()
+    >>> normalize(np.full((1, 8, 8, 3), 255, np.uint8), p)[0, :, 0, 0].tolist()
     [1.0, 1.0, 1.0]
     """
-    unit = pixels_BHW3.astype(np.float32) / np.float32(255)
+    unit = pixels_BHWK.astype(np.float32) / np.float32(np.iinfo(pixels_BHWK.dtype).max)
     scaled = (unit - np.asarray(p.mean, np.float32)) / np.asarray(p.std, np.float32)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

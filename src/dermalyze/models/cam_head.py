@@ -14,17 +14,19 @@ Shapes: B images, C classes, D features, K features of a layer, M encoded metada
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from dermalyze.errors import ModelError
+from dermalyze.imaging.samples import IMAGE, METADATA, as_batch
 from dermalyze.models.backbones import Backbone
 from dermalyze.models.classifier import Classifier
 from dermalyze.models.fusion import FusedHead, Late
 from dermalyze.models.heads import Head, PooledHead
-from dermalyze.models.second import PairBackbone
+from dermalyze.models.two_images import TwoImageBackbone
 
 SAME = 1e-4  # relative difference up to which pooled features are taken for the mean of the map
 TRIAL_SIZES = ((3, 4), (2, 2))
@@ -41,16 +43,17 @@ class ClosedForm(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward_with_embedding(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_with_embedding(self, inputs: Mapping[str, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
         """As the network's own."""
-        return self.network.forward_with_embedding(images, metadata)
+        return self.network.forward_with_embedding(inputs)
 
-    def forward_with_cam(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_cam(self, inputs: Mapping[str, Tensor] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, C), embedding (B, D) and the map (B, C, h, w), signed, in units of logits."""
-        embedding_BD, map_BDhw = _single(self.network).embed_with_map(images)
+        inputs = as_batch(inputs)
+        embedding_BD, map_BDhw = _single(self.network).embed_with_map(inputs[IMAGE])
         jacobian_BCD = head_jacobian(_image_head(self.network.head), embedding_BD)
         cam_BChw = torch.einsum("bcd,bdhw->bchw", jacobian_BCD, map_BDhw)
-        return self.network.judge(embedding_BD, metadata), embedding_BD, cam_BChw
+        return self.network.classify(embedding_BD, inputs.get(METADATA)), embedding_BD, cam_BChw
 
 
 def head_jacobian(head: PooledHead, pooled_BD: Tensor) -> Tensor:
@@ -100,8 +103,8 @@ def reason_against(network: nn.Module) -> str | None:
     """
     if not isinstance(network, Classifier):
         return "not a backbone with a head"
-    if isinstance(network.backbone, PairBackbone):
-        return "a case has two pictures"
+    if isinstance(network.backbone, TwoImageBackbone):
+        return "a sample has two images"
     if not isinstance(network.head, PooledHead | Late) or not isinstance(_image_head(network.head), PooledHead):
         fused = isinstance(network.head, FusedHead)
         return "metadata are mixed with the features" if fused else "the head takes the map, not its mean"
@@ -145,10 +148,10 @@ def cam_record(against: str | None, size: tuple[int, int] | None = None) -> dict
 
 
 def _single(network: Classifier) -> Backbone:
-    """The backbone of a network of one picture a case."""
+    """The backbone of a network of one image per sample."""
     return cast(Backbone, network.backbone)
 
 
 def _image_head(head: Head) -> PooledHead:
-    """The head of the image's part: late fusion adds what metadata say, which has no place in the picture."""
+    """The head of the image's part: late fusion adds what metadata say, which has no place in the image."""
     return cast(PooledHead, head.head if isinstance(head, Late) else head)

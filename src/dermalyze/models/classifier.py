@@ -1,10 +1,11 @@
 """The network: a backbone and a head.
 
-Shapes: B images, C classes, D features, M encoded metadata, h x w feature map.
+Shapes: B samples, C classes, D features, M encoded metadata, h x w feature map.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self, cast
 
 import torch
@@ -13,16 +14,18 @@ from torch import Tensor, nn
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.runtime import out_of_memory
 from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.preprocess import Preprocessing
+from dermalyze.imaging.samples import IMAGE, METADATA, Input, as_batch, network_inputs
 from dermalyze.imaging.tabular import Encoder
 from dermalyze.models.backbones import Backbone, create_backbone
 from dermalyze.models.feature_stages import CamTarget, Stage
 from dermalyze.models.fusion import FusedHead, build_fusion
 from dermalyze.models.heads import ON_MAP, Head, build_head
-from dermalyze.models.second import PairBackbone, pair_backbone
+from dermalyze.models.two_images import IMAGE_2, TwoImageBackbone, two_image_backbone
 
 
 class Classifier(nn.Module):
-    """Normalised images (B, 3, H, W) to logits (B, C); of a network of two pictures, cases (B, 7, H, W) of `imaging.cases`.
+    """Named inputs to logits (B, C): normalized images (B, 3, H, W), and what else the network takes.
 
     Attributes:
         backbone: images to features.
@@ -32,7 +35,7 @@ class Classifier(nn.Module):
             strategy keeps frozen.
     """
 
-    def __init__(self, backbone: Backbone | PairBackbone, head: Head, *, classes: int) -> None:
+    def __init__(self, backbone: Backbone | TwoImageBackbone, head: Head, *, classes: int) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.held: tuple[nn.Module, ...] = ()
@@ -42,27 +45,28 @@ class Classifier(nn.Module):
         """Features of an embedding."""
         return self.backbone.map_width if self.head.takes == "map" else self.backbone.width
 
-    def forward(self, images: Tensor, metadata: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
         """Logits (B, C); see `forward_with_embedding`."""
-        return self.forward_with_embedding(images, metadata)[0]
+        return self.forward_with_embedding(inputs)[0]
 
-    def forward_with_embedding(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and the backbone's pooled features (B, D), which are of the image alone.
+    def forward_with_embedding(self, inputs: Mapping[str, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and the backbone's pooled features (B, D), which are of the images alone.
 
         Args:
-            images: normalised (B, 3, H, W).
-            metadata: encoded (B, M), of a network that takes them; None: nothing is known.
+            inputs: `image`, normalized (B, 3, H, W), and where the network takes them `image_2` with `present`, and
+                `metadata`, encoded (B, M). What is not given is missing; images alone may come as a tensor.
 
         Pooled by the backbone where the head takes that; the mean of the map where the head takes the map (layers that
         some backbones have after pooling are then neither trained nor used).
         """
+        inputs = as_batch(inputs)
         if self.head.takes == "map":
-            map_BDhw = self.backbone(images)
-            return self.judge(map_BDhw, metadata), map_BDhw.mean(dim=(2, 3))
-        embedding = self.backbone.embed(images)
-        return self.judge(embedding, metadata), embedding
+            map_BDhw = self.backbone(inputs[IMAGE])
+            return self.classify(map_BDhw, inputs.get(METADATA)), map_BDhw.mean(dim=(2, 3))
+        embedding = self.embed(inputs)
+        return self.classify(embedding, inputs.get(METADATA)), embedding
 
-    def judge(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
+    def classify(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
         """Logits (B, C) of what the head takes: pooled features or the map, and encoded metadata.
 
         Raises:
@@ -74,13 +78,18 @@ class Classifier(nn.Module):
             raise UsageError("this network takes no metadata; set model.metadata and train, or leave them out")
         return cast(Tensor, self.head(features))
 
-    def features(self, images: Tensor) -> Tensor:
-        """The backbone's feature map (B, D, h, w)."""
-        return cast(Tensor, self.backbone(images))
+    def features(self, image: Tensor) -> Tensor:
+        """The feature map (B, D, h, w) of the first images (B, 3, H, W)."""
+        return cast(Tensor, self.backbone(image))
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
         """The backbone's pooled features (B, D), as in `forward_with_embedding`."""
-        return self.features(images).mean(dim=(2, 3)) if self.head.takes == "map" else self.backbone.embed(images)
+        inputs = as_batch(inputs)
+        if self.head.takes == "map":
+            return self.features(inputs[IMAGE]).mean(dim=(2, 3))
+        if isinstance(self.backbone, TwoImageBackbone):
+            return self.backbone.embed(inputs)
+        return self.backbone.embed(inputs[IMAGE])
 
     def stages(self) -> list[Stage]:
         """The backbone's parts in depth order; see `Backbone.stages`. The head is in none of them."""
@@ -116,9 +125,9 @@ def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool, encod
     """
     if classes < 2:
         raise ModelError(f"a classifier of {classes} class(es) makes no sense; 2 or more are needed")
-    backbone: Backbone | PairBackbone
-    if spec.second is not None:
-        backbone = pair_backbone(spec, load_weights=load_weights)
+    backbone: Backbone | TwoImageBackbone
+    if spec.image_2 is not None:
+        backbone = two_image_backbone(spec, load_weights=load_weights)
     else:
         backbone = create_backbone(spec, load_weights=load_weights)
     names = encoder.names if encoder is not None else ()
@@ -134,6 +143,17 @@ def build_classifier(spec: ModelSpec, classes: int, *, load_weights: bool, encod
     width = backbone.map_width if spec.head.kind in ON_MAP and spec.metadata.fusion.kind != "concat" else backbone.width
     fused = build_fusion(spec.metadata.fusion, head, width, classes, encoder.blank)
     return Classifier(backbone, fused, classes=classes)
+
+
+def inputs_of(spec: ModelSpec, preprocessing: Preprocessing, encoder: Encoder | None) -> tuple[Input, ...]:
+    """The named inputs of the network of a spec, as they are stored.
+
+    Args:
+        preprocessing: of its images.
+        encoder: of its metadata.
+    """
+    optional = [IMAGE_2] if spec.image_2 is not None else []
+    return network_inputs(preprocessing.image, optional=optional, metadata=0 if encoder is None else encoder.width)
 
 
 def check_input(model: Classifier, height: int, width: int) -> None:

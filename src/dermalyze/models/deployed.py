@@ -1,6 +1,6 @@
-"""A network as it is deployed: pixels in, normalisation inside, one self-contained ONNX graph."""
+"""A network as it is deployed: pixels in, normalization inside, one self-contained ONNX graph."""
 
-# Shapes: B images, H height, W width, C classes, D width of the embedding, M encoded metadata, h x w map.
+# Shapes: B samples, H height, W width, C classes, D width of the embedding, h x w map.
 
 from __future__ import annotations
 
@@ -8,66 +8,56 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dermalyze.artifact.artifact import MAX_GRAPH_BYTES
 from dermalyze.errors import MissingExtraError, ModelError
-from dermalyze.imaging.cases import statistics
+from dermalyze.imaging.preprocess import Preprocessing
+from dermalyze.imaging.samples import Input
 
 OPSET = 18
 
 
 class Deployed(nn.Module):
-    """What goes into the graph: pixels as they are stored, to logits and embedding; normalisation is inside.
+    """What goes into the graph: inputs as they are stored, to logits and embedding; normalization is inside.
 
     Args:
-        network: has `forward_with_embedding(images (B, 3, H, W)[, metadata (B, M)]) -> (logits (B, C), embedding (B, D))`; one
-            that has `forward_with_cam` gives a class-activation map (B, C, h, w) as well.
-        mean: of RGB in 0..1.
-        std: of RGB in 0..1.
+        network: has `forward_with_embedding(inputs) -> (logits (B, C), embedding (B, D))`; one that has `forward_with_cam`
+            gives a class-activation map (B, C, h, w) as well.
+        preprocessing: mean and std of each channel, and the type of the pixels.
+        inputs: names, types and shapes of what it takes.
     """
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, inputs: Sequence[Input]) -> None:
         super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        self.network, self.inputs = network, tuple(inputs)
+        self.scale = float(np.iinfo(preprocessing.dtype).max)
+        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
 
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` gives."""
         return ["logits", "embedding", *(["cam"] if hasattr(self.network, "forward_with_cam") else [])]
 
-    def forward(self, images: Tensor, metadata: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Images (B, H, W, 3) uint8 RGB, and metadata (B, M) where they are taken, to the `outputs`."""
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-        normalised = (pixels - self.get_buffer("mean")) / self.get_buffer("std")
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """A batch with every input, images (B, H, W, channels), to the `outputs`."""
+        prepared = {name: self._normalized(values) if values.ndim == 4 else values for name, values in inputs.items()}
         name = "forward_with_cam" if "cam" in self.outputs else "forward_with_embedding"
-        forward: Callable[..., tuple[Tensor, ...]] = getattr(self.network, name)
-        return forward(normalised) if metadata is None else forward(normalised, metadata)
+        outputs: tuple[Tensor, ...] = getattr(self.network, name)(prepared)
+        return outputs
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / self.scale
+        return (pixels - self.get_buffer("mean")) / self.get_buffer("std")
 
 
-class DeployedPair(Deployed):
-    """As `Deployed`, of a network of two pictures a case."""
-
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__(network, mean, std)
-        mean, std = statistics(mean, std)
-        self.mean, self.std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
-
-    def forward(  # type: ignore[override]
-        self, images: Tensor, images2: Tensor, has_second: Tensor, metadata: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """Both pictures (B, H, W, 3) uint8 RGB, whether there is a second (B,) bool, and metadata where they are taken."""
-        known = has_second.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, images.shape[1], images.shape[2], 1)
-        return super().forward(torch.cat([images, images2, known], dim=3), metadata)
-
-
-def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0) -> bytes:
+def to_onnx(network: Deployed) -> bytes:
     """The network as a self-contained ONNX graph with a free batch size; the same network gives the same bytes.
 
     Raises:
@@ -79,7 +69,7 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
         raise ModelError(
             f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds under 2 GiB: use a smaller one"
         )
-    example, shapes = _example(network, height, width, metadata_width)
+    example, shapes = _example(network)
     level = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)
@@ -90,7 +80,7 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
                 example,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(shapes),
+                input_names=[one.name for one in network.inputs],
                 output_names=network.outputs,
                 dynamic_shapes=shapes,
                 external_data=False,
@@ -109,13 +99,13 @@ def to_onnx(network: Deployed, height: int, width: int, metadata_width: int = 0)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def to_program(network: Deployed, height: int, width: int, metadata_width: int = 0) -> torch.export.ExportedProgram:
+def to_program(network: Deployed) -> torch.export.ExportedProgram:
     """The network as a program of torch.export with a free batch size, for PyTorch's own ways of deploying.
 
     Raises:
         ModelError: an operation can't be traced.
     """
-    example, shapes = _example(network, height, width, metadata_width)
+    example, shapes = _example(network)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own internals
@@ -128,18 +118,11 @@ def to_program(network: Deployed, height: int, width: int, metadata_width: int =
     return program
 
 
-def _example(network: Deployed, height: int, width: int, metadata_width: int) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+def _example(network: Deployed) -> tuple[tuple[dict[str, Tensor]], tuple[dict[str, Any]]]:
     """Inputs to trace with, and which of their sizes are free."""
-    example = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]  # two: a batch of one would be taken for a constant
     batch = torch.export.Dim("batch")
-    shapes: dict[str, Any] = {"images": {0: batch}}
-    if isinstance(network, DeployedPair):
-        example += [example[0].clone(), torch.ones(2, dtype=torch.bool)]
-        shapes |= {"images2": {0: batch}, "has_second": {0: batch}}
-    if metadata_width:
-        example.append(torch.zeros(2, metadata_width))
-        shapes["metadata"] = {0: batch}
-    return tuple(example), shapes
+    empty = {one.name: torch.from_numpy(one.empty(2)) for one in network.inputs}  # one would be taken for a constant
+    return (empty,), ({name: {0: batch} for name in empty},)
 
 
 def _strip(message: Any) -> None:

@@ -73,7 +73,7 @@ def simple(width: int, classes: int, *, dropout: float, hidden: tuple[int, int])
     """The Dermalyze document's default head: (Dropout, Linear, BatchNorm, ReLU) twice, Dropout, Linear.
 
     Raises (in `forward`):
-        UsageError: a training batch of one image, which has no variance to normalise by.
+        UsageError: a training batch of one image, which has no variance to normalize by.
 
     >>> simple(8, 3, dropout=0.35, hidden=(512, 256)).eval()(torch.zeros(1, 8)).shape
     torch.Size([1, 3])

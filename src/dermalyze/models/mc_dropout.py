@@ -4,12 +4,12 @@ The draws have addresses: (seed, pass, layer, image, place). Neither order, batc
 the same command gives the same bytes. Gal & Ghahramani 2016, arXiv:1506.02142
 """
 
-# Shapes: B images, H height, W width, S passes, C classes, M encoded metadata.
+# Shapes: B samples, H height, W width, S passes, C classes.
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dermalyze.errors import ConfigError, ModelError
+from dermalyze.imaging.samples import IMAGE, METADATA
 from dermalyze.models.classifier import Classifier
 from dermalyze.rng import DROPOUT, positions_of, uniforms
 
@@ -97,35 +98,30 @@ class DropoutSampler:
             self.layers.append(drawing)
         self.head_only = all(name.startswith("head.") for name, _ in found)
 
-    def __call__(
-        self, images_B3HW: NDArray[np.float32], ids: Sequence[str], metadata_BM: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Logits (B, S, C) of normalised images (B, 3, H, W).
+    def __call__(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> NDArray[np.float32]:
+        """Logits (B, S, C) of a batch as the network takes it, with normalized images (B, 3, H, W).
 
         Args:
             ids: image_id of each.
-            metadata_BM: encoded, of a network that takes them.
 
         Raises:
             ModelError: NaN or infinity from the network.
         """
-        images = torch.from_numpy(np.ascontiguousarray(images_B3HW))
-        metadata = torch.from_numpy(metadata_BM) if metadata_BM is not None else None
         positions = positions_of(ids)
         for layer in self.layers:
             layer.positions = positions
         with torch.inference_mode():
-            features = self._features(images) if self.head_only else None
+            features = self._features(inputs) if self.head_only else None
             logits = []
             for number in range(self.passes):
                 for layer in self.layers:
                     layer.number = number
-                logits.append(self.model.judge(self._features(images) if features is None else features, metadata))
+                now = self._features(inputs) if features is None else features
+                logits.append(self.model.classify(now, inputs.get(METADATA)))
             samples_BSC: NDArray[np.float32] = torch.stack(logits, dim=1).numpy()
         if not np.isfinite(samples_BSC).all():
             raise ModelError("mc_dropout: the network gave NaN or infinity; no answer is made from it; train again")
         return samples_BSC
 
-    def _features(self, images: Tensor) -> Tensor:
-        backbone = self.model.backbone
-        return backbone(images) if self.model.head.takes == "map" else backbone.embed(images)
+    def _features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.model.features(inputs[IMAGE]) if self.model.head.takes == "map" else self.model.embed(inputs)

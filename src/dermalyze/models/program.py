@@ -68,9 +68,8 @@ def write_program(run: Run, artifact: Artifact, network: Deployed) -> ProgramRes
         ResourceError: the folder can't be written.
     """
     say("export: the network to torch.export, then its numbers against the artifact's")
-    height, width = artifact.preprocessing["height"], artifact.preprocessing["width"]
-    program = to_program(network, height, width, artifact.graph.metadata_width)
-    parity = measure_parity(program.module(), artifact.graph, height, width, TASKS[artifact.record.task])
+    program = to_program(network)
+    parity = measure_parity(program.module(), artifact.graph, TASKS[artifact.record.task])
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats that may change
@@ -80,13 +79,13 @@ def write_program(run: Run, artifact: Artifact, network: Deployed) -> ProgramRes
     written = {
         "program": PROGRAM_NAME,
         "sha256": sha256,
-        "inputs": [name for name in program.graph_signature.user_inputs if isinstance(name, str)],
+        "inputs": [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in network.inputs],
         "outputs": network.outputs,
         "classes": artifact.classes,
         "preprocessing": artifact.preprocessing,
         "artifact": {RECORD_NAME: artifact.sha256, "recipe": artifact.recipe},
         "parity": parity,
-        "note": "Logits. Recipe, calibration and gate, without which they are no answer, stand in the artifact.",
+        "note": "Logits. Recipe, calibration and gate, without which they are no prediction, are in the artifact.",
         "disclaimer": DISCLAIMER,
     }
     files: dict[str, bytes | Path] = {PROGRAM_NAME: data, "program.json": json_bytes(written)}

@@ -23,6 +23,7 @@ from dermalyze.explain.counterfactual import smallest_flip
 from dermalyze.explain.runner import Network
 from dermalyze.imaging import abcd
 from dermalyze.imaging.decode import Preprocessing, to_size
+from dermalyze.imaging.samples import IMAGE, Batch, stack
 from dermalyze.metrics.ranking import Floats
 from dermalyze.report.explain_grading import NAMES
 from dermalyze.report.heat import boxed, contoured, heat_of, jpeg, overlay
@@ -69,14 +70,14 @@ class Judge:
         network: in PyTorch.
         artifact: its graph, and how its scores become predictions.
         verdict: of `explain_grading.judge_network`; None if nothing was graded.
-        metadata: image_id to encoded metadata (M,), or None.
+        beside: image_id to the sample's other inputs.
         methods: methods to draw.
     """
 
     network: Network
     artifact: Artifact
     verdict: Json | None
-    metadata: Callable[[str], NDArray[np.float32] | None]
+    beside: Callable[[str], Batch]
     methods: Sequence[str]
 
     @property
@@ -99,19 +100,15 @@ class Judge:
 
     def answer(self, shown: Shown) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Calibrated probabilities (C,) with the run's recipe, and the embedding (1, D)."""
-        pixels = to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing))[None]
-        known = self.known(shown)
-        forward = self.artifact.knowing(None if known is None else known[None])
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, pixels, self.answering.task.pool)
+        sample = {IMAGE: to_size(shown.image, Preprocessing.from_dict(self.artifact.preprocessing)), **self.inputs(shown)}
+        logits_BC, embedding_BD = apply_recipe(
+            self.artifact.recipe, self.artifact.run, stack([sample]), self.answering.task.pool
+        )
         return self.answering.probabilities(logits_BC)[0], embedding_BD
 
-    def known(self, shown: Shown) -> NDArray[np.float32] | None:
-        """Its metadata (M,)."""
-        if self.network.encoder is None:
-            return None
-        if shown.group is None:
-            return np.asarray(self.network.encoder.blank, np.float32)
-        return self.metadata(shown.image_id)
+    def inputs(self, shown: Shown) -> Batch:
+        """What the network takes beside its image; nothing, of an image from elsewhere."""
+        return {} if shown.group is None else self.beside(shown.image_id)
 
     def note(self, method: str) -> tuple[str, bool]:
         """The grade of a method in words, and whether it is a warning."""
@@ -146,7 +143,7 @@ def explain_case(
         pixels = to_size(shown.image, judge.network.preprocessing)[None]
         same = judge.network.preprocessing == geometry  # else its own frame is drawn, without the outline
         for method, c in product(judge.methods, judge.asked(theirs, there_C)):
-            found = judge.network.maps(pixels, method, c, judge.known(shown))[0]
+            found = judge.network.maps(pixels, method, c, judge.inputs(shown))[0]
             heat = heat_of(found, *image.shape[:2])
             over = overlay(image if same else to_size(shown.image, resized(judge.network.preprocessing, image)), heat)
             drawn.append(jpeg(over if mask is None or not same else contoured(over, mask)))
@@ -172,7 +169,7 @@ def explain_case(
     plain = (
         None if first.answering.thresholds is None else first.answering.calibrator
     )  # thresholds are of calibrated probabilities
-    flip = smallest_flip(pixels_HW3, first.network.predictor(first.known(shown), plain), first.call)
+    flip = smallest_flip(pixels_HW3, first.network.predictor(first.inputs(shown), plain), first.call)
     if flip is not None:
         values["flip"] = {**asdict(flip), "becomes": names_of(flip.becomes, classes), "calibrated": plain is not None}
         drawn.append(jpeg(boxed(image, (flip.top, flip.left, flip.bottom, flip.right))))

@@ -99,7 +99,7 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
     kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
     size = f" on images of {kept['height']} x {kept['width']} px" if kept else ""
     calibrated = "calibrated probabilities" if run.calibration_path(p.meta["recipe"]).exists() else "probabilities"
-    judged = "images" if spec.model.second is None else "cases of two images"
+    judged = "images" if spec.model.image_2 is None else "samples of two images"
     told = {
         "multiclass": f"A classifier of {judged} into {len(p.classes)} classes ({', '.join(p.classes)}) with {calibrated}",
         "multilabel": f"A network that predicts {calibrated} of {len(p.classes)} labels ({', '.join(p.classes)}) for "

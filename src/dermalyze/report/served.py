@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME, parse_record
+from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME, check_record
 from dermalyze.artifact.edit import rewrite, with_evaluation
 from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
@@ -58,7 +58,7 @@ def into_artifact(run: Run, m: dict[str, Any], scores_sha256: str | None) -> boo
     if not run.artifact_record_path.exists():
         return False
     values = read_json(run.artifact_record_path)
-    if parse_record(json_bytes(values)).scores_sha256 != scores_sha256 or values["recipe"] != m["recipe"]:
+    if check_record(values).scores_sha256 != scores_sha256 or values["recipe"] != m["recipe"]:
         return False
     path = run.calibration_path(m["recipe"])
     if values.get("calibration") != (read_json(path).get("calibration") if path.exists() else None):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.artifact.artifact import WEIGHTS_NAME, parse_record
+from dermalyze.artifact.artifact import WEIGHTS_NAME, check_record
 from dermalyze.artifact.cam_grade import MapGrade
 from dermalyze.artifact.edit import rewrite
-from dermalyze.core.atomic import json_bytes, write_json
+from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError
@@ -63,7 +63,7 @@ def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessin
     made = with_grade(run, values)
     if made != values:
         rewrite(run.artifact_dir, made)
-    return parse_record(json_bytes(made)).cam_grade
+    return check_record(made).cam_grade
 
 
 def grade_line(grade: Mapping[str, Any]) -> str:
@@ -88,7 +88,7 @@ def with_grade(run: Run, values: Mapping[str, Any]) -> Json:
     stored = _stored(run, values["files"][WEIGHTS_NAME], Preprocessing.from_dict(values["preprocessing"]))
     if stored is None:
         return bare
-    return {**bare, "cam_grade": stored, "graded_scores_sha256": parse_record(json_bytes(bare)).scores_sha256}
+    return {**bare, "cam_grade": stored, "graded_scores_sha256": check_record(bare).scores_sha256}
 
 
 def _stored(run: Run, weights_sha256: str, preprocessing: Preprocessing) -> Json | None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.metadata import encoder_of, lookup
 from dermalyze.data.pixels import Source
 from dermalyze.errors import ModelError, UsageError
-from dermalyze.imaging.cases import packed
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import Array, Batch, size_of, take, with_images
 from dermalyze.rng import permutation
 from dermalyze.scoring.ood_images import EACH, SYNTHETIC, Foreign, name_of, read_foreign, synthetic
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
@@ -68,9 +66,11 @@ def check_foreign(paths: Sequence[Path]) -> None:
 def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
     """Score pictures that are no skin; their group is their kind, and their label says nothing."""
     size = spec.inference.batch_size
-    batches = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
-    if artifact.record.second is not None:  # in both places: that the second is missing must not give them away
-        batches = (packed(batch, batch) for batch in batches)
+    names = [
+        one.name for one in artifact.inputs if one.is_image
+    ]  # in every place: that one is missing must not tell them apart
+    stacks = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
+    batches = (dict.fromkeys(names, images) for images in stacks)
     with progress(f"score foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
         logits, embedding = score(artifact, meta["recipe"], batches, advance)
     stored = Predictions(
@@ -99,16 +99,23 @@ def score_corrupted(
     if known is not None and known.meta == meta and known.ids == ids:
         return len(frame)
 
-    def batches() -> Iterator[NDArray[np.uint8]]:
-        pictures = (one for batch in source.batches(frame) for one in batch)
-        for name, pixels in zip(names, pictures, strict=True):
-            yield np.stack([corrupt(pixels, kind, s, image_id=name, seed=spec.seed) for kind, s in grid])
+    def batches() -> Iterator[dict[str, Array]]:
+        samples = (take(batch, slice(i, i + 1)) for batch in source.batches(frame) for i in range(size_of(batch)))
+        for name, sample in zip(names, samples, strict=True):
+            copies = {key: np.repeat(values, len(grid), axis=0) for key, values in sample.items()}
+            yield with_images(
+                copies,
+                lambda images, name=name: np.stack(  # type: ignore[misc]
+                    [
+                        corrupt(pixels, kind, severity, image_id=name, seed=spec.seed)
+                        for pixels, (kind, severity) in zip(images, grid, strict=True)
+                    ]
+                ),
+            )
 
     say(f"score: {len(CORRUPTIONS)} corruptions in {len(SEVERITIES)} severities of {len(frame)} test images: {len(ids)} copies")
     with progress("score corrupted copies", len(ids), cost=True) as advance:
-        metadata = lookup(encoder_of(artifact), frame)
-        rows = (metadata([name] * len(grid)) for name in names)
-        logits, embedding = score(artifact, meta["recipe"], batches(), advance, rows)
+        logits, embedding = score(artifact, meta["recipe"], batches(), advance)
     groups = frame["group"].astype(str).tolist()
     labels = TASKS[artifact.record.task].targets(frame["label"].tolist(), artifact.classes)
     labels, groups = np.repeat(labels, len(grid), axis=0), np.repeat(groups, len(grid)).tolist()
@@ -133,18 +140,17 @@ def spread_sample(labels: Sequence[str], count: int, seed: int) -> NDArray[np.in
 def score(
     artifact: Artifact,
     recipe: str,
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Iterable[Batch],
     advance: Callable[[int], None],
-    metadata: Iterable[NDArray[np.float32] | None] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Logits (N, C) and embedding (N, D) of batches of pixels, with the metadata of each batch where they are known."""
+    """Logits (N, C) and embedding (N, D) of batches; what they lack is missing."""
     logits: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
-    for batch, known_BM in zip(batches, metadata if metadata is not None else repeat(None), strict=False):  # that has no end
-        logits_BC, embedding_BD = apply_recipe(recipe, artifact.knowing(known_BM), batch, TASKS[artifact.record.task].pool)
+    for batch in batches:
+        logits_BC, embedding_BD = apply_recipe(recipe, artifact.run, batch, TASKS[artifact.record.task].pool)
         logits.append(logits_BC)
         embeddings.append(embedding_BD)
-        advance(len(batch))
+        advance(size_of(batch))
     return np.concatenate(logits), np.concatenate(embeddings)
 
 

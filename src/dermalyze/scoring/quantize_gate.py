@@ -16,21 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact import self_test
-from dermalyze.artifact.artifact import NOTHING_YET, OOD_NAME, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export, parse_record
+from dermalyze.artifact.artifact import (
+    NOTHING_YET,
+    OOD_NAME,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    Artifact,
+    check_record,
+    open_export,
+    sealed,
+)
 from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import prune
-from dermalyze.artifact.quantize import quantise
+from dermalyze.artifact.quantize import quantize
 from dermalyze.calibration import ood
 from dermalyze.calibration.recipes import passes
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
+from dermalyze.core.atomic import publish, sha256_bytes
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.metadata import encoder_of, lookup
 from dermalyze.data.pixels import Source
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import Batch, concatenate, size_of
 from dermalyze.rng import positions_of, words
 from dermalyze.scoring.class_prior import prior_shift
 from dermalyze.scoring.fit_calibration import calibration_of
@@ -122,7 +131,7 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
     Raises:
         UsageError: no export, no scores or no calibration yet, or another process works in the run.
         DataError: manifest, split or an image changed.
-        ModelError: the gate refuses, with the figures; predictions of another model; a graph that can't be quantised.
+        ModelError: the gate refuses, with the figures; predictions of another model; a graph that can't be quantized.
         MissingExtraError: onnx is not installed.
         ResourceError: the folder can't be written.
     """
@@ -130,8 +139,6 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         run.require_writable()
         artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
         known = artifact.record.calibration
-        if artifact.record.second is not None:
-            raise UsageError(f"{run.root.name}: eight bits are judged for one picture a case only; use the export")
         if known is None:
             raise UsageError(f"{run.root.name}: the export is not calibrated; run first: dermalyze calibrate {run.root}")
         part = str(known["part"])
@@ -139,15 +146,15 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         halves_N = _halves(full.groups, spec.seed)
         say(f"export: eight bits, ranges of {min(RANGE_IMAGES, int((~halves_N).sum()))} images of {part}")
         frame = read_part(run, part)
-        source = Source(run, spec, Preprocessing.from_dict(artifact.preprocessing))
+        source = Source.of_artifact(run, spec.data, spec.train, artifact, size=spec.inference.batch_size)
         ranges = np.flatnonzero(~halves_N)
         ranges = ranges[np.linspace(0, len(ranges) - 1, min(RANGE_IMAGES, len(ranges))).astype(int)]
-        pixels = np.concatenate([*source.batches(frame.iloc[np.unique(ranges)])])
+        batch = artifact.complete(concatenate(source.batches(frame.iloc[np.unique(ranges)])))
         whole = prune((run.artifact_dir / GRAPH_NAME).read_bytes(), [CAM], GRAPH_NAME)
         shift_C = prior_shift(run, spec, full.classes)
         for sparing in (False, True):  # the second only where the first, which is faster, is refused
-            data, method, quantised = _quantised(artifact, whole, pixels, sparing, spec.train.threads)
-            small = _scored(run, spec, quantised, full, source)
+            data, method, quantized = _quantized(artifact, whole, batch, sparing, spec.train.threads)
+            small = _scored(run, spec, quantized, full, source)
             gate = judge(full, small, halves_N, str(known["kind"]), shift_C, artifact.answering.thresholds)
             if not gate.problems or not method.startswith("static"):
                 break
@@ -162,30 +169,21 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         calibration["ood"] = _limit(artifact, small)
         weights = run.artifact_dir / WEIGHTS_NAME
         values = _record(read_json(run.artifact_record_path), data, method, gate, calibration)
-        edges = {edge: artifact.preprocessing[edge] for edge in ("height", "width")}
         answering = Answering.read(full.task.kind, artifact.classes, artifact.recipe, calibration)
-        values["reference"] = self_test.answers(quantised.run, answering, **edges)
-        text = json_bytes(values)
+        image = Preprocessing.from_dict(artifact.preprocessing).image
+        values["reference"] = self_test.answers(quantized.run, answering, image)
+        text = sealed(values)
         files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
         publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, run.int8_dir, check=Artifact.open)
         return Int8Result(run.int8_dir, sha256_bytes(text), method, len(data), len(whole), gate)
 
 
-def _quantised(
-    artifact: Artifact, whole: bytes, pixels: NDArray[np.uint8], sparing: bool, threads: int | None
+def _quantized(
+    artifact: Artifact, whole: bytes, batch: Batch, sparing: bool, threads: int | None
 ) -> tuple[bytes, str, Artifact]:
     """The small graph, how it was made, and the artifact with it in the full one's place."""
-    metadata = artifact.record.metadata
-    blank_M = np.array(metadata.blank, np.float32) if metadata is not None else None
-    data, method = quantise(whole, pixels, blank_M, sparing=sparing)
-    graph = Graph(
-        data,
-        classes=len(artifact.classes),
-        height=artifact.preprocessing["height"],
-        width=artifact.preprocessing["width"],
-        metadata_width=artifact.graph.metadata_width,
-        threads=threads,
-    )
+    data, method = quantize(whole, batch, sparing=sparing)
+    graph = Graph(data, artifact.inputs, classes=len(artifact.classes), threads=threads)
     return data, method, replace(artifact, graph=graph)
 
 
@@ -244,16 +242,13 @@ def _stored(run: Run, artifact: Artifact, part: str) -> Predictions:
 def _scored(run: Run, spec: ExperimentSpec, small: Artifact, full: Predictions, source: Source) -> Predictions:
     """The small model's predictions of the same images."""
     frame = read_part(run, full.meta["set"])
-    known = lookup(encoder_of(small), frame)
-    samples, embeddings, done = [], [], 0
+    samples, embeddings = [], []
     with progress("export --int8", len(frame)) as advance:
         for batch in source.batches(frame):
-            rows = known(full.ids[done : done + len(batch)])
-            samples_BSC, embedding_BD = passes(small.recipe, small.knowing(rows), batch)
+            samples_BSC, embedding_BD = passes(small.recipe, small.run, batch)
             samples.append(samples_BSC)
             embeddings.append(embedding_BD)
-            done += len(batch)
-            advance(len(batch))
+            advance(size_of(batch))
     return replace(full, logits=full.task.pool(np.concatenate(samples)), embedding=np.concatenate(embeddings), samples=None)
 
 
@@ -278,6 +273,7 @@ def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibr
         "model": {**values["model"], "precision": precision},
         "files": {**values["files"], GRAPH_NAME: sha256_bytes(data)},
         "parity": {"against": "the fp32 graph, on half of the calibration part", **gate.as_dict()},
+        "outputs": [one for one in values["outputs"] if one["name"] != CAM],
         "cam": {
             "kind": "none",
             "height": 0,
@@ -286,5 +282,5 @@ def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibr
         },
         "calibration": calibration,
     }
-    parse_record(json_bytes(made))
+    check_record(made)
     return made

@@ -22,6 +22,7 @@ from dermalyze.data.pixels import Source
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import UsageError
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import IMAGE, size_of
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.imported_predictions import Given, scores_kind
 from dermalyze.scoring.predictions import write_predictions
@@ -90,13 +91,13 @@ def score_foreign(
     pixels = f"{preprocessing.height} x {preprocessing.width} px"
     say(f"score: {model.name} on {pixels}; {task.nouns} in the order {', '.join(classes)}")
     frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
-    source, values = Source(run, spec, preprocessing), {}
+    source, values = Source(run, spec.data, spec.train, preprocessing, size=spec.inference.batch_size), {}
     with progress(f"score ({name})", sum(map(len, frames.values())), cost=True) as advance:
         for part, frame in frames.items():
             done = []
             for batch in source.batches(frame):
-                done.append(graph.run(batch, preprocessing.mean, preprocessing.std))
-                advance(len(batch))
+                done.append(graph.run(batch[IMAGE], preprocessing.mean, preprocessing.std))
+                advance(size_of(batch))
             values[part] = np.concatenate(done)
     table = pd.concat([frame.assign(part=part) for part, frame in frames.items()], ignore_index=True)
     every = np.concatenate(list(values.values()))

@@ -27,11 +27,13 @@ from dermalyze.data.duplicates import Duplicates, find_duplicates, galleries, jo
 from dermalyze.data.grouping import describe_leaks, groups
 from dermalyze.data.manifest import read_manifest, read_task, usable
 from dermalyze.data.pixels import read_batches
+from dermalyze.data.samples import Samples
 from dermalyze.data.splitting import late_leaks
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import Gallery
 from dermalyze.errors import DataError, ModelError
-from dermalyze.imaging.decode import Preprocessing, normalise
+from dermalyze.imaging.decode import Preprocessing, normalize
+from dermalyze.imaging.samples import IMAGE
 from dermalyze.report.audit import audit_page
 from dermalyze.tasks.base import Task
 
@@ -199,18 +201,18 @@ def picture_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray
     trained on these very labels would repeat their errors; those of a run are never used here.
     """
     with network(spec) as (embed, preprocessing, what):
-        batches = read_batches(
-            ImageStore.open(spec.data), frame, preprocessing, size=spec.inference.batch_size, workers=spec.data.workers
-        )
+        samples = Samples.of(ImageStore.open(spec.data), frame, preprocessing, (preprocessing.image,))
+        batches = read_batches(samples, size=spec.inference.batch_size, workers=spec.data.workers)
         found: list[NDArray[np.float32]] = []
         started = time.monotonic()
         with progress("describe", len(frame)) as advance:
             for batch in batches:
-                described = picture_statistics(batch)
-                found.append(np.concatenate([described, embed(batch)], axis=1) if embed else described)
+                images = batch[IMAGE]
+                described = picture_statistics(images)
+                found.append(np.concatenate([described, embed(images)], axis=1) if embed else described)
                 if len(found) == 1:
-                    say(f"labels: about {(time.monotonic() - started) / len(batch) * len(frame):.0f} s for {what}")
-                advance(len(batch))
+                    say(f"labels: about {(time.monotonic() - started) / len(images) * len(frame):.0f} s for {what}")
+                advance(len(images))
     return np.concatenate(found), what
 
 
@@ -232,4 +234,4 @@ def network(
         embedder = Embedder(spec.model, device=runtime.device)
         preprocessing = Preprocessing.resolve(spec.preprocess, size=embedder.size, mean=embedder.mean, std=embedder.std)
         what = f"colors, textures and {spec.model.backbone}'s features"
-        yield lambda images: embedder(normalise(images, preprocessing)), preprocessing, what
+        yield lambda images: embedder(normalize(images, preprocessing)), preprocessing, what

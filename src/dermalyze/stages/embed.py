@@ -22,10 +22,12 @@ from dermalyze.core.run import Run
 from dermalyze.core.runtime import applied, choose_runtime
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.pixels import read_batches
+from dermalyze.data.samples import Samples
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ModelError, UsageError
-from dermalyze.imaging.decode import Preprocessing, normalise
+from dermalyze.imaging.decode import Preprocessing, normalize
+from dermalyze.imaging.samples import IMAGE, size_of
 from dermalyze.models.clip import Clip
 from dermalyze.models.embedding import Embedder
 from dermalyze.models.weights import read_sidecar
@@ -121,14 +123,13 @@ def embed(
             meta["zero_shot"] = spoken
         if values is None:
             say(f"embed: {len(frame)} images by {meta['backbone']} at {preprocessing.height} x {preprocessing.width} px")
-            batches = read_batches(
-                ImageStore.open(spec.data), frame, preprocessing, size=spec.inference.batch_size, workers=spec.data.workers
-            )
+            samples = Samples.of(ImageStore.open(spec.data), frame, preprocessing, (preprocessing.image,))
+            batches = read_batches(samples, size=spec.inference.batch_size, workers=spec.data.workers)
             found = []
             with progress("embed", len(frame), cost=True) as advance:
                 for batch in batches:
-                    found.append(network(normalise(batch, preprocessing)))
-                    advance(len(batch))
+                    found.append(network(normalize(batch[IMAGE], preprocessing)))
+                    advance(size_of(batch))
             values = np.concatenate(found)
         else:
             say(f"embed: the {len(frame)} images are stored already; the prompts are taken anew")

@@ -18,11 +18,13 @@ from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_classes, read_manifest
-from dermalyze.data.metadata import encoder_of, lookup, remarks
+from dermalyze.data.metadata import encode_rows, encoder_of, remarks
 from dermalyze.data.pixels import read_batches
+from dermalyze.data.samples import Samples
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, LeakError, UsageError, one_line
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import size_of
 from dermalyze.report.collect import gather, manifest_store, pictures_of, read_home, validation_values
 from dermalyze.report.croissant import croissant
 from dermalyze.report.evaluation import measure, versions, write_report
@@ -269,8 +271,6 @@ def _external(
     run.require_writable()
     recipe = spec.inference.recipe
     artifact = open_export(run, recipe, threads=spec.train.threads)
-    if artifact.record.second is not None:
-        raise UsageError("--on: not made for models of two pictures a case yet; use a model of one")
     names = read_label_map(label_map) if label_map is not None else {}
     external = open_external(on, spec.data, artifact.classes, names, spec.task)
     if share is not None:
@@ -316,18 +316,17 @@ def _score(run: Run, spec: ExperimentSpec, artifact: Artifact, external: Externa
     """The model's predictions of another set."""
     answering = artifact.answering
     preprocessing = Preprocessing.from_dict(artifact.preprocessing)
-    known = lookup(encoder_of(artifact), external.frame)
+    metadata_NM = encode_rows(encoder_of(artifact), external.frame)
+    inputs = Samples.of(external.store, external.frame, preprocessing, artifact.inputs, metadata_NM)
     ids = external.frame["image_id"].astype(str).tolist()
-    samples, embeddings, done = [], [], 0
+    samples, embeddings = [], []
     with progress(f"evaluate on {external.name}", len(external.frame), cost=True) as advance:
         size = spec.inference.batch_size
-        for batch in read_batches(external.store, external.frame, preprocessing, size=size, workers=spec.data.workers):
-            known_BM = known(ids[done : done + len(batch)])
-            samples_BSC, embedding_BD = passes(answering.recipe, artifact.knowing(known_BM), batch)
-            done += len(batch)
+        for batch in read_batches(inputs, size=size, workers=spec.data.workers):
+            samples_BSC, embedding_BD = passes(answering.recipe, artifact.run, batch)
             samples.append(samples_BSC)
             embeddings.append(embedding_BD)
-            advance(len(batch))
+            advance(size_of(batch))
     samples_NSC = np.concatenate(samples)
     return Predictions(
         ids=ids,

@@ -25,6 +25,7 @@ from dermalyze.core.runtime import applied, choose_runtime
 from dermalyze.data.grouping import keys
 from dermalyze.data.masks import mask_at, read_mask
 from dermalyze.data.pixels import read_batches
+from dermalyze.data.samples import Samples
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError, ModelError, UsageError, nearest
@@ -32,6 +33,7 @@ from dermalyze.explain.faithfulness import Mask
 from dermalyze.explain.runner import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
 from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode
 from dermalyze.imaging.image import ImageError
+from dermalyze.imaging.samples import IMAGE
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
 from dermalyze.report.explain_grading import judge_network, rim_sentences, table_lines, trust
 from dermalyze.report.explain_page import gallery
@@ -134,8 +136,8 @@ def explain(
                 say(f"{one.root.name}: not calibrated; probabilities are plain until: dermalyze calibrate {one.root}")
             pixels = world.pixels(network, lesions if count else test.iloc[:1])
             first = next(iter(pixels.values()))
-            known = network.metadata_of(frame)
-            fit, refused = network.fitting(wanted, first, known(str(next(iter(pixels)))))
+            beside = network.beside_of(world.store, frame)
+            fit, refused = network.fitting(wanted, first, beside(str(next(iter(pixels)))))
             refused = refused if methods else {}
             if not fit:
                 raise UsageError(f"--methods {' '.join(wanted)}: none fits {network.name}: {next(iter(refused.values()))}")
@@ -144,7 +146,7 @@ def explain(
                 verdict = judged(run, network, world.sample(network, lesions, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
-            judges.append(Judge(network, artifact, verdict, known, shown))
+            judges.append(Judge(network, artifact, verdict, beside, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
         task, probs = networks[0].task, judges[0].answering.probabilities(p.logits)
         there_NC, called_NC = task.membership(p.labels, len(p.classes)), judges[0].call(probs)
@@ -231,7 +233,7 @@ def judged(
     scores = Scores.open(run.map_scores_path(network.sha256), network)
     todo = [image_id for image_id in sample.ids if scores.missing(image_id, fit)]
     if todo:
-        image, predict = sample.pixels(todo[0]), network.predictor(sample.metadata(todo[0]))
+        image, predict = sample.pixels(todo[0]), network.predictor(sample.beside(todo[0]))
         predict(image[None])
         began = time.monotonic()
         predict(np.repeat(image[None], 16, axis=0))
@@ -271,16 +273,17 @@ class World:
     def pixels(self, network: Network, rows: pd.DataFrame) -> dict[str, NDArray[np.uint8]]:
         """image_id to (H, W, 3) at a network's size."""
         found: list[NDArray[np.uint8]] = []
-        for batch in read_batches(
-            self.store, rows, network.preprocessing, size=self.spec.inference.batch_size, workers=self.spec.data.workers
-        ):
-            found += [*batch]
+        samples = Samples.of(self.store, rows, network.preprocessing, (network.preprocessing.image,))
+        for batch in read_batches(samples, size=self.spec.inference.batch_size, workers=self.spec.data.workers):
+            found += [*batch[IMAGE]]
         return dict(zip(rows["image_id"].astype(str), found, strict=True))
 
     def sample(self, network: Network, rows: pd.DataFrame, pixels: dict[str, NDArray[np.uint8]]) -> Sample:
         """Pictures of a network, as `measure` takes them."""
         ids, groups = rows["image_id"].astype(str).tolist(), rows["group"].astype(str).tolist()
-        return Sample(ids, groups, pixels.__getitem__, self.masks(rows, network.preprocessing), network.metadata_of(self.frame))
+        return Sample(
+            ids, groups, pixels.__getitem__, self.masks(rows, network.preprocessing), network.beside_of(self.store, self.frame)
+        )
 
     def masks(self, rows: pd.DataFrame, preprocessing: Preprocessing) -> Callable[[str], Mask | None]:
         """image_id to the lesion at a network's size, or None."""

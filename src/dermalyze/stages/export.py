@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import (
     NOTHING_YET,
@@ -19,9 +17,9 @@ from dermalyze.artifact.artifact import (
     RECORD_NAME,
     WEIGHTS_NAME,
     Artifact,
-    SecondRecord,
+    check_record,
     open_export,
-    parse_record,
+    sealed,
 )
 from dermalyze.artifact.edit import earlier_evaluation
 from dermalyze.artifact.graph import GRAPH_NAME, Graph
@@ -29,18 +27,19 @@ from dermalyze.artifact.self_test import answers
 from dermalyze.audit.quality_reference import training_looks
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
-from dermalyze.core.atomic import json_bytes, publish, resource_errors, sha256_bytes
+from dermalyze.config.model import ModelSpec
+from dermalyze.core.atomic import publish, resource_errors, sha256_bytes
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER, Result
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_classes
 from dermalyze.errors import ModelError, UsageError
-from dermalyze.imaging.cases import packed
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import complete
 from dermalyze.imaging.tabular import Encoder
 from dermalyze.models.cam_head import ClosedForm, cam_record, map_size, reason_against
-from dermalyze.models.classifier import Classifier
-from dermalyze.models.deployed import Deployed, DeployedPair, to_onnx
+from dermalyze.models.classifier import Classifier, inputs_of
+from dermalyze.models.deployed import Deployed, to_onnx
 from dermalyze.models.parity import TOLERANCE, measure_parity
 from dermalyze.models.program import write_program
 from dermalyze.report.served_grade import with_grade
@@ -113,33 +112,27 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
             shutil.rmtree(leftover, ignore_errors=True)
         network, classifier, best = deployable(run)
         classes, preprocessing = best["classes"], Preprocessing.from_dict(best["preprocessing"])
-        second, height, width = isinstance(network, DeployedPair), preprocessing.height, preprocessing.width
         parameters = sum(parameter.numel() for parameter in network.parameters())
         say(f"export: {parameters / 1e6:.2f} M parameters to ONNX, then a comparison with PyTorch")
         encoder = Encoder.from_dict(best["metadata"]) if best["metadata"] is not None else None
-        metadata_width = encoder.width if encoder is not None else 0
         against = reason_against(classifier)
-        cam_size = None if against is not None else map_size(classifier, height, width)
-        graph_bytes = to_onnx(network, height, width, metadata_width)
+        cam_size = None if against is not None else map_size(classifier, preprocessing.height, preprocessing.width)
+        graph_bytes = to_onnx(network)
         with resource_errors("the export"):
             weights = run.best_weights_path.read_bytes()
         if sha256_bytes(weights) != best["weights_sha256"]:
             raise ModelError(f"{run.best_weights_path.name}: changed while it was exported; export again")
-        graph = Graph(
-            graph_bytes, classes=len(classes), height=height, width=width, metadata_width=metadata_width, cam=cam_size,
-            second=second,
-        )  # fmt: skip
+        graph = Graph(graph_bytes, network.inputs, classes=len(classes), cam=cam_size)
         task = TASKS[spec.task.kind]
-        parity = measure_parity(network, graph, height, width, task)
+        parity = measure_parity(network, graph, task)
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        values = make_record(run, spec, best, encoder, hashes, parity)
+        values = make_record(run, spec, best, encoder, graph, hashes, parity)
         values |= {"cam": cam_record(against, cam_size), "looks": training_looks(run, spec)}
         record, more = with_calibration(run, values)
-        blank = np.array(encoder.blank, np.float32) if encoder is not None else None
-        record["reference"] = reference_answers(graph, blank, record)
+        record["reference"] = reference_answers(graph, record)
         record, evaluation = earlier_evaluation(run.artifact_dir, with_grade(run, record))
-        text = json_bytes(record)
+        text = sealed(record)
         publish({**files, **more, **evaluation, RECORD_NAME: text}, run.artifact_dir, check=Artifact.open)
         return ExportResult(run.artifact_dir, sha256_bytes(text), hashes, len(graph_bytes), parity)
 
@@ -161,21 +154,24 @@ def deployable(run: Run) -> tuple[Deployed, Classifier, dict[str, Any]]:
         )
     preprocessing = Preprocessing.from_dict(best["preprocessing"])
     answering = classifier if reason_against(classifier) is not None else ClosedForm(classifier)
-    kind = DeployedPair if best["model"]["second"] is not None else Deployed
-    return kind(answering, preprocessing.mean, preprocessing.std).eval(), classifier, best
+    encoder = Encoder.from_dict(best["metadata"]) if best["metadata"] is not None else None
+    inputs = inputs_of(ModelSpec.model_validate(best["model"]), preprocessing, encoder)
+    return Deployed(answering, preprocessing, inputs).eval(), classifier, best
 
 
-def reference_answers(graph: Graph, blank_M: NDArray[np.float32] | None, record: dict[str, Any]) -> dict[str, Any]:
-    """The graph's predictions for synthetic images without metadata."""
-
-    def forward(images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        pixels = packed(images_BHW3, None) if graph.second else images_BHW3
-        return graph.run(pixels, None if blank_M is None else np.tile(blank_M, (len(images_BHW3), 1)))
-
-    size = {edge: record["preprocessing"][edge] for edge in ("height", "width")}
+def reference_answers(graph: Graph, record: dict[str, Any]) -> dict[str, Any]:
+    """The graph's predictions for synthetic images with nothing beside them."""
+    blank_M = None if record["metadata"] is None else np.array(record["metadata"]["blank"], np.float32)
     classes = [entry["name"] for entry in record["classes"]]
     answering = Answering.read(record["task"], classes, record["recipe"], record["calibration"])
-    return answers(forward, answering, **size)
+    image = Preprocessing.from_dict(record["preprocessing"]).image
+    return answers(lambda batch: graph.run(complete(batch, graph.inputs, blank_M)), answering, image)
+
+
+def graph_record(graph: Graph) -> dict[str, Any]:
+    """The named inputs and outputs of a graph, as `artifact.json` has them."""
+    inputs = [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape), "optional": i.optional} for i in graph.inputs]
+    return {"inputs": inputs, "outputs": [{"name": name, "shape": list(shape)} for name, shape in graph.outputs.items()]}
 
 
 def make_record(
@@ -183,6 +179,7 @@ def make_record(
     spec: ExperimentSpec,
     best: dict[str, Any],
     encoder: Encoder | None,
+    graph: Graph,
     hashes: dict[str, str],
     parity: dict[str, Any],
 ) -> dict[str, Any]:
@@ -191,7 +188,7 @@ def make_record(
     if model["weights"] is not None:
         model["weights"] = Path(model["weights"]).name
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": spec.name,
         "created_from": {
             "manifest_sha256": best["manifest_sha256"],
@@ -205,7 +202,7 @@ def make_record(
         "recipe": spec.inference.recipe,
         "task": spec.task.kind,
         "metadata": {"encoder": encoder.as_dict(), "blank": encoder.blank.tolist()} if encoder is not None else None,
-        "second": SecondRecord().model_dump() if model["second"] is not None else None,
+        **graph_record(graph),
         "training": {
             "source": spec.data.source.kind,
             "images": run.certificate()["counts"],
@@ -224,7 +221,7 @@ def with_calibration(run: Run, record: dict[str, Any]) -> tuple[dict[str, Any], 
     """The record with the run's calibration and its file, where that was fitted on the very scores that this artifact gives."""
     path = run.calibration_path(record["recipe"])
     known = read_json(path) if path.exists() else {}
-    if known.get("scores_sha256") != parse_record(json.dumps(record).encode()).scores_sha256:
+    if known.get("scores_sha256") != check_record(record).scores_sha256:
         return record, {}
     calibration = known["calibration"]
     ood = calibration.get("ood") or {}

@@ -22,7 +22,14 @@ from dermalyze.data.labels import require_classes, settle_labels
 from dermalyze.data.manifest import manifest_bytes, read_manifest, usable, write_manifest
 from dermalyze.data.metadata import require_columns
 from dermalyze.data.multilabel_targets import counts_by, label_counts, require_both, settle_label_sets
-from dermalyze.data.second import as_cases, inspect_second, lines_of, require_second, second_columns, summary_of
+from dermalyze.data.samples import (
+    as_samples,
+    count_optional,
+    inspect_optional,
+    optional_columns,
+    optional_lines,
+    require_images,
+)
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
@@ -62,7 +69,7 @@ class PrepareResult:
             said.append(f"{s['lesions']} lesions by number of images: {images}")
         if s["quarantined"]["images"]:
             said.append(f"{s['quarantined']['images']} images quarantined: {_pairs(s['quarantined']['by_reason'])}")
-        said += lines_of(s["second"])
+        said += optional_lines(s["optional_images"])
         said += [
             f"{pair['sources'][0]} and {pair['sources'][1]} share {pair['pictures']} identical images; each stays in one split"
             for pair in s["shared_pictures"]
@@ -107,17 +114,17 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
     with run.lock():
         run.require_writable()
         first = _inspect(store, listing, spec.data.workers)
-        second = inspect_second(store, listing.rows, workers=spec.data.workers)
-        images = as_cases(first, second)
+        optional = inspect_optional(store, listing.rows, workers=spec.data.workers)
+        images = as_samples(first, optional)
         _refuse_bad(listing, images, spec.data.max_bad_fraction)
-        frame = _frame(listing, labels, images, second)
+        frame = _frame(listing, labels, images, optional)
         known = usable(frame)["label"].tolist()
         require_classes(classes, label_counts(known, classes, task))
         if not task.has("one_class"):
             require_both(known, classes)
         require_columns(usable(frame), spec.model)
-        require_second(usable(frame), spec.model)
-        others = [one for one in second if one is not None]
+        require_images(usable(frame), spec.model)
+        others = [one for each in optional.values() for one in each if one is not None]
         summary = _summary(frame, classes, images, listing, spec.data.source.kind, task, others)
         return PrepareResult(_write(run, frame, {**summary, "fingerprint": fingerprint}, before), fresh=True)
 
@@ -238,11 +245,10 @@ def _refuse_bad(listing: Listing, images: Sequence[Inspected], limit: float) -> 
 
 
 def _frame(
-    listing: Listing, labels: Sequence[str], images: Sequence[Inspected], second: Sequence[Inspected | None]
+    listing: Listing, labels: Sequence[str], images: Sequence[Inspected], optional: Mapping[str, Sequence[Inspected | None]]
 ) -> pd.DataFrame:
     """Manifest rows in the source's order; a missing file keeps an empty path."""
     extra = list(dict.fromkeys(name for row in listing.rows for name in row.extra))
-    paired = any(row.second is not None for row in listing.rows)
     rows = [
         {
             **dict.fromkeys((*MANIFEST_COLUMNS, *extra)),
@@ -253,9 +259,9 @@ def _frame(
             "label": label,
             **{name: getattr(image, name) for name in ("sha256", "pixel_sha256", "width", "height", "mode")},
             "quarantine_reason": image.reason,
-            **(second_columns(row, image, other) if paired else {}),
+            **optional_columns(row, image, {name: each[place] for name, each in optional.items()}),
         }
-        for row, label, image, other in zip(listing.rows, labels, images, second, strict=True)
+        for place, (row, label, image) in enumerate(zip(listing.rows, labels, images, strict=True))
     ]
     return pd.DataFrame(rows, dtype=object)
 
@@ -267,10 +273,10 @@ def _summary(
     listing: Listing,
     kind: str,
     task: Task,
-    second: Sequence[Inspected],
+    others: Sequence[Inspected],
 ) -> dict[str, Any]:
     good = usable(frame)
-    done = [image for image in (*images, *second) if image.reason is None]
+    done = [image for image in (*images, *others) if image.reason is None]
     lesions = good["lesion_id"].dropna()
     pictures = good.groupby("pixel_sha256")["label"].agg(["size", "nunique"])
     twice = pictures[pictures["size"] > 1]
@@ -291,7 +297,7 @@ def _summary(
         "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
         "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,
         "shared_pictures": _shared_pictures(good) if kind == "merged" else [],
-        "second": summary_of(good),
+        "optional_images": count_optional(good),
         "patients": int(good["patient_id"].nunique()) if good["patient_id"].notna().any() else None,
         "missing": {name: int(good[name].isna().sum()) for name in (*_ASKED, *extra)},
         "user_columns": extra,
@@ -332,8 +338,7 @@ def _fingerprint(listing: Listing, labels: Sequence[str], classes: Sequence[str]
             stamps.get(row.path or ""),
             sorted(row.known.items()),
             sorted(row.extra.items()),
-            row.second,
-            stamps.get(row.second or ""),
+            [(name, path, stamps.get(path)) for name, path in sorted(row.images.items())],
         )
         for row, label in zip(listing.rows, labels, strict=True)
     ]

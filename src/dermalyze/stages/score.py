@@ -26,13 +26,11 @@ from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
-from dermalyze.data.metadata import encoder_of, lookup
 from dermalyze.data.pixels import Source
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import ModelError, UsageError, nearest
-from dermalyze.imaging.cases import statistics
-from dermalyze.imaging.decode import Preprocessing, normalise
-from dermalyze.imaging.tabular import Floats
+from dermalyze.imaging.decode import Preprocessing, normalize
+from dermalyze.imaging.samples import Batch, size_of, with_images
 from dermalyze.scoring.predict_extra import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
 from dermalyze.scoring.predictions import Predictions, write_predictions
 from dermalyze.scoring.third_party import Foreign, open_graph, score_foreign
@@ -40,8 +38,8 @@ from dermalyze.tasks.base import TASKS
 
 MC_DROPOUT, MC_PASSES = "mc_dropout", 20
 
-Answer = Callable[[NDArray[np.uint8], list[str]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
-"""Images (B, H, W, 3) and their ids to logits (B, S, C) of each pass and an embedding (B, D), or None."""
+Answer = Callable[[Batch, list[str]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
+"""A batch and the ids of its samples to logits (B, S, C) of each pass and an embedding (B, D), or None."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +131,8 @@ def score(
         artifact = open_export(run, served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         held_out = {part: frame for part, frame in frames.items() if part != "train"}
-        if corruptions and artifact.record.second is not None:
-            raise UsageError("--corruptions: not made for models of two pictures a case yet; leave it out")
-        source = Source(run, spec, Preprocessing.from_dict(artifact.preprocessing), second=artifact.record.second is not None)
-        known = lookup(encoder_of(artifact), pd.concat(frames.values()))
-        answers = {name: answer_by(run, spec, artifact, name, passes, known) for name in (served, *further)}
+        source = Source.of_artifact(run, spec.data, spec.train, artifact, size=spec.inference.batch_size)
+        answers = {name: answer_by(run, spec, artifact, name, passes) for name in (served, *further)}
         results = [
             store_recipe(run, source, artifact, name, answer, frames if name == served else held_out, passes)
             for name, answer in answers.items()
@@ -173,21 +168,18 @@ def check_recipes(names: Sequence[str], passes: int) -> None:
         raise UsageError(f"--passes is {passes}, must be 2 or more: the passes are compared with each other")
 
 
-def answer_by(
-    run: Run, spec: ExperimentSpec, artifact: Artifact, recipe: str, passes: int, known: Callable[[list[str]], Floats | None]
-) -> Answer:
+def answer_by(run: Run, spec: ExperimentSpec, artifact: Artifact, recipe: str, passes: int) -> Answer:
     """How a recipe answers: through the graph, or for mc_dropout through the best checkpoint in PyTorch.
-
-    Args:
-        known: ids to their encoded metadata; see `dermalyze.data.metadata.lookup`.
 
     Raises:
         ConfigError: mc_dropout of a network without dropout.
         ModelError: the checkpoint is gone, as in an ensemble, or damaged.
     """
     if recipe != MC_DROPOUT:
-        return lambda images_BHW3, ids: run_passes(recipe, artifact.knowing(known(ids)), images_BHW3)
-    from dermalyze.core.runtime import applied, choose_runtime  # torch: for this recipe alone
+        return lambda batch, ids: run_passes(recipe, artifact.run, batch)
+    import torch  # for this recipe alone
+
+    from dermalyze.core.runtime import applied, choose_runtime
     from dermalyze.models.mc_dropout import DropoutSampler
     from dermalyze.training.checkpoint import load_best
     from dermalyze.training.transfer import Plan
@@ -195,17 +187,15 @@ def answer_by(
     if not run.best_record_path.exists():
         raise ModelError(f"{run.root.name}: mc_dropout needs the checkpoint, and this run has none; use plain, flips or tta")
     preprocessing = Preprocessing.from_dict(artifact.preprocessing)
-    if artifact.record.second is not None:
-        mean, std = statistics(preprocessing.mean, preprocessing.std)
-        preprocessing = replace(preprocessing, mean=mean, std=std)  # type: ignore[arg-type]
     model = load_best(run)[0]
     Plan(model, spec.train.strategy, epochs=spec.train.epochs)  # what it keeps frozen did not draw in training
     sampler = DropoutSampler(model, seed=spec.seed, passes=passes)
     runtime = choose_runtime(device="cpu", threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
 
-    def sample(images_BHW3: NDArray[np.uint8], ids: list[str]) -> tuple[NDArray[np.float32], None]:
+    def sample(batch: Batch, ids: list[str]) -> tuple[NDArray[np.float32], None]:
         with applied(runtime):
-            return sampler(normalise(images_BHW3, preprocessing), ids, known(ids)), None
+            inputs = with_images(batch, lambda images: normalize(images, preprocessing))
+            return sampler({name: torch.from_numpy(values) for name, values in inputs.items()}, ids), None
 
     return sample
 
@@ -258,7 +248,7 @@ def store_recipe(
 def run_part(
     answer: Answer,
     frame: pd.DataFrame,
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Iterable[Batch],
     meta: dict[str, Any],
     total: int,
     advance: Callable[[int], None],
@@ -268,7 +258,7 @@ def run_part(
     Args:
         answer: the model by a recipe.
         frame: N rows with image_id, group and label.
-        batches: their images (B, H, W, 3) uint8, in order.
+        batches: their inputs, in order.
         meta: with `classes`, `recipe` and `set`.
         total: images of all parts, to say what that costs after the first batch; 0: say nothing.
         advance: is told how many images are done.
@@ -280,13 +270,13 @@ def run_part(
     done = 0
     for batch in batches:
         begun = time.monotonic()
-        samples_BSC, embedding_BD = answer(batch, ids[done : done + len(batch)])
+        samples_BSC, embedding_BD = answer(batch, ids[done : done + size_of(batch)])
         if total and not samples:
-            say(f"score: about {(time.monotonic() - begun) / len(batch) * total:.0f} s for the model")
+            say(f"score: about {(time.monotonic() - begun) / size_of(batch) * total:.0f} s for the model")
         samples.append(samples_BSC)
         embeddings += [] if embedding_BD is None else [embedding_BD]
-        done += len(batch)
-        advance(len(batch))
+        done += size_of(batch)
+        advance(size_of(batch))
     samples_NSC = np.concatenate(samples)
     return Predictions(
         ids=ids,

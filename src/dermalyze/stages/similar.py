@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import open_export
 from dermalyze.calibration.recipes import apply_recipe
@@ -22,6 +23,7 @@ from dermalyze.errors import ConfigError, DataError, UsageError
 from dermalyze.imaging.decode import Preprocessing, decode, pixel_sha256
 from dermalyze.imaging.image import check_size
 from dermalyze.imaging.preprocess import to_size
+from dermalyze.imaging.samples import stack
 from dermalyze.report.similar import shares_text, sheet_page, sheet_png
 from dermalyze.scoring.features.retrieval import Neighbour, nearest_cases
 from dermalyze.scoring.predictions import read_predictions
@@ -68,7 +70,9 @@ class SimilarResult:
         return [*lines, "Alike to the network is not alike in kind. " + DISCLAIMER]
 
 
-def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Path | None = None) -> SimilarResult:
+def similar(
+    run: Run, spec: ExperimentSpec, image: Path, *, image_2: Path | None = None, k: int = 10, out: Path | None = None
+) -> SimilarResult:
     """The k training groups whose pictures are nearest to one picture, by cosine distance of the network's features.
 
     The picture goes the way of every answer: the same decoding, preprocessing, ONNX graph and recipe.
@@ -77,6 +81,7 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         run: exported, with predictions of the training part.
         spec: `inference.recipe` is used; with `out`, `data` as well.
         image: a JPEG, PNG, WebP or BMP file. If it is itself a training image, this is said and its own group left out.
+        image_2: the second image of the sample, for a model of two.
         k: groups, 1 or more.
         out: a sheet with the pictures, .png or .html.
 
@@ -91,21 +96,19 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         raise UsageError(f"--out {out.name}: must end in .png or .html")
     data = read_image_file(image)
     artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
-    if artifact.record.second is not None:
-        raise UsageError("similar: not made for models of two pictures a case yet; use a model of one")
+    if image_2 is not None and not artifact.takes("image_2"):
+        raise UsageError("--image-2: this model takes one image per sample; leave it out")
     preprocessing = Preprocessing.from_dict(artifact.preprocessing)
-    try:
-        shown = decode(data).pixels
-        picture = decode(data, least=preprocessing.least).image
-        check_size(*picture.size)
-    except DataError as error:
-        raise type(error)(f"image: {error}") from None
+    sample = {"image": resized(data, "image", preprocessing)}
+    if image_2 is not None:
+        sample["image_2"] = resized(read_image_file(image_2), "image_2", preprocessing)
+    shown = decode(data).pixels
     p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "score"))
     if p.meta.get("scores_sha256") != artifact.record.scores_sha256 or p.embedding is None:
         raise UsageError(
             f"{run.root.name}: the training features are not of the exported model; run again: dermalyze score {run.root}"
         )
-    _, query_1D = apply_recipe(artifact.recipe, artifact.run, to_size(picture, preprocessing)[None])
+    _, query_1D = apply_recipe(artifact.recipe, artifact.run, stack([sample]))
     frame, parts = read_division(run)
     same = ((frame["sha256"] == sha256_bytes(data)) | (frame["pixel_sha256"] == pixel_sha256(shown))).to_numpy().nonzero()[0]
     known = None
@@ -150,6 +153,20 @@ def read_image_file(image: Path) -> bytes:
         return image.read_bytes()
     except OSError as error:
         raise DataError(f"image: cannot be read: {error.strerror}; give one image file") from None
+
+
+def resized(data: bytes, name: str, preprocessing: Preprocessing) -> NDArray[Any]:
+    """A file's image at the network's size.
+
+    Raises:
+        DataError: no image that is read, or too small.
+    """
+    try:
+        image = decode(data, least=preprocessing.least).image
+        check_size(*image.size)
+    except DataError as error:
+        raise type(error)(f"{name}: {error}") from None
+    return to_size(image, preprocessing)
 
 
 def known_text(known: dict[str, str]) -> str:

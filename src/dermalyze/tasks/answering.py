@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.calibration.recipes import Forward, Images, apply_recipe
+from dermalyze.calibration.recipes import Forward, apply_recipe
+from dermalyze.imaging.samples import Array, Batch
 from dermalyze.metrics.bootstrap import TargetScores
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.base import TASKS, Task
@@ -58,9 +59,9 @@ class Answering:
         """The same with another calibrator."""
         return replace(self, calibrator=calibrator)
 
-    def __call__(self, forward: Forward, images_BHW3: Images) -> Floats:
-        """(B, C) probabilities of images by the recipe."""
-        return self.probabilities(apply_recipe(self.recipe, forward, images_BHW3, self.task.pool)[0])
+    def __call__(self, forward: Forward, batch: Batch | Array) -> Floats:
+        """(B, C) probabilities of a batch by the recipe."""
+        return self.probabilities(apply_recipe(self.recipe, forward, batch, self.task.pool)[0])
 
     def probabilities(self, logits_NC: NDArray[np.floating[Any]]) -> Floats:
         """(N, C) calibrated, float64."""

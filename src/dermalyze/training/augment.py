@@ -10,7 +10,7 @@ saturation and hue are one 3x4 color matrix; what is switched off costs nothing,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -22,8 +22,9 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from dermalyze.config.train import AugmentSpec
-from dermalyze.imaging.cases import PLANES
-from dermalyze.rng import AUGMENT, MIX, POLICY, SECOND, Floats, Ints, uniforms
+from dermalyze.imaging.samples import IMAGE, METADATA, PRESENT
+from dermalyze.imaging.tabular import Encoder
+from dermalyze.rng import AUGMENT, HIDE, MIX, OPTIONAL, POLICY, Floats, Ints, uniforms
 from dermalyze.training.auto_augment import AUTO, COLUMNS, Round
 from dermalyze.training.warp import perspective, warp
 
@@ -266,74 +267,107 @@ def _blur(images_K3HW: Tensor, sigma_K: Floats) -> Tensor:
 
 @torch.no_grad()
 def mix(
-    images: Tensor, targets: Sequence[Tensor], spec: AugmentSpec, *, seed: int, epoch: int, step: int
-) -> tuple[Tensor, Sequence[Tensor]]:
-    """Mixup or cutmix: each image blended with, or pasted over by a box of, another of the batch, and the targets likewise.
+    batch: Mapping[str, Tensor], target: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, step: int
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    """Mixup or cutmix: each sample blended with, or pasted over by a box of, another of the batch, and the target likewise.
 
         lambda ~ Beta(a, a);   target = lambda t + (1 - lambda) t_other
 
-    One lambda and one box a batch. Where both are on, a fair coin decides. Where both are off, the arguments come back.
+    One lambda and one box per batch, for every image of a sample. Metadata are blended; a blend has an optional image where
+    both samples have it. Where both are on, a fair coin decides. Where both are off, the arguments come back.
 
     Args:
-        images: (B, 3, H, W) float, not changed.
-        targets: float (B, ...) each: whatever else an image has that can be blended.
+        batch: inputs by name, images (B, 3, H, W) float; not changed.
+        target: float (B, ...).
         spec: its `mixup` and `cutmix` are the Beta parameters, 0 is off.
         seed, epoch, step: the address of the random numbers.
 
     Returns:
-        Images and targets, new tensors.
+        Inputs and target, new tensors.
 
     Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899
     """
     if not (spec.mixup or spec.cutmix):
-        return images, targets
-    coin, share, top, left, *ranks = uniforms(seed, epoch, [step], 4 + len(images), stream=MIX)[0]
-    other = torch.from_numpy(np.argsort(ranks, kind="stable")).to(images.device, non_blocking=True)
+        return batch, target
+    count, device = len(target), target.device
+    coin, share, top, left, *ranks = uniforms(seed, epoch, [step], 4 + count, stream=MIX)[0]
+    other = torch.from_numpy(np.argsort(ranks, kind="stable")).to(device, non_blocking=True)
     cut = bool(spec.cutmix) and (not spec.mixup or coin < 0.5)
     beta = spec.cutmix if cut else spec.mixup
     keep = float(betaincinv(beta, beta, share))  # the inverse of Beta's distribution function
+    mixed = dict(batch)
     if cut:
-        images, keep = _paste(images, other, keep, top, left)
-    else:
-        images = torch.lerp(images[other], images, keep)
-    return images, [torch.lerp(target[other], target, keep) for target in targets]
+        (y0, y1), (x0, x1), keep = _box(batch[IMAGE].shape[2:], keep, top, left)
+    for name, values in batch.items():
+        if values.dtype == torch.bool:
+            mixed[name] = values & values[other]
+        elif cut and values.ndim == 4:
+            mixed[name] = values.clone()
+            mixed[name][:, :, y0:y1, x0:x1] = values[other, :, y0:y1, x0:x1]
+        else:
+            mixed[name] = torch.lerp(values[other], values, keep)
+    return mixed, torch.lerp(target[other], target, keep)
 
 
-def _paste(images: Tensor, other: Tensor, keep: float, top: float, left: float) -> tuple[Tensor, float]:
-    """Paste a box of 1 - keep of the area, cut at the frame; returns the images and the share that was really kept."""
-    height, width = images.shape[2:]
+def _box(size: Sequence[int], keep: float, top: float, left: float) -> tuple[tuple[int, int], tuple[int, int], float]:
+    """A box of 1 - keep of the area, cut at the frame: its rows, its columns, and the share that is really kept."""
+    height, width = size
     edge = math.sqrt(1 - keep)
     (y0, y1), (x0, x1) = (
         (max(0, round(size * (at - edge / 2))), min(size, round(size * (at + edge / 2))))
         for size, at in ((height, top), (width, left))
     )
-    images = images.clone()
-    images[:, :, y0:y1, x0:x1] = images[other, :, y0:y1, x0:x1]
-    return images, 1 - (y1 - y0) * (x1 - x0) / (height * width)
+    return (y0, y1), (x0, x1), 1 - (y1 - y0) * (x1 - x0) / (height * width)
 
 
-SECOND_DRAWS = 1 << 40
-"""Added to a draw position, it is that of the second image: no epoch is so long."""
+OTHER_DRAWS = 1 << 40
+"""Added to a draw position for each further image of a sample: no epoch is so long."""
 
 
-def augment_cases(
-    images_BHWP: Tensor, spec: AugmentSpec, *, seed: int, epoch: int, positions_B: Ints, hide: float = 0.0
-) -> Tensor:
-    """`augment` for images or cases: each of two images has its own draw, and some second ones are hidden.
+def augment_images(
+    batch: Mapping[str, Tensor], spec: AugmentSpec, *, seed: int, epoch: int, positions_B: Ints
+) -> dict[str, Tensor]:
+    """`augment` for every image of a batch, each with its own draw; the other inputs as they are.
 
     Args:
-        images_BHWP: uint8 images (B, H, W, 3) or cases (B, H, W, 7).
+        batch: inputs by name; images (B, H, W, 3) uint8.
         spec, seed, epoch, positions_B: as for `augment`.
-        hide: share of second images taken away, so that missing ones are met.
 
     Returns:
-        (B, 3, H, W) or (B, 7, H, W) float32, 0..1, not normalized; the last plane of a case is 0 or 1/255.
+        The same names; images (B, 3, H, W) float32, 0..1, not normalized.
     """
-    address = {"seed": seed, "epoch": epoch}
-    if images_BHWP.shape[3] != PLANES:
-        return augment(images_BHWP, spec, **address, positions_B=positions_B)
-    first = augment(images_BHWP[..., :3].contiguous(), spec, **address, positions_B=positions_B)
-    second = augment(images_BHWP[..., 3:6].contiguous(), spec, **address, positions_B=positions_B + SECOND_DRAWS)
-    kept_B = (uniforms(seed, epoch, positions_B, 1, stream=SECOND)[:, 0] >= hide).astype(np.float32)
-    kept = _tensor(kept_B, images_BHWP.device).view(-1, 1, 1, 1)
-    return torch.cat([first, second, images_BHWP[..., 6:].permute(0, 3, 1, 2) / 255 * kept], dim=1)
+    images = [name for name, values in batch.items() if values.ndim == 4]
+    return dict(batch) | {
+        name: augment(batch[name], spec, seed=seed, epoch=epoch, positions_B=positions_B + number * OTHER_DRAWS)
+        for number, name in enumerate(images)
+    }
+
+
+def hide_inputs(
+    batch: Mapping[str, Tensor],
+    hide: Mapping[str, float],
+    *,
+    seed: int,
+    epoch: int,
+    positions_B: Ints,
+    encoder: Encoder | None = None,
+) -> dict[str, Tensor]:
+    """Take optional inputs away from some samples, so that the network meets missing ones.
+
+    Args:
+        batch: inputs by name, on the CPU.
+        hide: by name (an optional image, or `metadata`, whose columns are hidden one by one) the share that is taken away.
+        seed, epoch, positions_B: the address of the random numbers.
+        encoder: of the metadata.
+    """
+    changed = dict(batch)
+    if PRESENT in batch:
+        optional = [name for name, values in batch.items() if values.ndim == 4 and name != IMAGE]
+        drawn_BK = uniforms(seed, epoch, positions_B, len(optional), stream=OPTIONAL)
+        kept_BK = drawn_BK >= np.array([hide.get(name, 0.0) for name in optional])
+        changed[PRESENT] = batch[PRESENT] & torch.from_numpy(kept_BK)
+    if METADATA in batch and encoder is not None:
+        drawn_BK = uniforms(seed, epoch, positions_B, len(encoder.columns), stream=HIDE)
+        rows_BM = encoder.hidden(batch[METADATA].numpy(), drawn_BK < hide.get(METADATA, 0.0))
+        changed[METADATA] = torch.from_numpy(rows_BM)
+    return changed

@@ -58,7 +58,7 @@ def step_times(
     """Time steps of a network (random weights and images) under each runtime, in turns, after one to warm up.
 
     Args:
-        spec: of the network; metadata and second images are left out, which make no other combination faster.
+        spec: of the network; metadata and a second image are left out, which make no other combination faster.
         settings: `strategy`, `optimizer` and `batch_size` are used; `compile` is not.
         base: the runtime whose device and threads hold.
         classes: of the head.
@@ -66,7 +66,7 @@ def step_times(
         which: runtimes that differ from `base` in precision and memory format; see `combinations`.
     """
     with applied(base):
-        alone = spec.model_copy(update={"metadata": None, "second": None})
+        alone = spec.model_copy(update={"metadata": None, "image_2": None})
         model = build_classifier(alone, classes, load_weights=False).to(base.device)
         plan = Plan(model, settings.strategy, epochs=settings.epochs)
         optimizer = build_optimizer(model, settings.optimizer, plan.paces)

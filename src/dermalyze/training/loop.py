@@ -19,6 +19,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.run import read_json
 from dermalyze.data.loader import balanced_batches
 from dermalyze.errors import DataError, InterruptedRunError
+from dermalyze.imaging.samples import size_of, take, with_images
 from dermalyze.tasks.early_stopping import judge_epoch
 from dermalyze.training.checkpoint import save_best
 from dermalyze.training.imbalance import draw_order
@@ -148,15 +149,14 @@ def validation_logits(training: Training) -> NDArray[np.float64]:
     """(N, C) of the validation split; fewer rows where a signal came."""
     rows, device = training.rows["val"], training.runtime.device
     batches = np.array_split(rows, -(-len(rows) // (2 * training.specs.train.batch_size)))
-    outputs = []
+    outputs, largest = [], np.iinfo(training.preprocessing.dtype).max
     training.model.eval()
     with training.state.learner.averaged():
-        for raw, batch in zip(training.loader.batches(list(batches)), batches, strict=True):
-            for part in training.state.micro.parts(len(raw)):
-                pixels = raw[part].to(device).permute(0, 3, 1, 2).float().div_(255)
-                metadata = training.metadata.rows(batch[part])
-                logits = training.model(training.inputs(pixels), None if metadata is None else metadata.to(device))
-                outputs.append(logits.float().cpu())
+        for raw in training.loader.batches(list(batches)):
+            for part in training.state.micro.parts(size_of(raw)):
+                batch = {name: values.to(device) for name, values in take(raw, part).items()}
+                pixels = with_images(batch, lambda images: images.permute(0, 3, 1, 2).float().div_(largest))
+                outputs.append(training.model(training.inputs(pixels)).float().cpu())
             if training.request.signal:
                 break
     return np.asarray(torch.cat(outputs).double().numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dermalyze.config.data import DataSpec, PreprocessSpec
-from dermalyze.config.model import ConcatFusion, ModelSpec
+from dermalyze.config.model import ConcatFusion, LateFusion, ModelSpec
 from dermalyze.config.train import TrainSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.progress import say
@@ -23,13 +23,14 @@ from dermalyze.data.loader import Loader, open_loader
 from dermalyze.data.manifest import read_classes, source_codes
 from dermalyze.data.metadata import fit_rows
 from dermalyze.data.quarantine import Quarantine
-from dermalyze.data.second import require_second, seconds_of
+from dermalyze.data.samples import Samples, require_images
 from dermalyze.data.splitting import read_division
+from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError, InterruptedRunError, ModelError
-from dermalyze.imaging.cases import statistics
-from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.preprocess import Preprocessing
+from dermalyze.imaging.samples import METADATA, with_images
 from dermalyze.models.backbones import pretrained_cfg_of
-from dermalyze.models.classifier import Classifier, build_classifier, check_input
+from dermalyze.models.classifier import Classifier, build_classifier, check_input, inputs_of
 from dermalyze.tasks.base import TASKS, Task
 from dermalyze.training.autotune import asked_runtime, fastest_runtime
 from dermalyze.training.metadata import Metadata
@@ -75,7 +76,8 @@ class Training:
         forward: the model, compiled where that is asked for.
         plan: which stages learn.
         changes: epochs (from 0) from which more of the network learns or images have another size.
-        mean, std: of the input's planes, on the device.
+        hide: by name of an optional input the share that is hidden in training.
+        mean, std: of each channel, on the device.
     """
 
     run: Run
@@ -96,6 +98,7 @@ class Training:
     plan: Plan
     changes: list[int]
     objective: Objective
+    hide: dict[str, float]
     mean: Tensor
     std: Tensor
     state: State
@@ -104,9 +107,13 @@ class Training:
         """Height and width of training images in an epoch (from 0), px."""
         return training_size(self.specs.train, self.preprocessing, epoch)
 
-    def inputs(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, planes, H, W) in 0..1 as the network takes them."""
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch with images (B, channels, H, W) in 0..1 as the network takes it."""
+
+        def normalized(pixels: Tensor) -> Tensor:
+            return ((pixels - self.mean) / self.std).contiguous(memory_format=self.runtime.memory_format)
+
+        return with_images(batch, normalized)
 
 
 def training_size(settings: TrainSpec, preprocessing: Preprocessing, epoch: int) -> tuple[int, int]:
@@ -158,22 +165,20 @@ def build_training(
     image_ids = frame["image_id"].tolist()
     total = sum(map(len, rows.values()))
     quarantine = Quarantine(image_ids, total=total, limit=specs.data.max_bad_fraction, known={})
-    require_second(frame.iloc[rows["train"]], specs.model, what="the training split")
+    require_images(frame.iloc[rows["train"]], specs.model, what="the training split")
 
     def check() -> None:
         if request.signal:
             raise InterruptedRunError(f"{request.signal}: stopped before the first step; run again: dermalyze train {run.root}")
 
-    images = list(zip(image_ids, frame["path"], frame["sha256"], strict=True))
-    loader = open_loader(
-        specs.data, settings, images, preprocessing, pin=runtime.device == "cuda", check=check,
-        seconds=seconds_of(frame) if specs.model.second is not None else None,
-    )  # fmt: skip
     sources_N = source_codes(frame["source"].iloc[rows["train"]]) if settings.balance_sources else None
     metadata = Metadata(
         fit_rows(frame, specs.model, rows["train"]), specs.model.metadata.fusion if specs.model.metadata else None,
-        seed=specs.seed, rows=rows["train"], labels=labels["train"], classes=len(classes),
+        rows=rows["train"], labels=labels["train"], classes=len(classes),
     )  # fmt: skip
+    inputs = inputs_of(specs.model, preprocessing, metadata.encoder)
+    samples = Samples.of(ImageStore.open(specs.data), frame, preprocessing, inputs, metadata.learned_NM)
+    loader = open_loader(specs.data, settings, samples, pin=runtime.device == "cuda", check=check)
     model = _model(specs, runtime, preprocessing, metadata, len(classes))
     plan = Plan(model, settings.strategy, epochs=settings.epochs)
     if isinstance(metadata.fusion, ConcatFusion):
@@ -186,8 +191,9 @@ def build_training(
         run, specs.experiment, _circumstances(runtime), sha256_bytes(b"".join(rows[part].tobytes() for part in rows)),
         learner, MicroBatches(settings.batch_size, model), quarantine, Progress(accepted_leak=accepted_leak),
     )  # fmt: skip
-    planes = preprocessing.mean, preprocessing.std
-    mean, std = planes if specs.model.second is None else statistics(*planes)
+    mean, std = (
+        torch.tensor(values, device=runtime.device).view(1, -1, 1, 1) for values in (preprocessing.mean, preprocessing.std)
+    )
     return Training(
         run, specs, runtime, request, task, classes, image_ids, rows, labels, sources_N, preprocessing, loader, metadata,
         model=model,
@@ -198,10 +204,18 @@ def build_training(
             task.kind, settings.loss, settings.imbalance, labels["train"], classes,
             sources_N=sources_N, device=runtime.device,
         ),
-        mean=torch.tensor(mean, device=runtime.device).view(1, -1, 1, 1),
-        std=torch.tensor(std, device=runtime.device).view(1, -1, 1, 1),
+        hide=hidden_shares(specs.model),
+        mean=mean,
+        std=std,
         state=state,
     )  # fmt: skip
+
+
+def hidden_shares(spec: ModelSpec) -> dict[str, float]:
+    """By name of an input the share of samples from which training hides it."""
+    shares = {} if spec.image_2 is None else {"image_2": spec.image_2.hide}
+    fusion = None if spec.metadata is None else spec.metadata.fusion
+    return shares if fusion is None or isinstance(fusion, LateFusion) else {**shares, METADATA: fusion.hide}
 
 
 def _model(

@@ -5,13 +5,14 @@ micro-batches equal one batch of their union (where no BatchNorm is in play). Ev
 waited for once, before the optimizer acts.
 """
 
-# Shapes: B images of a micro-batch, M encoded metadata.
+# Shapes: B samples of a micro-batch.
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +22,17 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dermalyze.core.atomic import write_json
 from dermalyze.errors import DataError
+from dermalyze.imaging.samples import take, with_images
 from dermalyze.rng import dropout_seed
-from dermalyze.training.augment import augment_cases, mix
+from dermalyze.training.augment import augment_images, hide_inputs, mix
 from dermalyze.training.setup import Training
 from dermalyze.training.warp import resized
 
 Rows = NDArray[np.int64]
+Inputs = Mapping[str, Tensor]
 
 
-def step(training: Training, epoch: int, members: Sequence[Rows], order: Rows, images: Iterator[Tensor]) -> None:
+def step(training: Training, epoch: int, members: Sequence[Rows], order: Rows, samples: Iterator[Inputs]) -> None:
     """One optimizer step. Where memory runs out it is done again in micro-batches of half the size, from then on.
 
     Args:
@@ -37,11 +40,11 @@ def step(training: Training, epoch: int, members: Sequence[Rows], order: Rows, i
         epoch: from 0.
         members: positions in `order` of each batch of the step.
         order: which training image each draw of the epoch takes.
-        images: gives the batches' pixels, in order.
+        samples: gives the batches, in order.
     """
     settings, state = training.specs.train, training.state
     model, optimizer, scaler, ema = state.learner.model, state.learner.optimizer, state.learner.scaler, state.learner.ema
-    drawn = [next(images) for _ in members]
+    drawn = [next(samples) for _ in members]
     if state.quarantine.note(training.loader.bad):
         state.save()  # first, so that whoever resumes leaves out the same images from the same step on
     sums = state.micro.fitting(lambda: gradient(training, epoch, cut(training, epoch, members, order, drawn)), state.save)
@@ -63,32 +66,29 @@ def step(training: Training, epoch: int, members: Sequence[Rows], order: Rows, i
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Images that go through the network at once.
+    """Samples that go through the network at once.
 
     Attributes:
         positions_B: draw positions in the epoch, the address of their random numbers.
-        pixels: (B, H, W, planes) uint8.
+        inputs: by name, as they are stored.
         labels: as of the task.
-        metadata_BM: M is 0 for a network of images alone.
     """
 
     positions_B: Rows
-    pixels: Tensor
+    inputs: Inputs
     labels: Rows
-    metadata_BM: Tensor
 
 
-def cut(training: Training, epoch: int, members: Sequence[Rows], order: Rows, drawn: Sequence[Tensor]) -> list[MicroBatch]:
+def cut(training: Training, epoch: int, members: Sequence[Rows], order: Rows, drawn: Sequence[Inputs]) -> list[MicroBatch]:
     """The micro-batches of a step, with stand-ins for images that can no longer be read."""
     rows, labels, quarantine = training.rows["train"], training.labels["train"], training.state.quarantine
     micro_batches = []
     for positions, raw in zip(members, drawn, strict=True):
         taken = quarantine.stand_ins(rows[order[positions]])
-        pixels = raw[taken] if quarantine.known else raw
+        inputs = take(raw, torch.from_numpy(taken)) if quarantine.known else raw
         images = order[positions][taken]
-        metadata = training.metadata.training_rows(epoch, positions, rows[images])
         for part in training.state.micro.parts(len(positions)):
-            micro_batches.append(MicroBatch(positions[part], pixels[part], labels[images[part]], metadata[part]))
+            micro_batches.append(MicroBatch(positions[part], take(inputs, part), labels[images[part]]))
     return micro_batches
 
 
@@ -105,9 +105,9 @@ def gradient(training: Training, epoch: int, micro_batches: Sequence[MicroBatch]
     for batch in micro_batches:
         torch.manual_seed(dropout_seed(training.specs.seed, epoch, int(batch.positions_B[0])))
         target = objective.target(batch.labels).to(sums.device, non_blocking=True)
-        inputs, mixed, metadata = augmented(training, epoch, batch, target)
+        inputs, mixed = augmented(training, epoch, batch, target)
         with training.runtime.autocast():
-            logits = training.forward(inputs, metadata if metadata.shape[1] else None)
+            logits = training.forward(inputs)
         loss = objective.loss(logits.float(), mixed)[0] / weight
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         sums += torch.cat([loss.detach()[None], objective.figures(logits.detach().float(), target)])
@@ -115,20 +115,21 @@ def gradient(training: Training, epoch: int, micro_batches: Sequence[MicroBatch]
     return sums
 
 
-def augmented(training: Training, epoch: int, batch: MicroBatch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A micro-batch as the network takes it, on the device: inputs, targets and metadata, blended by mixup alike."""
-    spec, seed, second = training.specs.train.augment, training.specs.seed, training.specs.model.second
-    small = resized(batch.pixels.to(target.device, non_blocking=True), training.size(epoch))
-    hide = second.hide if second is not None else 0.0
-    pixels = augment_cases(small, spec, seed=seed, epoch=epoch, positions_B=batch.positions_B, hide=hide)
-    metadata = batch.metadata_BM.to(target.device, non_blocking=True)
-    first = int(batch.positions_B[0])
-    pixels, (target, metadata) = mix(pixels, (target, metadata), spec, seed=seed, epoch=epoch, step=first)
-    return training.inputs(pixels), target, metadata
+def augmented(training: Training, epoch: int, batch: MicroBatch, target: Tensor) -> tuple[Inputs, Tensor]:
+    """A micro-batch as the network takes it, on the device, and its targets, blended by mixup alike."""
+    spec, positions_B = training.specs.train.augment, batch.positions_B
+    address: dict[str, Any] = {"seed": training.specs.seed, "epoch": epoch}
+    encoder = training.metadata.encoder
+    kept = hide_inputs(batch.inputs, training.hide, encoder=encoder, positions_B=positions_B, **address)
+    moved = {name: values.to(target.device, non_blocking=True) for name, values in kept.items()}
+    small = with_images(moved, lambda images: resized(images, training.size(epoch)))
+    changed = augment_images(small, spec, positions_B=positions_B, **address)
+    inputs, target = mix(changed, target, spec, step=int(positions_B[0]), **address)
+    return training.inputs(inputs), target
 
 
 def diverged(
-    training: Training, what: str, value: float, epoch: int, members: Sequence[Rows], order: Rows, drawn: Sequence[Tensor]
+    training: Training, what: str, value: float, epoch: int, members: Sequence[Rows], order: Rows, drawn: Sequence[Inputs]
 ) -> DataError:
     """Why training stops before a bad step; the images of the batch are noted."""
     run, done = training.run, training.state.progress.step
@@ -136,8 +137,8 @@ def diverged(
     write_json(run.diverged_path, {"epoch": epoch + 1, "step": done, "what": what, "image_ids": ids})
     cause = "weights or learning rate"
     for batch in cut(training, epoch, members, order, drawn):
-        inputs, _, _ = augmented(training, epoch, batch, training.mean.new_zeros(len(batch.labels)))
-        if not torch.isfinite(inputs).all():
+        inputs, _ = augmented(training, epoch, batch, training.mean.new_zeros(len(batch.labels)))
+        if not all(torch.isfinite(values).all() for values in inputs.values()):
             cause = "an input image is not finite (check preprocess.std)"
     return DataError(
         f"{what} is {value} at epoch {epoch + 1}, step {done + 1}: stopped before the optimizer step; "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dermalyze.config.columns import OPTIONAL_IMAGES
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
@@ -77,7 +78,7 @@ def is_whole(record: Path) -> bool:
 def unused_caches(known: Sequence[Run]) -> list[Rubbish]:
     """Image caches that none of the runs uses; none at all where one run does not tell which it uses."""
     folder = cache_folder()
-    files = sorted(folder.glob("*.u8")) if folder.is_dir() else []
+    files = sorted(folder.glob("*.bin")) if folder.is_dir() else []
     settled = [path for path in files if time.time() - path.stat().st_mtime > SETTLED_S]
     if not settled:
         return []
@@ -93,10 +94,11 @@ def unused_caches(known: Sequence[Run]) -> list[Rubbish]:
 
 
 def caches_of(run: Run) -> list[str]:
-    """The names of the image caches that a run uses or would use; a second one where its cases have two pictures."""
+    """The names of the image caches that a run uses or would use; one for each image of its samples."""
     from dermalyze.data.manifest import read_manifest, usable
-    from dermalyze.data.second import seconds_of
+    from dermalyze.data.samples import files_of
     from dermalyze.imaging.preprocess import Preprocessing
+    from dermalyze.imaging.samples import IMAGE
 
     if run.best_record_path.exists():
         preprocessing = Preprocessing.from_dict(read_json(run.best_record_path)["preprocessing"])
@@ -107,8 +109,8 @@ def caches_of(run: Run) -> list[str]:
         config = pretrained_cfg_of(spec.model)
         preprocessing = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
     frame = usable(read_manifest(run))
-    second = [one[1] for one in seconds_of(frame) if one is not None]
-    return [cache_key(hashes, preprocessing) for hashes in (frame["sha256"].tolist(), second) if hashes]
+    files = [[file[1] for file in files_of(frame, name) if file is not None] for name in (IMAGE, *OPTIONAL_IMAGES)]
+    return [cache_key(hashes, preprocessing) for hashes in files if hashes]
 
 
 def delete(rubbish: Sequence[Rubbish]) -> int:

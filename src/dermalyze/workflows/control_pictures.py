@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.config.data import CsvSource
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import replacing, sha256_bytes
@@ -28,6 +29,7 @@ from dermalyze.data.pixels import Source
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.inpaint import box, mark, only, ring
+from dermalyze.imaging.samples import IMAGE, Array, concatenate, size_of
 from dermalyze.models.backbones import pretrained_cfg_of
 from dermalyze.rng import uniforms
 from dermalyze.tasks.base import TASKS
@@ -47,14 +49,16 @@ class Pictures:
         run: prepared and split.
         spec: the controls' experiment.
         frame: usable manifest rows with `group`.
-        preprocessing: default: what `spec` trains with; for another model its own.
+        artifact: default: images as `spec` trains with; else samples as this model takes them.
     """
 
-    def __init__(self, run: Run, spec: ExperimentSpec, frame: pd.DataFrame, preprocessing: Preprocessing | None = None) -> None:
+    def __init__(self, run: Run, spec: ExperimentSpec, frame: pd.DataFrame, artifact: Artifact | None = None) -> None:
         config = pretrained_cfg_of(spec.model)
         own = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
         self.run, self.spec, self.frame = run, spec, frame
-        self.preprocessing = preprocessing or own
+        how, size = (run, spec.data, spec.train), spec.inference.batch_size
+        self.source = Source(*how, own, size=size) if artifact is None else Source.of_artifact(*how, artifact, size=size)
+        self.preprocessing = self.source.preprocessing
         self.store = ImageStore.open(spec.data)
         self.mask_path = keys(frame, "mask_path")
         self.has_masks = bool(self.mask_path.notna().mean() >= MASKED)
@@ -64,10 +68,9 @@ class Pictures:
         """(H, W)."""
         return self.preprocessing.height, self.preprocessing.width
 
-    def read(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(len(rows), H, W, 3) RGB."""
-        source = Source(self.run, self.spec, self.preprocessing)
-        return np.concatenate(list(source.batches(self.frame.iloc[rows])))
+    def read(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, Array]:
+        """The samples at some rows."""
+        return concatenate(self.source.batches(self.frame.iloc[rows]))
 
     def mask(self, row: int) -> NDArray[np.bool_]:
         """(H, W) where the lesion is.
@@ -109,7 +112,7 @@ class Pictures:
         if not todo:
             return
         painters = self.painters(target, parts)
-        source, blank = Source(self.run, self.spec, self.preprocessing), np.zeros(self.size, dtype=bool)
+        blank = np.zeros(self.size, dtype=bool)
         with ExitStack() as stack:
             archives = {}
             for kind in todo:
@@ -117,8 +120,8 @@ class Pictures:
                 archives[kind] = stack.enter_context(zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED))
             advance = stack.enter_context(progress(f"paint {', '.join(todo)}", len(self.frame), cost=True))
             row = 0
-            for batch in source.batches(self.frame):
-                for image in batch:
+            for batch in self.source.batches(self.frame):
+                for image in batch[IMAGE]:
                     masked = self.has_masks and isinstance(self.mask_path.iloc[row], str) and todo != ["planted"]
                     mask = self.mask(row) if masked else blank
                     for kind in todo:
@@ -126,7 +129,7 @@ class Pictures:
                             data = png(painters[kind](image, mask, row), str(self.frame["image_id"].iloc[row]))
                             archives[kind].writestr(zipfile.ZipInfo(member(row)), data)
                     row += 1
-                advance(len(batch))
+                advance(size_of(batch))
 
     def path(self, kind: str, target: str) -> Path:
         """Where the pictures of a kind are; the name changes with all that they are made from."""

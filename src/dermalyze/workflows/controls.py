@@ -20,7 +20,6 @@ from dermalyze.core.run import Run, differences, read_json
 from dermalyze.data.manifest import read_classes, read_manifest
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, UsageError, nearest
-from dermalyze.imaging.decode import Preprocessing
 from dermalyze.metrics.bootstrap import Estimate, estimates
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.report.controls import line
@@ -101,8 +100,6 @@ def controls(
     for name in only:
         if name not in FITS:
             raise UsageError(f"--only {name}: allowed are {', '.join(FITS)}{nearest(name, list(FITS))}")
-    if spec.model.second is not None:
-        raise UsageError("controls: not made for models of two pictures a case yet; use a run without model.second")
     run.require_writable()
     require_no_leak(run, None)
     work = Work.begin(run, settings_of_fits(spec, epochs, sets, "controls"))
@@ -135,7 +132,8 @@ class Work:
     """What the controls share.
 
     Attributes:
-        run, small: the outer run, and the experiment of the trainings.
+        run, full: the outer run, and its experiment for short trainings.
+        small: the same with the first image alone, which is what the painted copies are of.
         frame, parts: usable manifest rows with `group`, and the part of each.
         classes: in the order of the model's outputs.
         target: the class whose training pictures are marked.
@@ -143,6 +141,7 @@ class Work:
     """
 
     run: Run
+    full: ExperimentSpec
     small: ExperimentSpec
     frame: pd.DataFrame
     parts: pd.Series
@@ -151,14 +150,15 @@ class Work:
     pictures: Pictures
 
     @classmethod
-    def begin(cls, run: Run, small: ExperimentSpec) -> Work:
+    def begin(cls, run: Run, full: ExperimentSpec) -> Work:
+        small = full.model_copy(update={"model": full.model.model_copy(update={"image_2": None})})
         frame, parts = read_division(run)
         classes = read_classes(run)
         task = TASKS[small.task.kind]
         targets = task.targets(frame.loc[parts == "train", "label"].tolist(), classes)
         counts = dict(zip(classes, task.membership(targets, len(classes)).sum(axis=0).tolist(), strict=True))
         target = "mel" if "mel" in classes else sorted(classes, key=lambda name: -counts[name])[1]
-        return cls(run, small, frame, parts, classes, target, Pictures(run, small, frame))
+        return cls(run, full, small, frame, parts, classes, target, Pictures(run, small, frame))
 
     @property
     def judging(self) -> Judging:
@@ -221,7 +221,7 @@ def shuffled(work: Work) -> dict[str, Any]:
     manifest = with_parts(read_manifest(work.run), work.part_of)
     label_of = dict(zip(work.frame["image_id"], shuffle(work.frame, work.parts, work.small.seed), strict=True))
     manifest["label"] = [label_of.get(i, label) for i, label in zip(manifest["image_id"], manifest["label"], strict=True)]
-    found = work.areas(work.tested(work.trained("shuffled", work.small, manifest)))
+    found = work.areas(work.tested(work.trained("shuffled", work.full, manifest)))
     macro = found["macro_auroc"]
     if macro["low"] is None:
         return {"verdict": "not estimable", "why": macro["note"], **found}
@@ -276,7 +276,7 @@ def shortcut(work: Work) -> dict[str, Any]:
     """What the run's own model takes from the borders of its test pictures."""
     spec = work.run.config()
     artifact = open_export(work.run, spec.inference.recipe, threads=work.small.train.threads)
-    pictures = Pictures(work.run, spec, work.frame, Preprocessing.from_dict(artifact.preprocessing))
+    pictures = Pictures(work.run, spec, work.frame, artifact)
     return exchange_borders(artifact, spec.inference.recipe, pictures, work.parts, work.judging)
 
 

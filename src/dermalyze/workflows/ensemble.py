@@ -9,7 +9,6 @@ averaged as they come and the mean is calibrated, not the other way round: a mea
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export
+from dermalyze.artifact.artifact import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export, sealed
 from dermalyze.artifact.graph import GRAPH_NAME
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
@@ -32,9 +31,9 @@ from dermalyze.metrics.ranking import Floats
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import EvaluateResult, evaluate
-from dermalyze.stages.export import LICENCE_NOTE
+from dermalyze.stages.export import LICENCE_NOTE, graph_record
 from dermalyze.stages.init import environment, freeze
-from dermalyze.workflows.joined_graph import join_graphs, join_weights, joined_cam, joined_parity, joined_reference
+from dermalyze.workflows.joined_graph import join_graphs, join_weights, joined_cam, joined_parity, joined_reference, opened
 from dermalyze.workflows.pipeline import STEPS, duration, run_experiment
 
 
@@ -204,9 +203,9 @@ def assemble(runs: Sequence[Run], root: Path) -> tuple[Run, ExperimentSpec]:
         weights = join_weights([run.artifact_dir / WEIGHTS_NAME for run in runs])
         files = {GRAPH_NAME: graph, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
-        record = make_record(out, spec, artifacts, hashes, parity) | {"cam": cam}
+        record = make_record(out, spec, artifacts, hashes, parity) | {"cam": cam, **graph_record(opened(graph, artifacts[0]))}
         record["reference"] = joined_reference(graph, artifacts[0], record)
-        text = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        text = sealed(record)
         publish({**files, RECORD_NAME: text}, out.artifact_dir, check=Artifact.open)
         artifact = open_export(out, recipe)
         for part in (part for part in PARTS if out.split_path(part).exists()):
@@ -232,7 +231,7 @@ def require_alike(runs: Sequence[Run], specs: Sequence[ExperimentSpec], artifact
         "classes": (ModelError, [one.classes for one in artifacts]),
         "preprocessing": (ModelError, [one.preprocessing for one in artifacts]),
         "model.metadata": (ModelError, [one.record.metadata for one in artifacts]),
-        "model.second": (ModelError, [one.record.second for one in artifacts]),
+        "inputs": (ModelError, [one.record.inputs for one in artifacts]),
         "inference.recipe": (ModelError, [one.recipe for one in artifacts]),
         "train.imbalance": (ModelError, [(spec.train.imbalance, spec.train.balance_sources) for spec in specs]),
     }
@@ -300,7 +299,7 @@ def make_record(
     records = [one.record for one in artifacts]
     leaks = dict.fromkeys(record.accepted_leak for record in records if record.accepted_leak)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": spec.name,
         "created_from": {
             "manifest_sha256": out.manifest_hash(),
@@ -316,7 +315,6 @@ def make_record(
         "recipe": records[0].recipe,
         "task": records[0].task,
         "metadata": records[0].metadata.model_dump() if records[0].metadata is not None else None,
-        "second": records[0].second.model_dump() if records[0].second is not None else None,
         "training": {"source": spec.data.source.kind, "images": records[0].training.get("images"), "members": len(records)},
         "accepted_leak": "; ".join(leaks) or None,
         "disclaimer": DISCLAIMER,

@@ -15,7 +15,8 @@ from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import output_names
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.errors import ModelError
-from dermalyze.models.parity import PARITY_BATCHES, TOLERANCE, parity_images
+from dermalyze.imaging.samples import take
+from dermalyze.models.parity import PARITY_BATCHES, TOLERANCE, parity_batches
 from dermalyze.stages.export import reference_answers
 
 
@@ -52,7 +53,7 @@ def join_graphs(graphs: Sequence[bytes], *, activation: str = "softmax", cam: bo
     shapes = {value.name: value for value in (*models[0].graph.input, *models[0].graph.output)}
     inside = [compose.add_prefix(model, f"m{m}_") for m, model in enumerate(models)]
     node = helper.make_node
-    inputs = [value.name for value in models[0].graph.input]  # images, and metadata where they are taken
+    inputs = [value.name for value in models[0].graph.input]
     nodes = [node("Identity", [name], [f"m{m}_{name}"]) for m in range(len(inside)) for name in inputs]
     nodes += [one for model in inside for one in model.graph.node]
     nodes += MEANS[activation](len(inside))
@@ -148,19 +149,13 @@ def join_weights(paths: Sequence[Path]) -> bytes:
 
 def opened(graph: bytes, first: Artifact) -> Graph:
     """The joined graph, with the shapes of its first member."""
-    blank = first.record.metadata.blank if first.record.metadata is not None else []
-    height, width = first.preprocessing["height"], first.preprocessing["width"]
     shape = first.graph.cam_shape if CAM in output_names(graph, GRAPH_NAME) else None
-    return Graph(
-        graph, classes=len(first.classes), height=height, width=width, metadata_width=len(blank), cam=shape,
-        second=first.record.second is not None,
-    )  # fmt: skip
+    return Graph(graph, first.inputs, classes=len(first.classes), cam=shape)
 
 
 def joined_reference(graph: bytes, first: Artifact, record: dict[str, Any]) -> dict[str, Any]:
     """The joined graph's answers to the reference pictures."""
-    blank = np.array(first.record.metadata.blank, np.float32) if first.record.metadata is not None else None
-    return reference_answers(opened(graph, first), blank, record)
+    return reference_answers(opened(graph, first), record)
 
 
 def joined_parity(graph: bytes, artifacts: Sequence[Artifact], recipe: str) -> dict[str, Any]:
@@ -169,16 +164,13 @@ def joined_parity(graph: bytes, artifacts: Sequence[Artifact], recipe: str) -> d
     Raises:
         ModelError: a probability differs by more than the export's tolerance.
     """
-    blank = artifacts[0].record.metadata.blank if artifacts[0].record.metadata is not None else []
-    height, width = artifacts[0].preprocessing["height"], artifacts[0].preprocessing["width"]
     joined = opened(graph, artifacts[0])
-    noise = np.random.default_rng(1).standard_normal((max(PARITY_BATCHES), len(blank))).astype(np.float32)
     worst, task = 0.0, artifacts[0].answering.task
-    for images in parity_images(max(PARITY_BATCHES), height, width, second=joined.second):
-        for batch in PARITY_BATCHES:
-            known = noise[:batch] if blank else None
-            alone = [apply_recipe(recipe, one.knowing(known), images[:batch])[0] for one in artifacts]
-            ours = apply_recipe(recipe, lambda views, known=known: joined.run(views, known), images[:batch])[0]  # type: ignore[misc]
+    for samples in parity_batches(joined.inputs, max(PARITY_BATCHES)):
+        for count in PARITY_BATCHES:
+            batch = take(samples, slice(count))
+            alone = [apply_recipe(recipe, one.run, batch)[0] for one in artifacts]
+            ours = apply_recipe(recipe, joined.run, batch)[0]
             theirs = task.pool(np.stack(alone, axis=1))
             worst = max(worst, float(np.abs(task.probabilities(ours) - task.probabilities(theirs)).max()))
     if not worst <= TOLERANCE:

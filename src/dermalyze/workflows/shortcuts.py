@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.imaging.inpaint import box, mark, ring, with_border_of
+from dermalyze.imaging.samples import IMAGE, Array, Batch, size_of, take
 from dermalyze.metrics.calibration_error import ECE_BINS
 from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats
@@ -72,7 +73,7 @@ class TestImages:
         targets: (N,) class index, or (N, C) of labels.
         kinds: (N,) a number for each class, or for each combination of labels.
         groups: the lesion or patient of each.
-        images: (N, H, W, 3).
+        samples: all inputs of the model.
         outside: (N, H, W) the border that is not in the lesion's box.
     """
 
@@ -82,8 +83,13 @@ class TestImages:
     targets: NDArray[np.int64]
     kinds: NDArray[np.int64]
     groups: list[str]
-    images: Images
+    samples: dict[str, Array]
     outside: NDArray[np.bool_]
+
+    @property
+    def images(self) -> Images:
+        """(N, H, W, 3)."""
+        return self.samples[IMAGE]
 
     @classmethod
     def read(cls, pictures: Pictures, parts: pd.Series, judging: Judging) -> TestImages:
@@ -119,8 +125,8 @@ def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images,
         return {"verdict": "not estimable", "why": f"no {judging.task.noun} has two lesions in the test part"}
     sides = []
     for donor_N in (same, other):
-        pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))[rows]
-        probs = artifact.answering.task.probabilities(scores(artifact, recipe, pasted))
+        pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))
+        probs = artifact.answering.task.probabilities(scores(artifact, recipe, take({**test.samples, IMAGE: pasted}, rows)))
         sides.append(Scored(judging.task.scores(test.targets[rows], probs), [test.groups[row] for row in rows]))
     found = differences_of(sides[0], sides[1], judging, ("same", "other"))
     told = [name for name, values in found["per_class"].items() if is_lost(values["difference"])]
@@ -160,7 +166,10 @@ def planted_mark(
     truth = marked(has_N)
     sides = {
         name: Scored(
-            judging.task.scores(test.targets, judging.task.probabilities(scores(artifact, recipe, images))), test.groups
+            judging.task.scores(
+                test.targets, judging.task.probabilities(scores(artifact, recipe, {**test.samples, IMAGE: images}))
+            ),
+            test.groups,
         )
         for name, images in (("truth", truth), ("absent", test.images), ("lying", marked(~has_N)))
     }
@@ -199,10 +208,10 @@ def donors(labels_N: NDArray[np.int64], groups_N: Sequence[str], seed: int) -> t
     return found[0], found[1]
 
 
-def scores(artifact: Artifact, recipe: str, images: Images, batch: int = 64) -> NDArray[np.float32]:
+def scores(artifact: Artifact, recipe: str, samples: Batch, size: int = 64) -> NDArray[np.float32]:
     """(N, C) logits."""
-    parts = [apply_recipe(recipe, artifact.run, images[start : start + batch])[0] for start in range(0, len(images), batch)]
-    return np.concatenate(parts)
+    batches = (take(samples, slice(start, start + size)) for start in range(0, size_of(samples), size))
+    return np.concatenate([apply_recipe(recipe, artifact.run, batch)[0] for batch in batches])
 
 
 def differences_of(a: Scored, b: Scored, judging: Judging, names: tuple[str, str]) -> dict[str, Any]:

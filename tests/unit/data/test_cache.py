@@ -73,16 +73,16 @@ def test_the_second_opening_reads_no_image(pictures: Path, monkeypatch: pytest.M
 def test_normalisation_shares_a_cache_but_size_and_content_do_not(pictures: Path, folder: Path) -> None:
     opened(pictures)
     opened(pictures, Preprocessing("squash", 12, 16, 0.875, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0)))
-    assert len(list(folder.glob("*.u8"))) == 1
+    assert len(list(folder.glob("*.bin"))) == 1
     opened(pictures, Preprocessing("pad", 12, 16, 0.875, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
     opened(pictures, count=10)
-    assert len(list(folder.glob("*.u8"))) == 3
+    assert len(list(folder.glob("*.bin"))) == 3
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "record"])
 def test_a_damaged_cache_is_made_again(damage: str, pictures: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = np.array(opened(pictures))
-    file, record = next(folder.glob("*.u8")), next(folder.glob("*.json"))
+    file, record = next(folder.glob("*.bin")), next(folder.glob("*.json"))
     data = bytearray(file.read_bytes())
     if damage == "flip":
         data[100] ^= 1
@@ -150,7 +150,7 @@ def test_one_process_makes_it_and_another_waits(pictures: Path, folder: Path, ca
         raise StopError
 
     whole = np.array(opened(pictures))
-    target = next(folder.glob("*.u8"))
+    target = next(folder.glob("*.bin"))
     target.unlink()
     part = target.with_name(f".{target.name}.part")
     paths = sorted(path.name for path in pictures.glob("*.png"))

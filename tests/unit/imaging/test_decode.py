@@ -20,7 +20,7 @@ from dermalyze.imaging.decode import (
     SERVING_FORMATS,
     Preprocessing,
     decode,
-    normalise,
+    normalize,
     pixel_sha256,
     sniff,
     to_size,
@@ -361,10 +361,10 @@ def test_any_image_gets_the_size_and_a_flat_one_its_colour(kind, height, width, 
     assert set(np.unique(sized)) <= ({0, 90} if kind == "pad" else {90})
 
 
-def test_normalise():
+def test_normalize():
     p = Preprocessing("squash", 8, 8, 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    values = normalise(pixels, p)
+    values = normalize(pixels, p)
     assert values.shape == (2, 3, 8, 8)
     assert values.dtype == np.float32
     expected = (pixels.astype(float) / 255 - np.array(p.mean)) / np.array(p.std)

@@ -151,23 +151,23 @@ def test_caches_of_no_run_here_go_and_the_others_stay(tmp_path: Path, cache: Pat
     run = make_run(tmp_path / "out" / "a")
     (used,) = caches_of(run)
     for name, age in ((used, 9e9), ("f" * 32, 9e9), ("e" * 32, 0)):
-        write_bytes(cache / f"{name}.u8", bytes(10))
+        write_bytes(cache / f"{name}.bin", bytes(10))
         write_json(cache / f"{name}.json", {})
         if age:
-            os.utime(cache / f"{name}.u8", (1, 1))
+            os.utime(cache / f"{name}.bin", (1, 1))
     runs("clean", [run.root], yes=True)
-    assert len(list(cache.glob("*.u8"))) == 3, "one run alone does not tell which caches are used"
+    assert len(list(cache.glob("*.bin"))) == 3, "one run alone does not tell which caches are used"
     runs("clean", [tmp_path / "out"], yes=True)
-    assert files(cache) == {f"{name}{end}" for name in (used, "e" * 32) for end in (".u8", ".json")}
+    assert files(cache) == {f"{name}{end}" for name in (used, "e" * 32) for end in (".bin", ".json")}
 
 
 def test_caches_stay_where_one_run_is_unreadable(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "out" / "a")
     run.best_record_path.write_text("{")
-    write_bytes(cache / "f.u8", b"1")
-    os.utime(cache / "f.u8", (1, 1))
+    write_bytes(cache / "f.bin", b"1")
+    os.utime(cache / "f.bin", (1, 1))
     runs("clean", [tmp_path / "out"], yes=True)
-    assert (cache / "f.u8").exists()
+    assert (cache / "f.bin").exists()
     assert "left alone" in capsys.readouterr().err
 
 

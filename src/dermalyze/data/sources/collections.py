@@ -90,7 +90,7 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
 
     What: 1,011 cases with twenty diagnoses and the criteria of the checklist. `images` chooses dermoscopic, clinical or
         both; the two images of a case share its lesion_id (`derm7pt_` and case_num) and so never separate. The column
-        image_type says which is which. With paired a case is one row, dermoscopic, with the clinical image as its second.
+        image_type says which is which. With paired a case is one row, dermoscopic, with the clinical image as image_2.
     Layout: `images/` in folders; `meta/meta.csv` with case_num, diagnosis, seven_point_score, the criteria, location, sex,
         management, clinic and derm (paths below `images`); `meta/train_indexes.csv`, `valid_indexes.csv`,
         `test_indexes.csv` (indexes: rows of meta.csv from 0), which become the split where all three are there. `label_map:
@@ -123,12 +123,12 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
                 raise DataError(f"{place}: path {path!r} {problem}; paths are relative to the folder of images")
             found[which] = files.by_path(path) if path else None
         clinic = found.get("clinic")
-        second = None if images != "paired" or not values["clinic"] else "" if clinic is None else clinic.path
+        optional = {"image_2": "" if clinic is None else clinic.path} if images == "paired" and values["clinic"] else {}
         for which in wanted:
             image = found[which]
             told = {**extra, "image_type": "dermoscopic" if which == "derm" else "clinical"}
             at = None if image is None else image.path
-            rows.append(Row(place, f"{values['image_id']}_{which}", values["label"], at, known, told, second))
+            rows.append(Row(place, f"{values['image_id']}_{which}", values["label"], at, known, told, optional))
     notes += [
         "the data set's split is used" if parts is not None else "the three lists of indexes are missing: no split is used"
     ]

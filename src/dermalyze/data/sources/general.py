@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
+from dermalyze.config.columns import OPTIONAL_IMAGES, image_columns
 from dermalyze.config.data import PART_WORDS
 from dermalyze.core.archives import name_problem
 from dermalyze.core.tables import Table
@@ -70,8 +70,8 @@ def csv(
 
     What: needs a label and image_id or path; `columns` maps our names to the file's. A path is relative to the data folder
         (or unique by its end, also inside a zip: `images.zip!a.jpg`); without one the image is image_id + extension.
-        patient_id and lesion_id keep images together in one part of the split. second_path names a second image of the
-        case, empty where there is none. Unmapped columns are kept as they are.
+        patient_id and lesion_id keep images together in one part of the split. image_2_path names a second image of the
+        sample, empty where there is none. Unmapped columns are kept as they are.
         With `labels` these columns of 0 and 1, one per label, replace the column label; an image may have several
         labels or none.
     Keys: without an image_id one is made from the path, as for folders.
@@ -86,18 +86,26 @@ def csv(
     for number, (place, values, extra) in enumerate(cells(table, names, without=labels or ())):
         wanted = values.get("path") or values["image_id"] + extension
         entry, known = _named(files, wanted, f"{place}: path"), known_values(values, place)
-        other = values.get("second_path", "").strip()
-        second = _named(files, other, f"{place}: second_path") if other else None
         if values.get("mask_path"):
             mask = files.by_path(values["mask_path"])
             known["mask_path"] = None if mask is None else mask.path
         image_id = values["image_id"] if "image_id" in values else pseudonym(wanted)
         path, several = None if entry is None else entry.path, None if sets is None else sets[number]
-        rows.append(Row(place, image_id, values.get("label", ""), path, known, extra, labels=several))
-        if other:
-            rows[-1] = replace(rows[-1], second="" if second is None else second.path)
+        optional = _optional(files, values, place)
+        rows.append(Row(place, image_id, values.get("label", ""), path, known, extra, optional, several))
     notes = (*_spelling(names, columns), *renamed(table, {*names.values(), *(labels or ())}), *files.notes)
     return Listing(rows, None if labels is None else tuple(labels), files.entries, notes)
+
+
+def _optional(files: Files, values: Mapping[str, str], place: str) -> dict[str, str]:
+    """Manifest paths of a row's optional images, by name."""
+    optional = {}
+    for name in OPTIONAL_IMAGES:
+        column = image_columns(name)[0]
+        if wanted := values.get(column, "").strip():
+            entry = _named(files, wanted, f"{place}: {column}")
+            optional[name] = "" if entry is None else entry.path
+    return optional
 
 
 def _named(files: Files, name: str, what: str) -> Entry | None:

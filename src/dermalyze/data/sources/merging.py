@@ -96,7 +96,7 @@ def _renamed(row: Row, part: MergedPart) -> Row:
         None if row.path is None else f"{part.title}/{row.path}",
         {**known, "source": part.title},
         extra,
-        f"{part.title}/{row.second}" if row.second else row.second,
+        {name: f"{part.title}/{path}" if path else "" for name, path in row.images.items()},
     )
 
 

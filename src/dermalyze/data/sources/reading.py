@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dermalyze.config.columns import OPTIONAL_IMAGES, image_columns
 from dermalyze.config.data import PART_WORDS, PARTS
 from dermalyze.core.run import OWN_NAMES
 from dermalyze.core.tables import Table, check_keys, read_table
@@ -17,7 +18,8 @@ from dermalyze.errors import DataError, nearest
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm")
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 OUR_NAMES = (
-    "image_id", "path", "label", "patient_id", "lesion_id", "age", "sex", "site", "source", "split", "mask_path", "second_path",
+    "image_id", "path", "label", "patient_id", "lesion_id", "age", "sex", "site", "source", "split", "mask_path",
+    *(image_columns(name)[0] for name in OPTIONAL_IMAGES),
 )  # fmt: skip
 MISSING_FILE = "image file is missing"
 _TABLE_ENDINGS = (".csv", "", ".tab", ".tsv", ".txt")
@@ -36,7 +38,7 @@ class Row:
         path: manifest path of the image; None where there is no such file.
         known: of `OUR_NAMES`, what else the source tells; None where it is missing.
         extra: the user's further columns.
-        second: manifest path of the case's second image; None where it has none, empty where there is no such file.
+        images: manifest paths of the sample's optional images, by name; empty where there is no such file.
         labels: of an image that may have several or none, where the source has a column for each; else None.
     """
 
@@ -46,7 +48,7 @@ class Row:
     path: str | None
     known: Mapping[str, str | float | None] = field(default_factory=dict)
     extra: Mapping[str, str | None] = field(default_factory=dict)
-    second: str | None = None
+    images: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dermalyze.serve.predictor.inputs import read_inputs
+from dermalyze.errors import UsageError
+from dermalyze.serve.predictor.inputs import Item, read_file, read_inputs
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.predictor import Predictor
-from dermalyze.serve.predictor.second import one_case
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def predict(
     threads: int | None = None,
     prevalence: Mapping[str, float] | None = None,
     metadata: Mapping[str, str | float] | None = None,
-    second: str | Path | None = None,
+    image_2: str | Path | None = None,
     explain: str | Path | None = None,
     provider: str = "onnxruntime",
 ) -> Answers:
@@ -52,7 +52,7 @@ def predict(
         threads: CPU threads of one pass; default: one a core.
         prevalence: share of each class where the answers are to be used; default: as in the calibration part.
         metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
-        second: the second picture of the one image that is asked for, of a model of two pictures a case.
+        image_2: the second image of the one sample that is asked for, for a model of two images.
         explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
             predicted class, and whether such maps can be trusted. The map is of the picture as it stands, also where the
             recipe asks further views of it.
@@ -60,7 +60,7 @@ def predict(
 
     Raises:
         UsageError: neither a run nor an artifact, a wrong batch size, shares that do not fit the classes, or metadata or a
-            second picture that the model does not take.
+            second image that the model does not take.
         ModelError: the artifact is refused, or has no class-activation map and `explain` is given.
         ResourceError: the folder of `explain` can't be written.
 
@@ -72,12 +72,25 @@ def predict(
     known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
     predictor.check_explain(explain is not None)
     items: Iterable[Any] = read_inputs(images)
-    if second is not None:
-        predictor.require_second()
-        items = one_case(list(images), second)
+    if image_2 is not None:
+        predictor.require_image("image_2")
+        items = one_sample(list(images), image_2)
     rows = predictor.predict_batch(items, batch_size, metadata=known, explain=explain is not None)
     drawn = rows if explain is None else _drawn(rows, Path(explain), predictor)
     return Answers(predictor.classes, drawn, predictor.answering.task.kind)
+
+
+def one_sample(images: Sequence[str | Path], image_2: str | Path) -> list[dict[str, Item]]:
+    """The two images of one sample, named by a person.
+
+    Raises:
+        UsageError: several images, or what may hold several: a folder, an archive, a table or standard input.
+    """
+    names = [*map(str, images), str(image_2)]
+    several = any(name == "-" or Path(name).is_dir() or Path(name).suffix.lower() in (".csv", ".zip") for name in names)
+    if several or len(names) != 2:
+        raise UsageError("--image-2 goes with one image file; for more write a CSV with the columns path and image_2_path")
+    return [{"image": read_file(images[0]), "image_2": read_file(image_2)}]
 
 
 def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> Iterator[Prediction]:

@@ -25,14 +25,14 @@ class Job:
 
     Attributes:
         predictor: whose answer it waits for.
-        prepared: the image.
+        prepared: the sample's images, by name.
         known: its metadata.
         explain: whether its map is wanted, or of which class.
         done: told of the answer, in the event loop.
     """
 
     predictor: Predictor
-    prepared: Prepared
+    prepared: Mapping[str, Prepared]
     known: Mapping[str, Value]
     explain: bool | str
     done: asyncio.Future[Prediction]
@@ -58,7 +58,7 @@ class Engine:
             thread.start()
 
     async def answer(
-        self, predictor: Predictor, prepared: Prepared, known: Mapping[str, Value], explain: bool | str = False
+        self, predictor: Predictor, prepared: Mapping[str, Prepared], known: Mapping[str, Value], explain: bool | str = False
     ) -> Prediction:
         """The answer for one image, with its class-activation map where `explain` asks for it.
 
@@ -107,7 +107,7 @@ class Engine:
     def _run(self, jobs: Sequence[Job]) -> list[Prediction | BaseException]:
         predictor = jobs[0].predictor
         known = {"index": 0, "sha256": None, "accepted_leak": predictor.artifact.record.accepted_leak}
-        blanks: list[Any] = [(predictor.blank(job.prepared, **known), job.prepared.pixels) for job in jobs]
+        blanks: list[Any] = [predictor.begin(job.prepared, **known) for job in jobs]
         try:
             return list(predictor.answer(blanks, [dict(job.known) for job in jobs], jobs[0].explain))
         except ModelError:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from dermalyze.config.columns import OPTIONAL_IMAGES, image_columns
 from dermalyze.core.tables import read_table
 from dermalyze.errors import DataError
 
@@ -40,7 +41,7 @@ class Item:
         error: why it is not an image, one line without a path.
         image_id: the user's own key, from a CSV.
         columns: the further columns of its row there, by name.
-        second: reads the case's second picture, where the row names one.
+        images: reads the sample's optional images, by name, where the row names some.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Item:
     error: str | None = None
     image_id: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    second: Callable[[], Item] | None = None
+    images: Mapping[str, Callable[[], Item]] = field(default_factory=dict)
 
 
 def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = None) -> Iterator[Item]:
@@ -56,7 +57,7 @@ def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = Non
 
     Args:
         arguments: files; folders (searched to the bottom, images told by content); zip archives; CSVs (`*.csv`) with a
-            `path` column, relative to the CSV, and perhaps `second_path`, `image_id` and metadata; `-` for standard input: an
+            `path` column, relative to the CSV, and perhaps `image_2_path`, `image_id` and metadata; `-` for standard input: an
             image, a zip archive, or a list of such arguments, one a line.
         stdin: standard input; default: the process's own.
 
@@ -131,14 +132,15 @@ def _from_csv(path: Path) -> Iterator[Item]:
     root = path.parent.resolve()
     table = read_table(_read_file(path), "the CSV")
     place = table.require(["path"], "give each image's file, relative to the CSV")["path"]
-    column, beside = table.find("image_id"), table.find("second_path")
+    column = table.find("image_id")
+    beside = {name: table.find(image_columns(name)[0]) for name in OPTIONAL_IMAGES}
     for cells in table.rows:
         row = dict(zip(table.columns, cells, strict=True))
         name, key = row.pop(place), row.pop(column).strip() if column is not None else ""
-        other = row.get(beside, "").strip() if beside is not None else ""
         item = _item(name, lambda name=name: _read_file(_below(root, name.strip())), key or None)  # type: ignore[misc]
-        second = partial(_item, other, partial(_read_below, root, other)) if other else None
-        yield replace(item, columns=row, second=second)
+        others = {which: row[place].strip() for which, place in beside.items() if place is not None and row[place].strip()}
+        images = {which: partial(_item, other, partial(_read_below, root, other)) for which, other in others.items()}
+        yield replace(item, columns=row, images=images)
 
 
 def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:

@@ -12,7 +12,7 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.tables import neutralise
 from dermalyze.errors import UsageError, one_line
 from dermalyze.serve.predictor.prediction import Prediction
-from dermalyze.serve.predictor.second import NO_SECOND
+from dermalyze.serve.predictor.predictor import no_image
 
 Format = Literal["table", "jsonl", "csv"]
 FILE_WIDTH = 32
@@ -84,7 +84,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
     for row in rows:
         errors, leak, grade = errors + (row.error is not None), row.accepted_leak or leak, row.cam_grade or grade
         lacking.update(row.metadata_unknown or ())
-        alone += row.error is None and NO_SECOND in row.notes
+        alone += row.error is None and no_image("image_2") in row.notes
         image = one_line(row.image_id or (row.sha256 or "-")[:12])
         if names and row.file:
             image = shortened(one_line(row.file), FILE_WIDTH)
@@ -105,7 +105,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
         print(f"Answered without metadata that the model takes: {counts}; give them with --metadata or in a CSV", file=stream)
     if alone:
         print(
-            f"Answered without a second picture: {alone}; give it with --second or in a CSV's column second_path", file=stream
+            f"Answered without a second image: {alone}; give it with --image-2 or in a CSV's column image_2_path", file=stream
         )
     if grade:
         lesions = f" ({grade.lesions} test lesions)" if grade.lesions else ""

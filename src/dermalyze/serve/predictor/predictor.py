@@ -1,12 +1,12 @@
 """Answers for images: the ONNX graph of an artifact behind one class. Loads neither torch, timm nor pandas."""
 
-# Shapes: B images, H height, W width, C classes, M encoded metadata.
+# Shapes: B samples, C classes, M encoded metadata.
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,13 @@ from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.samples import IMAGE, METADATA, Array, Batch, as_batch, sample_of, stack
 from dermalyze.imaging.tabular import Encoder, Numeric, Value, as_number, is_missing
 from dermalyze.serve.predictor.gate import judge, of_model
 from dermalyze.serve.predictor.inputs import Item, read_file
 from dermalyze.serve.predictor.interpreter import Interpreter
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.preparing import Prepared, png_bytes, prepare, prepare_picture, rgb_array
-from dermalyze.serve.predictor.second import Case, joined, parts_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,31 +98,31 @@ class Predictor:
         """Whether answers can come with a class-activation map."""
         return self.artifact.graph.cam_shape is not None
 
-    def probabilities(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float64]:
-        """Class probabilities (B, C) of images at the network's size, by the artifact's recipe and calibrator.
+    def probabilities(self, batch: Batch | Array) -> NDArray[np.float64]:
+        """Class probabilities (B, C) of a batch at the network's size, by the artifact's recipe and calibrator.
 
-        Metadata are encoded; without them nothing is known to a model that takes them.
+        Args:
+            batch: inputs by name, as `dermalyze.imaging.samples` has them; what is not in it is missing. Images alone may come
+                as an array.
         """
-        return self._judge(images_BHW3, metadata_BM)[0]
+        return self._compute(as_batch(batch))[0]
 
-    def _judge(
-        self, images_BHW3: NDArray[np.uint8], metadata_BM: NDArray[np.float32] | None, explain: bool = False
+    def _compute(
+        self, batch: Batch, explain: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float32] | None]:
         """Class probabilities (B, C), out-of-distribution scores (B,) where the model has them, and maps (B, C, h, w) where
         they are asked for: of a recipe's first view, which is the image itself."""
         maps: list[NDArray[np.float32]] = []
 
-        def first_with_map(view_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def first_with_map(view: Batch) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             if maps:
-                return self.artifact.run(view_BHW3, metadata_BM)
-            logits_BC, embedding_BD, cam_BChw = self.artifact.cam(view_BHW3, metadata_BM)
+                return self.artifact.run(view)
+            logits_BC, embedding_BD, cam_BChw = self.artifact.cam(view)
             maps.append(cam_BChw)
             return logits_BC, embedding_BD
 
-        forward = first_with_map if explain else self.artifact.knowing(metadata_BM)
-        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, images_BHW3, self.answering.task.pool)
+        forward = first_with_map if explain else self.artifact.run
+        logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, batch, self.answering.task.pool)
         probs_BC = self.answering.probabilities(logits_BC)
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
         probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
@@ -132,7 +132,7 @@ class Predictor:
         self,
         image: str | Path | bytes | Image | NDArray[np.uint8],
         *,
-        second: str | Path | bytes | Image | NDArray[np.uint8] | None = None,
+        image_2: str | Path | bytes | Image | NDArray[np.uint8] | None = None,
         metadata: Mapping[str, Value] | None = None,
         explain: bool | str = False,
     ) -> Prediction:
@@ -140,19 +140,19 @@ class Predictor:
 
         Args:
             image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
-            second: the case's second picture, of a model of two; without it the answer has a note.
+            image_2: the sample's second image, for a model of two; without it the answer has a note.
             metadata: column to value, of a model that takes them.
             explain: give `cam`, of the class or label that is named, else of the predicted class, or the most probable label
                 of those that are called.
 
         Raises:
             DataError: not an image that is read; the message says why.
-            UsageError: a second picture or metadata that the model does not take, or a class that it does not have.
+            UsageError: a second image or metadata that the model does not take, or a class that it does not have.
             ModelError: `explain` of a model without a class-activation map (see `explains`).
         """
-        if second is not None:
-            self.require_second()
-        asked = image if second is None else Case(image, second)
+        if image_2 is not None:
+            self.require_image("image_2")
+        asked = image if image_2 is None else {IMAGE: image, "image_2": image_2}
         answer = next(self.predict_batch([asked], metadata=metadata, explain=explain))
         if answer.error is not None:
             raise DataError(f"image: {answer.error}")
@@ -169,7 +169,8 @@ class Predictor:
         """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
 
         Args:
-            images: as for `predict`, or items of `read_inputs`; taken as they are needed, so it may be endless.
+            images: as for `predict`, items of `read_inputs`, or mappings from the names of a sample's images to these; taken as
+                they are needed, so it may be endless.
             batch_size: images in memory at a time.
             metadata: column to value, for every image; where an item of `read_inputs` has a value of its own, that counts.
             explain: see `predict`.
@@ -186,23 +187,36 @@ class Predictor:
         with ThreadPoolExecutor(DECODERS) as pool:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
-                prepared = list(pool.map(functools.partial(self._prepare_case, keep=bool(explain)), chunk))
+                prepared = list(pool.map(functools.partial(self._prepare, keep=bool(explain)), chunk))
                 yield from self.answer(prepared, known, explain)
 
-    def blank(self, prepared: Prepared, **known: Any) -> Prediction:
-        """An answer for a prepared picture that is still to be filled in: what the gate found, and what was done to it."""
-        p = self.preprocessing
-        found = judge(prepared.looks, prepared.width, prepared.height, network=(p.width, p.height), likeness=self.likeness)
-        return Prediction(**known, notes=prepared.notes, gate=found, picture=prepared.picture)
+    @property
+    def optional_images(self) -> list[str]:
+        """Names of the images that a sample may have beside the first."""
+        return [one.name for one in self.artifact.inputs if one.optional]
 
-    def require_second(self) -> None:
-        """Refuse a second picture for a model of one.
+    def begin(self, prepared: Mapping[str, Prepared], **known: Any) -> tuple[Prediction, Batch]:
+        """An answer that is still to be filled in, with what the gate found on the first image and what was done to all, and
+        the sample at the network's size.
+
+        Args:
+            prepared: the sample's images by name; at least `image`.
+        """
+        first, p = prepared[IMAGE], self.preprocessing
+        found = judge(first.looks, first.width, first.height, network=(p.width, p.height), likeness=self.likeness)
+        notes = [f"{name}: {note}" for name, one in prepared.items() if name != IMAGE for note in one.notes]
+        notes += [no_image(name) for name in self.optional_images if name not in prepared]
+        sample = sample_of({name: one.pixels for name, one in prepared.items()}, self.artifact.inputs)
+        return Prediction(**known, notes=(*first.notes, *notes), gate=found, picture=first.picture), sample
+
+    def require_image(self, name: str) -> None:
+        """Refuse a further image for a model that does not take it.
 
         Raises:
             UsageError: with the remedy.
         """
-        if self.artifact.record.second is None:
-            raise UsageError("second: this model was trained on one picture a case and takes no second one; leave it out")
+        if name not in self.optional_images:
+            raise UsageError(f"{name}: this model takes one image per sample; leave it out")
 
     def check_explain(self, explain: bool | str) -> None:
         """Refuse an explanation that can't be given.
@@ -238,13 +252,6 @@ class Predictor:
             known[column.name] = value
         return known
 
-    def _prepare_case(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
-        """As `_prepare`; of a model of two pictures with the second one, and the pixels of both."""
-        index, image = numbered
-        if self.artifact.record.second is None:
-            return self._prepare(numbered, keep)
-        return joined(*parts_of(image), lambda picture: self._prepare((index, picture)))
-
     def _columns(self, image: Any) -> dict[str, Value]:
         """Of an image's row in a CSV what the model takes and the row knows."""
         if self.encoder is None or not isinstance(image, Item):
@@ -254,57 +261,78 @@ class Predictor:
 
     def answer(
         self,
-        prepared: list[tuple[Prediction, NDArray[np.uint8] | None]],
+        prepared: list[tuple[Prediction, Batch | None]],
         known: list[dict[str, Value]],
         explain: bool | str = False,
     ) -> Iterator[Prediction]:
-        """Answers for images that are prepared: blanks to be filled in with their pixels, or finished errors with None.
+        """Answers for samples that are prepared: blanks to be filled in with their inputs, or finished errors with None.
 
         Args:
-            prepared: one an image; pixels (H, W, 3) uint8 at the network's size.
+            prepared: one per sample, as `begin` gives it.
             known: metadata of each, by the names of the model's columns.
             explain: whether each has its map, or the class that the maps are of.
         """
-        pixels = [pixels_HW3 for _, pixels_HW3 in prepared if pixels_HW3 is not None]
-        if not pixels:
+        samples = [sample for _, sample in prepared if sample is not None]
+        if not samples:
             yield from (blank for blank, _ in prepared)
             return
-        known = [row for row, (_, pixels_HW3) in zip(known, prepared, strict=True) if pixels_HW3 is not None]
-        numbers = self._judge(np.stack(pixels), self._encoded(known), bool(explain))
-        blanks = [blank for blank, pixels_HW3 in prepared if pixels_HW3 is not None]
+        known = [row for row, (_, sample) in zip(known, prepared, strict=True) if sample is not None]
+        numbers = self._compute({**stack(samples), **self._encoded(known)}, bool(explain))
+        blanks = [blank for blank, sample in prepared if sample is not None]
         answers = self.interpreter(blanks, known, *numbers, shown=explain if isinstance(explain, str) else None)
-        for blank, pixels_HW3 in prepared:
-            yield blank if pixels_HW3 is None else next(answers)
+        for blank, sample in prepared:
+            yield blank if sample is None else next(answers)
 
-    def _encoded(self, known: list[dict[str, Value]]) -> NDArray[np.float32] | None:
-        """(B, M) metadata of images, or None for a model that takes none."""
+    def _encoded(self, known: list[dict[str, Value]]) -> dict[str, Array]:
+        """`metadata` (B, M); nothing for a model that takes none."""
         if self.encoder is None:
-            return None
-        return self.encoder({name: [row.get(name) for row in known] for name in self.encoder.names})
+            return {}
+        return {METADATA: self.encoder({name: [row.get(name) for row in known] for name in self.encoder.names})}
 
-    def _prepare(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, NDArray[np.uint8] | None]:
-        """An answer still to be filled in and the network's pixels, or a finished error and None."""
-        index, image = numbered
+    def _prepare(self, numbered: tuple[int, Any], keep: bool = False) -> tuple[Prediction, Batch | None]:
+        """An answer still to be filled in and the sample, or a finished error and None."""
+        index, given = numbered
         known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artifact.record.accepted_leak}
+        images: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {IMAGE: given}
+        first = images.pop(IMAGE)
+        if isinstance(first, Item):
+            known |= {"file": first.name, "image_id": first.image_id}
+            images |= {name: read() for name, read in first.images.items() if name in self.optional_images}
         try:
-            if isinstance(image, Item):
-                known |= {"file": image.name, "image_id": image.image_id}
-            elif isinstance(image, str | Path):
-                image = read_file(image)
-            if isinstance(image, Item):
-                if image.data is None:
-                    return Prediction(**known, error=image.error), None
-                image = image.data
-            if isinstance(image, np.ndarray):
-                prepared = prepare_picture(rgb_array(image), self.preprocessing, keep=keep)
-                known["sha256"] = sha256_bytes(np.ascontiguousarray(image).tobytes())
-            else:
-                data = image if isinstance(image, bytes) else png_bytes(image)
-                known["sha256"] = sha256_bytes(data)
-                prepared = prepare(data, self.preprocessing, keep=keep)
-            return self.blank(prepared, **known), prepared.pixels
+            make, known["sha256"] = _content(first)
+            prepared = {IMAGE: make(self.preprocessing, keep)}
+            for name, image in images.items():
+                try:
+                    prepared[name] = _content(image)[0](self.preprocessing, False)
+                except DataError as error:
+                    raise DataError(f"{name}: {error}") from None
+            return self.begin(prepared, **known)
         except DataError as error:
             return Prediction(**known, error=str(error)), None
+
+
+def no_image(name: str) -> str:
+    """The note of an answer without an optional image."""
+    return f"no {name}: answered without it"
+
+
+def _content(image: Any) -> tuple[Callable[[Preprocessing, bool], Prepared], str]:
+    """How an image that a person gave is prepared, and the SHA-256 of its bytes or pixels.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if isinstance(image, str | Path):
+        image = read_file(image)
+    if isinstance(image, Item):
+        if image.data is None:
+            raise DataError(str(image.error))
+        image = image.data
+    if isinstance(image, np.ndarray):
+        pixels = rgb_array(image)
+        return lambda p, keep: prepare_picture(pixels, p, keep=keep), sha256_bytes(np.ascontiguousarray(image).tobytes())
+    data: bytes = image if isinstance(image, bytes) else png_bytes(image)
+    return lambda p, keep: prepare(data, p, keep=keep), sha256_bytes(data)
 
 
 def _detector(artifact: Artifact) -> Detector:

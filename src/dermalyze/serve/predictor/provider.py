@@ -17,10 +17,11 @@ from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.graph import ANSWERS, CAM, GRAPH_NAME, Answer, Floats
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.onnx_session import brief
-from dermalyze.artifact.self_test import PICTURES, SEED, TOLERANCE, reference_pictures
+from dermalyze.artifact.self_test import IMAGES, SEED, TOLERANCE, reference_images
 from dermalyze.core.machine import pass_threads
 from dermalyze.core.progress import say
 from dermalyze.errors import MissingExtraError, ModelError, UsageError
+from dermalyze.imaging.samples import IMAGE, Array, take
 
 Provider = Literal["auto", "onnxruntime", "openvino"]
 PROVIDERS: tuple[Provider, ...] = ("auto", "onnxruntime", "openvino")
@@ -107,23 +108,18 @@ def open_openvino(data: bytes, threads: int | None) -> Answer:
     return answer
 
 
-def _inputs(artifact: Artifact, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    metadata = artifact.record.metadata
-    known = {} if metadata is None else {"metadata": np.tile(np.array(metadata.blank, np.float32), (len(pictures), 1))}
-    return {"images": pictures, **known}
-
-
-def _pictures(artifact: Artifact, count: int) -> NDArray[np.uint8]:
-    return reference_pictures(SEED, count, artifact.preprocessing["height"], artifact.preprocessing["width"])
+def _batch(artifact: Artifact, count: int) -> dict[str, Array]:
+    image = next(one for one in artifact.inputs if one.name == IMAGE)
+    return artifact.complete(reference_images(SEED, count, image))
 
 
 def _difference(artifact: Artifact, answer: Answer) -> float:
     """Largest difference of a probability from ONNX Runtime's, over the reference pictures together and alone."""
-    pictures, differences = _pictures(artifact, PICTURES), []
+    samples, differences = _batch(artifact, IMAGES), []
     probabilities = artifact.answering.task.probabilities
-    for batch in (pictures, pictures[:1]):
+    for batch in (samples, take(samples, slice(1))):
         try:
-            (logits_BC,) = answer(("logits",), _inputs(artifact, batch))
+            (logits_BC,) = answer(("logits",), batch)
         except Exception as error:
             raise ModelError(f"{GRAPH_NAME}: openvino fails on it: {brief(error)}; use onnxruntime") from error
         differences.append(np.abs(probabilities(logits_BC) - probabilities(artifact.run(batch)[0])).max())
@@ -132,10 +128,10 @@ def _difference(artifact: Artifact, answer: Answer) -> float:
 
 def _fastest(artifact: Artifact, answer: Answer | None) -> float:
     """Seconds of the fastest of a few passes of one picture."""
-    picture = _pictures(artifact, 1)
+    batch = _batch(artifact, 1)
 
     def one() -> object:
-        return artifact.run(picture) if answer is None else answer(ANSWERS, _inputs(artifact, picture))
+        return artifact.run(batch) if answer is None else answer(ANSWERS, batch)
 
     one()
     taken = []

@@ -12,6 +12,7 @@ from dermalyze.artifact.self_test import TOLERANCE, difference
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.errors import DermalyzeError, ModelError, ResourceError, UsageError
+from dermalyze.imaging.samples import IMAGE
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,17 @@ def _answers(artifact: Artifact) -> Check:
     name, record = "reference answers", artifact.record
     if record.reference is None:
         return Check(name, None, "none recorded; export it again to have some")
-    size = (artifact.preprocessing["height"], artifact.preprocessing["width"])
+    image = next(one for one in artifact.inputs if one.name == IMAGE)
     try:
-        worst = difference(record.reference.model_dump(), artifact.run, artifact.answering, size)
+        worst = difference(record.reference.model_dump(), artifact.run, artifact.answering, image)
     except DermalyzeError as error:
         return Check(name, False, str(error))
     except ValueError:
         worst = float("inf")
-    count = record.reference.pictures
+    count = record.reference.images
     if worst == float("inf"):
         return Check(name, False, "the record's pictures or probabilities are not those that this version makes")
-    said = f"{count} synthetic pictures, probabilities differ by at most {worst:.1e} (allowed {TOLERANCE:.0e})"
+    said = f"{count} synthetic images, probabilities differ by at most {worst:.1e} (allowed {TOLERANCE:.0e})"
     return Check(name, worst <= TOLERANCE, said)
 
 

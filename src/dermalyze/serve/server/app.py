@@ -31,6 +31,11 @@ UNTOLD: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "a
 _BINARY = {"type": "string", "format": "binary"}
 _PROPERTIES: dict[str, Any] = {
     "file": {"type": "array", "items": _BINARY, "minItems": 1, "description": "Images: JPEG, PNG, WebP, BMP."},
+    "image_2": {
+        "type": "array", "items": _BINARY,
+        "description": "The second image of each sample, for a model of two (`optional_images` of /v1/models): one per file, "
+        "empty for a sample without one.",
+    },
     "metadata": {
         "type": "string",
         "description": "JSON: an object of column to value for all images, or a list, one an image. See /v1/models.",

@@ -13,6 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from dermalyze.errors import DataError, ResourceError, UsageError
 
+Images = str | Path | bytes | Sequence[str | Path | bytes]
+
 
 class Client:
     """Asks a server.
@@ -46,12 +48,18 @@ class Client:
         self._parts, self._key, self._timeout_s = parts, key, timeout_s
 
     def predict(
-        self, images: str | Path | bytes | Sequence[str | Path | bytes], *, explain: bool = False, **fields: Any
+        self,
+        images: Images,
+        *,
+        image_2: Images | None = None,
+        explain: bool = False,
+        **fields: Any,
     ) -> dict[str, Any]:
         """Answers for images.
 
         Args:
             images: a path, a file's bytes, or several of them. Paths stay here: files go without their names.
+            image_2: the second image of each sample, of a model of two; empty bytes for one without.
             explain: whether heat maps are made.
             **fields: `metadata` (a mapping, or a list of them), `top_k`, `model`, `recipe`, `of_class` (the class or label
                 that a heat map is of).
@@ -65,17 +73,12 @@ class Client:
             DataError: an image can't be read, or the server refuses the request; then the message is its own.
             ResourceError: no answer.
         """
-        several = [images] if isinstance(images, str | Path | bytes) else list(images)
-        try:
-            contents = [image if isinstance(image, bytes) else Path(image).read_bytes() for image in several]
-        except (OSError, ValueError, TypeError) as error:
-            why = getattr(error, "strerror", None) or "neither a path nor bytes"
-            raise DataError(f"an image cannot be read: {why}; give the path of a file, or its bytes") from error
+        files = {"file": _contents(images), **({} if image_2 is None else {"image_2": _contents(image_2)})}
         given = {("class" if name == "of_class" else name): value for name, value in fields.items() if value is not None}
         if "metadata" in given and not isinstance(given["metadata"], str):
             given["metadata"] = json.dumps(given["metadata"])
         boundary = secrets.token_hex(16)
-        body = form(contents, {**given, **({"explain": "true"} if explain else {})}, boundary)
+        body = form(files, {**given, **({"explain": "true"} if explain else {})}, boundary)
         kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         return dict(json.loads(self._ask("POST", "/v1/predict", body, kind)))
 
@@ -111,14 +114,28 @@ class Client:
         return content
 
 
-def form(files: Sequence[bytes], fields: Mapping[str, Any], boundary: str) -> bytes:
+def _contents(images: Images) -> list[bytes]:
+    """The bytes of each file."""
+    several = [images] if isinstance(images, str | Path | bytes) else list(images)
+    try:
+        return [image if isinstance(image, bytes) else Path(image).read_bytes() for image in several]
+    except (OSError, ValueError, TypeError) as error:
+        why = getattr(error, "strerror", None) or "neither a path nor bytes"
+        raise DataError(f"an image cannot be read: {why}; give the path of a file, or its bytes") from error
+
+
+def form(files: Mapping[str, Sequence[bytes]], fields: Mapping[str, Any], boundary: str) -> bytes:
     """A multipart body.
 
-    >>> form([], {"top_k": 3}, "x").decode().split("\\r\\n")
+    >>> form({}, {"top_k": 3}, "x").decode().split("\\r\\n")
     ['--x', 'Content-Disposition: form-data; name="top_k"', '', '3', '--x--', '']
     """
     parts = [(f'name="{name}"', str(value).encode()) for name, value in fields.items()]
-    parts += [('name="file"; filename="image"\r\nContent-Type: application/octet-stream', content) for content in files]
+    parts += [
+        (f'name="{name}"; filename="image"\r\nContent-Type: application/octet-stream', content)
+        for name, contents in files.items()
+        for content in contents
+    ]
     body = bytearray()
     for words, content in parts:
         body += f"--{boundary}\r\nContent-Disposition: form-data; {words}\r\n\r\n".encode() + content + b"\r\n"

@@ -148,6 +148,7 @@ class ModelReply(_Reply):
     classes: list[ClassWords] = Field(description="The classes or labels, in the model's order.")
     thresholds: dict[str, float] | None = Field(description="Of task multilabel: from which probability on each is called.")
     input: InputSize
+    optional_images: list[str] = Field(description="Further images of a sample that may be sent beside `file`.")
     recipe: str
     calibrated: bool
     metadata: list[MetadataColumn]
@@ -268,6 +269,7 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
         "task": answering.task.kind,
         "classes": [entry.model_dump() for entry in artifact.record.classes],
         "thresholds": thresholds,
+        "optional_images": predictor.optional_images,
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
         "metadata": metadata,
         "cam": artifact.record.cam.kind,

@@ -19,6 +19,7 @@ from dermalyze.config.serve import ServeSpec
 from dermalyze.core.machine import session_threads
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.errors import ModelError, UsageError, nearest
+from dermalyze.imaging.samples import IMAGE
 from dermalyze.imaging.tabular import Value
 from dermalyze.serve.predictor.engine import Engine
 from dermalyze.serve.predictor.heatmap import heat_png
@@ -61,7 +62,7 @@ class Service:
         spec: limits.
 
     Raises:
-        UsageError: no model, two of one name, or one of two images per case.
+        UsageError: no model, or two of one name.
         ModelError: an artifact is refused.
     """
 
@@ -72,11 +73,6 @@ class Service:
         for model in models:
             predictor = Predictor(model, threads=threads, provider=spec.provider)
             record = predictor.artifact.record
-            if record.second is not None:
-                raise UsageError(
-                    f"{record.name}: the server answers for one image, and this model takes two images per case; "
-                    "use dermalyze predict"
-                )
             name = address(record.name)
             if name in self.predictors:
                 raise UsageError(f"two models are called '{name}'; rename the folder of one and export it again")
@@ -155,7 +151,7 @@ class Service:
             )
             wish, until = self.wish(form, explain), time.monotonic() + self.spec.deadline_s
             with self.admitted():
-                return await self._answer(form.files, wish, until)
+                return await self._answer(samples_of(form), wish, until)
         finally:
             self.budget.give(size)
 
@@ -188,6 +184,14 @@ class Service:
             raise Refusal("bad_field", "top_k: must be a whole number from 1")
         if fields.get("class", predictor.classes[0]) not in predictor.classes:
             raise Refusal("bad_field", f"class: must be one of {', '.join(predictor.classes)}")
+        for field, images in form.images.items():
+            if field not in predictor.optional_images:
+                raise Refusal("bad_field", f"{field}: this model takes one image per sample")
+            if len(images) != len(form.files):
+                raise Refusal(
+                    "bad_field",
+                    f"{field}: {len(images)} parts for {len(form.files)} images; send one per image, empty for none",
+                )
         known = metadata_rows(fields.get("metadata"), len(form.files))
         try:
             rows = [predictor.metadata_of(row) for row in known]
@@ -205,18 +209,18 @@ class Service:
             return False, str(error)
         return wish.of_class or True, None
 
-    async def _answer(self, files: Sequence[bytearray], wish: Wish, until: float) -> dict[str, Any]:
+    async def _answer(self, samples: Sequence[Mapping[str, bytearray]], wish: Wish, until: float) -> dict[str, Any]:
         predictor = self.predictors[wish.name]
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                tasks = [self._image(i, bytes(data), wish, until) for i, data in enumerate(files)]
+                tasks = [self._sample(i, images, wish, until) for i, images in enumerate(samples)]
                 results = await asyncio.gather(*tasks, return_exceptions=True)
         except TimeoutError:
             raise Refusal("too_late", f"the request was not answered within {self.spec.deadline_s:g} s") from None
         replies = []
         for index, result in enumerate(results):
             if isinstance(result, Refusal):
-                if len(files) == 1 or result.status >= 500:
+                if len(samples) == 1 or result.status >= 500:
                     raise result
                 self.measured.images.labels("refused").inc()
                 replies.append({"index": index, "error": result.words})
@@ -227,19 +231,32 @@ class Service:
                 replies.append(result)
         return {"model": model_words(wish.name, predictor), "results": replies, "disclaimer": DISCLAIMER}
 
-    async def _image(self, index: int, data: bytes, wish: Wish, until: float) -> dict[str, Any]:
-        predictor = self.predictors[wish.name]
-        prepared = await self.decoders.decode(data, predictor.preprocessing, until)
+    async def _sample(self, index: int, images: Mapping[str, bytearray], wish: Wish, until: float) -> dict[str, Any]:
+        predictor, prepared = self.predictors[wish.name], {}
+        for name, data in images.items():
+            try:
+                prepared[name] = await self.decoders.decode(bytes(data), predictor.preprocessing, until)
+            except Refusal as refusal:
+                raise refusal if name == IMAGE else Refusal(refusal.code, f"{name}: {refusal}") from None
         explain, note = self.explainable(predictor, wish)
         answer = await self.engine.answer(predictor, prepared, wish.known[index], explain)
         heatmap = None
         if answer.cam is not None:
-            size = (prepared.width, prepared.height)
+            size = (prepared[IMAGE].width, prepared[IMAGE].height)
             png = await asyncio.to_thread(heat_png, answer.cam, size, predictor.preprocessing)
             heatmap = heatmap_reply(png, str(answer.cam_class), answer.cam_grade or UNGRADED)
         return image_reply(
             answer, index, descriptions=predictor.artifact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )
+
+
+def samples_of(form: Form) -> list[dict[str, bytearray]]:
+    """The images of each sample by name: the files, and the optional images beside them that are not empty."""
+    samples = [{IMAGE: data} for data in form.files]
+    for name, images in form.images.items():
+        for sample, data in zip(samples, images, strict=True):
+            sample |= {name: data} if data else {}
+    return samples
 
 
 def shared_cores(threads: int | None, cores: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from dermalyze.config.columns import OPTIONAL_IMAGES
 from dermalyze.serve.server.refusals import Refusal
 
 MIN_BYTES_PER_S = 16 * 1024  # a body may take `slow_s` and a second for each so many of its bytes
@@ -33,10 +34,12 @@ class Form:
 
     Attributes:
         files: content of each part named `file`, in order.
+        images: content of the parts that are named like an optional image, in order; empty for a file without one.
         fields: the others' text, by name.
     """
 
     files: list[bytearray] = field(default_factory=list)
+    images: dict[str, list[bytearray]] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
 
 
@@ -152,6 +155,7 @@ class _Parts:
         self.name, self.value = bytearray(), bytearray()
         self.seen: dict[str, bytearray] = {}
         self.files: list[bytearray] = []
+        self.images: dict[str, list[bytearray]] = {}
         self.headers: dict[bytes, bytes] = {}
         self.data = bytearray()
         self.limit: int | None = None
@@ -172,14 +176,15 @@ class _Parts:
             Refusal: a field is not text.
         """
         try:
-            return Form(self.files, {name: data.decode() for name, data in self.seen.items()})
+            return Form(self.files, self.images, {name: data.decode() for name, data in self.seen.items()})
         except UnicodeDecodeError:
             raise Refusal("bad_field", "a field is not text in UTF-8") from None
 
     def _begin(self) -> None:
         self.count += 1
-        if self.count > self.most + MORE_PARTS:
-            raise Refusal("too_many_parts", f"more than {self.most + MORE_PARTS} parts")
+        most = self.most * (1 + len(OPTIONAL_IMAGES)) + MORE_PARTS
+        if self.count > most:
+            raise Refusal("too_many_parts", f"more than {most} parts")
         self.headers, self.data = {}, bytearray()
 
     def _name(self, data: bytes, start: int, end: int) -> None:
@@ -197,13 +202,14 @@ class _Parts:
         name = options.get(b"name")
         if kind != b"form-data" or not name:
             raise Refusal("bad_multipart", "a part without a name (Content-Disposition: form-data; name=…)")
-        if name == b"file":
-            if len(self.files) == self.most:
+        label = name.decode("utf-8", "replace")
+        if label == "file" or label in OPTIONAL_IMAGES:
+            several = self.files if label == "file" else self.images.setdefault(label, [])
+            if len(several) == self.most:
                 raise Refusal("too_many_files", f"more than {self.most} images")
             self.limit = None
-            self.files.append(self.data)
+            several.append(self.data)
             return
-        label = name.decode("utf-8", "replace")
         if label in self.seen:
             raise Refusal("bad_field", "a field is given twice")
         self.limit = MAX_FIELD_BYTES
