@@ -37,6 +37,7 @@ from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError, DataError, UsageError, nearest
+from dermalyze.imaging.modalities import modality_of
 
 # Shapes: B images of a batch, H height, W width.
 
@@ -246,7 +247,8 @@ def _mapped(
 def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
     """The usable rows as a frame, and notes on the others."""
     there = [(row, name) for row, name in rows if row.path is not None]
-    inspected = inspect_images(store, [str(row.path) for row, _ in there], workers=spec.workers)
+    paths = [str(row.path) for row, _ in there]
+    inspected = inspect_images(store, paths, workers=spec.workers, read=modality_of(spec).read)
     bad = Counter(found.reason for found in inspected if found.reason is not None)
     if len(rows) > len(there):
         bad[MISSING_FILE] = len(rows) - len(there)

@@ -30,8 +30,9 @@ from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError, ModelError, UsageError, nearest
 from dermalyze.explain.faithfulness import Mask
 from dermalyze.explain.runner import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
-from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing
 from dermalyze.imaging.image import ImageError
+from dermalyze.imaging.modalities import Modality, modality_of
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
 from dermalyze.report.explain_grading import judge_network, rim_sentences, table_lines, trust
 from dermalyze.report.explain_page import gallery
@@ -302,7 +303,7 @@ class World:
         path = keys(self.frame.loc[[row.name]], "mask_path").iloc[0]
         scale = pd.to_numeric(row.get("mm_per_px"), errors="coerce")
         try:
-            picture = decode(self.store.read(str(row["path"])), formats=PREPARE_FORMATS).image
+            picture = modality_of(self.spec.data).read(self.store.read(str(row["path"])), formats=PREPARE_FORMATS).image
         except (ReadError, ImageError) as error:
             raise DataError(f"image {image_id}: {error}") from None
         return Shown(
@@ -330,7 +331,7 @@ class World:
                     if path.is_file()
                     else sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
                 )
-                read = list(map(read_picture, files[: MOST_OWN + 1]))
+                read = [read_picture(file, modality_of(self.spec.data)) for file in files[: MOST_OWN + 1]]
                 if path.is_file() and read[0] is None:
                     raise DataError("--images: the file is no image that is read; give JPEG, PNG, WebP or BMP")
                 pictures = [one for one in read if one is not None]
@@ -349,9 +350,9 @@ class World:
         return found
 
 
-def read_picture(path: Path) -> Any:
+def read_picture(path: Path, kind: Modality) -> Any:
     """A file's picture, upright, or None where it is none."""
     try:
-        return decode(path.read_bytes()).image
+        return kind.read(path.read_bytes()).image
     except (DataError, OSError):
         return None

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dermalyze.config.columns import is_giveaway
+from dermalyze.config.data import DataSpec
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
@@ -26,6 +27,7 @@ from dermalyze.data.second import as_cases, inspect_second, lines_of, require_se
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.tasks.base import TASKS, Task
 from dermalyze.tasks.multilabel import NO_LABEL
 
@@ -106,7 +108,7 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         return PrepareResult(before, fresh=False)
     with run.lock():
         run.require_writable()
-        first = _inspect(store, listing, spec.data.workers)
+        first = _inspect(store, listing, spec.data)
         second = inspect_second(store, listing.rows, workers=spec.data.workers)
         images = as_cases(first, second)
         _refuse_bad(listing, images, spec.data.max_bad_fraction)
@@ -163,9 +165,9 @@ def _left_out(listing: Listing, label_map: Mapping[str, str | None]) -> Listing:
     return replace(listing, rows=rows, classes=classes, notes=(*listing.notes, *notes))
 
 
-def _inspect(store: ImageStore, listing: Listing, workers: int | None) -> list[Inspected]:
+def _inspect(store: ImageStore, listing: Listing, data: DataSpec) -> list[Inspected]:
     paths = [row.path for row in listing.rows if row.path is not None]
-    found = iter(inspect_images(store, paths, workers=workers))
+    found = iter(inspect_images(store, paths, workers=data.workers, read=modality_of(data).read))
     return [Inspected(MISSING_FILE) if row.path is None else next(found) for row in listing.rows]
 
 

@@ -19,8 +19,9 @@ from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, UsageError
-from dermalyze.imaging.decode import Preprocessing, decode, pixel_sha256
+from dermalyze.imaging.decode import Preprocessing, pixel_sha256
 from dermalyze.imaging.image import check_size
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.preprocess import to_size
 from dermalyze.report.similar import shares_text, sheet_page, sheet_png
 from dermalyze.scoring.features.retrieval import Neighbour, nearest_cases
@@ -95,8 +96,8 @@ def similar(run: Run, spec: ExperimentSpec, image: Path, *, k: int = 10, out: Pa
         raise UsageError("similar: not made for models of two pictures a case yet; use a model of one")
     preprocessing = Preprocessing.from_dict(artifact.preprocessing)
     try:
-        shown = decode(data).pixels
-        picture = decode(data, least=preprocessing.least).image
+        shown = modality_of(spec.data).read(data).pixels
+        picture = modality_of(spec.data).read(data, least=preprocessing.least).image
         check_size(*picture.size)
     except DataError as error:
         raise type(error)(f"image: {error}") from None
