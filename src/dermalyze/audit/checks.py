@@ -250,7 +250,7 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
         if area >= GIVEAWAY_AUROC:
             detail = (
                 f"{what} predicts the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set "
-                "was made instead of the lesion; mix the origins, or evaluate on another set"
+                "was made instead of what the images show; mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
     return found
@@ -274,7 +274,7 @@ def one_class_values(frame: pd.DataFrame) -> list[Finding]:
             name, row = pure.index[0], pure.iloc[0]
             detail = (
                 f"{len(pure)} value(s) of '{column}' hold one class only; first: '{name}', {row['n']} images, "
-                f"all '{row['label']}'; a network can learn the origin instead of the lesion"
+                f"all '{row['label']}'; a network can learn the origin instead of what the images show"
             )
             found.append(Finding("one_class_value", "warn", len(pure), detail, tuple(str(v) for v in pure.index[:EXAMPLES])))
     return found
