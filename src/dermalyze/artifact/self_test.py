@@ -28,7 +28,7 @@ _REFERENCE = 64  # a stream of its own, after those of `dermalyze.rng`
 def reference_pictures(seed: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
     """Pictures (N, H, W, 3), the same on every machine: whole-number arithmetic only.
 
-    The last is noise; the others are smooth colours between random cells, as a lesion is smooth on skin.
+    The last is noise; the others are smooth colours between random cells, as what photographs show is smooth.
 
     >>> reference_pictures(20, 2, 3, 4)[:, 0, 0].tolist()
     [[247, 67, 165], [4, 245, 189]]

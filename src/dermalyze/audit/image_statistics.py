@@ -28,7 +28,7 @@ from dermalyze.imaging.skin_tone import skin_tone
 
 FILE_STATISTICS = ("bytes_per_pixel", "jpeg_quality")
 MEASURES = (*STATISTICS, *FILE_STATISTICS)
-SKIN = ("ita", "skin_share")
+TONE = ("ita", "skin_share")
 TELLING_AUROC = 0.65
 """An artifact or a JPEG quality that ranks one class so well is reported. For something that is there or not, the AUROC is
 0.5 + (p - q) / 2, with p its share in the class and q in the rest: 0.65 is a difference of 30 percentage points."""
@@ -45,8 +45,8 @@ class Looks:
     """What was measured on the images of a set.
 
     Attributes:
-        frame: one row per image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `SKIN`, floats; NaN where
-            it does not apply (no JPEG, too small, no skin) or the image cannot be read any more.
+        frame: one row per image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `TONE`, floats; NaN where
+            it does not apply (no JPEG, too small) or the image cannot be read any more.
         rim: (N, 72) uint8, see `dermalyze.imaging.photo_artifacts.rim_colours`; 0 where the image cannot be read.
         unreadable: images that cannot be read any more.
     """
@@ -77,7 +77,7 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
     images = list(zip(frame["path"].astype(str), masks, strict=True))
     found = map_images(_measure, store, images, workers=workers, title="looks")
     rows = [values for values, _ in found]
-    names = [*MEASURES, *ARTIFACTS, *SKIN]
+    names = [*MEASURES, *ARTIFACTS, *TONE]
     rim_N = np.stack([rim for _, rim in found]) if found else np.zeros((0, 72), np.uint8)
     return Looks(pd.DataFrame(rows, index=frame.index, columns=names, dtype=np.float64), rim_N, sum(not row for row in rows))
 

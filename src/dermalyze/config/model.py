@@ -103,7 +103,7 @@ FusionSpec = Annotated[ConcatFusion | FilmFusion | LateFusion, Field(discriminat
 
 
 class MetadataSpec(Spec):
-    """Metadata of the patient and the lesion, as a second input."""
+    """Metadata of each case, as a second input."""
 
     columns: tuple[str, ...] = Field(
         ("age", "sex", "site"),
@@ -158,7 +158,7 @@ class ModelSpec(Spec):
     head: HeadSpec = SimpleHead()
     metadata: MetadataSpec | None = Field(None, description="columns of the manifest as a second input; null: images alone")
     second: SecondSpec | None = Field(
-        None, description="a second image of each case, such as a clinical one beside dermoscopy; null: one image per case"
+        None, description="a second image of each case, such as one of another modality; null: one image per case"
     )
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ def score_synthetic(run: Run, spec: ExperimentSpec, artifact: Artifact, meta: di
 def score_foreign_sets(
     run: Run, spec: ExperimentSpec, artifact: Artifact, paths: Sequence[Path], meta: dict[str, Any]
 ) -> dict[str, int]:
-    """Score sets of pictures that are no skin, folders or MedMNIST files; how many each has."""
+    """Score sets of out-of-distribution images, folders or MedMNIST files; how many each has."""
     preprocessing, counts = Preprocessing.from_dict(artifact.preprocessing), {}
     for path in paths:
         pictures = list(read_foreign(path, preprocessing, seed=spec.seed))
@@ -66,7 +66,7 @@ def check_foreign(paths: Sequence[Path]) -> None:
 
 
 def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
-    """Score pictures that are no skin; their group is their kind, and their label says nothing."""
+    """Score out-of-distribution images; their group is their kind, and their label says nothing."""
     size = spec.inference.batch_size
     batches = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
     if artifact.record.second is not None:  # in both places: that the second is missing must not give them away

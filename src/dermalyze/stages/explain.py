@@ -91,7 +91,7 @@ def explain(
         images: image ids of the run, image files or folders; none: the test part's mistakes, confusions, doubt, each class.
         methods: of `METHODS`, or "all"; none: those that take little time and fit the network.
         compare: further runs on the same classes and test images; their maps stand beside this run's.
-        count: test lesions on which the methods are judged; 0: they are not.
+        count: test images, one of each group, on which the methods are judged; 0: they are not.
         cases: pictures a section of the gallery.
 
     Raises:
@@ -122,8 +122,8 @@ def explain(
         world = World(run, spec, frame, parts, ImageStore.open(spec.data))
         asked = world.named(images) if images else None  # refused before the work
         p = read_predictions(run.require(run.predictions_path("test", spec.inference.recipe), "score"))
-        lesions = test.drop_duplicates("group")
-        lesions = lesions.iloc[growing_sample(lesions["label"].astype(str).tolist(), count, spec.seed)]
+        chosen = test.drop_duplicates("group")
+        chosen = chosen.iloc[growing_sample(chosen["label"].astype(str).tolist(), count, spec.seed)]
         interval = {"resamples": spec.evaluate.resamples, "level": spec.evaluate.level, "seed": spec.evaluate.seed}
         verdicts, judges = [], []
         for one, network in zip(runs, networks, strict=True):
@@ -133,7 +133,7 @@ def explain(
                 raise ModelError(f"{run.root.name}: the stored predictions are not of the exported model; {again}")
             if artifact.record.calibration is None:
                 say(f"{one.root.name}: not calibrated; probabilities are plain until: dermalyze calibrate {one.root}")
-            pixels = world.pixels(network, lesions if count else test.iloc[:1])
+            pixels = world.pixels(network, chosen if count else test.iloc[:1])
             first = next(iter(pixels.values()))
             known = network.metadata_of(frame)
             fit, refused = network.fitting(wanted, first, known(str(next(iter(pixels)))))
@@ -142,7 +142,7 @@ def explain(
                 raise UsageError(f"--methods {' '.join(wanted)}: none fits {network.name}: {next(iter(refused.values()))}")
             verdict = None
             if count:
-                verdict = judged(run, network, world.sample(network, lesions, pixels), fit, refused, interval)
+                verdict = judged(run, network, world.sample(network, chosen, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
             judges.append(Judge(network, artifact, verdict, known, shown))
@@ -175,7 +175,7 @@ def explain(
         train_path = run.predictions_path("train", spec.inference.recipe)
         train = read_predictions(train_path) if train_path.exists() else None
         values, drawings = draw(todo, judges, train, world)
-        sample = {"pictures": len(lesions) if count else 0, "seed": spec.seed}
+        sample = {"pictures": len(chosen) if count else 0, "seed": spec.seed}
         grade = keep_grade(run, verdicts[0], networks[0].preprocessing, spec.evaluate.level) if verdicts else None
         record: dict[str, Any] = {
             "schema_version": 1,
@@ -237,7 +237,7 @@ def judged(
         began = time.monotonic()
         predict(np.repeat(image[None], 16, axis=0))
         needed = cost_s(len(todo), fit, (time.monotonic() - began) / 16)
-        say(f"explain: {network.name}: {', '.join(fit)} on {len(todo)} lesions, about {max(1, round(needed))} s")
+        say(f"explain: {network.name}: {', '.join(fit)} on {len(todo)} images, about {max(1, round(needed))} s")
     measure(network, sample, fit, scores)
     return judge_network(network.name, network.classes, sample, scores, fit, refused, **interval)
 
@@ -284,7 +284,7 @@ class World:
         return Sample(ids, groups, pixels.__getitem__, self.masks(rows, network.preprocessing), network.metadata_of(self.frame))
 
     def masks(self, rows: pd.DataFrame, preprocessing: Preprocessing) -> Callable[[str], Mask | None]:
-        """image_id to the lesion at a network's size, or None."""
+        """image_id to the mask at a network's size, or None."""
         path_of = dict(zip(rows["image_id"].astype(str), keys(rows, "mask_path"), strict=True))
 
         def mask(image_id: str) -> Mask | None:

@@ -273,11 +273,11 @@ def _summary(
 ) -> dict[str, Any]:
     good = usable(frame)
     done = [image for image in (*images, *second) if image.reason is None]
-    lesions = good["lesion_id"].dropna()
+    known = good["lesion_id"].dropna()
     pictures = good.groupby("pixel_sha256")["label"].agg(["size", "nunique"])
     twice = pictures[pictures["size"] > 1]
     counts = label_counts(good["label"].tolist(), classes, task)
-    by_lesion = counts_by(good["lesion_id"], good["label"], classes, task) if len(lesions) else None
+    by_lesion = counts_by(good["lesion_id"], good["label"], classes, task) if len(known) else None
     extra = [name for name in frame.columns if name not in OWN_NAMES]
     return {
         "schema_version": VERSION,
@@ -289,8 +289,8 @@ def _summary(
         "without_label": int((good["label"] == NO_LABEL).sum()),
         "class_counts": counts,
         "class_lesions": None if by_lesion is None else {name: int((by_lesion[name] > 0).sum()) for name in classes},
-        "lesions": int(lesions.nunique()) if len(lesions) else None,
-        "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
+        "lesions": int(known.nunique()) if len(known) else None,
+        "images_per_lesion": _counted(known.value_counts().tolist(), by_value=True),
         "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,
         "shared_pictures": _shared_pictures(good) if kind == "merged" else [],
         "second": summary_of(good),

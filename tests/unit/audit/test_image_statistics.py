@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from dermalyze.audit.image_statistics import MEASURES, SHOWN, SKIN, artifact_galleries, audit_looks, measure_images
+from dermalyze.audit.image_statistics import MEASURES, SHOWN, TONE, artifact_galleries, audit_looks, measure_images
 from dermalyze.config.data import DataSpec
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import Picture
@@ -59,7 +59,7 @@ def kinds(findings):
 def test_a_clean_set_has_no_warning(tmp_path):
     _, looks, findings, tables = audited(tmp_path / "clean")
     assert kinds(findings) == set()
-    assert list(looks.frame) == [*MEASURES, *ARTIFACTS, *SKIN]
+    assert list(looks.frame) == [*MEASURES, *ARTIFACTS, *TONE]
     assert set(looks.frame["jpeg_quality"]) == {90.0}
     areas = [row[2] for row in tables["looks"]["rows"]]
     assert max(areas) < 0.75
