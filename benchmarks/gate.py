@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/gate.py RUN [--ood FOLDER_OR_NPZ ...] [--write]
 
 RUN is a run on HAM10000. What a model of it would know is learned from its training part, as `export` does; `--write` keeps
-that as the looks of dermoscopy for models that do not say (src/dermalyze/imaging/dermoscopy.json).
+that as the reference of dermoscopy for models that do not say (`MODALITIES` in src/dermalyze/imaging/modalities.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Likeness, appraise
 from dermalyze.scoring.ood_images import SYNTHETIC
@@ -44,7 +45,9 @@ def main() -> None:
     known = training_looks(run, spec)
     assert known is not None
     if arguments.write:
-        place = Path(__file__).parents[1] / "src/dermalyze/imaging/dermoscopy.json"
+        reference = MODALITIES["dermoscopy"].valid.reference
+        assert reference is not None
+        place = Path(__file__).parents[1] / "src/dermalyze/imaging" / reference
         place.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     likeness, store = Likeness.from_dict(known), ImageStore.open(spec.data)
     tested = read_part(run, "test")["path"].tolist()[: arguments.images]

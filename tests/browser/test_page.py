@@ -161,6 +161,27 @@ def test_a_map_says_how_far_it_is_to_be_trusted(
     assert shown.is_hidden()
 
 
+@pytest.mark.parametrize(
+    ("modality", "words"),
+    [
+        ({"title": "Fundus", "words": {"subject": "finding", "subjects": "findings"}}, "on 40 test findings"),
+        ({"title": "Fundus", "words": {"subjects": HOSTILE}}, f"on 40 test {HOSTILE}"),
+        (None, "on 40 test cases"),
+    ],
+    ids=["its own", "hostile", "none"],
+)
+def test_words_are_those_of_the_models_modality(
+    open_page: Opener, lesions: list[Path], modality: dict[str, Any] | None, words: str
+) -> None:
+    w = open_page()
+    w.described(modality=modality)
+    w.changed(**PLAINLY, predicted_class="nv", heatmap={**HEATMAP, "grade": GRADES["no better"]})
+    w.ask(lesions[0])
+    assert words in w.page.locator(".grade").inner_text()
+    w.page.get_by_role("link", name="The model").click()
+    assert ("Fundus" in w.page.inner_text("#model")) == (modality is not None)
+
+
 def test_a_model_that_was_never_judged_says_so(open_page: Opener, lesions: list[Path]) -> None:
     w = open_page()
     w.changed(**PLAINLY)
@@ -395,6 +416,7 @@ def test_model_page(open_page: Opener) -> None:
     assert w.page.locator(".point").count() == 3  # an empty bin has none
     assert "at 90 % right in 80 % of 30" in (w.page.locator(".diagram").get_attribute("aria-label") or "")
     assert "MEL" in w.page.inner_text("#model")
+    assert "Dermoscopy" in w.page.inner_text("#model")
     w.page.go_back()
     assert w.page.locator("#view-picture").is_visible()
 

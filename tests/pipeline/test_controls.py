@@ -128,7 +128,7 @@ def test_other_settings_are_refused(clean: tuple[Run, ControlsResult]) -> None:
 def test_without_masks_lesion_and_background_are_refused_and_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", experiment(paint(tmp_path / "data", marked=False, masks=False)), trained=False)
     for name in ("lesion", "background"):
-        with pytest.raises(DataError, match="no lesion masks"):
+        with pytest.raises(DataError, match="no masks"):
             controls(run, run.config(), only=[name])
     with pytest.raises(UsageError, match="no exported model; run first: dermalyze export"):
         controls(run, run.config(), only=["shortcut"])

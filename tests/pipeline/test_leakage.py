@@ -133,7 +133,7 @@ def test_the_files_hold_what_is_told_and_no_path(billed: tuple[Run, ExperimentSp
     assert run.leak_bill_figure_path.read_bytes().startswith(b"\x89PNG")
     told = "\n".join(result.lines())
     assert "log loss" in told
-    assert f"{result.bill['leak']['groups_crossing']} of {LESIONS} lesions (or patients) stand in several parts" in told
+    assert f"{result.bill['leak']['groups_crossing']} of {LESIONS} groups stand in several parts" in told
 
 
 def test_again_is_no_work_and_the_same_bill(
@@ -175,6 +175,6 @@ def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypa
 
 def test_without_siblings_there_is_no_bill(tmp_path: Path, cache: None) -> None:
     run, spec = make_run(paint(tmp_path / "data", photos=1), tmp_path / "run")
-    with pytest.raises(DataError, match="no lesion has two images"):
+    with pytest.raises(DataError, match="no group has two images"):
         leakage(run, spec)
     assert not run.leak_bill_dir.exists()

@@ -12,17 +12,17 @@ class _Words(BaseModel):
 
 
 class GradeFigure(_Words):
-    """A mean over lesions with its interval."""
+    """A mean over groups with its interval."""
 
     value: float | None = Field(description="None: not estimable.")
-    low: float | None = Field(description="Lower end of the interval; None: too few lesions for one.")
+    low: float | None = Field(description="Lower end of the interval; None: too few groups for one.")
     high: float | None
 
 
 class MapGrade(_Words):
     """Whether the maps of a model are better than maps that look at nothing.
 
-    Measured by `explain` on the model's own test lesions, for the class that it predicts, in one plain pass; it is said of the
+    Measured by `explain` on the model's own test split, for the class that it predicts, in one plain pass; it is said of the
     model, not of one picture.
     """
 
@@ -34,9 +34,9 @@ class MapGrade(_Words):
         description="Insertion minus deletion, mean over two baselines, -1..1; higher points better to what decides."
     )
     over: dict[Literal["centre", "random"], GradeFigure] = Field(
-        description="Faithfulness minus that of a centred blob, and minus that of a random map, on the same lesions."
+        description="Faithfulness minus that of a centred blob, and minus that of a random map, on the same images."
     )
-    lesions: Annotated[int, Field(ge=0, description="Test lesions that it was measured on.")]
+    lesions: Annotated[int, Field(ge=0, description="Groups of the test split that it was measured on.")]
     level: Annotated[float, Field(gt=0, lt=1)] | None = Field(description="Of the intervals.")
 
 

@@ -47,7 +47,7 @@ def associations(values: pd.Series, labels: pd.Series, group: pd.Series, *, leas
     """How well a single column separates each class from the rest: one-vs-rest AUROC, cross-validated over groups.
 
     An image's score for a class is the share of that class among the other folds' images with the same value (null
-    is a value), shrunk to the class's share in the whole; so ids that each stand for one lesion tell nothing.
+    is a value), shrunk to the class's share in the whole; so ids that each mean one group tell nothing.
 
     Args:
         values: a column, any type; labels: class of each image; group: group of each image.

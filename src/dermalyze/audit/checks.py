@@ -128,14 +128,14 @@ def shared_optional_images(frame: pd.DataFrame) -> list[Finding]:
     mixed = [ids for ids in found if len({label[i] for i in ids}) > 1]
     detail = (
         f"{len(found)} optional image(s) are in another sample too, {len(mixed)} of them under different labels (an overview "
-        "of two lesions? then it tells neither); each group of samples stays in one split"
+        "of two subjects? then it tells neither); each group of samples stays in one split"
     )
     shown = tuple(", ".join(ids) for ids in (mixed or found)[:EXAMPLES])
     return [Finding("shared_optional", "warn" if mixed else "info", len(found), detail, shown)]
 
 
 def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
-    """Pairs that show one photograph: how many, and those under two labels, of two lesions or of two sources."""
+    """Pairs that show one photograph: how many, and those under two labels, two ids or of two sources."""
     if not found.pairs:
         return []
 
@@ -152,7 +152,7 @@ def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
         (
             "lesion_id",
             "duplicate_lesions",
-            "have two lesion ids: the data set counts one lesion twice, and the split joins them",
+            "have two values of lesion_id: the data set counts one subject twice, and the split joins them",
         ),
         ("source", "duplicate_sources", "are in two sources: never train on one of these and test on the other"),
     ):
@@ -193,13 +193,13 @@ def crossing_groups(frame: pd.DataFrame, spec: SplitSpec, task: Task = MULTICLAS
 
 
 def mixed_lesions(frame: pd.DataFrame) -> list[Finding]:
-    """Lesions whose photographs carry different labels."""
-    lesion = keys(frame, "lesion_id")
-    labels = frame["label"].groupby(lesion.dropna()).nunique()
+    """Values of lesion_id whose photographs carry different labels."""
+    known = keys(frame, "lesion_id")
+    labels = frame["label"].groupby(known.dropna()).nunique()
     mixed = sorted(labels.index[labels > 1].astype(str))
     if not mixed:
         return []
-    detail = f"{len(mixed)} lesion(s) have more than one label; a lesion has one diagnosis at a time: check them"
+    detail = f"{len(mixed)} value(s) of lesion_id have more than one label; one subject has one label at a time: check them"
     return [Finding("mixed_lesion", "warn", len(mixed), detail, tuple(mixed[:EXAMPLES]))]
 
 
@@ -250,7 +250,7 @@ def telling_files(frame: pd.DataFrame) -> list[Finding]:
         if area >= GIVEAWAY_AUROC:
             detail = (
                 f"{what} predicts the class (AUROC {area:.2f} for '{name}' against the rest): a network can learn how the set "
-                "was made instead of the lesion; mix the origins, or evaluate on another set"
+                "was made instead of what the images show; mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_files", "warn", int(values.nunique()), detail))
     return found
@@ -274,7 +274,7 @@ def one_class_values(frame: pd.DataFrame) -> list[Finding]:
             name, row = pure.index[0], pure.iloc[0]
             detail = (
                 f"{len(pure)} value(s) of '{column}' hold one class only; first: '{name}', {row['n']} images, "
-                f"all '{row['label']}'; a network can learn the origin instead of the lesion"
+                f"all '{row['label']}'; a network can learn the origin instead of what the images show"
             )
             found.append(Finding("one_class_value", "warn", len(pure), detail, tuple(str(v) for v in pure.index[:EXAMPLES])))
     return found

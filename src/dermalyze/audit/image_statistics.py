@@ -22,12 +22,13 @@ from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.data.thumbnails import Gallery, Picture
 from dermalyze.imaging.decode import PREPARE_FORMATS, decode
 from dermalyze.imaging.image import ImageError
+from dermalyze.imaging.modalities import Words
 from dermalyze.imaging.photo_artifacts import ARTIFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colours
 from dermalyze.imaging.skin_tone import skin_tone
 
 FILE_STATISTICS = ("bytes_per_pixel", "jpeg_quality")
 MEASURES = (*STATISTICS, *FILE_STATISTICS)
-SKIN = ("ita", "skin_share")
+TONE = ("ita", "skin_share")
 TELLING_AUROC = 0.65
 """An artifact or a JPEG quality that ranks one class so well is reported. For something that is there or not, the AUROC is
 0.5 + (p - q) / 2, with p its share in the class and q in the rest: 0.65 is a difference of 30 percentage points."""
@@ -44,8 +45,8 @@ class Looks:
     """What was measured on the images of a set.
 
     Attributes:
-        frame: one row per image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `SKIN`, floats; NaN where
-            it does not apply (no JPEG, too small, no skin) or the image cannot be read any more.
+        frame: one row per image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `TONE`, floats; NaN where
+            it does not apply (no JPEG, too small) or the image cannot be read any more.
         rim: (N, 72) uint8, see `dermalyze.imaging.photo_artifacts.rim_colours`; 0 where the image cannot be read.
         unreadable: images that cannot be read any more.
     """
@@ -65,7 +66,7 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
 
     Args:
         store: reads the bytes.
-        frame: usable manifest rows, with `path`, and `mask_path` where lesions are outlined.
+        frame: usable manifest rows, with `path`, and `mask_path` where there are masks.
         workers: processes; None: one per core; 0: in this process.
 
     Raises:
@@ -76,7 +77,7 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
     images = list(zip(frame["path"].astype(str), masks, strict=True))
     found = map_images(_measure, store, images, workers=workers, title="looks")
     rows = [values for values, _ in found]
-    names = [*MEASURES, *ARTIFACTS, *SKIN]
+    names = [*MEASURES, *ARTIFACTS, *TONE]
     rim_N = np.stack([rim for _, rim in found]) if found else np.zeros((0, 72), np.uint8)
     return Looks(pd.DataFrame(rows, index=frame.index, columns=names, dtype=np.float64), rim_N, sum(not row for row in rows))
 
@@ -97,7 +98,7 @@ def _measure(store: ImageStore, image: tuple[str, str | None]) -> tuple[dict[str
 
 
 def _mask(store: ImageStore, path: str | None, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Where the lesion is, at a thumbnail's size; None where no mask is known or it cannot be read."""
+    """Where the mask is set, at a thumbnail's size; None where no mask is known or it cannot be read."""
     if path is None:
         return None
     try:
@@ -114,12 +115,13 @@ def _quality(data: bytes) -> float:
         return jpeg_quality([list(table) for table in image.quantization.values()])
 
 
-def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any]]:
+def audit_looks(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[Finding], dict[str, Any]]:
     """Findings and tables on how image statistics predict label and source.
 
     Args:
         frame: the rows that were measured, with `label`, `source` and `group`.
         looks: of the same rows.
+        words: of the modality.
 
     Returns:
         Findings, and the tables "artifacts" and "looks" ({title, explanation, columns, rows}).
@@ -132,13 +134,13 @@ def audit_looks(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[
     frame, looks = frame[read], Looks(looks.frame[read], looks.rim[read.to_numpy()], 0)
     if len(frame) == 0:
         return found, {}
-    artifacts, artifact_table, telling = _audit_artifacts(frame, looks)
-    giveaways, look_table = _audit_giveaways(frame, looks)
+    artifacts, artifact_table, telling = _audit_artifacts(frame, looks, words)
+    giveaways, look_table = _audit_giveaways(frame, looks, words)
     look_table["rows"] += telling
     return [*found, *artifacts, *giveaways], {"artifacts": artifact_table, "looks": look_table}
 
 
-def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
+def _audit_artifacts(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
     """Shares of each artifact, overall and by class, and where they differ strongly between classes; rows for "looks"."""
     label, found, telling = frame["label"].astype(str), [], list[list[Any]]()
     shares: dict[str, list[float | None]] = {name: [] for name in ("all", *sorted(set(label)))}
@@ -156,8 +158,8 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
             inside, outside = (100 * float((there[rows] == "yes").mean()) for rows in (label == best, label != best))
             detail = (
                 f"{artifact.title}: in {inside:.0f} % of the images of '{best}' and {outside:.0f} % of the others "
-                f"(estimates; AUROC {area:.2f} on held-out groups): a network can learn it instead of the lesion; crop or "
-                "paint it out, even it out between the classes, or measure on images with and without it"
+                f"(estimates; AUROC {area:.2f} on held-out groups): a network can learn it instead of the {words.subject}; "
+                "crop or paint it out, even it out between the classes, or measure on images with and without it"
             )
             found.append(Finding("artifact_by_class", "warn", int((there == "yes").sum()), detail, (name,)))
     counts = {name: int((looks.artifact(name) == "yes").sum()) for name in ARTIFACTS}
@@ -183,7 +185,7 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
     return found, table, telling
 
 
-def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], dict[str, Any]]:
+def _audit_giveaways(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[Finding], dict[str, Any]]:
     """How well colors, sharpness and compression predict the class and the source, each alone and together."""
     source = keys(frame, "source").fillna("(none)").astype(str)
     several = source.nunique() > 1
@@ -204,24 +206,24 @@ def _audit_giveaways(frame: pd.DataFrame, looks: Looks) -> tuple[list[Finding], 
         if target == "class" and area >= (TELLING_AUROC if name == "jpeg quality" else GIVEAWAY_AUROC):
             detail = (
                 f"image statistics ({name}) predict the class: AUROC {area:.2f} for '{best}' against the rest, on "
-                "held-out groups; a lesion's colors predict some of its class, but this much comes from how the data set was "
-                "made: view the images, mix the origins, or evaluate on another set"
+                f"held-out groups; the colors of the {words.subject} predict some of its class, but this much "
+                "comes from how the data set was made: view the images, mix the origins, or evaluate on another set"
             )
             found.append(Finding("telling_looks", "warn", 1, detail, (name,)))
         if target == "source" and name == "all together" and area >= SOURCE_AUROC:
             telling = association(source, frame["label"], frame["group"])[0]
             detail = (
                 f"image statistics predict the source: AUROC {area:.2f} for '{best}' against the rest, and the source "
-                f"alone predicts a class with {telling:.2f}; a network can learn the source instead of the lesion: balance the "
-                "classes within each source, and report results by source"
+                f"alone predicts a class with {telling:.2f}; a network can learn the source instead of the {words.subject}: "
+                "balance the classes within each source, and report results by source"
             )
             found.append(Finding("telling_source", "warn", int(source.nunique()), detail, (best,)))
     table = {
         "title": "What image statistics predict",
-        "explanation": "AUROC of one class (or source) against the rest, on held-out groups; 0.5 is chance. Skin and lesion do "
-        f"differ in color between diagnoses, so values up to about 0.9 are no alarm; from {GIVEAWAY_AUROC:g} on the way the "
-        "set was made is the likelier reason. The rim, where no lesion is, and the compression say "
-        "next to nothing of a diagnosis.",
+        "explanation": "AUROC of one class (or source) against the rest, on held-out groups; 0.5 is chance. "
+        f"{words.background.capitalize()} and {words.subject} do differ in color between diagnoses, so values up to about "
+        f"0.9 are no alarm; from {GIVEAWAY_AUROC:g} on the way the set was made is the likelier reason. The rim, "
+        f"where no {words.subject} is, and the compression say next to nothing of a diagnosis.",
         "columns": ["measure", "tells", "AUROC", "best told"],
         "rows": rows,
     }

@@ -29,7 +29,7 @@ from dermalyze.tasks.choices import ABSENT_PRESENT
 SMALL = Preprocessing("squash", 72, 96, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The size at which colours and textures are described."""
 STRONG = 0.05
-"""A likely error whose label is given less than this is counted as strong. Where 5 % of HAM10000's lesions were put under
+"""A likely error whose label is given less than this is counted as strong. Where 5 % of HAM10000's groups were put under
 another label, 62 % of the strong ones were such, and 21 % of all likely errors (tests/real/test_label_audit_real.py)."""
 RESAMPLES, LEVEL, SEED = 500, 0.95, 0
 
@@ -40,7 +40,7 @@ class LikelyError:
 
     Attributes:
         image_id: the user's key.
-        lesion_id: of its lesion, None where the set names none.
+        lesion_id: its own, None where the set names none.
         label: as given; of several labels per image `absent` or `present`.
         suggested: the class that the picture counts as, or the other of the two.
         score: held-out probability of the given label, 0..1: the lower the more suspicious.
@@ -284,14 +284,14 @@ def all_scores(
 def likely_errors(question: Question, held_out: OutOfFold, issues: LabelIssues) -> list[LikelyError]:
     """The likely errors, worst first."""
     rows = question.frame
-    lesion = [name if isinstance(name, str) else None for name in keys(rows, "lesion_id")]  # NaN where none has a name
+    named = [name if isinstance(name, str) else None for name in keys(rows, "lesion_id")]  # NaN where none has a name
     probs = held_out.scores.probs
     found = []
     for i in issues.rows:
         label, suggested = held_out.scores.labels[i], issues.counts_as[i]
         names = (held_out.classes[label], held_out.classes[suggested])
         values = (float(probs[i, label]), float(probs[i, suggested]))
-        found.append(LikelyError(str(rows["image_id"][i]), lesion[i], *names, *values, question.about))
+        found.append(LikelyError(str(rows["image_id"][i]), named[i], *names, *values, question.about))
     return found
 
 
@@ -314,10 +314,10 @@ def label_row(question: Question, held_out: OutOfFold, issues: LabelIssues, shar
 
 def lesion_counts(rows: pd.DataFrame, flagged_N: NDArray[np.bool_]) -> dict[str, int]:
     """How many lesions are concerned; empty where none has a name."""
-    lesion = keys(rows, "lesion_id")
-    if lesion.isna().all():
+    known = keys(rows, "lesion_id")
+    if known.isna().all():
         return {}
-    table = pd.Series(flagged_N).groupby(lesion).agg(["size", "sum"])
+    table = pd.Series(flagged_N).groupby(known).agg(["size", "sum"])
     several = table[table["size"] > 1]
     return {
         "judged": len(table),

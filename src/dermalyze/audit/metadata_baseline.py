@@ -66,7 +66,7 @@ class MetadataModel:
             return []
         detail = (
             f"{', '.join(self.inputs)} alone tell '{name}' from the rest (AUROC {found.value:.2f} on unseen groups): "
-            "the classes come from different people or places; a network can learn that instead of the lesion"
+            "the classes come from different people or places; a network can learn that instead of what the images show"
         )
         return [Finding("telling_metadata", "warn", len(self.inputs), detail, self.inputs)]
 

@@ -117,7 +117,7 @@ def _held_out(
             model.fit(scaler.transform(features_ND[~test]), class_N[~test])
         if test.any():
             found = model.predict_proba(scaler.transform(features_ND[test])).astype(np.float64)
-            # a fold that holds all of a class (its lesions carry several labels) leaves a column of zeros
+            # a fold that holds all of a class (its groups carry several labels) leaves a column of zeros
             probs_NC[np.ix_(test, model.classes_)] = found / found.sum(axis=1, keepdims=True)
         advance(1)
     return probs_NC

@@ -6,12 +6,12 @@ import json
 
 import pandas as pd
 
-from dermalyze.audit.image_statistics import SKIN, Looks
+from dermalyze.audit.image_statistics import TONE, Looks
 from dermalyze.core.atomic import replacing
 from dermalyze.core.run import Run
 from dermalyze.errors import ModelError
 
-KEPT = ("brightness", "contrast", "sharpness", "red", "green", "blue", *SKIN)
+KEPT = ("brightness", "contrast", "sharpness", "red", "green", "blue", *TONE)
 FORMAT_VERSION = 1
 _FORMAT_KEY, _COLUMNS = b"dermalyze.looks", ("image_id", "sha256", *KEPT)
 

@@ -12,7 +12,8 @@ from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DermalyzeError
-from dermalyze.imaging.decode import PREPARE_FORMATS, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Likeness, appraise
 
@@ -33,7 +34,8 @@ def training_looks(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None:
             chosen = np.random.default_rng(0).choice(len(paths), MOST, replace=False)
             paths = [paths[i] for i in np.sort(chosen)]
         store = ImageStore.open(spec.data)
-        found = [appraise(small(decode(store.read(path), formats=PREPARE_FORMATS).image)) for path in paths]
+        read = modality_of(spec.data).read
+        found = [appraise(small(read(store.read(path), formats=PREPARE_FORMATS).image)) for path in paths]
     except (DermalyzeError, OSError) as error:
         say(f"export: the training pictures cannot be looked at ({type(error).__name__}); the gate does not learn from them")
         return None

@@ -1,7 +1,7 @@
 """Conformal sets: as many classes as it takes to hold the right one in a given share of cases, whatever the model.
 
-The guarantee is for cases like those of the calibration part, on average over parts drawn anew. Photographs of one lesion
-are not drawn one by one, so each lesion gives one image to the calibration.
+The guarantee is for cases like those of the calibration part, on average over parts drawn anew. Photographs of one group
+are not drawn one by one, so each group gives one image to the calibration.
 """
 
 # Shapes: N images, C classes.
@@ -72,8 +72,8 @@ class Sets:
         score: a key of `SCORES`.
         level: share of cases whose set is to hold the right class.
         thresholds: class name, or "marginal" for all, to the largest score that is let in; None where the calibration part
-            has too few lesions for the level.
-        lesions: how many each threshold rests on.
+            has too few groups for the level.
+        lesions: how many groups each threshold rests on.
     """
 
     score: str
@@ -135,7 +135,7 @@ def calibrate_sets(
     Args:
         probs_NC: probabilities of the part.
         labels_N: class index of each.
-        groups_N: lesion (or patient) of each.
+        groups_N: the group of each.
         classes: names, in order.
         score: a key of `SCORES`.
         level: share of cases that are to be covered, 0..1.

@@ -37,7 +37,7 @@ def explain(
     compare: Annotated[
         list[Path] | None, typer.Option("--compare", metavar="RUN...", help="Further runs on the same test images.")
     ] = None,
-    count: Annotated[int, typer.Option("--count", metavar="N", help="Test lesions on which maps are graded; 0: none.")] = 100,
+    count: Annotated[int, typer.Option("--count", metavar="N", help="Test images on which maps are graded; 0: none.")] = 100,
     cases: Annotated[int, typer.Option("--cases", metavar="N", help="Images per section of the gallery.")] = 4,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,7 +79,7 @@ def similar(
     image_2: Annotated[
         Path | None, typer.Option("--image-2", metavar="IMAGE", help="The second image of the sample, for a model of two.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", metavar="N", min=1, help="Training cases to show, one per lesion.")] = 10,
+    k: Annotated[int, typer.Option("--k", metavar="N", min=1, help="Training cases to show, one per group.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A sheet with the images: .png or .html.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -39,7 +39,7 @@ def examples(*lines: str) -> str:
 app = typer.Typer(
     name="dermalyze",
     cls=GroupedHelp,
-    help="Train, evaluate and serve classifiers of medical images, skin lesions first. Not for diagnosis.",
+    help="Train, evaluate and serve classifiers of medical images. Not for diagnosis.",
     epilog=examples("dermalyze run experiment.yaml outputs/first", "dermalyze predict outputs/first photo.jpg"),
     no_args_is_help=True,
     rich_markup_mode=None,

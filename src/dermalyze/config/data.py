@@ -21,21 +21,32 @@ PART_WORDS: dict[str, Part] = {
 }  # fmt: skip
 """What a user's own split column may say, in lower case, and the split it means."""
 DEFAULT_FRACTIONS: dict[Part, float] = {"train": 0.65, "val": 0.10, "cal": 0.10, "test": 0.15}
+ModalityName = Literal["dermoscopy", "clinical"]
+"""Rows of `dermalyze.imaging.modalities.MODALITIES`."""
 
 
-class Ham10000Source(Spec):
+class _Source(Spec):
+    """The layout of a data set."""
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """What its images are; of two images per case, what the first one is. Several where they differ."""
+        return ("dermoscopy",)
+
+
+class Ham10000Source(_Source):
     """HAM10000: the official zips or their unpacked folders, with `HAM10000_metadata.csv`."""
 
     kind: Literal["ham10000"] = "ham10000"
 
 
-class FolderSource(Spec):
+class FolderSource(_Source):
     """One folder per class."""
 
     kind: Literal["folder"] = "folder"
 
 
-class CsvSource(Spec):
+class CsvSource(_Source):
     """A CSV with one row per image; `columns` maps our names to the file's."""
 
     kind: Literal["csv"] = "csv"
@@ -51,45 +62,50 @@ class CsvSource(Spec):
     )
 
 
-class Isic2018Source(Spec):
+class Isic2018Source(_Source):
     """ISIC 2018, task 3: one-hot ground truth, with the lesion groupings where they are there."""
 
     kind: Literal["isic2018"] = "isic2018"
 
 
-class Isic2019Source(Spec):
+class Isic2019Source(_Source):
     """ISIC 2019: one-hot ground truth and metadata."""
 
     kind: Literal["isic2019"] = "isic2019"
 
 
-class Isic2020Source(Spec):
+class Isic2020Source(_Source):
     """ISIC 2020 (SIIM-ISIC): one table, of either version."""
 
     kind: Literal["isic2020"] = "isic2020"
     label: Literal["benign_malignant", "diagnosis"] = Field("benign_malignant", description="column that is the label")
 
 
-class IsicArchiveSource(Spec):
+class IsicArchiveSource(_Source):
     """A download of isic-cli: images and `metadata.csv`."""
 
     kind: Literal["isic_archive"] = "isic_archive"
     label: str | None = Field(None, description="column that is the label; default: diagnosis, else diagnosis_3")
 
 
-class PadUfes20Source(Spec):
+class PadUfes20Source(_Source):
     """PAD-UFES-20: photographs of a smartphone."""
 
     kind: Literal["pad_ufes_20"] = "pad_ufes_20"
 
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """Photographs."""
+        return ("clinical",)
 
-class Bcn20000Source(Spec):
+
+class Bcn20000Source(_Source):
     """BCN20000: dermoscopy from Barcelona."""
 
     kind: Literal["bcn20000"] = "bcn20000"
 
 
-class Derm7ptSource(Spec):
+class Derm7ptSource(_Source):
     """Derm7pt, the seven-point checklist: a dermoscopic and a clinical image per case."""
 
     kind: Literal["derm7pt"] = "derm7pt"
@@ -97,14 +113,25 @@ class Derm7ptSource(Spec):
         "dermoscopic", description="which images of each case; paired: the dermoscopic one, and the clinical one as its second"
     )
 
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """By the choice of images."""
+        chosen: dict[str, tuple[ModalityName, ...]] = {"clinical": ("clinical",), "both": ("dermoscopy", "clinical")}
+        return chosen.get(self.images, ("dermoscopy",))
 
-class Fitzpatrick17kSource(Spec):
+
+class Fitzpatrick17kSource(_Source):
     """Fitzpatrick17k: clinical photographs from two atlases."""
 
     kind: Literal["fitzpatrick17k"] = "fitzpatrick17k"
     label: Literal["three_partition_label", "nine_partition_label", "label"] = Field(
         "three_partition_label", description="column that is the label"
     )
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """Photographs."""
+        return ("clinical",)
 
 
 OneSource = (
@@ -157,11 +184,16 @@ class MergedPart(Spec):
         return self.name or self.source.kind
 
 
-class MergedSource(Spec):
+class MergedSource(_Source):
     """Several sources as one set; each has its own path and label map, and its name is kept in the source column."""
 
     kind: Literal["merged"] = "merged"
     sources: tuple[MergedPart, ...] = ()
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """Those of its sources."""
+        return tuple(dict.fromkeys(name for part in self.sources for name in part.source.modalities)) or super().modalities
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -179,6 +211,9 @@ class DataSpec(Spec):
     """Where the images come from and how many bad ones are tolerated."""
 
     source: SourceSpec = Ham10000Source()
+    modality: ModalityName | None = Field(
+        None, description="kind of the images: how they are decoded, what a valid one is, and words; null: the source's own"
+    )
     path: str | list[str] | None = Field(None, description="a folder, or the archives; relative to the working folder")
     classes: list[str] | None = Field(
         None, description="class names in order; default: those of a label map given by name, else the source's own"
@@ -200,7 +235,28 @@ class DataSpec(Spec):
     def _check(self) -> Self:
         if isinstance(self.source, MergedSource) and self.path is not None:
             raise ValueError("path is set together with source.kind merged; set a path for each of source.sources instead")
+        modality_name(self)
         return self
+
+
+def modality_name(data: DataSpec) -> ModalityName:
+    """The modality of a data set: `data.modality`, else the source's own.
+
+    Raises:
+        ValueError: the source has images of several, and `data.modality` names none.
+
+    >>> modality_name(DataSpec(source=PadUfes20Source()))
+    'clinical'
+    """
+    if data.modality is not None:
+        return data.modality
+    names = data.source.modalities
+    if len(names) > 1:
+        raise ValueError(
+            f"modality: the images of source {data.source.kind} are of several modalities ({', '.join(names)}); "
+            f"set data.modality to one of them, as in --set data.modality={names[0]}"
+        )
+    return names[0]
 
 
 class PreprocessSpec(Spec):

@@ -12,7 +12,7 @@ from dermalyze.config.base import Spec
 class EvaluateSpec(Spec):
     """How results are summarized."""
 
-    resamples: int = Field(2000, ge=100, description="number of bootstrap resamples, over lesions or patients")
+    resamples: int = Field(2000, ge=100, description="number of bootstrap resamples, over groups")
     level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of the intervals")
     set_level: float = Field(0.9, gt=0.5, lt=1, description="target coverage of the conformal sets in the report")
     ece_bins: int = Field(15, ge=2, le=100, description="equal-width bins of the expected calibration error")

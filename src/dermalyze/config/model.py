@@ -103,7 +103,7 @@ FusionSpec = Annotated[ConcatFusion | FilmFusion | LateFusion, Field(discriminat
 
 
 class MetadataSpec(Spec):
-    """Metadata of the patient and the lesion, as an input beside the image."""
+    """Metadata of each sample, as an input beside the image."""
 
     columns: tuple[str, ...] = Field(
         ("age", "sex", "site"),
@@ -158,7 +158,7 @@ class ModelSpec(Spec):
     head: HeadSpec = SimpleHead()
     metadata: MetadataSpec | None = Field(None, description="columns of the manifest as an input; null: images alone")
     image_2: Image2Spec | None = Field(
-        None, description="a second image of each sample, such as a clinical one beside dermoscopy; null: one image per sample"
+        None, description="a second image of each sample, such as one of another modality; null: one image per sample"
     )
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ class MulticlassTask(Spec):
 
 
 class MultilabelTask(Spec):
-    """Each image has any number of labels, or none: findings of a chest film, attributes of a lesion."""
+    """Each image has any number of labels, or none: findings of a chest film, attributes of what is seen."""
 
     defaults: ClassVar[Mapping[str, Any]] = {
         "train": {"loss": {"kind": "bce"}, "imbalance": {"kind": "none"}, "monitor": "val_macro_auroc"}

@@ -43,10 +43,10 @@ ROUGH, ALIGNED = 0.45, 0.65
 CONFIRM = 0.61
 """Least correlation of a pair, from HAM10000 at 200 x 150 pixels (benchmarks/duplicates.py).
 
-Of 50 million pairs of its 10,015 images the most alike that are not one lesion reach 0.57 (two lesions in a round frame), then
+Of 50 million pairs of its 10,015 images the most alike of two groups reach 0.57 (two subjects in a round frame), then
 0.55. The lowest found of 2,000 copies (--copies 2000 --seed 1) is 0.74 after JPEG of quality 30 (0.69 with another seed) and
-0.84 after anything else but a change of brightness, of which one in 200 was missed. The six pairs across two lesions that
-pass lie at 0.64 to 0.94, and each was looked at. Two photographs of one lesion taken apart from each other are mostly below.
+0.84 after anything else but a change of brightness, of which one in 200 was missed. The six pairs across two groups that
+pass lie at 0.64 to 0.94, and each was looked at. Two photographs of one subject taken apart from each other are mostly below.
 """
 
 

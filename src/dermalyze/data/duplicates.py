@@ -234,7 +234,7 @@ def across(frame: pd.DataFrame, pairs: Sequence[Pair], column: str) -> list[Pair
 
 
 def galleries(frame: pd.DataFrame, found: Duplicates) -> tuple[Gallery, ...]:
-    """Pairs to be looked at, the most alike first: under two labels, across two lesions, and across two sources."""
+    """Pairs to be looked at, the most alike first: under two labels, across two values of lesion_id, and across two sources."""
     label = dict(zip(frame["image_id"].astype(str), keys(frame, "label"), strict=True))
     shown = []
     for column, kind, title, explanation in (
@@ -247,8 +247,8 @@ def galleries(frame: pd.DataFrame, found: Duplicates) -> tuple[Gallery, ...]:
         (
             "lesion_id",
             "duplicate_lesions",
-            "Near-duplicates of two lesions",
-            "The same lesion under two numbers. Each pair stays in one split.",
+            "Near-duplicates under two values of lesion_id",
+            "The same subject under two numbers. Each pair stays in one split.",
         ),
         (
             "source",

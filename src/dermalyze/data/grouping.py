@@ -123,13 +123,13 @@ def leaks(frame: pd.DataFrame, parts: pd.Series) -> list[dict[str, Any]]:
         parts: split of each row.
     """
     rows = frame[frame["group"].isin(crossings(frame["group"], parts))]
-    lesions = keys(rows, "lesion_id")
+    named = keys(rows, "lesion_id")
     crossed = {}
     for column in LINKS:
         bad = crossings(*listed(rows, column, parts[rows.index]))
         crossed[column] = pd.concat([values.isin(bad) for values in contents(rows, column)], axis=1).any(axis=1)
     found: dict[str, dict[str, Any]] = {}
-    columns = [rows["group"], rows["image_id"].astype(str), parts[rows.index], lesions, *crossed.values()]
+    columns = [rows["group"], rows["image_id"].astype(str), parts[rows.index], named, *crossed.values()]
     for name, image_id, part, lesion, *by in sorted(zip(*columns, strict=True), key=lambda row: row[:2]):
         leak = found.setdefault(name, {"group": name, "joined_by": [], "lesion_ids": [], "image_ids": [], "parts": {}})
         leak["joined_by"] = [c for c, crosses in zip(LINKS, by, strict=True) if crosses or c in leak["joined_by"]]
@@ -154,7 +154,7 @@ def describe_leaks(found: Sequence[dict[str, Any]]) -> str:
 def conflicts(frame: pd.DataFrame) -> list[list[str]]:
     """Images with the same file bytes or the same pixels that have two labels: their image_ids, sorted.
 
-    A second image that several cases share is no conflict: an overview may show two lesions. One that is the first
+    A second image that several cases share is no conflict: an overview may show two subjects. One that is the first
     image of a case with another label is.
     """
     found = set()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
@@ -19,11 +20,12 @@ from dermalyze.core.progress import progress
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import MissingExtraError, ResourceError, UsageError
 from dermalyze.imaging.decode import PREPARE_FORMATS, decode, pixel_sha256
-from dermalyze.imaging.image import ImageError, PersonalDataError
+from dermalyze.imaging.image import Decoded, ImageError, PersonalDataError
 
 CHUNK = 64
 T = TypeVar("T")
 J = TypeVar("J")
+Read = Callable[..., Decoded]
 _Job = tuple[Callable[[ImageStore, J], T], ImageStore, tuple[J, ...]]
 _ALONE = 256  # fewer images are decoded sooner than a process starts
 
@@ -51,20 +53,23 @@ class Inspected:
     personal: tuple[str, ...] = ()
 
 
-def inspect_images(store: ImageStore, paths: Sequence[str], *, workers: int | None = None) -> list[Inspected]:
+def inspect_images(
+    store: ImageStore, paths: Sequence[str], *, workers: int | None = None, read: Read = decode
+) -> list[Inspected]:
     """Decode images, in the order of `paths`, with a progress bar.
 
     Args:
         store: reads the bytes.
         paths: manifest paths.
         workers: processes; None: one per core; 0: in this process.
+        read: the bytes of an image to pixels, as `Modality.read`.
 
     Raises:
         DataError: a path outside the data folder, an unsafe archive, or a DICOM file that can name a patient.
         UsageError: a DICOM file, and pydicom is not installed.
         ResourceError: a worker was killed, or memory ran out.
     """
-    return map_images(_inspect, store, paths, workers=workers, title="prepare")
+    return map_images(partial(_inspect, read=read), store, paths, workers=workers, title="prepare")
 
 
 def map_images(
@@ -127,10 +132,10 @@ def _work_block(job: _Job[J, T]) -> list[T]:
         return [work(store, image) for image in images]
 
 
-def _inspect(store: ImageStore, path: str) -> Inspected:
+def _inspect(store: ImageStore, path: str, *, read: Read) -> Inspected:
     try:
         data = store.read(path)
-        image = decode(data, formats=PREPARE_FORMATS)
+        image = read(data, formats=PREPARE_FORMATS)
     except ReadError as error:
         return Inspected(error.reason)
     except ImageError as error:

@@ -1,4 +1,4 @@
-"""Lesion masks of a data set, as the image they belong to is seen."""
+"""Masks of a data set, as the image they belong to is seen."""
 
 # Shapes: H height, W width.
 
@@ -15,7 +15,7 @@ from dermalyze.imaging.image import ImageError
 
 
 def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:
-    """A mask's image, RGB, bright in the lesion.
+    """A mask's image, RGB, bright in the foreground.
 
     Raises:
         DataError: it cannot be read.
@@ -23,15 +23,15 @@ def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:
     try:
         return decode(store.read(path), formats=PREPARE_FORMATS).image
     except (ReadError, ImageError) as error:
-        raise DataError(f"lesion mask of image {image_id}: {error}") from None
+        raise DataError(f"mask of image {image_id}: {error}") from None
 
 
 def mask_at(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.bool_]:
-    """(H, W) where the lesion is, at the network's size and in its frame."""
+    """(H, W) where the foreground is, at the network's size and in its frame."""
     return to_size(picture, preprocessing)[..., 0] > 127
 
 
 def mask_of_size(picture: Image.Image, height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) where the lesion is, at the size of the whole photograph."""
+    """(H, W) where the foreground is, at the size of the whole photograph."""
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.uint8)[..., 0] > 127

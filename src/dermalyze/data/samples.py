@@ -15,10 +15,11 @@ from dermalyze.config.columns import OPTIONAL_IMAGES, image_columns
 from dermalyze.config.model import ModelSpec
 from dermalyze.core.progress import say
 from dermalyze.data.cache import UnusableImageError, read_image
-from dermalyze.data.inspection import Inspected, inspect_images
+from dermalyze.data.inspection import Inspected, Read, inspect_images
 from dermalyze.data.sources.reading import MISSING_FILE, Row
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError
+from dermalyze.imaging.decode import decode
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.imaging.samples import IMAGE, METADATA, PRESENT, Array, Batch, Input, stack
 from dermalyze.imaging.tabular import Floats
@@ -142,7 +143,9 @@ def read_block(
 # -- optional images in a manifest -------------------------------------------------------------------------------
 
 
-def inspect_optional(store: ImageStore, rows: Sequence[Row], *, workers: int | None) -> dict[str, list[Inspected | None]]:
+def inspect_optional(
+    store: ImageStore, rows: Sequence[Row], *, workers: int | None, read: Read = decode
+) -> dict[str, list[Inspected | None]]:
     """Decode the optional images of each row, by name; None where none is named. Only names that some row has.
 
     Raises:
@@ -153,7 +156,7 @@ def inspect_optional(store: ImageStore, rows: Sequence[Row], *, workers: int | N
         listed = [row.images.get(name) for row in rows]
         if all(path is None for path in listed):
             continue
-        decoded = iter(inspect_images(store, [path for path in listed if path], workers=workers))
+        decoded = iter(inspect_images(store, [path for path in listed if path], workers=workers, read=read))
         inspected[name] = [
             None if path is None else next(decoded) if path else Inspected(MISSING_FILE) for path in listed
         ]  # fmt: skip

@@ -255,7 +255,7 @@ def _require_groups(counts: pd.DataFrame, parts: Sequence[str], spec: SplitSpec)
         what = f"{spec.folds} folds with the splits" if spec.kind == "kfold" else f"{len(parts)} splits:"
         raise DataError(
             f"too few groups (images joined by patient, lesion, cluster or content) for {what} {', '.join(parts)}: "
-            f"{', '.join(short)}, at least {needed} of each class are needed; add lesions, leave the class out with "
+            f"{', '.join(short)}, at least {needed} of each class are needed; add groups, leave the class out with "
             "data.classes, or ask for fewer splits (split.fractions without cal, fewer split.folds)"
         )
 

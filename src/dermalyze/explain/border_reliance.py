@@ -1,4 +1,4 @@
-"""Does a class hang on something at the rim of the picture, where no lesion is? Two ways to find out, both by painting over.
+"""Does a class hang on something at the rim of the image, away from what matters? Two ways to find out, both by painting over.
 
 By the map, which may point to another place in each picture; and place by place, since a map of few cells shows no small mark.
 
@@ -19,7 +19,7 @@ from dermalyze.explain.faithfulness import Image, Map, Mask, Predict, mean_with_
 from dermalyze.metrics.bootstrap import Estimate
 
 CELLS = 5  # the rim is the outermost ring of a 5 x 5 grid
-MOST_LESION = 0.05  # boxes with more of the lesion than this share are no rim
+MOST_FOREGROUND = 0.05  # boxes with more of the foreground than this share are no rim
 NAMES = {
     (0, 0): "upper left corner", (0, 4): "upper right corner", (4, 0): "lower left corner", (4, 4): "lower right corner",
 }  # fmt: skip
@@ -72,7 +72,7 @@ class Rim:
         cold: the same for the coldest box: what painting alone does.
         over: hot - cold on the same pictures.
         where: the boxes that were hottest, most often first, with counts.
-        place: the place of the largest loss; None where no place was tried in enough lesions.
+        place: the place of the largest loss; None where no place was tried in enough groups.
         by_map, by_place: whether `over` of the one or of the other is surely larger than `LEAST_FALL`.
     """
 
@@ -109,15 +109,15 @@ def rim_boxes(height: int, width: int, *, corners_only: bool) -> list[Box]:
 
 
 def hottest_and_coldest(map_HW: Map, mask_HW: Mask | None) -> tuple[Box, Box] | None:
-    """The rim's boxes with the largest and the smallest mean of a map; None where the lesion covers the rim or all is alike.
+    """The rim's boxes with the largest and the smallest mean of a map; None where the mask covers the rim or all is alike.
 
     Args:
         map_HW: hot where the class is seen.
-        mask_HW: of the lesion; without one only the corners count, where a lesion hardly reaches.
+        mask_HW: of the foreground; without one only the corners count, where the subject hardly reaches.
     """
     boxes = rim_boxes(*map_HW.shape, corners_only=mask_HW is None)
     if mask_HW is not None:
-        boxes = [box for box in boxes if mask_HW[box.place].mean() <= MOST_LESION]
+        boxes = [box for box in boxes if mask_HW[box.place].mean() <= MOST_FOREGROUND]
     if len(boxes) < 2:
         return None
     heat = [float(np.maximum(map_HW[box.place], 0).mean()) for box in boxes]
@@ -127,7 +127,7 @@ def hottest_and_coldest(map_HW: Map, mask_HW: Mask | None) -> tuple[Box, Box] | 
 
 
 def painted_over(image_HW3: Image, box: Box, mask_HW: Mask | None) -> Image:
-    """The picture with a box in the median colour of the rest of its rim; pixels of the lesion stay.
+    """The picture with a box in the median colour of the rest of its rim; pixels of the foreground stay.
 
     >>> image = np.zeros((10, 10, 3), np.uint8)
     >>> image[:2, :2] = 200
@@ -156,14 +156,14 @@ def falls(image_HW3: Image, boxes: tuple[Box, Box], mask_HW: Mask | None, predic
 
 
 def place_falls(image_HW3: Image, mask_HW: Mask | None, predict: Predict, c: int) -> list[float | None]:
-    """(K,) by how much p(class) falls where each box of the rim is painted over; None for a box with the lesion in it.
+    """(K,) by how much p(class) falls where each box of the rim is painted over; None for a box with the foreground in it.
 
     Without a mask only the corners are tried, as in `hottest_and_coldest`.
     """
     height, width = image_HW3.shape[:2]
     corners = set(rim_boxes(height, width, corners_only=True))
     boxes = rim_boxes(height, width, corners_only=False)
-    free = [box in corners if mask_HW is None else mask_HW[box.place].mean() <= MOST_LESION for box in boxes]
+    free = [box in corners if mask_HW is None else mask_HW[box.place].mean() <= MOST_FOREGROUND for box in boxes]
     painted = [painted_over(image_HW3, box, mask_HW) for box, clear in zip(boxes, free, strict=True) if clear]
     p = predict(np.stack([image_HW3, *painted]))[:, c]
     found = iter(p[0] - p[1:])
@@ -171,11 +171,11 @@ def place_falls(image_HW3: Image, mask_HW: Mask | None, predict: Predict, c: int
 
 
 def judge_places(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[str], **interval: Any) -> Place | None:
-    """The place whose loss stands out most surely; None where none was tried in enough lesions.
+    """The place whose loss stands out most surely; None where none was tried in enough groups.
 
     Args:
         falls_NK: of `place_falls`, one a picture that was called so.
-        groups_N: lesion of each.
+        groups_N: the group of each.
         interval: resamples, level and seed.
 
     >>> corner = [[None, 0.6, *[0.0] * 14] for _ in range(12)]
@@ -218,7 +218,7 @@ def judge_rim(
         name: of the class.
         falls_N2: of `falls`, one a picture that was called so.
         where_N: the hottest box of each.
-        groups_N: lesion of each.
+        groups_N: the group of each.
         place: of `judge_places`.
         interval: resamples, level and seed.
 

@@ -33,7 +33,7 @@ FLOORS = {"centre": "a centred blob", "random": "a random map"}
 
 
 def centred_gaussian(height: int, width: int) -> Floats:
-    """(H, W) a blob in the middle, 1 at its top: what finds most lesions without looking, since they are photographed there.
+    """(H, W) a blob in the middle, 1 at its top: what finds most subjects without looking, since they are photographed there.
 
     >>> int(centred_gaussian(3, 5).argmax())
     7
@@ -129,7 +129,7 @@ def deletion_insertion(image_HW3: Image, maps: Mapping[str, Map], predict: Predi
 
 
 def energy_inside(map_HW: Map, mask_HW: Mask) -> float:
-    """Share of a map's positive values that lies in the lesion, 0..1; NaN of an empty map or mask.
+    """Share of a map's positive values that lies in the foreground, 0..1; NaN of an empty map or mask.
 
     >>> energy_inside(np.array([[3.0, 1.0]]), np.array([[True, False]]))
     0.75
@@ -142,7 +142,7 @@ def energy_inside(map_HW: Map, mask_HW: Mask) -> float:
 
 
 def pointing(map_HW: Map, mask_HW: Mask) -> float:
-    """1 where the hottest pixel lies in the lesion, else 0; NaN of an empty map or mask.
+    """1 where the hottest pixel lies in the foreground, else 0; NaN of an empty map or mask.
 
     Zhang et al. 2016, arXiv:1608.00507
     """
@@ -171,7 +171,7 @@ def disturbed(image_HW3: Image, seed: int) -> Image:
 def mean_with_interval(
     values_N: Floats, groups_N: Sequence[str], *, resamples: int, level: float, seed: int, least_groups: int = MIN_GROUPS
 ) -> Estimate:
-    """The mean of a value an image, over those that have one, with its interval over whole lesions.
+    """The mean of a value an image, over those that have one, with its interval over groups.
 
     >>> mean_with_interval(np.arange(20.0), [str(i) for i in range(20)], resamples=100, level=0.9, seed=0).value
     9.5
@@ -212,7 +212,7 @@ def grade(values_N: Floats, floors: Mapping[str, Floats], groups_N: Sequence[str
     Args:
         values_N: faithfulness of the method on each picture.
         floors: a key of `FLOORS` to the faithfulness of that map on the same pictures.
-        groups_N: lesion of each.
+        groups_N: the group of each.
         interval: resamples, level and seed.
 
     >>> floors = {"centre": np.zeros(20), "random": np.zeros(20)}

@@ -1,4 +1,4 @@
-"""A run's network, asked for maps and for answers to altered pictures; and what its maps score on a sample of lesions."""
+"""A run's network, asked for maps and for answers to altered images; and what its maps score on test images."""
 
 # Shapes: B images, N pictures, C classes, H x W pixels of the network's input, M encoded metadata.
 
@@ -173,12 +173,12 @@ class Network:
 
 @dataclass(eq=False)
 class Sample:
-    """Pictures on which maps are judged, one a lesion.
+    """Pictures on which maps are judged, one of each group.
 
     Attributes:
         ids, groups: of each picture.
         pixels: image_id to (H, W, 3) at a network's size.
-        mask: image_id to (H, W) where the lesion is, at that size; None where it is not known.
+        mask: image_id to (H, W) where the foreground is, at that size; None where it is not known.
         beside: image_id to the sample's other inputs; see `Network.beside_of`.
     """
 

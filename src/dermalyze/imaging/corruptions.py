@@ -12,7 +12,7 @@ Sizes are shares of the shorter edge, so that they mean the same at any resoluti
 | patch | a gray rectangle anywhere over this share of the frame in % | 3 | 6 | 11 | 17 | 25 |
 | hair | dark curved strokes across the frame | 4 | 9 | 16 | 28 | 45 |
 
-After Hendrycks & Dietterich 2019, arXiv:1903.12261, with the faults of dermoscopy.
+After Hendrycks & Dietterich 2019, arXiv:1903.12261, with the faults of photographs through a lens.
 """
 
 # Shapes: H height, W width.

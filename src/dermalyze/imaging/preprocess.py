@@ -85,7 +85,13 @@ class Preprocessing:
         """
         chosen = spec.size if spec.size is not None else size
         height, width = (chosen, chosen) if isinstance(chosen, int) else chosen
-        values: dict[str, Any] = {"kind": spec.kind, "height": height, "width": width, "crop_ratio": spec.crop_ratio, "draft": spec.draft}
+        values: dict[str, Any] = {
+            "kind": spec.kind,
+            "height": height,
+            "width": width,
+            "crop_ratio": spec.crop_ratio,
+            "draft": spec.draft,
+        }
         values["dtype"] = dtype
         return cls.from_dict({**values, "mean": list(spec.mean or mean), "std": list(spec.std or std)})
 

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,9 +166,3 @@ class Likeness:
             return cls(mean, root, *limits, int(values["images"]))
         except (KeyError, TypeError, ValueError):
             raise ModelError("the image-quality reference in the artifact is damaged; export again") from None
-
-    @classmethod
-    def dermoscopy(cls) -> Likeness:
-        """That of HAM10000's training split, for models that were trained on it and do not say."""
-        text = Path(__file__).with_name("dermoscopy.json").read_text(encoding="utf-8")
-        return cls.from_dict(json.loads(text))

@@ -1,8 +1,8 @@
 """How alike two small images are once one is laid on the other: shifted and stretched, detail against detail.
 
-Two photographs of different lesions resemble each other in what is large (a dark blot on pink skin, dark corners); two copies
+Photographs of two subjects resemble each other in what is large (a dark blot on an even ground, dark corners); two copies
 of one photograph also agree in what is small. So images are compared by their detail: what lies between two Gaussian blurs,
-divided by its local strength, so that the outline of a lesion does not drown hair and pigment. The dark frame of a round field
+divided by its local strength, so that a strong outline does not drown fine structure. The dark frame of a round field
 of view, the rim along it and over-exposed places tell nothing and are left out.
 
 Shapes: N pairs of C planes of S x S pixels.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 FINE_PX, COARSE_PX = 0.5, 2.0
 FLOOR = 1.5
-"""Gray levels added to the local strength, so that the noise of an even skin counts little."""
+"""Gray levels added to the local strength, so that the noise of an even ground counts little."""
 LIMIT = 0.8
 """Detail is cut here: an outline counts no more than the structure within."""
 

@@ -1,6 +1,6 @@
-"""Several photographs, one answer: images pooled to lesions, lesions to patients.
+"""Several photographs, one answer: images pooled to subjects, subjects to patients.
 
-The probabilities of a lesion are the plain mean of its photographs' calibrated probabilities. The mean of their logarithms
+The probabilities of a subject are the plain mean of its photographs' calibrated probabilities. The mean of their logarithms
 (scaled to sum to 1) is the other candidate: it treats the photographs as independent evidence, which they are not, and lets one
 blurred photograph that gives a class almost nothing overrule all others. The plain mean has no such veto, leaves probabilities
 that all photographs share as they are, is what the recipe `flips` does with the views of one image, and its log loss and Brier
@@ -8,7 +8,7 @@ score are never above the mean of the photographs' own (both are convex). It err
 probabilities is a little less sure than it could be (Ranjan & Gneiting 2010, doi:10.1111/j.1467-9868.2009.00726.x).
 """
 
-# Shapes: N images, L lesions (or patients), C classes.
+# Shapes: N images, L subjects (or patients), C classes.
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Pooled:
 
 
 def pool(scores: TargetScores, units_N: Sequence[str], groups_N: Sequence[str]) -> Pooled:
-    """One answer a lesion: the mean of its images' probabilities. A lesion under two labels is left out and named.
+    """One answer per subject: the mean of its images' probabilities. A subject under two labels is left out and named.
 
     Args:
         scores: labels and calibrated probabilities of the images.
-        units_N: the lesion of each; an image of its own lesion has a name of its own.
+        units_N: the subject of each; an image of its own subject has a name of its own.
         groups_N: what is resampled together, at least as coarse as the units.
 
     >>> scores = Scores(np.array([1, 1, 0]), np.array([[0.8, 0.2], [0.4, 0.6], [0.9, 0.1]]))
@@ -100,14 +100,14 @@ def any_of(scores: Scores, classes: Sequence[int]) -> Scores:
 
 
 def worst_of(scores: Scores, owners_L: Sequence[str], groups_L: Sequence[str]) -> Pooled:
-    """One answer a patient: positive where any of their lesions is, as suspicious as their most suspicious lesion.
+    """One answer a patient: positive where any of their subjects is, as suspicious as the most suspicious of these.
 
-    A patient with a nevus and a melanoma has melanoma, so labels of a patient need not agree. The highest of several
+    Of one negative and one positive subject the patient is positive, so their labels need not agree. The highest of several
     probabilities is no calibrated probability of "any": it may rank patients, and be compared with a threshold.
 
     Args:
-        scores: two classes, 1 positive, one row a lesion.
-        owners_L: the patient of each lesion.
+        scores: two classes, 1 positive, one row per subject.
+        owners_L: the patient of each subject.
         groups_L: what is resampled together.
 
     >>> found = worst_of(Scores(np.array([0, 1, 0]), np.array([[0.9, 0.1], [0.3, 0.7], [0.4, 0.6]])), "ppq", "ppq")
@@ -116,10 +116,10 @@ def worst_of(scores: Scores, owners_L: Sequence[str], groups_L: Sequence[str]) -
     """
     owner_L, count = group_index(owners_L)
     first = np.unique(owner_L, return_index=True)[1]
-    lesions = np.bincount(owner_L, minlength=count)
+    units = np.bincount(owner_L, minlength=count)
     highest, labels = np.zeros(count), np.zeros(count, dtype=np.int64)
     np.maximum.at(highest, owner_L, scores.probs[:, 1])
     np.maximum.at(labels, owner_L, scores.labels)
     probs: Floats = np.stack([1 - highest, highest], axis=1)
     names, groups = [str(owners_L[i]) for i in first], [str(groups_L[i]) for i in first]
-    return Pooled(Scores(labels, probs), names, groups, [], int(lesions.sum()), int((lesions > 1).sum()))
+    return Pooled(Scores(labels, probs), names, groups, [], int(units.sum()), int((units > 1).sum()))

@@ -1,7 +1,7 @@
-"""Cluster bootstrap over lesions (or patients): every metric under all resamples at once, without a loop over resamples.
+"""Cluster bootstrap over groups of images: every metric under all resamples at once, without a loop over resamples.
 
-Photographs of one lesion resemble each other, so lesions are drawn with replacement, never single images. A resample is then
-a whole number for each image (how often its lesion was drawn), and metrics.py takes such weights for many resamples at once.
+Photographs of one group resemble each other, so groups are drawn with replacement, never single images. A resample is then
+a whole number for each image (how often its group was drawn), and metrics.py takes such weights for many resamples at once.
 """
 
 # Shapes: N images, G groups, R resamples, C classes.
@@ -19,8 +19,8 @@ from dermalyze.errors import ModelError
 from dermalyze.metrics.classification import defined
 from dermalyze.metrics.ranking import Floats, Ints, ratio
 
-MIN_GROUPS = 10  # fewer lesions than this in the set: no interval
-MIN_CLASS_GROUPS = 5  # fewer lesions of a class: no interval for that class's metrics
+MIN_GROUPS = 10  # fewer groups than this in the set: no interval
+MIN_CLASS_GROUPS = 5  # fewer groups of a class: no interval for that class's metrics
 MAX_UNDEFINED = 0.05  # more undefined resamples than this share: no interval
 CHUNK_NUMBERS = 1 << 17  # weights held at once (1 MiB): what stays in a core's cache is also the fastest
 
@@ -94,7 +94,7 @@ class TargetScores(Weighable[Any], Protocol):
 class Estimate:
     """A number with its interval, or the reason why there is none.
 
-    `n`: images it rests on; `groups`: lesions it rests on; `undefined`: resamples in which it was undefined;
+    `n`: images it rests on; `groups`: groups it rests on; `undefined`: resamples in which it was undefined;
     `note`: "" or why value or interval are None.
     """
 
@@ -157,7 +157,7 @@ def resample(
 
     Args:
         scores: labels and probabilities.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         metrics: rows of METRICS or PER_CLASS_METRICS, or any function of a Tally.
         resamples: R, at least 1.
         seed: the same seed, the same resamples.
@@ -166,7 +166,7 @@ def resample(
         ModelError: not one group an image.
     """
     if len(groups_N) != len(scores):
-        raise ModelError(f"{len(groups_N)} groups for {len(scores)} images; each image needs its lesion or patient")
+        raise ModelError(f"{len(groups_N)} groups for {len(scores)} images; each image needs its group")
     index, groups = group_index(groups_N)
     parts: dict[str, list[Floats]] = {name: [] for name in metrics}
     for weights in group_weights(index, groups, resamples, seed):
@@ -195,7 +195,7 @@ def estimate(
         value: the metric on the whole set, NaN where undefined.
         resampled_R: the metric under each resample.
         n: images it rests on.
-        groups: lesions it rests on.
+        groups: groups it rests on.
         level: of the interval, such as 0.95.
         least_groups: with fewer there is no interval.
         interval: percentile or basic.
@@ -242,7 +242,7 @@ def estimates(
 
     Args:
         scores: of any task.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         metrics: functions of what `scores.under` gives.
         names: of the classes, for the reasons; default: their numbers.
         basic: names of metrics that take the basic interval instead of the percentile interval.
@@ -295,7 +295,7 @@ def share_estimates(
 
     Args:
         scores: of the images; only their number counts.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         shares: name to value (N,) and the images (N,) that it rests on.
 
     >>> from dermalyze.metrics.classification import Scores

@@ -75,7 +75,7 @@ def reliability(
 ) -> list[ReliabilityBin]:
     """Mean confidence and accuracy in each bin of the predicted class's probability.
 
-    The interval is Wilson's, with the number of different groups (lesions) as its sample size: photographs of one lesion
+    The interval is Wilson's, with the number of different groups as its sample size: photographs of one group
     are not independent, and this takes them as one.
 
     >>> scores = Scores(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]]))
@@ -159,8 +159,8 @@ def calibration_errors(
 ) -> list[CalibrationError]:
     """ECE with each binning and number of bins, and how a perfectly calibrated model would fare.
 
-    A simulated answer is right with the probability that was given for it. Photographs of one lesion share their luck,
-    so that many of them do not pass for many lesions.
+    A simulated answer is right with the probability that was given for it. Photographs of one group share their luck,
+    so that many of them do not pass for many groups.
 
     >>> errors = calibration_errors(Scores(np.array([0] * 40), np.tile([[0.6, 0.4]], (40, 1))), np.arange(40))
     >>> round(errors[0].value, 3), errors[0].p_value < 0.01

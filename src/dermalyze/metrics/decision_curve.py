@@ -15,7 +15,7 @@ from dermalyze.metrics.ranking import Floats, ratio
 from dermalyze.metrics.scores import Scores
 
 THRESHOLDS = np.arange(1, 51) / 100
-"""Who would act only above even odds needs no model for a suspicious lesion."""
+"""Who would act only above even odds needs no model for a suspicious case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def decision_curve(
 
     Args:
         asked: of one question, as `operating.two_classes` gives it.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         thresholds_T: between 0 and 1.
 
     >>> scores = Scores(np.array([1, 0]), np.array([[0.2, 0.8], [0.9, 0.1]]))

@@ -21,7 +21,7 @@ class Scored:
 
     Args:
         scores: labels and probabilities of N images.
-        groups: the lesion or patient of each image.
+        groups: the group of each image.
         weights: (N,) of each image, at least 0, as from `class_mix`; default: ones.
     """
 
@@ -62,7 +62,7 @@ def compare(
 ) -> dict[str, dict[str, Estimate]]:
     """Each metric of `a` and of `b`, and `difference` = a - b, with percentile intervals.
 
-    The groups of both sides are drawn together, so a lesion that stands on both moves both: what they share cancels.
+    The groups of both sides are drawn together, so a group that is on both sides moves both: what they share cancels.
 
     Args:
         a, b: two sets of images, overlapping, equal or disjoint, over the same classes.

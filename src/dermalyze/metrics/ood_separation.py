@@ -1,4 +1,4 @@
-"""How well a score tells foreign pictures from known ones: AUROC and shares refused, with intervals over lesions."""
+"""How well a score tells foreign pictures from known ones: AUROC and shares refused, with intervals over groups."""
 
 # Shapes: N known images, M foreign ones, R resamples.
 
@@ -30,12 +30,12 @@ def separation(
 ) -> tuple[Estimate, dict[str, dict[str, Estimate]]]:
     """Compare a score on known images with that on several sets of foreign ones.
 
-    Known images are resampled by lesion and the foreign ones of each set by picture, apart from each other.
+    Known images are resampled by group and the foreign ones of each set by picture, apart from each other.
 
     Args:
         known_N: scores of known images, larger is more foreign.
         foreign: name of a set to its (M,) scores.
-        groups_N: the lesion of each known image.
+        groups_N: the group of each known image.
         threshold: above it a picture is refused.
         resamples: R; level: of the intervals; seed: the same seed, the same resamples.
         kept: share of the known images that pass, for `passed`.

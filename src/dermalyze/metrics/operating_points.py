@@ -126,7 +126,7 @@ class Point:
     Attributes:
         target: sensitivity asked for, or false alarms that a miss weighs; None where nothing is asked.
         threshold: the least score that is called; None: not estimable, and `note` says why.
-        positives, negatives: images it was chosen on; positive_groups: lesions of the positives.
+        positives, negatives: images it was chosen on; positive_groups: groups of the positives.
     """
 
     target: float | None
@@ -144,12 +144,12 @@ class Point:
 def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: float, miss_cost: float) -> dict[str, Point]:
     """The threshold by each criterion, from a calibration part.
 
-    Fewer than `MIN_GROUPS` lesions of either side choose nothing, and for a sensitivity s neither do fewer than 1 / (1 - s)
+    Fewer than `MIN_GROUPS` groups of either side choose nothing, and for a sensitivity s neither do fewer than 1 / (1 - s)
     positive ones: the threshold would hang on the lowest of them.
 
     Args:
         asked: of one question, as `two_classes` gives it.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         sensitivity: of the point that is to miss few.
         miss_cost: false alarms that a miss weighs.
     """
@@ -208,12 +208,12 @@ def at_threshold(
 ) -> dict[str, Estimate]:
     """Sensitivity, specificity, predictive values and number needed to biopsy, with intervals.
 
-    `number_needed` is 1 / PPV: lesions that are taken out for each that is positive. With a prevalence, `ppv_at`, `npv_at` and
+    `number_needed` is 1 / PPV: cases that are acted on for each that is positive. With a prevalence, `ppv_at`, `npv_at` and
     `number_needed_at` are what Bayes makes of sensitivity and specificity there.
 
     Args:
         asked: of one question.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         threshold: the least score that is called.
         prevalence: share of positives where the model is to work, 0..1.
         names: of the two answers, for the reasons.

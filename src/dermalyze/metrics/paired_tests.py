@@ -89,7 +89,7 @@ def paired(
 
     Args:
         scores: a name to labels and probabilities; the same images in the same order in all.
-        groups_N: the lesion or patient of each image.
+        groups_N: the group of each image.
         metrics: rows of METRICS, or any function of what `under` gives that gives (R,).
         among: (N,) the images that a metric rests on, by its name, where those are not all.
         basic: names of metrics whose values take the basic interval; differences never do, their bias cancels.
@@ -154,7 +154,7 @@ def bootstrap_p(differences_R: Floats) -> float:
 def auroc_covariance(positive_N: npt.NDArray[np.bool_], scores_MN: Floats) -> tuple[Floats, Floats]:
     """The AUROC of each model and their covariance (M, M) by DeLong's method, from midranks: N log N, not P times Q.
 
-    Images count as independent: photographs of one lesion make the covariance too small.
+    Images count as independent: photographs of one group make the covariance too small.
 
     Args:
         positive_N: at least two of each kind.

@@ -1,7 +1,7 @@
 """For whom a model works: every subgroup of every column, and its gap to the rest, under one set of resamples.
 
-A figure that rests on fewer groups (lesions, patients) than `bootstrap` asks for is suppressed, value and all: of three
-melanomas in a subgroup, three found say next to nothing, and look like a perfect result.
+A figure that rests on fewer groups than `bootstrap` asks for is suppressed, value and all: of three
+positives in a subgroup, three found say next to nothing, and look like a perfect result.
 """
 
 # Shapes: N images, L levels of a division, R resamples, K sums, C classes.
@@ -125,7 +125,7 @@ def subgroups(
 
     Args:
         scores: labels and calibrated probabilities.
-        groups_N: the lesion or patient of each image, which is resampled.
+        groups_N: the group of each image, which is resampled.
         divisions: of the same images.
         resamples, level, seed: of the intervals.
         focus: a class whose sensitivity is given.

@@ -37,6 +37,7 @@ from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError, DataError, UsageError, nearest
+from dermalyze.imaging.modalities import modality_of
 
 # Shapes: B images of a batch, H height, W width.
 
@@ -57,7 +58,7 @@ _LAYOUTS: dict[str, SourceSpec] = {
 """The table that tells a layout, in lower case and without its ending."""
 _KNOWN = ("lesion_id", "patient_id", "age", "sex", "site", "source", "mask_path")
 _SHARED_LESIONS = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive", "bcn20000")
-"""Sources that name a lesion alike."""
+"""Sources whose lesion_id agree."""
 
 
 @dataclass(frozen=True)
@@ -155,29 +156,31 @@ def read_label_map(path: Path) -> dict[str, str | None]:
         values = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, path.name)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path.name}: cannot be read as a label map: {why_unreadable(error)}; write lines such as 'melanoma: mel'"
+            f"{path.name}: cannot be read as a label map: {why_unreadable(error)}; write lines such as 'their label: our class'"
         ) from error
     if not isinstance(values, dict) or not all(value is None or isinstance(value, str) for value in values.values()):
-        raise ConfigError(f"{path.name}: must be a mapping such as 'melanoma: mel', one line a label (null leaves a label out)")
+        raise ConfigError(
+            f"{path.name}: must be a mapping such as 'their label: our class', one line per label (null leaves a label out)"
+        )
     return {str(label): name for label, name in values.items()}
 
 
 def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int]:
     """How many images of the set were used to make the model, by part; found by file bytes, by pixels, by the name in the ISIC
-    archive and, where both sets name lesions alike, by lesion, so that a re-encoded copy or another photograph of a lesion
+    archive and, where both sets name them alike, by lesion_id, so that a re-encoded copy or another photograph of a subject
     counts too."""
-    return made_with(run, external.frame, lesions=shares_lesions(external.kind, spec))
+    return made_with(run, external.frame, by_lesion=shares_lesions(external.kind, spec))
 
 
-def made_with(run: Run, judged: pd.DataFrame, *, lesions: bool) -> dict[str, int]:
+def made_with(run: Run, judged: pd.DataFrame, *, by_lesion: bool) -> dict[str, int]:
     """How many of some images were used to make the model, by part; see `trained_on`.
 
     Args:
         judged: rows with image_id, sha256, pixel_sha256 and lesion_id.
-        lesions: whether lesion_id names the same lesion there and in the run.
+        by_lesion: whether lesion_id means the same there and in the run.
     """
     frame, parts = read_division(run)
-    columns = ["sha256", "pixel_sha256", *(["lesion_id"] if lesions else [])]
+    columns = ["sha256", "pixel_sha256", *(["lesion_id"] if by_lesion else [])]
     used_rows, judged_rows = (_keyed(rows, columns) for rows in (frame, judged))
     found = {}
     seen = pd.Series(False, index=judged.index)
@@ -194,7 +197,7 @@ def made_with(run: Run, judged: pd.DataFrame, *, lesions: bool) -> dict[str, int
 
 
 def shares_lesions(kind: str, spec: DataSpec) -> bool:
-    """Whether a set of that kind names a lesion as the run's own source does, or as one of those it merges."""
+    """Whether a set of that kind has lesion_id as the run's own source does, or as one of those it merges."""
     own = [part.source.kind for part in spec.source.sources] if isinstance(spec.source, MergedSource) else [spec.source.kind]
     return kind in _SHARED_LESIONS and any(one in _SHARED_LESIONS for one in own)
 
@@ -246,7 +249,8 @@ def _mapped(
 def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
     """The usable rows as a frame, and notes on the others."""
     there = [(row, name) for row, name in rows if row.path is not None]
-    inspected = inspect_images(store, [str(row.path) for row, _ in there], workers=spec.workers)
+    paths = [str(row.path) for row, _ in there]
+    inspected = inspect_images(store, paths, workers=spec.workers, read=modality_of(spec).read)
     bad = Counter(found.reason for found in inspected if found.reason is not None)
     if len(rows) > len(there):
         bad[MISSING_FILE] = len(rows) - len(there)

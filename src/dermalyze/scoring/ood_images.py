@@ -1,4 +1,4 @@
-"""Pictures that are no photographs of skin: made here by kind and number, or read from folders and MedMNIST files."""
+"""Out-of-distribution images: made here by kind and number, or read from folders and MedMNIST files."""
 
 # Shapes: H height, W width.
 
@@ -108,7 +108,7 @@ SYNTHETIC: dict[str, Callable[[Rng, int, int, int], Pixels]] = {
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """One picture that is no skin: `kind` of it, `image_id`, and pixels (H, W, 3) uint8 at the network's size."""
+    """One out-of-distribution image: `kind` of it, `image_id`, and pixels (H, W, 3) uint8 at the network's size."""
 
     kind: str
     image_id: str

@@ -37,7 +37,7 @@ class Beyond:
         rule: by which cases are answered or referred, as it is served.
         table: what `calibrate` wrote of the scores: `scores` by kind, `missing`, `choice`.
         detectors: the fitted scores by kind; those whose arrays are there.
-        foreign: pictures that are no skin, by kind.
+        foreign: out-of-distribution images, by kind.
         corrupted: corrupted copies of the test part, image ids `IMAGE/KIND/SEVERITY`; None: none were scored.
     """
 

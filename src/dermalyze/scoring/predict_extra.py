@@ -41,7 +41,7 @@ def score_synthetic(run: Run, spec: ExperimentSpec, artifact: Artifact, meta: di
 def score_foreign_sets(
     run: Run, spec: ExperimentSpec, artifact: Artifact, paths: Sequence[Path], meta: dict[str, Any]
 ) -> dict[str, int]:
-    """Score sets of pictures that are no skin, folders or MedMNIST files; how many each has."""
+    """Score sets of out-of-distribution images, folders or MedMNIST files; how many each has."""
     preprocessing, counts = Preprocessing.from_dict(artifact.preprocessing), {}
     for path in paths:
         pictures = list(read_foreign(path, preprocessing, seed=spec.seed))
@@ -64,7 +64,7 @@ def check_foreign(paths: Sequence[Path]) -> None:
 
 
 def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
-    """Score pictures that are no skin; their group is their kind, and their label says nothing."""
+    """Score out-of-distribution images; their group is their kind, and their label says nothing."""
     size = spec.inference.batch_size
     names = [
         one.name for one in artifact.inputs if one.is_image

@@ -33,6 +33,7 @@ from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import Gallery
 from dermalyze.errors import DataError, ModelError
 from dermalyze.imaging.decode import Preprocessing, normalize
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.samples import IMAGE
 from dermalyze.report.audit import audit_page
 from dermalyze.tasks.base import Task
@@ -176,7 +177,7 @@ def look(
         return [], {}, []
     looks = measure_images(store, stored, workers=spec.data.workers)
     write_looks(run, stored, looks)
-    findings, tables = audit_looks(stored, looks)
+    findings, tables = audit_looks(stored, looks, modality_of(spec.data).words)
     return findings, tables, artifact_galleries(stored, looks)
 
 

@@ -31,8 +31,9 @@ from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError, ModelError, UsageError, nearest
 from dermalyze.explain.faithfulness import Mask
 from dermalyze.explain.runner import FAST, Network, Sample, Scores, cost_s, growing_sample, measure
-from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode
+from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing
 from dermalyze.imaging.image import ImageError
+from dermalyze.imaging.modalities import Modality, modality_of
 from dermalyze.imaging.samples import IMAGE
 from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
 from dermalyze.report.explain_grading import judge_network, rim_sentences, table_lines, trust
@@ -92,7 +93,7 @@ def explain(
         images: image ids of the run, image files or folders; none: the test part's mistakes, confusions, doubt, each class.
         methods: of `METHODS`, or "all"; none: those that take little time and fit the network.
         compare: further runs on the same classes and test images; their maps stand beside this run's.
-        count: test lesions on which the methods are judged; 0: they are not.
+        count: test images, one of each group, on which the methods are judged; 0: they are not.
         cases: pictures a section of the gallery.
 
     Raises:
@@ -123,8 +124,8 @@ def explain(
         world = World(run, spec, frame, parts, ImageStore.open(spec.data))
         asked = world.named(images) if images else None  # refused before the work
         p = read_predictions(run.require(run.predictions_path("test", spec.inference.recipe), "score"))
-        lesions = test.drop_duplicates("group")
-        lesions = lesions.iloc[growing_sample(lesions["label"].astype(str).tolist(), count, spec.seed)]
+        chosen = test.drop_duplicates("group")
+        chosen = chosen.iloc[growing_sample(chosen["label"].astype(str).tolist(), count, spec.seed)]
         interval = {"resamples": spec.evaluate.resamples, "level": spec.evaluate.level, "seed": spec.evaluate.seed}
         verdicts, judges = [], []
         for one, network in zip(runs, networks, strict=True):
@@ -134,7 +135,7 @@ def explain(
                 raise ModelError(f"{run.root.name}: the stored predictions are not of the exported model; {again}")
             if artifact.record.calibration is None:
                 say(f"{one.root.name}: not calibrated; probabilities are plain until: dermalyze calibrate {one.root}")
-            pixels = world.pixels(network, lesions if count else test.iloc[:1])
+            pixels = world.pixels(network, chosen if count else test.iloc[:1])
             first = next(iter(pixels.values()))
             beside = network.beside_of(world.store, frame)
             fit, refused = network.fitting(wanted, first, beside(str(next(iter(pixels)))))
@@ -143,7 +144,7 @@ def explain(
                 raise UsageError(f"--methods {' '.join(wanted)}: none fits {network.name}: {next(iter(refused.values()))}")
             verdict = None
             if count:
-                verdict = judged(run, network, world.sample(network, lesions, pixels), fit, refused, interval)
+                verdict = judged(run, network, world.sample(network, chosen, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
             judges.append(Judge(network, artifact, verdict, beside, shown))
@@ -176,7 +177,7 @@ def explain(
         train_path = run.predictions_path("train", spec.inference.recipe)
         train = read_predictions(train_path) if train_path.exists() else None
         values, drawings = draw(todo, judges, train, world)
-        sample = {"pictures": len(lesions) if count else 0, "seed": spec.seed}
+        sample = {"pictures": len(chosen) if count else 0, "seed": spec.seed}
         grade = keep_grade(run, verdicts[0], networks[0].preprocessing, spec.evaluate.level) if verdicts else None
         record: dict[str, Any] = {
             "schema_version": 1,
@@ -238,7 +239,7 @@ def judged(
         began = time.monotonic()
         predict(np.repeat(image[None], 16, axis=0))
         needed = cost_s(len(todo), fit, (time.monotonic() - began) / 16)
-        say(f"explain: {network.name}: {', '.join(fit)} on {len(todo)} lesions, about {max(1, round(needed))} s")
+        say(f"explain: {network.name}: {', '.join(fit)} on {len(todo)} images, about {max(1, round(needed))} s")
     measure(network, sample, fit, scores)
     return judge_network(network.name, network.classes, sample, scores, fit, refused, **interval)
 
@@ -286,7 +287,7 @@ class World:
         )
 
     def masks(self, rows: pd.DataFrame, preprocessing: Preprocessing) -> Callable[[str], Mask | None]:
-        """image_id to the lesion at a network's size, or None."""
+        """image_id to the mask at a network's size, or None."""
         path_of = dict(zip(rows["image_id"].astype(str), keys(rows, "mask_path"), strict=True))
 
         def mask(image_id: str) -> Mask | None:
@@ -305,7 +306,7 @@ class World:
         path = keys(self.frame.loc[[row.name]], "mask_path").iloc[0]
         scale = pd.to_numeric(row.get("mm_per_px"), errors="coerce")
         try:
-            picture = decode(self.store.read(str(row["path"])), formats=PREPARE_FORMATS).image
+            picture = modality_of(self.spec.data).read(self.store.read(str(row["path"])), formats=PREPARE_FORMATS).image
         except (ReadError, ImageError) as error:
             raise DataError(f"image {image_id}: {error}") from None
         return Shown(
@@ -333,7 +334,7 @@ class World:
                     if path.is_file()
                     else sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
                 )
-                read = list(map(read_picture, files[: MOST_OWN + 1]))
+                read = [read_picture(file, modality_of(self.spec.data)) for file in files[: MOST_OWN + 1]]
                 if path.is_file() and read[0] is None:
                     raise DataError("--images: the file is no image that is read; give JPEG, PNG, WebP or BMP")
                 pictures = [one for one in read if one is not None]
@@ -352,9 +353,9 @@ class World:
         return found
 
 
-def read_picture(path: Path) -> Any:
+def read_picture(path: Path, kind: Modality) -> Any:
     """A file's picture, upright, or None where it is none."""
     try:
-        return decode(path.read_bytes()).image
+        return kind.read(path.read_bytes()).image
     except (DataError, OSError):
         return None

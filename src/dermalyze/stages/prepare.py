@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dermalyze.config.columns import is_giveaway
+from dermalyze.config.data import DataSpec
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.task import MultilabelTask
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_json, write_text
@@ -33,6 +34,7 @@ from dermalyze.data.samples import (
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.tasks.base import TASKS, Task
 from dermalyze.tasks.multilabel import NO_LABEL
 
@@ -113,8 +115,8 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         return PrepareResult(before, fresh=False)
     with run.lock():
         run.require_writable()
-        first = _inspect(store, listing, spec.data.workers)
-        optional = inspect_optional(store, listing.rows, workers=spec.data.workers)
+        first = _inspect(store, listing, spec.data)
+        optional = inspect_optional(store, listing.rows, workers=spec.data.workers, read=modality_of(spec.data).read)
         images = as_samples(first, optional)
         _refuse_bad(listing, images, spec.data.max_bad_fraction)
         frame = _frame(listing, labels, images, optional)
@@ -170,9 +172,9 @@ def _left_out(listing: Listing, label_map: Mapping[str, str | None]) -> Listing:
     return replace(listing, rows=rows, classes=classes, notes=(*listing.notes, *notes))
 
 
-def _inspect(store: ImageStore, listing: Listing, workers: int | None) -> list[Inspected]:
+def _inspect(store: ImageStore, listing: Listing, data: DataSpec) -> list[Inspected]:
     paths = [row.path for row in listing.rows if row.path is not None]
-    found = iter(inspect_images(store, paths, workers=workers))
+    found = iter(inspect_images(store, paths, workers=data.workers, read=modality_of(data).read))
     return [Inspected(MISSING_FILE) if row.path is None else next(found) for row in listing.rows]
 
 
@@ -277,11 +279,11 @@ def _summary(
 ) -> dict[str, Any]:
     good = usable(frame)
     done = [image for image in (*images, *others) if image.reason is None]
-    lesions = good["lesion_id"].dropna()
+    known = good["lesion_id"].dropna()
     pictures = good.groupby("pixel_sha256")["label"].agg(["size", "nunique"])
     twice = pictures[pictures["size"] > 1]
     counts = label_counts(good["label"].tolist(), classes, task)
-    by_lesion = counts_by(good["lesion_id"], good["label"], classes, task) if len(lesions) else None
+    by_lesion = counts_by(good["lesion_id"], good["label"], classes, task) if len(known) else None
     extra = [name for name in frame.columns if name not in OWN_NAMES]
     return {
         "schema_version": VERSION,
@@ -293,8 +295,8 @@ def _summary(
         "without_label": int((good["label"] == NO_LABEL).sum()),
         "class_counts": counts,
         "class_lesions": None if by_lesion is None else {name: int((by_lesion[name] > 0).sum()) for name in classes},
-        "lesions": int(lesions.nunique()) if len(lesions) else None,
-        "images_per_lesion": _counted(lesions.value_counts().tolist(), by_value=True),
+        "lesions": int(known.nunique()) if len(known) else None,
+        "images_per_lesion": _counted(known.value_counts().tolist(), by_value=True),
         "sources": _counted(good["source"].dropna()) if good["source"].notna().any() else None,
         "shared_pictures": _shared_pictures(good) if kind == "merged" else [],
         "optional_images": count_optional(good),

@@ -90,7 +90,7 @@ def score(
 ) -> ScoreResult:
     """Run the artifact over every part of the split; a part that is done for this model and manifest is left as it is.
 
-    A few synthetic pictures that are no skin (`dermalyze.scoring.ood_images.SYNTHETIC`) are always among them: from these
+    A few synthetic out-of-distribution images (`dermalyze.scoring.ood_images.SYNTHETIC`) are always among them: from these
     `calibrate` chooses what refuses such pictures.
 
     With `model`, run somebody else's classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
@@ -101,7 +101,7 @@ def score(
         recipes: further ones, keys of `RECIPES` or mc_dropout, stored for every part but train: what calibrates and what is
             judged. `calibrate` fits each its own calibrator, and `evaluate` compares them.
         passes: of mc_dropout.
-        ood: out-of-distribution pictures (no skin): folders, or MedMNIST files; each becomes a set of its own in the report.
+        ood: out-of-distribution images: folders, or MedMNIST files; each becomes a set of its own in the report.
         corruptions: test images of which every corruption in every severity is scored (`dermalyze.imaging.corruptions`), a
             seeded sample; 0: none.
         model, sets: see `dermalyze.scoring.third_party.score_foreign`.

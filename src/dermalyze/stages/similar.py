@@ -20,8 +20,9 @@ from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, UsageError
-from dermalyze.imaging.decode import Preprocessing, decode, pixel_sha256
+from dermalyze.imaging.decode import Preprocessing, pixel_sha256
 from dermalyze.imaging.image import check_size
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.preprocess import to_size
 from dermalyze.imaging.samples import stack
 from dermalyze.report.similar import shares_text, sheet_page, sheet_png
@@ -102,7 +103,7 @@ def similar(
     sample = {"image": resized(data, "image", preprocessing)}
     if image_2 is not None:
         sample["image_2"] = resized(read_image_file(image_2), "image_2", preprocessing)
-    shown = decode(data).pixels
+    shown = modality_of(spec.data).read(data).pixels
     p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "score"))
     if p.meta.get("scores_sha256") != artifact.record.scores_sha256 or p.embedding is None:
         raise UsageError(

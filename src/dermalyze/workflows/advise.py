@@ -20,7 +20,17 @@ from dermalyze.workflows.guidelines import Device, Like, Need, Setting, Situatio
 
 LEADERS = 3
 BATCH = 8
-SKIN = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive", "bcn20000", "pad_ufes_20", "derm7pt", "fitzpatrick17k")
+LIKE_DERMAMNIST = (
+    "ham10000",
+    "isic2018",
+    "isic2019",
+    "isic2020",
+    "isic_archive",
+    "bcn20000",
+    "pad_ufes_20",
+    "derm7pt",
+    "fitzpatrick17k",
+)
 FEW = 20
 """A class or label with fewer training images than this is named."""
 
@@ -142,7 +152,7 @@ def advise(
         images, classes: of a set that there is no run of.
         device: "cpu" or "gpu"; default: what this machine has.
         need: interpretability, speed, accuracy or edge.
-        like: pathmnist, chestmnist or dermamnist, whose rows then count; default for a run of skin lesions: dermamnist.
+        like: pathmnist, chestmnist or dermamnist, whose rows then count; default for `LIKE_DERMAMNIST`: dermamnist.
         metadata: age, sex and site are at hand.
         measure: time the leaders here; default: for a run.
 
@@ -169,7 +179,7 @@ def advise(
         parts = run.certificate()["counts"]
         counts, images = dict(parts["train"]["classes"]), sum(part["images"] for part in parts.values())
         balance = measured_imbalance(run, TASKS[spec.task.kind])
-        like = like or ("dermamnist" if spec.data.source.kind in SKIN else None)
+        like = like or ("dermamnist" if spec.data.source.kind in LIKE_DERMAMNIST else None)
     elif images < 1 or classes < 2:  # type: ignore[operator]
         raise UsageError(f"--images {images} --classes {classes}: at least 1 image and 2 classes")
     situation = Situation(images or 0, device, need, like)  # type: ignore[arg-type]
@@ -231,7 +241,7 @@ def notes(situation: Situation, counts: dict[str, int], balance: Imbalance | Non
             found.append(balance.alternatives)
         few = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
         if few:
-            found.append(f"under {FEW} training images: {', '.join(few)}; no setting makes up for that, more lesions do")
+            found.append(f"under {FEW} training images: {', '.join(few)}; no setting makes up for that, more images do")
     else:
         found.append("class imbalance is not known; once split, dermalyze advise RUN counts it")
     if situation.need == "accuracy":

@@ -37,13 +37,13 @@ from dermalyze.tasks.base import TASKS
 CORNER = 4  # stream of `dermalyze.rng`
 BATCH = 64
 MASKED = 0.9
-"""With lesion masks for fewer images than this share, the masks are not used: who has one may itself tell the class."""
+"""With masks for fewer images than this share, the masks are not used: who has one may itself tell the class."""
 
 Painter = Callable[[NDArray[np.uint8], NDArray[np.bool_], int], NDArray[np.uint8]]
 
 
 class Pictures:
-    """The run's pictures at the size of the controls' network, and their lesion masks.
+    """The run's pictures at the size of the controls' network, and their masks.
 
     Args:
         run: prepared and split.
@@ -73,7 +73,7 @@ class Pictures:
         return concatenate(self.source.batches(self.frame.iloc[rows]))
 
     def mask(self, row: int) -> NDArray[np.bool_]:
-        """(H, W) where the lesion is.
+        """(H, W) where the foreground is.
 
         Raises:
             DataError: the mask cannot be read.
@@ -158,7 +158,7 @@ class Pictures:
         known = manifest["image_id"].isin(places.keys())
         manifest["path"] = [places.get(i, (p, ""))[0] for i, p in zip(manifest["image_id"], manifest["path"], strict=True)]
         manifest["sha256"] = [places.get(i, ("", s))[1] for i, s in zip(manifest["image_id"], manifest["sha256"], strict=True)]
-        manifest.loc[~known & manifest["quarantine_reason"].isna(), "quarantine_reason"] = "no lesion mask"
+        manifest.loc[~known & manifest["quarantine_reason"].isna(), "quarantine_reason"] = "no mask"
         return manifest
 
 

@@ -71,10 +71,10 @@ def controls(
 ) -> ControlsResult:
     """Try what must fail, and what must not succeed; see `FITS` for the names.
 
-    - shuffled: labels dealt out again among the lesions of each part. The interval of the macro AUROC must cover .5.
+    - shuffled: labels dealt out again among the groups of each part. The interval of the macro AUROC must cover .5.
     - metadata: age, sex, site and source without a picture, beside the run's own model.
-    - lesion, background, border: the lesion alone (all else in its mean colour), all but the lesion's box, a border ring
-      without that box. What tells the class without the lesion is a give-away of the set (Bissoto et al. 2019,
+    - lesion, background, border: the foreground alone (all else in its mean colour), all but its box, a border ring
+      without that box. What tells the class without it is a give-away of the set (Bissoto et al. 2019,
       arXiv:1904.08818).
     - shortcut: the run's own model on test pictures with the border of another picture: of the same class, or of another
       class. The difference is what the model takes from borders.
@@ -92,7 +92,7 @@ def controls(
 
     Raises:
         UsageError: unknown names; not split, or not exported and `shortcut` asked for; other settings than were begun with.
-        DataError: `lesion` or `background` asked for on a set without lesion masks.
+        DataError: `lesion` or `background` asked for on a set without masks.
         LeakError: the split leaks.
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
@@ -176,7 +176,7 @@ class Work:
     def why_not(self, name: str) -> tuple[type[UsageError | DataError], str] | None:
         """Why a control cannot be done."""
         if name in ("lesion", "background") and not self.pictures.has_masks:
-            return DataError, "the set has no lesion masks; leave it out, or name them in a mask_path column and prepare again"
+            return DataError, "the set has no masks; leave it out, or name them in a mask_path column and prepare again"
         if name == "shortcut" and not self.run.describe()["export"]:
             return UsageError, f"the run has no exported model; run first: dermalyze export {self.run.root}"
         return None
@@ -346,7 +346,7 @@ def store(work: Work, found: Mapping[str, Any]) -> dict[str, Any]:
         "resamples": small.evaluate.resamples,
         "controls": {name: merged[name] for name in FITS if name in merged},
         "notes": [
-            f"Intervals: {level:g} %, {small.evaluate.resamples:,} resamples over lesions; those of single "
+            f"Intervals: {level:g} %, {small.evaluate.resamples:,} resamples over groups; those of single "
             f"{work.task.nouns} are wider, so that they hold for all {work.task.nouns} together. Each network is trained once: "
             "the chance of a training is not in them.",
         ],

@@ -1,4 +1,4 @@
-"""What a random split would have flattered: the same network trained twice, on images divided at random and by lesion."""
+"""What a random split would have flattered: the same network trained twice, on images divided at random and by group."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dermalyze.tasks.base import TASKS
 from dermalyze.workflows.pipeline import STEPS
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 
-REASON = "leak bill: images divided at random, lesions ignored, to measure what that flatters"
+REASON = "leak bill: images divided at random, groups ignored, to measure what that flatters"
 KINDS = ("random", "grouped")
 
 
@@ -56,7 +56,7 @@ class LeakageResult:
         b = self.bill
         lines = [
             f"{b['title']}: {b['settings']['epochs']} epochs each, {b['leak']['test_images']} test images each",
-            f"random split: {b['leak']['groups_crossing']} of {b['leak']['groups']} lesions (or patients) stand in several "
+            f"random split: {b['leak']['groups_crossing']} of {b['leak']['groups']} groups stand in several "
             f"parts; {b['leak']['test_images_known']} test images show one that was trained on",
         ]
         for c in b["comparisons"]:
@@ -73,11 +73,11 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
     Both trainings have the same network, settings, seed and number of steps, and as many images of each class in each part.
     They are ordinary runs in `RUN/leak_bill/random` and `grouped`, continued where they stopped; everything that comes of the
     first carries the reason for which its leak was accepted. Three comparisons, each with intervals by a joint bootstrap over
-    lesions:
+    groups:
 
     - the two test parts, as one would have reported them: the bill;
-    - within the random split, test images of lesions that were trained on against the others, at the same class mix;
-    - the very same images, held out by both: those whose lesion the random-split model has seen, and, as a control, the others.
+    - within the random split, test images of groups that were trained on against the others, at the same class mix;
+    - the very same images, held out by both: those whose group the random-split model has seen, and, as a control, the others.
 
     Args:
         run: prepared and split. The grouped split is its own; where that leaks, the one that `split` would make.
@@ -87,7 +87,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
 
     Raises:
         UsageError: not split yet; fewer than 1 epoch; settings of data or split, or other ones than were begun with.
-        DataError: no lesion has two images, so that no random split can leak here.
+        DataError: no group has two images, so that no random split can leak here.
         InterruptedRunError: a signal came; the same call goes on.
         DermalyzeError: whatever a training refuses.
     """
@@ -96,7 +96,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
     classes = read_classes(run)
     frame, own = read_division(run)
     if frame["group"].nunique() == len(frame):
-        raise DataError(f"{run.root.name}: no lesion has two images, so a random split cannot leak here: there is no bill")
+        raise DataError(f"{run.root.name}: no group has two images, so a random split cannot leak here: there is no bill")
     grouped = assign(frame, spec.split, classes=classes, task=TASKS[spec.task.kind]) if leaks(frame, own) else own
     parts = {"random": at_random(frame, grouped, small.seed), "grouped": grouped}
     subs = {kind: inner_run(run, kind, small, frame["image_id"], parts[kind]) for kind in KINDS}
@@ -131,7 +131,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
 
 
 def at_random(frame: pd.DataFrame, parts: pd.Series, seed: int) -> pd.Series:
-    """The same parts dealt out again among the images of each class, lesions ignored: as many of each class in each part.
+    """The same parts dealt out again among the images of each class, groups ignored: as many of each class in each part.
 
     >>> frame = pd.DataFrame({"label": ["a", "a", "a", "b"]})
     >>> at_random(frame, pd.Series(["train", "test", "train", "val"]), seed=0).tolist()
@@ -214,20 +214,20 @@ def compare_all(
             ),
             one(
                 "within_random",
-                "Within the random split: test images of lesions that were trained on, and of others at the same "
+                "Within the random split: test images of groups that were trained on, and of others at the same "
                 f"{task.noun} mix",
-                ("lesion trained on", scored_of(random, seen)),
-                ("lesion new", scored_of(random, new, mix)),
+                ("group trained on", scored_of(random, seen)),
+                ("group new", scored_of(random, new, mix)),
             ),
-            same_images("same_known", "The same held-out images, their lesion trained on in the random split", both & known),
-            same_images("same_new", "Control: the same held-out images, their lesion new to both", both - known),
+            same_images("same_known", "The same held-out images, their group trained on in the random split", both & known),
+            same_images("same_new", "Control: the same held-out images, their group new to both", both - known),
         ],
         "level": spec.evaluate.level,
         "resamples": spec.evaluate.resamples,
         "notes": [
-            f"Intervals: {100 * spec.evaluate.level:g} %, {spec.evaluate.resamples:,} resamples over lesions, drawn together "
+            f"Intervals: {100 * spec.evaluate.level:g} %, {spec.evaluate.resamples:,} resamples over groups, drawn together "
             "for both sides; one training each, so the chance of a training is not in them.",
-            "Lesions with several photographs may be harder or easier than others, so the second comparison mixes that with "
+            "Groups with several photographs may be harder or easier than others, so the second comparison mixes that with "
             "the leak; the third, on the same images, does not.",
             "Held-out images are those of val, cal and test in both splits. For log loss, less is better.",
         ],

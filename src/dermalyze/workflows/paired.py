@@ -70,7 +70,7 @@ def compare_runs(
 
     Args:
         roots: two or more run folders that `score` has been through.
-        shared: take the lesions that stand whole in the test part of every run, where the parts differ.
+        shared: take the groups that are whole in the test part of every run, where the parts differ.
         by: image, or lesion: photographs of a lesion pooled into one answer.
         out: an HTML page to write as well.
 
@@ -80,7 +80,7 @@ def compare_runs(
     Raises:
         UsageError: one run only, a run named twice, another `by`, no predictions, or a page that is no .html.
         DataError: other test images, or other labels of the same ones.
-        LeakError: a run was made with images, or lesions, that are compared.
+        LeakError: a run was made with images, or groups, that are compared.
         ModelError: other classes, or damaged predictions.
     """
     if by not in ("image", "lesion"):
@@ -170,9 +170,9 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
     whole = common if not shared else whole_groups(sides, common)
     if len(whole) < len(common):
         left_out = f"{len(common) - len(whole)} of {len(common)} shared images left out"
-        say(f"compare: {left_out}: other photographs of their lesions stand in other parts of a run")
+        say(f"compare: {left_out}: other photographs of their groups are in other parts of a run")
     if not whole:
-        raise DataError("no lesion stands whole in the test parts of all; split the runs alike")
+        raise DataError("no group is whole in the test parts of all; split the runs alike")
     aligned = [side.take(whole, first.classes) for side in sides]
     for side in aligned[1:]:
         other = int(differing(side.scores.targets, aligned[0].scores.targets).sum())
@@ -180,11 +180,11 @@ def on_the_same(sides: list[Side], shared: bool) -> list[Side]:
             raise DataError(f"{side.name}: {other} of the images have another label than in {first.name}; correct the data")
     for one in sides:
         for other_side, taken in zip(sides, aligned, strict=True):
-            kin = other_side.frame[other_side.frame["group"].isin(taken.frame["group"])]  # photographs of the same lesions
-            used = {} if one is other_side else made_with(one.run, kin, lesions=_alike(one, other_side))
+            kin = other_side.frame[other_side.frame["group"].isin(taken.frame["group"])]  # photographs of the same groups
+            used = {} if one is other_side else made_with(one.run, kin, by_lesion=_alike(one, other_side))
             if used:
                 raise LeakError(
-                    f"{one.name}: was made with {sum(used.values())} photographs of the lesions to compare, as "
+                    f"{one.name}: was made with {sum(used.values())} photographs of the groups to compare, as "
                     f"{other_side.name} knows them; split the runs alike"
                 )
     return aligned
@@ -207,13 +207,13 @@ def _seen(sides: Sequence[Side]) -> str:
     """Which runs were made with test images of another."""
     found = []
     for a in sides:
-        counts = [(b.name, sum(made_with(a.run, b.frame, lesions=_alike(a, b)).values())) for b in sides if b is not a]
+        counts = [(b.name, sum(made_with(a.run, b.frame, by_lesion=_alike(a, b)).values())) for b in sides if b is not a]
         found += [f"; {a.name} was made with {n} of {name}" for name, n in counts if n]
     return "".join(found)
 
 
 def _alike(a: Side, b: Side) -> bool:
-    """Whether both name a lesion alike."""
+    """Whether lesion_id means the same in both."""
     same = a.spec.data.source == b.spec.data.source and a.spec.data.path == b.spec.data.path
     return same or shares_lesions(b.spec.data.source.kind, a.spec.data)
 
@@ -240,8 +240,8 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
     scores = {side.name: side.scores for side in sides}
     torn: list[str] = []
     if unit == "lesion":
-        lesions = lesion_names(sides[0].frame)
-        pooled = {name: pool(one, lesions, groups) for name, one in scores.items()}
+        names = lesion_names(sides[0].frame)
+        pooled = {name: pool(one, names, groups) for name, one in scores.items()}
         scores = {name: one.scores for name, one in pooled.items()}
         groups, torn = pooled[sides[0].name].groups, pooled[sides[0].name].disagreeing
     first = scores[sides[0].name]  # targets, and so what a metric rests on, are those of all

@@ -72,9 +72,9 @@ class TestImages:
         rows: (N,) row of each in the frame.
         targets: (N,) class index, or (N, C) of labels.
         kinds: (N,) a number for each class, or for each combination of labels.
-        groups: the lesion or patient of each.
+        groups: the group of each.
         samples: all inputs of the model.
-        outside: (N, H, W) the border that is not in the lesion's box.
+        outside: (N, H, W) the border that is not in the foreground's box.
     """
 
     __test__ = False  # not a test, whatever its name
@@ -102,7 +102,7 @@ class TestImages:
         return cls(rows, targets, kinds, frame["group"].astype(str).tolist(), pictures.read(rows), outside)
 
     def with_borders(self, images: Images, donor_N: NDArray[np.int64]) -> Images:
-        """The pictures with the donors' borders, where neither lesion's box reaches."""
+        """The pictures with the donors' borders, where neither foreground's box reaches."""
         pairs = zip(images, donor_N, self.outside, strict=True)
         return np.stack([with_border_of(image, images[d], out & self.outside[d]) for image, d, out in pairs])
 
@@ -122,7 +122,7 @@ def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images,
     same, other = donors(test.kinds, test.groups, judging.seed)
     rows = np.flatnonzero((same >= 0) & (other >= 0))
     if not len(rows):
-        return {"verdict": "not estimable", "why": f"no {judging.task.noun} has two lesions in the test part"}
+        return {"verdict": "not estimable", "why": f"no {judging.task.noun} has two groups in the test part"}
     sides = []
     for donor_N in (same, other):
         pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))
@@ -180,7 +180,7 @@ def planted_mark(
     finding = exchanged(artifact, recipe, test, truth, judging)
     known = {"target": target, "images": len(test.kinds), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
     if finding["verdict"] == "not estimable" or finding["per_class"][target]["difference"]["low"] is None:
-        return {"verdict": "not estimable", "why": finding.get("why", f"too few lesions of {target} in the test part"), **known}
+        return {"verdict": "not estimable", "why": finding.get("why", f"too few groups of {target} in the test part"), **known}
     taken = lost["lying"]["auroc"]["difference"]["low"]
     if target not in finding["telling"] and (taken is None or taken <= TOLERANCE):
         why = f"the network did not go by the mark: it tells {target} about as well where the mark lies; try more epochs"

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from dermalyze.audit.image_statistics import MEASURES, SHOWN, SKIN, artifact_galleries, audit_looks, measure_images
+from dermalyze.audit.image_statistics import MEASURES, SHOWN, TONE, artifact_galleries, audit_looks, measure_images
 from dermalyze.config.data import DataSpec
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import Picture
+from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.imaging.photo_artifacts import ARTIFACTS
 
 N = 120
+WORDS = MODALITIES["dermoscopy"].words
 
 
 def paint(rng):
@@ -47,7 +49,7 @@ def make(folder, change=lambda image, draw, row, rng: {}):
 def audited(folder, *change):
     frame, store = make(folder, *change)
     looks = measure_images(store, frame, workers=0)
-    return frame, looks, *audit_looks(frame, looks)
+    return frame, looks, *audit_looks(frame, looks, WORDS)
 
 
 def kinds(findings):
@@ -57,7 +59,7 @@ def kinds(findings):
 def test_a_clean_set_has_no_warning(tmp_path):
     _, looks, findings, tables = audited(tmp_path / "clean")
     assert kinds(findings) == set()
-    assert list(looks.frame) == [*MEASURES, *ARTIFACTS, *SKIN]
+    assert list(looks.frame) == [*MEASURES, *ARTIFACTS, *TONE]
     assert set(looks.frame["jpeg_quality"]) == {90.0}
     areas = [row[2] for row in tables["looks"]["rows"]]
     assert max(areas) < 0.75
@@ -136,10 +138,10 @@ def test_pictures_that_are_gone_are_said_and_left_out(tmp_path):
     (tmp_path / "set" / "i000.jpg").unlink()
     (tmp_path / "set" / "i001.jpg").write_bytes(b"")
     looks = measure_images(store, frame, workers=0)
-    findings, tables = audit_looks(frame, looks)
+    findings, tables = audit_looks(frame, looks, WORDS)
     assert [f.count for f in findings if f.kind == "unreadable"] == [2]
     assert tables["artifacts"]["rows"][0][1] == N - 2
-    findings, tables = audit_looks(frame[:2], measure_images(store, frame[:2], workers=0))
+    findings, tables = audit_looks(frame[:2], measure_images(store, frame[:2], workers=0), WORDS)
     assert ([f.kind for f in findings], tables) == (["unreadable"], {})
 
 
@@ -149,7 +151,7 @@ def test_processes_and_order_change_nothing(tmp_path):
     pooled = measure_images(store, frame, workers=2)
     pd.testing.assert_frame_equal(alone.frame, pooled.frame)
     assert np.array_equal(alone.rim, pooled.rim)
-    assert audit_looks(frame, alone) == audit_looks(frame, pooled)
+    assert audit_looks(frame, alone, WORDS) == audit_looks(frame, pooled, WORDS)
 
 
 def test_other_formats_and_tiny_pictures(tmp_path):
@@ -158,7 +160,7 @@ def test_other_formats_and_tiny_pictures(tmp_path):
     frame = pd.DataFrame({"image_id": list("0123"), "path": [f"{k}.png" for k in range(4)], "label": list("abab")})
     frame = frame.assign(source=None, group=frame["image_id"])
     looks = measure_images(ImageStore.open(DataSpec(path=str(tmp_path))), frame, workers=0)
-    findings, tables = audit_looks(frame, looks)
+    findings, tables = audit_looks(frame, looks, WORDS)
     assert findings == []
     assert tables["artifacts"]["rows"][0] == ["all", 4, *[None] * len(ARTIFACTS)]
     assert looks.frame["jpeg_quality"].isna().all()

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.data import DataSpec
-from dermalyze.data import inspection
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError, ResourceError
@@ -52,13 +51,12 @@ def test_a_path_outside_is_no_bad_image_but_a_refusal(store):
         inspect_images(store, ["../x.png"], workers=0)
 
 
-def test_memory_is_a_resource(store, monkeypatch):
+def test_memory_is_a_resource(store):
     def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr(inspection, "decode", fail)
     with pytest.raises(ResourceError, match=r"stopped after 0 of 1 images.*data\.workers") as caught:
-        inspect_images(store, ["001.png"], workers=0)
+        inspect_images(store, ["001.png"], workers=0, read=fail)
     assert caught.value.exit_code == 5
 
 

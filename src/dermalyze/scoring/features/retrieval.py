@@ -19,7 +19,7 @@ class Neighbour:
 
     Attributes:
         image_id: the user's key.
-        group: its lesion, or patient.
+        group: what it belongs to.
         label: its diagnosis, or its labels as the manifest holds them.
         distance: cosine distance of the features, 0 (alike) to 2.
     """

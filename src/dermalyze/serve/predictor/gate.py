@@ -1,4 +1,4 @@
-"""The gate: is the picture good enough, and of the model's kind? Accept, accept with caution, or refer, with reasons."""
+"""The gate: is the image good enough, and of the model's kind? Accept, accept with caution, or refer, with reasons."""
 
 from __future__ import annotations
 
@@ -6,33 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dermalyze.imaging.modalities import Limit, Modality, modality
 from dermalyze.imaging.quality import Appraisal, Likeness
 
 VERDICTS = ("accept", "caution", "refer")
-"""From good to bad; the worst of all is that of the picture."""
+"""From good to bad; the worst of all is that of the image."""
 
-SMALL, TINY = 0.5, 0.25
-"""Of the network's shorter edge: below the first a picture is answered with caution, below the second referred."""
-LIMITS: dict[str, tuple[str, float, float, str, str]] = {
-    "sharpness": ("low", 9.0, 3.0, "the picture is blurred", "the picture shows hardly any edge: it is blurred or empty"),
-    "contrast": (
-        "low",
-        0.03,
-        0.012,
-        "the picture has little contrast",
-        "the picture shows next to nothing: it has no contrast",
-    ),
-    "dark": ("high", 0.25, 0.6, "much of the picture is black", "the picture is black, or nearly so"),
-    "light": ("high", 0.4, 0.7, "much of the picture is white", "the picture is white, or nearly so"),
-}
-"""Measure of `Appraisal` to: the bad end, the limit of caution, that of referral, and the words of each.
 
-Set on HAM10000's training part: 0.5 % of it or less lies beyond the limits of caution, and nothing beyond those of referral."""
+def served_modality() -> Modality:
+    """The kind of images that a model takes; gate, replies and page have its limits and words from here."""
+    return modality("dermoscopy")  # the record's modality
 
 
 @dataclass(frozen=True)
 class Check:
-    """One property of a picture against its limit.
+    """One property of an image against its limit.
 
     Attributes:
         name: what was measured.
@@ -57,11 +45,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the gate found on one picture, before any model saw it.
+    """What the gate found on one image, before any model saw it.
 
     Attributes:
         checks: of its quality.
-        modality: whether it is of the model's kind of pictures.
+        modality: whether it is of the model's kind of images.
         score: how far it is from them; None where the model does not know its kind.
         words: of the modality.
     """
@@ -107,24 +95,35 @@ def worst(verdicts: Sequence[str]) -> str:
     return max(verdicts, key=VERDICTS.index, default=VERDICTS[0])
 
 
-def judge(looks: Appraisal, width: int, height: int, *, network: tuple[int, int], likeness: Likeness | None = None) -> Gate:
-    """Judge one picture.
+def judge(
+    looks: Appraisal,
+    width: int,
+    height: int,
+    *,
+    network: tuple[int, int],
+    likeness: Likeness | None = None,
+    kind: Modality | None = None,
+) -> Gate:
+    """Check one image.
 
     Args:
         looks: measured on it.
-        width, height: of the picture, px.
+        width, height: of the image, px.
         network: width and height of the network's input, px.
-        likeness: of the pictures that the model was trained on; None: they are not known, and the modality is not judged.
+        likeness: to the images that the model was trained on; None: they are not recorded, and the modality is not checked.
+        kind: whose limits of quality and size hold; None: those of `served_modality`.
     """
-    checks = (_size(min(width, height), min(network)), *(_check(name, getattr(looks, name)) for name in LIMITS))
+    valid = (kind or served_modality()).valid
+    size = _size(min(width, height), min(network), valid.small, valid.tiny)
+    checks = (size, *(_check(name, getattr(looks, name), limit) for name, limit in valid.limits.items()))
     if likeness is None:
-        return Gate(checks, "accept", None, "the model does not say what its training pictures look like; not judged")
+        return Gate(checks, "accept", None, "the model does not say what its training images look like; not checked")
     score, verdict, words = likeness.of(looks)
     return Gate(checks, verdict, round(score, 3), words)
 
 
 def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
-    """The verdict on a picture and its answer together, and the reasons in words.
+    """The verdict on an image and its answer together, and the reasons in words.
 
     Args:
         gate: what was found before the model saw it.
@@ -141,7 +140,7 @@ def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[s
 
 
 def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any]) -> Likeness | None:
-    """How a model's training pictures look: its artifact's own words, else dermoscopy where it was trained on that.
+    """How a model's training images look: what its artifact records, else the reference of its modality for its source.
 
     Args:
         looks, training: of the artifact's record.
@@ -149,34 +148,21 @@ def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any]) -> Li
     Raises:
         ModelError: the looks are damaged.
     """
-    if looks is not None:
-        return Likeness.from_dict(looks)
-    return Likeness.dermoscopy() if training.get("source") in DERMOSCOPY else None
+    return Likeness.from_dict(looks) if looks is not None else served_modality().valid.likeness(training.get("source"))
 
 
-DERMOSCOPY = ("ham10000", "isic", "isic2019", "isic2020")
-"""Sources of dermoscopic pictures."""
-
-
-def _size(edge: int, network: int) -> Check:
-    verdict = "refer" if edge < TINY * network else "caution" if edge < SMALL * network else "accept"
-    limit = (TINY if verdict == "refer" else SMALL) * network
+def _size(edge: int, network: int, small: float, tiny: float) -> Check:
+    verdict = "refer" if edge < tiny * network else "caution" if edge < small * network else "accept"
+    limit = (tiny if verdict == "refer" else small) * network
     words = f"the shorter edge has {edge} px; the network takes {network}"
-    return Check(
-        "size_px",
-        float(edge),
-        limit,
-        verdict == "accept",
-        f"the picture is small: {words}" if verdict != "accept" else words,
-        verdict,
-    )
+    said = f"the image is small: {words}" if verdict != "accept" else words
+    return Check("size_px", float(edge), limit, verdict == "accept", said, verdict)
 
 
-def _check(name: str, value: float) -> Check:
-    end, caution, refer, mild, hard = LIMITS[name]
-    sign = -1 if end == "low" else 1
-    if sign * (value - refer) > 0:
-        return Check(name, value, refer, False, hard, "refer")
-    if sign * (value - caution) > 0:
-        return Check(name, value, caution, False, mild, "caution")
-    return Check(name, value, caution, True, f"{name} is within its limit", "accept")
+def _check(name: str, value: float, limit: Limit) -> Check:
+    sign = -1 if limit.end == "low" else 1
+    if sign * (value - limit.refer) > 0:
+        return Check(name, value, limit.refer, False, limit.hard, "refer")
+    if sign * (value - limit.caution) > 0:
+        return Check(name, value, limit.caution, False, limit.mild, "caution")
+    return Check(name, value, limit.caution, True, f"{name} is within its limit", "accept")

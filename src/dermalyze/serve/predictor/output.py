@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.tables import neutralise
 from dermalyze.errors import UsageError, one_line
+from dermalyze.serve.predictor.gate import served_modality
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.predictor import no_image
 
@@ -108,8 +109,8 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
             f"Answered without a second image: {alone}; give it with --image-2 or in a CSV's column image_2_path", file=stream
         )
     if grade:
-        lesions = f" ({grade.lesions} test lesions)" if grade.lesions else ""
-        print(f"Heat maps of this model: {one_line(grade.words)}{lesions}", file=stream)
+        measured = f" ({grade.lesions} test {served_modality().words.subjects})" if grade.lesions else ""
+        print(f"Heat maps of this model: {one_line(grade.words)}{measured}", file=stream)
     print(DISCLAIMER, file=stream)
     return errors
 

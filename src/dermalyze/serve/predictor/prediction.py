@@ -52,7 +52,7 @@ class Prediction(Mapping[str, Any]):
             last map, in units of logits; of the picture as it stands, whatever further views the recipe asks; see
             `dermalyze.serve.predictor.heatmap`.
         cam_class: the class of `cam`.
-        cam_grade: with `explain`, how far maps of this model are to be trusted, measured on its test lesions.
+        cam_grade: with `explain`, how far maps of this model are to be trusted, measured on its test split.
         picture: with `explain`, the decoded picture, upright.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.

@@ -23,8 +23,7 @@ from dermalyze.serve.server.service import Service
 WEB = Path(__file__).parents[1] / "web"
 """The page, where it is installed."""
 DESCRIPTION = (
-    f"Answers for pictures of skin lesions. {DISCLAIMER} Nothing that is sent is stored. "
-    "Every refusal has the body of `ErrorReply`."
+    f"Answers for medical images. {DISCLAIMER} Nothing that is sent is stored. Every refusal has the body of `ErrorReply`."
 )
 UNTOLD: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 """FastAPI's own telemetry, which a variable of the environment could send elsewhere with what a request held."""

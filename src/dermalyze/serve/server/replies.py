@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dermalyze.artifact.cam_grade import MapGrade
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.tabular import Numeric
-from dermalyze.serve.predictor.gate import UNJUDGED
+from dermalyze.serve.predictor.gate import UNJUDGED, served_modality
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.predictor import Predictor
 
@@ -141,6 +142,18 @@ class InputSize(_Reply):
     width: int
 
 
+class SubjectWords(_Reply):
+    subject: str
+    subjects: str
+    background: str
+
+
+class ModelModality(_Reply):
+    name: str = Field(description="As in data.modality.")
+    title: str
+    words: SubjectWords = Field(description="What an image of this kind shows, one and several, and what is around it.")
+
+
 class ModelReply(_Reply):
     name: str
     sha256: str
@@ -149,6 +162,7 @@ class ModelReply(_Reply):
     thresholds: dict[str, float] | None = Field(description="Of task multilabel: from which probability on each is called.")
     input: InputSize
     optional_images: list[str] = Field(description="Further images of a sample that may be sent beside `file`.")
+    modality: ModelModality = Field(description="Kind of images that the model takes.")
     recipe: str
     calibrated: bool
     metadata: list[MetadataColumn]
@@ -254,7 +268,7 @@ def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
 def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model at length, for `/v1/models`."""
     artifact, columns = predictor.artifact, predictor.encoder.columns if predictor.encoder is not None else ()
-    answering = predictor.answering
+    answering, kind = predictor.answering, served_modality()
     thresholds = (
         None if answering.thresholds is None else dict(zip(answering.classes, answering.thresholds.tolist(), strict=True))
     )
@@ -271,6 +285,7 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
         "thresholds": thresholds,
         "optional_images": predictor.optional_images,
         "input": {"height": predictor.preprocessing.height, "width": predictor.preprocessing.width},
+        "modality": {"name": kind.name, "title": kind.title, "words": asdict(kind.words)},
         "metadata": metadata,
         "cam": artifact.record.cam.kind,
         "headline": _headline(artifact.metrics),

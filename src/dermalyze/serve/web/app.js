@@ -8,7 +8,7 @@ import { watch } from "./intake.js";
 import { modelPage } from "./model.js";
 import { Options } from "./options.js";
 import { taskOf } from "./tasks.js";
-import { LANGUAGE, t } from "./texts.js";
+import { LANGUAGE, t, useWords } from "./texts.js";
 import { upright } from "./upright.js";
 
 const LANES = 2; // pictures asked for at a time
@@ -46,6 +46,7 @@ async function load() {
 }
 
 function modelChanged() {
+  useWords(options.model?.modality?.words);
   byId("model-name").textContent = options.model?.name ?? "";
   byId("model").replaceChildren();
   if (options.model?.disclaimer) tell(options.model.disclaimer);

@@ -35,6 +35,7 @@ function facts(model) {
   return pairs([
     [t("model.hash"), el("code", {}, model.sha256 ?? "–")],
     [t("model.recipe"), model.recipe ?? "–"],
+    model.modality ? [t("model.modality"), String(model.modality.title)] : null,
     model.input ? [t("model.input"), t("model.input-value", model.input)] : null,
     [t("model.metadata"), inputs.join(", ") || t("model.metadata-none")],
     [t("model.calibrated"), t(model.calibrated ? "model.calibrated-yes" : "model.calibrated-no")],

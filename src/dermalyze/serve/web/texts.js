@@ -133,22 +133,22 @@ const TEXTS = {
   "view.plain": "Picture alone",
   "view.strength": "Strength of the heat map",
   "view.for": "Heat map for",
-  "view.caption": "What raised the score of {name} ({method}). It shows where the model looked, not why a lesion is what it is.",
+  "view.caption": "What raised the score of {name} ({method}). It shows where the model looked, not why a {subject} is what it is.",
   "view.signed": "Both signs are shown: what spoke for the class and what spoke against it.",
   "grade.better": "Such maps hold up on this model",
-  "grade.better-means": "On this model such maps point to what decides better than a blob in the middle and a random map do. That was measured on {lesions} test lesions, and says nothing of whether the answer is right.",
+  "grade.better-means": "On this model such maps point to what decides better than a blob in the middle and a random map do. That was measured on {count} test {subjects}, and says nothing of whether the answer is right.",
   "grade.no-better": "Do not rely on this map",
-  "grade.no-better-means": "On this model such maps point to what decides no better than {floors} does. That was measured on {lesions} test lesions.",
+  "grade.no-better-means": "On this model such maps point to what decides no better than {floors} does. That was measured on {count} test {subjects}.",
   "grade.not-graded": "Not judged: nobody knows how good this map is",
   "grade.not-graded-means": "Whether such maps point to what decides on this model has not been measured. Take it for a picture, not for a reason.",
-  "grade.few": "There were too few test lesions ({lesions}) to tell whether such maps point to what decides on this model. Take it for a picture, not for a reason.",
+  "grade.few": "There were too few test {subjects} ({count}) to tell whether such maps point to what decides on this model. Take it for a picture, not for a reason.",
   "grade.centre": "a blob in the middle",
   "grade.random": "a random map",
   "grade.or": "{one} or {other}",
   "grade.floors": "a map that looks at nothing",
   "grade.other-class": "It was measured for the class that the model finds most likely; this map is for another.",
   "grade.other-label": "It was measured for the label that the model finds most likely; this map is for another.",
-  "grade.figures": "Faithfulness {faithfulness}; over a blob in the middle {centre}, over a random map {random}. In brackets the {level} interval over lesions.",
+  "grade.figures": "Faithfulness {faithfulness}; over a blob in the middle {centre}, over a random map {random}. In brackets the {level} interval over {subjects}.",
   "view.no-show": "This browser cannot show this kind of file.",
 
   "batch.heading": "{count} pictures",
@@ -176,6 +176,7 @@ const TEXTS = {
   "model.none": "The server names no model.",
   "model.hash": "SHA-256",
   "model.recipe": "Recipe",
+  "model.modality": "Kind of images",
   "model.input": "Input",
   "model.input-value": "{height} × {width} pixels",
   "model.metadata": "Further inputs",
@@ -191,7 +192,7 @@ const TEXTS = {
   "model.answers-label": "Labels",
   "model.headline": "Measured",
   "model.interval": "{value} ({low} – {high})",
-  "model.headline-note": "Set {set}: {images} pictures of {groups} lesions or patients; in brackets the {level} interval.",
+  "model.headline-note": "Set {set}: {images} images of {groups} {subjects} or patients; in brackets the {level} interval.",
   "model.reliability": "Can the probabilities be trusted?",
   "model.reliability-note-class": "Each point gathers test pictures that were answered with about the same probability. On the line, it was right as often as it said; below, it was too sure. Larger points stand for more pictures.",
   "model.reliability-note-label": "Each point gathers test images that were answered with about the same probability of this label. On the line, the label was present as often as the probability says; below, less often. Larger points stand for more images.",
@@ -238,10 +239,20 @@ const TEXTS = {
   "error.key-use": "Use this key",
 };
 
+let shown = {};
+
+/** Take the words for what the images of a model show, as /v1/models gives them. */
+export function useWords(words) {
+  const { subject = "case", subjects = "cases" } = words ?? {};
+  shown = { subject, subjects };
+}
+useWords(null);
+
 /** The words of a key, with {names} filled in. An unknown key is shown as itself, so that it is seen. */
 export function t(key, values = {}) {
   const words = TEXTS[key] ?? key;
-  return words.replace(/\{([\w-]+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  const known = { ...shown, ...values };
+  return words.replace(/\{([\w-]+)\}/g, (whole, name) => (name in known ? String(known[name]) : whole));
 }
 
 /** The words of a key, or what is given instead where there is none. */

@@ -56,14 +56,14 @@ const VERDICTS = new Map([["better", "better"], ["no better", "no-better"]]);
 /** How far maps of this model can be trusted, in plain words. What the page does not understand counts as not graded. */
 function grade(found, ofAnother, noun) {
   const key = VERDICTS.get(found?.verdict) ?? "not-graded";
-  const lesions = number(found?.lesions);
+  const count = number(found?.lesions);
   const unknown = key === "not-graded";
   const means = unknown && found?.lesions > 0 ? "grade.few" : `grade.${key}-means`;
   const figures = unknown ? null : t("grade.figures", { faithfulness: estimate(found.faithfulness),
     centre: estimate(found.over?.centre), random: estimate(found.over?.random), level: percent(found.level) });
   return el("div", { class: `grade ${key}`, "data-grade": key },
     el("p", { class: "badge" }, t(`grade.${key}`)),
-    el("p", {}, t(means, { lesions, floors: floorsNotBeaten(found?.over) }), !unknown && ofAnother ? ` ${t(`grade.other-${noun}`)}` : ""),
+    el("p", {}, t(means, { count, floors: floorsNotBeaten(found?.over) }), !unknown && ofAnother ? ` ${t(`grade.other-${noun}`)}` : ""),
     figures ? el("p", { class: "small quiet" }, figures) : null);
 }
 

@@ -10,14 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermalyze.errors import ModelError
+from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.imaging.quality import MEASURES, Appraisal, Likeness, appraise, unbent
 from dermalyze.scoring.ood_images import SYNTHETIC
-from dermalyze.serve.predictor.gate import DERMOSCOPY, LIMITS, UNJUDGED, VERDICTS, conclude, judge, of_model, worst
+from dermalyze.serve.predictor.gate import UNJUDGED, VERDICTS, conclude, judge, of_model, worst
+
+VALID = MODALITIES["dermoscopy"].valid
+LIMITS = VALID.limits
+
+
+def dermoscopy() -> Likeness:
+    """That of the reference."""
+    found = VALID.likeness("ham10000")
+    assert found is not None
+    return found
 
 
 def skin(seed: int) -> Appraisal:
     """Looks like those of HAM10000's middle, with a few per cent of chance in each."""
-    middle = Likeness.dermoscopy().mean
+    middle = dermoscopy().mean
     values = np.expm1(middle) * (np.array(MEASURES) == "sharpness") + middle**2 * np.isin(MEASURES, ("dark", "light"))
     values = np.where(np.isin(MEASURES, ("sharpness", "dark", "light")), values, middle)
     values = values * np.random.default_rng(seed).uniform(0.97, 1.03, len(values))
@@ -25,7 +36,7 @@ def skin(seed: int) -> Appraisal:
 
 
 def test_ordinary_dermoscopy_is_accepted() -> None:
-    gate = judge(skin(0), 600, 450, network=(224, 224), likeness=Likeness.dermoscopy())
+    gate = judge(skin(0), 600, 450, network=(224, 224), likeness=dermoscopy())
     assert (gate.verdict, gate.quality, gate.modality, gate.reasons) == ("accept", "accept", "accept", ())
     json.dumps(gate.as_dict(), allow_nan=False)
 
@@ -34,7 +45,7 @@ def test_ordinary_dermoscopy_is_accepted() -> None:
 def test_what_is_no_skin_is_referred(kind: str) -> None:
     rng = np.random.default_rng(3)
     looks = [appraise(SYNTHETIC[kind](rng, 150, 200, number)) for number in range(12)]
-    gates = [judge(look, 200, 150, network=(64, 64), likeness=Likeness.dermoscopy()) for look in looks]
+    gates = [judge(look, 200, 150, network=(64, 64), likeness=dermoscopy()) for look in looks]
     assert sum(gate.verdict == "refer" for gate in gates) >= 10
     assert all(gate.reasons for gate in gates if gate.verdict != "accept")
 
@@ -50,7 +61,7 @@ def test_a_grey_film_is_unlike_dermoscopy_and_colour_is_unlike_films() -> None:
             + rng.normal(0, 3, x.shape)
         )
         films.append(appraise(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)))
-    assert Likeness.dermoscopy().of(films[0])[1] == "refer"
+    assert dermoscopy().of(films[0])[1] == "refer"
     of_films = Likeness.fit(films)
     assert sum(of_films.of(film)[1] == "accept" for film in films) >= 75
     assert of_films.of(skin(0))[1] == "refer"
@@ -58,9 +69,13 @@ def test_a_grey_film_is_unlike_dermoscopy_and_colour_is_unlike_films() -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_each_limit_of_quality(name: str) -> None:
-    end, caution, refer, mild, hard = LIMITS[name]
-    sign = -1 if end == "low" else 1
-    for value, verdict, words in ((caution, "accept", None), (refer, "caution", mild), (refer + sign * 1e-3, "refer", hard)):
+    limit = LIMITS[name]
+    sign = -1 if limit.end == "low" else 1
+    for value, verdict, words in (
+        (limit.caution, "accept", None),
+        (limit.refer, "caution", limit.mild),
+        (limit.refer + sign * 1e-3, "refer", limit.hard),
+    ):
         values = {**dict(zip(MEASURES, skin(0).as_tuple(), strict=True)), name: value}
         gate = judge(Appraisal(**values), 600, 450, network=(224, 224))
         assert gate.quality == verdict
@@ -74,7 +89,8 @@ def test_size(edge: int, verdict: str) -> None:
 
 def test_of_which_training_a_model_knows() -> None:
     assert of_model(None, {"source": "folder"}) is None
-    assert all(of_model(None, {"source": source}) is not None for source in DERMOSCOPY)
+    assert all(of_model(None, {"source": source}) is not None for source in VALID.reference_sources)
+    assert MODALITIES["clinical"].valid.likeness("ham10000") is None
     own = Likeness.fit([skin(seed) for seed in range(60)])
     known = of_model(json.loads(json.dumps(own.as_dict())), {"source": "folder"})
     assert known is not None
@@ -89,7 +105,7 @@ def test_of_which_training_a_model_knows() -> None:
 )
 def test_damaged_looks_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ModelError):
-        Likeness.from_dict({**Likeness.dermoscopy().as_dict(), **change})
+        Likeness.from_dict({**dermoscopy().as_dict(), **change})
 
 
 def test_the_distance_is_that_of_the_formula() -> None:
@@ -131,7 +147,7 @@ def test_any_picture_is_measured(height: int, width: int, seed: int) -> None:
     ],
 )
 def test_limits_that_would_silence_the_gate_are_damage(change: dict[str, object]) -> None:
-    known = Likeness.dermoscopy().as_dict()
+    known = dermoscopy().as_dict()
     assert Likeness.from_dict(known).refer == known["refer"]
     with pytest.raises(ModelError, match="damaged"):
         Likeness.from_dict({**known, **change})

@@ -198,6 +198,8 @@ def test_models_and_what_is_not_there(client: TestClient) -> None:
     values = client.get("/v1/models").json()
     replies.ModelsReply.model_validate(values)
     assert [c["name"] for c in values["models"][0]["classes"]] == ["mel", "nv", "vasc"]
+    words = {"subject": "lesion", "subjects": "lesions", "background": "skin"}
+    assert values["models"][0]["modality"] == {"name": "dermoscopy", "title": "Dermoscopy", "words": words}
     for path in ("/v1/models/stand-in/card", "/v1/models/none/card", "/v1/models/x/reliability", "/nothing", "/docs"):
         response = client.get(path)
         assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
