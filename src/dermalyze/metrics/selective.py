@@ -214,7 +214,7 @@ def answered_shares(answered_N: Masks, scores: Any, focus: int | None) -> dict[s
     Args:
         answered_N: whether an answer is given.
         scores: of all images, of any task; right is what `scores.right` says.
-        focus: a class to watch, such as melanoma, or None.
+        focus: a class to watch, or None.
 
     Returns:
         coverage (share answered), accuracy (of the answered), and for the class: sensitivity (found, of those of its images

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dermalyze.calibration import conformal
 from dermalyze.metrics.ranking import Floats
 from dermalyze.report.evaluation_data import Evaluation, Json
-from dermalyze.report.for_whom import TITLES, divisions
+from dermalyze.report.subgroups import TITLES, divisions
 from dermalyze.report.text import cell
 
 Shares = dict[str, tuple[Floats, NDArray[np.bool_] | None]]

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from dermalyze.config.classes import describe
 from dermalyze.report.figures import draw
 from dermalyze.report.html import picture, template
 from dermalyze.report.run_comparison import p_text, signed
@@ -19,6 +20,8 @@ Json = Mapping[str, Any]
 
 OTHER = "#D55E00"
 SIGNIFICANT = 0.05
+MISSING = {"value": None, "low": None, "high": None, "note": None}
+"""In place of an estimate of a class that a variant does not watch."""
 
 
 def ranked(s: Json) -> list[Json]:
@@ -39,7 +42,7 @@ def subtitle(s: Json) -> str:
     test, train = s["data"]["parts"]["test"], s["data"]["parts"]["train"]
     return (
         f"{len(s['runs'])} trainings on the same {train['images']:,} images, tested on the same {test['images']:,} images of "
-        f"{test['groups']:,} groups (lesions, or patients where they are known); source {s['data']['source']}."
+        f"{test['groups']:,} groups; source {s['data']['source']}."
     )
 
 
@@ -74,15 +77,22 @@ def verdict(c: Json, s: Json) -> str:
 
 def table(s: Json) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table of runs: the tested ones, each followed by its other seeds."""
-    mel = any(r["melanoma_recall"] for r in s["runs"])
+    focus = list(dict.fromkeys(name for r in s["runs"] for name in r["focus_recall"]))
     several = any(not r["tested"] for r in s["runs"])
     head = ["variant", *(["seed"] if several else []), *(title_of(s, name) for name in s["columns"])]
-    head += [*(["melanoma sensitivity"] if mel else []), "M parameters", "epochs", "trained, min", "images/s", "ms an image"]
+    head += [
+        *(f"sensitivity: {describe(name)}" for name in focus),
+        "M parameters",
+        "epochs",
+        "trained, min",
+        "images/s",
+        "ms an image",
+    ]
     rows = []
     for first in ranked(s):
         seeds = [first, *(r for r in s["runs"] if r["variant"] == first["variant"] and not r["tested"])]
         for r in seeds:
-            figures = [r["metrics"][name] for name in s["columns"]] + ([r["melanoma_recall"]] if mel else [])
+            figures = [r["metrics"][name] for name in s["columns"]] + [r["focus_recall"].get(name, MISSING) for name in focus]
             rows.append(
                 [
                     r["variant"], *([str(r["seed"])] if several else []), *(f"{value_text(e)} ({interval_or_note(e)})" if

@@ -113,7 +113,11 @@ def test_disclaimer_stands_on_the_page_and_in_the_file(tmp_path):
 def test_no_patient_is_named_and_no_image_but_the_worst_mistakes(tmp_path):
     m, page = written(tmp_path)
     assert "patient-" not in page + json.dumps(m)
-    worst = {one["image_id"] for kind in m.pop("failures").values() for one in kind["worst"]}
+    worst = {
+        one["image_id"]
+        for kind in (m["largest_errors"]["all"], *m.pop("largest_errors")["missed"].values())
+        for one in kind["worst"]
+    }
     assert worst
     assert "secret" not in json.dumps(m)
     assert set(re.findall(r"secret-\d+", page)) <= worst
@@ -175,14 +179,14 @@ def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
     assert "no calibrator was applied" in plain
 
 
-def test_silence_has_its_table_and_its_figure(tmp_path):
+def test_selective_prediction_has_its_table_and_its_figure(tmp_path):
     m, page = written(tmp_path)
     words, _ = read(page)
     assert (tmp_path / "risk_coverage.png").stat().st_size > 5000
     for row in m["selective"]["coverages"]:
         assert f"{row['threshold']:.3f}" in words
-    assert "melanoma: predicted as another class" in words
-    assert "melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
+    assert "Melanoma: predicted as another class" in words
+    assert "Melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
 
 
 def test_without_a_calibration_part_there_are_no_thresholds(tmp_path):
