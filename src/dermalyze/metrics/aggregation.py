@@ -102,7 +102,7 @@ def any_of(scores: Scores, classes: Sequence[int]) -> Scores:
 def worst_of(scores: Scores, owners_L: Sequence[str], groups_L: Sequence[str]) -> Pooled:
     """One answer a patient: positive where any of their lesions is, as suspicious as their most suspicious lesion.
 
-    A patient with a nevus and a melanoma has melanoma, so labels of a patient need not agree. The highest of several
+    A patient with a benign and a malignant lesion is positive, so labels of a patient need not agree. The highest of several
     probabilities is no calibrated probability of "any": it may rank patients, and be compared with a threshold.
 
     Args:

@@ -134,7 +134,7 @@ class Point:
 
 
 def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: float, miss_cost: float) -> dict[str, Point]:
-    """The threshold by each criterion, from a calibration part.
+    """The threshold by each criterion, from a calibration split.
 
     Fewer than `MIN_GROUPS` lesions of either side choose nothing, and for a sensitivity s neither do fewer than 1 / (1 - s)
     positive ones: the threshold would hang on the lowest of them.
@@ -198,7 +198,7 @@ def at_threshold(
     seed: int,
     names: tuple[str, str] = ("no", "yes"),
 ) -> dict[str, Estimate]:
-    """Sensitivity, specificity, predictive values and number needed to biopsy, with intervals.
+    """Sensitivity, specificity, predictive values and number needed (1 / PPV), with intervals.
 
     `number_needed` is 1 / PPV: lesions that are taken out for each that is positive. With a prevalence, `ppv_at`, `npv_at` and
     `number_needed_at` are what Bayes makes of sensitivity and specificity there.

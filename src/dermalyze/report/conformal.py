@@ -117,7 +117,7 @@ def view(m: Json) -> dict[str, Any] | None:
     if c is None:
         return None
     marginal, own = (c["rules"][name]["by_class"] for name in SHOWN)
-    not_estimable = ("not estimable", "too few lesions for this level; every set contains the class")
+    not_estimable = ("not estimable", "too few groups for this level; every set contains the class")
     return {
         "level": f"{100 * c['level']:g} %",
         "part": c["part"],

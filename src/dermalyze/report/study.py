@@ -1,4 +1,4 @@
-"""A study in words and pictures: Markdown, and one self-contained HTML page. Every number stands in study.json."""
+"""A study as text and figures: Markdown, and one self-contained HTML page. Every number is in study.json."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def difference_table(c: Json, s: Json) -> tuple[list[str], list[list[str]]]:
 
 
 def seeds_lines(s: Json) -> list[str]:
-    """Mean and range over seeds, a line a variant."""
+    """Mean and range over seeds, one line per variant."""
     lines = []
     for name, found in s["over_seeds"].items():
         parts = [
@@ -188,7 +188,7 @@ def study_page(s: Json, figures: Mapping[str, Figure]) -> str:
     )
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------------
+# -- figures -------------------------------------------------------------------------------------------------------------
 
 
 def study_figures(s: Json) -> dict[str, Figure]:
@@ -197,9 +197,9 @@ def study_figures(s: Json) -> dict[str, Figure]:
     drawn = {
         "study.png": Figure(
             ranking(s, leak),
-            f"The variants, best {title_of(s, s['tested'][0])} first: a dot is the figure on the test part, the bar its "
+            f"The variants, best {title_of(s, s['tested'][0])} first: a dot is the value on the test split, the bar its "
             f"{100 * s['level']:g} % interval; hollow dots are other seeds. Orange squares: references, each carried through "
-            "by a line. Overlapping bars can still differ, since all share the luck of one test part: see the differences.",
+            "by a line. Overlapping bars can still differ, since all share the luck of one test split: see the differences.",
         )
     }
     if any(c["rows"] for c in s["comparisons"]):
