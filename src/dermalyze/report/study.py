@@ -20,8 +20,6 @@ Json = Mapping[str, Any]
 
 OTHER = "#D55E00"
 SIGNIFICANT = 0.05
-MISSING = {"value": None, "low": None, "high": None, "note": None}
-"""In place of an estimate of a class that a variant does not watch."""
 
 
 def ranked(s: Json) -> list[Json]:
@@ -80,27 +78,28 @@ def table(s: Json) -> tuple[list[str], list[list[str]]]:
     focus = list(dict.fromkeys(name for r in s["runs"] for name in r["focus_recall"]))
     several = any(not r["tested"] for r in s["runs"])
     head = ["variant", *(["seed"] if several else []), *(title_of(s, name) for name in s["columns"])]
-    head += [
-        *(f"sensitivity: {describe(name)}" for name in focus),
-        "M parameters",
-        "epochs",
-        "trained, min",
-        "images/s",
-        "ms an image",
-    ]
+    head += [f"sensitivity: {describe(name)}" for name in focus]
+    head += ["M parameters", "epochs", "trained, min", "images/s", "ms per image"]
     rows = []
     for first in ranked(s):
         seeds = [first, *(r for r in s["runs"] if r["variant"] == first["variant"] and not r["tested"])]
         for r in seeds:
-            figures = [r["metrics"][name] for name in s["columns"]] + [r["focus_recall"].get(name, MISSING) for name in focus]
+            figures = [r["metrics"][name] for name in s["columns"]] + [r["focus_recall"].get(name) for name in focus]
             rows.append(
                 [
-                    r["variant"], *([str(r["seed"])] if several else []), *(f"{value_text(e)} ({interval_or_note(e)})" if
-                    interval_or_note(e) else value_text(e) for e in figures), f"{r['parameters'] / 1e6:.2f}",
+                    r["variant"], *([str(r["seed"])] if several else []), *map(_cell, figures), f"{r['parameters'] / 1e6:.2f}",
                     str(r["epochs"]), f"{r['trained_s'] / 60:.1f}", f"{r['trained_per_s']:.0f}", f"{r['latency_ms']:.1f}",
                 ]
             )  # fmt: skip
     return head, rows
+
+
+def _cell(estimate: Json | None) -> str:
+    """Value and interval; a dash where the variant does not watch the class."""
+    if estimate is None:
+        return "–"
+    more = interval_or_note(estimate)
+    return f"{value_text(estimate)} ({more})" if more else value_text(estimate)
 
 
 def difference_table(c: Json, s: Json) -> tuple[list[str], list[list[str]]]:

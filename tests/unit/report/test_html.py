@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,6 +19,7 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
 from dermalyze.metrics.selective import Referral
+from dermalyze.report import robustness
 from dermalyze.report.evaluation import measure, write_report
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import template
@@ -237,6 +239,18 @@ def with_beyond(n=60):
     table = {"scores": scores, "missing": {"energy": "a reason"}, "choice": "the rule of choice"}
     judged = Evaluation(p, judged.spec, p.answering(), None, p, beyond=Beyond(rule, table, detectors, foreign, corrupted))
     return {**m, **measure(judged)}, judged
+
+
+def test_each_class_of_the_focus_has_a_column_for_corruptions():
+    m, judged = with_beyond()
+    found = m["corruptions"]["mean"]
+    assert list(found) == ["accuracy", "balanced_accuracy", "sensitivity_mel", "ece", "referred"]
+    both = {**m, **measure(replace(judged, spec=EvaluateSpec(resamples=100, focus=["nv", "mel"])))}
+    assert both["corruptions"]["mean"]["sensitivity_mel"] == found["sensitivity_mel"]
+    titles = robustness.view(both)["columns"]
+    assert titles[2:4] == ["sensitivity: Melanocytic nevi", "sensitivity: Melanoma"]
+    none = measure(replace(judged, spec=EvaluateSpec(resamples=100, focus=None)))
+    assert list(none["corruptions"]["mean"]) == ["accuracy", "balanced_accuracy", "ece", "referred"]
 
 
 def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_path):
