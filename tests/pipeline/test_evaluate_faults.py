@@ -330,7 +330,7 @@ def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     found = evaluate(run, asked, on=root / "clinic" / "clinic.csv", share=0.5)
     m = found.metrics
     assert m["recalibration"]["fitted"]["groups"] == m["recalibration"]["measured"]["groups"] == 32
-    by = {column["name"]: column["levels"] for column in m["for_whom"]["columns"]}
+    by = {column["name"]: column["levels"] for column in m["subgroups"]["columns"]}
     assert by["sex"] == ["female", "unknown"]
     assert by["camera"] == ["A0", "A1"]
     assert {one["name"] for one in m["shift"]["categories"]} == {"class", "age", "sex"}

@@ -188,7 +188,7 @@ def test_the_report_is_whole(run: Run) -> None:
     surest = np.maximum(answering.probabilities(p.logits), 1 - answering.probabilities(p.logits)).min(axis=1)
     kept = surest >= m["selective"]["coverages"][-1]["threshold"]
     assert m["selective"]["coverages"][-1]["accuracy"]["value"] == pytest.approx(right[kept].mean())
-    ages = {one["level"]: one for one in m["for_whom"]["subgroups"] if one["column"] == "age"}
+    ages = {one["level"]: one for one in m["subgroups"]["subgroups"] if one["column"] == "age"}
     assert sum(one["n"] for one in ages.values()) == len(p)
     assert m["decision"] is None or m["decision"]["shares"]["error_all"]["value"] == pytest.approx(1 - right.mean())
     assert read_json(run.artifact_dir / "metrics.json")["headline"][0]["name"] == "macro AUROC"

@@ -143,7 +143,7 @@ def by_center(done: Done) -> None:
 
 
 def subgroups(done: Done) -> None:
-    rows = done.read("run/report/evaluation_metrics.json")["for_whom"]["subgroups"]
+    rows = done.read("run/report/evaluation_metrics.json")["subgroups"]["subgroups"]
     found = {row["level"]: row["n"] for row in rows if row["column"] == "center"}
     counts = read_part(done.run, "test")["center"].value_counts()
     close([found[level] for level in counts.index], counts.to_numpy())

@@ -69,8 +69,18 @@ FILES = {
 }
 """Where they may stand, in the tree or in the folder of a run; the first pattern that matches counts."""
 
-RENAMED: dict[str, str] = {"evaluation.per_label": "evaluation.per_class"}
-"""Beginnings of the names of numbers and tensors, old to new, up to a dot: {"evaluation.for_whom": "evaluation.subgroups"}.
+RENAMED: dict[str, str] = {
+    "evaluation.per_label": "evaluation.per_class",
+    "evaluation.for_whom": "evaluation.subgroups",
+    "evaluation.failures": "evaluation.largest_errors",
+    "evaluation.failures.mel": "evaluation.largest_errors.missed.mel",
+    "evaluation.operating.questions.melanoma": "evaluation.operating.questions.mel",
+    **{
+        f"evaluation.corruptions.{where}.melanoma_sensitivity": f"evaluation.corruptions.{where}.sensitivity_mel"
+        for where in ("clean", "mean")
+    },
+}
+"""Beginnings of the names of numbers and tensors, old to new, up to a dot: {"evaluation.a": "evaluation.b"}.
 
 The names begin with "history", "evaluation", "reference" or "own"; those of tensors with "weights". An empty new name: gone on
 purpose.

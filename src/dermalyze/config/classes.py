@@ -12,15 +12,6 @@ HAM10000_CLASSES = {
     "vasc": "Vascular lesions",
 }
 
-MALIGNANT = frozenset(
-    {"akiec", "ak", "ack", "bcc", "mel", "scc", "melanoma", "basal cell carcinoma", "squamous cell carcinoma",
-     "actinic keratosis"}
-)  # fmt: skip
-"""Names, in lower case, of what `evaluate.malignant: auto` counts as malignant. akiec of HAM10000 holds actinic keratoses and
-Bowen's disease: precancer and carcinoma in situ, which are treated; AK and ACK are actinic keratoses alone."""
-
-MELANOMA = frozenset({"mel", "melanoma"})
-
 LABEL_MAPS: dict[str, dict[str, str | None]] = {
     "ham10000": {
         "AK": "akiec", "ACK": "akiec", "AKIEC": "akiec", "SCC": "akiec", "BCC": "bcc", "BKL": "bkl", "SEK": "bkl", "DF": "df",

@@ -21,6 +21,12 @@ class EvaluateSpec(Spec):
         description="classes that count as malignant or precancer, for the two-class view; auto: recognized by name, such as "
         "mel, bcc and akiec of HAM10000; null: no such view",
     )
+    focus: Literal["auto"] | list[str] | None = Field(
+        "auto",
+        description="classes to watch: each has its sensitivity beside the headline metrics, its operating points and its "
+        "missed images; the first one also in subgroups and selective prediction; auto: recognized by name, such as mel of "
+        "HAM10000; null: none",
+    )
     sensitivity: float = Field(0.95, gt=0.5, lt=1, description="sensitivity of the high-sensitivity operating point")
     miss_cost: float = Field(10.0, gt=0, description="cost of a miss in false alarms, for the cost-weighted operating point")
     sensitivity_floor: float = Field(

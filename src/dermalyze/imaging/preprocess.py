@@ -36,6 +36,7 @@ class Preprocessing:
         mean, std: of each channel on a scale of 0..1; std above 0.
         draft: decode JPEG files at a reduced scale where that is enough (see `decode`): faster, and slightly other pixels.
         dtype: of the pixels, "uint8" or "uint16".
+        modality: of the images; a key of `dermalyze.imaging.modalities.MODALITIES`.
     """
 
     kind: Literal["squash", "resize_crop", "pad"]
@@ -46,6 +47,7 @@ class Preprocessing:
     std: tuple[float, ...]
     draft: bool = False
     dtype: str = "uint8"
+    modality: str = "dermoscopy"
 
     @property
     def image(self) -> Input:
@@ -75,8 +77,14 @@ class Preprocessing:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         dtype: str = "uint8",
+        modality: str = "dermoscopy",
     ) -> Preprocessing:
         """Fill what the spec leaves open with the backbone's own size (height, width), mean and std.
+
+        Args:
+            spec: `preprocess`.
+            size, mean, std: of the backbone.
+            dtype, modality: of the images; see `dermalyze.imaging.modalities.Modality.preprocessing`.
 
         >>> from dermalyze.config.data import PreprocessSpec
         >>> half = (0.5, 0.5, 0.5)
@@ -128,6 +136,7 @@ class Preprocessing:
             "std": channels(values["std"], 0),
             "draft": isinstance(values["draft"], bool),
             "dtype": values["dtype"] in DTYPES,
+            "modality": isinstance(values["modality"], str),
         }
         bad = [name for name, fine in good.items() if not fine]
         if bad:

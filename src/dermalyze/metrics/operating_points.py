@@ -1,4 +1,4 @@
-"""Operating points of a yes-or-no question, such as malignant or not: a threshold from one part, its figures on another.
+"""Operating points of a yes-or-no question, such as malignant or not: a threshold from one split, its metrics on another.
 
 The score of a question is the summed probability of the classes that mean yes; yes is said where it reaches the threshold.
 """
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.config.classes import MALIGNANT, MELANOMA
-from dermalyze.errors import ConfigError, nearest
+from dermalyze.errors import ConfigError
 from dermalyze.metrics.bootstrap import MIN_GROUPS, Estimate, estimates, not_estimable
 from dermalyze.metrics.classification import npv, precision, recall, specificity
 from dermalyze.metrics.ranking import Floats, ratio
@@ -26,42 +25,35 @@ Masks = npt.NDArray[np.bool_]
 
 # -- questions ---------------------------------------------------------------------------------------------------
 
-Malignant = Literal["auto"] | Sequence[str] | None
-"""As in `evaluate.malignant`: names of classes, "auto" for those known by name, None for no such question."""
+MALIGNANT = "malignant"
+"""The question whether a case is malignant; every other question is named as its class."""
 
 
-def questions(classes: Sequence[str], malignant: Malignant) -> dict[str, tuple[str, ...]]:
+def questions(classes: Sequence[str], malignant: Sequence[str], focus: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The yes-or-no questions that can be asked of a model, each with the classes that mean yes.
 
     Args:
         classes: of the model.
-        malignant: as in `evaluate.malignant`: names of classes, "auto" for those known by name, None for no such question.
+        malignant: the classes that are malignant, none: no such question.
+        focus: classes of which each is a question of its own, by its name; one that is the only malignant class is none.
 
     Raises:
-        ConfigError: a name that is no class, one given twice, or no class left for either answer.
+        ConfigError: a class of `focus` is called malignant and is not the only malignant one.
 
-    >>> questions(["bkl", "bcc", "mel", "nv"], "auto")
-    {'malignant': ('bcc', 'mel'), 'melanoma': ('mel',)}
+    >>> questions(["bkl", "bcc", "mel", "nv"], ["bcc", "mel"], ["mel"])
+    {'malignant': ('bcc', 'mel'), 'mel': ('mel',)}
     """
-    melanoma = tuple(name for name in classes if name.lower() in MELANOMA)
-    if malignant == "auto":
-        yes = tuple(name for name in classes if name.lower() in MALIGNANT)
-    elif malignant is None:
-        yes = ()
-    else:
-        unknown = [name for name in malignant if name not in classes]
-        if unknown:
+    found = {MALIGNANT: tuple(malignant)} if 0 < len(malignant) < len(classes) else {}
+    for name in focus:
+        if (name,) in found.values() or len(classes) < 2:
+            continue
+        if name in found:
             raise ConfigError(
-                f"evaluate.malignant: '{unknown[0]}' is no class of {list(classes)}{nearest(unknown[0], list(classes))}"
+                f"evaluate.focus: class '{name}' has the name of the question of evaluate.malignant, {list(malignant)}; rename "
+                "the class with data.label_map"
             )
-        yes = tuple(name for name in classes if name in malignant)
-        if len(yes) != len(malignant) or not 0 < len(yes) < len(classes):
-            raise ConfigError(
-                f"evaluate.malignant: {list(malignant)} must name some of {list(classes)}, each once, and not all; "
-                "null asks no such question"
-            )
-    found = {"malignant": yes, "melanoma": melanoma if melanoma != yes else ()}
-    return {name: chosen for name, chosen in found.items() if 0 < len(chosen) < len(classes)}
+        found[name] = (name,)
+    return found
 
 
 def two_classes(scores: Scores, classes: Sequence[str], yes: Sequence[str]) -> Scores:
@@ -142,7 +134,7 @@ class Point:
 
 
 def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: float, miss_cost: float) -> dict[str, Point]:
-    """The threshold by each criterion, from a calibration part.
+    """The threshold by each criterion, from a calibration split.
 
     Fewer than `MIN_GROUPS` groups of either side choose nothing, and for a sensitivity s neither do fewer than 1 / (1 - s)
     positive ones: the threshold would hang on the lowest of them.
@@ -206,7 +198,7 @@ def at_threshold(
     seed: int,
     names: tuple[str, str] = ("no", "yes"),
 ) -> dict[str, Estimate]:
-    """Sensitivity, specificity, predictive values and number needed to biopsy, with intervals.
+    """Sensitivity, specificity, predictive values and number needed (1 / PPV), with intervals.
 
     `number_needed` is 1 / PPV: cases that are acted on for each that is positive. With a prevalence, `ppv_at`, `npv_at` and
     `number_needed_at` are what Bayes makes of sensitivity and specificity there.

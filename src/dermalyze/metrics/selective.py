@@ -1,4 +1,4 @@
-"""Keeping silent: how good a confidence is at telling right answers from wrong ones, and what is gained by leaving cases out.
+"""Selective prediction: how well a confidence separates right from wrong predictions, and what referring cases gains.
 
 Shapes: N images, R weightings, B blocks of equal confidence. Equals are taken together: an order among them would be luck.
 """
@@ -23,16 +23,16 @@ CONFIDENCES: Mapping[str, Callable[[Floats], Floats]] = {
     "margin": lambda probs_NC: np.asarray(np.diff(np.sort(probs_NC, axis=1)[:, -2:], axis=1)[:, 0]),
     "neg_entropy": lambda probs_NC: np.asarray((probs_NC * np.log(np.maximum(probs_NC, 1e-300))).sum(axis=1)),
 }
-"""Probabilities (N, C) to a confidence (N,), higher is surer: the largest, its lead over the second, minus the entropy."""
+"""Probabilities (N, C) to a confidence (N,), higher is more confident: the largest, its lead, minus the entropy."""
 
 COVERAGES = (0.95, 0.9, 0.8, 0.5)
 
 
 def risk_coverage(confidence_N: Floats, wrong_N: Floats) -> tuple[Floats, Floats]:
-    """Share of wrong answers among the k surest, for k = 1..N.
+    """Share of wrong answers among the k most confident, for k = 1..N.
 
     Args:
-        confidence_N: higher is surer.
+        confidence_N: higher is more confident.
         wrong_N: 1 where the answer is wrong, else 0 (or any loss).
 
     Returns:
@@ -60,7 +60,7 @@ def aurc_metric(confidence_N: Floats, wrong_N: Floats) -> Callable[[Tally], Floa
     (E + m (k - K)) / k over them is m n + (E - m K) (H(K + n) - H(K)) with the harmonic numbers H.
 
     Args:
-        confidence_N: higher is surer.
+        confidence_N: higher is more confident.
         wrong_N: 1 where the answer is wrong, else 0 (or any loss).
 
     Returns:
@@ -111,7 +111,7 @@ def augrc(confidence_N: Floats, wrong_N: Floats) -> float | None:
 
 
 def error_auroc(confidence_N: Floats, wrong_N: Floats) -> float | None:
-    """How often a right answer is surer than a wrong one, ties count half; None where all are right or all are wrong."""
+    """How often a right prediction has the higher confidence, ties count half; None where all are right or all are wrong."""
     right = np.asarray(wrong_N) == 0
     if right.all() or not right.any():
         return None
@@ -134,7 +134,7 @@ def quality(confidence_N: Floats, wrong_N: Floats) -> dict[str, float | None]:
 
 
 def threshold_for(confidence_N: Floats, coverage: float) -> float:
-    """The confidence that the given share of a part reaches.
+    """The confidence that the stated share of a split reaches.
 
     Raises:
         ConfigError: no image to take it from.
@@ -143,7 +143,7 @@ def threshold_for(confidence_N: Floats, coverage: float) -> float:
     0.6
     """
     if not len(confidence_N):
-        raise ConfigError("inference.coverage: the part has no image to take a threshold from; leave coverage out")
+        raise ConfigError("inference.coverage: the split has no image to take a threshold from; leave coverage out")
     keep = max(1, int(np.ceil(coverage * len(confidence_N) - 1e-9)))
     return float(np.sort(confidence_N)[::-1][keep - 1])
 
@@ -154,7 +154,7 @@ class Referral:
 
     Attributes:
         confidence: a key of `CONFIDENCES`.
-        coverage: share of the calibration part that reached the threshold.
+        coverage: share of the calibration split that reached the threshold.
         threshold: the least confidence at which the model answers.
     """
 
@@ -233,7 +233,7 @@ def answered_shares(answered_N: Masks, scores: Any, focus: int | None) -> dict[s
 
 
 def _summed(confidence_N: Floats, wrong_N: Floats) -> Floats:
-    """Wrong answers among the k surest, k = 1..N, spread evenly over equal confidences."""
+    """Wrong answers among the k most confident, k = 1..N, spread evenly over equal confidences."""
     order = np.argsort(-np.asarray(confidence_N, dtype=np.float64), kind="stable")
     value, wrong = np.asarray(confidence_N)[order], np.asarray(wrong_N, dtype=np.float64)[order]
     if not len(value):

@@ -1,7 +1,7 @@
-"""For whom a model works: every subgroup of every column, and its gap to the rest, under one set of resamples.
+"""Subgroups: the metrics of every subgroup of every column, and its gap to the rest, under one set of resamples.
 
-A figure that rests on fewer groups than `bootstrap` asks for is suppressed, value and all: of three
-positives in a subgroup, three found say next to nothing, and look like a perfect result.
+A metric that rests on fewer groups than `bootstrap` asks for is suppressed, value and all: three detected
+cases of three in a subgroup say next to nothing, and look like a perfect result.
 """
 
 # Shapes: N images, L levels of a division, R resamples, K sums, C classes.

@@ -9,7 +9,6 @@ from dermalyze.metrics import bootstrap
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.aggregation import Pooled, any_of, pool, worst_of
 from dermalyze.metrics.classification import Scores
-from dermalyze.metrics.operating_points import questions
 from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.text import MEANINGS, cell
 from dermalyze.tasks.base import TASKS
@@ -24,7 +23,7 @@ def build(j: Evaluation) -> dict[str, Any]:
         return {"units": None}
     groups = j.p.groups
     lesions = pool(j.scores, lesion_names(j.rows.assign(image_id=j.p.ids)), groups)
-    malignant = [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
+    malignant = [j.classes.index(name) for name in j.malignant]
     two = bool(malignant)
     units: dict[str, Any] = {
         "image": {"n": len(j.p), "several": 0, "left_out": 0, "metrics": None},

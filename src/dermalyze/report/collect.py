@@ -43,7 +43,7 @@ def gather(
     return Evaluation(
         p, spec.evaluate, answering, fitted, read_reference(run, p), rows, train, home, recalibrate, pictures_of(rows, store),
         read_others(run, p), read_beyond(run, p), spec.inference.calibration,
-        prior_shift(run, spec, p.classes) if recalibrate is not None else None,
+        prior_shift(run, spec, p.classes) if recalibrate is not None else None, spec.data,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dermalyze.calibration import conformal
 from dermalyze.metrics.ranking import Floats
 from dermalyze.report.evaluation_data import Evaluation, Json
-from dermalyze.report.for_whom import TITLES, divisions
+from dermalyze.report.subgroups import TITLES, divisions
 from dermalyze.report.text import cell
 
 Shares = dict[str, tuple[Floats, NDArray[np.bool_] | None]]
@@ -117,7 +117,7 @@ def view(m: Json) -> dict[str, Any] | None:
     if c is None:
         return None
     marginal, own = (c["rules"][name]["by_class"] for name in SHOWN)
-    not_estimable = ("not estimable", "too few lesions for this level; every set contains the class")
+    not_estimable = ("not estimable", "too few groups for this level; every set contains the class")
     return {
         "level": f"{100 * c['level']:g} %",
         "part": c["part"],

@@ -18,8 +18,7 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.run import Run
 from dermalyze.data.catalog import REMOTE_SETS
 from dermalyze.data.manifest import read_classes, read_manifest
-from dermalyze.data.sources.linking import archive_name
-from dermalyze.report.evaluation import HAM10000_IDS
+from dermalyze.data.sources.cards import cards
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 _TERMS = (
@@ -55,14 +54,20 @@ COLUMNS: dict[str, tuple[str | list[str], str]] = {
 }
 """Described columns of the manifest, with type and meaning: a closed list, so that no column of the user's is described."""
 
-HAM10000: dict[str, Any] = {
-    "name": "HAM10000",
-    "url": REMOTE_SETS["ham10000"].page,
-    "license": "https://creativecommons.org/licenses/by-nc/4.0/",
-    "citeAs": REMOTE_SETS["ham10000"].citation,
-    "creator": [{"@type": "sc:Person", "name": name} for name in ("Philipp Tschandl", "Cliff Rosendahl", "Harald Kittler")],
-    "datePublished": "2018-08-14",  # of the article, doi:10.1038/sdata.2018.161
-}
+
+def _named(ids: Sequence[str]) -> dict[str, Any]:
+    """What is recorded of the data set that all images belong to by their ids; empty if there is none."""
+    for kind, card in cards().items():
+        if len(ids) and all(map(card.lists, ids)):
+            return {
+                "name": card.name,
+                "url": REMOTE_SETS[kind].page,
+                "license": card.license_url,
+                "citeAs": REMOTE_SETS[kind].citation,
+                "creator": [{"@type": "sc:Person", "name": name} for name in card.creators],
+                "datePublished": card.published,
+            }
+    return {}
 
 
 def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
@@ -72,12 +77,11 @@ def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
 
     Args:
         run: prepared; its splits are described if it has been split.
-        spec: its name becomes the data set's, unless the data set is HAM10000.
+        spec: its name becomes the data set's, unless the ids of all images tell which data set it is.
     """
     frame, classes = read_manifest(run), read_classes(run)
     ids = frame["image_id"].astype(str)
-    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
-    known = HAM10000 if len(frame) and names.between(*HAM10000_IDS).all() else {"name": spec.name}
+    named = _named(ids) or {"name": spec.name}
     parts = [part for part in PARTS if run.split_path(part).exists()]
     manifest = run.require(run.manifest_path, "prepare")
     described = [name for name in COLUMNS if name in frame]
@@ -85,9 +89,9 @@ def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS_TO,
-        **known,
+        **named,
         "description": (
-            f"{len(frame):,} images of skin in {len(classes)} classes ({', '.join(classes)}), as dermalyze prepared them: one "
+            f"{len(frame):,} images in {len(classes)} classes ({', '.join(classes)}), as dermalyze prepared them: one "
             "row per image in manifest.parquet. The images themselves are not included. The manifest has further columns "
             "(paths, groups of patients and lesions, columns of the source) that are not described here; check them "
             "before you share it. For research and education."

@@ -170,7 +170,7 @@ def class_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
         "per_class_metrics.png": Figure(
             figures.per_class_metrics(m["per_class"], m["classes"], title=title, leak=m["accepted_leak"]),
             f"Per-class performance: {', '.join(PER_CLASS_PANELS.values())}. Black lines are intervals; a long one means "
-            "that the set has few lesions of the class. Look for classes with high AUROC and low sensitivity: the model "
+            "that the set has few groups of the class. Look for classes with high AUROC and low sensitivity: the model "
             "ranks them well but predicts another class.",
         )
     }

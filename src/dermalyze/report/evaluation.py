@@ -21,16 +21,6 @@ from dermalyze.tasks.base import Task
 
 METRICS_NAME, PAGE_NAME = "evaluation_metrics.json", "report.html"
 CARD_NAME, CHECKLISTS_NAME = "model_card.md", "checklists.md"
-HAM10000_IDS = ("ISIC_0024306", "ISIC_0034320")
-"""First and last image_id of HAM10000; all ids between them belong to it."""
-HAM10000_BIASES = (
-    "Limited diversity of skin tones: mostly patients of European and Australian clinics, few with dark skin.",
-    "Dermoscopic images taken by professionals; clinical and smartphone photographs look different.",
-    "Collected before 2018, with the devices and practice of that time.",
-    "Labels come from different methods (histology, follow-up, expert consensus, confocal microscopy); malignant lesions were "
-    "confirmed by histology more often.",
-    "Lesions were selected for diagnosis; the class frequencies do not match those of any other setting.",
-)
 
 
 def measure(j: Evaluation) -> dict[str, Any]:
@@ -48,6 +38,7 @@ def measure(j: Evaluation) -> dict[str, Any]:
         "level": j.spec.level,
         "least_groups": bootstrap.MIN_GROUPS,
         "least_class_groups": bootstrap.MIN_CLASS_GROUPS,
+        "focus": list(j.focus),
         "methods": methods(j.spec, j.task),
         "disclaimer": DISCLAIMER,
         **build_sections(j),

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import Calibrator
+from dermalyze.config.data import DataSpec
 from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics.ranking import Floats
 from dermalyze.scoring.ood_results import Beyond
@@ -44,6 +46,7 @@ class Evaluation:
         picture: small RGB pixels of an image_id, or None if it cannot be read; None: no images at all.
         others: predictions of the same images by further recipes, and how the scores of each become predictions.
         beyond: the served rule, and predictions of out-of-distribution and corrupted images; None if it is not calibrated.
+        data: of the model's run; its source's card names the classes of `evaluate.malignant` and `evaluate.focus`.
     """
 
     p: Predictions
@@ -60,6 +63,7 @@ class Evaluation:
     beyond: Beyond | None = None
     calibration: str = "auto"
     training_shift: Floats | None = None
+    data: DataSpec | None = None
 
     @cached_property
     def scores(self) -> Any:
@@ -85,6 +89,24 @@ class Evaluation:
     def classes(self) -> list[str]:
         """Class names, in the order of the probabilities."""
         return self.p.classes
+
+    @cached_property
+    def malignant(self) -> tuple[str, ...]:
+        """The classes of `evaluate.malignant`; none of a task without one class per image.
+
+        Raises:
+            ConfigError: they do not fit the classes.
+        """
+        return malignant_of(self.spec, self.classes, self.data) if self.task.has("one_class") else ()
+
+    @cached_property
+    def focus(self) -> tuple[str, ...]:
+        """The classes of `evaluate.focus`.
+
+        Raises:
+            ConfigError: they do not fit the classes.
+        """
+        return focus_of(self.spec, self.classes, self.data)
 
     def share_estimates(self, shares: Mapping[str, tuple[Floats, NDArray[np.bool_] | None]]) -> dict[str, bootstrap.Estimate]:
         """Means of per-image values with the intervals of this report; see `metrics.bootstrap.share_estimates`."""

@@ -60,8 +60,9 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
         subtitle=subtitle(m),
         cards=[_card(name, estimate) for name, estimate in headline(m)],
         how_to_read=(
-            f"Below each value is its {level} interval, from a bootstrap over {m['n_groups']:,} groups (lesions, or patients "
-            "where they are recorded). If the intervals of two models overlap widely, this set does not show which is better."
+            f"Below each value is its {level} interval, from a bootstrap over {m['n_groups']:,} groups (images of one "
+            "patient_id or lesion_id, where these are recorded). If the intervals of two models overlap widely, this set does "
+            "not show which is better."
         ),
         sections=sections,
         methods=m["methods"],

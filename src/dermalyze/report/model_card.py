@@ -20,13 +20,7 @@ Json = Mapping[str, Any]
 INDEXED = ("accuracy", "balanced_accuracy", "subset_accuracy", "macro_f1", "macro_auroc", "log_loss", "ece", "macro_ece")
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "macro_auroc": "roc_auc"}
 """Metric names that hubs know; the others keep their own."""
-NAMELESS = ("folder", "csv", "merged")
-"""Sources that are not a named data set."""
-LICENCE = "The license of the training images determines what this model may be used for."
-HAM10000 = (
-    "Made from HAM10000 (Tschandl, Rosendahl, Kittler 2018, doi:10.1038/sdata.2018.161), which is licensed "
-    "under CC BY-NC 4.0: attribution required, no commercial use."
-)
+LICENSE = "The license of the training images determines what this model may be used for."
 
 
 def model_card(m: Json) -> str:
@@ -40,15 +34,21 @@ def model_card(m: Json) -> str:
 
 def front_matter(m: Json) -> str:
     """YAML for a hub: license, tags, task, data, metrics and results; what is not estimable is left out."""
-    model, ham = m["model"], bool(m["known_biases"])
-    named = model["source"] not in NAMELESS and (ham or model["source"] != "ham10000")  # synthetic sets have its layout
+    model, found = m["model"], m["data_sets"]
+    named = model["source"] in [one["kind"] for one in found]  # a synthetic set has the layout of a data set and is none
     source = model["source"] if named else "own images"
     known = [name for name in INDEXED if m["metrics"].get(name, {"value": None})["value"] is not None]
     values: dict[str, Any] = {
-        "license": "cc-by-nc-4.0" if ham else "unknown",
+        "license": next((one["license"] for one in found if one["license"]), "unknown"),
         "library_name": "dermalyze",
         "pipeline_tag": "image-classification",
-        "tags": ["medical", "not-for-diagnosis", "onnx", model["backbone"], *(["dermatology", "dermoscopy"] if ham else [])],
+        "tags": [
+            "medical",
+            "not-for-diagnosis",
+            "onnx",
+            model["backbone"],
+            *dict.fromkeys(tag for one in found for tag in one["tags"]),
+        ],
         **({"datasets": [source]} if named else {}),
         "metrics": [HUB_METRICS.get(name, name) for name in known],
         "model-index": [
@@ -108,7 +108,7 @@ def body(m: Json) -> list[str]:
         "",
         "## License",
         "",
-        f"{LICENCE} {HAM10000}" if m["known_biases"] else LICENCE,
+        " ".join([LICENSE, *(one["license_note"] for one in m["data_sets"] if one["license_note"])]),
         "",
         "## Reproducibility",
         "",
@@ -146,7 +146,7 @@ def results(m: Json) -> list[str]:
         else f"a calibrator of kind {calibrator.replace('_', ' ')}"
     )
     return [
-        f"Test split: {m['n_images']} images of {m['n_groups']} groups (lesions, or patients); recipe {m['recipe']}; "
+        f"Test split: {m['n_images']} images of {m['n_groups']} groups; recipe {m['recipe']}; "
         f"{level} intervals by a bootstrap over groups.",
         "",
         f"| metric | value | {level} interval |",
@@ -159,11 +159,11 @@ def results(m: Json) -> list[str]:
         "",
         f"Probabilities: {how}.",
         "",
-        *silence(m),
+        *selective_prediction(m),
     ]
 
 
-def silence(m: Json) -> list[str]:
+def selective_prediction(m: Json) -> list[str]:
     """Selective prediction: what is gained by referring the least confident cases."""
     rows = []
     for row in m["selective"]["coverages"]:

@@ -1,4 +1,4 @@
-"""Operating points: malignant or not, melanoma or not; thresholds from one split, metrics and net benefit on another."""
+"""Operating points: malignant or not, one class or not; thresholds from one split, metrics and net benefit on another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.config.classes import describe
+from dermalyze.data.sources.cards import class_notes
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics import decision_curve as decision
@@ -24,7 +26,7 @@ EVEN = 0.5
 
 def build(j: Evaluation) -> dict[str, Any]:
     """For each question: ranking, results at each threshold, net benefit; null if no question applies."""
-    asked = operating.questions(j.classes, j.spec.malignant)
+    asked = operating.questions(j.classes, j.malignant, j.focus)
     if not asked:
         return {"operating": None}
     chosen = (
@@ -55,11 +57,12 @@ def _question(j: Evaluation, name: str, yes: tuple[str, ...], points: dict[str, 
         "partial_auroc": partial(metrics.partial_auroc, floor=j.spec.sensitivity_floor),
     }
     found = bootstrap.estimates(scores, j.p.groups, ranking, names=names, **how)
-    prevalence = j.spec.prevalence if name == "malignant" else None
+    prevalence = j.spec.prevalence if name == operating.MALIGNANT else None
     even = operating.Point(None, EVEN, 0, 0, 0).as_dict()
-    curve = decision.decision_curve(scores, j.p.groups, **how) if name == "malignant" else None
+    curve = decision.decision_curve(scores, j.p.groups, **how) if name == operating.MALIGNANT else None
     return {
         "classes": list(yes),
+        "notes": class_notes(yes, j.data) if name == operating.MALIGNANT else {},
         "others": [label for label in j.classes if label not in yes],
         "images": int(scores.support[1]),
         "groups": _groups(j, scores),
@@ -114,12 +117,14 @@ def _question_view(m: Json, name: str) -> dict[str, Any]:
     titles = {key: title.format(floor=f"{floor:g}") for key, title in RANKING.items()}
     if floor == 0.8:
         titles["partial_auroc"] += " (ISIC 2024)"
-    prevalence = o["prevalence"] if name == "malignant" else None
+    named = name if name == operating.MALIGNANT else describe(name)
+    prevalence = o["prevalence"] if name == operating.MALIGNANT else None
     return {
-        "name": name,
-        "counted": f"Classes counted as {name}: {', '.join(q['classes'])}; not counted: {', '.join(q['others'])}. "
+        "name": named,
+        "title": f"{named[:1].upper()}{named[1:]} against the rest",
+        "counted": f"Classes counted as {named}: {', '.join(q['classes'])}; not counted: {', '.join(q['others'])}. "
         f"{q['images']:,} of {m['n_images']:,} images ({q['groups']:,} groups).",
-        "precancer": [label for label in q["classes"] if label.lower() in ("akiec", "ak", "ack")],
+        "notes": q["notes"],
         "ranking": [(titles[key], cell(q["ranking"][key])) for key in RANKING],
         "best_partial": f"{1 - floor:g}",
         "columns": list(HERE.values()),
@@ -158,7 +163,7 @@ def _cell(key: str, estimate: Json) -> tuple[str, str]:
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The decision curve of the question malignant or not."""
-    q = m["operating"]["questions"].get("malignant")
+    q = m["operating"]["questions"].get(operating.MALIGNANT)
     if q is None or q["decision"] is None:
         return {}
     title = figure_title("Decision curve", m)
@@ -171,8 +176,8 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {
         "decision_curve.png": Figure(
             curves.decision_curve(q["decision"], "malignancy", title=title, leak=m["accepted_leak"]),
-            "Decision curve: excising a lesion from a threshold probability p on means that a miss is (1 − p) / p times as bad "
-            "as an unnecessary biopsy. Net benefit is the number of detected malignancies minus the unnecessary biopsies at "
+            "Decision curve: calling a case positive from a threshold probability p on means that a miss is (1 − p) / p times "
+            "as bad as a false positive. Net benefit is the number of true positives minus the false positives at "
             f"that weight. {worth} The band is the {100 * m['level']:g} % interval at each point. It is valid for the mix of "
             f"this set, {100 * q['share']:.1f} % malignant; with fewer malignancies the benefit is smaller.",
         )

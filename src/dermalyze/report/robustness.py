@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from dermalyze.calibration.decision_rule import DECISIONS
+from dermalyze.config.classes import describe
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics.ranking import Floats
@@ -21,15 +22,22 @@ from dermalyze.report.style import GRID, INK, QUIET
 from dermalyze.report.text import cell
 from dermalyze.scoring.predictions import Predictions
 
-FIGURES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "melanoma_sensitivity": "melanoma sensitivity",
+BEFORE_FOCUS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+AFTER_FOCUS = {
     "ece": "ECE",
     "macro_f1": "macro F1",
     "macro_ece": "macro ECE",
     "referred": "referred",
 }
+
+
+def columns(focus: Sequence[str]) -> dict[str, str]:
+    """Key in the file to title on the page of every metric, in order; one sensitivity per class of `evaluate.focus`.
+
+    >>> list(columns(["mel"]))[:4]
+    ['accuracy', 'balanced_accuracy', 'sensitivity_mel', 'ece']
+    """
+    return {**BEFORE_FOCUS, **{f"sensitivity_{name}": f"sensitivity: {describe(name)}" for name in focus}, **AFTER_FOCUS}
 
 
 def build(j: Evaluation) -> dict[str, Any]:
@@ -66,7 +74,7 @@ def build(j: Evaluation) -> dict[str, Any]:
 
 
 class _Found:
-    """A metric on the set and on each resample, (R,); the resamples of all copies contain the same lesions."""
+    """A metric on the set and on each resample, (R,); the resamples of all copies contain the same groups."""
 
     def __init__(self, value: float, drawn_R: Floats, n: int, groups: int, *, basic: bool) -> None:
         self.value, self.drawn_R, self.n, self.groups, self.basic = value, drawn_R, n, groups, basic
@@ -99,10 +107,10 @@ def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
     table = {**j.task.robust_metrics(j.spec.ece_bins), "referred": bootstrap.mean_of(referred_N)}
     among = np.ones(len(rows), dtype=bool)
     rests_on = dict.fromkeys(table, among)
-    if "mel" in part.classes and j.task.has("one_class"):
-        mel_N = part.labels == part.classes.index("mel")
-        table["melanoma_sensitivity"] = bootstrap.mean_of(scores.right.astype(np.float64), mel_N)
-        rests_on["melanoma_sensitivity"] = mel_N
+    for name in j.focus if j.task.has("one_class") else ():
+        of_class_N = part.labels == part.classes.index(name)
+        table[f"sensitivity_{name}"] = bootstrap.mean_of(scores.right.astype(np.float64), of_class_N)
+        rests_on[f"sensitivity_{name}"] = of_class_N
     drawn = bootstrap.resample(scores, part.groups, table, resamples=j.spec.resamples, seed=j.spec.seed)
     whole = scores.under(np.ones((len(rows), 1)))
     index, _ = bootstrap.group_index(part.groups)
@@ -114,7 +122,7 @@ def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
             len(np.unique(index[rests_on[key]])),
             basic=key in j.task.basic,
         )
-        for key in FIGURES
+        for key in columns(j.focus)
         if key in table
     }
 
@@ -124,10 +132,10 @@ def view(m: Json) -> dict[str, Any] | None:
     c = m["corruptions"]
     if c is None:
         return None
-    keys = [key for key in FIGURES if key in c["clean"]]
+    titles = {key: title for key, title in columns(m["focus"]).items() if key in c["clean"]}
 
     def row(name: str, values: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
-        return name, [cell(values[key]) for key in keys]
+        return name, [cell(values[key]) for key in titles]
 
     kinds = []
     for kind, of_kind in c["kinds"].items():
@@ -135,7 +143,7 @@ def view(m: Json) -> dict[str, Any] | None:
     return {
         "images": c["images"],
         "groups": c["groups"],
-        "columns": [FIGURES[key] for key in keys],
+        "columns": list(titles.values()),
         "means": [
             row("not corrupted", c["clean"]),
             *(row(f"{kind}, mean of five", one["mean"]) for kind, one in c["kinds"].items()),
@@ -169,16 +177,16 @@ def accuracy_by_severity(c: Json, *, title: str, leak: str | None = None) -> byt
     def paint(canvas: Canvas) -> None:
         axes = canvas.subplots()
         clean, lines = c["clean"]["accuracy"]["value"], []
-        for (kind, of_kind), (colour, dash, marker) in zip(c["kinds"].items(), _LINES, strict=True):
+        for (kind, of_kind), (color, dash, marker) in zip(c["kinds"].items(), _LINES, strict=True):
             each = [of_kind["severities"][str(s)]["accuracy"] for s in SEVERITIES]
             y = [clean, *(one["value"] for one in each)]
-            axes.plot((0, *SEVERITIES), y, color=colour, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.6)
-            lines.append((y[-1], kind, colour))
+            axes.plot((0, *SEVERITIES), y, color=color, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.6)
+            lines.append((y[-1], kind, color))
         lines.sort()
         low, high = axes.get_ylim()
         places = spread([y for y, _, _ in lines], 0.055 * (high - low))
-        for (y, kind, colour), place in zip(lines, places, strict=True):
-            arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 3}
+        for (y, kind, color), place in zip(lines, places, strict=True):
+            arrow = {"arrowstyle": "-", "color": color, "linewidth": 0.9, "shrinkA": 1, "shrinkB": 3}
             axes.annotate(
                 kind, (5, y), xytext=(5.22, place), color=INK, fontsize=10, va="center", annotation_clip=False, arrowprops=arrow
             )

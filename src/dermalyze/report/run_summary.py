@@ -13,8 +13,8 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.manifest import read_classes, read_manifest
-from dermalyze.data.sources.linking import archive_name
-from dermalyze.report.evaluation import HAM10000_BIASES, HAM10000_IDS, versions
+from dermalyze.data.sources.cards import biases_of, data_sets
+from dermalyze.report.evaluation import versions
 from dermalyze.scoring.predictions import Predictions
 from dermalyze.tasks.base import Task
 
@@ -79,6 +79,8 @@ def person(run: Run) -> dict[str, str]:
 
 
 def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
+    """Entries of `evaluation_metrics.json` on the run, the predictions and the data sets of the manifest."""
+    found = data_sets(spec.data.source, read_manifest(run)["image_id"].astype(str))
     return {
         "schema_version": 1,
         "title": f"{spec.name}: {what}",
@@ -87,7 +89,11 @@ def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | 
         "task": p.meta["task"],
         "accepted_leak": leak,
         "about": about(run, spec, p),
-        "known_biases": biases(run),
+        "known_biases": biases_of(found.values()),
+        "data_sets": [
+            {"kind": kind, **{key: getattr(card, key) for key in ("name", "tags", "license", "license_note")}}
+            for kind, card in found.items()
+        ],
     }
 
 
@@ -118,13 +124,6 @@ def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]
 def not_for(task: Task) -> list[str]:
     """What a model of the task is not to be used for."""
     return [*NOT_FOR[:2], NOT_FOR[2] if task.has("one_class") else LABELS_NOT_FOR, *NOT_FOR[3:]]
-
-
-def biases(run: Run) -> list[str]:
-    """Those of HAM10000 if its images are in the manifest; synthetic sets have the same layout but other ids."""
-    ids = read_manifest(run)["image_id"].astype(str)
-    names = ids.map(lambda image_id: archive_name(image_id) or image_id)
-    return list(HAM10000_BIASES) if names.between(*HAM10000_IDS).any() else []
 
 
 def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:

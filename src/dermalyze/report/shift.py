@@ -12,7 +12,7 @@ from dermalyze.metrics.ranking import Floats
 from dermalyze.metrics.shift import embedding_shift, standardised_difference, total_variation
 from dermalyze.metrics.subgroups import UNKNOWN
 from dermalyze.report.evaluation_data import Evaluation, Json
-from dermalyze.report.for_whom import TITLES, by_age, texts
+from dermalyze.report.subgroups import TITLES, by_age, texts
 from dermalyze.report.text import cell, number
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A study in words and pictures: Markdown, and one self-contained HTML page. Every number stands in study.json."""
+"""A study as text and figures: Markdown, and one self-contained HTML page. Every number is in study.json."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from dermalyze.config.classes import describe
 from dermalyze.report.figures import draw
 from dermalyze.report.html import picture, template
 from dermalyze.report.run_comparison import p_text, signed
@@ -39,7 +40,7 @@ def subtitle(s: Json) -> str:
     test, train = s["data"]["parts"]["test"], s["data"]["parts"]["train"]
     return (
         f"{len(s['runs'])} trainings on the same {train['images']:,} images, tested on the same {test['images']:,} images of "
-        f"{test['groups']:,} groups (lesions, or patients where they are known); source {s['data']['source']}."
+        f"{test['groups']:,} groups; source {s['data']['source']}."
     )
 
 
@@ -74,23 +75,31 @@ def verdict(c: Json, s: Json) -> str:
 
 def table(s: Json) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the table of runs: the tested ones, each followed by its other seeds."""
-    mel = any(r["melanoma_recall"] for r in s["runs"])
+    focus = list(dict.fromkeys(name for r in s["runs"] for name in r["focus_recall"]))
     several = any(not r["tested"] for r in s["runs"])
     head = ["variant", *(["seed"] if several else []), *(title_of(s, name) for name in s["columns"])]
-    head += [*(["melanoma sensitivity"] if mel else []), "M parameters", "epochs", "trained, min", "images/s", "ms an image"]
+    head += [f"sensitivity: {describe(name)}" for name in focus]
+    head += ["M parameters", "epochs", "trained, min", "images/s", "ms per image"]
     rows = []
     for first in ranked(s):
         seeds = [first, *(r for r in s["runs"] if r["variant"] == first["variant"] and not r["tested"])]
         for r in seeds:
-            figures = [r["metrics"][name] for name in s["columns"]] + ([r["melanoma_recall"]] if mel else [])
+            figures = [r["metrics"][name] for name in s["columns"]] + [r["focus_recall"].get(name) for name in focus]
             rows.append(
                 [
-                    r["variant"], *([str(r["seed"])] if several else []), *(f"{value_text(e)} ({interval_or_note(e)})" if
-                    interval_or_note(e) else value_text(e) for e in figures), f"{r['parameters'] / 1e6:.2f}",
+                    r["variant"], *([str(r["seed"])] if several else []), *map(_cell, figures), f"{r['parameters'] / 1e6:.2f}",
                     str(r["epochs"]), f"{r['trained_s'] / 60:.1f}", f"{r['trained_per_s']:.0f}", f"{r['latency_ms']:.1f}",
                 ]
             )  # fmt: skip
     return head, rows
+
+
+def _cell(estimate: Json | None) -> str:
+    """Value and interval; a dash where the variant does not watch the class."""
+    if estimate is None:
+        return "–"
+    more = interval_or_note(estimate)
+    return f"{value_text(estimate)} ({more})" if more else value_text(estimate)
 
 
 def difference_table(c: Json, s: Json) -> tuple[list[str], list[list[str]]]:
@@ -112,7 +121,7 @@ def difference_table(c: Json, s: Json) -> tuple[list[str], list[list[str]]]:
 
 
 def seeds_lines(s: Json) -> list[str]:
-    """Mean and range over seeds, a line a variant."""
+    """Mean and range over seeds, one line per variant."""
     lines = []
     for name, found in s["over_seeds"].items():
         parts = [
@@ -178,7 +187,7 @@ def study_page(s: Json, figures: Mapping[str, Figure]) -> str:
     )
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------------
+# -- figures -------------------------------------------------------------------------------------------------------------
 
 
 def study_figures(s: Json) -> dict[str, Figure]:
@@ -187,9 +196,9 @@ def study_figures(s: Json) -> dict[str, Figure]:
     drawn = {
         "study.png": Figure(
             ranking(s, leak),
-            f"The variants, best {title_of(s, s['tested'][0])} first: a dot is the figure on the test part, the bar its "
+            f"The variants, best {title_of(s, s['tested'][0])} first: a dot is the value on the test split, the bar its "
             f"{100 * s['level']:g} % interval; hollow dots are other seeds. Orange squares: references, each carried through "
-            "by a line. Overlapping bars can still differ, since all share the luck of one test part: see the differences.",
+            "by a line. Overlapping bars can still differ, since all share the luck of one test split: see the differences.",
         )
     }
     if any(c["rows"] for c in s["comparisons"]):

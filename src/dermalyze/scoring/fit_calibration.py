@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.conformal import SERVED_SCORE, calibrate_sets
 from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.metrics.classification import Scores
 from dermalyze.metrics.operating_points import operating_points, questions
 from dermalyze.metrics.selective import CONFIDENCE, CONFIDENCES, threshold_for
@@ -39,13 +40,16 @@ def calibration_of(p: Predictions, fitted: Calibrator, part: str, spec: Experime
     }
     if not p.task.has("conformal_sets", "operating_points"):
         return fitted_on
+    data, evaluate = spec.data, spec.evaluate
+    malignant, focus = malignant_of(evaluate, p.classes, data), focus_of(evaluate, p.classes, data)
+    asked = questions(p.classes, malignant, focus)
     return {
         **fitted_on,
         "referral": _referral(fitted(logits), spec.inference.coverage),
         "sets": _sets(fitted(logits), p, spec.inference.set_level),
         "operating_points": operating_points(
-            Scores(p.labels, fitted(logits)), p.groups, p.classes, questions(p.classes, spec.evaluate.malignant),
-            sensitivity=spec.evaluate.sensitivity, miss_cost=spec.evaluate.miss_cost,
+            Scores(p.labels, fitted(logits)), p.groups, p.classes, asked,
+            sensitivity=evaluate.sensitivity, miss_cost=evaluate.miss_cost,
         ),
     }  # fmt: skip
 

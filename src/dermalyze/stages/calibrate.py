@@ -94,7 +94,7 @@ def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
 
     Raises:
         UsageError: no scores or no export yet, or another process works in the run.
-        ConfigError: `evaluate.malignant` does not fit the classes.
+        ConfigError: `evaluate.malignant` or `evaluate.focus` does not fit the classes.
         DataError: manifest or split changed; predictions of other images.
         ModelError: predictions of another model.
     """

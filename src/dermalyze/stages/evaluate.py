@@ -222,7 +222,7 @@ def evaluate_predictions(
     run.require_writable()
     say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
     counts = task.membership(p.labels, len(p.classes)).sum(axis=0)
-    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, picture=pictures_of(rows, store))
+    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, picture=pictures_of(rows, store), data=spec.data)
     metrics = {
         "schema_version": 1,
         "title": f"{spec.name}: predictions of {given.name}",
@@ -240,6 +240,7 @@ def evaluate_predictions(
         },
         **dict.fromkeys(FACTS),
         "known_biases": [],
+        "data_sets": [],
         **measure(e),
         "validation": None,
         "split": None,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dermalyze.config.classes import describe
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import write_json
@@ -18,6 +19,7 @@ from dermalyze.core.progress import progress, say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_classes
+from dermalyze.data.sources.cards import focus_of
 from dermalyze.data.splitting import require_no_leak
 from dermalyze.errors import DataError
 from dermalyze.metrics.bootstrap import Estimate, estimates, not_estimable
@@ -37,7 +39,7 @@ from dermalyze.scoring.features.store import OWN, Features, read_features
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.tasks.base import TASKS, Task
 
-MELANOMA = {"recall": "melanoma sensitivity", "auroc": "melanoma AUROC"}
+OF_CLASS = {"recall": "sensitivity", "auroc": "AUROC"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,9 @@ class LinearProbeResult:
         task = TASKS[v["task"]]
         of_class = task.brief_of_class
         names = {name: name.replace("_", " ").replace("auroc", "AUROC") for name in task.brief}
-        names |= {"mel": MELANOMA[of_class]} if "mel" in v["classes"] else {}
-        rows = [("", *names.values())]
+        rows = [("", *names.values(), *(f"{OF_CLASS[of_class]}: {describe(name)}" for name in v["focus"]))]
         for row in (*v["models"], *v["few_shot"]):
-            found = [row["metrics"].get(key) or row[of_class].get(key) for key in names]
+            found = [*(row["metrics"].get(key) for key in names), *(row[of_class].get(name) for name in v["focus"])]
             rows.append((row["title"], *("" if cell is None else interval_text(cell) for cell in found)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         leak = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {v['accepted_leak']}"] if v["accepted_leak"] else []
@@ -96,6 +97,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
 
     Raises:
         UsageError: nothing of that name is stored.
+        ConfigError: `evaluate.focus` names no class.
         DataError: manifest or split changed, or there is no training image.
         LeakError: the split leaks and no reason was given.
         ModelError: a file is damaged.
@@ -106,6 +108,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
     crossing = require_no_leak(run, accept_leak if accept_leak is not None else found.accepted_leak)
     leak = "; ".join(dict.fromkeys(reason for reason in (found.accepted_leak, crossing) if reason)) or None
     classes = read_classes(run)
+    focus = focus_of(spec.evaluate, classes, spec.data)
     parts = {part: part_of(found, part, classes, task) for part in ("train", "val", "cal", "test")}
     if not len(parts["train"].labels) or not len(parts["val"].labels) or not len(parts["test"].labels):
         raise DataError(f"{run.root.name}: train, val and test must all hold images; split the set again")
@@ -169,6 +172,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
         "task": task.kind,
         "accepted_leak": leak,
         "classes": classes,
+        "focus": list(focus),
         "images": {part: len(values.labels) for part, values in parts.items()},
         "groups": len(set(test_groups)),
         "resamples": spec.evaluate.resamples,

@@ -22,7 +22,7 @@ from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, UsageError
 from dermalyze.imaging.decode import Preprocessing, pixel_sha256
 from dermalyze.imaging.image import check_size
-from dermalyze.imaging.modalities import modality_of
+from dermalyze.imaging.modalities import modality
 from dermalyze.imaging.preprocess import to_size
 from dermalyze.imaging.samples import stack
 from dermalyze.report.similar import shares_text, sheet_page, sheet_png
@@ -103,7 +103,7 @@ def similar(
     sample = {"image": resized(data, "image", preprocessing)}
     if image_2 is not None:
         sample["image_2"] = resized(read_image_file(image_2), "image_2", preprocessing)
-    shown = modality_of(spec.data).read(data).pixels
+    shown = modality(preprocessing.modality).read(data).pixels
     p = read_predictions(run.require(run.predictions_path("train", spec.inference.recipe), "score"))
     if p.meta.get("scores_sha256") != artifact.record.scores_sha256 or p.embedding is None:
         raise UsageError(
@@ -163,7 +163,7 @@ def resized(data: bytes, name: str, preprocessing: Preprocessing) -> NDArray[Any
         DataError: no image that is read, or too small.
     """
     try:
-        image = decode(data, least=preprocessing.least).image
+        image = modality(preprocessing.modality).read(data, least=preprocessing.least).image
         check_size(*image.size)
     except DataError as error:
         raise type(error)(f"{name}: {error}") from None

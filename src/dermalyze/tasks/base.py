@@ -17,7 +17,6 @@ from dermalyze.calibration.calibrators import Calibrator, Trial
 from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import TaskSpec
 from dermalyze.metrics.bootstrap import Masks, TargetScores
-from dermalyze.metrics.operating_points import Malignant
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.choices import Choice
@@ -180,8 +179,8 @@ class Task(Protocol):
     def same_twice(self) -> frozenset[str]:
         """Overall metrics that are equal to another one; a comparison asks each question once."""
 
-    def rankings(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
-        """What can be ranked: a name to the classes (C,) that mean yes; each class, and what `evaluate.malignant` joins."""
+    def rankings(self, classes: Sequence[str], malignant: Sequence[str]) -> dict[str, Masks]:
+        """What can be ranked: a name to the classes (C,) that mean yes; each class, and the malignant ones together."""
 
     def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
         """One of these questions: whether the answer is yes and its probability, of images whose target is there."""

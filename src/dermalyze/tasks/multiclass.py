@@ -23,7 +23,7 @@ from dermalyze.metrics import calibration_error
 from dermalyze.metrics import classification as metrics
 from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.bootstrap import Masks, TargetScores
-from dermalyze.metrics.operating_points import Malignant, questions
+from dermalyze.metrics.operating_points import MALIGNANT
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.metrics.scores import Scores
 from dermalyze.tasks.baseline import Baseline
@@ -207,10 +207,10 @@ class Multiclass(Capable):
     def same_twice(self) -> frozenset[str]:
         return frozenset({"macro_recall", "weighted_recall"})  # balanced accuracy and accuracy
 
-    def rankings(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+    def rankings(self, classes: Sequence[str], malignant: Sequence[str]) -> dict[str, Masks]:
         found = {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
-        if len(yes := questions(classes, malignant).get("malignant", ())) > 1:  # of one class it is that class
-            found[f"malignant ({', '.join(yes)})"] = np.isin(classes, yes)
+        if len(malignant) > 1:  # of one class it is that class
+            found[f"{MALIGNANT} ({', '.join(malignant)})"] = np.isin(classes, malignant)
         return found
 
     def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:

@@ -23,7 +23,6 @@ from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.bootstrap import Masks, TargetScores
 from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.metrics.multilabel import MISSING, PLAIN_THRESHOLD, LabelScores
-from dermalyze.metrics.operating_points import Malignant
 from dermalyze.metrics.ranking import Floats, Ints
 from dermalyze.tasks.baseline import Baseline
 from dermalyze.tasks.capabilities import Capable
@@ -269,7 +268,7 @@ class Multilabel(Capable):
     def same_twice(self) -> frozenset[str]:
         return frozenset()
 
-    def rankings(self, classes: Sequence[str], malignant: Malignant) -> dict[str, Masks]:
+    def rankings(self, classes: Sequence[str], malignant: Sequence[str]) -> dict[str, Masks]:
         return {name: np.arange(len(classes)) == c for c, name in enumerate(classes)}
 
     def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:

@@ -18,6 +18,7 @@ from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, differences, read_json
 from dermalyze.data.manifest import read_classes, read_manifest
+from dermalyze.data.sources.cards import focus_of
 from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.metrics.bootstrap import Estimate, estimates
@@ -136,7 +137,7 @@ class Work:
         small: the same with the first image alone, which is what the painted copies are of.
         frame, parts: usable manifest rows with `group`, and the part of each.
         classes: in the order of the model's outputs.
-        target: the class whose training pictures are marked.
+        target: the class whose training pictures are marked: the first of `evaluate.focus`, else the second most frequent.
         pictures: at the size of the trainings.
     """
 
@@ -157,7 +158,8 @@ class Work:
         task = TASKS[small.task.kind]
         targets = task.targets(frame.loc[parts == "train", "label"].tolist(), classes)
         counts = dict(zip(classes, task.membership(targets, len(classes)).sum(axis=0).tolist(), strict=True))
-        target = "mel" if "mel" in classes else sorted(classes, key=lambda name: -counts[name])[1]
+        focus = focus_of(small.evaluate, classes, small.data)
+        target = focus[0] if focus else sorted(classes, key=lambda name: -counts[name])[1]
         return cls(run, full, small, frame, parts, classes, target, Pictures(run, small, frame))
 
     @property

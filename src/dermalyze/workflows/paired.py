@@ -20,6 +20,7 @@ from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.grouping import components, lesion_names
+from dermalyze.data.sources.cards import malignant_of
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import DataError, LeakError, ModelError, UsageError
 from dermalyze.metrics.aggregation import differing, pool
@@ -244,6 +245,7 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
         pooled = {name: pool(one, names, groups) for name, one in scores.items()}
         scores = {name: one.scores for name, one in pooled.items()}
         groups, torn = pooled[sides[0].name].groups, pooled[sides[0].name].disagreeing
+    malignant = malignant_of(spec, classes, sides[0].spec.data)
     first = scores[sides[0].name]  # targets, and so what a metric rests on, are those of all
     metrics = {name: f for name, f in task.overall_metrics(spec.ece_bins).items() if name not in task.same_twice()}
     recall = task.class_metrics(spec.ece_bins)["recall"]
@@ -256,7 +258,7 @@ def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
     pairs = list(combinations(scores, 2))
     asked = {
         question: {name: task.binary(one, yes_C) for name, one in scores.items()}
-        for question, yes_C in task.rankings(classes, spec.malignant).items()
+        for question, yes_C in task.rankings(classes, malignant).items()
     }
     aurocs = {
         (a, b): {

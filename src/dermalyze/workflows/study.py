@@ -295,7 +295,7 @@ def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
     m, history = read_json(trial.run.evaluation_path), read_json(trial.run.history_path)
     task = TASKS[trial.spec.task.kind]
     shown = dict.fromkeys((*task.compared["table"], *task.headline))
-    each = m.get(f"per_{task.noun}", {})
+    each = m["per_class"]
     reference = plan.variants[next(iter(plan.spec.questions().values())).reference]
     changed = differences(reference, plan.variants[trial.variant])
     return {
@@ -308,7 +308,7 @@ def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
         "strategy": trial.spec.train.strategy.kind,
         "epochs": len(history["epoch"]),
         "metrics": {name: m["metrics"][name] for name in shown},
-        "melanoma_recall": each["mel"]["recall"] if "mel" in each else None,
+        "focus_recall": {name: each[name]["recall"] for name in m["focus"]},
         "accepted_leak": m["accepted_leak"],
         "trained_s": sum(history["seconds"]),
         "trained_per_s": sorted(history["images_per_s"])[len(history["images_per_s"]) // 2],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,6 +19,7 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES
 from dermalyze.metrics.selective import Referral
+from dermalyze.report import robustness
 from dermalyze.report.evaluation import measure, write_report
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import template
@@ -113,7 +115,11 @@ def test_disclaimer_stands_on_the_page_and_in_the_file(tmp_path):
 def test_no_patient_is_named_and_no_image_but_the_worst_mistakes(tmp_path):
     m, page = written(tmp_path)
     assert "patient-" not in page + json.dumps(m)
-    worst = {one["image_id"] for kind in m.pop("failures").values() for one in kind["worst"]}
+    worst = {
+        one["image_id"]
+        for kind in (m["largest_errors"]["all"], *m.pop("largest_errors")["missed"].values())
+        for one in kind["worst"]
+    }
     assert worst
     assert "secret" not in json.dumps(m)
     assert set(re.findall(r"secret-\d+", page)) <= worst
@@ -175,14 +181,14 @@ def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
     assert "no calibrator was applied" in plain
 
 
-def test_silence_has_its_table_and_its_figure(tmp_path):
+def test_selective_prediction_has_its_table_and_its_figure(tmp_path):
     m, page = written(tmp_path)
     words, _ = read(page)
     assert (tmp_path / "risk_coverage.png").stat().st_size > 5000
     for row in m["selective"]["coverages"]:
         assert f"{row['threshold']:.3f}" in words
-    assert "melanoma: predicted as another class" in words
-    assert "melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
+    assert "Melanoma: predicted as another class" in words
+    assert "Melanoma:" not in read(written(tmp_path, classes=("a", "b"))[1])[0]
 
 
 def test_without_a_calibration_part_there_are_no_thresholds(tmp_path):
@@ -233,6 +239,18 @@ def with_beyond(n=60):
     table = {"scores": scores, "missing": {"energy": "a reason"}, "choice": "the rule of choice"}
     judged = Evaluation(p, judged.spec, p.answering(), None, p, beyond=Beyond(rule, table, detectors, foreign, corrupted))
     return {**m, **measure(judged)}, judged
+
+
+def test_each_class_of_the_focus_has_a_column_for_corruptions():
+    m, judged = with_beyond()
+    found = m["corruptions"]["mean"]
+    assert list(found) == ["accuracy", "balanced_accuracy", "sensitivity_mel", "ece", "referred"]
+    both = {**m, **measure(replace(judged, spec=EvaluateSpec(resamples=100, focus=["nv", "mel"])))}
+    assert both["corruptions"]["mean"]["sensitivity_mel"] == found["sensitivity_mel"]
+    titles = robustness.view(both)["columns"]
+    assert titles[2:4] == ["sensitivity: Melanocytic nevi", "sensitivity: Melanoma"]
+    none = measure(replace(judged, spec=EvaluateSpec(resamples=100, focus=None)))
+    assert list(none["corruptions"]["mean"]) == ["accuracy", "balanced_accuracy", "ece", "referred"]
 
 
 def test_foreign_and_corrupted_pictures_stand_on_the_page_as_in_the_file(tmp_path):

@@ -42,7 +42,7 @@ def test_evaluation_goes_along_and_does_not_outlive_its_answers(exported: Any) -
     assert carried.metrics["reliability"]["bins"] == result.metrics["calibration"]["bins"]
     assert set(carried.metrics["per_class"]) == set(COUNTS)
     text = json.dumps(carried.metrics)
-    worst = [row["image_id"] for row in result.metrics["failures"]["all"]["worst"]]
+    worst = [row["image_id"] for row in result.metrics["largest_errors"]["all"]["worst"]]
     assert worst
     assert not any(name in text for name in worst), "nothing of single images"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dermalyze.report.study import study_figures, study_page, study_text, verdict
+from dermalyze.report.study import study_figures, study_page, study_text, table, verdict
 from dermalyze.tasks.base import TASKS
 
 PANELS = TASKS["multiclass"].compared["study"]
@@ -29,7 +29,8 @@ def study(**changes: Any) -> dict[str, Any]:
         rows.append(
             {
                 "run": f"{name}-seed{seed}", "variant": name, "seed": seed, "tested": seed == 42, "metrics": metrics,
-                "melanoma_recall": estimate(0.5), "accepted_leak": None, "trained_s": 93.0, "trained_per_s": 420.5, "epochs": 6,
+                "focus_recall": {"mel": estimate(0.5)}, "accepted_leak": None,
+                "trained_s": 93.0, "trained_per_s": 420.5, "epochs": 6,
                 "parameters": 1_234_567, "learning": 1_234_567, "latency_ms": 4.25, "scored_per_s": 900.0,
             }
         )  # fmt: skip
@@ -72,8 +73,8 @@ def test_markdown_is_whole() -> None:
     s = study()
     lines = study_text(s, study_figures(s))
     text = "\n".join(lines)
-    for table in re.findall(r"(?:^\|.*\n)+", text + "\n", flags=re.M):
-        assert len({line.count("|") for line in table.strip().splitlines()}) == 1
+    for one in re.findall(r"(?:^\|.*\n)+", text + "\n", flags=re.M):
+        assert len({line.count("|") for line in one.strip().splitlines()}) == 1
     assert "![The variants, best balanced accuracy first](study.png)" in text
     assert s["disclaimer"] in text
     assert "vit-seed42: too small" in text
@@ -96,6 +97,16 @@ def test_an_accepted_leak_is_stamped(leak: str | None) -> None:
     stamped = "LEAK ACCEPTED, NOT A FAIR RESULT: for a demonstration"
     assert (stamped in study_page(s, {})) == (stamped in "\n".join(study_text(s, {}))) == (leak is not None)
     assert all(figure.data.startswith(b"\x89PNG") for figure in study_figures(s).values())
+
+
+def test_each_class_of_a_focus_has_its_column() -> None:
+    s = study()
+    s["runs"][0]["focus_recall"] = {"bcc": estimate(0.25), "mel": estimate(0.5)}
+    head, rows = table(s)
+    columns = [name for name in head if name.startswith("sensitivity")]
+    assert columns == ["sensitivity: Basal cell carcinoma", "sensitivity: Melanoma"]
+    assert all(len(row) == len(head) for row in rows)
+    assert [row[head.index(columns[0])][:5] for row in rows][:2] == ["0.250", "–"], "watched by one run alone"
 
 
 def test_what_is_not_estimable_is_said_in_its_place() -> None:

@@ -16,6 +16,7 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.manifest import read_manifest
 from dermalyze.errors import ConfigError
 from dermalyze.metrics.classification import measure
+from dermalyze.report.sections import headline
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.evaluate import evaluate
 
@@ -81,10 +82,10 @@ def test_page_tells_split_biases_hashes_and_what_it_is_not(judged):
     assert "few with dark skin" in page
     assert run.manifest_hash() in page
     assert DISCLAIMER in page
-    assert "melanoma sensitivity" in page
+    assert "sensitivity: Melanoma" in page
     lines = "\n".join(result.lines())
     assert DISCLAIMER in lines
-    assert "melanoma sensitivity" in lines
+    assert "sensitivity: Melanoma" in lines
     assert f"{result.metrics['metrics']['accuracy']['value']:.3f}" in lines
 
 
@@ -121,16 +122,42 @@ def test_malignant_or_not_is_measured_where_the_classes_hold_it(judged):
     asked = evaluate(run, spec).metrics["operating"]
     p = read_predictions(run.predictions_path("test", "plain"))
     mel = p.classes.index("mel")
-    assert asked["questions"].keys() == {"malignant"}  # melanoma would be the same question
+    assert asked["questions"].keys() == {"malignant"}  # mel would be the same question
     ranked = asked["questions"]["malignant"]["ranking"]["auroc"]["value"]
     assert ranked == pytest.approx(roc_auc_score(p.labels == mel, p.probs()[:, mel]))
     off = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"malignant": None})})
-    assert evaluate(run, off).metrics["operating"]["questions"].keys() == {"melanoma"}
+    assert evaluate(run, off).metrics["operating"]["questions"].keys() == {"mel"}
 
 
-def test_names_that_are_no_class_are_refused(judged):
-    run, spec = judged(COUNTS, config={"evaluate": {"malignant": ["mle"]}})
-    with pytest.raises(ConfigError, match="'mle' is no class"):
+def test_each_class_of_the_focus_has_a_headline_row_and_a_question(judged):
+    run, spec = judged({"bcc": 26, "mel": 30, "nv": 80}, config={"evaluate": {"focus": ["bcc"]}})
+
+    def rows(focus):
+        asked = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"focus": focus})})
+        found = evaluate(run, asked)
+        return found.metrics, [name for name, _ in headline(found.metrics) if "sensitivity" in name]
+
+    m, names = rows(["bcc"])
+    assert (m["focus"], names) == (["bcc"], ["sensitivity: Basal cell carcinoma"])
+    assert m["operating"]["questions"].keys() == {"malignant", "bcc"}
+    assert m["selective"]["focus"] == m["subgroups"]["focus"] == "bcc"
+    assert m["largest_errors"]["missed"].keys() == {"bcc"}
+    m, names = rows(["nv", "bcc"])
+    assert names == ["sensitivity: Melanocytic nevi", "sensitivity: Basal cell carcinoma"]
+    assert m["selective"]["focus"] == "nv", "the first"
+    m, names = rows("auto")
+    assert names == ["sensitivity: Melanoma"]
+    m, names = rows(None)
+    assert (m["focus"], m["selective"]["focus"]) == ([], None)
+    assert m["largest_errors"]["missed"] == {}
+    assert [name.partition(":")[0] for name in names] == ["lowest sensitivity"]
+    assert m["operating"]["questions"].keys() == {"malignant"}
+
+
+@pytest.mark.parametrize("key", ["malignant", "focus"])
+def test_names_that_are_no_class_are_refused(judged, key):
+    run, spec = judged(COUNTS, config={"evaluate": {key: ["mle"]}})
+    with pytest.raises(ConfigError, match=rf"evaluate\.{key}: 'mle' is no class .*did you mean 'mel'"):
         evaluate(run, spec)
     assert not run.report_dir.exists()
 

@@ -5,7 +5,8 @@ image, with id, label, lesion, patient and fields, and the classes in order. It 
 file that is named and missing is a row that says so. `merging` joins several sources and links what shows one lesion.
 `SOURCES` lists them all.
 
-To add a source: its spec in `config/data.py`, a function that returns a `Listing`, and a row of its file's `ROWS`.
+To add a source: its spec in `config/data.py`, a function that returns a `Listing`, a row of its file's `ROWS`, and a card
+in `cards.json`: the biases of the data set, its malignant classes, and those that a report watches.
 """
 
 from __future__ import annotations

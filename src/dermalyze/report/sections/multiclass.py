@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dermalyze.report import aggregation as units
+from dermalyze.report import conformal as sets
 from dermalyze.report import (
-    abstention,
     controls,
     discrimination,
-    failures,
-    for_whom,
+    largest_errors,
     operating,
     reader,
     recalibration,
     reliability,
     robustness,
+    selective_prediction,
     shift,
+    subgroups,
     uncertainty,
 )
-from dermalyze.report import aggregation as units
-from dermalyze.report import conformal as sets
 from dermalyze.report import ood_images as foreign
 from dermalyze.report.evaluation_data import Json
 from dermalyze.report.section import Section, entry
@@ -51,12 +51,12 @@ SECTIONS: dict[str, Section] = {
         reliability.build,
         reliability.draw,
     ),
-    "silence": Section(
+    "selective_prediction": Section(
         "Selective prediction",
-        "silence.html.jinja",
-        abstention.silence_view,
-        abstention.build_silence,
-        abstention.draw_silence,
+        "selective_prediction.html.jinja",
+        selective_prediction.view,
+        selective_prediction.build,
+        selective_prediction.draw,
     ),
     "uncertainty": Section("Uncertainty", "uncertainty.html.jinja", uncertainty.view, uncertainty.build, uncertainty.draw),
     "sets": Section("Conformal prediction", "sets.html.jinja", sets.view, sets.build),
@@ -65,20 +65,22 @@ SECTIONS: dict[str, Section] = {
     "corruptions": Section(
         "Corruption robustness", "corruptions.html.jinja", robustness.view, robustness.build, robustness.draw_figures
     ),
-    "for_whom": Section("Subgroups", "for_whom.html.jinja", for_whom.view, for_whom.build, for_whom.figures),
-    "failures": Section("Largest errors", "failures.html.jinja", failures.view, failures.build, failures.figures),
+    "subgroups": Section("Subgroups", "subgroups.html.jinja", subgroups.view, subgroups.build, subgroups.figures),
+    "largest_errors": Section(
+        "Largest errors", "largest_errors.html.jinja", largest_errors.view, largest_errors.build, largest_errors.figures
+    ),
     "controls": Section("Negative controls", "controls.html.jinja", controls.view),
     "biases": Section("Known biases of the training data", "biases.html.jinja", entry("known_biases")),
 }
 
 
 def headline(m: Json) -> list[tuple[str, Json]]:
-    """Overall metrics, the sensitivity for melanoma (or else for the worst class), and ECE."""
+    """Overall metrics, the sensitivity of each class of `evaluate.focus` (without one: the lowest of a class), and ECE."""
     rows = [(MEANINGS[name][0], m["metrics"][name]) for name in TASKS["multiclass"].headline]
     per_class: Json = m["per_class"]
     known = [name for name in per_class if per_class[name]["recall"]["value"] is not None]
-    if "mel" in per_class:
-        rows.append(("melanoma sensitivity", per_class["mel"]["recall"]))
+    if m["focus"]:
+        rows += [(f"sensitivity: {per_class[name]['description']}", per_class[name]["recall"]) for name in m["focus"]]
     elif known:
         worst = min(known, key=lambda name: float(per_class[name]["recall"]["value"]))
         rows.append((f"lowest sensitivity: {worst}", per_class[worst]["recall"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dermalyze.report import label_calibration, label_failures, labels
+from dermalyze.report import multilabel_calibration, multilabel_errors, multilabel_metrics
 from dermalyze.report.evaluation_data import Json
 from dermalyze.report.section import Section, entry
 from dermalyze.report.sections import multiclass
@@ -17,16 +17,23 @@ def _shared(*keys: str) -> dict[str, Section]:
 
 SECTIONS: dict[str, Section] = {
     **_shared("data", "shift", "recalibration"),
-    "split": Section("Splits", "label_split.html.jinja", entry("split")),
-    "metrics": Section("Performance", "label_metrics.html.jinja", labels.overall_view, labels.build, labels.overall_figures),
-    "classes": Section("Per-label performance", "labels.html.jinja", labels.label_view, figures=labels.label_figures),
-    "calibration": Section(
-        "Calibration", "label_calibration.html.jinja", label_calibration.view,
-        label_calibration.build, label_calibration.draw,
+    "split": Section("Splits", "multilabel_split.html.jinja", entry("split")),
+    "metrics": Section(
+        "Performance", "multilabel_metrics.html.jinja", multilabel_metrics.overall_view, multilabel_metrics.build,
+        multilabel_metrics.overall_figures,
     ),
-    **_shared("silence", "uncertainty", "decision", "foreign", "corruptions", "for_whom"),
-    "failures": Section(
-        "Largest errors", "label_failures.html.jinja", label_failures.view, label_failures.build, label_failures.figures,
+    "classes": Section(
+        "Per-label performance", "multilabel_classes.html.jinja", multilabel_metrics.label_view,
+        figures=multilabel_metrics.label_figures,
+    ),
+    "calibration": Section(
+        "Calibration", "multilabel_calibration.html.jinja", multilabel_calibration.view,
+        multilabel_calibration.build, multilabel_calibration.draw,
+    ),
+    **_shared("selective_prediction", "uncertainty", "decision", "foreign", "corruptions", "subgroups"),
+    "largest_errors": Section(
+        "Largest errors", "multilabel_errors.html.jinja", multilabel_errors.view, multilabel_errors.build,
+        multilabel_errors.figures,
     ),
     **_shared("controls", "biases"),
 }  # fmt: skip

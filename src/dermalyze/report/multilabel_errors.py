@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dermalyze.report.evaluation_data import Evaluation, Json
-from dermalyze.report.failures import WORST, contact_sheet
+from dermalyze.report.largest_errors import WORST, contact_sheet
 from dermalyze.report.section import Figure, figure_title
 
 
@@ -16,7 +16,7 @@ def build(j: Evaluation) -> dict[str, Any]:
     s = j.scores
     missed, alarms = s.positive & ~s.called, s.negative & s.called
     return {
-        "failures": {
+        "largest_errors": {
             "missed": {"mistakes": int(missed.sum()), "worst": _worst(j, missed, 1 - s.probs)},
             "alarms": {"mistakes": int(alarms.sum()), "worst": _worst(j, alarms, s.probs)},
         }
@@ -39,7 +39,7 @@ def _worst(j: Evaluation, among: Any, how_wrong: Any) -> list[dict[str, Any]]:
 
 def view(m: Json) -> dict[str, Any] | None:
     """The number of errors, and the largest as a table; None without errors."""
-    missed, alarms = m["failures"]["missed"], m["failures"]["alarms"]
+    missed, alarms = m["largest_errors"]["missed"], m["largest_errors"]["alarms"]
     if not missed["mistakes"] and not alarms["mistakes"]:
         return None
     return {
@@ -59,7 +59,7 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     }
     found = {}
     for kind, (name, file) in titles.items():
-        worst = m["failures"][kind]["worst"]
+        worst = m["largest_errors"][kind]["worst"]
         pictures = [j.picture(one["image_id"]) for one in worst] if j.picture is not None else []
         if any(pixels is not None for pixels in pictures):
             sheet = contact_sheet(worst, pictures, title=figure_title(name, m), leak=m["accepted_leak"])

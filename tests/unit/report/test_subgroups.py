@@ -14,7 +14,7 @@ from dermalyze.calibration.decision_rule import Rule
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.errors import ConfigError, DataError
 from dermalyze.metrics.selective import Referral
-from dermalyze.report import for_whom, recalibration, shift
+from dermalyze.report import recalibration, shift, subgroups
 from dermalyze.report.evaluation import measure
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import page
@@ -79,7 +79,7 @@ def external(n=240, share=0.5, **options):
 
 
 def of(m, column):
-    return {one["level"]: one for one in m["for_whom"]["subgroups"] if one["column"] == column}
+    return {one["level"]: one for one in m["subgroups"]["subgroups"] if one["column"] == column}
 
 
 @pytest.mark.parametrize("make", [judged, external], ids=["test", "external"])
@@ -104,8 +104,8 @@ def test_every_number_of_the_page_stands_in_the_file(make):
 
 def test_every_image_is_in_one_level_of_each_column():
     j = judged()
-    m = for_whom.build(j)
-    columns = {one["name"]: one for one in m["for_whom"]["columns"]}
+    m = subgroups.build(j)
+    columns = {one["name"]: one for one in m["subgroups"]["columns"]}
     assert list(columns) == ["age", "sex", "site", "source", "sharpness", "exposure", "ita"], "all of one size: no resolution"
     for name in columns:
         assert sum(one["n"] for one in of(m, name).values()) == len(j.p)
@@ -120,21 +120,21 @@ def test_referral_is_that_of_the_served_rule_where_it_refers_anything():
     rule = Rule(None, Referral("max_probability", 0.5, float(np.median(confidence))))
     table = {"scores": {}, "missing": {}, "choice": ""}
     served = judged(beyond=Beyond(rule, table, {}, {}))
-    m = for_whom.build(served)["for_whom"]
+    m = subgroups.build(served)["subgroups"]
     assert (m["by_rule"], m["coverage"]) == (True, None)
-    sexes = of(for_whom.build(served), "sex")
+    sexes = of(subgroups.build(served), "sex")
     for sex, one in sexes.items():
         inside = (j.rows["sex"] == sex).to_numpy()
         assert one["values"]["referred"]["value"] == pytest.approx((confidence < np.median(confidence))[inside].mean())
     assert "by the served decision rule" in report(served)[1]
-    answers_all = for_whom.build(judged(beyond=Beyond(Rule(), table, {}, {})))["for_whom"]
+    answers_all = subgroups.build(judged(beyond=Beyond(Rule(), table, {}, {})))["subgroups"]
     assert (answers_all["by_rule"], answers_all["coverage"]) == (False, 0.9)
     assert "by the served decision rule" not in report(judged())[1]
 
 
 def test_bands_of_age_begin_where_they_say():
     ages = pd.DataFrame({"age": [0.0, 29, 30, 44, 45, 59, 60, 74, 75, 101, np.nan]})
-    found = for_whom.by_age(ages)
+    found = subgroups.by_age(ages)
     names = [found.levels[code] for code in found.codes]
     assert names == ["0-29", "0-29", "30-44", "30-44", "45-59", "45-59", "60-74", "60-74", "75+", "75+", "unknown"]
 
@@ -142,10 +142,10 @@ def test_bands_of_age_begin_where_they_say():
 def test_thirds_are_those_of_the_training_part():
     j = judged()
     low, high = np.quantile(j.train["sharpness"], [1 / 3, 2 / 3])
-    m = for_whom.build(j)
+    m = subgroups.build(j)
     assert of(m, "sharpness")["blurred third"]["n"] == int((j.rows["sharpness"] < low).sum())
     assert of(m, "sharpness")["sharp third"]["n"] == int((j.rows["sharpness"] >= high).sum())
-    column = next(one for one in m["for_whom"]["columns"] if one["name"] == "sharpness")
+    column = next(one for one in m["subgroups"]["columns"] if one["name"] == "sharpness")
     assert column["bounds"] == [low, high]
     assert column["note"].startswith(f"thirds of the training split, bounded by {low:.3f} and {high:.3f}")
 
@@ -154,11 +154,11 @@ def test_nine_in_ten_unknown_are_shown():
     """FAULTS 38."""
     j = judged()
     rows = j.rows.assign(**{name: j.rows[name].where(np.arange(len(j.rows)) % 10 == 0) for name in ("age", "sex", "ita")})
-    m = for_whom.build(replace(j, rows=rows))
+    m = subgroups.build(replace(j, rows=rows))
     for name in ("age", "sex", "ita"):
         assert of(m, name)["unknown"]["n"] == 216
         assert of(m, name)["unknown"]["values"]["accuracy"]["low"] is not None
-    tables = for_whom.view(m)["tables"]
+    tables = subgroups.view(m)["tables"]
     assert [table["rows"][-1]["level"] for table in tables if table["title"][:3] in ("age", "sex", "ski")] == ["unknown"] * 3
 
 
@@ -166,23 +166,23 @@ def test_columns_of_the_users_and_one_that_is_not_there():
     j = judged()
     rows = j.rows.assign(camera=[f"camera {k % 20:02}" for k in range(len(j.rows))])
     spec = EvaluateSpec(resamples=100, subgroups=("camera",))
-    m = for_whom.build(replace(j, rows=rows, spec=spec))
+    m = subgroups.build(replace(j, rows=rows, spec=spec))
     levels = of(m, "camera")
-    assert len(levels) == for_whom.LEVELS
+    assert len(levels) == subgroups.LEVELS
     assert levels["5 others"]["n"] == 5 * 12
     with pytest.raises(ConfigError, match=r"no column 'camra'.*camera"):
-        for_whom.build(replace(j, rows=rows, spec=EvaluateSpec(resamples=100, subgroups=("camra",))))
+        subgroups.build(replace(j, rows=rows, spec=EvaluateSpec(resamples=100, subgroups=("camra",))))
 
 
 def test_nothing_known_of_the_images_is_no_section():
-    m = for_whom.build(judged(rows=None, train=None))
-    assert m["for_whom"] is None
-    assert for_whom.view(m) is None
+    m = subgroups.build(judged(rows=None, train=None))
+    assert m["subgroups"] is None
+    assert subgroups.view(m) is None
 
 
 def test_a_few_images_of_one_group_do_not_break_the_page():
-    m = for_whom.build(judged(n=3))
-    cells = [cell for table in for_whom.view(m)["tables"] for row in table["rows"] for cell in row["cells"]]
+    m = subgroups.build(judged(n=3))
+    cells = [cell for table in subgroups.view(m)["tables"] for row in table["rows"] for cell in row["cells"]]
     assert cells
     assert all(cell["value"] == "–" and cell["interval"].startswith("n = ") for cell in cells)
 
@@ -190,8 +190,8 @@ def test_a_few_images_of_one_group_do_not_break_the_page():
 def test_a_class_that_counts_as_malignant_is_needed_for_its_auroc():
     j = judged()
     p = Predictions(j.p.ids, j.p.groups, j.p.labels, j.p.logits, None, {**j.p.meta, "classes": ["a", "b", "c"]})
-    m = for_whom.build(replace(j, p=p, reference=None))
-    assert {*m["for_whom"]["subgroups"][0]["values"]} == {
+    m = subgroups.build(replace(j, p=p, reference=None))
+    assert {*m["subgroups"]["subgroups"][0]["values"]} == {
         "accuracy", "overconfidence", "log_loss", "balanced_accuracy", "macro_auroc",
     }  # fmt: skip
 

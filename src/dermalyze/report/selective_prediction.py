@@ -6,33 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.metrics import selective as silence
+from dermalyze.config.classes import describe
+from dermalyze.metrics import selective
 from dermalyze.report import figures
 from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.subgroups import first_focus
 from dermalyze.report.text import cell, number
 
 
-def build_silence(j: Evaluation) -> dict[str, Any]:
+def build(j: Evaluation) -> dict[str, Any]:
     """Quality of each confidence measure, and metrics of the predictions that remain at several coverages."""
     scores = j.scores
     wrong = (~scores.right).astype(np.float64)
-    focus = j.classes.index("mel") if "mel" in j.classes else None
+    focus = first_focus(j)
     rows = []
     if j.known is not None:
-        confidence, known = (silence.confidence_of(silence.CONFIDENCE, j.task.choices(s.probs)) for s in (scores, j.known))
-        for asked in silence.COVERAGES:
-            threshold = silence.threshold_for(known, asked)
-            found = j.share_estimates(silence.answered_shares(confidence >= threshold, scores, focus))
+        confidence, known = (selective.confidence_of(selective.CONFIDENCE, j.task.choices(s.probs)) for s in (scores, j.known))
+        for asked in selective.COVERAGES:
+            threshold = selective.threshold_for(known, asked)
+            found = j.share_estimates(
+                selective.answered_shares(confidence >= threshold, scores, None if focus is None else j.classes.index(focus))
+            )
             rows.append({"asked": asked, "threshold": threshold, **{name: one.as_dict() for name, one in found.items()}})
     return {
         "selective": {
-            "confidence": silence.CONFIDENCE,
+            "confidence": selective.CONFIDENCE,
             "part": j.reference.meta["set"] if j.reference is not None else None,
-            "focus": None if focus is None else "mel",
+            "focus": focus,
             "quality": {
-                name: silence.quality(silence.confidence_of(name, j.task.choices(scores.probs)), wrong)
-                for name in silence.CONFIDENCES
+                name: selective.quality(selective.confidence_of(name, j.task.choices(scores.probs)), wrong)
+                for name in selective.CONFIDENCES
             },
             "coverages": rows,
         }
@@ -46,12 +50,12 @@ CONFIDENCE_NAMES = {
 }
 
 
-def silence_view(m: Json) -> dict[str, Any]:
+def view(m: Json) -> dict[str, Any]:
     """What the page shows on selective prediction."""
     s = m["selective"]
-    focus = s["focus"] is not None
+    focus = None if s["focus"] is None else describe(s["focus"])
     columns = ["coverage", "accuracy of answered images"]
-    columns += ["melanoma: sensitivity among answered", "melanoma: predicted as another class"] if focus else []
+    columns += [f"{focus}: sensitivity among answered", f"{focus}: predicted as another class"] if focus else []
     keys = ["coverage", "accuracy", *(["sensitivity", "missed"] if focus else [])]
     return {
         "columns": columns,
@@ -71,9 +75,9 @@ def silence_view(m: Json) -> dict[str, Any]:
     }
 
 
-def draw_silence(m: Json, j: Evaluation) -> dict[str, Figure]:
+def draw(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The risk-coverage curve."""
-    confidence = silence.confidence_of(silence.CONFIDENCE, j.task.choices(j.scores.probs))
+    confidence = selective.confidence_of(selective.CONFIDENCE, j.task.choices(j.scores.probs))
     wrong = (~j.scores.right).astype(np.float64)
     title = figure_title("Risk-coverage curve", m)
     return {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
+from dermalyze.config.classes import describe
 from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.figures import draw
 from dermalyze.report.section import Figure, figure_title
@@ -20,13 +22,15 @@ WIDTH_IN = 9.6
 
 
 def build(j: Evaluation) -> dict[str, Any]:
-    """Wrong predictions with the highest probability, one per group: of all images, and of melanomas if there is that class."""
+    """Wrong predictions with the highest probability, one per group: of all images, and of each class of `evaluate.focus`."""
     scores = j.scores
     wrong = scores.predicted != scores.labels
-    kinds = {"all": wrong}
-    if "mel" in j.classes:
-        kinds["mel"] = wrong & (scores.labels == j.classes.index("mel"))
-    return {"failures": {kind: {"mistakes": int(among.sum()), "worst": _worst(j, among)} for kind, among in kinds.items()}}
+    missed = {name: wrong & (scores.labels == j.classes.index(name)) for name in j.focus}
+    return {"largest_errors": {"all": _kind(j, wrong), "missed": {name: _kind(j, among) for name, among in missed.items()}}}
+
+
+def _kind(j: Evaluation, among_N: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"mistakes": int(among_N.sum()), "worst": _worst(j, among_N)}
 
 
 def _worst(j: Evaluation, among_N: NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -51,7 +55,7 @@ def _worst(j: Evaluation, among_N: NDArray[np.bool_]) -> list[dict[str, Any]]:
 
 def view(m: Json) -> dict[str, Any] | None:
     """The number of errors, and the largest as a table; None without errors."""
-    kinds = m["failures"]
+    kinds = m["largest_errors"]
     if not kinds["all"]["mistakes"]:
         return None
     return {
@@ -65,21 +69,36 @@ def view(m: Json) -> dict[str, Any] | None:
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """The images, if they are available."""
-    titles = {"all": ("Largest errors", "worst_mistakes.png"), "mel": ("Missed melanomas", "missed_melanomas.png")}
-    said = {
-        "all": "Largest errors: the wrong predictions with the highest confidence, one per lesion. Above each image: its "
-        "label, the predicted class and its probability. Look for common features: hair, ink, a crop, a doubtful label.",
-        "mel": "Missed melanomas: those predicted as another class with the highest probability, one per lesion. These are the "
-        "most costly errors.",
+    shown = {
+        "largest_errors.png": (
+            m["largest_errors"]["all"],
+            "Largest errors",
+            "Largest errors: the wrong predictions with the highest confidence, one per group. Above each image: its label, "
+            "the predicted class and its probability. Look for common features: a mark, a crop, a doubtful label.",
+        )
     }
+    for name, kind in m["largest_errors"]["missed"].items():
+        title = f"Missed images of {describe(name)}"
+        said = f"{title}: those predicted as another class with the highest probability, one per group."
+        shown[missed_name(name, j.classes.index(name))] = (kind, title, said)
     drawn = {}
-    for kind, (name, file) in titles.items():
-        worst = m["failures"].get(kind, {}).get("worst", [])
+    for file, (kind, title, said) in shown.items():
+        worst = kind["worst"]
         pictures = [j.picture(one["image_id"]) for one in worst] if j.picture is not None else []
         if any(pixels is not None for pixels in pictures):
-            sheet = contact_sheet(worst, pictures, title=figure_title(name, m), leak=m["accepted_leak"])
-            drawn[file] = Figure(sheet, said[kind])
+            sheet = contact_sheet(worst, pictures, title=figure_title(title, m), leak=m["accepted_leak"])
+            drawn[file] = Figure(sheet, said)
     return drawn
+
+
+def missed_name(name: str, index: int) -> str:
+    """Name of the figure of a class's missed images; with the class's index where its name is no plain file name.
+
+    >>> missed_name("mel", 4), missed_name("grade 2/3", 1)
+    ('missed_mel.png', 'missed_grade_2_3_1.png')
+    """
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    return f"missed_{plain}.png" if plain == name else f"missed_{plain}_{index}.png"
 
 
 def contact_sheet(

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from dermalyze.calibration.decision_rule import DECISIONS
+from dermalyze.config.classes import describe
 from dermalyze.errors import ConfigError, nearest
 from dermalyze.imaging.skin_tone import CAST, ITA_BANDS, ita_band
 from dermalyze.metrics.bootstrap import MIN_CLASS_GROUPS, MIN_GROUPS
-from dermalyze.metrics.operating_points import questions
 from dermalyze.metrics.selective import threshold_for
 from dermalyze.metrics.subgroups import UNKNOWN, Division, comparisons, divide, subgroups
 from dermalyze.report.evaluation_data import Evaluation, Json
@@ -38,14 +38,14 @@ THIRDS = {  # of the training split: measure, and its levels
 }
 NOTES = {
     "sharpness": "variance of the Laplacian after downscaling to at most 200 px, so that it does not depend on the size; hair "
-    "and the structure of the lesion also raise it, so a mole with little structure can count as blurred",
+    "and the structure of the object also raise it, so a smooth one can count as blurred",
     "exposure": "mean brightness, 0 to 1",
     "resolution": "megapixels of the file",
 }
 MEASURES = {  # name in the file: name on the page, and whether a positive gap is good (1), bad (-1) or neither (0)
     "accuracy": ("accuracy", 1),
     "balanced_accuracy": ("balanced accuracy", 1),
-    "sensitivity": ("melanoma sensitivity", 1),
+    "sensitivity": ("sensitivity", 1),
     "macro_auroc": ("macro AUROC", 1),
     "malignant_auroc": ("AUROC, malignant or not", 1),
     "overconfidence": ("confidence minus accuracy", 0),
@@ -64,32 +64,35 @@ def build(j: Evaluation) -> dict[str, Any]:
         ConfigError: `evaluate.subgroups` names a column that the set does not have.
     """
     if j.rows is None or not len(j.p):
-        return {"for_whom": None}
+        return {"subgroups": None}
     columns = divisions(j.rows, j.train, j.spec.subgroups)
-    one = j.task.has("one_class")
-    focus = j.classes.index("mel") if one and "mel" in j.classes else None
-    malignant = (
-        [] if not one else [j.classes.index(name) for name in questions(j.classes, j.spec.malignant).get("malignant", ())]
-    )
+    focus = first_focus(j)
+    malignant = [j.classes.index(name) for name in j.malignant]
     answered, coverage = answered_by_rule(j), None
     if answered is None and j.known is not None:
         coverage = COVERAGE
         answered = j.scores.confidence >= threshold_for(j.known.confidence, coverage)
     found = subgroups(
-        j.scores, j.p.groups, columns, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed, focus=focus,
-        malignant=malignant, answered_N=answered,
+        j.scores, j.p.groups, columns, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed,
+        focus=None if focus is None else j.classes.index(focus), malignant=malignant, answered_N=answered,
     )  # fmt: skip
     return {
-        "for_whom": {
+        "subgroups": {
             "columns": [{"name": d.name, "note": d.note, "levels": list(d.levels), "bounds": list(d.bounds)} for d in columns],
             "subgroups": [one.as_dict() for one in found],
             "comparisons": comparisons(found),
+            "focus": focus,
             "coverage": coverage,
             "by_rule": answered is not None and coverage is None,
             "least_groups": MIN_GROUPS,
             "least_class_groups": MIN_CLASS_GROUPS,
         }
     }
+
+
+def first_focus(j: Evaluation) -> str | None:
+    """The class whose sensitivity is measured beside that of all: the first of `evaluate.focus`, or None."""
+    return j.focus[0] if j.focus and j.task.has("one_class") else None
 
 
 def answered_by_rule(j: Evaluation) -> NDArray[np.bool_] | None:
@@ -195,7 +198,7 @@ def _tone_note() -> str:
 
 def view(m: Json) -> dict[str, Any] | None:
     """One table per column; a column without values is only named."""
-    f = m["for_whom"]
+    f = m["subgroups"]
     if f is None:
         return None
     shown = [name for name in MEASURES if name not in HIDDEN and any(name in one["values"] for one in f["subgroups"])]
@@ -223,16 +226,26 @@ def view(m: Json) -> dict[str, Any] | None:
     return {
         "tables": tables,
         "unknown": ", ".join(unknown),
-        "measures": [MEASURES[name][0] for name in shown],
+        "measures": [measure_title(f, name) for name in shown],
         "coverage": None if f["coverage"] is None else f"{100 * f['coverage']:g} %",
         "by_rule": f["by_rule"],
         "comparisons": f"{f['comparisons']:,}",
         "least": (f["least_groups"], f["least_class_groups"]),
         "largest": [
-            (f"{TITLES.get(one['column'], one['column'])}: {one['level']}", MEASURES[name][0], *cell(one["gaps"][name]), _p(p))
+            (
+                f"{TITLES.get(one['column'], one['column'])}: {one['level']}",
+                measure_title(f, name),
+                *cell(one["gaps"][name]),
+                _p(p),
+            )
             for p, name, one in _telling(f)
         ],
     }
+
+
+def measure_title(f: Json, name: str) -> str:
+    """A measure's name on the page; the sensitivity is that of one class."""
+    return f"sensitivity: {describe(f['focus'])}" if name == "sensitivity" else MEASURES[name][0]
 
 
 def _cell(one: Json, name: str) -> dict[str, Any]:
@@ -254,12 +267,13 @@ def _telling(f: Json, most: int = 12) -> list[tuple[float, str, Json]]:
 
 def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     """Gaps to all other images, as dots with intervals."""
-    f = m["for_whom"]
+    f = m["subgroups"]
     tested = [one for one in f["subgroups"] if any(gap["low"] is not None for gap in one["gaps"].values())]
     names = [name for name in DRAWN if any(one["gaps"].get(name, {}).get("low") is not None for one in tested)]
     if not names:
         return {}
-    data = gap_plot(tested, names, title=figure_title("Subgroup gaps", m), leak=m["accepted_leak"])
+    titles = [measure_title(f, name) for name in names]
+    data = gap_plot(tested, names, titles, title=figure_title("Subgroup gaps", m), leak=m["accepted_leak"])
     said = (
         "Subgroup gaps: each metric in a subgroup minus the same metric in all other images, with its interval. The line is at "
         "no gap. Filled: the gap remains after Holm's correction for all comparisons (red: worse, blue: better); hollow: it "
@@ -268,8 +282,10 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     return {"subgroup_gaps.png": Figure(data, said)}
 
 
-def gap_plot(tested: Sequence[Json], names: Sequence[str], *, title: str, leak: str | None = None) -> bytes:
-    """One row per subgroup, by column; one panel per metric."""
+def gap_plot(
+    tested: Sequence[Json], names: Sequence[str], titles: Sequence[str], *, title: str, leak: str | None = None
+) -> bytes:
+    """One row per subgroup, by column; one panel per metric, with its title."""
     places: list[float] = []
     heads: list[tuple[float, str]] = []
     at = 0.0
@@ -289,13 +305,13 @@ def gap_plot(tested: Sequence[Json], names: Sequence[str], *, title: str, leak: 
                 gap = one["gaps"].get(name)
                 if gap is None or gap["low"] is None:
                     continue
-                sure = one["adjusted"].get(name, 1.0) < SIGNIFICANT
-                good = MEASURES[name][1] * gap["value"] if sure else 0.0
-                colour = ALARM if good < 0 else ACCENT if good > 0 else INK
-                axes.plot([gap["low"], gap["high"]], [y, y], color=colour, linewidth=1.6 if sure else 1.0)
-                face = colour if sure else "white"
-                axes.plot(gap["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=colour)
-            axes.set_title(MEASURES[name][0], loc="left", fontsize=9)
+                significant = one["adjusted"].get(name, 1.0) < SIGNIFICANT
+                good = MEASURES[name][1] * gap["value"] if significant else 0.0
+                color = ALARM if good < 0 else ACCENT if good > 0 else INK
+                axes.plot([gap["low"], gap["high"]], [y, y], color=color, linewidth=1.6 if significant else 1.0)
+                face = color if significant else "white"
+                axes.plot(gap["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=color)
+            axes.set_title(titles[k], loc="left", fontsize=9)
             axes.grid(axis="x", color=GRID, linewidth=0.7)
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)
