@@ -79,7 +79,10 @@ def packaged_answers(tree: Path) -> dict[str, Any]:
     record = json.loads(one(folder, RECORDS).read_text())
     recorded, size = record["reference"], (record["preprocessing"]["height"], record["preprocessing"]["width"])
     predictor = predictor_class(folder, threads=1)
-    images = ours("reference_pictures")(recorded["seed"], recorded["pictures"], *size)
+    if "pictures" in recorded:  # before 0.2
+        images = ours("reference_pictures")(recorded["seed"], recorded["pictures"], *size)
+    else:
+        images = ours("reference_images")(recorded["seed"], recorded["images"], predictor.preprocessing.image)
     probabilities = predictor.probabilities(images).tolist()
     return {
         "reference": [dict(zip(predictor.classes, row, strict=True)) for row in probabilities],

@@ -21,6 +21,7 @@ from dermalyze.artifact.graph import GRAPH_NAME, REMEDY, Graph
 from dermalyze.artifact.integrity import check_safetensors, open_regular, regular_files
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.calibration.ood import MAX_OOD_BYTES
+from dermalyze.config.data import ModalityName
 from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ModelError
@@ -60,6 +61,7 @@ class Geometry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     height: int = Field(ge=1, le=8192)
     width: int = Field(ge=1, le=8192)
+    modality: ModalityName
 
 
 class MetadataRecord(_Record):
@@ -150,6 +152,11 @@ class ArtifactRecord(_Record):
         """SHA-256 of all that the scores depend on, and so of everything but what `NOTHING_YET` names."""
         values = self.model_dump(mode="json", exclude=set(NOTHING_YET))
         return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def modality(self) -> str:
+        """Kind of images that the model takes; a key of `dermalyze.imaging.modalities.MODALITIES`."""
+        return str(self.preprocessing["modality"])
 
     @property
     def named(self) -> dict[str, str]:

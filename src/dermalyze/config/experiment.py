@@ -19,13 +19,13 @@ from dermalyze.config.task import MulticlassTask, TaskSpec, misfit, with_default
 from dermalyze.config.train import TrainSpec
 from dermalyze.errors import ConfigError
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class ExperimentSpec(Spec):
     """Everything that defines a run."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str = Field("dermalyze", pattern=r"^[\w .-]{1,80}$")
     seed: int = Field(42, ge=0, lt=2**31)
     task: TaskSpec = MulticlassTask()
@@ -68,6 +68,12 @@ def build_experiment(values: dict[str, Any], name: str = "configuration", sets: 
     >>> build_experiment({"train": {"epochs": 3}}, sets=["train.optimizer.lr=1e-3"]).train.optimizer.lr
     0.001
     """
+    if values.get("schema_version") == 1:
+        raise ConfigError(
+            f"{name}: is of dermalyze 0.1 (schema_version 1), this version reads {SCHEMA_VERSION}. An experiment: remove "
+            "schema_version, and write model.image_2 for model.second. A run folder: run its experiment again in a new one, or "
+            "continue it with dermalyze 0.1"
+        )
     for assignment in sets:
         values = merge(values, parse_set(assignment))
     try:

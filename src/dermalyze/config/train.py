@@ -223,10 +223,13 @@ class BothImbalance(Spec):
 ImbalanceSpec = Annotated[NoImbalance | WeightsImbalance | SamplingImbalance | BothImbalance, Field(discriminator="kind")]
 
 
+PolicyName = Literal["none", "conservative", "standard", "strong", "randaugment", "trivialaugment", "autoaugment"]
+
+
 class AugmentSpec(Spec):
     """Random changes of a training batch. A policy sets every value; an explicit value overrides it."""
 
-    policy: Literal["none", "conservative", "standard", "strong", "randaugment", "trivialaugment", "autoaugment"] = "standard"
+    policy: PolicyName | None = Field(None, description="default: the modality's, standard for photographs")
     hflip: Unit | None = Field(None, description="probability")
     vflip: Unit | None = Field(None, description="probability")
     rotate_deg: float | None = Field(None, ge=0, le=180, description="rotation uniform in ± this")

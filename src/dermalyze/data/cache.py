@@ -30,8 +30,9 @@ from dermalyze.core.machine import available_cores
 from dermalyze.core.progress import progress, say
 from dermalyze.data.store import ImageStore, ReadError
 from dermalyze.errors import DataError
-from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, decode, to_size
+from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing, to_size
 from dermalyze.imaging.image import ImageError
+from dermalyze.imaging.modalities import modality
 
 CHUNK, AHEAD = 64, 16  # images a block, blocks a round
 
@@ -84,7 +85,8 @@ def read_image(
         data = store.read(path)
         if sha256_bytes(data) != sha256:
             raise UnusableImageError(name, "its bytes changed since prepare")
-        return to_size(decode(data, formats=PREPARE_FORMATS, least=preprocessing.least).image, preprocessing)
+        decoded = modality(preprocessing.modality).read(data, formats=PREPARE_FORMATS, least=preprocessing.least)
+        return to_size(decoded.image, preprocessing)
     except ReadError as error:
         raise UnusableImageError(name, error.reason) from None
     except ImageError as error:

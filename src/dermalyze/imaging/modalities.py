@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dermalyze.config.data import DataSpec, modality_name
+from dermalyze.config.data import DataSpec, PreprocessSpec, modality_name
 from dermalyze.config.train import AugmentSpec
 from dermalyze.errors import ConfigError, nearest
 from dermalyze.imaging.decode import decode
 from dermalyze.imaging.image import Decoded, ImageError
+from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.imaging.quality import Likeness
 
 
@@ -113,6 +114,12 @@ class Modality:
     valid: ValidInput
     augmentation: AugmentSpec
     words: Words
+
+    def resolve(
+        self, spec: PreprocessSpec, *, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> Preprocessing:
+        """The preprocessing of its images; see `Preprocessing.resolve`."""
+        return Preprocessing.resolve(spec, size=size, mean=mean, std=std, dtype=self.dtype, modality=self.name)
 
     def read(self, data: bytes, **options: Any) -> Decoded:
         """Decode one file, and check that its array is as promised.

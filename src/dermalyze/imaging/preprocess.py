@@ -84,7 +84,7 @@ class Preprocessing:
         Args:
             spec: `preprocess`.
             size, mean, std: of the backbone.
-            dtype, modality: of the images; see `dermalyze.imaging.modalities.Modality.preprocessing`.
+            dtype, modality: of the images; see `dermalyze.imaging.modalities.Modality.resolve`.
 
         >>> from dermalyze.config.data import PreprocessSpec
         >>> half = (0.5, 0.5, 0.5)
@@ -100,7 +100,7 @@ class Preprocessing:
             "crop_ratio": spec.crop_ratio,
             "draft": spec.draft,
         }
-        values["dtype"] = dtype
+        values |= {"dtype": dtype, "modality": modality}
         return cls.from_dict({**values, "mean": list(spec.mean or mean), "std": list(spec.std or std)})
 
     def as_dict(self) -> dict[str, Any]:

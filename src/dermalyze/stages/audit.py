@@ -233,6 +233,8 @@ def network(
     )
     with applied(runtime):
         embedder = Embedder(spec.model, device=runtime.device)
-        preprocessing = Preprocessing.resolve(spec.preprocess, size=embedder.size, mean=embedder.mean, std=embedder.std)
+        preprocessing = modality_of(spec.data).resolve(
+            spec.preprocess, size=embedder.size, mean=embedder.mean, std=embedder.std
+        )
         what = f"colors, textures and {spec.model.backbone}'s features"
         yield lambda images: embedder(normalize(images, preprocessing)), preprocessing, what

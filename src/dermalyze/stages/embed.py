@@ -26,7 +26,8 @@ from dermalyze.data.samples import Samples
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ModelError, UsageError
-from dermalyze.imaging.decode import Preprocessing, normalize
+from dermalyze.imaging.decode import normalize
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.samples import IMAGE, size_of
 from dermalyze.models.clip import Clip
 from dermalyze.models.embedding import Embedder
@@ -113,7 +114,7 @@ def embed(
     with applied(runtime):
         network, meta = opened(model, asked, runtime.device)
         whole = spec.preprocess.model_copy(update={"size": None, "mean": None, "std": None})  # the network's own
-        preprocessing = Preprocessing.resolve(whole, size=network.size, mean=network.mean, std=network.std)
+        preprocessing = modality_of(spec.data).resolve(whole, size=network.size, mean=network.mean, std=network.std)
         meta |= {"preprocessing": preprocessing.as_dict(), "manifest_sha256": run.manifest_hash()}
         ids = frame["image_id"].astype(str).tolist()
         values = None

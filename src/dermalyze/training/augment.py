@@ -113,7 +113,7 @@ def resolve(spec: AugmentSpec) -> Policy:
     given = {f.name: getattr(spec, f.name) for f in fields(Policy) if getattr(spec, f.name, None) is not None}
     if "rotate_deg" in given:
         given["affine_deg"] = 0.0
-    return replace(POLICIES[spec.policy], **given)
+    return replace(POLICIES[spec.policy or "standard"], **given)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dermalyze.config.data import DataSpec, PreprocessSpec
 from dermalyze.config.model import ConcatFusion, LateFusion, ModelSpec
-from dermalyze.config.train import TrainSpec
+from dermalyze.config.train import AugmentSpec, TrainSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
@@ -27,6 +27,7 @@ from dermalyze.data.samples import Samples, require_images
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError, InterruptedRunError, ModelError
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.imaging.samples import METADATA, with_images
 from dermalyze.models.backbones import pretrained_cfg_of
@@ -59,10 +60,17 @@ class TrainingSpecs:
     train: TrainSpec
     experiment: dict[str, Any]
 
+    @property
+    def augment(self) -> AugmentSpec:
+        """`train.augment`, with the modality's own policy where it names none."""
+        spec = self.train.augment
+        own = modality_of(self.data).augmentation.policy
+        return spec if spec.policy is not None else spec.model_copy(update={"policy": own})
+
     def preprocessing(self) -> Preprocessing:
         """The preprocessing, with what the pretrained weights expect where the spec leaves it open."""
         config = pretrained_cfg_of(self.model)
-        return Preprocessing.resolve(self.preprocess, size=config.size, mean=config.mean, std=config.std)
+        return modality_of(self.data).resolve(self.preprocess, size=config.size, mean=config.mean, std=config.std)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def gradient(training: Training, epoch: int, micro_batches: Sequence[MicroBatch]
 
 def augmented(training: Training, epoch: int, batch: MicroBatch, target: Tensor) -> tuple[Inputs, Tensor]:
     """A micro-batch as the network takes it, on the device, and its targets, blended by mixup alike."""
-    spec, positions_B = training.specs.train.augment, batch.positions_B
+    spec, positions_B = training.specs.augment, batch.positions_B
     address: dict[str, Any] = {"seed": training.specs.seed, "epoch": epoch}
     encoder = training.metadata.encoder
     kept = hide_inputs(batch.inputs, training.hide, encoder=encoder, positions_B=positions_B, **address)

@@ -97,6 +97,7 @@ def caches_of(run: Run) -> list[str]:
     """The names of the image caches that a run uses or would use; one for each image of its samples."""
     from dermalyze.data.manifest import read_manifest, usable
     from dermalyze.data.samples import files_of
+    from dermalyze.imaging.modalities import modality_of
     from dermalyze.imaging.preprocess import Preprocessing
     from dermalyze.imaging.samples import IMAGE
 
@@ -107,7 +108,7 @@ def caches_of(run: Run) -> list[str]:
 
         spec = run.config()
         config = pretrained_cfg_of(spec.model)
-        preprocessing = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
+        preprocessing = modality_of(spec.data).resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
     frame = usable(read_manifest(run))
     files = [[file[1] for file in files_of(frame, name) if file is not None] for name in (IMAGE, *OPTIONAL_IMAGES)]
     return [cache_key(hashes, preprocessing) for hashes in files if hashes]

@@ -27,8 +27,8 @@ from dermalyze.data.manifest import read_manifest
 from dermalyze.data.masks import mask_at, read_mask
 from dermalyze.data.pixels import Source
 from dermalyze.data.store import ImageStore
-from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.inpaint import box, mark, only, ring
+from dermalyze.imaging.modalities import modality_of
 from dermalyze.imaging.samples import IMAGE, Array, concatenate, size_of
 from dermalyze.models.backbones import pretrained_cfg_of
 from dermalyze.rng import uniforms
@@ -54,7 +54,7 @@ class Pictures:
 
     def __init__(self, run: Run, spec: ExperimentSpec, frame: pd.DataFrame, artifact: Artifact | None = None) -> None:
         config = pretrained_cfg_of(spec.model)
-        own = Preprocessing.resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
+        own = modality_of(spec.data).resolve(spec.preprocess, size=config.size, mean=config.mean, std=config.std)
         self.run, self.spec, self.frame = run, spec, frame
         how, size = (run, spec.data, spec.train), spec.inference.batch_size
         self.source = Source(*how, own, size=size) if artifact is None else Source.of_artifact(*how, artifact, size=size)

@@ -6,16 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dermalyze.imaging.modalities import Limit, Modality, modality
+from dermalyze.imaging.modalities import Limit, Modality
 from dermalyze.imaging.quality import Appraisal, Likeness
 
 VERDICTS = ("accept", "caution", "refer")
 """From good to bad; the worst of all is that of the image."""
-
-
-def served_modality() -> Modality:
-    """The kind of images that a model takes; gate, replies and page have its limits and words from here."""
-    return modality("dermoscopy")  # the record's modality
 
 
 @dataclass(frozen=True)
@@ -101,8 +96,8 @@ def judge(
     height: int,
     *,
     network: tuple[int, int],
+    kind: Modality,
     likeness: Likeness | None = None,
-    kind: Modality | None = None,
 ) -> Gate:
     """Check one image.
 
@@ -111,9 +106,9 @@ def judge(
         width, height: of the image, px.
         network: width and height of the network's input, px.
         likeness: to the images that the model was trained on; None: they are not recorded, and the modality is not checked.
-        kind: whose limits of quality and size hold; None: those of `served_modality`.
+        kind: whose limits of quality and size hold.
     """
-    valid = (kind or served_modality()).valid
+    valid = kind.valid
     size = _size(min(width, height), min(network), valid.small, valid.tiny)
     checks = (size, *(_check(name, getattr(looks, name), limit) for name, limit in valid.limits.items()))
     if likeness is None:
@@ -139,16 +134,17 @@ def conclude(gate: Gate, decision: str, reason: str | None, metadata: Sequence[s
     return verdict, (*([reason] if reason else []), *gate.reasons, *metadata)
 
 
-def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any]) -> Likeness | None:
+def of_model(looks: Mapping[str, Any] | None, training: Mapping[str, Any], kind: Modality) -> Likeness | None:
     """How a model's training images look: what its artifact records, else the reference of its modality for its source.
 
     Args:
         looks, training: of the artifact's record.
+        kind: of images that the model takes.
 
     Raises:
         ModelError: the looks are damaged.
     """
-    return Likeness.from_dict(looks) if looks is not None else served_modality().valid.likeness(training.get("source"))
+    return Likeness.from_dict(looks) if looks is not None else kind.valid.likeness(training.get("source"))
 
 
 def _size(edge: int, network: int, small: float, tiny: float) -> Check:

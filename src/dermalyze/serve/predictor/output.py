@@ -11,7 +11,6 @@ from typing import Literal, TextIO
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.tables import neutralise
 from dermalyze.errors import UsageError, one_line
-from dermalyze.serve.predictor.gate import served_modality
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.predictor import no_image
 
@@ -109,7 +108,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], n
             f"Answered without a second image: {alone}; give it with --image-2 or in a CSV's column image_2_path", file=stream
         )
     if grade:
-        measured = f" ({grade.lesions} test {served_modality().words.subjects})" if grade.lesions else ""
+        measured = f" ({grade.lesions} test groups)" if grade.lesions else ""
         print(f"Heat maps of this model: {one_line(grade.words)}{measured}", file=stream)
     print(DISCLAIMER, file=stream)
     return errors

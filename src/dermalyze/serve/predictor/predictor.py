@@ -22,6 +22,7 @@ from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.imaging.decode import Preprocessing
+from dermalyze.imaging.modalities import modality
 from dermalyze.imaging.samples import IMAGE, METADATA, Array, Batch, as_batch, sample_of, stack
 from dermalyze.imaging.tabular import Encoder, Numeric, Value, as_number, is_missing
 from dermalyze.serve.predictor.gate import judge, of_model
@@ -72,6 +73,7 @@ class Predictor:
 
             self.provider = choose_provider(self.artifact, folder, provider, threads)
         self.preprocessing = Preprocessing.from_dict(self.artifact.preprocessing)
+        self.modality = modality(self.preprocessing.modality)
         metadata = self.artifact.record.metadata
         self.encoder = Encoder.from_record(metadata.model_dump()) if metadata is not None else None
         known = self.artifact.record.calibration
@@ -80,7 +82,7 @@ class Predictor:
             self.answering.task.require("class_prior", what="prevalence")
         self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
-        self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training)
+        self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training, self.modality)
         self.detector = _detector(self.artifact) if self.rule.limit is not None else None
         self.interpreter = Interpreter(self.artifact, self.rule, self.encoder)
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
@@ -203,7 +205,9 @@ class Predictor:
             prepared: the sample's images by name; at least `image`.
         """
         first, p = prepared[IMAGE], self.preprocessing
-        found = judge(first.looks, first.width, first.height, network=(p.width, p.height), likeness=self.likeness)
+        found = judge(
+            first.looks, first.width, first.height, network=(p.width, p.height), likeness=self.likeness, kind=self.modality
+        )
         notes = [f"{name}: {note}" for name, one in prepared.items() if name != IMAGE for note in one.notes]
         notes += [no_image(name) for name in self.optional_images if name not in prepared]
         sample = sample_of({name: one.pixels for name, one in prepared.items()}, self.artifact.inputs)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.errors import DataError
-from dermalyze.imaging.decode import SERVING_FORMATS, Preprocessing, decode, to_size
+from dermalyze.imaging.decode import SERVING_FORMATS, Preprocessing, to_size
 from dermalyze.imaging.image import MAX_PIXELS, check_size
+from dermalyze.imaging.modalities import modality
 from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Appraisal, appraise
 
@@ -56,7 +57,7 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_
         ImageError: it is no image that is read; see `decode`.
         DataError: an edge is too short.
     """
-    decoded = decode(data, formats=formats(), max_pixels=max_pixels, least=preprocessing.least)
+    decoded = modality(preprocessing.modality).read(data, formats=formats(), max_pixels=max_pixels, least=preprocessing.least)
     return prepare_picture(decoded.image, preprocessing, decoded.notes, keep=keep)
 
 
@@ -74,7 +75,7 @@ def prepare_picture(
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     check_size(*image.size)
     if min(image.size) < MIN_EDGE_PX:
-        raise DataError(f"{image.width} x {image.height} px is not a photograph; each edge needs {MIN_EDGE_PX} px at least")
+        raise DataError(f"{image.width} x {image.height} px is too small; each edge needs {MIN_EDGE_PX} px at least")
     return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
 
 

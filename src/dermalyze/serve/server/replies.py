@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dermalyze.artifact.cam_grade import MapGrade
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.tabular import Numeric
-from dermalyze.serve.predictor.gate import UNJUDGED, served_modality
+from dermalyze.serve.predictor.gate import UNJUDGED
 from dermalyze.serve.predictor.prediction import Prediction
 from dermalyze.serve.predictor.predictor import Predictor
 
@@ -268,7 +268,7 @@ def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
 def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model at length, for `/v1/models`."""
     artifact, columns = predictor.artifact, predictor.encoder.columns if predictor.encoder is not None else ()
-    answering, kind = predictor.answering, served_modality()
+    answering, kind = predictor.answering, predictor.modality
     thresholds = (
         None if answering.thresholds is None else dict(zip(answering.classes, answering.thresholds.tolist(), strict=True))
     )
