@@ -66,7 +66,7 @@ def write_artifact(
     more_files: dict[str, bytes] | None = None,
     **record_changes: Any,
 ) -> Path:
-    from dermalyze.artifact.artifact import NOTHING_YET
+    from dermalyze.artifact.artifact import NOTHING_YET, sealed
 
     folder.mkdir()
     files = {
@@ -77,13 +77,13 @@ def write_artifact(
     for name, data in files.items():
         (folder / name).write_bytes(data)
     record = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "stand-in",
         "created_from": {"manifest_sha256": "0" * 64, "config_sha256": "0" * 64, "weights_sha256": "0" * 64, "seed": 1},
         "classes": [{"name": name, "description": name.upper()} for name in classes],
         "preprocessing": {
             "kind": "squash", "height": height, "width": width, "crop_ratio": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3,
-            "draft": False,
+            "draft": False, "dtype": "uint8", "modality": "dermoscopy",
         },
         "model": {"backbone": "stand-in"},
         "recipe": recipe,
@@ -94,14 +94,28 @@ def write_artifact(
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "parity": {},
         "task": "multiclass",
+        "inputs": [{"name": "image", "dtype": "uint8", "shape": [height, width, 3], "optional": False}],
+        "outputs": graph_outputs(files["model.onnx"], len(classes)),
         "metadata": None,
-        "second": None,
         "cam": {"kind": "none", "reason": "a stand-in", "height": 0, "width": 0},
         **NOTHING_YET,
         **record_changes,
     }  # fmt: skip
-    (folder / "artifact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_bytes(sealed(record))
     return folder
+
+
+def graph_outputs(graph: bytes, classes: int) -> list[dict[str, Any]]:
+    """What a record says of a graph's outputs; those of `stand_in_graph` where the bytes are no graph."""
+    import onnx
+
+    try:
+        outputs = onnx.load_from_string(graph).graph.output
+    except Exception:
+        outputs = []
+    shapes = {one.name: [axis.dim_value for axis in one.type.tensor_type.shape.dim][1:] for one in outputs}
+    known = {name: shape for name, shape in shapes.items() if name in ("logits", "embedding", "cam") and all(shape)}
+    return [{"name": name, "shape": shape} for name, shape in ({"logits": [classes], "embedding": [3]} | known).items()]
 
 
 def stand_in_graph(
@@ -114,7 +128,7 @@ def stand_in_graph(
     ramp = np.linspace(1, 0, width, dtype=np.float32)[None, None, :, None] * np.ones((1, height, 1, 1), np.float32)
     maps = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32) * np.float32(scale)
     nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["pixels", "full"], ["unit"]),
         helper.make_node("Mul", ["unit", "ramp"], ["weighted"]),
         helper.make_node("ReduceMean", ["weighted", "axes"], ["embedding"], keepdims=0),
@@ -124,7 +138,7 @@ def stand_in_graph(
     graph = helper.make_graph(
         nodes,
         "stand_in",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", height, width, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", height, width, 3])],
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),

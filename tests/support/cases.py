@@ -51,14 +51,14 @@ def case_spec(root: Path, second: str | None, **changes: Any) -> ExperimentSpec:
     """An experiment on the set; `model`, `data` and `inference` change those, the rest changes `train`."""
     model, data = changes.pop("model", {}), changes.pop("data", {})
     inference = changes.pop("inference", {})
-    source = {"kind": "csv", "file": "set.csv", "columns": {"second_path": "clinical"}}
+    source = {"kind": "csv", "file": "set.csv", "columns": {"image_2_path": "clinical"}}
     return build_experiment(
         {
             "data": {"source": source, "path": str(root), "workers": 0, **data},
             "preprocess": {"size": [16, 16]},
             "model": {
                 "backbone": "tiny_cnn", "kwargs": {"channels": [4, 8]}, "head": {"kind": "linear"},
-                **({"second": {"kind": second}} if second else {}), **model,
+                **({"image_2": {"kind": second}} if second else {}), **model,
             },
             "train": {
                 "epochs": 8, "batch_size": 16, "threads": 1, "optimizer": {"lr": 0.01}, "augment": {"policy": "conservative"},

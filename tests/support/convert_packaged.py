@@ -1,7 +1,7 @@
 """The packaged model from record format 1 (dermalyze 0.1) to 2: the same network under named inputs, not trained again.
 
-    git show 67ab978:src/dermalyze/serve/small ...   # the files of format 1 in a folder
-    python tests/support/convert_packaged.py FOLDER src/dermalyze/serve/small
+git show 67ab978:src/dermalyze/serve/small ...   # the files of format 1 in a folder
+python tests/support/convert_packaged.py FOLDER src/dermalyze/serve/small
 """
 
 from __future__ import annotations

@@ -58,7 +58,12 @@ class Change:
     words: Mapping[str, str] = field(default_factory=dict)
 
 
-CHANGES: tuple[Change, ...] = ()
+CHANGES: tuple[Change, ...] = (
+    Change(
+        "src/dermalyze/imaging/samples.py",
+        keys={"model.second": "model.image_2", "data.source.columns.second_path": "data.source.columns.image_2_path"},
+    ),
+)
 """In the order in which they came."""
 
 FILES = {

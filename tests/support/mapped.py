@@ -55,7 +55,7 @@ def mapped_graph(classes: int = 3, height: int = 12, width: int = 16) -> bytes:
     maps = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
     node, info = helper.make_node, helper.make_tensor_value_info
     nodes = [
-        node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         node("Div", ["pixels", "full"], ["unit"]),
         node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
         node("AveragePool", ["planes"], ["map"], kernel_shape=[4, 4], strides=[4, 4]),
@@ -69,7 +69,7 @@ def mapped_graph(classes: int = 3, height: int = 12, width: int = 16) -> bytes:
     graph = helper.make_graph(
         nodes,
         "mapped",
-        [info("images", TensorProto.UINT8, ["batch", height, width, 3])],
+        [info("image", TensorProto.UINT8, ["batch", height, width, 3])],
         [
             info("logits", TensorProto.FLOAT, ["batch", classes]),
             info("embedding", TensorProto.FLOAT, ["batch", 3]),

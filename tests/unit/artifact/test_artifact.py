@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artifact, parse_record
+from dermalyze.artifact.artifact import Artifact, parse_record, sealed
 from dermalyze.errors import ModelError
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 12, 16, 3), dtype=np.uint8)
@@ -25,7 +25,7 @@ def rehash(folder: Path, **changes: Any) -> None:
     """Make the record agree with the files again, so that only the deeper check can object."""
     record = json.loads((folder / "artifact.json").read_text())
     record["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in record["files"]}
-    (folder / "artifact.json").write_text(json.dumps(record | changes))
+    (folder / "artifact.json").write_bytes(sealed(record | changes))
 
 
 def refusal(folder: Path) -> str:

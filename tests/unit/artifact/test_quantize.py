@@ -17,7 +17,7 @@ def listed_weights(edge: int = 4, classes: int = 3, width: int = 8) -> bytes:
         "last": rng.normal(size=(classes, width)).astype(np.float32),
     }
     nodes = [
-        node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         node("Flatten", ["pixels"], ["flat"], axis=1),
         node("Gemm", ["flat", "hidden"], ["embedding"], name="hidden_layer", transB=1, alpha=0.01),
         node("Gemm", ["embedding", "last"], ["logits"], name="last_layer", transB=1),
@@ -25,7 +25,7 @@ def listed_weights(edge: int = 4, classes: int = 3, width: int = 8) -> bytes:
     graph = helper.make_graph(
         nodes,
         "small",
-        [info("images", TensorProto.UINT8, ["batch", edge, edge, 3])],
+        [info("image", TensorProto.UINT8, ["batch", edge, edge, 3])],
         [info("logits", TensorProto.FLOAT, ["batch", classes]), info("embedding", TensorProto.FLOAT, ["batch", width])],
         [numpy_helper.from_array(values, name) for name, values in weights.items()],
         value_info=[info(name, TensorProto.FLOAT, list(values.shape)) for name, values in weights.items()],
