@@ -8,6 +8,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from dermalyze.imaging.cases import packed, statistics
+from dermalyze.models.second import PairBackbone
 from pydantic import ValidationError
 
 from dermalyze.artifact.graph import Graph
@@ -15,13 +17,11 @@ from dermalyze.calibration.recipes import RECIPES
 from dermalyze.config.model import ModelSpec, SecondSpec
 from dermalyze.config.train import AugmentSpec, StrategySpec
 from dermalyze.errors import ModelError
-from dermalyze.imaging.cases import packed, statistics
 from dermalyze.imaging.tabular import fit_encoder
 from dermalyze.models.classifier import Classifier, build_classifier
 from dermalyze.models.deployed import DeployedPair, to_onnx
 from dermalyze.models.mc_dropout import DropoutSampler
 from dermalyze.models.parity import TOLERANCE, measure_parity
-from dermalyze.models.second import PairBackbone
 from dermalyze.models.weights import load_state, save_state
 from dermalyze.training.augment import SECOND_DRAWS, augment_cases, mix
 from dermalyze.training.transfer import STRATEGIES, Plan

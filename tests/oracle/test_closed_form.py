@@ -85,7 +85,8 @@ def test_late_fusion_shows_the_image_part() -> None:
     assert reason_against(fused) is None
     with torch.inference_mode():
         torch.testing.assert_close(
-            ClosedForm(fused).forward_with_cam(images, torch.randn(2, 5))[2], ClosedForm(model).forward_with_cam(images)[2]
+            ClosedForm(fused).forward_with_cam({"image": images, "metadata": torch.randn(2, 5)})[2],
+            ClosedForm(model).forward_with_cam(images)[2],
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, write_table
+from dermalyze.serve.predictor.second import NO_SECOND
 from training import another, outcome, scored_run, split_run
 from typer.testing import CliRunner
 
@@ -27,7 +28,6 @@ from dermalyze.metrics.classification import measure
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.predictor import Predictor
-from dermalyze.serve.predictor.second import NO_SECOND
 from dermalyze.stages.audit import audit
 from dermalyze.stages.evaluate import evaluate, evaluate_external
 from dermalyze.stages.export import export

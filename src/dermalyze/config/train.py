@@ -252,7 +252,7 @@ class AugmentSpec(Spec):
         if self.scale is not None and not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise ValueError(f"scale {self.scale} must be (low, high) within 0.1..10")
         if self.policy != "randaugment" and (self.ops is not None or self.magnitude is not None):
-            raise ValueError(f"ops and magnitude belong to policy randaugment, not {self.policy}")
+            raise ValueError(f"ops and magnitude belong to policy randaugment, not {self.policy or 'the default'}")
         return self
 
 

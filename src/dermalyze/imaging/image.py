@@ -45,8 +45,8 @@ class Decoded:
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, upright."""
-        return np.array(self.image, np.uint8)
+        """(H, W, 3) uint8 RGB, upright; of a modality with other arrays, these."""
+        return np.array(self.image)
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from PIL import Image
+
 from dermalyze.config.data import DataSpec, PreprocessSpec, modality_name
 from dermalyze.config.train import AugmentSpec
 from dermalyze.errors import ConfigError, nearest
@@ -132,9 +134,13 @@ class Modality:
             ImageError: it is no image that is read, or its array has other channels or another type.
         """
         decoded = self.decode(data, **options)
-        shape, dtype = decoded.pixels.shape, str(decoded.pixels.dtype)
-        if shape[2:] != (self.channels,) or dtype != self.dtype:
-            raise ImageError(f"an array of {dtype} {shape}; {self.name} takes {self.dtype} (H, W, {self.channels})")
+        image = decoded.image
+        if isinstance(image, Image.Image):  # asked for its mode: its array would be a copy of every pixel
+            channels, dtype = len(image.getbands()), "uint8"
+        else:
+            channels, dtype = image.shape[2], str(image.dtype)
+        if (channels, dtype) != (self.channels, self.dtype):
+            raise ImageError(f"{channels} channel(s) of {dtype}; {self.name} takes {self.channels} of {self.dtype}")
         return decoded
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dermalyze.errors import ConfigError, ModelError
-from dermalyze.imaging.samples import IMAGE, METADATA
+from dermalyze.imaging.samples import IMAGE, METADATA, as_batch
 from dermalyze.models.classifier import Classifier
 from dermalyze.rng import DROPOUT, positions_of, uniforms
 
@@ -98,7 +98,7 @@ class DropoutSampler:
             self.layers.append(drawing)
         self.head_only = all(name.startswith("head.") for name, _ in found)
 
-    def __call__(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> NDArray[np.float32]:
+    def __call__(self, inputs: Mapping[str, Tensor] | Tensor, ids: Sequence[str]) -> NDArray[np.float32]:
         """Logits (B, S, C) of a batch as the network takes it, with normalized images (B, 3, H, W).
 
         Args:
@@ -107,7 +107,7 @@ class DropoutSampler:
         Raises:
             ModelError: NaN or infinity from the network.
         """
-        positions = positions_of(ids)
+        inputs, positions = as_batch(inputs), positions_of(ids)
         for layer in self.layers:
             layer.positions = positions
         with torch.inference_mode():

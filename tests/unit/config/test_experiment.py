@@ -57,8 +57,10 @@ def test_unreadable_files_and_other_encodings_are_refused(tmp_path: Path) -> Non
 
 
 def test_another_schema_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match="schema_version: Input should be 1, got 2"):
-        build_experiment({"schema_version": 2})
+    with pytest.raises(ConfigError, match="schema_version: Input should be 2, got 3"):
+        build_experiment({"schema_version": 3})
+    with pytest.raises(ConfigError, match=r"is of dermalyze 0\.1 .* run its experiment again in a new one"):
+        build_experiment({"schema_version": 1, "train": {"epochs": 3}})
 
 
 def test_the_json_schema_is_closed_and_describes_every_section() -> None:

@@ -67,7 +67,7 @@ def test_default_fractions_are_not_shared_between_specs() -> None:
         (PreprocessSpec, {"size": [224, 9000]}, "outside 8..4096"),
         (PreprocessSpec, {"std": [0.2, 0.0, 0.2]}, "must be above 0"),
         (AugmentSpec, {"scale": [1.1, 0.9]}, "must be"),
-        (AugmentSpec, {"magnitude": 9}, "ops and magnitude belong to policy randaugment, not standard"),
+        (AugmentSpec, {"magnitude": 9}, "ops and magnitude belong to policy randaugment, not the default"),
         (AugmentSpec, {"hflip": 1.5}, "less than or equal to 1"),
         (ModelSpec, {"pretrained": True, "weights": "a.safetensors"}, "both set; keep one"),
         (DataSpec, {"max_bad_fraction": 2}, "less than or equal to 1"),

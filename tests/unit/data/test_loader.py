@@ -23,6 +23,8 @@ from PIL import Image
 import dermalyze.data.loader
 from dermalyze.config.data import DataSpec
 from dermalyze.data.loader import MappedLoader, StreamLoader, balanced_batches
+from dermalyze.data.pixels import ImageMap
+from dermalyze.data.samples import Samples
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ResourceError
 from dermalyze.imaging.decode import Preprocessing, decode, to_size
@@ -41,20 +43,29 @@ def test_balanced_batches(count: int, batch_size: int) -> None:
     assert len(batches) <= -(-count // batch_size)
 
 
+def mapped(images: np.ndarray[Any, Any], kind: type[MappedLoader] = MappedLoader) -> MappedLoader:
+    """A loader of images that are in memory."""
+    count, height, width, _ = images.shape
+    p = Preprocessing("squash", height, width, 1.0, (0.5,) * 3, (0.5,) * 3)
+    ids = [str(row) for row in range(count)]
+    samples = Samples(ImageStore(()), p, (p.image,), ids, {"image": [(name, name) for name in ids]})
+    return kind(samples, {"image": ImageMap(images, np.arange(count))})
+
+
 def test_rows_come_in_order_and_as_asked() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), dtype=np.uint8)
     rows = [np.array([3, 3, 1]), np.array([19]), np.array([0, 2])]
-    got = list(MappedLoader(images).batches(rows))
-    assert all(torch.equal(batch, torch.from_numpy(images[chosen])) for batch, chosen in zip(got, rows, strict=True))
+    got = list(mapped(images).batches(rows))
+    assert all(torch.equal(batch["image"], torch.from_numpy(images[chosen])) for batch, chosen in zip(got, rows, strict=True))
 
 
 def test_no_batches() -> None:
-    assert list(MappedLoader(np.zeros((1, 2, 2, 3), np.uint8)).batches([])) == []
+    assert list(mapped(np.zeros((1, 2, 2, 3), np.uint8)).batches([])) == []
 
 
 def test_a_batch_is_the_reader_s_own() -> None:
     images = np.zeros((2, 2, 2, 3), np.uint8)
-    next(iter(MappedLoader(images).batches([np.array([0, 1])]))).fill_(7)
+    next(iter(mapped(images).batches([np.array([0, 1])])))["image"].fill_(7)
     assert images.sum() == 0
 
 
@@ -66,7 +77,7 @@ def test_it_stays_one_batch_ahead_and_no_more() -> None:
             gathered.append(int(rows[0]))
             return super()._gather(rows)
 
-    batches = Watched(np.zeros((9, 2, 2, 3), np.uint8)).batches([np.array([i]) for i in range(9)])
+    batches = mapped(np.zeros((9, 2, 2, 3), np.uint8), Watched).batches([np.array([i]) for i in range(9)])
     next(batches)
     batches.close()
     assert gathered in ([0], [0, 1])
@@ -91,7 +102,8 @@ class TestStream:
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         names = [f"ISIC_{i}" for i in range(len(files))]
         store = store or ImageStore.open(DataSpec(path=str(root)))
-        return StreamLoader(store, [file.name for file in files], hashes, SIZE, names=names, **options)
+        paths = list(zip([file.name for file in files], hashes, strict=True))
+        return StreamLoader(Samples(store, SIZE, (SIZE.image,), names, {"image": list(paths)}), **options)
 
     def expected(self, root: Path) -> list[np.ndarray[Any, Any]]:
         images = np.stack([to_size(decode(file.read_bytes()).pixels, SIZE) for file in sorted(root.iterdir())])
@@ -104,7 +116,7 @@ class TestStream:
     def test_equals_decoding_each(self, workers: int, persistent: bool, pictures: Path) -> None:
         loader = self.loader(pictures, workers=workers, persistent=persistent)
         for _ in range(2):
-            got = [batch.numpy() for batch in loader.batches(ROWS)]
+            got = [batch["image"].numpy() for batch in loader.batches(ROWS)]
             assert all(np.array_equal(a, b) for a, b in zip(got, self.expected(pictures), strict=True))
             assert (loader._pool is not None) == (workers > 0 and persistent)
         loader.close()
@@ -115,7 +127,7 @@ class TestStream:
         once = tmp_path / "once"
         once.touch()
         loader = self.loader(pictures, store=self.deadly(pictures, once=once), workers=2)
-        got = [batch.numpy() for batch in loader.batches(ROWS)]
+        got = [batch["image"].numpy() for batch in loader.batches(ROWS)]
         loader.close()
         assert not once.exists()
         assert all(np.array_equal(a, b) for a, b in zip(got, self.expected(pictures), strict=True))
@@ -136,7 +148,7 @@ class TestStream:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(dermalyze.data.loader, "_new_pool", none)
-        got = [batch.numpy() for batch in self.loader(pictures, workers=2).batches(ROWS)]
+        got = [batch["image"].numpy() for batch in self.loader(pictures, workers=2).batches(ROWS)]
         assert all(np.array_equal(a, b) for a, b in zip(got, self.expected(pictures), strict=True))
         assert capsys.readouterr().err.count("no decoding processes") == 1
 
@@ -146,14 +158,16 @@ class TestStream:
         code = (
             "import sys; from pathlib import Path; from dermalyze.config.data import DataSpec\n"
             "from dermalyze.imaging.decode import Preprocessing; from dermalyze.data.loader import StreamLoader\n"
-            "from dermalyze.data.store import ImageStore; import hashlib, numpy as np\n"
+            "from dermalyze.data.store import ImageStore; from dermalyze.data.samples import Samples\n"
+            "import hashlib, numpy as np\n"
             "if __name__ == '__main__':\n"
             "    files = sorted(Path(sys.argv[1]).iterdir()) * 100\n"
             "    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]\n"
             "    size = Preprocessing('squash', 64, 64, 0.875, (0.5,) * 3, (0.5,) * 3)\n"  # a batch: 2.4 MB
             "    store = ImageStore.open(DataSpec(path=sys.argv[1])); names = [file.name for file in files]\n"
-            "    loader = StreamLoader(store, names, hashes, size, names=names, workers=2)\n"
-            "    print(sum(len(batch) for batch in loader.batches([np.arange(200)] * 4))); loader.close()\n"
+            "    files = {'image': list(zip(names, hashes))}\n"
+            "    loader = StreamLoader(Samples(store, size, (size.image,), names, files), workers=2)\n"
+            "    print(sum(len(batch['image']) for batch in loader.batches([np.arange(200)] * 4))); loader.close()\n"
         )
         script = pictures.parent / "stream.py"
         script.write_text(code)
@@ -171,7 +185,7 @@ class TestStream:
         (root / "JOHN_DOE_2.png").write_bytes(b"")
         (root / "JOHN_DOE_3.png").unlink()
         shutil.copy(root / "JOHN_DOE_5.png", root / "JOHN_DOE_4.png")
-        got = [batch.numpy() for batch in loader.batches(ROWS)]
+        got = [batch["image"].numpy() for batch in loader.batches(ROWS)]
         loader.close()
         for rows, mine, good in zip(ROWS, got, whole, strict=True):
             bad = np.isin(rows, [2, 3, 4])

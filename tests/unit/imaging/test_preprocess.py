@@ -144,7 +144,7 @@ def test_training_and_serving_see_the_same_pixels(
     for row, data in enumerate(blobs.values()):
         _, served = predictor._prepare((row, data))
         assert served is not None
-        assert np.array_equal(trained[row], served)
+        assert np.array_equal(trained[row], served["image"])
     full = read_image(store, "1.jpg", hashes[0], preprocessing("squash", 12, 16, draft=False))
     assert not np.array_equal(trained[0], full), "the option does something"
 

@@ -19,7 +19,7 @@ from dermalyze.rng import positions_of
 from dermalyze.training.transfer import Plan
 
 IDS = [f"i{k}" for k in range(6)]
-IMAGES = np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32)
+IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32))
 
 
 def network(head: dict[str, Any], **changes: Any) -> Classifier:
@@ -73,7 +73,7 @@ def test_passes_differ_repeat_and_do_not_depend_on_the_batch(head: dict[str, Any
     assert (samples[:, 0] != samples[:, 1]).any(axis=1).all()
     again = DropoutSampler(network(head), seed=1, passes=5)
     assert np.array_equal(again(IMAGES, IDS)[:, :3], samples), "more passes leave the first as they are"
-    backwards = again(IMAGES[::-1], IDS[::-1])[::-1, :3]
+    backwards = again(IMAGES.flip(0), IDS[::-1])[::-1, :3]
     assert np.allclose(backwards, samples, atol=1e-5)
     assert np.allclose(again(IMAGES[2:3], IDS[2:3])[:, :3], samples[2:3], atol=1e-5)
     assert not np.allclose(DropoutSampler(network(head), seed=2, passes=3)(IMAGES, IDS), samples, atol=1e-3)
@@ -84,7 +84,7 @@ def test_nothing_but_dropout_acts() -> None:
     model = network({"kind": "simple"})
     before = copy.deepcopy(model.state_dict())
     with torch.inference_mode():
-        expected = model(torch.from_numpy(IMAGES)).numpy()
+        expected = model(IMAGES).numpy()
     sampler = DropoutSampler(model, seed=1, passes=2)
     for drawing in sampler.layers:
         drawing.p = 0.0
@@ -99,7 +99,7 @@ def test_the_mean_of_many_passes_of_a_linear_head_is_the_plain_answer() -> None:
     """E[W (m * x) / (1 - p) + b] = W x + b: what inverted dropout keeps."""
     head = {"kind": "linear", "dropout": 0.3}
     with torch.inference_mode():
-        plain = network(head)(torch.from_numpy(IMAGES)).numpy()
+        plain = network(head)(IMAGES).numpy()
     samples = DropoutSampler(network(head), seed=1, passes=3000)(IMAGES, IDS).astype(np.float64)
     error = samples.std(axis=1) / np.sqrt(3000)
     assert (np.abs(samples.mean(axis=1) - plain) < 5 * error).all()

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dermalyze.config.train import AugmentSpec
+from dermalyze.imaging.tabular import fit_encoder
 from dermalyze.training import augment as module
-from dermalyze.training.augment import POLICIES, augment, mix, resolve
+from dermalyze.training.augment import POLICIES, augment, hide_inputs, mix, resolve
 
 torch.set_num_threads(1)
 OFF = AugmentSpec(policy="none")
@@ -314,8 +315,8 @@ def eye(batch: int) -> Tensor:
 
 
 def test_mix_off_returns_what_it_got() -> None:
-    images, target = torch.rand(4, 3, 5, 6), eye(4)
-    assert mix(images, (target,), AugmentSpec(), seed=1, epoch=0, step=0) == (images, (target,))
+    batch, target = {"image": torch.rand(4, 3, 5, 6)}, eye(4)
+    assert mix(batch, target, AugmentSpec(), seed=1, epoch=0, step=0) == (batch, target)
 
 
 @settings(deadline=None, max_examples=40)
@@ -325,15 +326,16 @@ def test_mixed_images_and_targets_keep_the_same_shares(step: int, beta: tuple[fl
     values = torch.arange(1.0, batch + 1)
     images, target = values[:, None, None, None].expand(batch, 3, 8, 10).clone(), eye(batch)
     kept = images.clone()
-    out, (mixed,) = mix(images, [target], AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
+    changed, mixed = mix({"image": images}, target, AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
+    out = changed["image"]
     assert torch.equal(images, kept)
     assert torch.equal(target, eye(batch))
     torch.testing.assert_close(mixed.sum(1), torch.ones(batch))
     assert mixed.min() >= 0
     torch.testing.assert_close(out.mean((1, 2, 3)), mixed @ values, rtol=1e-4, atol=1e-4)
-    again = mix(images, [target], AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
-    assert torch.equal(out, again[0])
-    assert torch.equal(mixed, again[1][0])
+    again = mix({"image": images}, target, AugmentSpec(mixup=beta[0], cutmix=beta[1]), seed=1, epoch=0, step=step)
+    assert torch.equal(out, again[0]["image"])
+    assert torch.equal(mixed, again[1])
 
 
 def shares(spec: AugmentSpec, steps: int) -> tuple[np.ndarray[Any, Any], int]:
@@ -341,7 +343,8 @@ def shares(spec: AugmentSpec, steps: int) -> tuple[np.ndarray[Any, Any], int]:
     images, target = torch.arange(8.0)[:, None, None, None].expand(8, 1, 16, 16).clone(), eye(8)
     values, pasted = [], 0
     for step in range(steps):
-        out, (mixed,) = mix(images, [target], spec, seed=5, epoch=1, step=step)
+        changed, mixed = mix({"image": images}, target, spec, seed=5, epoch=1, step=step)
+        out = changed["image"]
         if mixed[0].count_nonzero() == 2:
             values.append(float(mixed[0, 0]))
         pasted += int(all(len(image.unique()) <= 2 for image in out) and any(len(image.unique()) == 2 for image in out))
@@ -366,7 +369,45 @@ def test_partners_change_and_are_a_permutation() -> None:
     images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 4, 4)
     seen = set()
     for step in range(30):
-        _, (mixed,) = mix(images, [eye(6)], AugmentSpec(mixup=1.0), seed=1, epoch=0, step=step)
+        _, mixed = mix({"image": images}, eye(6), AugmentSpec(mixup=1.0), seed=1, epoch=0, step=step)
         torch.testing.assert_close(mixed.sum(0), torch.ones(6))
         seen.add(tuple(mixed.fill_diagonal_(0).argmax(1).tolist()))
     assert len(seen) > 25
+
+
+def test_every_input_is_mixed_by_its_name() -> None:
+    """One lambda, one partner and one box for both images and the metadata; an optional image is there where both have it."""
+    values = torch.arange(1.0, 7)
+    images = values[:, None, None, None].expand(6, 3, 8, 10)
+    present = torch.tensor([[True], [True], [False], [True], [False], [True]])
+    batch = {"image": images, "image_2": 10 * images, "present": present, "metadata": values[:, None].expand(6, 2)}
+    for spec in (AugmentSpec(mixup=0.4), AugmentSpec(cutmix=1.0)):
+        for step in range(12):
+            out, mixed = mix(batch, eye(6), spec, seed=3, epoch=0, step=step)
+            torch.testing.assert_close(out["image"] * 10, out["image_2"])
+            torch.testing.assert_close(out["metadata"][:, 0], mixed @ values)
+            parents = mixed > 0
+            expected = torch.stack([present[row, 0].all() for row in parents])
+            assert torch.equal(out["present"][:, 0] | ~expected, torch.ones(6, dtype=torch.bool))
+            assert not (out["present"][:, 0] & ~present[:, 0]).any()
+            assert torch.equal(batch["present"], present), "the batch stays as it was"
+
+
+def test_optional_inputs_are_hidden_by_draw_position() -> None:
+    encoder = fit_encoder({"age": [40, 60, 50], "sex": ["male", "female", "male"]})
+    rows = torch.from_numpy(encoder({"age": [40] * 400, "sex": ["male"] * 400}))
+    image = torch.zeros(400, 1, 1, 3, dtype=torch.uint8)
+    batch = {"image": image, "image_2": image, "present": torch.ones(400, 1, dtype=torch.bool), "metadata": rows}
+    address = {"seed": 1, "epoch": 0, "positions_B": np.arange(400)}
+    hidden = hide_inputs(batch, {"image_2": 0.25, "metadata": 0.5}, encoder=encoder, **address)
+    assert 0.65 < float(hidden["present"].float().mean()) < 0.85
+    assert 0.4 < float((hidden["metadata"][:, 1] == 1).float().mean()) < 0.6, "the indicator of a missing age"
+    later = hide_inputs(
+        {name: values[200:] for name, values in batch.items()}, {"image_2": 0.25, "metadata": 0.5}, encoder=encoder,
+        **{**address, "positions_B": np.arange(200, 400)},
+    )  # fmt: skip
+    assert torch.equal(later["present"], hidden["present"][200:]), "neither batch nor worker changes a draw"
+    assert torch.equal(later["metadata"], hidden["metadata"][200:])
+    kept = hide_inputs(batch, {}, encoder=encoder, **address)
+    assert kept["present"].all()
+    assert torch.equal(kept["metadata"], rows)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import NOTHING_YET, parse_record
+from dermalyze.artifact.artifact import NOTHING_YET, parse_record, sealed
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run, read_json
@@ -63,13 +63,16 @@ class World:
     def export(self, run: Run) -> None:
         weights = sha256_bytes(self.weights.encode())
         record = {
-            "schema_version": 1, "name": "fake", "created_from": {"weights_sha256": weights}, "model": {}, "recipe": "plain",
-            "classes": [{"name": name, "description": ""} for name in ("a", "b")], "preprocessing": {"height": 8, "width": 8},
+            "schema_version": 2, "name": "fake", "created_from": {"weights_sha256": weights}, "model": {}, "recipe": "plain",
+            "classes": [{"name": name, "description": ""} for name in ("a", "b")],
+            "preprocessing": {"height": 8, "width": 8, "modality": "dermoscopy"},
             "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "", "parity": {},
             "files": dict.fromkeys(("model.onnx", "model.safetensors"), weights), "task": "multiclass", "metadata": None,
-            "second": None, "cam": {"kind": "none", "reason": "fake", "height": 0, "width": 0}, **NOTHING_YET,
+            "inputs": [{"name": "image", "dtype": "uint8", "shape": [8, 8, 3], "optional": False}],
+            "outputs": [{"name": "logits", "shape": [2]}, {"name": "embedding", "shape": [3]}],
+            "cam": {"kind": "none", "reason": "fake", "height": 0, "width": 0}, **NOTHING_YET,
         }  # fmt: skip
-        write_json(run.artifact_record_path, record)
+        write_bytes(run.artifact_record_path, sealed(record))
 
     def score(self, run: Run) -> None:
         meta = {
@@ -89,7 +92,8 @@ class World:
         synthetic = sha256_file(run.foreign_path("synthetic", "plain"))
         known = {"predictions_sha256": scores, "synthetic_sha256": synthetic, "calibration": calibration}
         write_json(run.calibration_path("plain"), known)
-        write_json(run.artifact_record_path, {**read_json(run.artifact_record_path), "calibration": calibration})
+        record = {**read_json(run.artifact_record_path), "calibration": calibration}
+        write_bytes(run.artifact_record_path, sealed(record))
 
     def evaluate(self, run: Run) -> None:
         made_of = {
@@ -155,7 +159,7 @@ def test_a_new_export_is_scored_and_measured_again(world: World) -> None:
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
     record = Run(Path("run")).artifact_record_path
-    write_json(record, {**read_json(record), "name": "another"})
+    write_bytes(record, sealed({**read_json(record), "name": "another"}))
     run_experiment(SPEC, Path("run"))
     assert world.calls == ["score", "calibrate", "evaluate"]
 
@@ -164,7 +168,7 @@ def test_a_calibration_that_is_not_the_artifacts_is_made_again(world: World) -> 
     run_experiment(SPEC, Path("run"))
     world.calls.clear()
     record = Run(Path("run")).artifact_record_path
-    write_json(record, {**read_json(record), "calibration": None})
+    write_bytes(record, sealed({**read_json(record), "calibration": None}))
     run_experiment(SPEC, Path("run"))
     assert world.calls == ["calibrate"]
 

@@ -24,7 +24,8 @@ def data(**values: Any) -> DataSpec:
 
 
 def merged(*kinds: str, **more: Any) -> DataSpec:
-    return data(source={"kind": "merged", "sources": [{"source": {"kind": kind}, **more} for kind in kinds]})
+    sources = [{"source": {"kind": kind}, **more} for kind in kinds]
+    return data(source={"kind": "merged", "sources": sources}, modality="dermoscopy")
 
 
 def test_every_kind_of_source_has_a_card() -> None:

@@ -111,10 +111,10 @@ def test_derm7pt_images_of_a_case_share_a_lesion(lay: Lay, images: str, ids: lis
 def test_derm7pt_pairs_the_images_of_a_case(lay: Lay) -> None:
     store = lay({"meta/meta.csv": DERM, **INDEXES, "images/NEL/NEL027.jpg": "d", "images/NEL/Nel026.jpg": "c"})
     first, second, third = derm7pt(store, images="paired").rows
-    assert (first.image_id, first.path, first.second) == ("1_derm", "images/NEL/NEL027.jpg", "images/NEL/Nel026.jpg")
+    assert (first.image_id, first.path, first.images["image_2"]) == ("1_derm", "images/NEL/NEL027.jpg", "images/NEL/Nel026.jpg")
     assert [row.path for row in (second, third)] == [None, None]
-    assert [row.second for row in (second, third)] == ["", None]  # named and not there, and not named
-    assert derm7pt(store, images="both").rows[0].second is None
+    assert [dict(row.images) for row in (second, third)] == [{"image_2": ""}, {}]  # named and not there, and not named
+    assert derm7pt(store, images="both").rows[0].images == {}
 
 
 def test_derm7pt_without_lists_has_no_own_split(lay: Lay) -> None:
