@@ -103,8 +103,10 @@ def concatenate(batches: Iterable[Batch]) -> dict[str, Array]:
 def with_images(batch: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
     """The batch with each of its images (B, H, W, channels) changed alike.
 
-    >>> with_images({"image": np.ones((1, 2, 2, 3)), "metadata": np.ones((1, 4))}, lambda images: images * 5)["image"].max()
-    5.0
+    >>> batch = {"image": np.ones((1, 2, 2, 3)), "metadata": np.ones((1, 4))}
+    >>> changed = with_images(batch, lambda images: images * 5)
+    >>> float(changed["image"].max()), float(changed["metadata"].max())
+    (5.0, 1.0)
     """
     return {name: change(values) if values.ndim == 4 else values for name, values in batch.items()}
 
