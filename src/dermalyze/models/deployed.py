@@ -77,7 +77,7 @@ def to_onnx(network: Deployed) -> bytes:
             warnings.simplefilter("ignore")  # the exporter warns of its own internals
             program = torch.onnx.export(
                 network,
-                example,
+                (*example, {}),  # a mapping that comes last would be taken for keyword arguments
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[one.name for one in network.inputs],
@@ -91,7 +91,7 @@ def to_onnx(network: Deployed) -> bytes:
     except ModuleNotFoundError as error:
         raise MissingExtraError("export", "train") from error
     except Exception as error:  # the exporter raises whatever its passes raise
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        cause = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"the network cannot be exported to ONNX: {cause[:300]}; choose another backbone or head") from error
     finally:
         logging.disable(level)
