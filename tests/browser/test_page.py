@@ -251,6 +251,24 @@ def test_metadata_is_asked_for_only_where_it_is_used(open_page: Opener, lesions:
     assert "cleared" in w.page.inner_text("#error")
 
 
+def test_a_second_image_goes_with_one_picture_only(open_page: Opener, lesions: list[Path]) -> None:
+    w = open_page()
+    assert w.page.get_by_label("Second image").count() == 0
+    w.described(optional_images=["image_2"])
+    answer = json.dumps(posted(w.page.url.split("#")[0], lesions[0]))
+    w.page.route("**/v1/predict", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    w.page.get_by_label("Second image").set_input_files(str(lesions[1]))
+    with w.page.expect_request("**/v1/predict") as asked:
+        w.ask(lesions[0])
+    body = asked.value.post_data_buffer or b""
+    assert body.count(b'name="image_2"; filename="picture"') == body.count(b'name="file"; filename="picture"') == 1
+    assert lesions[1].name.encode() not in body, "no file name is sent"
+    with w.page.expect_request("**/v1/predict") as asked:
+        w.ask(lesions[2])  # another picture is perhaps another person
+    assert b"image_2" not in (asked.value.post_data_buffer or b"")
+    assert "cleared" in w.page.inner_text("#error")
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "words"),
     [

@@ -56,9 +56,10 @@ export async function reliability(name) {
  * The answer for one picture: { result, model, disclaimer }.
  * Raises a Refusal, or an AbortError where `signal` says so.
  */
-export async function predict(file, { model, metadata = {}, explain = false, className = null, signal } = {}) {
+export async function predict(file, { model, metadata = {}, images = {}, explain = false, className = null, signal } = {}) {
   const form = new FormData();
   form.append("file", file, "picture"); // instead of its own name, which may name a person
+  for (const [name, image] of Object.entries(images)) form.append(name, image, "picture");
   if (model) form.append("model", model);
   if (explain) form.append("explain", "true");
   if (className !== null) form.append("class", className);

@@ -105,7 +105,8 @@ async function take(files, refusals) {
   }
   clear();
   if (options.forget()) refusals.push(t("ask.cleared"));
-  const asked = { model: options.model?.name, metadata: options.metadata, explain: options.drawsMaps && options.explain };
+  if (files.length > 1 && options.drop()) refusals.push(t("ask.one-sample"));
+  const asked = { model: options.model?.name, metadata: options.metadata, images: options.images, explain: options.drawsMaps && options.explain };
   options.fresh = false;
   byId("ask").classList.add("small-zone");
   cases = files.map((file, at) => ({ file, name: file.name, number: at + 1, asked, task: taskOf(options.model), metadata: asked.metadata }));
@@ -197,7 +198,7 @@ async function redo({ className = null, focus = null, anew = false }) {
   const one = shown;
   if (!one) return;
   const explain = options.drawsMaps && (options.explain || className !== null);
-  one.asked = { ...one.asked, explain, ...(anew ? { metadata: options.metadata } : {}) };
+  one.asked = { ...one.asked, explain, ...(anew ? { metadata: options.metadata, images: options.images } : {}) };
   if (anew) options.fresh = false;
   const control = begin(t("status.asking"));
   try {

@@ -29,21 +29,37 @@ export class Options {
     return given;
   }
 
+  /** Name of an optional image to its file. */
+  get images() {
+    return Object.fromEntries([...this.files].map(([name, input]) => [name, input.files[0]]).filter(([, file]) => file));
+  }
+
   /** Forget what an earlier picture was answered with; true where something was forgotten. */
   forget() {
-    const stale = !this.fresh && Object.keys(this.metadata).length > 0;
-    if (stale) for (const field of this.fields.values()) field.value = "";
+    const stale = !this.fresh && (Object.keys(this.metadata).length > 0 || Object.keys(this.images).length > 0);
+    if (stale) for (const field of [...this.fields.values(), ...this.files.values()]) field.value = "";
     return stale;
+  }
+
+  /** Leave out the optional images, which belong to one picture; true where there were some. */
+  drop() {
+    const some = Object.keys(this.images).length > 0;
+    for (const input of this.files.values()) input.value = "";
+    return some;
   }
 
   /** Whether a single picture is shown, which can be answered again. */
   set single(value) {
-    this.button.hidden = !value || !this.fields.size;
+    this.button.hidden = !value || !(this.fields.size + this.files.size);
   }
 
   draw() {
     this.fields = new Map((this.model?.metadata ?? []).map((column, at) => [column.name, field(column, `metadata-${at}`)]));
     this.button = el("button", { type: "submit", class: "button", hidden: true }, t("ask.again"));
+    this.files = new Map((this.model?.optional_images ?? []).map((name) => [name, el("input", { id: `optional-${name}`, type: "file",
+      accept: "image/jpeg,image/png,image/webp,image/bmp,.dcm", on: { change: () => { this.fresh = true; } } })]));
+    const images = [...this.files].map(([name, input]) => el("div", { class: "field" },
+      el("label", { for: input.id }, tOr(`field.${name}`, name)), input));
     const rows = [...this.fields].map(([name, input]) => {
       const column = this.model.metadata.find((each) => each.name === name);
       const hint = column.kind === "numeric" && Array.isArray(column.range)
@@ -56,6 +72,8 @@ export class Options {
     const form = byId("options");
     put(form,
       this.models.length > 1 ? this.chooser() : null,
+      images.length ? el("fieldset", {}, el("legend", {}, t("ask.images")), el("p", { class: "small quiet" }, t("ask.images-hint")),
+        el("div", { class: "fields" }, images), rows.length ? null : this.button) : null,
       rows.length ? el("fieldset", { "aria-describedby": "metadata-hint" }, el("legend", {}, t("ask.metadata")),
         el("p", { class: "small quiet", id: "metadata-hint" }, t("ask.metadata-hint")), el("div", { class: "fields" }, rows), this.button) : null,
       this.drawsMaps ? el("label", { class: "tick-box" }, el("input", { type: "checkbox", checked: this.explain,
