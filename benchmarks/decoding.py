@@ -28,6 +28,7 @@ from dermalyze.config.data import DataSpec
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.data.cache import read_image
 from dermalyze.data.loader import StreamLoader
+from dermalyze.data.samples import Samples
 from dermalyze.data.store import ImageStore
 from dermalyze.data.synthetic.synth import synthesize
 from dermalyze.imaging.decode import Preprocessing
@@ -88,10 +89,11 @@ def measure(folder: Path, paths: list[Path], size: tuple[int, int]) -> None:
     loader = DataLoader(
         PilImages(paths, size), batch_sampler=[b.tolist() for b in batches], num_workers=2, persistent_workers=True
     )  # fmt: skip
-    stream = StreamLoader(store, names, hashes, draft, names=names, workers=2)
+    samples = Samples(store, draft, (draft.image,), names, {"image": list(zip(names, hashes, strict=True))})
+    stream = StreamLoader(samples, workers=2)
     double = {
         "plain PIL, DataLoader, 2 workers": lambda: sum(len(b) for b in loader),
-        "draft, StreamLoader, 2 workers": lambda: sum(len(b) for b in stream.batches(batches)),
+        "draft, StreamLoader, 2 workers": lambda: sum(len(b["image"]) for b in stream.batches(batches)),
         "full decode, 2 threads (as the cache is made)": threads(full),
         "draft, 2 threads (as the cache is made)": threads(draft),
     }

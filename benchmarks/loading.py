@@ -25,6 +25,8 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
 from dermalyze.data.cache import open_cache
 from dermalyze.data.loader import MappedLoader
+from dermalyze.data.pixels import ImageMap
+from dermalyze.data.samples import Samples
 from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
@@ -69,7 +71,9 @@ def main() -> None:
     plain = DataLoader(
         PilImages([store.read(path) for path in paths]), batch_sampler=[b.tolist() for b in batches], num_workers=2
     )
-    seconds = {"cache": rate(MappedLoader(images).batches(batches)), "DataLoader with PIL, 2 workers": rate(plain)}
+    samples = Samples.of(store, frame, size, (size.image,))
+    mapped = MappedLoader(samples, {"image": ImageMap(images, np.arange(len(samples)))})
+    seconds = {"cache": rate(mapped.batches(batches)), "DataLoader with PIL, 2 workers": rate(plain)}
     for name, value in seconds.items():
         print(f"{name:32s} {len(order) / value:9.0f} images/s")
     print(f"ratio: {seconds['DataLoader with PIL, 2 workers'] / seconds['cache']:.1f}")
@@ -77,7 +81,7 @@ def main() -> None:
 
 def rate(batches: object) -> float:
     started = time.perf_counter()
-    total = sum(int(batch.shape[0]) for batch in batches)  # type: ignore[attr-defined]
+    total = sum(len(batch["image"] if isinstance(batch, dict) else batch) for batch in batches)  # type: ignore[attr-defined]
     assert total
     return time.perf_counter() - started
 

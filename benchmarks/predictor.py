@@ -41,11 +41,11 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
     """An artifact of a small network: six convolutions, mean, linear layer, and its map."""
     from onnx import TensorProto, helper, numpy_helper
 
-    from dermalyze.artifact.artifact import NOTHING_YET
+    from dermalyze.artifact.artifact import NOTHING_YET, sealed
 
     rng, node, info = np.random.default_rng(0), helper.make_node, helper.make_tensor_value_info
     nodes = [
-        node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         node("Transpose", ["pixels"], ["x0"], perm=[0, 3, 1, 2]),
     ]
     constants: dict[str, Any] = {"axes": np.array([2, 3]), "maps": rng.normal(size=(width, 7)).astype(np.float32) / width}
@@ -70,7 +70,7 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
         info("cam", 1, ["n", 7, edge // 16, edge // 16]),
     ]
     graph = helper.make_graph(
-        nodes, "stand_in", [info("images", TensorProto.UINT8, ["n", edge, edge, 3])], outputs,
+        nodes, "stand_in", [info("image", TensorProto.UINT8, ["n", edge, edge, 3])], outputs,
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -79,17 +79,22 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     preprocessing = {
-        "kind": "squash", "height": edge, "width": edge, "crop_ratio": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3, "draft": False,
+        "kind": "squash", "height": edge, "width": edge, "crop_ratio": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3,
+        "draft": False, "dtype": "uint8", "modality": "dermoscopy",
     }  # fmt: skip
     names = [{"name": f"c{k}", "description": ""} for k in range(7)]
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     cam = {"kind": "closed_form", "reason": "a stand-in", "height": edge // 16, "width": edge // 16}
     record = {
-        "schema_version": 1, "name": "stand-in", "created_from": {}, "classes": names, "preprocessing": preprocessing,
+        "schema_version": 2, "name": "stand-in", "created_from": {}, "classes": names, "preprocessing": preprocessing,
         "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
-        "files": hashes, "parity": {}, "task": "multiclass", "metadata": None, "second": None, "cam": cam, **NOTHING_YET,
+        "files": hashes, "parity": {}, "task": "multiclass", "metadata": None, "cam": cam,
+        "inputs": [{"name": "image", "dtype": "uint8", "shape": [edge, edge, 3], "optional": False}],
+        "outputs": [
+            {"name": o.name, "shape": [d.dim_value for d in o.type.tensor_type.shape.dim][1:]} for o in outputs
+        ], **NOTHING_YET,
     }  # fmt: skip
-    (folder / "artifact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_bytes(sealed(record))
     return folder
 
 

@@ -83,7 +83,7 @@ LIT = """
             return np.stack(inputs)
 
         def predict(self, x):
-            return self.session.run(["logits"], {{"images": x}})[0]
+            return self.session.run(["logits"], {{"image": x}})[0]
 
         def unbatch(self, output):
             return list(output)
@@ -127,18 +127,18 @@ def make_artifact(folder: Path) -> Path:
 
     torch_guard.install()
     from dermalyze.config.model import ModelSpec
+    from dermalyze.imaging.preprocess import Preprocessing
     from dermalyze.models.classifier import build_classifier
     from dermalyze.models.deployed import Deployed, to_onnx
 
     model = build_classifier(ModelSpec(backbone="resnet18", pretrained=False), CLASSES, load_weights=False).eval()
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    graph = to_onnx(Deployed(model, mean, std).eval(), EDGE, EDGE)
-    return write_artifact(folder, graph)
+    preprocessing = Preprocessing("squash", EDGE, EDGE, 0.875, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return write_artifact(folder, to_onnx(Deployed(model, preprocessing, (preprocessing.image,)).eval()))
 
 
 def write_artifact(folder: Path, graph: bytes) -> Path:
     """A graph as an artifact."""
-    from dermalyze.artifact.artifact import NOTHING_YET
+    from dermalyze.artifact.artifact import NOTHING_YET, sealed
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     folder.mkdir()
@@ -146,18 +146,20 @@ def write_artifact(folder: Path, graph: bytes) -> Path:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     record = {
-        "schema_version": 1, "name": "resnet18", "created_from": {},
+        "schema_version": 2, "name": "resnet18", "created_from": {},
         "classes": [{"name": f"c{i}", "description": ""} for i in range(CLASSES)],
         "preprocessing": {
             "kind": "squash", "height": EDGE, "width": EDGE, "crop_ratio": 0.875, "mean": list(mean), "std": list(std),
-            "draft": False,
+            "draft": False, "dtype": "uint8", "modality": "dermoscopy",
         },
         "model": {}, "recipe": "plain", "training": {}, "accepted_leak": None, "disclaimer": "", "licence_note": "",
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, "parity": {},
-        "task": "multiclass", "metadata": None, "second": None,
+        "task": "multiclass", "metadata": None,
+        "inputs": [{"name": "image", "dtype": "uint8", "shape": [EDGE, EDGE, 3], "optional": False}],
+        "outputs": [{"name": "logits", "shape": [CLASSES]}, {"name": "embedding", "shape": [512]}],
         "cam": {"kind": "none", "reason": "a stand-in", "height": 0, "width": 0}, **NOTHING_YET,
     }  # fmt: skip
-    (folder / "artifact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_bytes(sealed(record))
     return folder
 
 
@@ -238,7 +240,7 @@ def eight_bits(artifact: Path) -> bytes:
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             rng = np.random.default_rng(0)
-            self.left = [{"images": rng.integers(0, 256, (4, EDGE, EDGE, 3), dtype=np.uint8)} for _ in range(4)]
+            self.left = [{"image": rng.integers(0, 256, (4, EDGE, EDGE, 3), dtype=np.uint8)} for _ in range(4)]
 
         def get_next(self) -> Any:
             return self.left.pop() if self.left else None
@@ -354,8 +356,8 @@ def int8(artifact: Path, seconds: float) -> None:
 
     passes = {
         "PyTorch fp32": torch_pass,
-        "onnxruntime fp32": lambda: whole.run(["logits"], {"images": images}),
-        "onnxruntime int8": lambda: session.run(["logits"], {"images": images}),
+        "onnxruntime fp32": lambda: whole.run(["logits"], {"image": images}),
+        "onnxruntime int8": lambda: session.run(["logits"], {"image": images}),
     }
     best = dict.fromkeys(passes, 1e9)
     for _ in range(3):
