@@ -25,9 +25,9 @@ from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
 from dermalyze.data.cache import open_cache
 from dermalyze.data.loader import MappedLoader
+from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.pixels import ImageMap
 from dermalyze.data.samples import Samples
-from dermalyze.data.manifest import read_manifest, usable
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.stages.prepare import prepare

@@ -9,7 +9,6 @@ Processor seconds are given beside the clock's: on a busy machine they are what 
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
 import struct
 import subprocess

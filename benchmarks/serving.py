@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import json
 import os
 import statistics
 import struct

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from training import another, scored_run, split_run
 
-from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.artifact import Artifact, sealed
 from dermalyze.artifact.graph import GRAPH_NAME
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run, read_json
@@ -266,9 +266,9 @@ class TestRefused:
         path = folder / "artifact.json"
         record = json.loads(path.read_text())
         record["metadata"]["encoder"]["columns"][1]["values"].pop()
-        path.write_text(json.dumps(record))
+        path.write_bytes(sealed(record))
         with pytest.raises(ModelError, match="metadata encoder is not the one"):
             Predictor(folder, threads=1)
-        path.write_text(json.dumps({**record, "metadata": None}))
+        path.write_bytes(sealed({**record, "metadata": None}))
         with pytest.raises(ModelError, match="input metadata"):
             Predictor(folder, threads=1)

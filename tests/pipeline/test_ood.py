@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.artifact.artifact import open_export
+from dermalyze.artifact.artifact import open_export, sealed
 from dermalyze.calibration.decision_rule import OUTCOMES
 from dermalyze.calibration.ood import OOD_SCORES
 from dermalyze.calibration.recipes import apply_recipe
@@ -151,7 +151,7 @@ def test_a_damaged_missing_or_unnamed_file_is_refused(world, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(world.run.artifact_dir, bare)
     record = json.loads((bare / "artifact.json").read_text())
-    (bare / "artifact.json").write_text(json.dumps({**record, "calibration_files": {}}))
+    (bare / "artifact.json").write_bytes(sealed({**record, "calibration_files": {}}))
     with pytest.raises(ModelError, match="not named"):
         Predictor(bare)
     (bare / "ood.bin").unlink()

@@ -16,7 +16,7 @@ from dermalyze.serve.predictor.second import NO_SECOND
 from training import another, outcome, scored_run, split_run
 from typer.testing import CliRunner
 
-from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.artifact import Artifact, sealed
 from dermalyze.artifact.graph import GRAPH_NAME
 from dermalyze.cli import app
 from dermalyze.core.run import Run, read_json
@@ -419,10 +419,10 @@ class TestRefused:
         shutil.copytree(trained["shared"].artifact_dir, folder)
         path = folder / "artifact.json"
         record = json.loads(path.read_text())
-        path.write_text(json.dumps({**record, "second": {"images": "elsewhere", "known": "has_second"}}))
+        path.write_bytes(sealed({**record, "second": {"images": "elsewhere", "known": "has_second"}}))
         with pytest.raises(ModelError, match=r"second\.images"):
             Predictor(folder, threads=1)
-        path.write_text(json.dumps({**record, "second": None}))
+        path.write_bytes(sealed({**record, "second": None}))
         with pytest.raises(ModelError, match="input images2"):
             Predictor(folder, threads=1)
 

@@ -21,6 +21,9 @@ from dermalyze.errors import ModelError
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 12, 16, 3), dtype=np.uint8)
 
 
+INPUT = {"name": "image", "dtype": "uint8", "shape": [12, 16, 3], "optional": False}
+
+
 def rehash(folder: Path, **changes: Any) -> None:
     """Make the record agree with the files again, so that only the deeper check can object."""
     record = json.loads((folder / "artifact.json").read_text())
@@ -114,14 +117,21 @@ def test_path_tricks_in_files(make_artifact: Any, name: str) -> None:
     folder = make_artifact()
     record = json.loads((folder / "artifact.json").read_text())
     record["files"][name] = "0" * 64
-    (folder / "artifact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_bytes(sealed(record))
     assert refusal(folder).startswith("artifact.json: files")
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 1}, "exported by dermalyze 0.1, this version reads format 2; train and export it again"),
+        ({"inputs": [INPUT, INPUT]}, "one twice"),
+        ({"inputs": [{**INPUT, "name": "picture"}]}, "do not fit"),
+        ({"inputs": [{**INPUT, "shape": [12, 12, 3]}]}, "do not fit"),
+        ({"inputs": [INPUT, {**INPUT, "name": "image_2", "optional": True}]}, "do not fit"),
+        ({"inputs": [INPUT, {"name": "metadata", "dtype": "float32", "shape": [4], "optional": False}]}, "do not fit"),
+        ({"outputs": [{"name": "logits", "shape": [4]}, {"name": "embedding", "shape": [3]}]}, "outputs are not those"),
         ({"schema_version": "1"}, "schema_version"),
         ({"recipe": "exec"}, "recipe"),
         ({"classes": [{"name": "mel", "description": ""}]}, "classes"),
@@ -296,11 +306,23 @@ def test_rehashed_damage_is_still_refused(make_artifact: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["task", "metadata", "second", "cam", "calibration", "reference", "evaluation_files", "cam_grade"]
+    "key", ["task", "metadata", "inputs", "outputs", "cam", "calibration", "reference", "evaluation_files", "cam_grade"]
 )
 def test_every_key_is_expected(make_artifact: Any, key: str) -> None:
     folder = make_artifact()
     record = json.loads((folder / "artifact.json").read_text())
     del record[key]
-    (folder / "artifact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_bytes(sealed(record))
     assert refusal(folder).startswith(f"artifact.json: {key}: Field required; ")
+
+
+def test_no_byte_of_the_record_changes_unseen(make_artifact: Any) -> None:
+    """Every value of `artifact.json` is under its own hash, and every other file under one that it names."""
+    folder = make_artifact()
+    record = json.loads((folder / "artifact.json").read_text())
+    for key in record:
+        changed = {**record, key: "0" * 64 if key == "sha256" else [record[key], 1]}
+        (folder / "artifact.json").write_text(json.dumps(changed))
+        assert "exported by" in refusal(folder) or "its SHA-256 is not that of its content" in refusal(folder)
+    (folder / "artifact.json").write_text(json.dumps({**record, "name": "\ud800"}))
+    assert "SHA-256" in refusal(folder)

@@ -13,7 +13,9 @@ from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.graph import Graph
 from dermalyze.artifact.onnx_prune import output_names, prune
 from dermalyze.errors import ModelError
+from dermalyze.imaging.samples import Input
 
+INPUT = Input("image", "uint8", (12, 16, 3))
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, 12, 16, 3), dtype=np.uint8)
 
 
@@ -85,9 +87,8 @@ def test_record_and_graph_must_agree(make_artifact: Any, graph: str | None, cam:
 
 
 def test_a_map_of_another_size_is_refused(make_artifact: Any) -> None:
-    artifact = Artifact.open(make_artifact(graph=mapped_graph(), cam={**CAM_RECORD, "height": 4}), threads=1)
-    with pytest.raises(ModelError, match="asks for"):
-        artifact.cam(IMAGES)
+    with pytest.raises(ModelError, match="its outputs are not those of"):
+        Artifact.open(make_artifact(graph=mapped_graph(), cam={**CAM_RECORD, "height": 4}), threads=1)
 
 
 def test_artifacts_without_a_map_open_and_say_so(make_artifact: Any) -> None:
@@ -97,9 +98,25 @@ def test_artifacts_without_a_map_open_and_say_so(make_artifact: Any) -> None:
         without.cam(IMAGES)
     assert Artifact.open(make_artifact("other"), threads=1).record.scores_sha256 != without.record.scores_sha256
     with pytest.raises(ModelError, match="gives logits, embedding, not cam"):
-        without.graph.fetch(("cam",), IMAGES)
+        without.graph.fetch(("cam",), {"image": IMAGES})
 
 
 def test_nothing_but_bytes_is_needed(make_artifact: Any) -> None:
     with pytest.raises(ModelError, match="no output cam"):
-        Graph(mapped_graph()[:0] + prune(mapped_graph(), ["cam"], "g"), classes=3, height=12, width=16, cam=MAP)
+        Graph(mapped_graph()[:0] + prune(mapped_graph(), ["cam"], "g"), [INPUT], classes=3, cam=MAP)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ({"image": IMAGES[:, :4]}, "image is uint8"),
+        ({"image": IMAGES.astype(np.float32)}, "image is float32"),
+        ({"images": IMAGES}, "the batch has images; the model takes image"),
+        ({"image": IMAGES, "metadata": np.zeros((5, 2), np.float32)}, "the batch has image, metadata"),
+        ({}, "the batch has nothing"),
+    ],
+)
+def test_a_batch_of_other_inputs_is_refused(make_artifact: Any, batch: Any, said: str) -> None:
+    graph = Artifact.open(make_artifact(), threads=1).graph
+    with pytest.raises(ModelError, match=said):
+        graph.run(batch)

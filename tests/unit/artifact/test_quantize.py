@@ -6,7 +6,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from dermalyze.artifact.graph import Graph
-from dermalyze.artifact.quantize import quantise
+from dermalyze.artifact.quantize import quantize
+from dermalyze.imaging.samples import Input
 
 
 def listed_weights(edge: int = 4, classes: int = 3, width: int = 8) -> bytes:
@@ -33,11 +34,12 @@ def listed_weights(edge: int = 4, classes: int = 3, width: int = 8) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
 
 
-def test_a_graph_that_lists_its_weights_is_quantised() -> None:
+def test_a_graph_that_lists_its_weights_is_quantized() -> None:
     data = listed_weights()
     images = np.random.default_rng(1).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8)
-    small, how = quantise(data, images, None)
+    small, how = quantize(data, {"image": images})
     assert how.startswith("dynamic")
-    whole, eight = (Graph(one, classes=3, height=4, width=4).run(images)[0] for one in (data, small))
+    inputs = [Input("image", "uint8", (4, 4, 3))]
+    whole, eight = (Graph(one, inputs, classes=3).run({"image": images})[0] for one in (data, small))
     assert np.abs(whole - eight).max() < 0.1 * np.abs(whole).max()
     assert np.abs(whole - eight).max() > 0, "eight bits that change nothing are none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from PIL import Image
 from dermalyze.calibration.recipes import RECIPES, apply_recipe, brighten, passes, pool, turn
 from dermalyze.config.inference import InferenceSpec
 from dermalyze.errors import ModelError
+from dermalyze.imaging.samples import as_batch
 from dermalyze.metrics.activation import softmax
 
 Array = NDArray[np.float32]
@@ -17,8 +20,9 @@ IMAGES = np.random.default_rng(3).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
 MAP = np.random.default_rng(4).normal(size=(6 * 5 * 3, 7)) / 500
 
 
-def forward(images_BHW3: NDArray[np.uint8]) -> tuple[Array, Array]:
+def forward(batch: Any) -> tuple[Array, Array]:
     """Any function of pixels and their places."""
+    images_BHW3 = as_batch(batch)["image"]
     assert images_BHW3.flags.c_contiguous
     logits = (images_BHW3.reshape(-1, len(MAP)) @ MAP).astype(np.float32)
     return logits, images_BHW3[:, 0, 0].astype(np.float32)
@@ -112,7 +116,8 @@ def test_turns_and_brightness_of_known_pictures() -> None:
 
 
 def test_extreme_logits_stay_finite() -> None:
-    def certain(images: NDArray[np.uint8]) -> tuple[Array, Array]:
+    def certain(batch: Any) -> tuple[Array, Array]:
+        images = as_batch(batch)["image"]
         return np.tile(np.array([1e4, -1e4, 0], np.float32), (len(images), 1)), np.zeros((len(images), 1), np.float32)
 
     logits, _ = apply_recipe("flips", certain, IMAGES)
@@ -129,3 +134,22 @@ def test_empty_batch(name: str) -> None:
 def test_unknown_recipe() -> None:
     with pytest.raises(ModelError, match="did you mean 'flips'"):
         apply_recipe("flip", forward, IMAGES)
+
+
+def test_every_image_of_a_sample_is_seen_in_the_same_view_and_the_rest_as_it_is() -> None:
+    images = np.random.default_rng(3).integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
+    rows = np.ones((2, 4), np.float32)
+    seen: list[Any] = []
+
+    def watched(batch: Any) -> tuple[Array, Array]:
+        seen.append(batch)
+        return forward(batch["image"])
+
+    for name in RECIPES:
+        seen.clear()
+        apply_recipe(name, watched, {"image": images, "image_2": images, "metadata": rows})
+        assert len(seen) == len(RECIPES[name](images))
+        for batch in seen:
+            assert list(batch) == ["image", "image_2", "metadata"]
+            np.testing.assert_array_equal(batch["image"], batch["image_2"])
+            assert batch["metadata"] is rows

@@ -107,8 +107,8 @@ class Engine:
     def _run(self, jobs: Sequence[Job]) -> list[Prediction | BaseException]:
         predictor = jobs[0].predictor
         known = {"index": 0, "sha256": None, "accepted_leak": predictor.artifact.record.accepted_leak}
-        blanks: list[Any] = [predictor.begin(job.prepared, **known) for job in jobs]
         try:
+            blanks: list[Any] = [predictor.begin(job.prepared, **known) for job in jobs]
             return list(predictor.answer(blanks, [dict(job.known) for job in jobs], jobs[0].explain))
         except ModelError:
             if len(jobs) > 1:  # one image's fault is not the others'

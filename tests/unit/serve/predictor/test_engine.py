@@ -24,8 +24,8 @@ class Predictor:
         self.gate = threading.Event()
         self.begun = threading.Semaphore(0)
 
-    def blank(self, prepared: Any, **known: Any) -> Any:
-        return prepared
+    def begin(self, prepared: Any, **known: Any) -> Any:
+        return prepared["image"], None
 
     def answer(self, prepared: list[Any], known: list[Any], explain: Any) -> list[Any]:
         values = [blank.pixels for blank, _ in prepared]
@@ -50,7 +50,9 @@ def run(passes: int, values: list[Any], explains: list[Any] | None = None, batch
     async def ask() -> list[Any]:
         def one(i: int) -> Any:
             picture: Any = Picture(values[i])
-            return asyncio.ensure_future(engine.answer(predictor, picture, {}, (explains or [False] * len(values))[i]))  # type: ignore[arg-type]
+            return asyncio.ensure_future(
+                engine.answer(predictor, {"image": picture}, {}, (explains or [False] * len(values))[i])
+            )  # type: ignore[arg-type]
 
         tasks = []
         for i in range(passes):
@@ -111,7 +113,7 @@ def test_the_networks_let_the_event_loop_go_first() -> None:
     predictor, picture = Looking(), Picture(7)
 
     async def ask() -> Any:
-        return await engine.answer(predictor, picture, {})  # type: ignore[arg-type]
+        return await engine.answer(predictor, {"image": picture}, {})  # type: ignore[arg-type]
 
     assert asyncio.run(ask()) == 7
     engine.close()

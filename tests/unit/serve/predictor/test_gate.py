@@ -19,6 +19,9 @@ VALID = MODALITIES["dermoscopy"].valid
 LIMITS = VALID.limits
 
 
+KIND = MODALITIES["dermoscopy"]
+
+
 def dermoscopy() -> Likeness:
     """That of the reference."""
     found = VALID.likeness("ham10000")
@@ -36,7 +39,7 @@ def skin(seed: int) -> Appraisal:
 
 
 def test_ordinary_dermoscopy_is_accepted() -> None:
-    gate = judge(skin(0), 600, 450, network=(224, 224), likeness=dermoscopy())
+    gate = judge(skin(0), 600, 450, network=(224, 224), kind=KIND, likeness=dermoscopy())
     assert (gate.verdict, gate.quality, gate.modality, gate.reasons) == ("accept", "accept", "accept", ())
     json.dumps(gate.as_dict(), allow_nan=False)
 
@@ -45,7 +48,7 @@ def test_ordinary_dermoscopy_is_accepted() -> None:
 def test_what_is_no_skin_is_referred(kind: str) -> None:
     rng = np.random.default_rng(3)
     looks = [appraise(SYNTHETIC[kind](rng, 150, 200, number)) for number in range(12)]
-    gates = [judge(look, 200, 150, network=(64, 64), likeness=dermoscopy()) for look in looks]
+    gates = [judge(look, 200, 150, network=(64, 64), kind=KIND, likeness=dermoscopy()) for look in looks]
     assert sum(gate.verdict == "refer" for gate in gates) >= 10
     assert all(gate.reasons for gate in gates if gate.verdict != "accept")
 
@@ -77,25 +80,25 @@ def test_each_limit_of_quality(name: str) -> None:
         (limit.refer + sign * 1e-3, "refer", limit.hard),
     ):
         values = {**dict(zip(MEASURES, skin(0).as_tuple(), strict=True)), name: value}
-        gate = judge(Appraisal(**values), 600, 450, network=(224, 224))
+        gate = judge(Appraisal(**values), 600, 450, network=(224, 224), kind=KIND)
         assert gate.quality == verdict
         assert gate.reasons == (() if words is None else (words,))
 
 
 @pytest.mark.parametrize(("edge", "verdict"), [(112, "accept"), (111, "caution"), (56, "caution"), (55, "refer")])
 def test_size(edge: int, verdict: str) -> None:
-    assert judge(skin(0), 600, edge, network=(224, 224)).quality == verdict
+    assert judge(skin(0), 600, edge, network=(224, 224), kind=KIND).quality == verdict
 
 
 def test_of_which_training_a_model_knows() -> None:
-    assert of_model(None, {"source": "folder"}) is None
-    assert all(of_model(None, {"source": source}) is not None for source in VALID.reference_sources)
+    assert of_model(None, {"source": "folder"}, KIND) is None
+    assert all(of_model(None, {"source": source}, KIND) is not None for source in VALID.reference_sources)
     assert MODALITIES["clinical"].valid.likeness("ham10000") is None
     own = Likeness.fit([skin(seed) for seed in range(60)])
-    known = of_model(json.loads(json.dumps(own.as_dict())), {"source": "folder"})
+    known = of_model(json.loads(json.dumps(own.as_dict())), {"source": "folder"}, KIND)
     assert known is not None
     assert known.of(skin(1))[0] == pytest.approx(own.of(skin(1))[0], rel=1e-3)
-    gate = judge(skin(0), 600, 450, network=(64, 64))
+    gate = judge(skin(0), 600, 450, network=(64, 64), kind=KIND)
     assert (gate.modality, gate.score) == ("accept", None)
 
 

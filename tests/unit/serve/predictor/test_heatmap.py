@@ -12,6 +12,7 @@ import pytest
 from mapped import CAM_RECORD, GRADES, MAP, graded, mapped_graph
 from PIL import Image
 
+from dermalyze.artifact.artifact import sealed
 from dermalyze.errors import ModelError, ResourceError, UsageError
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.serve.predictor.answers import predict
@@ -182,7 +183,7 @@ def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Pat
     assert before.cam_grade is not None
     assert (before.cam_grade.verdict, before.cam_grade.lesions) == ("not graded", 0)
     record = folder / "artifact.json"
-    record.write_text(json.dumps(graded(json.loads(record.read_text()), verdict)))
+    record.write_bytes(sealed(graded(json.loads(record.read_text()), verdict)))
     after = Predictor(folder, threads=1).predict(pixels, explain=True)
     assert after.probabilities == before.probabilities
     assert after.as_dict()["heatmap"] == {"class": after.predicted_class, "grade": GRADES[verdict]}
@@ -192,7 +193,7 @@ def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Pat
         rows = predict(folder, [tmp_path / "a.png"], explain=tmp_path / verdict)
         write(rows, stream, classes=rows.classes, format=format)  # type: ignore[arg-type]
     words, lesions = str(GRADES[verdict]["words"]), GRADES[verdict]["lesions"]
-    assert f"Heat maps of this model: {words} ({lesions} test lesions)\n" in table.getvalue()
+    assert f"Heat maps of this model: {words} ({lesions} test groups)\n" in table.getvalue()
     assert json.loads(lines.getvalue())["heatmap"]["grade"]["verdict"] == verdict
 
 
@@ -203,7 +204,7 @@ def test_the_grade_stands_under_the_drawn_picture(folder: Path, tmp_path: Path, 
     monkeypatch.setattr(heatmap, "overlay_png", lambda *_, caption, **__: captions.append(caption) or b"")
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "a.png")
     record = folder / "artifact.json"
-    record.write_text(json.dumps(graded(json.loads(record.read_text()), "no better")))
+    record.write_bytes(sealed(graded(json.loads(record.read_text()), "no better")))
     list(predict(folder, [tmp_path / "a.png"], explain=tmp_path / "maps"))
     assert captions[0].endswith("Heat maps of this model: no better than a centred blob for this model.")
 
@@ -212,11 +213,11 @@ def test_a_grade_of_another_model_is_refused(folder: Path) -> None:
     record = folder / "artifact.json"
     values = graded(json.loads(record.read_text()), "better")
     for stale in ({"recipe": "plain"}, {"graded_scores_sha256": None}, {"cam": {**CAM_RECORD, "reason": "another"}}):
-        record.write_text(json.dumps({**values, **stale}))
+        record.write_bytes(sealed({**values, **stale}))
         with pytest.raises(ModelError, match="the grade of its maps is of another model; explain the run again"):
             Predictor(folder, threads=1)
     for bad in ({"verdict": "good"}, {"lesions": -1}, {"words": ""}, {"level": 2}, {"extra": 1}, {"over": {"best": None}}):
-        record.write_text(json.dumps({**values, "cam_grade": {**GRADES["better"], **bad}}))
+        record.write_bytes(sealed({**values, "cam_grade": {**GRADES["better"], **bad}}))
         with pytest.raises(ModelError, match=r"artifact\.json: cam_grade"):
             Predictor(folder, threads=1)
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from mapped import CAM_RECORD, mapped_graph
 
-from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.artifact import Artifact, sealed
 from dermalyze.artifact.edit import earlier_evaluation, rewrite, with_evaluation
-from dermalyze.artifact.self_test import answers, difference, reference_pictures, with_probabilities
+from dermalyze.artifact.self_test import answers, difference, reference_images, with_probabilities
 from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.samples import Input
 from dermalyze.serve.predictor.verify import verify
 from dermalyze.tasks.answering import Answering
 
@@ -32,7 +33,7 @@ def folder(make_artifact: Any) -> Path:
     """An artifact with everything in it."""
     made = Path(make_artifact(graph=mapped_graph(), cam=CAM_RECORD, recipe="flips", calibration=CALIBRATION))
     artifact = Artifact.open(made, threads=1)
-    reference = answers(artifact.run, artifact.answering, height=12, width=16)
+    reference = answers(artifact.run, artifact.answering, IMAGE)
     files = {"model_card.md": b"# A card\n", "metrics.json": b'{"headline": []}\n'}
     values = with_evaluation({**record_of(made), "reference": reference}, files)
     rewrite(made, values, files)
@@ -51,7 +52,7 @@ def test_all_is_well(folder: Path) -> None:
     assert artifact.card == "# A card\n"
     assert artifact.metrics == {"headline": []}
     lines = verify(folder, threads=1).lines()
-    assert any("4 synthetic pictures" in line for line in lines)
+    assert any("4 synthetic images" in line for line in lines)
     assert lines[-2].endswith("as published")
     json.dumps(verify(folder, threads=1).as_dict())
 
@@ -84,12 +85,12 @@ def test_another_network_with_a_record_made_to_fit(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     values = record_of(folder)
     values["files"]["model.onnx"] = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    (folder / "artifact.json").write_text(json.dumps(values))
+    (folder / "artifact.json").write_bytes(sealed(values))
     assert failures(folder) == ["opens"], "the evaluation is of other answers"
     values |= {"evaluated_answers_sha256": None, "evaluation_files": {}}
     for name in ("model_card.md", "metrics.json"):
         (folder / name).unlink()
-    (folder / "artifact.json").write_text(json.dumps(values))
+    (folder / "artifact.json").write_bytes(sealed(values))
     assert failures(folder) == ["reference answers"]
 
 
@@ -105,7 +106,7 @@ def test_another_network_with_a_record_made_to_fit(folder: Path) -> None:
 def test_an_edited_record(folder: Path, change: Any) -> None:
     values = record_of(folder)
     change(values)
-    (folder / "artifact.json").write_text(json.dumps(values))
+    (folder / "artifact.json").write_bytes(sealed(values))
     assert failures(folder) == ["reference answers"]
 
 
@@ -137,17 +138,18 @@ def test_the_command_ends_with_four(folder: Path) -> None:
 # -- the reference itself ---------------------------------------------------------------------------------------
 
 
-def test_pictures_are_the_same_everywhere_and_differ_among_themselves() -> None:
-    pictures = reference_pictures(20, 4, 12, 16)
-    assert hashlib.sha256(pictures.tobytes()).hexdigest()[:16] == PICTURES_SHA256
+def test_images_are_the_same_everywhere_and_differ_among_themselves() -> None:
+    pictures = reference_images(20, 4, IMAGE)
+    assert hashlib.sha256(pictures.tobytes()).hexdigest()[:16] == IMAGES_SHA256
     assert len({picture.tobytes() for picture in pictures}) == 4
     assert pictures[:3].astype(int).std(axis=(1, 2)).min() > 5
     steps = np.abs(np.diff(pictures[0].astype(int), axis=0)).max()
     assert steps < np.abs(np.diff(pictures[-1].astype(int), axis=0)).max(), "smooth, but for the last"
-    assert (reference_pictures(21, 4, 12, 16) != pictures).any()
+    assert (reference_images(21, 4, IMAGE) != pictures).any()
 
 
-PICTURES_SHA256 = "11b2466f6ff9b7ac"
+IMAGE = Input("image", "uint8", (12, 16, 3))
+IMAGES_SHA256 = "11b2466f6ff9b7ac"
 
 
 def test_another_calibration_gives_other_probabilities_of_the_same_logits(folder: Path) -> None:
@@ -164,8 +166,8 @@ def test_another_calibration_gives_other_probabilities_of_the_same_logits(folder
 def test_difference_is_infinite_where_nothing_can_be_compared(folder: Path) -> None:
     artifact = Artifact.open(folder, threads=1)
     reference = record_of(folder)["reference"]
-    assert difference(reference, artifact.run, artifact.answering, (12, 16)) < 1e-6
-    assert difference({**reference, "pictures": 3}, artifact.run, artifact.answering, (12, 16)) == float("inf")
+    assert difference(reference, artifact.run, artifact.answering, IMAGE) < 1e-6
+    assert difference({**reference, "images": 3}, artifact.run, artifact.answering, IMAGE) == float("inf")
 
 
 # -- the evaluation belongs to the answers ------------------------------------------------------------------------

@@ -21,6 +21,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
+from dermalyze.artifact.artifact import sealed
 from dermalyze.artifact.cam_grade import UNGRADED
 from dermalyze.config.serve import ServeSpec
 from dermalyze.core.result import DISCLAIMER
@@ -144,7 +145,7 @@ def test_a_model_with_maps_and_an_evaluation(artifact_writer: Callable[..., Path
     for name, data in files_.items():
         (folder / name).write_bytes(data)
     record = with_evaluation(json.loads((folder / "artifact.json").read_text()), files_)
-    (folder / "artifact.json").write_text(json.dumps(record))
+    (folder / "artifact.json").write_bytes(sealed(record))
     service = Service([folder], ServeSpec(decoders=1, threads=1))
     try:
         client = client_of(service)
@@ -174,7 +175,7 @@ def test_a_heat_map_carries_its_grade(artifact_writer: Callable[..., Path], tmp_
     folder = artifact_writer(tmp_path / "mapped", graph=mapped_graph(), cam=CAM_RECORD)
     if verdict is not None:
         record = folder / "artifact.json"
-        record.write_text(json.dumps(graded(json.loads(record.read_text()), verdict)))
+        record.write_bytes(sealed(graded(json.loads(record.read_text()), verdict)))
     service = Service([folder], ServeSpec(decoders=1, threads=1))
     expected = GRADES[verdict] if verdict is not None else UNGRADED.model_dump()
     assert Predictor(folder, threads=1).artifact.cam_grade.model_dump() == expected

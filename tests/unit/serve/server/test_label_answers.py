@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from serving import picture
 
 from dermalyze.config.serve import ServeSpec
 from dermalyze.core.result import DISCLAIMER
-from dermalyze.errors import UsageError
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.server import replies
 from dermalyze.serve.server.client import Client
@@ -183,14 +181,6 @@ def test_a_refusal_keeps_the_numbers_and_abstains(artifact_writer: Callable[...,
     assert (result["verdict"], result["decision"], result["abstain"]) == ("refer", "refer", True)
     assert result["reasons"] == list(expected.reasons)
     assert result["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
-
-
-def test_a_model_of_two_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = SimpleNamespace(name="pairs", second=object())
-    made = SimpleNamespace(artifact=SimpleNamespace(record=record))
-    monkeypatch.setattr("dermalyze.serve.server.service.Predictor", lambda *_, **__: made)
-    with pytest.raises(UsageError, match=r"pairs: .* two images per case"):
-        Service(["pairs"], ServeSpec())
 
 
 def test_the_client_of_the_package(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
