@@ -1,4 +1,4 @@
-"""Two pictures a case, from a table to an answer; the class stands in the second picture alone."""
+"""Two images per sample, from a table to an answer; the class is readable from the second image alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, write_table
-from dermalyze.serve.predictor.second import NO_SECOND
 from training import another, outcome, scored_run, split_run
 from typer.testing import CliRunner
 
@@ -42,6 +41,7 @@ from dermalyze.workflows.controls import controls
 from dermalyze.workflows.joined_graph import join_graphs, joined_parity
 
 KINDS = ("shared", "separate")
+NO_IMAGE_2 = "no image_2: answered without it"
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +97,21 @@ def begun(root: Path, table: Path, second: str | None = "shared", **changes: Any
 
 def test_the_manifest_knows_both_pictures(base: Run) -> None:
     frame, summary = read_manifest(base), read_json(base.summary_path)
-    without = frame["second_path"].isna()
+    without = frame["image_2_path"].isna()
     assert int(without.sum()) == len(range(0, CASES, WITHOUT))
-    assert summary["second"] == {"cases": CASES - int(without.sum()), "missing": int(without.sum()), "same_as_first": 0}
-    assert frame.loc[~without, "second_sha256"].str.len().eq(64).all()
-    assert "second_path" not in summary["user_columns"]
+    assert summary["optional_images"] == {
+        "image_2": {"samples": CASES - int(without.sum()), "missing": int(without.sum()), "same_as_first": 0}
+    }
+    assert frame.loc[~without, "image_2_sha256"].str.len().eq(64).all()
+    assert "image_2_path" not in summary["user_columns"]
     assert "clinical" not in frame
 
 
 def test_a_set_of_one_picture_has_no_further_columns(table: Path, tmp_path: Path) -> None:
     root = changed(table, tmp_path / "set", lambda rows: [row.update(clinical="") for row in rows])
     run = begun(tmp_path / "run", root, None)
-    assert not [name for name in read_manifest(run).columns if name.startswith("second_")]
-    assert read_json(run.summary_path)["second"] is None
+    assert not [name for name in read_manifest(run).columns if name.startswith("image_2_")]
+    assert read_json(run.summary_path)["optional_images"] == {}
 
 
 def test_a_bad_second_picture_puts_the_case_aside(table: Path, tmp_path: Path) -> None:
@@ -121,16 +123,16 @@ def test_a_bad_second_picture_puts_the_case_aside(table: Path, tmp_path: Path) -
     run = begun(tmp_path / "run", root, data={"max_bad_fraction": 0.1})
     reasons = read_manifest(run).set_index("image_id")["quarantine_reason"].dropna()
     assert set(reasons.index) == {"i001", "i003"}
-    assert reasons["i001"] == "second image: image file is missing"
-    assert reasons["i003"].startswith("second image: ")
-    with pytest.raises(DataError, match=r"2 of 120 images are unusable .*second image"):
+    assert reasons["i001"] == "image_2: image file is missing"
+    assert reasons["i003"].startswith("image_2: ")
+    with pytest.raises(DataError, match=r"2 of 120 images are unusable .*image_2"):
         begun(tmp_path / "strict", root)
 
 
 @pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "a\x01b.png"])
 def test_paths_that_leave_the_folder_are_refused(path: str, table: Path, tmp_path: Path) -> None:
     root = changed(table, tmp_path / "set", lambda rows: rows[4].update(clinical=path))
-    with pytest.raises(DataError, match=r"set\.csv line 6: second_path"):
+    with pytest.raises(DataError, match=r"set\.csv line 6: image_2_path"):
         begun(tmp_path / "run", root)
     assert not (tmp_path / "run" / "manifest.parquet").exists()
 
@@ -143,19 +145,19 @@ def test_a_link_that_leaves_the_folder_is_refused(table: Path, tmp_path: Path) -
 
 
 def test_a_column_that_the_table_has_not(table: Path, tmp_path: Path) -> None:
-    spec = case_spec(table, "shared", data={"source": {"kind": "csv", "columns": {"second_path": "clinicl"}}})
+    spec = case_spec(table, "shared", data={"source": {"kind": "csv", "columns": {"image_2_path": "clinicl"}}})
     with pytest.raises(DataError, match="clinicl"):
         prepare(Run.create(tmp_path / "run", spec), spec)
 
 
 def test_a_network_of_two_needs_second_pictures(table: Path, base: Run, tmp_path: Path) -> None:
     root = changed(table, tmp_path / "set", lambda rows: [row.update(clinical="") for row in rows])
-    with pytest.raises(ConfigError, match=r"model\.second: the set has no second images; name them"):
+    with pytest.raises(ConfigError, match=r"model\.image_2: the set has no second images; name them"):
         begun(tmp_path / "run", root)
     one = begun(tmp_path / "one", root, None)
     split(one, one.config())
     spec = case_spec(root, "shared")
-    with pytest.raises(ConfigError, match=r"model\.second: the training split has no second images"):
+    with pytest.raises(ConfigError, match=r"model\.image_2: the training split has no second images"):
         train(another(one, tmp_path / "other", spec), spec)
 
 
@@ -199,8 +201,8 @@ class TestLeaks:
         run = begun(tmp_path / "run", changed(table, tmp_path / "set", lambda rows: rows[1].update(clinical="2b.png")))
         assert conflicts(read_manifest(run)) == []
         findings = {finding.kind: finding for finding in audit(run, run.config()).findings}
-        assert findings["shared_second"].severity == "warn"
-        assert findings["shared_second"].examples == ("i001, i002",)
+        assert findings["shared_optional"].severity == "warn"
+        assert findings["shared_optional"].examples == ("i001, i002",)
         split(run, run.config())
         rows = [read_part(run, part) for part in ("train", "val", "cal", "test")]
         assert [set(part["image_id"]) >= {"i001", "i002"} for part in rows].count(True) == 1
@@ -240,12 +242,13 @@ def test_the_second_picture_tells_what_the_first_does_not(kind: str, trained: di
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_artifact_says_what_it_takes(kind: str, trained: dict[str | None, Run]) -> None:
     record = json.loads((trained[kind].artifact_dir / "artifact.json").read_text())
-    assert record["second"] == {"images": "images2", "known": "has_second"}
-    assert record["model"]["second"]["kind"] == kind
+    assert [one["name"] for one in record["inputs"]] == ["image", "image_2", "present"]
+    assert [one["optional"] for one in record["inputs"]] == [False, True, False]
+    assert record["model"]["image_2"]["kind"] == kind
     assert record["parity"]["max_probability_difference"] < 1e-4
     alone = json.loads((trained[None].artifact_dir / "artifact.json").read_text())
-    assert alone["second"] is None
-    assert alone["model"]["second"] is None
+    assert [one["name"] for one in alone["inputs"]] == ["image"]
+    assert alone["model"]["image_2"] is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -255,34 +258,34 @@ def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None,
     p, test = read_predictions(run.predictions_path("test", "flips")), read_part(run, "test").set_index("image_id")
     rows = read_table(table / "set.csv")
     for row in rows:
-        row["second_path"] = row.pop("clinical")
+        row["image_2_path"] = row.pop("clinical")
     write_table(table / "asked.csv", rows)
     answers = {answer.image_id: answer for answer in predict(run.root, [table / "asked.csv"], threads=1)}
     probs = p.probs()
     predictor = Predictor(run.root, threads=1)
     for row, image_id in enumerate(p.ids):
         np.testing.assert_allclose(list(answers[image_id].probabilities.values()), probs[row], atol=1e-4)
-        missing = bool(test["second_path"].isna()[image_id])
-        assert (NO_SECOND in answers[image_id].notes) == missing
-        second = None if missing else table / test.loc[image_id, "second_path"]
-        answer = predictor.predict(table / test.loc[image_id, "path"], second=second)
+        missing = bool(test["image_2_path"].isna()[image_id])
+        assert (NO_IMAGE_2 in answers[image_id].notes) == missing
+        image_2 = None if missing else table / test.loc[image_id, "image_2_path"]
+        answer = predictor.predict(table / test.loc[image_id, "path"], image_2=image_2)
         np.testing.assert_allclose(list(answer.probabilities.values()), probs[row], atol=1e-4)
     said = CliRunner().invoke(
-        app, ["predict", str(run.root), str(table / "1.png"), "--second", str(table / "1b.png"), "--json"]
+        app, ["predict", str(run.root), str(table / "1.png"), "--image-2", str(table / "1b.png"), "--json"]
     )
     assert said.exit_code == 0, said.output
     assert json.loads(said.stdout)["probabilities"] == dict(
-        predictor.predict(table / "1.png", second=table / "1b.png")["probabilities"]
+        predictor.predict(table / "1.png", image_2=table / "1b.png")["probabilities"]
     )
 
 
 def test_a_missing_second_picture_is_said(trained: dict[str | None, Run], table: Path) -> None:
     answer = Predictor(trained["shared"].root, threads=1).predict(table / "1.png")
-    assert answer.as_dict()["notes"] == [NO_SECOND]
+    assert answer.as_dict()["notes"] == [NO_IMAGE_2]
     said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), str(table / "1.png"), str(table / "2.png")])
-    assert "Answered without a second picture: 2; give it with --second" in said.stdout
+    assert "Answered without a second image: 2; give it with --image-2" in said.stdout
     alone = CliRunner().invoke(app, ["predict", str(trained[None].root), str(table / "1.png")])
-    assert "second picture" not in alone.stdout
+    assert "second image" not in alone.stdout
 
 
 def test_foreign_pictures_stand_in_both_places(trained: dict[str | None, Run]) -> None:
@@ -355,23 +358,74 @@ def test_resume_equals_uninterrupted_bit_for_bit(
     assert outcome(run) == outcome(whole)
 
 
+# -- commands that once refused two images ----------------------------------------------------------------------------
+
+
+def test_another_set_is_scored_with_both_images(trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
+    run, rows = trained["separate"], read_table(table / "set.csv")
+    spec = run.config()
+    swapped = [{**row, "clinical": rows[i ^ 1]["clinical"]} for i, row in enumerate(rows)]
+    for name, chosen in (("right", rows), ("swapped", swapped)):
+        root = Path(shutil.copytree(table, tmp_path / name))
+        write_table(root / "set.csv", chosen)
+    found = {
+        name: evaluate_external(run, spec, tmp_path / name / "set.csv", accept_leak="the same images on purpose").metrics
+        for name in ("right", "swapped")
+    }
+    right, wrong = (found[name]["metrics"]["balanced_accuracy"]["value"] for name in ("right", "swapped"))
+    assert right > wrong + 0.4, "the second image tells the class, so that of another class misleads"
+
+
+def test_similar_compares_both_images(trained: dict[str | None, Run], table: Path) -> None:
+    run = trained["separate"]
+    spec = run.config()
+    shares = [similar(run, spec, table / "1.png", image_2=table / second, k=5).shares for second in ("1b.png", "2b.png")]
+    assert shares[0] != shares[1]
+    assert max(shares[0], key=lambda name: shares[0][name]) == "nv"
+    assert max(shares[1], key=lambda name: shares[1][name]) == "mel"
+    with pytest.raises(UsageError, match="--image-2: this model takes one image per sample"):
+        similar(trained[None], trained[None].config(), table / "1.png", image_2=table / "1b.png")
+
+
+def test_corruptions_and_controls(trained: dict[str | None, Run], base: Run, table: Path, tmp_path: Path) -> None:
+    run = trained["shared"]
+    spec = run.config()
+    assert score(run, spec, corruptions=3).corrupted == 3
+    stored = read_predictions(run.corrupted_path("flips"))
+    assert np.isfinite(stored.logits).all()
+    result = controls(run, spec, only=("shuffled", "shortcut"), epochs=1)
+    assert {"shuffled", "shortcut"} <= set(result.as_dict()["controls"])
+
+
+def test_eight_bits_of_two_images(trained: dict[str | None, Run]) -> None:
+    from dermalyze.stages.calibrate import calibrate
+
+    run = trained["separate"]
+    spec = run.config()
+    calibrate(run, spec)
+    export(run, spec, int8=True)
+    artifact = Artifact.open(run.int8_dir, threads=1)
+    assert [one.name for one in artifact.inputs] == ["image", "image_2", "present"]
+    assert artifact.record.parity["agreement"] >= 0.99
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
 class TestRefused:
     def test_a_second_picture_for_a_model_of_one(self, trained: dict[str | None, Run], table: Path) -> None:
-        with pytest.raises(UsageError, match="trained on one picture a case"):
-            Predictor(trained[None].root, threads=1).predict(table / "1.png", second=table / "1b.png")
-        said = CliRunner().invoke(app, ["predict", str(trained[None].root), str(table / "1.png"), "--second", "x.png"])
+        with pytest.raises(UsageError, match="takes one image per sample"):
+            Predictor(trained[None].root, threads=1).predict(table / "1.png", image_2=table / "1b.png")
+        said = CliRunner().invoke(app, ["predict", str(trained[None].root), str(table / "1.png"), "--image-2", "x.png"])
         assert said.exit_code == 2
-        assert "takes no second one; leave it out" in said.stderr
+        assert "takes one image per sample; leave it out" in said.stderr
 
     @pytest.mark.parametrize("images", [["1.png", "2.png"], ["."], ["set.csv"], ["-"]])
     def test_one_second_picture_for_several(self, images: list[str], trained: dict[str | None, Run], table: Path) -> None:
         named = [image if image == "-" else str(table / image) for image in images]
-        said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), *named, "--second", str(table / "1b.png")])
+        said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), *named, "--image-2", str(table / "1b.png")])
         assert said.exit_code == 2
-        assert "--second goes with one image file" in said.stderr
+        assert "--image-2 goes with one image file" in said.stderr
 
     @pytest.mark.parametrize(
         ("content", "reason"), [(None, "no such file"), (b"<html>", ""), (b"", ""), (b"\x89PNG\r\n\x1a\n12345678", "")]
@@ -382,48 +436,37 @@ class TestRefused:
         second = tmp_path / "second.png"
         if content is not None:
             second.write_bytes(content)
-        with pytest.raises(DataError, match=f"second image: {reason}"):
-            Predictor(trained["shared"].root, threads=1).predict(table / "1.png", second=second)
-        said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), str(table / "1.png"), "--second", str(second)])
+        with pytest.raises(DataError, match=f"image_2: {reason}"):
+            Predictor(trained["shared"].root, threads=1).predict(table / "1.png", image_2=second)
+        said = CliRunner().invoke(app, ["predict", str(trained["shared"].root), str(table / "1.png"), "--image-2", str(second)])
         assert said.exit_code == 3
 
     def test_rows_whose_second_picture_leaves_the_folder(self, trained: dict[str | None, Run], table: Path) -> None:
-        rows = [{"path": "1.png", "second_path": path} for path in ("../x.png", "/etc/passwd", "nowhere.png", " ", "1b.png")]
+        rows = [{"path": "1.png", "image_2_path": path} for path in ("../x.png", "/etc/passwd", "nowhere.png", " ", "1b.png")]
         write_table(table / "odd.csv", rows)
         answers = list(predict(trained["shared"].root, [table / "odd.csv"], threads=1))
         assert [answer.error for answer in answers] == [
-            "second image: the row's path leaves the CSV's folder; paths are relative to it",
-            "second image: the row's path leaves the CSV's folder; paths are relative to it",
-            "second image: no such file",
+            "image_2: the row's path leaves the CSV's folder; paths are relative to it",
+            "image_2: the row's path leaves the CSV's folder; paths are relative to it",
+            "image_2: no such file",
             None,
             None,
         ]
-        assert [NO_SECOND in answer.notes for answer in answers[3:]] == [True, False]
+        assert [NO_IMAGE_2 in answer.notes for answer in answers[3:]] == [True, False]
         of_one = list(predict(trained[None].root, [table / "odd.csv"], threads=1))
         assert all(answer.error is None for answer in of_one)  # a model of one picture lets the column be
-
-    def test_what_is_not_made_for_two_pictures(self, trained: dict[str | None, Run], table: Path) -> None:
-        run = trained["shared"]
-        spec = run.config()
-        for attempt in (
-            lambda: controls(run, spec),
-            lambda: similar(run, spec, table / "1.png"),
-            lambda: evaluate_external(run, spec, table / "set.csv"),
-            lambda: score(run, spec, corruptions=3),
-        ):
-            with pytest.raises(UsageError, match="not made for models of two pictures a case yet"):
-                attempt()
 
     def test_an_artifact_whose_record_does_not_fit_its_graph(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
         folder = tmp_path / "export"
         shutil.copytree(trained["shared"].artifact_dir, folder)
         path = folder / "artifact.json"
         record = json.loads(path.read_text())
-        path.write_bytes(sealed({**record, "second": {"images": "elsewhere", "known": "has_second"}}))
-        with pytest.raises(ModelError, match=r"second\.images"):
+        renamed = [{**one, "name": "image_3" if one["name"] == "image_2" else one["name"]} for one in record["inputs"]]
+        path.write_bytes(sealed({**record, "inputs": renamed}))
+        with pytest.raises(ModelError, match="input image_2"):
             Predictor(folder, threads=1)
-        path.write_bytes(sealed({**record, "second": None}))
-        with pytest.raises(ModelError, match="input images2"):
+        path.write_bytes(sealed({**record, "inputs": record["inputs"][:1]}))
+        with pytest.raises(ModelError, match="input image_2"):
             Predictor(folder, threads=1)
 
     @pytest.mark.parametrize(
@@ -431,10 +474,10 @@ class TestRefused:
         [
             ({"kind": "shred"}, "shared"),
             ({"kind": "shared", "hide": 1}, "less than 1"),
-            ("shared", "second"),
+            ("shared", "image_2"),
             ({"hid": 0.1}, "kind"),
         ],
     )
     def test_settings(self, second: Any, message: str, table: Path) -> None:
         with pytest.raises(ConfigError, match=message):
-            case_spec(table, None, model={"second": second})
+            case_spec(table, None, model={"image_2": second})

@@ -29,9 +29,10 @@ from dermalyze.config.data import (
 )
 from dermalyze.config.task import MulticlassTask, MultilabelTask, TaskSpec
 from dermalyze.core.run import Run
-from dermalyze.data.grouping import conflicts, groups, keys
+from dermalyze.data.grouping import conflicts, contents, groups
 from dermalyze.data.inspection import inspect_images
 from dermalyze.data.multilabel_targets import read_labels, text_of
+from dermalyze.data.samples import as_samples, inspect_optional, optional_columns
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
 from dermalyze.data.sources.linking import archive_name
 from dermalyze.data.splitting import read_division
@@ -188,7 +189,9 @@ def made_with(run: Run, judged: pd.DataFrame, *, by_lesion: bool) -> dict[str, i
         inside = parts == part
         known = pd.Series(False, index=judged.index)
         for column, values in judged_rows.items():
-            known |= values.isin(set(used_rows[column][inside].dropna()))
+            used = set[str]().union(*(one[inside].dropna() for one in used_rows[column]))
+            for one in values:
+                known |= one.isin(used)
         count = int((known & ~seen).sum())
         seen |= known
         if count:
@@ -202,10 +205,10 @@ def shares_lesions(kind: str, spec: DataSpec) -> bool:
     return kind in _SHARED_LESIONS and any(one in _SHARED_LESIONS for one in own)
 
 
-def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Series]:
-    """The values to compare, and each image's name in the ISIC archive."""
+def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, list[pd.Series]]:
+    """The values to compare, of every image of a sample, and each image's name in the ISIC archive."""
     names = frame["image_id"].astype(str).map(archive_name).astype(object)
-    return {**{column: keys(frame, column) for column in columns}, "archive": names.where(names.notna(), None)}
+    return {**{column: contents(frame, column) for column in columns}, "archive": [names.where(names.notna(), None)]}
 
 
 def _source(on: Path, store: ImageStore, own: SourceSpec, label_map: Mapping[str, str | None]) -> SourceSpec:
@@ -250,7 +253,9 @@ def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec)
     """The usable rows as a frame, and notes on the others."""
     there = [(row, name) for row, name in rows if row.path is not None]
     paths = [str(row.path) for row, _ in there]
-    inspected = inspect_images(store, paths, workers=spec.workers, read=modality_of(spec).read)
+    how: dict[str, Any] = {"workers": spec.workers, "read": modality_of(spec).read}
+    optional = inspect_optional(store, [row for row, _ in there], **how)
+    inspected = as_samples(inspect_images(store, paths, **how), optional)
     bad = Counter(found.reason for found in inspected if found.reason is not None)
     if len(rows) > len(there):
         bad[MISSING_FILE] = len(rows) - len(there)
@@ -269,8 +274,9 @@ def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec)
                 **row.extra, **{key: row.known.get(key) for key in _KNOWN},
                 "image_id": row.image_id, "path": row.path, "sha256": found.sha256, "pixel_sha256": found.pixel_sha256,
                 "width": found.width, "height": found.height, "label": name,
+                **optional_columns(row, found, {which: images[place] for which, images in optional.items()}),
             }
-            for (row, name), found in zip(there, inspected, strict=True)
+            for place, ((row, name), found) in enumerate(zip(there, inspected, strict=True))
             if found.reason is None
         ]
     )  # fmt: skip
