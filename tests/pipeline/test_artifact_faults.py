@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artifact, open_export
+from dermalyze.artifact.artifact import Artifact, open_export, sealed
 from dermalyze.core.atomic import sha256_file
 from dermalyze.errors import DataError, ModelError, ResourceError, UsageError
+from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.stages import export as stage
 from dermalyze.stages.export import export, publish
 
@@ -69,15 +70,16 @@ def test_half_precision_overflow_is_a_parity_failure() -> None:
             super().__init__()
             self.half_precision = half
 
-        def forward_with_embedding(self, images: Any) -> Any:
-            x = images.mean((2, 3)) * 100_000
+        def forward_with_embedding(self, inputs: Any) -> Any:
+            x = inputs["image"].mean((2, 3)) * 100_000
             x = x.half() if self.half_precision else x
             return (x / 1e4).float(), x.float() / 1e6
 
-    ours, theirs = (stage.Deployed(Large(half), (0.5,) * 3, (0.1,) * 3).eval() for half in (False, True))
-    graph = stage.Graph(stage.to_onnx(theirs, 16, 16), classes=3, height=16, width=16, threads=1)
+    p = Preprocessing("squash", 16, 16, 1.0, (0.5,) * 3, (0.1,) * 3)
+    ours, theirs = (stage.Deployed(Large(half), p, (p.image,)).eval() for half in (False, True))
+    graph = stage.Graph(stage.to_onnx(theirs), [p.image], classes=3, threads=1)
     with pytest.raises(ModelError, match=r"NaN or infinity|not PyTorch's"):
-        stage.measure_parity(ours, graph, 16, 16)
+        stage.measure_parity(ours, graph)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
@@ -160,11 +162,13 @@ def test_network_that_onnx_cannot_hold() -> None:
     import torch
 
     class Odd(torch.nn.Module):
-        def forward_with_embedding(self, images: Any) -> Any:
+        def forward_with_embedding(self, inputs: Any) -> Any:
+            images = inputs["image"]
             return torch.linalg.eigvals(images.mean((2,))[..., :3] @ torch.ones(3, 3)).real, images.mean((2, 3))
 
+    p = Preprocessing("squash", 8, 8, 1.0, (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ModelError, match="cannot be exported to ONNX") as caught:
-        stage.to_onnx(stage.Deployed(Odd(), (0.5,) * 3, (0.5,) * 3).eval(), 8, 8)
+        stage.to_onnx(stage.Deployed(Odd(), p, (p.image,)).eval())
     assert len(str(caught.value)) < 500
 
 
@@ -225,7 +229,7 @@ def test_classes_swapped_in_the_artifact_are_not_measured(world: Any) -> None:
     path = world.run.artifact_record_path
     record = json.loads(path.read_text())
     record["classes"].reverse()
-    path.write_text(json.dumps(record))
+    path.write_bytes(sealed(record))
     with pytest.raises(ModelError, match=r"classes .* are not the checkpoint's"):
         open_export(world.run, world.spec.inference.recipe)
 

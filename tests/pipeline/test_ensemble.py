@@ -140,7 +140,7 @@ def test_graphs_stay_finite_where_members_are_certain_of_different_things(joined
     data = join_graphs([steep((run.artifact_dir / "model.onnx").read_bytes(), 3000.0) for run in runs[:2]])
     height, width = (artifacts[0].preprocessing[key] for key in ("height", "width"))
     images = np.random.default_rng(0).integers(0, 256, (5, height, width, 3), dtype=np.uint8)
-    logits, _ = Graph(data, classes=3, height=height, width=width, threads=1).run(images)
+    logits, _ = Graph(data, artifacts[0].inputs, classes=3, threads=1).run({"image": images})
     expected = np.mean([softmax(3000.0 * one.run(images)[0]) for one in artifacts], axis=0)
     assert np.isfinite(logits).all()
     assert logits.min() < -100
