@@ -148,9 +148,8 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
         assert ours.model_dump() == {name: theirs[name] for name in ("value", "low", "high")}
     own = runner.Network.open(run)
     pixels = to_size(decode(world.images[0].read_bytes()).image, own.preprocessing)[None]
-    by_explain = explain_batch(own.model, own.tensor(pixels), "closed_form", own.classes.index("nv"), signed=True).grid.numpy()[
-        0
-    ]
+    asked = explain_batch(own.model, own.tensors(pixels, {}), "closed_form", own.classes.index("nv"), signed=True)
+    by_explain = asked.grid.numpy()[0]
     np.testing.assert_allclose(answer.cam, by_explain, atol=1e-4 * max(1.0, float(np.abs(by_explain).max())))
     assert verify(run.root).passed
     assert any(str(answer.cam_grade.words) in check.found for check in verify(run.root).checks)
@@ -166,8 +165,8 @@ def test_the_exported_graph_gives_the_same_map(scored: tuple[Run, Any]) -> None:
     network, artifact = runner.Network.open(run), open_export(run, spec.inference.recipe)
     p = network.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (2, p.height, p.width, 3), dtype=np.uint8)
-    found = explain_batch(network.model, network.tensor(pixels), "closed_form", 1, signed=True).grid.numpy()
-    cam_BChw = artifact.cam(pixels, None)[2]
+    found = explain_batch(network.model, network.tensors(pixels, {}), "closed_form", 1, signed=True).grid.numpy()
+    cam_BChw = artifact.cam(pixels)[2]
     assert np.abs(found - cam_BChw[:, 1]).max() <= 1e-4 * max(1.0, np.abs(found).max())
     assert np.abs(found).max() > 0
 

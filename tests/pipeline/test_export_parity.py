@@ -60,9 +60,9 @@ def torch_probabilities(world: Any, data: bytes) -> np.ndarray:
     model, best = load_best(world.run)
     p = Preprocessing.from_dict(best["preprocessing"])
 
-    def forward(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def forward(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            logits, embedding = model.forward_with_embedding(torch.from_numpy(normalize(images, p)))
+            logits, embedding = model.forward_with_embedding(torch.from_numpy(normalize(batch["image"], p)))
         return logits.numpy(), embedding.numpy()
 
     pixels = to_size(decode(data).pixels, p)[None]
@@ -196,8 +196,9 @@ def test_score_needs_an_export(copy_of: Callable[[], Any]) -> None:
 def test_score_of_a_nan_model_leaves_no_predictions(copy_of: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     world = copy_of()
 
-    def nan(self: Artifact, images: np.ndarray, *known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        return np.full((len(images), 3), np.nan, np.float32), np.zeros((len(images), 16), np.float32)
+    def nan(self: Artifact, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        count = len(batch["image"])
+        return np.full((count, 3), np.nan, np.float32), np.zeros((count, 16), np.float32)
 
     monkeypatch.setattr(Artifact, "run", nan)
     with pytest.raises(ModelError, match="NaN"):

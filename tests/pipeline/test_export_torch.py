@@ -28,13 +28,13 @@ def test_its_logits_are_the_graphs(new_world: Any, head: dict[str, Any]) -> None
     record = json.loads((world.run.program_dir / "program.json").read_text())
     artifact = open_export(world.run, world.spec.inference.recipe)
     assert record["artifact"]["artifact.json"] == artifact.sha256
-    assert record["inputs"] == ["images"]
+    assert [one["name"] for one in record["inputs"]] == ["image"]
     assert record["outputs"][:2] == ["logits", "embedding"]
     assert record["sha256"] == made.as_dict()["sha256"]
     program = torch.export.load(str(world.run.program_dir / "model.pt2"))  # as whoever takes it would
     height, width = artifact.preprocessing["height"], artifact.preprocessing["width"]
     images = np.random.default_rng(3).integers(0, 256, (5, height, width, 3), dtype=np.uint8)
-    logits = program.module()(torch.from_numpy(images))[0].detach().numpy()
+    logits = program.module()({"image": torch.from_numpy(images)})[0].detach().numpy()
     assert np.abs(logits - artifact.run(images)[0]).max() < 1e-4
 
 

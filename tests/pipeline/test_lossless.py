@@ -239,9 +239,9 @@ def hungry(limit: int, patch: pytest.MonkeyPatch, error: Callable[[], Exception]
     """Let a pass of more than `limit` images in training run out of memory."""
     original = Classifier.forward
 
-    def forward(self: Classifier, batch: torch.Tensor, *known: torch.Tensor | None) -> torch.Tensor:
-        result = original(self, batch, *known)  # so that the failed attempt has left its traces
-        if self.training and len(batch) > limit:
+    def forward(self: Classifier, inputs: Any) -> torch.Tensor:
+        result = original(self, inputs)  # so that the failed attempt has left its traces
+        if self.training and len(result) > limit:
             raise error()
         return result
 

@@ -226,18 +226,18 @@ def shots_row(
     level: float,
 ) -> dict[str, Any]:
     """Means over draws with the interval that the draws span, JSON-ready; or why there are none."""
-    n, count = len(parts["test"].labels), len(set(groups))
+    size = len(parts["test"].labels), len(set(groups))
     title = f"{task.noun} centres of {count} example{'s' if count > 1 else ''} a {task.noun}"
     if drawn is None:
-        note = not_estimable(n, f"a {task.noun} has fewer than {count} training groups")
-        why = Estimate(None, None, None, n, count, note=note)
+        note = not_estimable(size[0], f"a {task.noun} has fewer than {count} training groups")
+        why = Estimate(None, None, None, *size, note=note)
         return {"shots": count, "title": title, "metrics": {task.brief[0]: why.as_dict()}, task.brief_of_class: {}}
 
     def spanned(values_R: Floats) -> dict[str, Any]:
         if np.isnan(values_R).any():  # no test image of a class, in every draw alike
             return Estimate(None, None, None, 0, 0, note=not_estimable(0)).as_dict()
         low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
-        return Estimate(float(values_R.mean()), float(low), float(high), n, count).as_dict()
+        return Estimate(float(values_R.mean()), float(low), float(high), *size).as_dict()
 
     return {
         "shots": count,
