@@ -270,5 +270,8 @@ class TestRefused:
         with pytest.raises(ModelError, match="metadata encoder is not the one"):
             Predictor(folder, threads=1)
         path.write_bytes(sealed({**record, "metadata": None}))
+        with pytest.raises(ModelError, match="do not fit its preprocessing and metadata"):
+            Predictor(folder, threads=1)
+        path.write_bytes(sealed({**record, "metadata": None, "inputs": record["inputs"][:1]}))
         with pytest.raises(ModelError, match="input metadata"):
             Predictor(folder, threads=1)

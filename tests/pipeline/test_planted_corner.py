@@ -39,7 +39,7 @@ def accuracies(run: Run, images: Path) -> tuple[float, float, list[str]]:
     bare = pixels.copy()
     bare[:, *CORNER] = np.median(pixels[:, CORNER[0], : CORNER[1].start], axis=(1, 2))[:, None, None]
     labels = np.array([network.classes.index(label) for label in test["label"]])
-    called, without = (network.predictor(None)(some).argmax(axis=1) for some in (pixels, bare))
+    called, without = (network.predictor({})(some).argmax(axis=1) for some in (pixels, bare))
     return float((called == labels).mean()), float((without == labels).mean()), [network.classes[c] for c in called]
 
 

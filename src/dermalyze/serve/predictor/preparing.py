@@ -75,7 +75,7 @@ def prepare_picture(
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     check_size(*image.size)
     if min(image.size) < MIN_EDGE_PX:
-        raise DataError(f"{image.width} x {image.height} px is too small; each edge needs {MIN_EDGE_PX} px at least")
+        raise DataError(f"{image.width} x {image.height} px is not a photograph; each edge needs {MIN_EDGE_PX} px at least")
     return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
 
 
