@@ -92,6 +92,10 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+def inputs_of(images: torch.Tensor, metadata: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    return {"image": images, **({} if metadata is None else {"metadata": metadata})}
+
+
 def test_the_table_is_that_of_the_specs() -> None:
     kinds = [one.model_fields["kind"].default for one in get_args(get_args(Method)[0])]
     assert tuple(kinds) == METHODS == tuple(EXPLAINERS)
@@ -106,12 +110,12 @@ def test_every_family_works_or_refuses(family: str, method: str) -> None:
     before, ask = state_of(model), CHEAP.get(method, method)
     if method not in works:
         with pytest.raises(ModelError, match=rf"^{method}: .+; use (\w|\+)+$") as caught:
-            explain_batch(model, images, ask, metadata=metadata)
+            explain_batch(model, inputs_of(images, metadata), ask)
         assert str(caught.value).rpartition(" ")[2] in works, "what it recommends must work"
-        assert refusal(model, images, ask, metadata) == str(caught.value)
+        assert refusal(model, inputs_of(images, metadata), ask) == str(caught.value)
     else:
         found = explain_batch(
-            model, images, ask, [2, 1], metadata=metadata, signed=method not in ("rollout", "gradient_attention")
+            model, inputs_of(images, metadata), ask, [2, 1], signed=method not in ("rollout", "gradient_attention")
         )
         assert found.maps.shape == (2, *images.shape[2:])
         assert found.grid.shape[1:] > (1, 1)
@@ -119,7 +123,7 @@ def test_every_family_works_or_refuses(family: str, method: str) -> None:
         assert (found.grid.amax(dim=(1, 2)) > found.grid.amin(dim=(1, 2))).all(), "a flat map"
         assert found.classes.tolist() == [2, 1]
         with torch.no_grad():
-            assert torch.allclose(found.logits, model(images, metadata), atol=1e-4)
+            assert torch.allclose(found.logits, model(inputs_of(images, metadata)), atol=1e-4)
     assert_same(before, state_of(model))
 
 
@@ -128,8 +132,8 @@ def test_the_graphs_map_is_the_same_wherever_it_has_one(family: str) -> None:
     model, images, metadata = network(family)
     if reason_against(model) is None:
         with torch.no_grad():
-            cam_BChw = ClosedForm(model).forward_with_cam(images, metadata)[2]
-        found = explain_batch(model, images, "closed_form", [2, 1], metadata=metadata, signed=True).grid
+            cam_BChw = ClosedForm(model).forward_with_cam(inputs_of(images, metadata))[2]
+        found = explain_batch(model, inputs_of(images, metadata), "closed_form", [2, 1], signed=True).grid
         assert torch.allclose(found, cam_BChw[torch.arange(2), torch.tensor([2, 1])], rtol=1e-3, atol=1e-5)
     else:
         assert family not in ("tiny_cnn", "resnet18", "densenet121", "mobilenetv2_035")
@@ -245,7 +249,7 @@ def test_hooks_go_when_the_network_fails() -> None:
 def test_columns_of_class_token_and_registers_are_dropped() -> None:
     """Tokens are places in raster order, and what the class token took from itself is no place."""
     model, images, _ = network("vit_tiny_patch16_224")
-    question = Question(model, images[:1], None, None, model.cam_target(), False, method_spec("rollout"))
+    question = Question(model, {"image": images[:1]}, None, model.cam_target(), False, method_spec("rollout"))
     flow = torch.zeros(1, 7, 7)
     flow[0, 0] = torch.tensor([100.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
     assert read_out(question, flow, None)[0].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
@@ -267,3 +271,27 @@ def test_rollout_is_the_product_of_the_layers_weights() -> None:
             tokens = block(tokens)
     expected = multiply(layers)[:, 0, 1:].reshape(2, 2, 3)
     assert np.allclose(explain_batch(model, images, "rollout").grid, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "integrated_gradients", "occlusion"])
+@pytest.mark.parametrize("kind", ["shared", "separate"])
+def test_a_map_is_of_the_first_image_and_the_second_one_stays(kind: str, method: str) -> None:
+    torch.manual_seed(0)
+    spec = ModelSpec.model_validate(
+        {"backbone": "tiny_cnn", "kwargs": {"channels": [4, 8]}, "head": {"kind": "linear"}, "image_2": {"kind": kind}}
+    )
+    model = build_classifier(spec, 3, load_weights=False).eval()
+    inputs = {
+        "image": torch.randn(2, 3, 32, 40), "image_2": torch.randn(2, 3, 32, 40), "present": torch.tensor([[True], [False]])
+    }  # fmt: skip
+    ask = CHEAP.get(method, method)
+    found = explain_batch(model, inputs, ask, [2, 1], signed=True)
+    with torch.no_grad():
+        torch.testing.assert_close(found.logits, model(inputs))
+    blank = {**inputs, "image": torch.zeros(2, 3, 32, 40)}
+    assert not torch.allclose(explain_batch(model, blank, ask, [2, 1], signed=True).maps, found.maps)
+    without = {**inputs, "image_2": torch.zeros(2, 3, 32, 40)}
+    again = explain_batch(model, without, ask, [2, 1], signed=True)
+    torch.testing.assert_close(again.maps[1], found.maps[1])
+    if method == "gradcam":  # the pooled features of the two are side by side, so the first map does not hang on the second
+        torch.testing.assert_close(again.maps, found.maps)

@@ -13,8 +13,9 @@ import torch
 from dermalyze.artifact.graph import Graph
 from dermalyze.config.model import FusionSpec, MetadataSpec, ModelSpec
 from dermalyze.errors import ModelError, UsageError
+from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.imaging.tabular import fit_encoder
-from dermalyze.models.classifier import Classifier, build_classifier
+from dermalyze.models.classifier import Classifier, build_classifier, inputs_of
 from dermalyze.models.deployed import Deployed, to_onnx
 from dermalyze.models.fusion import FUSIONS, Expert, FusedHead, Late
 from dermalyze.models.mc_dropout import DropoutSampler
@@ -57,7 +58,7 @@ def test_keyword_arguments_are_the_fields(kind: str) -> None:
 def test_forward_backward_save_load(kind: str, head: str, tmp_path: Path) -> None:
     model = build(kind, head).train()
     images, metadata = torch.randn(2, 3, 32, 40), torch.from_numpy(ENCODER({"age": [40, None], "site": ["back", "elbow"]}))
-    logits = model(images, metadata)
+    logits = model({"image": images, "metadata": metadata})
     assert logits.shape == (2, 3)
     assert logits.dtype == torch.float32
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
@@ -68,10 +69,10 @@ def test_forward_backward_save_load(kind: str, head: str, tmp_path: Path) -> Non
     other = build_classifier(spec_of(kind, head), 3, load_weights=False, encoder=ENCODER).eval()
     model.eval()
     with torch.inference_mode():
-        assert not torch.equal(other(images, metadata), model(images, metadata))
+        assert not torch.equal(other({"image": images, "metadata": metadata}), model({"image": images, "metadata": metadata}))
         load_state(tmp_path / "a.safetensors", other)
-        expected, embedding = model.forward_with_embedding(images, metadata)
-        assert torch.equal(other(images, metadata), expected)
+        expected, embedding = model.forward_with_embedding({"image": images, "metadata": metadata})
+        assert torch.equal(other({"image": images, "metadata": metadata}), expected)
         assert embedding.shape == (2, model.width)
         torch.testing.assert_close(model.embed(images), embedding)  # of the image alone
 
@@ -84,10 +85,10 @@ def test_metadata_count_and_nothing_known_is_the_blank_row(kind: str, head: str)
     metadata = torch.from_numpy(ENCODER({"age": [40, 60], "site": ["back", "foot"]}))
     blank = torch.from_numpy(np.tile(ENCODER.blank, (2, 1)))
     with torch.inference_mode():
-        known, unknown = model(images, metadata), model(images)
+        known, unknown = model({"image": images, "metadata": metadata}), model(images)
         assert not torch.allclose(known, unknown, atol=1e-4)
-        torch.testing.assert_close(model(images, blank), unknown)
-        alone = torch.cat([model(images[i : i + 1], metadata[i : i + 1]) for i in range(2)])
+        torch.testing.assert_close(model({"image": images, "metadata": blank}), unknown)
+        alone = torch.cat([model({"image": images[i : i + 1], "metadata": metadata[i : i + 1]}) for i in range(2)])
         torch.testing.assert_close(alone, known, rtol=1e-4, atol=1e-5)
 
 
@@ -95,21 +96,24 @@ def test_metadata_count_and_nothing_known_is_the_blank_row(kind: str, head: str)
 def test_export(kind: str, head: str) -> None:
     """The graph gives the probabilities of PyTorch for any batch, and refuses metadata of another shape."""
     model = build(kind, head)
-    network = Deployed(model, model.backbone.mean, model.backbone.std).eval()
-    graph = Graph(to_onnx(network, 32, 40, ENCODER.width), classes=3, height=32, width=40, metadata_width=ENCODER.width)
-    assert measure_parity(network, graph, 32, 40)["max_probability_difference"] < TOLERANCE
+    p = Preprocessing("squash", 32, 40, 1.0, model.backbone.mean, model.backbone.std)
+    network = Deployed(model, p, inputs_of(spec_of(kind, head), p, ENCODER)).eval()
+    graph = Graph(to_onnx(network), network.inputs, classes=3)
+    assert measure_parity(network, graph)["max_probability_difference"] < TOLERANCE
     images = np.zeros((2, 32, 40, 3), np.uint8)
-    for metadata in (None, np.zeros((2, 3), np.float32), np.zeros((1, ENCODER.width), np.float32)):
-        with pytest.raises(ModelError, match="metadata are"):
-            graph.run(images, metadata)
-    nothing = graph.run(images[:0], np.zeros((0, ENCODER.width), np.float32))
+    with pytest.raises(ModelError, match="the batch has image; the model takes image, metadata"):
+        graph.run({"image": images})
+    for metadata in (np.zeros((2, 3), np.float32), np.zeros((1, ENCODER.width), np.float32)):
+        with pytest.raises(ModelError, match="metadata is float32"):
+            graph.run({"image": images, "metadata": metadata})
+    nothing = graph.run({"image": images[:0], "metadata": np.zeros((0, ENCODER.width), np.float32)})
     assert nothing[0].shape == (0, 3)
 
 
 def test_a_network_of_images_alone_refuses_metadata() -> None:
     model = build_classifier(ModelSpec(backbone="tiny_cnn"), 3, load_weights=False).eval()
     with pytest.raises(UsageError, match="takes no metadata"):
-        model(torch.zeros(1, 3, 32, 40), torch.zeros(1, ENCODER.width))
+        model({"image": torch.zeros(1, 3, 32, 40), "metadata": torch.zeros(1, ENCODER.width)})
 
 
 def test_an_encoder_of_other_columns_is_refused() -> None:
@@ -117,7 +121,7 @@ def test_an_encoder_of_other_columns_is_refused() -> None:
         with pytest.raises(ModelError, match="metadata encoder has columns"):
             build_classifier(spec, 3, load_weights=False, encoder=encoder)
     with pytest.raises(UsageError, match="a row an image"):
-        build("film")(torch.zeros(2, 3, 32, 40), torch.zeros(2, 3))
+        build("film")({"image": torch.zeros(2, 3, 32, 40), "metadata": torch.zeros(2, 3)})
 
 
 def test_film_begins_as_the_identity() -> None:
@@ -136,7 +140,7 @@ def test_film_on_the_map_before_a_mean_is_film_on_the_pooled() -> None:
         scale, shift = model.head.scale_shift(rows).chunk(2, dim=1)  # type: ignore[operator,union-attr]
         modulated = model.features(images) * (1 + scale[..., None, None]) + shift[..., None, None]
         expected = model.head.head(modulated.mean(dim=(2, 3)))  # type: ignore[operator,union-attr]
-        torch.testing.assert_close(model(images, rows), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model({"image": images, "metadata": rows}), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_concat_network_is_the_documents() -> None:
@@ -153,18 +157,18 @@ def test_late_holds_its_layer_for_saving_alone() -> None:
     images, rows = torch.randn(2, 3, 32, 40), rng.standard_normal((2, ENCODER.width)).astype(np.float32)
     assert isinstance(model.head, Late)
     with torch.inference_mode():
-        alone = model(images, torch.from_numpy(rows))
+        alone = model({"image": images, "metadata": torch.from_numpy(rows)})
         with model.head.holding(expert):
-            fused = model(images, torch.from_numpy(rows))
+            fused = model({"image": images, "metadata": torch.from_numpy(rows)})
         torch.testing.assert_close(fused, alone + torch.from_numpy(0.5 * expert.evidence(rows)).float(), rtol=1e-5, atol=1e-5)
-        assert torch.equal(model(images, torch.from_numpy(rows)), alone)
+        assert torch.equal(model({"image": images, "metadata": torch.from_numpy(rows)}), alone)
 
 
 def test_mc_dropout_of_a_network_with_metadata() -> None:
     sampler = DropoutSampler(build("concat"), seed=1, passes=3)
-    images = np.random.default_rng(0).standard_normal((2, 3, 32, 40)).astype(np.float32)
-    rows = ENCODER({"age": [40, 60], "site": ["back", "foot"]})
-    together = sampler(images, ["a", "b"], rows)
-    np.testing.assert_allclose(sampler(images[1:], ["b"], rows[1:]), together[1:], rtol=1e-4, atol=1e-5)
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 32, 40)).astype(np.float32))
+    rows = torch.from_numpy(ENCODER({"age": [40, 60], "site": ["back", "foot"]}))
+    together = sampler({"image": images, "metadata": rows}, ["a", "b"])
+    np.testing.assert_allclose(sampler({"image": images[1:], "metadata": rows[1:]}, ["b"]), together[1:], rtol=1e-4, atol=1e-5)
     assert np.ptp(together, axis=1).min() > 0
     assert np.abs(sampler(images, ["a", "b"]) - together).max() > 1e-3

@@ -12,6 +12,7 @@ import torch
 from dermalyze.artifact.graph import Graph
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ConfigError, ModelError
+from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.models.cards import Card, cards
 from dermalyze.models.classifier import Classifier, build_classifier
 from dermalyze.models.deployed import Deployed, to_onnx
@@ -87,15 +88,20 @@ def test_one_interface(name: str, tmp_path: Path) -> None:
         assert torch.equal(other(images), logits)
 
 
+def deployed(model: Any, edge: int) -> Deployed:
+    p = Preprocessing("squash", edge, edge, 1.0, model.backbone.mean, model.backbone.std)
+    return Deployed(model, p, (p.image,)).eval()
+
+
 @pytest.mark.parametrize("name", [n if n in FAST_EXPORT else pytest.param(n, marks=pytest.mark.slow) for n in SMALL])
 def test_export(name: str) -> None:
     """The graph gives the probabilities of PyTorch, with the batch free."""
     torch.manual_seed(0)
     kwargs, edge = SMALL[name]
     model = build(name, kwargs).eval()
-    network = Deployed(model, model.backbone.mean, model.backbone.std).eval()
-    graph = Graph(to_onnx(network, edge, edge), classes=3, height=edge, width=edge)
-    assert measure_parity(network, graph, edge, edge)["max_probability_difference"] < TOLERANCE
+    network = deployed(model, edge)
+    graph = Graph(to_onnx(network), network.inputs, classes=3)
+    assert measure_parity(network, graph)["max_probability_difference"] < TOLERANCE
 
 
 @pytest.mark.slow
@@ -110,9 +116,9 @@ def test_int8(name: str, tmp_path: Path) -> None:
     kwargs, edge = SMALL[name]
     model = build(name, kwargs).eval()
     full, small = tmp_path / "full.onnx", tmp_path / "small.onnx"
-    full.write_bytes(to_onnx(Deployed(model, model.backbone.mean, model.backbone.std).eval(), edge, edge))
+    full.write_bytes(to_onnx(deployed(model, edge)))
     images = np.random.default_rng(0).integers(0, 256, (11, edge, edge, 3), dtype=np.uint8)
-    batches = iter([{"images": images[i : i + 2]} for i in range(0, 8, 2)])
+    batches = iter([{"image": images[i : i + 2]} for i in range(0, 8, 2)])
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Any] | None:
@@ -120,7 +126,7 @@ def test_int8(name: str, tmp_path: Path) -> None:
 
     quantization.quantize_static(full, small, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True)
     assert small.stat().st_size < full.stat().st_size / 3
-    before, after = (InferenceSession(path).run(["logits"], {"images": images[8:]})[0] for path in (full, small))
+    before, after = (InferenceSession(path).run(["logits"], {"image": images[8:]})[0] for path in (full, small))
     assert 0 < np.abs(after - before).max() < 0.5 * np.abs(before).max()
 
 

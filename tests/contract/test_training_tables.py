@@ -21,11 +21,13 @@ from dermalyze.config.train import (
     ImbalanceSpec,
     LossSpec,
     OptimizerSpec,
+    PolicyName,
     ScheduleSpec,
     StrategySpec,
     TrainSpec,
     WeightsImbalance,
 )
+from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.tasks.base import TASKS
 from dermalyze.training.augment import POLICIES, Policy, augment, mix
 from dermalyze.training.auto_augment import AUTO
@@ -85,7 +87,7 @@ def test_policy_fields_are_the_specs(name: str) -> None:
 
 
 def test_policies_are_the_specs() -> None:
-    assert list(POLICIES) == list(get_args(AugmentSpec.model_fields["policy"].annotation))
+    assert list(POLICIES) == list(get_args(PolicyName))
     own = {"policy", "mixup", "cutmix"}
     assert set(AugmentSpec.model_fields) - own == {f.name for f in dataclasses.fields(Policy)} - {"affine_deg"}
     for name, policy in POLICIES.items():  # every number of a policy could be given by hand
@@ -101,7 +103,8 @@ def test_standard_is_the_documents_list() -> None:
         hflip=0.5, vflip=0.3, rotate_deg=25, affine_deg=15, translate=0.1, scale=(0.9, 1.1),
         brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, blur=0.1, cutout=0.1,
     )  # fmt: skip
-    assert TrainSpec().augment == AugmentSpec(policy="standard")
+    assert TrainSpec().augment.policy is None
+    assert all(row.augmentation == AugmentSpec(policy="standard") for row in MODALITIES.values())
 
 
 @pytest.mark.parametrize("spec", [spec() for spec in members(LossSpec)], ids=lambda spec: spec.kind)
@@ -164,7 +167,7 @@ def test_every_objective(kind: str, mixup: float) -> None:
     assert ((target >= 0) & (target <= 1)).all()
     parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
     images, augment_spec = torch.zeros(6, 3, 4, 4), AugmentSpec(mixup=mixup)
-    _, (mixed,) = mix(images, [target], augment_spec, seed=1, epoch=0, step=0)
+    _, mixed = mix({"image": images}, target, augment_spec, seed=1, epoch=0, step=0)
     loss, weight = objective.loss(logits, mixed)
     assert weight.item() == pytest.approx(objective.weight(labels), rel=1e-6)
     assert objective.weight(labels) == pytest.approx(sum(objective.weight(labels[part]) for part in parts))
@@ -249,8 +252,8 @@ def test_no_policy_waits_for_the_device(policy: Any, monkeypatch: pytest.MonkeyP
     spec = AugmentSpec(policy=policy, mixup=0.5, cutmix=0.5)
     out = augment(images, spec, seed=1, epoch=0, positions_B=np.arange(64))
     for step in range(8):
-        mixed, (target,) = mix(out, [torch.zeros(64, 3, device="meta")], spec, seed=1, epoch=0, step=step)
-        assert mixed.shape == (64, 3, 24, 32)
+        mixed, target = mix({"image": out}, torch.zeros(64, 3, device="meta"), spec, seed=1, epoch=0, step=step)
+        assert mixed["image"].shape == (64, 3, 24, 32)
         assert target.shape == (64, 3)
     with pytest.raises((NotImplementedError, RuntimeError)):
         out.sum().item()

@@ -458,9 +458,9 @@ class TestLoop:
         seen: list[tuple[bool, tuple[int, ...]]] = []
         original = Classifier.forward
 
-        def forward(self: Classifier, batch: torch.Tensor, *known: torch.Tensor | None) -> torch.Tensor:
-            seen.append((self.training, tuple(batch.shape[2:])))
-            return original(self, batch, *known)
+        def forward(self: Classifier, inputs: Any) -> torch.Tensor:
+            seen.append((self.training, tuple(inputs["image"].shape[2:])))
+            return original(self, inputs)
 
         monkeypatch.setattr(Classifier, "forward", forward)
         train(run, spec)
