@@ -179,6 +179,7 @@ def test_words_are_those_of_the_models_modality(
     w.ask(lesions[0])
     assert words in w.page.locator(".grade").inner_text()
     w.page.get_by_role("link", name="The model").click()
+    w.page.wait_for_selector("#model:not(:empty)")
     assert ("Fundus" in w.page.inner_text("#model")) == (modality is not None)
 
 
