@@ -40,7 +40,7 @@ def stand_in(folder: Path, edge: int = 128, width: int = 64) -> Path:
     """An artifact of a small network: six convolutions, mean, linear layer, and its map."""
     from onnx import TensorProto, helper, numpy_helper
 
-    from dermalyze.artifact.artifact import NOTHING_YET, sealed
+    from dermalyze.artifact.record import NOTHING_YET, sealed
 
     rng, node, info = np.random.default_rng(0), helper.make_node, helper.make_tensor_value_info
     nodes = [

@@ -137,7 +137,7 @@ def make_artifact(folder: Path) -> Path:
 
 def write_artifact(folder: Path, graph: bytes) -> Path:
     """A graph as an artifact."""
-    from dermalyze.artifact.artifact import NOTHING_YET, sealed
+    from dermalyze.artifact.record import NOTHING_YET, sealed
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     folder.mkdir()

@@ -65,7 +65,7 @@ def write_artifact(
     more_files: dict[str, bytes] | None = None,
     **record_changes: Any,
 ) -> Path:
-    from dermalyze.artifact.artifact import NOTHING_YET, sealed
+    from dermalyze.artifact.record import NOTHING_YET, sealed
 
     folder.mkdir()
     files = {

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artifact, open_export, sealed
+from dermalyze.artifact.artifact import Artifact, open_export
+from dermalyze.artifact.record import sealed
 from dermalyze.core.atomic import sha256_file
 from dermalyze.errors import DataError, ModelError, ResourceError, UsageError
 from dermalyze.imaging.preprocess import Preprocessing

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from training import another, scored_run, split_run
 
-from dermalyze.artifact.artifact import Artifact, sealed
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.graph import GRAPH_NAME
+from dermalyze.artifact.record import sealed
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_part

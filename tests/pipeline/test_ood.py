@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.artifact.artifact import open_export, sealed
+from dermalyze.artifact.artifact import open_export
+from dermalyze.artifact.record import sealed
 from dermalyze.calibration.decision_rule import OUTCOMES
 from dermalyze.calibration.ood import OOD_SCORES
 from dermalyze.calibration.recipes import apply_recipe

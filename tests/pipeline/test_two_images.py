@@ -15,8 +15,9 @@ from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, w
 from training import another, outcome, scored_run, split_run
 from typer.testing import CliRunner
 
-from dermalyze.artifact.artifact import Artifact, sealed
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.graph import GRAPH_NAME
+from dermalyze.artifact.record import sealed
 from dermalyze.cli import app
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.grouping import conflicts

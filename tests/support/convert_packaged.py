@@ -13,8 +13,9 @@ from typing import Any
 
 import onnx
 
-from dermalyze.artifact.artifact import Artifact, check_record, sealed
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.graph import Graph
+from dermalyze.artifact.record import check_record, sealed
 from dermalyze.core.atomic import json_bytes, sha256_bytes
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.imaging.samples import network_inputs

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import parse_record
 from dermalyze.artifact.cam_grade import EXAMPLE
+from dermalyze.artifact.record import parse_record
 from dermalyze.core.atomic import json_bytes
 
 MAP = (3, 4)

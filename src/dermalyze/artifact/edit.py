@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artifact, check_record, sealed
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.record import RECORD_NAME, check_record, sealed
 from dermalyze.core.atomic import publish, resource_errors, sha256_bytes, write_bytes
 from dermalyze.errors import ModelError
 

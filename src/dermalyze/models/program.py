@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artifact
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.record import RECORD_NAME
 from dermalyze.core.atomic import json_bytes, publish, sha256_bytes
 from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER

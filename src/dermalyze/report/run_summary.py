@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import parse_record
+from dermalyze.artifact.record import parse_record
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import load_report

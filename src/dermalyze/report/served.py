@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME, check_record
+from dermalyze.artifact.artifact import CARD_NAME, METRICS_NAME
 from dermalyze.artifact.edit import rewrite, with_evaluation
+from dermalyze.artifact.record import check_record
 from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
 from dermalyze.report.model_card import model_card

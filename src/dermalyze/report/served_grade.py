@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dermalyze.artifact.artifact import WEIGHTS_NAME, check_record
 from dermalyze.artifact.cam_grade import MapGrade
 from dermalyze.artifact.edit import rewrite
+from dermalyze.artifact.record import WEIGHTS_NAME, check_record
 from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json

@@ -16,19 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact import self_test
-from dermalyze.artifact.artifact import (
-    NOTHING_YET,
-    OOD_NAME,
-    RECORD_NAME,
-    WEIGHTS_NAME,
-    Artifact,
-    check_record,
-    open_export,
-    sealed,
-)
+from dermalyze.artifact.artifact import OOD_NAME, Artifact, open_export
 from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import prune
 from dermalyze.artifact.quantize import quantize
+from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, check_record, sealed
 from dermalyze.calibration import ood
 from dermalyze.calibration.recipes import passes
 from dermalyze.config.experiment import ExperimentSpec

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import OOD_NAME, ArtifactRecord, parse_record
+from dermalyze.artifact.artifact import OOD_NAME
 from dermalyze.artifact.edit import rewrite
+from dermalyze.artifact.record import ArtifactRecord, parse_record
 from dermalyze.artifact.self_test import with_probabilities
 from dermalyze.calibration.calibrators import Trial
 from dermalyze.config.experiment import ExperimentSpec

@@ -11,18 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import (
-    NOTHING_YET,
-    OOD_NAME,
-    RECORD_NAME,
-    WEIGHTS_NAME,
-    Artifact,
-    check_record,
-    open_export,
-    sealed,
-)
+from dermalyze.artifact.artifact import OOD_NAME, Artifact, open_export
 from dermalyze.artifact.edit import earlier_evaluation
 from dermalyze.artifact.graph import GRAPH_NAME, Graph
+from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, check_record, sealed
 from dermalyze.artifact.self_test import answers
 from dermalyze.audit.quality_reference import training_looks
 from dermalyze.config.classes import describe

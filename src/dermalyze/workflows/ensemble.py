@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.artifact.artifact import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, Artifact, open_export, sealed
+from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.artifact.graph import GRAPH_NAME
+from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, sealed
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.core.atomic import publish, sha256_bytes, sha256_file, write_bytes, write_json

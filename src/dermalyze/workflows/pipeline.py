@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import parse_record
+from dermalyze.artifact.record import parse_record
 from dermalyze.config.data import PARTS
 from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.core.atomic import sha256_file

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import Artifact, parse_record, sealed
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.record import parse_record, sealed
 from dermalyze.errors import ModelError
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 12, 16, 3), dtype=np.uint8)

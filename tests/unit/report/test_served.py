@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from stored_run import store_predictions
 
-from dermalyze.artifact.artifact import Artifact, parse_record
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.record import parse_record
 from dermalyze.report.served import into_artifact
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.evaluate import evaluate

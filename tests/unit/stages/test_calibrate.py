@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from stored_run import store_predictions
 
-from dermalyze.artifact.artifact import parse_record
+from dermalyze.artifact.record import parse_record
 from dermalyze.calibration.calibrators import Calibrator, fit
 from dermalyze.calibration.conformal import one_each
 from dermalyze.errors import ConfigError, DataError, ModelError, UsageError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermalyze.artifact.artifact import NOTHING_YET, parse_record, sealed
+from dermalyze.artifact.record import NOTHING_YET, parse_record, sealed
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run, read_json

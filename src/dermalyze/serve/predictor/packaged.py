@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dermalyze.artifact.artifact import RECORD_NAME
+from dermalyze.artifact.record import RECORD_NAME
 
 FOLDER = Path(__file__).parents[1] / "small"
 TOLD = (

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artifact
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.record import RECORD_NAME
 from dermalyze.calibration.calibrators import reprior
 from dermalyze.calibration.decision_rule import Rule
 from dermalyze.calibration.ood import Detector

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermalyze.artifact.artifact import RECORD_NAME, Artifact, parse_record
+from dermalyze.artifact.artifact import Artifact
+from dermalyze.artifact.record import RECORD_NAME, parse_record
 from dermalyze.artifact.self_test import TOLERANCE, difference
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.result import DISCLAIMER

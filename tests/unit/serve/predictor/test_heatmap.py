@@ -12,7 +12,7 @@ import pytest
 from mapped import CAM_RECORD, GRADES, MAP, graded, mapped_graph
 from PIL import Image
 
-from dermalyze.artifact.artifact import sealed
+from dermalyze.artifact.record import sealed
 from dermalyze.errors import ModelError, ResourceError, UsageError
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.serve.predictor.answers import predict

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from mapped import CAM_RECORD, mapped_graph
 
-from dermalyze.artifact.artifact import Artifact, sealed
+from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.edit import earlier_evaluation, rewrite, with_evaluation
+from dermalyze.artifact.record import sealed
 from dermalyze.artifact.self_test import answers, difference, reference_images, with_probabilities
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.imaging.samples import Input

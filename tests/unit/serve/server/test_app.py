@@ -21,8 +21,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
-from dermalyze.artifact.artifact import sealed
 from dermalyze.artifact.cam_grade import UNGRADED
+from dermalyze.artifact.record import sealed
 from dermalyze.config.serve import ServeSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.errors import ConfigError, UsageError
