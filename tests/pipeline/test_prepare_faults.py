@@ -197,6 +197,22 @@ def test_05_a_class_of_the_test_part_only(place):
     place.refused(r"'df' \(1 image\) are none of the classes \['mel', 'nv'\]")
 
 
+@pytest.mark.parametrize(
+    ("evaluate", "said"),
+    [
+        ({"focus": ["mell"]}, r"evaluate\.focus: 'mell' is no class .*did you mean 'mel'"),
+        ({"malignant": ["nw"]}, r"evaluate\.malignant: 'nw' is no class .*did you mean 'nv'"),
+    ],
+)
+def test_05_a_class_to_watch_that_is_none_is_refused_before_the_training(place, evaluate, said):
+    place.write()
+    values = {"path": str(place.data), "source": {"kind": "csv"}, "workers": 0}
+    with pytest.raises(DermalyzeError, match=said) as caught:
+        prepare(place.run, build_experiment({"data": values, "evaluate": evaluate}))
+    assert caught.value.exit_code == 2
+    assert not place.run.manifest_path.exists()
+
+
 # -- 6: repeats ------------------------------------------------------------------------------------------------
 def test_06_one_id_twice(place):
     place.rows.append([*place.rows[0]])

@@ -32,6 +32,7 @@ from dermalyze.data.samples import (
     require_images,
 )
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
+from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
 from dermalyze.imaging.modalities import modality_of
@@ -100,7 +101,8 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
         spec: its data section; paths are relative to the working folder.
 
     Raises:
-        ConfigError: no data path, classes and label map that do not fit together, or metadata that the set does not have.
+        ConfigError: no data path, classes and label map that do not fit together, metadata that the set does not have, or a
+            name in `evaluate.focus` or `evaluate.malignant` that is no class.
         DataError: an unsafe or unreadable source, unknown labels, an image_id given twice, too many bad images, fewer than
             two classes, a class without images, a manifest that was edited, or data that changed after the split.
         ResourceError: the run cannot be written, or a worker process was killed.
@@ -109,6 +111,9 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
     listing, labels, classes = _settle(_list(store, spec), spec)
     task = TASKS[spec.task.kind]
     _refuse_repeats(listing, labels)
+    focus_of(spec.evaluate, classes, spec.data)  # a wrong name is refused now, not after the training
+    if task.has("one_class"):
+        malignant_of(spec.evaluate, classes, spec.data)
     fingerprint = _fingerprint(listing, labels, classes, spec)
     before = _prepared(run)
     if before is not None and before.get("fingerprint") == fingerprint:
