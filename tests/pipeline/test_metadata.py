@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from training import another, scored_run, split_run
+from training import another, balanced_accuracy, scored_runs, split_run
 
 from dermalyze.artifact.artifact import Artifact
 from dermalyze.artifact.graph import GRAPH_NAME
@@ -22,10 +22,10 @@ from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run, read_json
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import ConfigError, InterruptedRunError, ModelError, UsageError
-from dermalyze.metrics.classification import measure
 from dermalyze.models.fusion import FUSIONS
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
+from dermalyze.serve.predictor.inputs import read_inputs
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.evaluate import evaluate_external
 from dermalyze.stages.prepare import prepare
@@ -94,25 +94,14 @@ def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, Run]:
     """One finished run a fusion, and one of images alone."""
-    runs: dict[str | None, Run] = {}
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    for kind in (None, *FUSIONS):
-        runs[kind] = scored_run(base, tmp_path_factory.mktemp(str(kind)) / "run", make_spec(table, kind))
-    patch.undo()
-    return runs
-
-
-def balanced_accuracy(run: Run) -> float:
-    p = read_predictions(run.predictions_path("test", "plain"))
-    return float(measure(p.labels, p.probs())["balanced_accuracy"] or 0.0)
+    return scored_runs(base, {kind: make_spec(table, kind) for kind in (None, *FUSIONS)}, tmp_path_factory)
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_metadata_tell_what_the_picture_does_not(kind: str, trained: dict[str | None, Run]) -> None:
     """Images alone cannot tell two of three classes apart."""
-    assert balanced_accuracy(trained[None]) < 0.85
-    assert balanced_accuracy(trained[kind]) > balanced_accuracy(trained[None]) + 0.1
+    assert balanced_accuracy(trained[None], "plain") < 0.85
+    assert balanced_accuracy(trained[kind], "plain") > balanced_accuracy(trained[None], "plain") + 0.1
 
 
 def test_the_late_fusion_stands_in_the_record(trained: dict[str | None, Run]) -> None:
@@ -148,6 +137,8 @@ def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None,
     known = {name: test.loc[image_id, name] for name in COLUMNS}
     one = Predictor(run.root, threads=1).predict(table / test.loc[image_id, "path"], metadata=known)
     np.testing.assert_allclose(list(one.probabilities.values()), probs[0], atol=1e-4)
+    as_mappings = Predictor(run.root, threads=1).predict_batch({"image": item} for item in read_inputs([table / "set.csv"]))
+    assert [answer.probabilities for answer in as_mappings] == [answer.probabilities for answer in answers]
     lacking = [answer for answer in answers if answer.metadata_unknown]
     assert {answer.metadata_unknown for answer in lacking} == {("age",)}
     assert lacking[0].notes == ("metadata: age is missing",)

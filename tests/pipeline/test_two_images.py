@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, CLASSES, WITHOUT, case_spec, read_table, write_cases, write_table
-from training import another, outcome, scored_run, split_run
+from training import another, balanced_accuracy, outcome, scored_runs, split_run
 from typer.testing import CliRunner
 
 from dermalyze.artifact.artifact import Artifact
@@ -24,7 +24,6 @@ from dermalyze.data.grouping import conflicts
 from dermalyze.data.manifest import read_manifest
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import ConfigError, DataError, InterruptedRunError, LeakError, ModelError, UsageError
-from dermalyze.metrics.classification import measure
 from dermalyze.scoring.predictions import read_predictions
 from dermalyze.serve.predictor.answers import predict
 from dermalyze.serve.predictor.predictor import Predictor
@@ -63,18 +62,7 @@ def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, Run]:
     """One finished run a kind, and one of first pictures alone."""
-    runs: dict[str | None, Run] = {}
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DERMALYZE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    for kind in (None, *KINDS):
-        runs[kind] = scored_run(base, tmp_path_factory.mktemp(str(kind)) / "run", case_spec(table, kind))
-    patch.undo()
-    return runs
-
-
-def balanced_accuracy(run: Run) -> float:
-    p = read_predictions(run.predictions_path("test", "flips"))
-    return float(measure(p.labels, p.probs())["balanced_accuracy"] or 0.0)
+    return scored_runs(base, {kind: case_spec(table, kind) for kind in (None, *KINDS)}, tmp_path_factory)
 
 
 def changed(table: Path, root: Path, change: Any) -> Path:
@@ -236,8 +224,8 @@ class TestLeaks:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_second_picture_tells_what_the_first_does_not(kind: str, trained: dict[str | None, Run]) -> None:
-    assert balanced_accuracy(trained[None]) < 0.8  # 18 cases at chance
-    assert balanced_accuracy(trained[kind]) > balanced_accuracy(trained[None]) + 0.15
+    assert balanced_accuracy(trained[None], "flips") < 0.8  # 18 cases at chance
+    assert balanced_accuracy(trained[kind], "flips") > balanced_accuracy(trained[None], "flips") + 0.15
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 from dermalyze.serve.server.app import build_app
+from dermalyze.serve.server.client import Client
 from dermalyze.serve.server.logs import Log
 from dermalyze.serve.server.service import Service
 
@@ -31,6 +32,18 @@ class Sink:
 def client_of(service: Service, **options: Any) -> TestClient:
     app = build_app(service, **{"hosts": ("localhost",), "log": Log(Sink()), **options})  # type: ignore[arg-type]
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
+def package_client(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """The package's own client, whose requests go to a test client."""
+
+    def ask(self: Client, method: str, path: str, body: bytes | None = None, headers: Any = None) -> bytes:
+        response = client.request(method, path, content=body, headers=headers)
+        assert response.status_code == 200, response.text
+        return bytes(response.content)
+
+    monkeypatch.setattr(Client, "_ask", ask)
+    return Client("http://localhost")
 
 
 def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:

@@ -19,6 +19,7 @@ from dermalyze.artifact.record import check_record, sealed
 from dermalyze.core.atomic import json_bytes, sha256_bytes
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.imaging.samples import network_inputs
+from dermalyze.stages.export import graph_record
 
 WORDS = {
     "melanoma sensitivity": "sensitivity: Melanoma",
@@ -65,8 +66,7 @@ def converted(values: dict[str, Any], files: dict[str, bytes]) -> tuple[dict[str
     made["reference"]["images"] = made["reference"].pop("pictures")
     inputs, cam = network_inputs(Preprocessing.from_dict(made["preprocessing"]).image), made["cam"]
     graph = Graph(files["model.onnx"], inputs, classes=len(made["classes"]), cam=(cam["height"], cam["width"]))
-    made["inputs"] = [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape), "optional": i.optional} for i in graph.inputs]
-    made["outputs"] = [{"name": name, "shape": list(shape)} for name, shape in graph.outputs.items()]
+    made |= graph_record(graph)
     for group in ("files", "calibration_files", "evaluation_files"):
         made[group] = {name: sha256_bytes(files[name]) for name in made[group]}
     record = check_record(made)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.run import Run
 from dermalyze.core.runtime import Runtime, StopRequest, choose_runtime
+from dermalyze.metrics.classification import measure
+from dermalyze.scoring.predictions import read_predictions
 from dermalyze.stages.train import training_specs
 from dermalyze.training.setup import Training, build_training
 
@@ -78,6 +83,21 @@ def scored_run(base: Run, root: Path, spec: ExperimentSpec) -> Run:
     export(run, spec)
     score(run, spec)
     return run
+
+
+def scored_runs(
+    base: Run, specs: Mapping[str | None, ExperimentSpec], temporary: pytest.TempPathFactory
+) -> dict[str | None, Run]:
+    """A scored run per spec, with the same data and split, and one cache for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DERMALYZE_CACHE", str(temporary.getbasetemp() / "cache"))
+        return {kind: scored_run(base, temporary.mktemp(str(kind)) / "run", spec) for kind, spec in specs.items()}
+
+
+def balanced_accuracy(run: Run, recipe: str) -> float:
+    """Of the test split, from the stored predictions."""
+    p = read_predictions(run.predictions_path("test", recipe))
+    return float(measure(p.labels, p.probs())["balanced_accuracy"] or 0.0)
 
 
 def another(base: Run, root: Path, spec: ExperimentSpec) -> Run:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.errors import ModelError, nearest
-from dermalyze.imaging.samples import Array, Batch, as_batch
+from dermalyze.imaging.samples import Array, Batch, as_batch, image_names
 from dermalyze.metrics.activation import log_softmax
 
 Images = NDArray[Any]
@@ -91,7 +91,7 @@ def passes(name: str, forward: Forward, batch: Batch | Array) -> Outputs:
     if name not in RECIPES:
         raise ModelError(f"recipe '{name}' is not one of {', '.join(RECIPES)}{nearest(name, list(RECIPES))}")
     batch = as_batch(batch)
-    views = {key: RECIPES[name](values) for key, values in batch.items() if values.ndim == 4}
+    views = {key: RECIPES[name](batch[key]) for key in image_names(batch)}
     outputs = [
         forward({**batch, **{key: np.ascontiguousarray(image) for key, image in zip(views, images, strict=True)}})
         for images in zip(*views.values(), strict=True)

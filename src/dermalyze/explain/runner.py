@@ -41,7 +41,7 @@ from dermalyze.explain.faithfulness import (
     similarity,
 )
 from dermalyze.imaging.decode import Preprocessing, normalize
-from dermalyze.imaging.samples import IMAGE, Batch, Input, take
+from dermalyze.imaging.samples import IMAGE, Batch, Input, take, with_images
 from dermalyze.imaging.tabular import Encoder
 from dermalyze.metrics.ranking import Floats
 from dermalyze.models.classifier import Classifier, inputs_of
@@ -139,10 +139,8 @@ class Network:
     def tensors(self, pixels_BHW3: NDArray[np.uint8], beside: Batch) -> dict[str, torch.Tensor]:
         """Versions of one sample's image, and its other inputs beside each, as the network takes them."""
         batch = {IMAGE: pixels_BHW3, **{name: np.repeat(one[None], len(pixels_BHW3), axis=0) for name, one in beside.items()}}
-        return {
-            name: torch.from_numpy(normalize(values, self.preprocessing) if values.ndim == 4 else values)
-            for name, values in batch.items()
-        }
+        normalized = with_images(batch, lambda images: normalize(images, self.preprocessing))
+        return {name: torch.from_numpy(values) for name, values in normalized.items()}
 
     @cached_property
     def shuffled(self) -> Classifier:

@@ -100,15 +100,24 @@ def concatenate(batches: Iterable[Batch]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def image_names(batch: Mapping[str, Any]) -> list[str]:
+    """Names of a batch's images (B, H, W, channels) or (B, channels, H, W), in their order.
+
+    >>> image_names({"image": np.ones((1, 2, 2, 3)), "metadata": np.ones((1, 4))})
+    ['image']
+    """
+    return [name for name, values in batch.items() if values.ndim == 4]
+
+
 def with_images(batch: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """The batch with each of its images (B, H, W, channels) changed alike.
+    """The batch with each of its images changed alike.
 
     >>> batch = {"image": np.ones((1, 2, 2, 3)), "metadata": np.ones((1, 4))}
     >>> changed = with_images(batch, lambda images: images * 5)
     >>> float(changed["image"].max()), float(changed["metadata"].max())
     (5.0, 1.0)
     """
-    return {name: change(values) if values.ndim == 4 else values for name, values in batch.items()}
+    return {**batch, **{name: change(batch[name]) for name in image_names(batch)}}
 
 
 def sample_of(images: Mapping[str, Array], inputs: Sequence[Input]) -> dict[str, Array]:

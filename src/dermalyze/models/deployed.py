@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dermalyze.artifact.artifact import MAX_GRAPH_BYTES
 from dermalyze.errors import MissingExtraError, ModelError
 from dermalyze.imaging.preprocess import Preprocessing
-from dermalyze.imaging.samples import Input
+from dermalyze.imaging.samples import Input, with_images
 
 OPSET = 18
 
@@ -47,7 +47,7 @@ class Deployed(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """A batch with every input, images (B, H, W, channels), to the `outputs`."""
-        prepared = {name: self._normalized(values) if values.ndim == 4 else values for name, values in inputs.items()}
+        prepared = with_images(inputs, self._normalized)
         name = "forward_with_cam" if "cam" in self.outputs else "forward_with_embedding"
         outputs: tuple[Tensor, ...] = getattr(self.network, name)(prepared)
         return outputs

@@ -112,7 +112,7 @@ def evaluate(
         write_text(run.report_answers_path, dump_report(answers))
     say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
-        **head(run, spec, "test part", p, leak),
+        **head(run, spec, "test split", p, leak),
         **facts(run, spec, own=True),
         **measure(e),
         "validation": validation_values(run, spec, p, e.answering),

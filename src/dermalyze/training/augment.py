@@ -22,7 +22,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from dermalyze.config.train import AugmentSpec
-from dermalyze.imaging.samples import IMAGE, METADATA, PRESENT
+from dermalyze.imaging.samples import IMAGE, METADATA, PRESENT, image_names
 from dermalyze.imaging.tabular import Encoder
 from dermalyze.rng import AUGMENT, HIDE, MIX, OPTIONAL, POLICY, Floats, Ints, uniforms
 from dermalyze.training.auto_augment import AUTO, COLUMNS, Round
@@ -295,13 +295,13 @@ def mix(
     cut = bool(spec.cutmix) and (not spec.mixup or coin < 0.5)
     beta = spec.cutmix if cut else spec.mixup
     keep = float(betaincinv(beta, beta, share))  # the inverse of Beta's distribution function
-    mixed = dict(batch)
+    mixed, images = dict(batch), image_names(batch)
     if cut:
         (y0, y1), (x0, x1), keep = _box(batch[IMAGE].shape[2:], keep, top, left)
     for name, values in batch.items():
         if values.dtype == torch.bool:
             mixed[name] = values & values[other]
-        elif cut and values.ndim == 4:
+        elif cut and name in images:
             mixed[name] = values.clone()
             mixed[name][:, :, y0:y1, x0:x1] = values[other, :, y0:y1, x0:x1]
         else:
@@ -336,10 +336,9 @@ def augment_images(
     Returns:
         The same names; images (B, 3, H, W) float32, 0..1, not normalized.
     """
-    images = [name for name, values in batch.items() if values.ndim == 4]
     return dict(batch) | {
         name: augment(batch[name], spec, seed=seed, epoch=epoch, positions_B=positions_B + number * OTHER_DRAWS)
-        for number, name in enumerate(images)
+        for number, name in enumerate(image_names(batch))
     }
 
 
@@ -362,7 +361,7 @@ def hide_inputs(
     """
     changed = dict(batch)
     if PRESENT in batch:
-        optional = [name for name, values in batch.items() if values.ndim == 4 and name != IMAGE]
+        optional = [name for name in image_names(batch) if name != IMAGE]
         drawn_BK = uniforms(seed, epoch, positions_B, len(optional), stream=OPTIONAL)
         kept_BK = drawn_BK >= np.array([hide.get(name, 0.0) for name in optional])
         changed[PRESENT] = batch[PRESENT] & torch.from_numpy(kept_BK)

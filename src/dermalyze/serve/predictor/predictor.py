@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,8 +153,6 @@ class Predictor:
             UsageError: a second image or metadata that the model does not take, or a class that it does not have.
             ModelError: `explain` of a model without a class-activation map (see `explains`).
         """
-        if image_2 is not None:
-            self.require_image("image_2")
         asked = image if image_2 is None else {IMAGE: image, "image_2": image_2}
         answer = next(self.predict_batch([asked], metadata=metadata, explain=explain))
         if answer.error is not None:
@@ -179,7 +177,8 @@ class Predictor:
             explain: see `predict`.
 
         Raises:
-            UsageError: batch_size below 1, metadata that the model does not take, or a class that it does not have.
+            UsageError: batch_size below 1, metadata or an image that the model does not take, a mapping without `image`, or a
+                class that the model does not have.
             ModelError: the model itself fails, or has no class-activation map and one is asked for.
         """
         if batch_size < 1:
@@ -221,7 +220,8 @@ class Predictor:
             UsageError: with the remedy.
         """
         if name not in self.optional_images:
-            raise UsageError(f"{name}: this model takes one image per sample; leave it out")
+            takes = ", ".join([IMAGE, *self.optional_images]) if self.optional_images else "one image per sample"
+            raise UsageError(f"{name}: this model takes {takes}; leave it out")
 
     def check_explain(self, explain: bool | str) -> None:
         """Refuse an explanation that can't be given.
@@ -257,8 +257,9 @@ class Predictor:
             known[column.name] = value
         return known
 
-    def _columns(self, image: Any) -> dict[str, Value]:
+    def _columns(self, given: Any) -> dict[str, Value]:
         """Of an image's row in a CSV what the model takes and the row knows."""
+        image = given.get(IMAGE) if isinstance(given, Mapping) else given
         if self.encoder is None or not isinstance(image, Item):
             return {}
         row = {name.strip().lower(): value for name, value in image.columns.items() if not is_missing(value)}
@@ -298,22 +299,47 @@ class Predictor:
         """An answer still to be filled in and the sample, or a finished error and None."""
         index, given = numbered
         known: dict[str, Any] = {"index": index, "sha256": None, "accepted_leak": self.artifact.record.accepted_leak}
-        images: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {IMAGE: given}
+        images = self._images_of(given)
         first = images.pop(IMAGE)
         if isinstance(first, Item):
             known |= {"file": first.name, "image_id": first.image_id}
             images |= {name: read() for name, read in first.images.items() if name in self.optional_images}
         try:
-            make, known["sha256"] = _content(first)
-            prepared = {IMAGE: make(self.preprocessing, keep)}
+            content = _content(first)
+            known["sha256"] = sha256_bytes(content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes())
+            prepared = {IMAGE: self._prepared(content, keep)}
             for name, image in images.items():
                 try:
-                    prepared[name] = _content(image)[0](self.preprocessing, False)
+                    prepared[name] = self._prepared(_content(image))
                 except DataError as error:
                     raise DataError(f"{name}: {error}") from None
             return self.begin(prepared, **known)
         except DataError as error:
             return Prediction(**known, error=str(error)), None
+
+    def _images_of(self, given: Any) -> dict[str, Any]:
+        """The images of what was given for one sample, by name.
+
+        Raises:
+            UsageError: a mapping without the first image, or with one that the model does not take.
+        """
+        if not isinstance(given, Mapping):
+            return {IMAGE: given}
+        if IMAGE not in given:
+            raise UsageError(f"a sample has {', '.join(map(str, given)) or 'no image'}, must have '{IMAGE}'")
+        for name in given.keys() - {IMAGE}:
+            self.require_image(name)
+        return dict(given)
+
+    def _prepared(self, content: bytes | NDArray[np.uint8], keep: bool = False) -> Prepared:
+        """An image at the network's size, and what was measured on it.
+
+        Raises:
+            DataError: it is no image that is read, or too small.
+        """
+        if isinstance(content, bytes):
+            return prepare(content, self.preprocessing, keep=keep)
+        return prepare_picture(rgb_array(content), self.preprocessing, keep=keep)
 
 
 def no_image(name: str) -> str:
@@ -321,8 +347,8 @@ def no_image(name: str) -> str:
     return f"no {name}: answered without it"
 
 
-def _content(image: Any) -> tuple[Callable[[Preprocessing, bool], Prepared], str]:
-    """How an image that a person gave is prepared, and the SHA-256 of its bytes or pixels.
+def _content(image: Any) -> bytes | NDArray[np.uint8]:
+    """The bytes of a file, or the pixels, of an image as a person gave it.
 
     Raises:
         DataError: it cannot be read.
@@ -332,12 +358,8 @@ def _content(image: Any) -> tuple[Callable[[Preprocessing, bool], Prepared], str
     if isinstance(image, Item):
         if image.data is None:
             raise DataError(str(image.error))
-        image = image.data
-    if isinstance(image, np.ndarray):
-        pixels = rgb_array(image)
-        return lambda p, keep: prepare_picture(pixels, p, keep=keep), sha256_bytes(np.ascontiguousarray(image).tobytes())
-    data: bytes = image if isinstance(image, bytes) else png_bytes(image)
-    return lambda p, keep: prepare(data, p, keep=keep), sha256_bytes(data)
+        return image.data
+    return image if isinstance(image, bytes | np.ndarray) else png_bytes(image)
 
 
 def _detector(artifact: Artifact) -> Detector:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from api import client_of, drive, files
+from api import client_of, drive, files, package_client
 from labels import CHEST_LABELS, label_record
 from mapped import CAM_RECORD, mapped_graph
 from PIL import Image
@@ -20,7 +20,6 @@ from dermalyze.config.serve import ServeSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.server import replies
-from dermalyze.serve.server.client import Client
 from dermalyze.serve.server.service import Service
 
 IMAGES = [picture(i) for i in range(3)]
@@ -184,13 +183,7 @@ def test_a_refusal_keeps_the_numbers_and_abstains(artifact_writer: Callable[...,
 
 
 def test_the_client_of_the_package(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(self: Client, method: str, path: str, body: bytes | None = None, headers: Any = None) -> bytes:
-        response = client.request(method, path, content=body, headers=headers)
-        assert response.status_code == 200, response.text
-        return bytes(response.content)
-
-    monkeypatch.setattr(Client, "_ask", ask)
-    asked = Client("http://localhost")
+    asked = package_client(client, monkeypatch)
     result = asked.predict(IMAGES[0], explain=True, of_class="mass")["results"][0]
     assert result["heatmap"]["class"] == "mass"
     assert set(result["positive"]) < set(CHEST_LABELS)

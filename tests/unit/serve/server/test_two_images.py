@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from api import package_client
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from starlette.testclient import TestClient
@@ -17,7 +18,6 @@ from dermalyze.config.serve import ServeSpec
 from dermalyze.errors import UsageError
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.server.app import build_app
-from dermalyze.serve.server.client import Client
 from dermalyze.serve.server.service import Service
 
 HEIGHT, WIDTH = 12, 16
@@ -129,13 +129,7 @@ def test_a_model_of_one_image_takes_no_second_one(make_artifact: Any) -> None:
 
 
 def test_the_client_sends_both(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(self: Client, method: str, path: str, body: bytes | None = None, headers: Any = None) -> bytes:
-        response = client.request(method, path, content=body, headers=headers)
-        assert response.status_code == 200, response.text
-        return bytes(response.content)
-
-    monkeypatch.setattr(Client, "_ask", ask)
-    asked = Client("http://localhost")
+    asked = package_client(client, monkeypatch)
     dark, bright = (asked.predict(FIRST, image_2=image)["results"][0]["probabilities"] for image in (DARK, BRIGHT))
     assert dark != pytest.approx(bright, abs=0.05)
 
@@ -146,3 +140,21 @@ def test_an_unreadable_second_image_is_an_error_not_an_answer(folder: Path) -> N
     assert rows[0].error.startswith("image_2: ")
     assert rows[1].error is None
     assert NO_IMAGE_2 in rows[1].notes
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"image_2": FIRST}, "a sample has image_2, must have 'image'"),
+        ({}, "a sample has no image, must have 'image'"),
+        ({"image": FIRST, "image_3": DARK}, "image_3: this model takes image, image_2; leave it out"),
+    ],
+)
+def test_a_sample_of_other_images_is_refused(folder: Path, given: dict[str, bytes], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        list(Predictor(folder, threads=1).predict_batch([given]))
+
+
+def test_a_second_image_is_not_dropped_by_a_model_of_one(make_artifact: Any) -> None:
+    with pytest.raises(UsageError, match="image_2: this model takes one image per sample"):
+        list(Predictor(make_artifact(), threads=1).predict_batch([{"image": FIRST, "image_2": DARK}]))
