@@ -18,6 +18,7 @@ from dermalyze.metrics.operating_points import (
     choose,
     inverted,
     operating_points,
+    point_name,
     questions,
     reach_sensitivity,
     two_classes,
@@ -199,19 +200,19 @@ def test_a_threshold_needs_lesions_enough(lesions, sensitivity, estimable):
     labels = np.repeat([1, 0], [2 * lesions, 60])
     groups = [f"p{i // 2}" for i in range(2 * lesions)] + [f"n{i}" for i in range(60)]
     score = np.linspace(0.99, 0.01, len(labels))
-    points = choose(Scores(labels, np.stack([1 - score, score], 1)), groups, sensitivity=sensitivity, miss_cost=10)
-    assert (points["sensitivity"].threshold is not None) is estimable
+    points = choose(Scores(labels, np.stack([1 - score, score], 1)), groups, sensitivity=[sensitivity], miss_cost=10)
+    assert (points[point_name(sensitivity)].threshold is not None) is estimable
     assert (points["youden"].threshold is not None) is (lesions >= 10)
     if not estimable:
-        assert points["sensitivity"].note.startswith(f"not estimable (n = {2 * lesions}): {lesions} positive groups")
+        assert points[point_name(sensitivity)].note.startswith(f"not estimable (n = {2 * lesions}): {lesions} positive groups")
 
 
 def test_absent_classes_have_no_threshold():
     scores, groups = made(60)
     for label in (0, 1):
-        points = choose(Scores(np.full(60, label), scores.probs), groups, sensitivity=0.95, miss_cost=10)
+        points = choose(Scores(np.full(60, label), scores.probs), groups, sensitivity=[0.95], miss_cost=10)
         assert all(point.threshold is None and "at least" in point.note for point in points.values())
-    empty = choose(Scores(np.zeros(0, int), np.zeros((0, 2))), [], sensitivity=0.95, miss_cost=10)
+    empty = choose(Scores(np.zeros(0, int), np.zeros((0, 2))), [], sensitivity=[0.95], miss_cost=10)
     assert {point.note for point in empty.values()} >= {"not estimable (n = 0): 0 positive groups, at least 10 needed"}
 
 
@@ -223,16 +224,17 @@ def test_what_is_stored_names_classes_and_targets():
         [str(i) for i in range(700)],
         HAM,
         questions(HAM, ("akiec", "bcc", "mel"), ["mel"]),
-        sensitivity=0.9,
+        sensitivity=[0.9, 0.8],
         miss_cost=4,
     )
     assert stored["malignant"]["classes"] == ["akiec", "bcc", "mel"]
     assert {name: point["target"] for name, point in stored["mel"]["points"].items()} == {
-        "sensitivity": 0.9, "youden": None, "cost": 4,
+        "sensitivity_90": 0.9, "sensitivity_80": 0.8, "youden": None, "cost": 4,
     }  # fmt: skip
     score = probs[:, [0, 1, 4]].sum(axis=1)
-    threshold = stored["malignant"]["points"]["sensitivity"]["threshold"]
-    assert np.mean(score[np.isin(labels, [0, 1, 4])] >= threshold) == pytest.approx(0.9, abs=0.01)
+    for name, target in (("sensitivity_90", 0.9), ("sensitivity_80", 0.8)):
+        threshold = stored["malignant"]["points"][name]["threshold"]
+        assert np.mean(score[np.isin(labels, [0, 1, 4])] >= threshold) == pytest.approx(target, abs=0.01)
 
 
 # -- decision curves ---------------------------------------------------------------------------------------------

@@ -92,7 +92,10 @@ def test_predict_gives_what_was_stored(joined: Any) -> None:
     path_of = {row.image_id: root / row.path for row in read_manifest(out).itertuples()}
     predictor = Predictor(out.root, threads=1)
     assert predictor.answering.calibrator.kind == read_json(out.evaluation_path)["calibration"]["calibrator"]
-    answered = [list(a["probabilities"].values()) for a in predictor.predict_batch([path_of[i] for i in p.ids], batch_size=4)]
+    answered = [
+        list(a["probabilities"].values())
+        for a in predictor.predict_batch([path_of[i] for i in p.ids], batch_size=4, scores=True)
+    ]
     assert np.abs(np.array(answered) - predictor.answering.calibrator(p.logits.astype(np.float64))).max() < 1e-4
     assert np.std(answered, axis=0).max() > 0.01
 

@@ -71,12 +71,12 @@ def torch_probabilities(world: Any, data: bytes) -> np.ndarray:
 
 def test_torch_graph_and_predictor_agree(world: Any) -> None:
     predictor = Predictor(world.run.root, threads=1)
-    answers = list(predictor.predict_batch(world.images, batch_size=4))
+    answers = list(predictor.predict_batch(world.images, batch_size=4, scores=True))
     ours = np.array([list(answer["probabilities"].values()) for answer in answers])
     theirs = np.array([torch_probabilities(world, path.read_bytes()) for path in world.images])
     assert np.abs(ours - theirs).max() < TOLERANCE
     assert ours.std(axis=0).max() > 0.01, "the network must tell these pictures apart, or agreement means nothing"
-    one = predictor.predict(world.images[0])
+    one = predictor.predict(world.images[0], scores=True)
     assert np.abs(np.array(list(one["probabilities"].values())) - theirs[0]).max() < TOLERANCE
     assert predictor.classes == ["mel", "my class", "nv"]
 
@@ -124,7 +124,7 @@ def test_score_stores_what_the_predictor_answers(world: Any, tmp_path: Path) -> 
         assert stored.meta["model_sha256"] == sha256_file(world.run.artifact_dir / "model.onnx")
         assert stored.meta["manifest_sha256"] == world.run.manifest_hash()
         paths = [path_of[image_id] for image_id in stored.ids]
-        answered = [list(a["probabilities"].values()) for a in predictor.predict_batch(paths)]
+        answered = [list(a["probabilities"].values()) for a in predictor.predict_batch(paths, scores=True)]
         assert np.abs(stored.probs() - np.array(answered)).max() < 1e-6
         assert [stored.classes[label] for label in stored.labels] == [path.parent.name for path in paths]
         assert stored.embedding is not None

@@ -69,7 +69,7 @@ def test_what_passes_is_an_artifact_of_its_own(world: Any, monkeypatch: pytest.M
     assert "QuantizeLinear" in kinds
     assert kinds.count("DequantizeLinear") > 3
     one, other = (Predictor(folder, threads=1) for folder in (world.run.artifact_dir, world.run.int8_dir))
-    pairs = [(one.predict(path), other.predict(path)) for path in world.images[:6]]
+    pairs = [(one.predict(path, scores=True), other.predict(path, scores=True)) for path in world.images[:6]]
     assert max(abs(a.probabilities["nv"] - b.probabilities["nv"]) for a, b in pairs) < 0.2
     assert any(a.probabilities != b.probabilities for a, b in pairs)
     assert any("eight bits" in line for line in result.lines())

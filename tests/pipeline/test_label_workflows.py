@@ -215,7 +215,7 @@ def test_an_ensemble_answers_with_the_mean_probability_of_each_label(two: tuple[
     assert record["parity"]["max_probability_difference"] < 1e-4
     predictor = Predictor(out.root, threads=1)
     paths = [Path(out.config().data.path) / f"{image_id}.png" for image_id in p.ids[:6]]  # type: ignore[arg-type]
-    answered = [[answer.probabilities[name] for name in LABELS] for answer in predictor.predict_batch(paths)]
+    answered = [[answer.probabilities[name] for name in LABELS] for answer in predictor.predict_batch(paths, scores=True)]
     np.testing.assert_allclose(answered, predictor.answering.probabilities(p.logits[:6]), atol=1e-4)
     assert out.report_page_path.exists()
     assert "macro auroc" in result.lines()[0]

@@ -128,16 +128,17 @@ def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None,
     """The scores of the test part, made from the manifest, against answers made from a CSV and from the command's words."""
     run = trained[kind]
     p, test = read_predictions(run.predictions_path("test", "plain")), read_part(run, "test").set_index("image_id")
-    answers = list(predict(run.root, [table / "set.csv"], threads=1))
+    answers = list(predict(run.root, [table / "set.csv"], threads=1, scores=True))
     by_id = {answer.image_id: answer for answer in answers}
     probs = p.probs()
     for row, image_id in enumerate(p.ids):
         np.testing.assert_allclose(list(by_id[image_id].probabilities.values()), probs[row], atol=1e-4)
     image_id = p.ids[0]
     known = {name: test.loc[image_id, name] for name in COLUMNS}
-    one = Predictor(run.root, threads=1).predict(table / test.loc[image_id, "path"], metadata=known)
+    one = Predictor(run.root, threads=1).predict(table / test.loc[image_id, "path"], metadata=known, scores=True)
     np.testing.assert_allclose(list(one.probabilities.values()), probs[0], atol=1e-4)
-    as_mappings = Predictor(run.root, threads=1).predict_batch({"image": item} for item in read_inputs([table / "set.csv"]))
+    mappings = ({"image": item} for item in read_inputs([table / "set.csv"]))
+    as_mappings = Predictor(run.root, threads=1).predict_batch(mappings, scores=True)
     assert [answer.probabilities for answer in as_mappings] == [answer.probabilities for answer in answers]
     lacking = [answer for answer in answers if answer.metadata_unknown]
     assert {answer.metadata_unknown for answer in lacking} == {("age",)}

@@ -98,7 +98,7 @@ def test_torch_graph_store_and_answer_agree(run: Run) -> None:
     p = read_predictions(run.predictions_path("test", "flips"))
     predictor = Predictor(run.root, threads=1)
     paths = [Path(run.config().data.path) / f"{image_id}.png" for image_id in p.ids[:6]]  # type: ignore[arg-type]
-    answers = list(predictor.predict_batch(paths))
+    answers = list(predictor.predict_batch(paths, scores=True))
     given = np.array([[answer.probabilities[name] for name in LABELS] for answer in answers])
     np.testing.assert_allclose(given, predictor.answering.calibrator(p.logits[:6].astype(np.float64)), atol=1e-4)
     pixels = np.stack([np.asarray(to_size(decode(path.read_bytes()).image, predictor.preprocessing)) for path in paths])
@@ -121,7 +121,7 @@ def test_torch_graph_store_and_answer_agree(run: Run) -> None:
 
 def test_answers_as_text(run: Run) -> None:
     paths = sorted(Path(run.config().data.path).glob("p00?.png"))[:3]  # type: ignore[arg-type]
-    answers = predict(run.root, [*paths, run.config_path], threads=1)
+    answers = predict(run.root, [*paths, run.config_path], threads=1, scores=True)
     rows = list(answers)
     for form in ("table", "jsonl", "csv"):
         stream = io.StringIO()
@@ -246,7 +246,7 @@ def test_the_server_answers_as_the_predictor_and_shows_the_evaluation(run: Run) 
         service.close()
     predictor = Predictor(run.root, threads=1)
     for path, result in zip(paths, results, strict=True):
-        expected = predictor.predict(path)
+        expected = predictor.predict(path, scores=True)
         assert result["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
         assert (result["positive"], result["verdict"]) == (list(expected.positive or ()), expected.verdict)
     assert model["thresholds"] == read_json(run.artifact_record_path)["calibration"]["thresholds"]

@@ -95,7 +95,7 @@ def test_what_the_report_measures_is_what_is_served(world, metrics):
     beyond = read_beyond(world.run, p)
     expected = beyond.foreignness(p)
     test, predictor = read_part(world.run, "test"), Predictor(world.run.root, threads=1)
-    answers = list(predictor.predict_batch([Path(world.spec.data.path) / path for path in test["path"]]))
+    answers = list(predictor.predict_batch([Path(world.spec.data.path) / path for path in test["path"]], scores=True))
     np.testing.assert_allclose([a.ood_score for a in answers], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert all(a.ood_threshold == beyond.rule.limit.threshold for a in answers)
     shares = metrics["decision"]["shares"]

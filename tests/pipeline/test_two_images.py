@@ -249,7 +249,7 @@ def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None,
     for row in rows:
         row["image_2_path"] = row.pop("clinical")
     write_table(table / "asked.csv", rows)
-    answers = {answer.image_id: answer for answer in predict(run.root, [table / "asked.csv"], threads=1)}
+    answers = {answer.image_id: answer for answer in predict(run.root, [table / "asked.csv"], threads=1, scores=True)}
     probs = p.probs()
     predictor = Predictor(run.root, threads=1)
     for row, image_id in enumerate(p.ids):
@@ -257,14 +257,14 @@ def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None,
         missing = bool(test["image_2_path"].isna()[image_id])
         assert (NO_IMAGE_2 in answers[image_id].notes) == missing
         image_2 = None if missing else table / test.loc[image_id, "image_2_path"]
-        answer = predictor.predict(table / test.loc[image_id, "path"], image_2=image_2)
+        answer = predictor.predict(table / test.loc[image_id, "path"], image_2=image_2, scores=True)
         np.testing.assert_allclose(list(answer.probabilities.values()), probs[row], atol=1e-4)
     said = CliRunner().invoke(
         app, ["predict", str(run.root), str(table / "1.png"), "--image-2", str(table / "1b.png"), "--json"]
     )
     assert said.exit_code == 0, said.output
     assert json.loads(said.stdout)["probabilities"] == dict(
-        predictor.predict(table / "1.png", image_2=table / "1b.png")["probabilities"]
+        predictor.predict(table / "1.png", image_2=table / "1b.png", scores=True)["probabilities"]
     )
 
 

@@ -57,6 +57,11 @@ class Artifact:
     card: str = ""
     metrics: dict[str, Any] | None = None
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether its probabilities come from a calibrator that was tested on the test split."""
+        return self.answering.calibrator.kind != "none" and self.metrics is not None
+
     @classmethod
     def open(cls, folder: Path, *, threads: int | None = None) -> Artifact:
         """Open a folder; each file is read once, and what was hashed is what runs.

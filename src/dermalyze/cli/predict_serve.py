@@ -55,6 +55,12 @@ class Provider(StrEnum):
     openvino = "openvino"
 
 
+SensitivityOption = Annotated[
+    float | None,
+    typer.Option("--sensitivity", metavar="S", help="Use the operating point measured for it; default: the model's first."),
+]
+
+
 @command
 def predict(
     asked: Annotated[
@@ -77,6 +83,10 @@ def predict(
         list[str] | None,
         typer.Option("--metadata", metavar="NAME=VALUE...", help="Metadata of patient and lesion: age=55 sex=male."),
     ] = None,
+    sensitivity: SensitivityOption = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="For programs: class and probabilities of refused images too; no result.")
+    ] = False,
     image_2: Annotated[
         str | None, typer.Option("--image-2", metavar="IMAGE", help="The second image of the sample, for a model of two.")
     ] = None,
@@ -99,11 +109,19 @@ def predict(
     if model == FOLDER:
         say(TOLD)
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
+    if scores and not as_json and form is Format.table:
+        raise dermalyze.UsageError("--scores is for programs; add --format jsonl or --format csv")
     known = dict(map(assignment, metadata or ()))
-    given = {"prevalence": shares, "metadata": known, "image_2": image_2, "explain": explain, "provider": provider.value}
+    given: dict[str, Any] = {"prevalence": shares, "metadata": known, "image_2": image_2, "explain": explain}
+    given |= {"sensitivity": sensitivity, "scores": scores, "provider": provider.value}
     answers = call("predict", model, images, batch_size=batch_size, threads=threads, **given)
     counted = Counted(answers.rows)
-    shown = {"classes": answers.classes, "task": answers.task, "format": "jsonl" if as_json else form.value}
+    shown = {
+        "classes": answers.classes,
+        "task": answers.task,
+        "points": answers.points,
+        "format": "jsonl" if as_json else form.value,
+    }
     errors = write(counted, sys.stdout, **shown, names=not no_names)
     if counted.rows == 0:
         raise dermalyze.DataError("no image found; name image files, or a folder, zip or CSV that holds some")
@@ -140,6 +158,7 @@ def serve(
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", help="CPU threads of one pass; default: half of the cores.")
     ] = None,
+    sensitivity: SensitivityOption = None,
     provider: Annotated[
         Provider, typer.Option("--provider", help="What computes the network; auto measures both.")
     ] = Provider.onnxruntime,
@@ -149,7 +168,7 @@ def serve(
     from dermalyze.serve.server.server import spec_of
 
     given = {"host": host, "port": port, "hosts": tuple(hosts or ()), "origins": tuple(origins or ())}
-    limits = {"queue": queue, "body_mib": body_mib, "deadline_s": deadline_s, "threads": threads}
+    limits = {"queue": queue, "body_mib": body_mib, "deadline_s": deadline_s, "threads": threads, "sensitivity": sensitivity}
     spec = spec_of({**given, **limits, "provider": provider.value})
     tell = (lambda address: typer.echo(json.dumps({"address": address}))) if as_json else None
     call("serve", models or [FOLDER], spec, keys_file=keys_file, started=tell)

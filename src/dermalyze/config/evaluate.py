@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dermalyze.config.base import Spec
+
+Share = Annotated[float, Field(gt=0.5, lt=1)]
 
 
 class EvaluateSpec(Spec):
@@ -27,7 +29,12 @@ class EvaluateSpec(Spec):
         "missed images; the first one also in subgroups and selective prediction; auto: recognized by name, such as mel of "
         "HAM10000; null: none",
     )
-    sensitivity: float = Field(0.95, gt=0.5, lt=1, description="sensitivity of the high-sensitivity operating point")
+    sensitivity: tuple[Share, ...] = Field(
+        (0.95, 0.9),
+        min_length=1,
+        description="sensitivities of the operating points, one or several; a model is served at the first unless "
+        "`--sensitivity` names another",
+    )
     miss_cost: float = Field(10.0, gt=0, description="cost of a miss in false alarms, for the cost-weighted operating point")
     sensitivity_floor: float = Field(
         0.8, ge=0, lt=1, description="the partial AUROC is the area above this sensitivity; 0.8 as in ISIC 2024"
@@ -42,3 +49,15 @@ class EvaluateSpec(Spec):
         (), description="further manifest columns for subgroups, besides age, sex, site, source and image quality"
     )
     seed: int = Field(0, ge=0)
+
+    @field_validator("sensitivity", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("sensitivity")
+    @classmethod
+    def _each_once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{list(value)} names one sensitivity twice; name each once")
+        return value

@@ -13,7 +13,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+$")]
 
 
 class ServeSpec(Spec):
-    """The limits of a server. None of them changes a prediction.
+    """Where a server listens, its limits, and the operating point of its models. Nothing here changes a probability.
 
     Attributes:
         host: address to listen on; the default is reached from this machine alone.
@@ -31,6 +31,7 @@ class ServeSpec(Spec):
         decoders: processes that decode images.
         decoder_mib: memory of one of them, above what it starts with.
         threads: of one pass of the network; None: half of the cores. Two passes run at once where the cores suffice.
+        sensitivity: at which of its measured operating points a model is served; None: its first.
         provider: what computes the network; see `Predictor`.
     """
 
@@ -49,4 +50,5 @@ class ServeSpec(Spec):
     decoders: int = Field(2, ge=1, le=64)
     decoder_mib: int = Field(512, ge=64, le=16_384)
     threads: int | None = Field(None, ge=1, le=1024)
+    sensitivity: float | None = Field(None, gt=0, lt=1)
     provider: Literal["onnxruntime", "openvino", "auto"] = "onnxruntime"

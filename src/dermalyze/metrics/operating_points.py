@@ -133,8 +133,17 @@ class Point:
         return dict(vars(self))
 
 
-def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: float, miss_cost: float) -> dict[str, Point]:
-    """The threshold by each criterion, from a calibration split.
+def point_name(sensitivity: float) -> str:
+    """The name of the operating point of a sensitivity.
+
+    >>> point_name(0.95)
+    'sensitivity_95'
+    """
+    return f"sensitivity_{100 * sensitivity:g}"
+
+
+def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: Sequence[float], miss_cost: float) -> dict[str, Point]:
+    """The threshold by each criterion, from a calibration split: for each sensitivity, by Youden and by cost.
 
     Fewer than `MIN_GROUPS` groups of either side choose nothing, and for a sensitivity s neither do fewer than 1 / (1 - s)
     positive ones: the threshold would hang on the lowest of them.
@@ -142,14 +151,17 @@ def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: float, miss_c
     Args:
         asked: of one question, as `two_classes` gives it.
         groups_N: the group of each image.
-        sensitivity: of the point that is to miss few.
+        sensitivity: of the points that are to miss few; see `point_name`.
         miss_cost: false alarms that a miss weighs.
     """
     positive, names = asked.labels == 1, np.asarray(groups_N)
     found = [len(np.unique(names[side])) for side in (positive, ~positive)]
     points = {}
-    for criterion, target in (("sensitivity", sensitivity), ("youden", None), ("cost", miss_cost)):
-        least = max(MIN_GROUPS, int(np.ceil(1 / (1 - sensitivity) - 1e-9))) if criterion == "sensitivity" else MIN_GROUPS
+    rows = [(point_name(target), "sensitivity", target) for target in sensitivity]
+    for name, criterion, target in (*rows, ("youden", "youden", None), ("cost", "cost", miss_cost)):
+        least = MIN_GROUPS
+        if target is not None and criterion == "sensitivity":
+            least = max(least, int(np.ceil(1 / (1 - target) - 1e-9)))
         note = ""
         if found[0] < least or found[1] < MIN_GROUPS:
             short = f"{found[0]} positive groups, at least {least} needed"
@@ -157,7 +169,7 @@ def choose(asked: Scores, groups_N: Sequence[str], *, sensitivity: float, miss_c
                 int(positive.sum()), short if found[0] < least else f"{found[1]} negative groups, at least {MIN_GROUPS} needed"
             )
         threshold = None if note else CRITERIA[criterion](positive, asked.probs[:, 1], target or 0.0)
-        points[criterion] = Point(target, threshold, int(positive.sum()), int((~positive).sum()), found[0], note)
+        points[name] = Point(target, threshold, int(positive.sum()), int((~positive).sum()), found[0], note)
     return points
 
 
@@ -167,17 +179,18 @@ def operating_points(
     classes: Sequence[str],
     asked: Mapping[str, Sequence[str]],
     *,
-    sensitivity: float,
+    sensitivity: Sequence[float],
     miss_cost: float,
 ) -> dict[str, Any]:
     """What `calibrate` stores and `evaluate` reports: of each question its classes and its points, JSON-ready."""
-    settings = {"sensitivity": sensitivity, "miss_cost": miss_cost}
     return {
         name: {
             "classes": list(yes),
             "points": {
                 criterion: point.as_dict()
-                for criterion, point in choose(two_classes(scores, classes, yes), groups_N, **settings).items()
+                for criterion, point in choose(
+                    two_classes(scores, classes, yes), groups_N, sensitivity=sensitivity, miss_cost=miss_cost
+                ).items()
             },
         }
         for name, yes in asked.items()

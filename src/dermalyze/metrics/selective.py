@@ -166,15 +166,12 @@ class Referral:
         """Why a case is referred; None where it is answered.
 
         >>> Referral("max_probability", 0.8, 0.5).reason(np.array([0.4, 0.3, 0.3]))
-        'not sure enough: confidence 0.400 is below 0.500, which 80 % of the calibration images reached'
+        'not confident enough: below the threshold that 80 % of the calibration images reached'
         """
         found = float(CONFIDENCES[self.confidence](probs_C[None])[0])
         if found >= self.threshold:
             return None
-        return (
-            f"not sure enough: confidence {found:.3f} is below {self.threshold:.3f}, which {100 * self.coverage:g} % of the "
-            "calibration images reached"
-        )
+        return f"not confident enough: below the threshold that {100 * self.coverage:g} % of the calibration images reached"
 
     @classmethod
     def from_dict(cls, values: Any) -> Referral | None:

@@ -12,6 +12,7 @@ import yaml
 
 from dermalyze.report.checklists import escaped
 from dermalyze.report.controls import TITLES, sentence
+from dermalyze.report.operating import measured_points
 from dermalyze.report.text import interval_or_note, meanings, task_of, value_text
 from dermalyze.tasks.base import TASKS
 
@@ -159,8 +160,32 @@ def results(m: Json) -> list[str]:
         "",
         f"Probabilities: {how}.",
         "",
+        *operating_points(m),
         *selective_prediction(m),
     ]
+
+
+def operating_points(m: Json) -> list[str]:
+    """The thresholds that a served model can be set to, and what was measured at them."""
+    rows = [
+        f"| {escaped(name)} | {100 * point['target']:g} % | {point['threshold']:.3f} | {_share(point['sensitivity'])} "
+        f"| {_share(point['specificity'])} |"
+        for name, points in measured_points(m.get("operating")).items()
+        for key, point in points.items()
+        if key.startswith("sensitivity_")
+    ]
+    head = [
+        "Operating points: an image is flagged if the summed probability of the classes reaches the threshold. Thresholds come "
+        "from the calibration split, sensitivity and specificity from the test split.",
+        "",
+        "| question | target sensitivity | threshold | sensitivity | specificity |",
+        "|---|---|---|---|---|",
+    ]
+    return [*head, *rows, ""] if rows else []
+
+
+def _share(found: Json) -> str:
+    return f"{value_text(found)} ({interval_or_note(found)})"
 
 
 def selective_prediction(m: Json) -> list[str]:

@@ -90,6 +90,25 @@ def _groups(j: Evaluation, scores: Scores) -> int:
     return len(np.unique(np.asarray(j.p.groups)[scores.labels == 1]))
 
 
+def measured_points(measured: Json | None) -> dict[str, Any]:
+    """Question to operating point to its threshold and what was measured there; without points that could not be chosen.
+
+    Args:
+        measured: `operating` of `evaluation_metrics.json`; None where no question applies.
+    """
+    return {
+        name: {
+            key: {
+                **{name: point[name] for name in ("target", "threshold")},
+                **{name: point["found"][name] for name in ("sensitivity", "specificity")},
+            }
+            for key, point in question["points"].items()
+            if key != "even" and point["found"] is not None
+        }
+        for name, question in (measured or {"questions": {}})["questions"].items()
+    }
+
+
 RANKING = {
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -142,12 +161,11 @@ def _question_view(m: Json, name: str) -> dict[str, Any]:
 def _point_view(criterion: str, point: Json, columns: dict[str, str]) -> dict[str, Any]:
     said = {
         "even": "more likely than not (0.5, not tuned)",
-        "sensitivity": f"sensitivity of at least {100 * (point['target'] or 0):g} %",
         "youden": "largest sensitivity + specificity (Youden)",
         "cost": f"lowest cost, one miss counted as {point['target'] or 0:g} false positives",
     }
     return {
-        "name": said[criterion],
+        "name": said.get(criterion, f"sensitivity of at least {100 * (point['target'] or 0):g} %"),
         "threshold": number(point["threshold"]),
         "note": point["note"],
         "cells": [] if point["found"] is None else [_cell(key, point["found"][key]) for key in columns],

@@ -10,6 +10,7 @@ from dermalyze.artifact.record import check_record
 from dermalyze.core.atomic import json_bytes
 from dermalyze.core.run import Run, read_json
 from dermalyze.report.model_card import model_card
+from dermalyze.report.operating import measured_points
 from dermalyze.report.sections import headline
 
 PER_CLASS = ("recall", "specificity", "precision", "auroc")
@@ -39,6 +40,7 @@ def served_metrics(m: dict[str, Any]) -> dict[str, Any]:
         "known_biases": m["known_biases"],
         "headline": [{"name": name, **estimate} for name, estimate in headline(m)],
         "per_class": classes,
+        "operating": measured_points(m.get("operating")),
         "reliability": {"calibrator": m["calibration"]["calibrator"], "bins": m["calibration"]["bins"]},
         "disclaimer": m["disclaimer"],
     }

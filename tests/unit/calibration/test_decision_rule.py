@@ -56,7 +56,7 @@ def test_every_outcome_but_the_answer_has_its_reason():
     rule, probs = Rule(LIMIT, REFERRAL, SETS), np.array([0.2, 0.75, 0.05])
     assert rule.reason(0, probs, CLASSES, 0.5) is None
     assert "unlike the training pictures: score 1.5 is above 1" in rule.reason(FOREIGN, probs, CLASSES, 1.5)
-    assert "not sure enough" in rule.reason(UNSURE, np.array([0.4, 0.3, 0.3]), CLASSES, 0.5)
+    assert "not confident enough" in rule.reason(UNSURE, np.array([0.4, 0.3, 0.3]), CLASSES, 0.5)
     assert "no class fits" in rule.reason(NO_CLASS, probs, CLASSES, 0.5)
     assert rule.reason(SET, probs, CLASSES, 0.5).endswith("nv, mel")
     assert DECISIONS[SET] == "set"

@@ -81,14 +81,16 @@ def test_the_report_measures_what_the_predictor_answers(exported):
 def test_answers_say_whether_they_are_calibrated(exported):
     run, spec = exported()
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    assert Predictor(run.root, threads=1).predict(pixels)["calibrated"] is False
+    assert Predictor(run.root, threads=1).predict(pixels, scores=True)["calibrated"] is False
     cold(run)
     calibrate(run, spec)
     predictor = Predictor(run.root, threads=1)
-    answer = predictor.predict(pixels)
+    answer = predictor.predict(pixels, scores=True)
     logits, _ = predictor.artifact.run(pixels[None])
-    assert answer["calibrated"] is True
     assert list(answer["probabilities"].values()) == pytest.approx(predictor.answering.calibrator(logits)[0].tolist())
+    assert answer["calibrated"] is False, "fitted, but not tested yet"
+    evaluate(run, spec)
+    assert Predictor(run.root, threads=1).predict(pixels, scores=True)["calibrated"] is True
 
 
 def test_the_same_again_writes_the_same_bytes(exported):
@@ -233,15 +235,15 @@ class TestReferral:
 
     def test_answers_below_it_abstain_with_the_reason(self, make_artifact):
         pictures = list(np.random.default_rng(0).integers(0, 256, (40, 12, 16, 3), dtype=np.uint8))
-        sure = [answer.confidence for answer in Predictor(make_artifact(), threads=1).predict_batch(pictures)]
+        sure = [answer.confidence for answer in Predictor(make_artifact(), threads=1).predict_batch(pictures, scores=True)]
         referral = {"confidence": "max_probability", "coverage": 0.5, "threshold": float(np.median(sure))}
         calibration = {**Calibrator("none", {}).as_dict(), "referral": referral}
-        answers = list(Predictor(make_artifact("two", calibration=calibration), threads=1).predict_batch(pictures))
+        answers = list(Predictor(make_artifact("two", calibration=calibration), threads=1).predict_batch(pictures, scores=True))
         assert sum(answer.abstain for answer in answers) == 20
         for answer in answers:
             assert answer.abstain is (answer.confidence < referral["threshold"]) is answer["abstain"]
             assert ("reason" in answer) is answer.abstain
-        assert "not sure enough: confidence" in next(answer.reason for answer in answers if answer.abstain)
+        assert "not confident enough: below the threshold that 50 %" in next(a.reason for a in answers if a.abstain)
         table, cells = io.StringIO(), io.StringIO()
         write(answers, table, classes=["mel", "nv", "vasc"])
         assert table.getvalue().count("  refer  ") == 20
@@ -254,7 +256,9 @@ class TestReferral:
         run, spec = exported(skill=1.0)
         assert calibrate(run, spec).referral is None
         pixels = np.zeros((12, 16, 3), np.uint8)
-        assert Predictor(run.root, threads=1).predict(pixels)["abstain"] is False
+        answer = Predictor(run.root, threads=1).predict(pixels, scores=True)
+        assert answer.reason is None
+        assert answer.reasons == answer.gate.reasons, "what refers it is the image, not the model's rule"
 
     def test_a_damaged_one_is_refused(self, make_artifact):
         calibration = {
@@ -316,7 +320,9 @@ class TestSets:
     def test_an_empty_set_abstains(self, make_artifact):
         sets = {"score": "lac", "level": 0.9, "thresholds": {"marginal": -1.0}, "lesions": {"marginal": 40}}
         calibration = {**Calibrator("none", {}).as_dict(), "sets": sets}
-        answer = Predictor(make_artifact(calibration=calibration), threads=1).predict(np.zeros((12, 16, 3), np.uint8))
+        answer = Predictor(make_artifact(calibration=calibration), threads=1).predict(
+            np.zeros((12, 16, 3), np.uint8), scores=True
+        )
         assert answer.prediction_set == ()
         assert answer.abstain
         assert "no class fits" in answer.reason
@@ -324,7 +330,7 @@ class TestSets:
     def test_by_default_there_is_none(self, exported):
         run, spec = exported()
         calibrate(run, spec)
-        assert "prediction_set" not in Predictor(run.root, threads=1).predict(np.zeros((12, 16, 3), np.uint8))
+        assert "prediction_set" not in Predictor(run.root, threads=1).predict(np.zeros((12, 16, 3), np.uint8), scores=True)
 
     def test_other_shares_do_not_go_with_it(self, exported):
         run, spec = exported(config=self.CONFIG)
@@ -373,7 +379,7 @@ class TestOperatingPoints:
         probs = Calibrator.from_dict(json.loads(run.calibration_path("plain").read_text())["calibration"], 3)(
             cal.logits.astype(float)
         )
-        threshold = kept["malignant"]["points"]["sensitivity"]["threshold"]
+        threshold = kept["malignant"]["points"]["sensitivity_90"]["threshold"]
         found = (probs[:, 0] + probs[:, 1] >= threshold)[cal.labels < 2].mean()
         assert 0.9 <= found < 0.9 + 2 / (cal.labels < 2).sum()
 
@@ -381,7 +387,7 @@ class TestOperatingPoints:
         run, spec = exported()
         calibrate(run, spec)
         kept = json.loads(run.calibration_path("plain").read_text())["calibration"]["operating_points"]
-        point = kept["malignant"]["points"]["sensitivity"]
+        point = kept["malignant"]["points"]["sensitivity_95"]
         assert point["threshold"] is None
         assert "at least 20 needed" in point["note"]
         page = evaluate(run, spec).page.read_text()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dermalyze.calibration.served_points import ServedPoint
 from dermalyze.errors import UsageError
 from dermalyze.serve.predictor.inputs import Item, read_file, read_inputs
 from dermalyze.serve.predictor.prediction import Prediction
@@ -21,11 +22,13 @@ class Answers:
         classes: of the model, in its order.
         rows: an answer or an error an image.
         task: of the model, multiclass or multilabel.
+        points: operating points that the model is served at.
     """
 
     classes: list[str]
     rows: Iterator[Prediction]
     task: str = "multiclass"
+    points: tuple[ServedPoint, ...] = ()
 
     def __iter__(self) -> Iterator[Prediction]:
         return self.rows
@@ -41,6 +44,8 @@ def predict(
     metadata: Mapping[str, str | float] | None = None,
     image_2: str | Path | None = None,
     explain: str | Path | None = None,
+    sensitivity: float | None = None,
+    scores: bool = False,
     provider: str = "onnxruntime",
 ) -> Answers:
     """Answers for files, folders, CSVs, zip archives, or `-` for standard input.
@@ -56,11 +61,13 @@ def predict(
         explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
             predicted class, and whether such maps can be trusted. The map is of the picture as it stands, also where the
             recipe asks further views of it.
+        sensitivity: at which of its measured operating points the model is used, such as 0.95; default: its first.
+        scores: keep class and probabilities of images that are refused; they are no result, and for machines alone.
         provider: "onnxruntime", "openvino" or "auto"; see `Predictor`.
 
     Raises:
-        UsageError: neither a run nor an artifact, a wrong batch size, shares that do not fit the classes, or metadata or a
-            second image that the model does not take.
+        UsageError: neither a run nor an artifact, a wrong batch size, shares that do not fit the classes, a sensitivity that
+            was not measured, or metadata or a second image that the model does not take.
         ModelError: the artifact is refused, or has no class-activation map and `explain` is given.
         ResourceError: the folder of `explain` can't be written.
 
@@ -68,16 +75,16 @@ def predict(
         for answer in predict("outputs/first", ["photos", "more.zip"]):
             print(answer.error or answer.predicted_class)
     """
-    predictor = Predictor(model, threads=threads, prevalence=prevalence, provider=provider)
+    predictor = Predictor(model, threads=threads, prevalence=prevalence, sensitivity=sensitivity, provider=provider)
     known = predictor.metadata_of(metadata or {})  # refused here, before the first image is read
     predictor.check_explain(explain is not None)
     items: Iterable[Any] = read_inputs(images)
     if image_2 is not None:
         predictor.require_image("image_2")
         items = one_sample(list(images), image_2)
-    rows = predictor.predict_batch(items, batch_size, metadata=known, explain=explain is not None)
+    rows = predictor.predict_batch(items, batch_size, metadata=known, explain=explain is not None, scores=scores)
     drawn = rows if explain is None else _drawn(rows, Path(explain), predictor)
-    return Answers(predictor.classes, drawn, predictor.answering.task.kind)
+    return Answers(predictor.classes, drawn, predictor.answering.task.kind, predictor.points)
 
 
 def one_sample(images: Sequence[str | Path], image_2: str | Path) -> list[dict[str, Item]]:
@@ -103,7 +110,8 @@ def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> It
     for row in rows:
         if row.cam is not None and row.picture is not None:
             caption = f"What spoke for {row.cam_class} ({row.probabilities[row.cam_class or '']:.0%})"
-            caption += "; refer to a person" if row.abstain else ""
+            caption += "; refused, so no result" if row.verdict == "refer" else ""
+            caption += "".join(f"; {one.words()}" for one in row.operating_points if one.positive)
             caption += f". Heat maps of this model: {row.cam_grade.words}." if row.cam_grade is not None else ""
             name = f"{row.index:05d}-{(row.sha256 or '')[:12]}.png"
             write_bytes(folder / name, overlay_png(row.picture, row.cam, predictor.preprocessing, caption=caption))

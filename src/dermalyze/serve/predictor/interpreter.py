@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.decision_rule import DECISIONS, Rule
+from dermalyze.calibration.served_points import ServedPoint
 from dermalyze.imaging.tabular import OUTSIDE, Encoder, Value
 from dermalyze.serve.predictor.gate import UNJUDGED, conclude
-from dermalyze.serve.predictor.prediction import Prediction
+from dermalyze.serve.predictor.prediction import PointResult, Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +27,13 @@ class Interpreter:
         artifact: for classes, descriptions and the grade of its maps.
         rule: answer, answer with a set, or refer.
         encoder: of a model that takes metadata.
+        points: the operating points it is served at.
     """
 
     artifact: Artifact
     rule: Rule
     encoder: Encoder | None
+    points: tuple[ServedPoint, ...]
 
     def __call__(
         self,
@@ -39,6 +42,7 @@ class Interpreter:
         probs_BC: NDArray[np.float64],
         foreign_B: NDArray[np.float64] | None,
         cam_BChw: NDArray[np.float32] | None,
+        asked_BQ: NDArray[np.float64],
         *,
         shown: str | None = None,
     ) -> Iterator[Prediction]:
@@ -50,6 +54,7 @@ class Interpreter:
             probs_BC: calibrated probabilities.
             foreign_B: out-of-distribution scores, where the model has them.
             cam_BChw: maps, where they are asked for.
+            asked_BQ: summed probability at each operating point.
             shown: the class or label that the maps are of; None: the predicted class, or of labels the most probable of
                 those that are called, and where none is, of all.
         """
@@ -67,6 +72,12 @@ class Interpreter:
             reason = self.rule.reason(outcome, probs_C, classes, score)
             outside = tuple(words for words in remarks if OUTSIDE in words)
             verdict, reasons = conclude(blank.gate or UNJUDGED, DECISIONS[outcome], reason, outside)
+            results = tuple(
+                PointResult(point, self.artifact.descriptions.get(point.name, point.name), float(p))
+                for point, p in zip(self.points, asked_BQ[b], strict=True)
+            )
+            if verdict != "refer" and (flags := [one.words() for one in results if one.positive]):
+                verdict, reasons = "caution", (*flags, *reasons)
             order = np.argsort(-probs_C, kind="stable")
             yield Prediction(
                 **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "file", "accepted_leak", "gate", "picture")},
@@ -78,10 +89,11 @@ class Interpreter:
                 verdict=verdict,
                 reasons=reasons,
                 metadata_unknown=tuple(unknown) if self.encoder is not None else None,
-                calibrated=answering.calibrator.kind != "none",
+                calibrated=self.artifact.calibrated,
+                operating_points=results,
                 prediction_set=None if inside_BC is None else tuple(classes[c] for c in order if inside_BC[b, c]),
-                decision=DECISIONS[outcome],
-                abstain=DECISIONS[outcome] == "refer",
+                decision="refer" if verdict == "refer" else DECISIONS[outcome],
+                abstain=verdict == "refer",
                 reason=reason,
                 ood_score=score,
                 ood_threshold=self.rule.limit.threshold if self.rule.limit is not None else None,

@@ -6,12 +6,14 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TextIO
 
+from dermalyze.calibration.served_points import ServedPoint
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.tables import neutralise
 from dermalyze.errors import UsageError, one_line
-from dermalyze.serve.predictor.prediction import Prediction
+from dermalyze.serve.predictor.prediction import PointResult, Prediction
 from dermalyze.serve.predictor.predictor import no_image
 
 Format = Literal["table", "jsonl", "csv"]
@@ -20,7 +22,7 @@ FILE_WIDTH = 32
 
 def write(
     rows: Iterable[Prediction], stream: TextIO, *, classes: Sequence[str], format: Format = "table", names: bool = False,
-    task: str = "multiclass",
+    task: str = "multiclass", points: Sequence[ServedPoint] = (),
 ) -> int:  # fmt: skip
     """Write answers as they come.
 
@@ -32,6 +34,7 @@ def write(
         names: add `file`, what the user called each image, which may identify a person; the table shows it in place of the
             hash.
         task: of the model: of multilabel the labels that are called stand in place of a class.
+        points: operating points of the model: each has its summed probability, and a mark where it reaches the threshold.
 
     Returns:
         Number of rows with an error.
@@ -51,7 +54,17 @@ def write(
     writers = {"table": _table, "jsonl": _jsonl, "csv": _csv}
     if format not in writers:
         raise UsageError(f"format '{format}' is not one of {', '.join(writers)}")
-    return writers[format](rows, stream, classes, names, task == "multilabel")
+    return writers[format](rows, stream, _Columns(classes, names, task == "multilabel", points))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What stands in a row; see `write`."""
+
+    classes: Sequence[str]
+    names: bool
+    several: bool
+    points: Sequence[ServedPoint]
 
 
 def shortened(text: str, width: int) -> str:
@@ -72,62 +85,109 @@ def safe_cell(text: str | None) -> str:
     return neutralise(one_line(text or ""))
 
 
-def _table(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
-    width = max(10, *(len(name) for name in classes))
-    head = "prob.  labels" if several else "prob.  description"
-    what = "top label" if several else "class"
-    title, column = ("file", FILE_WIDTH) if names else ("image", 12)
-    print(f"{'#':>5}  {title:{column}}  {what:{width}}  {head}", file=stream)
-    errors, leak = 0, None
+def _table(rows: Iterable[Prediction], stream: TextIO, c: _Columns) -> int:
+    width = max(10, *(len(name) for name in c.classes))
+    questions = [max(9, len(point.name)) for point in c.points]
+    head = "".join(f"  {point.name:{w}}" for point, w in zip(c.points, questions, strict=True))
+    title, column = ("file", FILE_WIDTH) if c.names else ("image", 12)
+    what, last = ("top label", "labels") if c.several else ("class", "description")
+    print(f"{'#':>5}  {title:{column}}  {what:{width}}  prob.{head}  {last}", file=stream)
+    errors, leak, alone, grade = 0, None, 0, None
     lacking: Counter[str] = Counter()
-    alone, grade = 0, None
     for row in rows:
         errors, leak, grade = errors + (row.error is not None), row.accepted_leak or leak, row.cam_grade or grade
         lacking.update(row.metadata_unknown or ())
         alone += row.error is None and no_image("image_2") in row.notes
         image = one_line(row.image_id or (row.sha256 or "-")[:12])
-        if names and row.file:
+        if c.names and row.file:
             image = shortened(one_line(row.file), FILE_WIDTH)
-        top = row.predicted_class
-        highest = row.confidence
-        if row.positive is not None:
-            top, highest = max(row.probabilities.items(), key=lambda item: item[1])
+        label, highest = _top(row)
         probability = "    -" if highest is None else f"{highest:.3f}"
-        called = ", ".join(row.positive) or "none" if row.positive is not None else ""
-        said = row.error or row.reason or "; ".join(row.reasons) or row.predicted_class_description or called
-        shown = "refer" if row.verdict == "refer" else row.decision or ""
-        label = one_line({"refer": "refer", "set": "set"}.get(shown, top or "error"))
-        print(f"{row.index:5}  {image:{column}}  {label:{width}}  {probability}  {one_line(said)}", file=stream)
+        results = {one.point.name: one for one in row.operating_points}
+        cells = "".join(f"  {_at(results.get(point.name)):{w}}" for point, w in zip(c.points, questions, strict=True))
+        line = f"{row.index:5}  {image:{column}}  {one_line(label):{width}}  {probability}{cells}  {one_line(_said(row))}"
+        print(f"{FLAGGED}{line}{PLAIN}" if row.flagged and stream.isatty() else line, file=stream)
+    footer = []
     if leak:
-        print(f"Trained on leaking data, accepted because: {one_line(leak)}", file=stream)
+        footer.append(f"Trained on leaking data, accepted because: {one_line(leak)}")
     if lacking:
         counts = ", ".join(f"{one_line(name)} of {n}" for name, n in lacking.items())
-        print(f"Answered without metadata that the model takes: {counts}; give them with --metadata or in a CSV", file=stream)
+        footer.append(f"Answered without metadata that the model takes: {counts}; give them with --metadata or in a CSV")
     if alone:
-        print(
-            f"Answered without a second image: {alone}; give it with --image-2 or in a CSV's column image_2_path", file=stream
-        )
+        footer.append(f"Answered without a second image: {alone}; give it with --image-2 or in a CSV's column image_2_path")
     if grade:
         measured = f" ({grade.lesions} test groups)" if grade.lesions else ""
-        print(f"Heat maps of this model: {one_line(grade.words)}{measured}", file=stream)
-    print(DISCLAIMER, file=stream)
+        footer.append(f"Heat maps of this model: {one_line(grade.words)}{measured}")
+    for line in (*footer, *map(_rule, c.points), DISCLAIMER):
+        print(line, file=stream)
     return errors
 
 
-def _jsonl(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
+FLAGGED, PLAIN = "\x1b[1;35m", "\x1b[0m"
+"""Bold magenta, on a terminal, for an image that is to be looked at."""
+
+
+def _top(row: Prediction) -> tuple[str, float | None]:
+    """What stands in a row as class, and its probability: of several labels the most probable one."""
+    if row.error is not None:
+        return "error", None
+    if row.withheld or row.verdict == "refer":
+        return "refer", None
+    if row.positive is not None:
+        return max(row.probabilities.items(), key=lambda item: item[1])
+    return "set" if row.decision == "set" else row.predicted_class or "error", row.confidence
+
+
+def _said(row: Prediction) -> str:
+    """The last cell: first that an image is to be looked at, then the reasons; else what is seen."""
+    if row.error is not None:
+        return row.error
+    called = row.predicted_class_description or ", ".join(row.positive or ()) or "none"
+    reasons = [row.reason] if row.reason and not row.reasons else list(row.reasons)
+    if row.flagged:
+        flags = [one.words() for one in row.operating_points if one.positive]
+        likely = [] if row.decision == "set" else [f"most likely {called}"]
+        return "; ".join(["HAVE IT LOOKED AT", *likely, *(reason for reason in reasons if reason not in flags)])
+    return "; ".join(reasons) or called
+
+
+def _at(result: PointResult | None) -> str:
+    """A result at an operating point: its probability, marked where it reaches the threshold."""
+    return "-" if result is None else f"{result.probability:.3f}{' !' if result.positive else ''}"
+
+
+def _rule(point: ServedPoint) -> str:
+    """An operating point and what was measured there, in one line."""
+    if point.threshold is None:
+        return f"{point.name}: no threshold ({point.note}), so no image is marked"
+    measured = [
+        f"{name} {share.value:.3f} ({share.low:.3f} - {share.high:.3f})"
+        for name, share in (("sensitivity", point.sensitivity), ("specificity", point.specificity))
+        if share is not None and share.value is not None and share.low is not None and share.high is not None
+    ]
+    said = f"on the test split: {', '.join(measured)}" if measured else "not measured on a test split"
+    return (
+        f"{point.name} !: at or above {point.threshold:.3f}, chosen for a sensitivity of {point.target:g}; {said}. An image "
+        "below it is not ruled out"
+    )
+
+
+def _jsonl(rows: Iterable[Prediction], stream: TextIO, c: _Columns) -> int:
     errors = 0
     for row in rows:
         errors += row.error is not None
-        print(json.dumps(row.as_dict(names=names), allow_nan=False), file=stream)
+        print(json.dumps(row.as_dict(names=c.names), allow_nan=False), file=stream)
     return errors
 
 
-def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], names: bool, several: bool) -> int:
+def _csv(rows: Iterable[Prediction], stream: TextIO, c: _Columns) -> int:
     writer = csv.writer(stream, lineterminator="\n")
-    header = ["index", *(["file"] if names else []), "image", "image_id"]
+    header = ["index", *(["file"] if c.names else []), "image", "image_id"]
     header += [
-        *(["positive"] if several else ["predicted_class", "predicted_class_description", "confidence"]),
-        *(f"p_{one_line(name)}" for name in classes),
+        "flagged",
+        *(f"{point.name}_probability" for point in c.points),
+        *(["positive"] if c.several else ["predicted_class", "predicted_class_description", "confidence"]),
+        *(f"p_{one_line(name)}" for name in c.classes),
         "abstain",
         "decision",
         "ood_score",
@@ -144,17 +204,22 @@ def _csv(rows: Iterable[Prediction], stream: TextIO, classes: Sequence[str], nam
     errors = 0
     for row in rows:
         errors += row.error is not None
-        cells = [str(row.index), *([safe_cell(row.file)] if names else []), (row.sha256 or "")[:12], safe_cell(row.image_id)]
-        if several:
+        cells = [str(row.index), *([safe_cell(row.file)] if c.names else []), (row.sha256 or "")[:12], safe_cell(row.image_id)]
+        results = {one.point.name: one.probability for one in row.operating_points}
+        cells += [safe_cell("|".join(row.flagged)), *(_number(results.get(point.name)) for point in c.points)]
+        if c.several:
             cells += [safe_cell("|".join(row.positive or ()))]
         else:
-            cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description)]
-        numbers = [*([] if several else [row.confidence]), *(row.probabilities.get(name) for name in classes)]
-        cells += ["" if number is None else f"{number:.9g}" for number in numbers]
+            cells += [safe_cell(row.predicted_class), safe_cell(row.predicted_class_description), _number(row.confidence)]
+        cells += [_number(row.probabilities.get(name)) for name in c.classes]
         cells += ["" if row.error is not None else str(row.abstain).lower(), row.decision or ""]
-        cells += ["" if row.ood_score is None else f"{row.ood_score:.9g}", safe_cell(row.reason)]
+        cells += [_number(row.ood_score), safe_cell(row.reason)]
         cells += [row.verdict or "", safe_cell("; ".join(row.reasons))]
         cells += [safe_cell("; ".join(row.metadata_unknown or ()))]
         cells += [safe_cell("; ".join(row.notes)), safe_cell(row.error), safe_cell(row.accepted_leak), DISCLAIMER]
         writer.writerow(cells)
     return errors
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"

@@ -5,18 +5,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact.cam_grade import MapGrade
+from dermalyze.calibration.served_points import ServedPoint
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.serve.predictor.gate import Gate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """One image at one operating point.
+
+    Attributes:
+        point: the question and its threshold.
+        title: of the question, in words.
+        probability: summed over the classes that mean yes, 0..1.
+    """
+
+    point: ServedPoint
+    title: str
+    probability: float
+
+    @property
+    def positive(self) -> bool | None:
+        """Whether the probability reaches the threshold; None where there is no threshold."""
+        return None if self.point.threshold is None else self.probability >= self.point.threshold
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        point = self.point.model_dump(mode="json")
+        kept = {key: point[key] for key in ("threshold", "target", "sensitivity", "specificity", "note")}
+        of = {"name": point["name"], "title": self.title, "classes": point["classes"]}
+        return {**of, "probability": self.probability, "positive": self.positive, **kept}
+
+    def words(self) -> str:
+        """Why an image that is positive is to be looked at."""
+        return (
+            f"have it looked at: {self.title} {self.probability:.1%}, threshold {self.point.threshold:.1%} (chosen for a "
+            f"sensitivity of {self.point.target:.0%})"
+        )
 
 
 @dataclass(frozen=True)
@@ -26,7 +61,7 @@ class Prediction(Mapping[str, Any]):
     Attributes:
         index: position in what was asked, from 0.
         sha256: of the image's bytes, by which an answer finds its file; None where there were none.
-        predicted_class: the most probable class; None on an error.
+        predicted_class: the most probable class; None on an error, and on a refusal (see `withheld`).
         predicted_class_description: what that name stands for.
         confidence: its probability, 0..1.
         probabilities: class name to probability, summing to 1.
@@ -59,6 +94,8 @@ class Prediction(Mapping[str, Any]):
         positive: of task multilabel: labels whose probability reaches their threshold, in the model's order; there is then no
             predicted class and no confidence, and probabilities need not sum to 1. None for task multiclass.
         thresholds: of task multilabel, by label.
+        operating_points: of each yes-or-no question of the model, such as malignant or not, what it says of the image.
+        withheld: the image is refused, and so class, labels, probabilities and operating points are left out.
 
     >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
@@ -86,6 +123,8 @@ class Prediction(Mapping[str, Any]):
     metadata_unknown: tuple[str, ...] | None = None
     positive: tuple[str, ...] | None = None
     thresholds: dict[str, float] | None = None
+    operating_points: tuple[PointResult, ...] = ()
+    withheld: bool = False
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
     gate: Gate | None = None
@@ -93,6 +132,21 @@ class Prediction(Mapping[str, Any]):
     cam_class: str | None = None
     cam_grade: MapGrade | None = None
     picture: Image | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def flagged(self) -> tuple[str, ...]:
+        """Names of the questions whose threshold is reached; the image is to be looked at if there is one."""
+        return tuple(one.point.name for one in self.operating_points if one.positive)
+
+    def without_scores(self) -> Prediction:
+        """The same, but of a refused image without anything that could be taken for a result."""
+        if self.verdict != "refer":
+            return self
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("predicted_class", "predicted_class_description", "confidence", "positive", "prediction_set", "cam", "cam_class")
+        )
+        nothing |= {"cam_grade": None, "probabilities": {}, "operating_points": ()}
+        return replace(self, withheld=True, **nothing)
 
     def as_dict(self, *, names: bool = False) -> dict[str, Any]:
         """JSON-ready values: an answer or an error, never both; `names` adds `file`."""
@@ -102,8 +156,11 @@ class Prediction(Mapping[str, Any]):
         if self.error is not None:
             values["error"] = self.error
         else:
-            if self.positive is not None:
-                values |= {"positive": list(self.positive), "thresholds": dict(self.thresholds or {})}
+            points = None if self.withheld else [one.as_dict() for one in self.operating_points]
+            values |= {"flagged": None if points is None else list(self.flagged), "operating_points": points}
+            if self.thresholds is not None:
+                called = None if self.positive is None else list(self.positive)
+                values |= {"positive": called, "thresholds": dict(self.thresholds)}
             else:
                 values |= {
                     "predicted_class": self.predicted_class,
@@ -111,7 +168,8 @@ class Prediction(Mapping[str, Any]):
                     "confidence": self.confidence,
                 }
             values |= {
-                "probabilities": dict(self.probabilities),
+                "probabilities": None if self.withheld else dict(self.probabilities),
+                "withheld": self.withheld,
                 "calibrated": self.calibrated,
                 "decision": self.decision,
                 "abstain": self.abstain,

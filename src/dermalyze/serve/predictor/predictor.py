@@ -20,6 +20,7 @@ from dermalyze.calibration.calibrators import reprior
 from dermalyze.calibration.decision_rule import Rule
 from dermalyze.calibration.ood import Detector
 from dermalyze.calibration.recipes import apply_recipe
+from dermalyze.calibration.served_points import served_points
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.errors import DataError, UsageError, nearest
 from dermalyze.imaging.decode import Preprocessing
@@ -45,11 +46,13 @@ class Predictor:
         model: a run folder, or the folder of an artifact.
         threads: CPU threads of one pass; None: one a core.
         prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
+        sensitivity: at which of its measured operating points the model is served, such as 0.95; None: the first.
         provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
             two; see `dermalyze.serve.predictor.provider`.
 
     Raises:
-        UsageError: neither a run nor an artifact; shares that do not name each class or do not sum to 1; no such provider.
+        UsageError: neither a run nor an artifact; shares that do not name each class or do not sum to 1; no such provider; no
+            operating point that was measured for this sensitivity.
         ModelError: the artifact is refused; see `Artifact.open`.
         MissingExtraError: OpenVINO is asked for and not installed.
 
@@ -64,6 +67,7 @@ class Predictor:
         *,
         threads: int | None = None,
         prevalence: Mapping[str, float] | None = None,
+        sensitivity: float | None = None,
         provider: str = "onnxruntime",
     ) -> None:
         folder = _artifact_folder(Path(model))
@@ -85,7 +89,8 @@ class Predictor:
         self.rule = Rule.from_dict(known, self.classes)
         self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training, self.modality)
         self.detector = _detector(self.artifact) if self.rule.limit is not None else None
-        self.interpreter = Interpreter(self.artifact, self.rule, self.encoder)
+        self.points = served_points(known, self.artifact.metrics, self.classes, sensitivity)
+        self.interpreter = Interpreter(self.artifact, self.rule, self.encoder, self.points)
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
                 "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
@@ -112,9 +117,10 @@ class Predictor:
 
     def _compute(
         self, batch: Batch, explain: bool = False
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float32] | None]:
-        """Class probabilities (B, C), out-of-distribution scores (B,) where the model has them, and maps (B, C, h, w) where
-        they are asked for: of a recipe's first view, which is the image itself."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float32] | None, NDArray[np.float64]]:
+        """Class probabilities (B, C), out-of-distribution scores (B,) where the model has them, maps (B, C, h, w) where
+        they are asked for: of a recipe's first view, which is the image itself; and summed probabilities (B, Q) at the
+        operating points, at the class shares of the calibration split, for which their thresholds hold."""
         maps: list[NDArray[np.float32]] = []
 
         def first_with_map(view: Batch) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -128,8 +134,10 @@ class Predictor:
         logits_BC, embedding_BD = apply_recipe(self.artifact.recipe, forward, batch, self.answering.task.pool)
         probs_BC = self.answering.probabilities(logits_BC)
         foreign_B = self.detector(logits_BC, embedding_BD) if self.detector is not None else None
+        asked = [point.scores(probs_BC, self.classes) for point in self.points]
+        asked_BQ = np.stack(asked, axis=1) if asked else np.zeros((len(probs_BC), 0))
         probs_BC = probs_BC if self.shares is None else reprior(probs_BC, *self.shares)
-        return probs_BC, foreign_B, maps[0] if maps else None
+        return probs_BC, foreign_B, maps[0] if maps else None, asked_BQ
 
     def predict(
         self,
@@ -138,6 +146,7 @@ class Predictor:
         image_2: str | Path | bytes | Image | NDArray[np.uint8] | None = None,
         metadata: Mapping[str, Value] | None = None,
         explain: bool | str = False,
+        scores: bool = False,
     ) -> Prediction:
         """The answer for one image.
 
@@ -147,6 +156,7 @@ class Predictor:
             metadata: column to value, of a model that takes them.
             explain: give `cam`, of the class or label that is named, else of the predicted class, or the most probable label
                 of those that are called.
+            scores: keep class and probabilities of an image that is refused; they are no result.
 
         Raises:
             DataError: not an image that is read; the message says why.
@@ -154,7 +164,7 @@ class Predictor:
             ModelError: `explain` of a model without a class-activation map (see `explains`).
         """
         asked = image if image_2 is None else {IMAGE: image, "image_2": image_2}
-        answer = next(self.predict_batch([asked], metadata=metadata, explain=explain))
+        answer = next(self.predict_batch([asked], metadata=metadata, explain=explain, scores=scores))
         if answer.error is not None:
             raise DataError(f"image: {answer.error}")
         return answer
@@ -166,6 +176,7 @@ class Predictor:
         *,
         metadata: Mapping[str, Value] | None = None,
         explain: bool | str = False,
+        scores: bool = False,
     ) -> Iterator[Prediction]:
         """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
 
@@ -174,7 +185,7 @@ class Predictor:
                 they are needed, so it may be endless.
             batch_size: images in memory at a time.
             metadata: column to value, for every image; where an item of `read_inputs` has a value of its own, that counts.
-            explain: see `predict`.
+            explain, scores: see `predict`.
 
         Raises:
             UsageError: batch_size below 1, metadata or an image that the model does not take, a mapping without `image`, or a
@@ -190,7 +201,8 @@ class Predictor:
             while chunk := list(itertools.islice(numbered, batch_size)):
                 known = [{**given, **self._columns(image)} for _, image in chunk]
                 prepared = list(pool.map(functools.partial(self._prepare, keep=bool(explain)), chunk))
-                yield from self.answer(prepared, known, explain)
+                answers = self.answer(prepared, known, explain)
+                yield from answers if scores else (answer.without_scores() for answer in answers)
 
     @property
     def optional_images(self) -> list[str]:

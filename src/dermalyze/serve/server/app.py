@@ -42,6 +42,10 @@ _PROPERTIES: dict[str, Any] = {
     },
     "top_k": {"type": "integer", "minimum": 1, "maximum": 999999, "description": "How many are ranked; default: all."},
     "explain": {"type": "boolean", "default": False, "description": "Whether a heat map is made."},
+    "scores": {
+        "type": "boolean", "default": False,
+        "description": "For programs: give class and probabilities of refused images too. They are no result; never show them.",
+    },
     "recipe": {"type": "string", "description": "Must be the model's own: a recipe without its calibration is not served."},
     "model": {"type": "string", "description": "Default: the first of /v1/models."},
     "class": {"type": "string", "description": "Class or label of the heat map; default: the first of the answer."},
@@ -51,6 +55,22 @@ _EXAMPLE: dict[str, Any] = {
     "results": [
         {
             "index": 0,
+            "flagged": [],
+            "operating_points": [
+                {
+                    "name": "malignant",
+                    "title": "malignant",
+                    "classes": ["mel"],
+                    "probability": 0.1,
+                    "positive": False,
+                    "threshold": 0.12,
+                    "target": 0.95,
+                    "sensitivity": {"value": 0.94, "low": 0.89, "high": 0.98, "n": 167, "groups": 92},
+                    "specificity": {"value": 0.61, "low": 0.58, "high": 0.64, "n": 1335, "groups": 1028},
+                    "note": "",
+                }
+            ],
+            "withheld": False,
             "predicted_class": "nv",
             "predicted_class_description": "Melanocytic nevi",
             "confidence": 0.9,
@@ -97,6 +117,7 @@ _LABELS: dict[str, Any] = {
         {"class": "mass", "description": "Mass", "probability": 0.4, "threshold": 0.5, "positive": False},
     ],
     "prediction_set": None,
+    "operating_points": [],
 }
 """What differs in the answer of a model of several labels."""
 _CLASS_ALONE = ("predicted_class", "predicted_class_description", "confidence")

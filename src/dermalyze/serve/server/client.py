@@ -62,12 +62,13 @@ class Client:
             image_2: the second image of each sample, of a model of two; empty bytes for one without.
             explain: whether heat maps are made.
             **fields: `metadata` (a mapping, or a list of them), `top_k`, `model`, `recipe`, `of_class` (the class or label
-                that a heat map is of).
+                that a heat map is of), `scores="true"` (class and probabilities of refused images too).
 
         Returns:
             the reply of `/v1/predict`: in `results` a mapping per image, with `error`, or of a model of classes with
-            `predicted_class` and `confidence`, of a model of several labels with `positive` and `thresholds`; always with
-            `probabilities`.
+            `predicted_class` and `confidence`, of a model of several labels with `positive` and `thresholds`; with
+            `probabilities`, `operating_points` and `flagged`, the operating points that are reached. Of a refused image
+            these are None.
 
         Raises:
             DataError: an image can't be read, or the server refuses the request; then the message is its own.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dermalyze.artifact.cam_grade import MapGrade
+from dermalyze.calibration.served_points import ServedPoint
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.imaging.tabular import Numeric
 from dermalyze.serve.predictor.gate import UNJUDGED
@@ -47,6 +48,34 @@ class Ranked(_Reply):
     probability: float
     threshold: float | None = Field(None, description="Of task multilabel: from which probability on the label is called.")
     positive: bool | None = Field(None, description="Of task multilabel: whether the probability reaches the threshold.")
+
+
+class ShareWords(_Reply):
+    """A share on the test split with its interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int = Field(description="Images.")
+    groups: int = Field(description="Independent groups of them, such as lesions or patients.")
+
+
+class PointWords(_Reply):
+    """A yes-or-no question about an image: do these classes together reach the threshold?"""
+
+    name: str
+    title: str
+    classes: list[str]
+    threshold: float | None = Field(description="Least summed probability that means yes; null: see note.")
+    target: float = Field(description="Sensitivity that the threshold was chosen for on the calibration split.")
+    sensitivity: ShareWords | None = Field(description="Measured on the test split; null: not measured.")
+    specificity: ShareWords | None
+    note: str
+
+
+class PointAnswer(PointWords):
+    probability: float = Field(description="Summed over the classes.")
+    positive: bool | None = Field(description="Whether it reaches the threshold: have the image looked at.")
 
 
 class CheckWords(_Reply):
@@ -90,6 +119,13 @@ class ImageReply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     index: int
     error: ErrorWords | None = None
+    flagged: list[str] | None = Field(
+        None, description="Operating points that the image reaches: have it looked at. An empty list rules nothing out."
+    )
+    operating_points: list[PointAnswer] | None = None
+    withheld: bool | None = Field(
+        None, description="The image is refused, so that class, probabilities and operating points are null; see `scores`."
+    )
     predicted_class: str | None = None
     predicted_class_description: str | None = None
     confidence: float | None = Field(None, ge=0, le=1)
@@ -167,6 +203,8 @@ class ModelReply(_Reply):
     calibrated: bool
     metadata: list[MetadataColumn]
     cam: Literal["closed_form", "none"]
+    cam_grade: MapGrade | None = Field(description="How far its heat maps are to be trusted; null: not measured.")
+    operating_points: list[PointWords] = Field(description="Yes-or-no questions that are asked of every image.")
     headline: dict[str, Any] | None
     disclaimer: str
     licence_note: str
@@ -207,15 +245,18 @@ def image_reply(
         ood = {"score": answer.ood_score, "threshold": limit, "ok": limit is None or answer.ood_score <= limit}
     return {
         "index": index,
+        "flagged": None if answer.withheld else list(answer.flagged),
+        "operating_points": None if answer.withheld else [one.as_dict() for one in answer.operating_points],
+        "withheld": answer.withheld,
         **_called(answer),
-        "probabilities": dict(answer.probabilities),
-        "top": _ranked(answer, descriptions)[:top],
+        "probabilities": None if answer.withheld else dict(answer.probabilities),
+        "top": None if answer.withheld else _ranked(answer, descriptions)[:top],
         "calibrated": answer.calibrated,
         "prediction_set": list(answer.prediction_set) if answer.prediction_set is not None else None,
-        "decision": "refer" if verdict == "refer" else answer.decision,
+        "decision": answer.decision,
         "verdict": verdict,
         "reasons": list(answer.reasons),
-        "abstain": verdict == "refer",
+        "abstain": answer.abstain,
         **gate.as_dict(),
         "ood": ood,
         "heatmap": dict(heatmap) if heatmap is not None else None,
@@ -228,8 +269,9 @@ def image_reply(
 
 def _called(answer: Prediction) -> dict[str, Any]:
     """The fields that say what is there, named as in `Prediction.as_dict`."""
-    if answer.positive is not None:
-        return {"positive": list(answer.positive), "thresholds": dict(answer.thresholds or {})}
+    if answer.thresholds is not None:
+        called = None if answer.positive is None else list(answer.positive)
+        return {"positive": called, "thresholds": dict(answer.thresholds)}
     return {
         "predicted_class": answer.predicted_class,
         "predicted_class_description": answer.predicted_class_description,
@@ -261,8 +303,7 @@ def heatmap_reply(png: bytes, of_class: str, grade: MapGrade) -> dict[str, Any]:
 def model_words(name: str, predictor: Predictor) -> dict[str, Any]:
     """The model that answered, in short."""
     artifact = predictor.artifact
-    calibrated = predictor.answering.calibrator.kind != "none"
-    return {"name": name, "sha256": artifact.sha256, "recipe": artifact.recipe, "calibrated": calibrated}
+    return {"name": name, "sha256": artifact.sha256, "recipe": artifact.recipe, "calibrated": artifact.calibrated}
 
 
 def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
@@ -288,11 +329,18 @@ def model_reply(name: str, predictor: Predictor) -> dict[str, Any]:
         "modality": {"name": kind.name, "title": kind.title, "words": asdict(kind.words)},
         "metadata": metadata,
         "cam": artifact.record.cam.kind,
+        "cam_grade": artifact.record.cam_grade and artifact.record.cam_grade.model_dump(),
+        "operating_points": [point_words(point, artifact.descriptions) for point in predictor.points],
         "headline": _headline(artifact.metrics),
         "disclaimer": DISCLAIMER,
         "licence_note": artifact.record.licence_note,
         "accepted_leak": artifact.record.accepted_leak,
     }
+
+
+def point_words(point: ServedPoint, descriptions: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of `PointWords`."""
+    return {**point.model_dump(mode="json"), "title": descriptions.get(point.name, point.name)}
 
 
 def _headline(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from dermalyze.serve.server.refusals import Refusal
 from dermalyze.serve.server.replies import heatmap_reply, image_reply, model_reply, model_words
 from dermalyze.serve.server.uploads import Budget, Form, Receive, boundary_of, chunks, read_form
 
-FIELDS = ("metadata", "top_k", "explain", "recipe", "model", "class")
+FIELDS = ("metadata", "top_k", "explain", "scores", "recipe", "model", "class")
 BODIES = 8  # of the largest size that may be in memory at once
 CALL_S = 0.05  # taken for one request before any was timed
 
@@ -45,6 +45,7 @@ class Wish:
         explain: whether a heat map is wanted.
         of_class: for which class or label; None: the one that the answer puts first.
         known: each image's metadata.
+        scores: whether class and probabilities of refused images are wanted.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Wish:
     explain: bool
     of_class: str | None
     known: list[dict[str, Value]]
+    scores: bool
 
 
 class Service:
@@ -71,7 +73,7 @@ class Service:
         threads, passes = shared_cores(spec.threads, session_threads() or os.cpu_count() or 1)
         self.predictors: dict[str, Predictor] = {}
         for model in models:
-            predictor = Predictor(model, threads=threads, provider=spec.provider)
+            predictor = Predictor(model, threads=threads, sensitivity=spec.sensitivity, provider=spec.provider)
             record = predictor.artifact.record
             name = address(record.name)
             if name in self.predictors:
@@ -176,9 +178,7 @@ class Service:
                 "other_recipe",
                 f"recipe: the model is calibrated and measured with '{predictor.artifact.recipe}' and with no other",
             )
-        wanted = fields.get("explain", "true" if explain else "false").lower()
-        if wanted not in ("true", "false", "1", "0"):
-            raise Refusal("bad_field", "explain: must be true or false")
+        explain, scores = yes_or_no(fields, "explain", explain) or explain, yes_or_no(fields, "scores", False)
         top = fields.get("top_k", str(len(predictor.classes)))
         if not re.fullmatch(r"[0-9]{1,6}", top, re.ASCII) or int(top) < 1:
             raise Refusal("bad_field", "top_k: must be a whole number from 1")
@@ -197,7 +197,7 @@ class Service:
             rows = [predictor.metadata_of(row) for row in known]
         except UsageError as error:
             raise Refusal("metadata", str(error)) from None
-        return Wish(name, int(top), wanted in ("true", "1") or explain, fields.get("class"), rows)
+        return Wish(name, int(top), explain, fields.get("class"), rows, scores)
 
     def explainable(self, predictor: Predictor, wish: Wish) -> tuple[bool | str, str | None]:
         """What the predictor is asked to explain, and why nothing is explained where something was wished for."""
@@ -240,6 +240,9 @@ class Service:
                 raise refusal if name == IMAGE else Refusal(refusal.code, f"{name}: {refusal}") from None
         explain, note = self.explainable(predictor, wish)
         answer = await self.engine.answer(predictor, prepared, wish.known[index], explain)
+        answer = answer if wish.scores else answer.without_scores()
+        if wish.explain and answer.withheld:
+            note = "no heat map: the image is refused"
         heatmap = None
         if answer.cam is not None:
             size = (prepared[IMAGE].width, prepared[IMAGE].height)
@@ -248,6 +251,18 @@ class Service:
         return image_reply(
             answer, index, descriptions=predictor.artifact.descriptions, top=wish.top, heatmap=heatmap, heatmap_note=note
         )
+
+
+def yes_or_no(fields: Mapping[str, str], name: str, otherwise: bool) -> bool:
+    """A field that is true or false.
+
+    Raises:
+        Refusal: it is neither.
+    """
+    value = fields.get(name, str(otherwise)).lower()
+    if value not in ("true", "false", "1", "0"):
+        raise Refusal("bad_field", f"{name}: must be true or false")
+    return value in ("true", "1")
 
 
 def samples_of(form: Form) -> list[dict[str, bytearray]]:

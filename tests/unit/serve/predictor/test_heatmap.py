@@ -118,7 +118,7 @@ def test_predict_explains_the_plain_view(folder: Path) -> None:
     predictor = Predictor(folder, threads=1)
     pixels = np.zeros((24, 32, 3), np.uint8)
     pixels[:8, :8] = (255, 30, 60)
-    with_map, without = predictor.predict(pixels, explain=True), predictor.predict(pixels)
+    with_map, without = predictor.predict(pixels, explain=True, scores=True), predictor.predict(pixels, scores=True)
     assert with_map == without.__class__(
         **{**without.__dict__, "cam_class": with_map.predicted_class, "cam_grade": predictor.artifact.cam_grade}
     )
@@ -130,17 +130,17 @@ def test_predict_explains_the_plain_view(folder: Path) -> None:
     assert with_map.picture is not None
     assert with_map.picture.size == (32, 24)
     assert "cam" not in with_map.as_dict()
-    named = predictor.predict(pixels, explain="vasc")
+    named = predictor.predict(pixels, explain="vasc", scores=True)
     assert named.cam_class == "vasc"
     with pytest.raises(UsageError, match="did you mean 'vasc'"):
-        predictor.predict(pixels, explain="vascc")
+        predictor.predict(pixels, explain="vascc", scores=True)
 
 
 def test_explained_answers_are_the_answers(folder: Path) -> None:
     predictor = Predictor(folder, threads=1)
     images = [np.random.default_rng(i).integers(0, 256, (20, 20, 3), dtype=np.uint8) for i in range(5)]
-    plain = [answer.probabilities for answer in predictor.predict_batch(images, 2)]
-    explained = [answer.probabilities for answer in predictor.predict_batch(images, 2, explain=True)]
+    plain = [answer.probabilities for answer in predictor.predict_batch(images, 2, scores=True)]
+    explained = [answer.probabilities for answer in predictor.predict_batch(images, 2, explain=True, scores=True)]
     for ours, theirs in zip(plain, explained, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-6)
 
@@ -148,12 +148,12 @@ def test_explained_answers_are_the_answers(folder: Path) -> None:
 def test_a_rotated_file_has_its_map_upright(folder: Path) -> None:
     predictor = Predictor(folder, threads=1)
     pixels = np.random.default_rng(3).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    upright = predictor.predict(pixels, explain=True)
+    upright = predictor.predict(pixels, explain=True, scores=True)
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
     Image.fromarray(np.rot90(pixels)).save(buffer, "PNG", exif=exif)
-    turned = predictor.predict(buffer.getvalue(), explain=True)
+    turned = predictor.predict(buffer.getvalue(), explain=True, scores=True)
     assert turned.cam is not None
     assert turned.picture is not None
     assert turned.picture.size == (32, 24)
@@ -163,7 +163,9 @@ def test_a_rotated_file_has_its_map_upright(folder: Path) -> None:
 def test_the_folder_of_overlays(folder: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "DOE_JOHN.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    rows = list(predict(folder, [tmp_path / "DOE_JOHN.png", tmp_path / "broken.png"], explain=tmp_path / "out" / "maps"))
+    rows = list(
+        predict(folder, [tmp_path / "DOE_JOHN.png", tmp_path / "broken.png"], explain=tmp_path / "out" / "maps", scores=True)
+    )
     assert rows[1].error
     [made] = (tmp_path / "out" / "maps").iterdir()
     assert made.name == f"00000-{rows[0].sha256[:12]}.png", "no name of a file, which may be a person's"
@@ -171,7 +173,7 @@ def test_the_folder_of_overlays(folder: Path, tmp_path: Path) -> None:
         assert sheet.height > 40, "caption and disclaimer stand below"
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError):
-        list(predict(folder, [tmp_path / "DOE_JOHN.png"], explain=tmp_path / "file"))
+        list(predict(folder, [tmp_path / "DOE_JOHN.png"], explain=tmp_path / "file", scores=True))
 
 
 @pytest.mark.parametrize("verdict", GRADES)
@@ -179,18 +181,18 @@ def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Pat
     pixels = np.zeros((24, 32, 3), np.uint8)
     pixels[:8, :8] = (255, 30, 60)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    before = Predictor(folder, threads=1).predict(pixels, explain=True)
+    before = Predictor(folder, threads=1).predict(pixels, explain=True, scores=True)
     assert before.cam_grade is not None
     assert (before.cam_grade.verdict, before.cam_grade.lesions) == ("not graded", 0)
     record = folder / "artifact.json"
     record.write_bytes(sealed(graded(json.loads(record.read_text()), verdict)))
-    after = Predictor(folder, threads=1).predict(pixels, explain=True)
+    after = Predictor(folder, threads=1).predict(pixels, explain=True, scores=True)
     assert after.probabilities == before.probabilities
     assert after.as_dict()["heatmap"] == {"class": after.predicted_class, "grade": GRADES[verdict]}
     json.dumps(after.as_dict(), allow_nan=False)
     table, lines = io.StringIO(), io.StringIO()
     for stream, format in ((table, "table"), (lines, "jsonl")):
-        rows = predict(folder, [tmp_path / "a.png"], explain=tmp_path / verdict)
+        rows = predict(folder, [tmp_path / "a.png"], explain=tmp_path / verdict, scores=True)
         write(rows, stream, classes=rows.classes, format=format)  # type: ignore[arg-type]
     words, lesions = str(GRADES[verdict]["words"]), GRADES[verdict]["lesions"]
     assert f"Heat maps of this model: {words} ({lesions} test groups)\n" in table.getvalue()
@@ -205,7 +207,7 @@ def test_the_grade_stands_under_the_drawn_picture(folder: Path, tmp_path: Path, 
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "a.png")
     record = folder / "artifact.json"
     record.write_bytes(sealed(graded(json.loads(record.read_text()), "no better")))
-    list(predict(folder, [tmp_path / "a.png"], explain=tmp_path / "maps"))
+    list(predict(folder, [tmp_path / "a.png"], explain=tmp_path / "maps", scores=True))
     assert captions[0].endswith("Heat maps of this model: no better than a centred blob for this model.")
 
 
@@ -227,6 +229,6 @@ def test_a_model_without_a_map_refuses_before_the_first_image(make_artifact: Any
         "without", cam={"kind": "none", "reason": "the head takes the map, not its mean", "height": 0, "width": 0}
     )
     with pytest.raises(ModelError, match="takes the map, not its mean"):
-        predict(folder, ["no-such.jpg"], explain=tmp_path / "maps")
+        predict(folder, ["no-such.jpg"], explain=tmp_path / "maps", scores=True)
     assert not (tmp_path / "maps").exists()
     assert not Predictor(folder, threads=1).explains

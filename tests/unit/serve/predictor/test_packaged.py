@@ -45,9 +45,9 @@ def test_it_still_gives_its_answers():
 
 
 def test_it_answers_refers_and_explains():
-    noise = Predictor(FOLDER).predict(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8))
+    noise = Predictor(FOLDER).predict(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8), scores=True)
     assert noise.verdict == "refer"
-    explained = Predictor(FOLDER).predict(np.full((96, 128, 3), 180, np.uint8), explain=True)
+    explained = Predictor(FOLDER).predict(np.full((96, 128, 3), 180, np.uint8), explain=True, scores=True)
     assert explained.cam is not None
     assert sum(explained.probabilities.values()) == pytest.approx(1)
 
@@ -56,7 +56,7 @@ def test_the_command_line_needs_no_model(tmp_path):
     Image.fromarray(np.full((96, 128, 3), (200, 150, 130), np.uint8)).save(tmp_path / "a.png")
     program = "from dermalyze.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "predict", str(tmp_path / "a.png"), "--format", "jsonl"],
+        [sys.executable, "-c", program, "predict", str(tmp_path / "a.png"), "--format", "jsonl", "--scores"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert set(json.loads(done.stdout)["probabilities"]) == {"akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"}

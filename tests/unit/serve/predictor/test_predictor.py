@@ -82,12 +82,14 @@ def test_all_eight_exif_orientations_give_the_same_answer(make_artifact: Any, ki
         exif[0x0112] = orientation
         options = {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
         data = encoded(np.ascontiguousarray(turn(smooth)), kind, exif=exif, **options)
-        probabilities.append(list(predictor.predict(data)["probabilities"].values()))
+        probabilities.append(list(predictor.predict(data, scores=True)["probabilities"].values()))
         with Image.open(io.BytesIO(data)) as opened:
-            probabilities.append(list(predictor.predict(opened)["probabilities"].values()))
+            probabilities.append(list(predictor.predict(opened, scores=True)["probabilities"].values()))
     assert np.allclose(probabilities, probabilities[0], atol=2e-4 if kind == "JPEG" else 1e-7)
     if recipe == "plain":
-        assert not np.allclose(list(predictor.predict(smooth[:, ::-1])["probabilities"].values()), probabilities[0], atol=1e-3)
+        assert not np.allclose(
+            list(predictor.predict(smooth[:, ::-1], scores=True)["probabilities"].values()), probabilities[0], atol=1e-3
+        )
 
 
 BAD = {

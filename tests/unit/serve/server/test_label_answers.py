@@ -166,20 +166,26 @@ def test_a_bad_image_and_the_counters(client: Any) -> None:
     assert {v: counted(v) - n for v, n in before.items()} == {v: verdicts.count(v) for v in before}
 
 
-def test_a_refusal_keeps_the_numbers_and_abstains(artifact_writer: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_refusal_withholds_the_numbers_until_a_program_asks(artifact_writer: Callable[..., Path], tmp_path: Path) -> None:
     """What the gate refuses is refused whatever the labels say."""
     source = {"source": "ham10000"}  # whose images the gate knows
     folder = artifact_writer(tmp_path / "artifact", training=source, **label_record([0.01] * len(CHEST_LABELS)))
     page = noise()
     made = Service([folder], ServeSpec(decoders=1, threads=1))
     try:
-        result = client_of(made).post("/v1/predict", files=files(page)).json()["results"][0]
+        client = client_of(made)
+        result = client.post("/v1/predict", files=files(page)).json()["results"][0]
+        asked = client.post("/v1/predict", files=files(page), data={"scores": "true"}).json()["results"][0]
     finally:
         made.close()
-    expected = Predictor(folder, threads=1).predict(page)
+    expected = Predictor(folder, threads=1).predict(page, scores=True)
     assert (result["verdict"], result["decision"], result["abstain"]) == ("refer", "refer", True)
     assert result["reasons"] == list(expected.reasons)
-    assert result["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert result["withheld"] is True
+    assert [result[key] for key in ("probabilities", "positive", "top", "operating_points", "flagged")] == [None] * 5
+    assert asked["withheld"] is False
+    assert asked["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert (asked["verdict"], asked["decision"], asked["abstain"]) == ("refer", "refer", True)
 
 
 def test_the_client_of_the_package(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
