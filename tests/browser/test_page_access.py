@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from mapped import GRADES
-from web_page import CONTRAST, FAULTS, HEATMAP, PATIENCE_MS, Watched, needs_browser
+from web_page import CONTRAST, FAULTS, HEATMAP, PATIENCE_MS, POINTS, Watched, needs_browser
 
 import dermalyze
 from dermalyze.config.classes import HAM10000_CLASSES
@@ -32,9 +32,11 @@ def states(w: Watched, lesions: list[Path], noise: Path) -> Iterator[str]:
         )
         assert w.ask(lesions[0]) == outcome
         yield outcome
+    w.changed(decision="answer", verdict="caution", abstain=False, flagged=["mel"], operating_points=POINTS, heatmap=None)
+    assert w.ask(lesions[0]) == "examine"
+    yield "examine"
     w.unchanged()
     assert w.ask(noise) == "refer"
-    w.page.locator(".computed summary").click()
     yield "refer"
     bad = {"name": "bad.jpg", "mimeType": "image/jpeg", "buffer": b"none"}
     w.give(bad)
@@ -73,7 +75,7 @@ def test_every_state_can_be_read_by_everybody(
         assert len(measured) > 10, state
         assert [text for text in measured if text["ratio"] < text["needed"]] == [], state
         assert w.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
-    assert len(seen) == 8
+    assert len(seen) == 9
 
 
 @needs_browser
@@ -109,7 +111,7 @@ def test_keyboard_alone(open_page: Opener, lesions: list[Path]) -> None:
         assert w.page.evaluate(f"[{node}, {node}.nextElementSibling].some({outlined})"), (
             stops
         )  # a hidden input has it on its label
-    assert stops == ["Skip to the content", "Picture", "The model", "file"]
+    assert stops == ["Skip to the content", "Image", "The model", "file"]
     w.page.keyboard.press("Enter")
     for _ in range(PATIENCE_MS // 50):
         if choosers:
@@ -133,7 +135,7 @@ def test_keyboard_alone(open_page: Opener, lesions: list[Path]) -> None:
     w.page.keyboard.press("Tab")
     w.page.keyboard.press("Tab")
     w.page.keyboard.press("Tab")
-    assert w.page.evaluate("document.activeElement.textContent") == "Another picture"
+    assert w.page.evaluate("document.activeElement.textContent") == "Another image"
     w.page.keyboard.press("Enter")
     assert w.page.evaluate("document.activeElement.id") == "file"
     assert w.page.locator(".verdict").count() == 0
@@ -160,7 +162,7 @@ def test_classes_have_the_colours_of_the_report(open_page: Opener) -> None:
 @needs_browser
 def test_cells_are_those_of_the_command_line(open_page: Opener) -> None:
     values = ["=1+1", "+1", "-2.5", "-cmd", "@SUM(A1)", "\tx", "ISIC_1", 'a "b"', "a,b", "", "-.5e-3"]
-    ours = "async (values) => { const { cell } = await import('/static/batch.js'); return values.map(cell); }"
+    ours = "async (values) => { const { csvCell } = await import('/static/batch.js'); return values.map(csvCell); }"
     cells = open_page().page.evaluate(ours, values)
     plain = [cell[1:-1].replace('""', '"') if cell.startswith('"') else cell for cell in cells]
     assert plain == [neutralise(value) for value in values]
@@ -195,9 +197,11 @@ def test_markup_holds_no_script_and_no_style() -> None:
 
 def test_every_file_is_used_and_packed() -> None:
     files = [path for path in WEB.rglob("*") if path.is_file()]
-    texts = {str(path.relative_to(WEB)): path.read_text(encoding="utf-8") for path in files}
+    texts = {str(path.relative_to(WEB)): path.read_text(encoding="utf-8") for path in files if path.suffix != ".jpg"}
     for name in texts.keys() - {"index.html"}:
         assert any(f"/{name}" in text for other, text in texts.items() if other != name), name
+    [[kind, count]] = re.findall(r"EXAMPLES = \{ (\w+): (\d) \}", texts["start.js"])
+    assert {path.name for path in files if path.suffix == ".jpg"} == {f"{kind}-{at + 1}.jpg" for at in range(int(count))}
     assert '"serve/web/**/*"' in (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
 
 
@@ -205,7 +209,11 @@ def test_every_word_stands_in_one_place_and_is_used() -> None:
     texts = (WEB / "texts.js").read_text(encoding="utf-8")
     known = re.findall(r'^  "([\w.-]+)": "', texts, flags=re.M)
     assert len(known) == len(set(known))
-    code = "\n".join(path.read_text(encoding="utf-8") for path in WEB.rglob("*.*") if path.name != "texts.js")
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in WEB.rglob("*")
+        if path.suffix in (".js", ".html") and path.name != "texts.js"
+    )
     assert set(re.findall(r'(?:\bt\(|\btOr\(|data-(?:text|label)=)"([a-z]+\.[\w-]+)"', code)) - set(known) == set()
     used = set(re.findall(r'"([a-z]+\.[\w-]+)"', code))
     made = set(re.findall(r"\b(?:t|tOr)\(`([a-z]+\.[a-z-]*)\$\{", code))  # keys put together: t(`check.${state}`)

@@ -27,6 +27,19 @@ HEATMAP = {
 }
 """A heat map of one pixel, without its grade."""
 
+POINTS: list[dict[str, Any]] = [
+    {
+        "name": "malignant", "title": "malignant", "classes": ["bcc", "mel"], "probability": 0.1, "positive": False,
+        "threshold": 0.15, "target": 0.95, "note": "", "sensitivity": None, "specificity": None,
+    },
+    {
+        "name": "mel", "title": "Melanoma", "classes": ["mel"], "probability": 0.084, "positive": True, "threshold": 0.064,
+        "target": 0.95, "note": "", "sensitivity": {"value": 0.93, "low": 0.89, "high": 0.97, "n": 293, "groups": 175},
+        "specificity": {"value": 0.61, "low": 0.576, "high": 0.639, "n": 1335, "groups": 1028},
+    },
+]  # fmt: skip
+"""Operating points of an answer: one that is not reached and was never measured, and one that is reached."""
+
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
     reason="the tests of the web page need Chromium (make browser) and playwright (the extra dev)",

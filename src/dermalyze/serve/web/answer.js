@@ -1,22 +1,38 @@
 // One case: the outcome in plain words first, then what it rests on.
 
 import { el, pairs } from "./dom.js";
-import { LANGUAGE, number, t, tOr } from "./texts.js";
+import { LANGUAGE, number, percent, t, tOr } from "./texts.js";
 import { viewer } from "./viewer.js";
 
 const SHOWN_CLASSES = 10;
 
-/** "refer", "set", "caution" or "answer": what the whole answer comes to. The most careful of all verdicts wins. */
+/**
+ * "refer", "examine", "set", "caution" or "answer": what the whole answer comes to. The most careful of all wins; "examine" is
+ * an image that reaches the threshold of one of the model's operating points.
+ */
 export function outcomeOf({ result, task }) {
   if (result.decision === "refer" || result.verdict === "refer" || result.abstain || !task.answers(result)) return "refer";
+  if (reached(result).length) return "examine";
   if (result.decision === "set") return "set";
   return result.verdict === "caution" ? "caution" : "answer";
+}
+
+/** The operating points that the image reaches. */
+export function reached(result) {
+  return (result.operating_points ?? []).filter((point) => point.positive === true);
+}
+
+/** How many of the first reasons say no more than that operating points are reached. */
+export function flags(one) {
+  return outcomeOf(one) === "examine" ? reached(one.result).length : 0;
 }
 
 /** One sentence for a screen reader and the table. */
 export function headline(one, descriptions) {
   const outcome = outcomeOf(one);
-  return outcome === "refer" ? t("answer.refer") : one.task.headline(one.result, outcome, descriptions);
+  if (outcome === "refer") return t("answer.refer");
+  if (outcome !== "examine") return one.task.headline(one.result, outcome, descriptions);
+  return t("answer.examine", { found: reached(one.result).map((point) => `${point.title} ${percent(point.probability)}`).join(", ") });
 }
 
 /**
@@ -31,26 +47,24 @@ export function answerPage(one, descriptions, { actions, again }) {
   const refused = outcome === "refer";
   const figure = viewer({ url: one.url, heatmap: refused ? null : result.heatmap, note: result.heatmap_note, names,
     graded: task.graded(result), noun: task.NOUN, again });
-  const numbers = rows.length ? probabilities(one, rows, refused) : null;
   return el("article", { class: "case", "aria-labelledby": "answer-heading" },
     verdict(one, outcome, rows, descriptions),
     el("div", { class: "columns" },
       el("section", { class: "card" }, el("h3", {}, t("view.heading")), figure),
-      refused
-        ? el("div", { class: "stack" }, checks(result), numbers
-          ? el("details", { class: "card computed" }, el("summary", {}, t("answer.computed")), numbers) : null)
-        : el("div", { class: "stack" }, numbers, provenance(one))),
+      refused ? checks(result) : el("div", { class: "stack" }, probabilities(one, rows), provenance(one))),
     refused ? provenance(one) : checks(result),
     el("div", { class: "buttons no-print" }, actions));
 }
 
 function verdict(one, outcome, rows, descriptions) {
   const { result, task } = one;
-  const reasons = (result.reasons ?? []).map(String);
-  const facts = outcome === "refer" ? [] : task.facts(result, outcome, rows, descriptions);
+  const reasons = (result.reasons ?? []).map(String).slice(flags(one));
+  const facts = [];
   if (outcome !== "refer") {
-    const key = { answer: "answer.refer-no", caution: "answer.refer-caution", set: "answer.refer-set" }[outcome];
-    facts.push([t("answer.refer-to"), t(key)]);
+    facts.push([t("answer.what-to-do"), t(`answer.do-${outcome}`)]);
+    const points = (result.operating_points ?? []).map(pointRow);
+    if (points.length) facts.push([t("answer.points"), el("ul", { class: "points" }, points)]);
+    facts.push(...task.facts(result, result.decision === "set" ? "set" : outcome, rows, descriptions));
   }
   if (reasons.length) {
     facts.push([t("answer.why"), reasons.length === 1 ? reasons[0] : el("ul", {}, reasons.map((words) => el("li", {}, words)))]);
@@ -63,12 +77,32 @@ function verdict(one, outcome, rows, descriptions) {
     pairs(facts));
 }
 
-function probabilities({ result, task }, rows, refused) {
-  const list = (some) => el("ul", { class: "bars" }, some.map(task.bars(result, rows, refused)));
+/** A title that begins a sentence. */
+export function capital(title) {
+  return String(title).charAt(0).toUpperCase() + String(title).slice(1);
+}
+
+/** One operating point: what the image has there, the rule, and what was measured of the rule. */
+function pointRow(point) {
+  const interval = (share) => (typeof share?.value !== "number" ? null
+    : typeof share.low !== "number" ? percent(share.value)
+      : t("point.interval", { value: percent(share.value), low: percent(share.low), high: percent(share.high) }));
+  const [sensitivity, specificity] = [interval(point.sensitivity), interval(point.specificity)];
+  const state = point.positive === true ? "above" : point.positive === false ? "below" : "none";
+  const rule = state === "none" ? t("point.none", { note: point.note ?? "" })
+    : t(`point.${state}`, { threshold: percent(point.threshold, true), target: percent(point.target) });
+  const measured = sensitivity && specificity ? t("point.measured", { sensitivity, specificity }) : t("point.not-measured");
+  return el("li", { class: `point ${state}`, "data-point": point.name, "data-positive": String(point.positive === true) },
+    el("span", {}, el("strong", {}, t("point.share", { title: capital(point.title), percent: percent(point.probability, true) })), ` ${rule}`),
+    state === "none" ? null : el("span", { class: "small quiet" }, measured));
+}
+
+function probabilities({ result, task }, rows) {
+  const list = (some) => el("ul", { class: "bars" }, some.map(task.bars(result, rows)));
   const shown = Math.max(SHOWN_CLASSES, task.unfolded(result));
   const rest = rows.slice(shown);
-  const words = [t(result.calibrated ? "answer.calibrated" : "answer.not-calibrated"), ...task.remarks(result, refused)];
-  return el("section", { class: refused ? "probabilities" : "probabilities card" },
+  const words = [t(result.calibrated ? "answer.calibrated" : "answer.not-calibrated"), ...task.remarks(result)];
+  return el("section", { class: "probabilities card" },
     el("h3", {}, t(result.calibrated ? "answer.probabilities" : "answer.scores")),
     list(rows.slice(0, shown)),
     rest.length ? el("details", {}, el("summary", {}, t(`answer.more-${task.NOUN}`, { count: rest.length })), list(rest)) : null,

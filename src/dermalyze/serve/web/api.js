@@ -25,14 +25,18 @@ export class Refusal extends Error {
 
   /** What the server said to it, in sentences. */
   get said() {
-    const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-    return [this.detail, this.remedy].filter(Boolean).map(sentence).join(" ");
+    return sentences(this.detail, this.remedy);
   }
 
   /** One line of it all. */
   get line() {
     return [this.message, this.said].filter(Boolean).join(" ");
   }
+}
+
+function sentences(...texts) {
+  const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+  return texts.filter(Boolean).map(sentence).join(" ");
 }
 
 /** GET v1/models. */
@@ -120,7 +124,9 @@ function refusalOf(status, said, retryAfter = null) {
   if (busy) words = retryAfter === null ? t("error.503-plain") : t("error.503", { seconds: retryAfter });
   const short = (text) => (typeof text === "string" ? text.trim().slice(0, 500) : "");
   const remedy = OF_THE_PICTURE.includes(status) ? short(said?.remedy) : ""; // others are for who writes programs
-  return new Refusal(status, words, { detail: short(said?.message), remedy, retryAfter, busy });
+  const detail = short(said?.message);
+  if (OF_THE_PICTURE.includes(status) && detail) return new Refusal(status, sentences(detail, remedy)); // the reason once
+  return new Refusal(status, words, { detail, remedy, retryAfter, busy });
 }
 
 /** Seconds of a Retry-After header, which gives a number or a date; null without one. */

@@ -7,6 +7,7 @@ import { byId, download, el, fillTexts, put, say, show } from "./dom.js";
 import { watch } from "./intake.js";
 import { modelPage } from "./model.js";
 import { Options } from "./options.js";
+import { startCard } from "./start.js";
 import { taskOf } from "./tasks.js";
 import { LANGUAGE, t, useWords } from "./texts.js";
 import { upright } from "./upright.js";
@@ -87,6 +88,7 @@ function clear() {
   shown = null;
   sort = { column: "number", down: false };
   for (const id of ["batch", "answer", "error"]) put(byId(id));
+  put(byId("start"), options?.model ? startCard(options.model, (file) => take([file], [])) : null);
   byId("progress").hidden = true;
   byId("ask").classList.remove("small-zone");
   if (options) options.single = false;
@@ -104,6 +106,7 @@ async function take(files, refusals) {
     return;
   }
   clear();
+  byId("start").hidden = true;
   if (options.forget()) refusals.push(t("ask.cleared"));
   if (files.length > 1 && options.drop()) refusals.push(t("ask.one-sample"));
   const asked = { model: options.model?.name, metadata: options.metadata, images: options.images, explain: options.drawsMaps && options.explain };

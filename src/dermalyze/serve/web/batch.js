@@ -1,11 +1,11 @@
 // Many pictures: a table that sorts, and the same as CSV.
 
-import { outcomeOf } from "./answer.js";
+import { flags, outcomeOf, reached } from "./answer.js";
 import { el, say } from "./dom.js";
 import { percent, number, t, tOr } from "./texts.js";
 
 const THUMBNAIL_PX = 96;
-const ORDER = ["answer", "caution", "set", "refer", "error", "stopped", "waiting"];
+const ORDER = ["examine", "answer", "caution", "set", "refer", "error", "stopped", "waiting"];
 const NUMERIC = new Set(["number", "confidence", "ood"]);
 const COLUMNS = ["number", "file", "outcome", "class", "confidence", "ood", "why"];
 
@@ -29,7 +29,7 @@ function outcomeWords(state) {
 
 /** The class or labels to show: none on a refusal. */
 function classCell(one, descriptions) {
-  return confident(one) ? one.task.cell(one.result, stateOf(one), descriptions) : "";
+  return confident(one) ? one.task.cell(one.result, one.result.decision === "set" ? "set" : stateOf(one), descriptions) : "";
 }
 
 /** Whether there is an answer to be used. */
@@ -39,7 +39,9 @@ function confident(one) {
 
 function why(one) {
   if (one.error) return one.error.line;
-  return (one.result?.reasons ?? []).join("; ");
+  if (!one.result) return "";
+  const points = flags(one) ? reached(one.result).map((point) => t("batch.flagged", { title: point.title, percent: percent(point.probability) })) : [];
+  return [...points, ...(one.result.reasons ?? []).slice(points.length)].join("; ");
 }
 
 /** The value that a column sorts by; null goes last in either direction. */
@@ -73,19 +75,20 @@ export function batchPage(cases, descriptions, sort, { open, resort, buttons }) 
         say(t("status.sorted", { column: title(column), direction: t(on && !sort.down ? "status.descending" : "status.ascending") }));
       } } }, title(column), el("span", { class: "arrow", "aria-hidden": "true" }, on ? (sort.down ? "▼" : "▲") : "")));
   };
+  const cell = (column, attributes, content) => el("td", { ...attributes, "data-label": title(column) }, content); // named on a phone
   const row = (one) => {
     const state = stateOf(one);
     const opener = one.result ? el("button", { type: "button", class: "thumbnail", "data-focus": `open ${one.number}`,
       "aria-label": t("batch.open", { number: one.number }), on: { click: () => open(one) } }, thumbnail(one)) : el("span", { class: "thumbnail" }, thumbnail(one));
     return el("tr", { "data-state": state },
-      el("td", { class: "number" }, String(one.number)),
-      el("td", {}, opener),
-      el("td", { class: "name" }, one.name),
-      el("td", {}, el("span", { class: `pill ${state}` }, outcomeWords(state))),
-      el("td", { class: "classes" }, classCell(one, descriptions) || "–"),
-      el("td", { class: "number" }, confident(one) ? percent(one.task.share(one.result)) : "–"),
-      el("td", { class: "number" }, one.result?.ood ? number(one.result.ood.score) : "–"),
-      el("td", { class: "why" }, why(one)));
+      cell("number", { class: "number" }, String(one.number)),
+      el("td", { class: "opener" }, opener),
+      cell("file", { class: "name" }, one.name),
+      cell("outcome", {}, el("span", { class: `pill ${state}` }, outcomeWords(state))),
+      cell("class", { class: "classes" }, classCell(one, descriptions) || "–"),
+      cell("confidence", { class: "number" }, confident(one) ? percent(one.task.share(one.result)) : "–"),
+      cell("ood", { class: "number" }, one.result?.ood ? number(one.result.ood.score) : "–"),
+      cell("why", { class: "why" }, why(one)));
   };
   const [first, ...rest] = COLUMNS;
   return el("section", { class: "card", "aria-labelledby": "batch-heading" },
@@ -115,7 +118,7 @@ function thumbnail(one) {
 }
 
 /** A cell that no spreadsheet takes for a formula, as in dermalyze.core.tables.neutralise, quoted where CSV asks for it. */
-export function cell(value) {
+export function csvCell(value) {
   if (value === null || value === undefined) return "";
   let text = String(value).replace(/[\r\n]+/g, " ");
   const plainNumber = /^-(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text);
@@ -125,14 +128,16 @@ export function cell(value) {
 
 /** The batch as CSV. On a refusal the class or labels and their probabilities are left empty: they are no answer. */
 export function csvOf(cases, classes, disclaimer) {
-  const head = ["number", "file", "outcome", ...(cases[0]?.task.csvHead(classes) ?? []), "ood_score", "reasons", "metadata_unknown", "notes", "error", "model", "model_sha256", "disclaimer"];
+  const points = cases.find((one) => one.result?.operating_points)?.result.operating_points.map(({ name }) => name) ?? [];
+  const head = ["number", "file", "outcome", "flagged", ...points.map((name) => `${name}_probability`), ...(cases[0]?.task.csvHead(classes) ?? []), "ood_score", "reasons", "metadata_unknown", "notes", "error", "model", "model_sha256", "disclaimer"];
   const line = (one) => {
     const state = stateOf(one);
     const said = confident(one) ? one.result : {};
     const list = (values) => (values ?? []).join("; ");
-    return [one.number, one.name, state, ...one.task.csvCells(said, classes), one.result?.ood?.score,
+    const shares = new Map((said.operating_points ?? []).map(({ name, probability }) => [name, probability]));
+    return [one.number, one.name, state, (said.flagged ?? []).join("|"), ...points.map((name) => shares.get(name)), ...one.task.csvCells(said, classes), one.result?.ood?.score,
       list(one.result?.reasons), list(one.result?.metadata_unknown), list(one.result?.notes), one.error?.line, one.model?.name,
       one.model?.sha256, disclaimer];
   };
-  return [head, ...cases.map(line)].map((cells) => cells.map(cell).join(",")).join("\n") + "\n";
+  return [head, ...cases.map(line)].map((cells) => cells.map(csvCell).join(",")).join("\n") + "\n";
 }

@@ -4,6 +4,7 @@ import { card, reliability } from "./api.js";
 import { markdown } from "./card.js";
 import { classWords, slots } from "./classes.js";
 import { el, pairs, svg } from "./dom.js";
+import { pointLines } from "./start.js";
 import { taskOf } from "./tasks.js";
 import { number, percent, t, third, tOr } from "./texts.js";
 
@@ -18,7 +19,8 @@ export function modelPage(model) {
   return el("div", { class: "stack" },
     el("section", { class: "card" }, el("h2", {}, model.name), facts(model)),
     el("section", { class: "card" }, el("h2", {}, t(`model.answers-${taskOf(model).NOUN}`)), classes(model)),
-    model.headline ? el("section", { class: "card" }, el("h2", {}, t("model.headline")), headline(model.headline)) : null,
+    model.headline ? el("section", { class: "card" }, el("h2", {}, t("model.headline")), headline(model.headline),
+      pointLines(model)) : null,
     el("section", { class: "card" }, el("h2", {}, t("model.reliability")), holder(async () => {
       const found = await reliability(model.name);
       const rows = found ? taskOf(model).diagrams(found) : [];
@@ -39,8 +41,10 @@ function facts(model) {
     model.input ? [t("model.input"), t("model.input-value", model.input)] : null,
     [t("model.metadata"), inputs.join(", ") || t("model.metadata-none")],
     [t("model.calibrated"), t(model.calibrated ? "model.calibrated-yes" : "model.calibrated-no")],
-    [t("model.cam"), model.cam && model.cam !== "none" ? t("model.cam-yes", { cam: String(model.cam).replaceAll("_", " ") }) : t("model.cam-no")],
-    model.licence_note ? [t("model.licence"), model.licence_note] : null,
+    [t("model.cam"), model.cam && model.cam !== "none"
+      ? t(model.cam_grade?.verdict === "no better" ? "model.cam-weak" : "model.cam-yes", { cam: String(model.cam).replaceAll("_", " ") })
+      : t("model.cam-no")],
+    model.licence_note ? [t("model.license"), model.licence_note] : null,
     model.accepted_leak ? [t("answer.leak"), t("answer.leak-because", { reason: model.accepted_leak })] : null,
   ]);
 }
@@ -98,7 +102,7 @@ export function diagram(bins, noun = "class") {
     svg("line", { class: "ideal", x1: x(0), y1: y(0), x2: x(1), y2: y(1) }),
     full.map(interval),
     svg("polyline", { class: "curve", points: full.map((bin) => `${x(bin.confidence)},${y(bin.accuracy)}`).join(" ") }),
-    full.map((bin) => svg("circle", { class: "point", cx: x(bin.confidence), cy: y(bin.accuracy), r: 3 + 6 * Math.sqrt(bin.count / most) },
+    full.map((bin) => svg("circle", { class: "dot-of-bin", cx: x(bin.confidence), cy: y(bin.accuracy), r: 3 + 6 * Math.sqrt(bin.count / most) },
       svg("title", {}, words(bin)))),
     svg("text", { class: "axis", x: (x(0) + x(1)) / 2, y: SIZE - 8, "text-anchor": "middle" }, t("model.reliability-x")),
     svg("text", { class: "axis", "text-anchor": "middle", transform: `translate(13 ${(y(0) + y(1)) / 2}) rotate(-90)` }, t(`model.reliability-y-${noun}`)));

@@ -9,7 +9,6 @@ export class Options {
     this.models = models;
     this.model = models[0] ?? null;
     this.fresh = false; // entered since the last answer
-    this.explain = true;
     this.changed = changed;
     this.again = again;
     this.draw();
@@ -53,7 +52,13 @@ export class Options {
     this.button.hidden = !value || !(this.fields.size + this.files.size);
   }
 
+  /** Whether heat maps of the model were measured and found no better than a guess; then one is drawn only if asked for. */
+  get weakMaps() {
+    return this.model?.cam_grade?.verdict === "no better";
+  }
+
   draw() {
+    this.explain = !this.weakMaps;
     this.fields = new Map((this.model?.metadata ?? []).map((column, at) => [column.name, field(column, `metadata-${at}`)]));
     this.button = el("button", { type: "submit", class: "button", hidden: true }, t("ask.again"));
     this.files = new Map((this.model?.optional_images ?? []).map((name) => [name, el("input", { id: `optional-${name}`, type: "file",
@@ -77,7 +82,7 @@ export class Options {
       rows.length ? el("fieldset", { "aria-describedby": "metadata-hint" }, el("legend", {}, t("ask.metadata")),
         el("p", { class: "small quiet", id: "metadata-hint" }, t("ask.metadata-hint")), el("div", { class: "fields" }, rows), this.button) : null,
       this.drawsMaps ? el("label", { class: "tick-box" }, el("input", { type: "checkbox", checked: this.explain,
-        on: { change: (event) => { this.explain = event.target.checked; } } }), t("ask.explain")) : null);
+        on: { change: (event) => { this.explain = event.target.checked; } } }), t(this.weakMaps ? "ask.explain-weak" : "ask.explain")) : null);
     form.onsubmit = (event) => {
       event.preventDefault();
       this.again();

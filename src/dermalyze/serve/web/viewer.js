@@ -24,7 +24,7 @@ export function viewer({ url, heatmap, note, names, graded, noun, again }) {
   map.style.opacity = START / 100;
   const mapped = picture(url, "mapped");
   mapped.append(map);
-  const figure = el("figure", { class: "viewer", "data-mode": "over" },
+  const figure = el("figure", { class: `viewer ${VERDICTS.get(heatmap.grade?.verdict) ?? ""}`, "data-mode": "over" },
     el("div", { class: "pictures" }, plain, mapped),
     el("div", { class: "controls no-print" }, modes((mode) => { figure.dataset.mode = mode; }), slider(map),
       names.size > 1 ? chooser(heatmap.class, names, again) : null),
@@ -60,7 +60,7 @@ function grade(found, ofAnother, noun) {
   const unknown = key === "not-graded";
   const means = unknown && found?.lesions > 0 ? "grade.few" : `grade.${key}-means`;
   const figures = unknown ? null : t("grade.figures", { faithfulness: estimate(found.faithfulness),
-    centre: estimate(found.over?.centre), random: estimate(found.over?.random), level: percent(found.level) });
+    center: estimate(found.over?.centre), random: estimate(found.over?.random), level: percent(found.level) });
   return el("div", { class: `grade ${key}`, "data-grade": key },
     el("p", { class: "badge" }, t(`grade.${key}`)),
     el("p", {}, t(means, { count, floors: floorsNotBeaten(found?.over) }), !unknown && ofAnother ? ` ${t(`grade.other-${noun}`)}` : ""),
@@ -68,7 +68,7 @@ function grade(found, ofAnother, noun) {
 }
 
 function floorsNotBeaten(over) {
-  const [one, other] = ["centre", "random"].filter((floor) => typeof over?.[floor]?.low === "number" && over[floor].low <= 0).map((floor) => t(`grade.${floor}`));
+  const [one, other] = ["centre", "random"].filter((floor) => typeof over?.[floor]?.low === "number" && over[floor].low <= 0).map((floor) => t(`grade.${floor === "centre" ? "center" : floor}`));
   return other ? t("grade.or", { one, other }) : one ?? t("grade.floors");
 }
 

@@ -36,7 +36,7 @@ export function headline(result, outcome, descriptions) {
 export function facts(result, outcome, rows, descriptions) {
   if (outcome === "set") {
     const inside = new Set(result.prediction_set ?? []);
-    return [[t("answer.saw"), setList(rows.filter(([key]) => inside.has(key)), rows)],
+    return [[t("answer.saw-set"), setList(rows.filter(([key]) => inside.has(key)), rows)],
       [t("answer.sure"), t("answer.sure-set", { percent: percent(result.confidence) })]];
   }
   const name = predicted(result, descriptions);
@@ -46,13 +46,13 @@ export function facts(result, outcome, rows, descriptions) {
 }
 
 /** A function from a row to its bar. */
-export function bars(result, rows, refused) {
-  const inside = new Set(refused ? [] : result.prediction_set ?? []);
+export function bars(result, rows) {
+  const inside = new Set(result.prediction_set ?? []);
   const colour = slots(rows.map(([name]) => name).sort());
   return ([name, words, share]) => el("li", { class: inside.has(name) ? "bar inside" : "bar", "data-class": name },
     el("span", { class: "bar-name" }, words, inside.has(name) ? el("span", { class: "mark" }, t("answer.in-set")) : null),
     el("span", { class: "bar-number" }, percent(share, true)),
-    el("span", { class: "track", "aria-hidden": "true" }, fillOf(share, refused ? "fill" : `fill slot-${colour.get(name)}`)));
+    el("span", { class: "track", "aria-hidden": "true" }, fillOf(share, `fill slot-${colour.get(name)}`)));
 }
 
 /** Rows that must not be folded away. */
@@ -61,8 +61,8 @@ export function unfolded() {
 }
 
 /** Sentences under the bars. */
-export function remarks(result, refused) {
-  return !refused && result.prediction_set?.length ? [t("answer.set-means")] : [];
+export function remarks(result) {
+  return result.prediction_set?.length ? [t("answer.set-means")] : [];
 }
 
 /** The class that the grade of a heat map holds for. */

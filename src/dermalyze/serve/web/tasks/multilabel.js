@@ -39,18 +39,18 @@ export function facts(result, outcome, rows, descriptions) {
   const above = positive(result, descriptions);
   const seen = above.map(([name, words, share]) => el("li", {},
     t("label.seen", { name: words, percent: percent(share, true), threshold: percent(result.thresholds[name], true) })));
-  return [above.length ? [t("answer.saw"), el("ul", { class: "class-list" }, seen)] : null,
+  return [above.length ? [t("label.saw"), el("ul", { class: "class-list" }, seen)] : null,
     [t("answer.sure"), t(result.calibrated ? "label.sure-calibrated" : "label.sure-raw")]].filter(Boolean);
 }
 
-export function bars(result, rows, refused) {
-  const above = new Set(refused ? [] : result.positive ?? []);
+export function bars(result, rows) {
+  const above = new Set(result.positive ?? []);
   return ([name, words, share]) => {
     const reached = above.has(name);
     const limit = result.thresholds?.[name];
     return el("li", { class: reached ? "bar label above" : "bar label", "data-class": name, "data-above": String(reached) },
       el("span", { class: "bar-name" }, words,
-        refused ? null : el("span", { class: "mark" }, t(reached ? "label.mark-above" : "label.mark-below"))),
+        el("span", { class: "mark" }, t(reached ? "label.mark-above" : "label.mark-below"))),
       el("span", { class: "bar-number" }, percent(share, true)),
       el("span", { class: "track-box", "aria-hidden": "true" }, el("span", { class: "track" }, fillOf(share)), tick(limit)),
       el("span", { class: "bar-limit small quiet" }, t("label.threshold", { threshold: percent(limit, true) })));
