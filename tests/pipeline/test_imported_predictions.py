@@ -14,8 +14,11 @@ from dermalyze.cli import app
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
+from dermalyze.data.manifest import read_manifest
 from dermalyze.errors import DataError, ModelError, UsageError
 from dermalyze.scoring.predictions import read_predictions
+from dermalyze.serve.predictor.output import write as write_answers
+from dermalyze.serve.predictor.prediction import Prediction
 
 COUNTS = {"df": 26, "mel": 30, "nv": 80}
 CLASSES = sorted(COUNTS)
@@ -211,3 +214,60 @@ def test_the_command(judged, tmp_path, quick):
     assert alone.exit_code == 3
     assert "has no column label" in alone.stderr
     assert not (tmp_path / "new").exists()
+
+
+def predicted(run, path, *, names=True, refuse=(), fail=()):
+    """The file that `dermalyze predict --format csv` writes for the test split."""
+    manifest = read_manifest(run).set_index("image_id")
+    answers = []
+    for i, row in rows_of(run).iterrows():
+        probabilities = {name: float(row[name]) for name in CLASSES}
+        best = max(CLASSES, key=probabilities.__getitem__)
+        known = {"index": i, "sha256": manifest.loc[row["image_id"], "sha256"], "file": f"my photos/{row['image_id']}.jpg"}
+        verdict = "refer" if i in refuse else "accept"
+        made = Prediction(
+            **known, predicted_class=best, confidence=probabilities[best], probabilities=probabilities, verdict=verdict,
+            decision="refer" if i in refuse else "answer", abstain=i in refuse,
+        )  # fmt: skip
+        answers.append(Prediction(**known, error="not an image") if i in fail else made.without_scores())
+    with path.open("w", encoding="utf-8") as stream:
+        write_answers(answers, stream, classes=CLASSES, format="csv", names=names)
+    return path
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_what_predict_writes_is_taken_as_it_is(judged, tmp_path, quick, names):
+    """Images by their file names, or by their hashes."""
+    run, spec = judged(COUNTS)
+    own = evaluate(run, spec).metrics["metrics"]
+    found = evaluate_predictions(run, spec, predicted(run, tmp_path / "mine.csv", names=names)).metrics
+    for name, estimate in own.items():
+        assert found["metrics"][name]["value"] == pytest.approx(estimate["value"], abs=1e-6), name
+        assert found["metrics"][name]["low"] == pytest.approx(estimate["low"], abs=1e-6), name
+
+
+def test_refused_images_are_counted_and_left_out(judged, tmp_path, quick):
+    run, spec = judged(COUNTS)
+    p = read_predictions(run.predictions_path("test", "plain"))
+    right = p.probs().argmax(axis=1) == p.labels
+    wrong = np.flatnonzero(~right)[:5].tolist()
+    found = evaluate_predictions(run, spec, predicted(run, tmp_path / "mine.csv", refuse=wrong)).metrics
+    assert found["n_images"] == len(p) - len(wrong)
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(np.delete(right, wrong).mean())
+    assert found["external"]["notes"][0].startswith(f"The model refused {len(wrong)} of {len(p)} images (coverage ")
+    labelled = pd.read_csv(tmp_path / "mine.csv").assign(label=[CLASSES[c] for c in p.labels])
+    alone = evaluate_predictions(Run(tmp_path / "out"), ExperimentSpec(evaluate=spec.evaluate), write(tmp_path, labelled))
+    assert alone.metrics["n_images"] == len(p) - len(wrong)
+    assert any(note.startswith(f"The model refused {len(wrong)} of") for note in alone.metrics["external"]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fail": (0, 3)}, "2 of .* rows hold an error and no prediction; first: 'I"),
+        ({"refuse": range(10_000)}, "the model refused all"),
+    ],
+)
+def test_a_file_of_predict_without_answers_is_refused(judged, tmp_path, options, words):
+    run, spec = judged(COUNTS)
+    refused(run, spec, predicted(run, tmp_path / "mine.csv", **options), DataError, words, 3)

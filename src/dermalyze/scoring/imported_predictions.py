@@ -8,8 +8,8 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,8 @@ KNOWN = ("patient_id", "lesion_id", "age", "sex", "site", "source")
 NO_CLASSES = {*MANIFEST_COLUMNS, *ID_COLUMNS, "group", "index", "predicted_class", "confidence"}
 SUM_TOLERANCE = 1e-3 - 1e-6  # a little under what metrics allow, which see the numbers in float32
 RECIPE = "given"
+HASH_DIGITS = 12
+"""Of an image's SHA-256 in a file of `dermalyze predict`."""
 BY = "-by-"
 """Between the part and the model in the name of a file that `score --model` stores."""
 
@@ -53,6 +55,8 @@ class Given:
         model: what is known of the model.
         manifest_sha256: of the run that they were made for, where that is known.
         task: what they answer.
+        refused: ids of rows without a prediction, since the model refused the image.
+        hashed: `ids` and `refused` are the first digits of the SHA-256 of each image's file.
     """
 
     name: str
@@ -65,6 +69,8 @@ class Given:
     model: str = "a model of which nothing but its predictions is known here"
     manifest_sha256: str | None = None
     task: Task = TASKS["multiclass"]
+    refused: tuple[str, ...] = ()
+    hashed: bool = False
 
     def logits(self) -> NDArray[np.float64]:
         """(N, C) logits, or those that give the probabilities."""
@@ -85,7 +91,8 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     """Read a CSV, or the files of one model that `score --model` stored.
 
     A CSV has a column `image_id` (or `image`, `image_name`, `isic_id`) and one column a class, by its name or, as
-    `dermalyze predict --format csv` writes, by `p_` and its name.
+    `dermalyze predict --format csv` writes, by `p_` and its name. What that command writes is taken as it is: images by their
+    file names or hashes, refused images without probabilities.
 
     Args:
         path: the CSV, or one of the stored files; its siblings of the other parts are read too.
@@ -107,17 +114,27 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     if path.suffix.lower() == ".parquet":
         return _read_stored(path, task)
     table = read_table(data, path.name)
-    id_column = next((found for name in ID_COLUMNS if (found := table.find(name)) is not None), None)
-    if id_column is None:
-        raise DataError(f"{path.name}: has columns {list(table.columns)}, needs image_id (or {', '.join(ID_COLUMNS[1:])})")
+    id_column, hashed = _id_column(table)
     ids = _ids(table, id_column)
     columns = _class_columns(table, classes)
+    table, ids, refused = _without_refused(table, ids, list(columns.values()))
     values = np.array([_numbers(table, column) for column in columns.values()]).T.reshape(len(ids), len(columns))
     kind = _kind(values, table, scores, task)
-    others = [name for name in table.columns if name not in columns.values()]
+    others = [name for name in table.columns if name not in (*columns.values(), id_column, "image_id")]
     rest = pd.DataFrame({name: [value.strip() or None for value in table.column(name)] for name in others}, dtype=object)
-    rest = rest.rename(columns={id_column: "image_id"}).assign(image_id=ids)
-    return Given(set_name(path), hashlib.sha256(data).hexdigest(), ids, list(columns), values, kind, rest, task=task)
+    rest = rest.assign(image_id=ids)
+    return Given(
+        set_name(path),
+        hashlib.sha256(data).hexdigest(),
+        ids,
+        list(columns),
+        values,
+        kind,
+        rest,
+        task=task,
+        refused=refused,
+        hashed=hashed,
+    )
 
 
 def match(
@@ -135,9 +152,13 @@ def match(
     Raises:
         DataError: rows of images that the run does not have, or test images without a row.
     """
-    row_of = {image_id: i for i, image_id in enumerate(given.ids)}
     known = set(frame["image_id"])
-    strangers = [image_id for image_id in given.ids if image_id not in known]
+    if given.hashed:
+        named = dict(zip(frame["sha256"].str[:HASH_DIGITS], frame["image_id"], strict=True))
+        ids = [named.get(one, one) for one in given.ids]
+        given = replace(given, ids=ids, refused=tuple(named.get(one, one) for one in given.refused), hashed=False)
+    row_of = {image_id: i for i, image_id in enumerate(given.ids)}
+    strangers = [image_id for image_id in (*given.ids, *given.refused) if image_id not in known]
     if strangers:
         raise DataError(
             f"{given.name}: {len(strangers)} of {len(given.ids)} rows are of images that the run does not have; first: "
@@ -154,13 +175,18 @@ def match(
         return given.predictions(at, labels, rows["group"].astype(str).tolist(), set=part)
 
     test, total = taken("test"), int((parts == "test").sum())
-    missing = total - (len(test) if test is not None else 0)
+    refused = int(((parts == "test") & frame["image_id"].isin(given.refused)).sum())
+    missing = total - refused - (len(test) if test is not None else 0)
     if test is None or (missing and not partial):
-        absent = frame.loc[(parts == "test") & ~frame["image_id"].isin(row_of), "image_id"].iloc[0]
+        absent = next(iter(frame.loc[(parts == "test") & ~frame["image_id"].isin([*row_of, *given.refused]), "image_id"]), None)
+        if absent is None:
+            raise DataError(f"{given.name}: the model refused all {refused} test images; nothing is left to evaluate")
         raise DataError(
             f"{given.name}: {missing} of {total} test images have no row; first: {absent!r}; leaving some out flatters: add"
             + (" them, or judge the others alone: --partial" if test is not None else " them")
         )
+    if refused:
+        notes.append(refusals(refused, total))
     if missing:
         notes.append(
             f"{missing} of {total} test images have no row and are left out; if they are the hard ones, this flatters."
@@ -175,6 +201,18 @@ def match(
     if reference is not None:
         notes.append(f"Thresholds come from its {len(reference)} rows of the part {part}.")
     return test, reference, notes
+
+
+def refusals(refused: int, total: int) -> str:
+    """What a report has to say of refused images.
+
+    >>> refusals(3, 60)
+    'The model refused 3 of 60 images (coverage 95.0 %); the metrics are of the others, and would be lower with these.'
+    """
+    return (
+        f"The model refused {refused} of {total} images (coverage {100 * (1 - refused / total):.1f} %); the metrics are of the "
+        "others, and would be lower with these."
+    )
 
 
 def scores_kind(values_NC: NDArray[np.float64], task: Task) -> Kind:
@@ -209,6 +247,8 @@ def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     notes = (
         [] if named else ["No lesion_id, patient_id or group: each image counts as a group, so intervals may be too narrow."]
     )
+    if given.refused:
+        notes.append(refusals(len(given.refused), len(given.refused) + len(given.ids)))
     rows = frame[["image_id", *(name for name in KNOWN if name in frame)]].set_index("image_id")
     if "age" in rows:
         rows["age"] = pd.to_numeric(rows["age"], errors="coerce")
@@ -238,6 +278,51 @@ def _read_stored(path: Path, task: Task) -> Given:
                  first.meta.get("manifest_sha256"), task)  # fmt: skip
 
 
+def _id_column(table: Table) -> tuple[str, bool]:
+    """The column that names the images, and whether it holds hashes.
+
+    In what `dermalyze predict` or the web page writes, `image_id` is empty where no CSV named the images; then it is their
+    files, else their hashes.
+
+    Raises:
+        DataError: there is none.
+    """
+    if table.find("disclaimer") is None:
+        found = next((found for name in ID_COLUMNS if (found := table.find(name)) is not None), None)
+        if found is None:
+            raise DataError(f"{table.name}: has columns {list(table.columns)}, needs image_id (or {', '.join(ID_COLUMNS[1:])})")
+        return found, False
+    for name in ("image_id", "file", "image"):
+        if (found := table.find(name)) is not None and any(value.strip() for value in table.column(found)):
+            return found, name == "image"
+    raise DataError(f"{table.name}: names no image; write it again without --no-names")
+
+
+def _without_refused(table: Table, ids: list[str], columns: list[str]) -> tuple[Table, list[str], tuple[str, ...]]:
+    """The rows with a prediction, and the ids of those that `dermalyze predict` left empty since the model refused them.
+
+    Raises:
+        DataError: an image that could not be read, or no row is left.
+    """
+    decision, error = table.find("decision") or table.find("outcome"), table.find("error")
+    if decision is None:
+        return table, ids, ()
+    empty = [not any(row) for row in zip(*([value.strip() for value in table.column(c)] for c in columns), strict=True)]
+    if error is not None:
+        failed = [image_id for image_id, text in zip(ids, table.column(error), strict=True) if text.strip()]
+        if failed:
+            raise DataError(
+                f"{table.name}: {len(failed)} of {len(ids)} rows hold an error and no prediction; first: {failed[0]!r}; "
+                "remove these images or rows"
+            )
+    refer = [word == "refer" and gone for word, gone in zip(table.column(decision), empty, strict=True)]
+    kept = [i for i, gone in enumerate(refer) if not gone]
+    if not kept:
+        raise DataError(f"{table.name}: the model refused all {len(ids)} images; nothing is left to evaluate")
+    answered = Table(table.name, table.columns, [table.rows[i] for i in kept], [table.lines[i] for i in kept])
+    return answered, [ids[i] for i in kept], tuple(image_id for image_id, gone in zip(ids, refer, strict=True) if gone)
+
+
 def _ids(table: Table, column: str) -> list[str]:
     values = table.column(column)
     check_keys(values, table.lines, table.name, column)
@@ -245,6 +330,8 @@ def _ids(table: Table, column: str) -> list[str]:
         if neutralise(value) != value:
             raise DataError(f"{table.name} line {line}: {column} {value!r} is a formula to a spreadsheet; put ' before it")
     ids = [restore(value) for value in values]
+    if column == "file":  # as dermalyze predict writes it
+        ids = [PurePath(value.rpartition("!")[2]).stem for value in ids]
     twice = [image_id for image_id, n in Counter(ids).items() if n > 1]
     if twice:
         raise DataError(f"{table.name}: {column} {twice[0]!r} and {len(twice) - 1} others stand in more than one row; keep one")
