@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from web_page import CONTRAST, FAULTS, HEATMAP, PATIENCE_MS, POINTS, Watched, ne
 import dermalyze
 from dermalyze.config.classes import HAM10000_CLASSES
 from dermalyze.core.tables import neutralise
+from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.report.style import class_styles
 
 WEB = Path(dermalyze.__file__).parent / "serve" / "web"
@@ -200,8 +202,9 @@ def test_every_file_is_used_and_packed() -> None:
     texts = {str(path.relative_to(WEB)): path.read_text(encoding="utf-8") for path in files if path.suffix != ".jpg"}
     for name in texts.keys() - {"index.html"}:
         assert any(f"/{name}" in text for other, text in texts.items() if other != name), name
-    [[kind, count]] = re.findall(r"EXAMPLES = \{ (\w+): (\d) \}", texts["start.js"])
-    assert {path.name for path in files if path.suffix == ".jpg"} == {f"{kind}-{at + 1}.jpg" for at in range(int(count))}
+    listed = json.loads(texts["examples/examples.json"])
+    assert {path.name for path in files if path.suffix == ".jpg"} == {name for names in listed.values() for name in names}
+    assert listed.keys() <= MODALITIES.keys()
     assert '"serve/web/**/*"' in (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
 
 

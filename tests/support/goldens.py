@@ -74,12 +74,17 @@ FILES = {
 }
 """Where they may stand, in the tree or in the folder of a run; the first pattern that matches counts."""
 
+QUESTIONS = "evaluation.operating.questions"
 RENAMED: dict[str, str] = {
     "evaluation.per_label": "evaluation.per_class",
     "evaluation.for_whom": "evaluation.subgroups",
     "evaluation.failures": "evaluation.largest_errors",
     "evaluation.failures.mel": "evaluation.largest_errors.missed.mel",
     "evaluation.operating.questions.melanoma": "evaluation.operating.questions.mel",
+    **{
+        f"{QUESTIONS}.{old}.points.sensitivity": f"{QUESTIONS}.{new}.points.sensitivity_95"
+        for old, new in (("malignant", "malignant"), ("melanoma", "mel"), ("mel", "mel"))
+    },
     **{
         f"evaluation.corruptions.{where}.melanoma_sensitivity": f"evaluation.corruptions.{where}.sensitivity_mel"
         for where in ("clean", "mean")

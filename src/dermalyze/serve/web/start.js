@@ -6,20 +6,20 @@ import { el } from "./dom.js";
 import { taskOf } from "./tasks.js";
 import { number, percent, t, third } from "./texts.js";
 
-const EXAMPLES = { dermoscopy: 3 }; // images in examples/ for each kind of image
+const EXAMPLES = "static/examples/"; // images to try
 const FEW = 2; // values of a model without operating points
 
 /** The card of a model; `take(file)` asks for an example. */
 export function startCard(model, take) {
   const names = model.classes.map(({ name, description }) => classWords(name, description)).join(", ");
   const kind = String(model.modality?.title ?? "");
-  const count = EXAMPLES[model.modality?.name] ?? 0;
+  const holder = el("div", {});
+  examples(model.modality?.name, take).then((nodes) => holder.append(...nodes)).catch(() => {});
   return el("section", { class: "card" }, el("h2", {}, t("start.heading")),
     el("p", {}, t(taskOf(model).NOUN === "label" ? "start.labels" : "start.classes", { name: model.name, kind, classes: names })),
     ...measured(model),
     el("p", {}, el("a", { href: "#model" }, t("start.more"))),
-    count ? el("p", { class: "small quiet" }, t("start.examples")) : null,
-    count ? el("div", { class: "examples" }, Array.from({ length: count }, (_, at) => example(model.modality.name, at + 1, take))) : null);
+    holder);
 }
 
 const share = ({ value, low, high }) => (typeof low === "number"
@@ -46,12 +46,17 @@ function measured(model) {
   return [el("p", { class: "small quiet" }, words), pointLines(model) ?? list(values.map(estimate))];
 }
 
-function example(kind, at, take) {
-  const address = `static/examples/${kind}-${at}.jpg`;
+async function examples(kind, take) {
+  const files = (await (await fetch("static/examples/examples.json")).json())[kind] ?? [];
+  return files.length ? [el("p", { class: "small quiet" }, t("start.examples")),
+    el("div", { class: "examples" }, files.map((file, at) => example(EXAMPLES + file, at + 1, take)))] : [];
+}
+
+function example(address, number, take) {
   const choose = async () => {
-    const response = await fetch(address);
-    take(new File([await response.blob()], `${t("start.example", { number: at })}.jpg`, { type: "image/jpeg" }));
+    const blob = await (await fetch(address)).blob();
+    take(new File([blob], `${t("start.example", { number })}.jpg`, { type: blob.type }));
   };
-  return el("button", { type: "button", class: "example", "aria-label": t("start.example", { number: at }), on: { click: choose } },
+  return el("button", { type: "button", class: "example", "aria-label": t("start.example", { number }), on: { click: choose } },
     el("img", { src: address, alt: "", width: 120, height: 90 }));
 }
