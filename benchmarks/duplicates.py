@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.data.duplicate_search import find_pairs, shrink
+from dermalyze.data.duplicate_search import find_near_duplicates, shrink
 from dermalyze.data.duplicates import thumbnails
 from dermalyze.data.sources import ham10000
 from dermalyze.data.store import ImageStore
@@ -64,7 +64,7 @@ def main() -> None:
     everything = np.concatenate([thumbs, np.array(planted)])
 
     start, cpu = time.perf_counter(), time.process_time()
-    pairs, transforms, values = find_pairs(everything)
+    pairs, transforms, values = find_near_duplicates(everything)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     got = {(int(i), int(j)): float(value) for (i, j), value in zip(pairs, values, strict=True)}
     value = np.array([got.get((int(i), len(rows) + n), 0.0) for n, i in enumerate(sources)])

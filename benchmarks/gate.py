@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.audit.quality_reference import training_looks
+from dermalyze.audit.quality_reference import training_appearance
 from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
@@ -29,7 +29,7 @@ from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Likeness, appraise
 from dermalyze.scoring.ood_images import SYNTHETIC
-from dermalyze.serve.predictor.gate import judge
+from dermalyze.serve.predictor.gate import check_image
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
     spec = run.config()
-    known = training_looks(run, spec)
+    known = training_appearance(run, spec)
     assert known is not None
     if arguments.write:
         reference = MODALITIES["dermoscopy"].valid.reference
@@ -65,7 +65,7 @@ def report(name: str, pictures: Iterator[Image.Image], likeness: Likeness, netwo
     verdicts: Counter[str] = Counter()
     why: Counter[str] = Counter()
     for picture in pictures:
-        gate = judge(appraise(small(picture)), *picture.size, network=(network, network), likeness=likeness)
+        gate = check_image(appraise(small(picture)), *picture.size, network=(network, network), likeness=likeness)
         verdicts[gate.verdict] += 1
         why["quality"] += gate.quality == "refer"
         why["modality"] += gate.modality == "refer"

@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from dermalyze.metrics.calibration_error import (
-    brier_parts,
+    brier_decomposition,
     calibration_errors,
     classwise_ece,
     confidence_bins,
@@ -98,7 +98,7 @@ def test_calibrated_and_overconfident_models_are_told_apart():
 def test_empty_set():
     assert np.isnan(ece(tally(np.zeros(0, int), np.zeros((0, 3)))))
     nothing = Scores(np.zeros(0, int), np.zeros((0, 3)))
-    assert classwise_ece(nothing) is brier_parts(nothing) is None
+    assert classwise_ece(nothing) is brier_decomposition(nothing) is None
     assert {error.value for error in calibration_errors(nothing, np.zeros(0))} == {None}
     assert all(row.accuracy is None for row in reliability(Scores(np.zeros(0, int), np.zeros((0, 3))), np.zeros(0), bins=5))
 
@@ -152,7 +152,7 @@ def test_photographs_of_one_lesion_do_not_pass_for_many_lesions():
 @given(st.integers(1, 80), st.integers(0, 10**6), st.integers(1, 20))
 def test_brier_parts_add_up_to_scikit_learns_brier(n, seed, bins):
     labels, probs = case(n, seed)
-    parts = brier_parts(Scores(labels, probs), bins)
+    parts = brier_decomposition(Scores(labels, probs), bins)
     whole = sum(brier_score_loss(labels == c, probs[:, c]) for c in range(4))
     assert parts["reliability"] - parts["resolution"] + parts["uncertainty"] + parts["within"] == pytest.approx(
         whole, abs=1e-12
@@ -165,7 +165,7 @@ def test_brier_parts_where_each_bin_holds_one_value():
     """Murphy's own case: nothing is hidden within a bin."""
     p = np.repeat([0.1, 0.5, 0.9], 20)
     labels = np.concatenate([np.arange(20) < k for k in (2, 10, 18)]).astype(int)
-    parts = brier_parts(Scores(labels, np.stack([1 - p, p], axis=1)), 3)
+    parts = brier_decomposition(Scores(labels, np.stack([1 - p, p], axis=1)), 3)
     assert parts["reliability"] == pytest.approx(0, abs=1e-12)
     assert parts["within"] == pytest.approx(0, abs=1e-12)
 

@@ -15,8 +15,8 @@ from dermalyze.calibration.conformal import (
     RAPS_FREE,
     RAPS_PENALTY,
     SCORES,
-    Sets,
-    calibrate_sets,
+    ConformalSets,
+    calibrate_conformal,
     luck_of,
     one_each,
     quantile,
@@ -64,7 +64,7 @@ def test_quantile_is_the_smallest_value_that_enough_scores_reach(values, level):
 def test_too_few_lesions_say_so_and_let_the_class_into_every_set():
     probs = softmax(np.random.default_rng(0).normal(size=(60, 4)))
     labels = np.array([0] * 30 + [1] * 18 + [2] * 12)
-    rule = calibrate_sets(probs, labels, [str(i) for i in range(60)], CLASSES, score="lac", level=0.95, by_class=True)
+    rule = calibrate_conformal(probs, labels, [str(i) for i in range(60)], CLASSES, score="lac", level=0.95, by_class=True)
     assert [rule.thresholds[name] is None for name in CLASSES] == [False, True, True, True]
     assert rule.lesions == {"a": 30, "b": 18, "c": 12, "d": 0}
     assert rule.of(probs, CLASSES)[:, 1:].all()
@@ -75,7 +75,7 @@ def test_each_lesion_gives_one_image():
     hard, easy = [[0.4, 0.6]] * 20, [[0.99, 0.01]] * 10
     probs, labels = np.array(hard + easy), np.zeros(30, dtype=int)
     groups = [str(i) for i in range(20)] + ["one"] * 10
-    rule = calibrate_sets(probs, labels, groups, ["a", "b"], score="lac", level=0.9, by_class=False)
+    rule = calibrate_conformal(probs, labels, groups, ["a", "b"], score="lac", level=0.9, by_class=False)
     assert rule.lesions == {MARGINAL: 21}
     assert one_each(groups).tolist() == [*range(20), 20]
     assert rule.thresholds[MARGINAL] == pytest.approx(0.6)
@@ -106,7 +106,7 @@ def test_promise_over_resplits_of_lesions(score):
     for seed in range(200):
         drawn = np.random.default_rng(seed).permutation(len(labels))
         c, t = drawn[:calibration], drawn[calibration : calibration + test]
-        rule = calibrate_sets(
+        rule = calibrate_conformal(
             probs[c], labels[c], [str(i) for i in c], CLASSES, score=score, level=level, by_class=False, seed=seed
         )
         covered = rule.of(probs[t], CLASSES, luck[t])[np.arange(test), labels[t]].sum()
@@ -119,7 +119,7 @@ def test_by_class_keeps_the_promise_for_each_class():
     probs = probs * [1, 1, 1, 0.05]  # a model that hardly believes in the rare class
     probs /= probs.sum(axis=1, keepdims=True)
     calibration = lesion < 3000
-    rule = calibrate_sets(
+    rule = calibrate_conformal(
         probs[calibration],
         labels[calibration],
         [str(i) for i in lesion[calibration]],
@@ -132,7 +132,7 @@ def test_by_class_keeps_the_promise_for_each_class():
     own = labels[~calibration]
     for c in range(4):
         assert inside[own == c, c].mean() == pytest.approx(0.9, abs=0.06)
-    marginal = calibrate_sets(
+    marginal = calibrate_conformal(
         probs[calibration],
         labels[calibration],
         [str(i) for i in lesion[calibration]],
@@ -153,7 +153,7 @@ def test_calibrating_on_training_rows_is_caught():
     probs = softmax(logits)
     groups = [str(i) for i in range(600)]
     for score in ("lac", "aps_randomised"):  # the exact ones
-        rule = calibrate_sets(probs[:600], labels[:600], groups, CLASSES, score=score, level=0.9, by_class=False)
+        rule = calibrate_conformal(probs[:600], labels[:600], groups, CLASSES, score=score, level=0.9, by_class=False)
         covered = rule.of(probs[600:], CLASSES, luck_of(groups))[np.arange(600), labels[600:]].mean()
         assert covered < betabinom(600, 541, 60).ppf(0.0005) / 600
 
@@ -170,8 +170,8 @@ def test_luck_belongs_to_the_image():
 @pytest.mark.parametrize("by_class", [False, True])
 def test_reads_back(by_class):
     probs, labels, lesion = exchangeable(3, lesions=300)
-    rule = calibrate_sets(probs, labels, [str(i) for i in lesion], CLASSES, score="raps", level=0.9, by_class=by_class)
-    read = Sets.from_dict(json.loads(json.dumps(rule.as_dict())), CLASSES)
+    rule = calibrate_conformal(probs, labels, [str(i) for i in lesion], CLASSES, score="raps", level=0.9, by_class=by_class)
+    read = ConformalSets.from_dict(json.loads(json.dumps(rule.as_dict())), CLASSES)
     np.testing.assert_array_equal(read.of(probs, CLASSES), rule.of(probs, CLASSES))
 
 
@@ -185,6 +185,6 @@ GOOD = {"score": "lac", "level": 0.9, "thresholds": {MARGINAL: 0.5}, "lesions": 
     ids=["number", "empty", "typo", "classes", "text", "nan"],
 )  # fmt: skip
 def test_damaged_rules_are_refused(values):
-    assert Sets.from_dict(GOOD, CLASSES) is not None
+    assert ConformalSets.from_dict(GOOD, CLASSES) is not None
     with pytest.raises(ModelError, match="calibration"):
-        Sets.from_dict(values, CLASSES)
+        ConformalSets.from_dict(values, CLASSES)

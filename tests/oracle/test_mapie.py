@@ -7,7 +7,7 @@ import pytest
 from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from dermalyze.calibration.conformal import calibrate_sets
+from dermalyze.calibration.conformal import calibrate_conformal
 from dermalyze.metrics.activation import softmax
 
 CLASSES = ["a", "b", "c", "d"]
@@ -44,7 +44,7 @@ def test_sets_are_mapies(level, seed):
     """Of LAC; MAPIE draws luck into its adaptive scores when it calibrates, so those are checked against plain loops alone."""
     known, labels = drawn(400, seed)
     new, _ = drawn(1000, seed + 10)
-    rule = calibrate_sets(known, labels, [str(k) for k in range(400)], CLASSES, score="lac", level=level, by_class=False)
+    rule = calibrate_conformal(known, labels, [str(k) for k in range(400)], CLASSES, score="lac", level=level, by_class=False)
     theirs = SplitConformalClassifier(Given(), confidence_level=level, conformity_score="lac", prefit=True)
     theirs.conformalize(known, labels)
     _, sets = theirs.predict_set(new)

@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeig
 from sklearn.preprocessing import StandardScaler
 
 from dermalyze.scoring.features.linear_probe import Part, linear_probe, neighbours, smoothed
-from dermalyze.scoring.features.neighbors import centres, nearest, nearest_centre, unit, vote
+from dermalyze.scoring.features.neighbors import class_centers, nearest, nearest_center, unit, vote
 from dermalyze.scoring.features.pca import kept_neighbours, pca
 from dermalyze.tasks.base import TASKS
 
@@ -50,9 +50,9 @@ def test_class_centres_are_scikit_learns():
     known, labels = blobs()
     asked, _ = blobs(200, seed=3)
     theirs = NearestCentroid().fit(unit(known), labels)
-    ours = centres(unit(known), labels, 4)
+    ours = class_centers(unit(known), labels, 4)
     np.testing.assert_allclose(ours, theirs.centroids_, atol=1e-12)
-    np.testing.assert_array_equal(nearest_centre(unit(asked), ours), theirs.predict(unit(asked)))
+    np.testing.assert_array_equal(nearest_center(unit(asked), ours), theirs.predict(unit(asked)))
 
 
 @pytest.mark.parametrize("shape", [(60, 9), (9, 60)])

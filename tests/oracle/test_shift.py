@@ -8,7 +8,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import energy_distance
 
-from dermalyze.metrics.shift import distances, embedding_shift, energy, frechet, standardised_difference, total_variation
+from dermalyze.metrics.shift import distances, embedding_shift, energy, frechet, mean_difference_in_sd, total_variation
 
 
 @pytest.fixture
@@ -58,15 +58,15 @@ def test_standardised_difference_and_total_variation_by_weights_are_those_of_rep
     for r in range(5):
         rows = np.repeat(np.arange(40), weights[:, r])
         expected = (x[rows].mean() - reference.mean()) / np.sqrt((x[rows].var() + reference.var()) / 2)
-        assert standardised_difference(x, weights.astype(float), reference)[r] == pytest.approx(expected)
+        assert mean_difference_in_sd(x, weights.astype(float), reference)[r] == pytest.approx(expected)
         own = np.bincount(codes[rows], minlength=3) / len(rows)
         assert total_variation(codes, weights.astype(float), shares)[r] == pytest.approx(np.abs(own - shares).sum() / 2)
 
 
 def test_what_cannot_be_compared_is_undefined():
     one = np.ones((3, 1))
-    assert np.isnan(standardised_difference(np.ones(3), one, np.ones(4)))[0]
-    assert np.isnan(standardised_difference(np.ones(3), one, np.zeros(0)))[0]
+    assert np.isnan(mean_difference_in_sd(np.ones(3), one, np.ones(4)))[0]
+    assert np.isnan(mean_difference_in_sd(np.ones(3), one, np.zeros(0)))[0]
     assert np.isnan(total_variation(np.zeros(3, int), 0 * one, np.array([1.0])))[0]
     assert embedding_shift(np.zeros((5, 2)), np.zeros((90, 2)), resamples=100, level=0.95, seed=0) is None
 

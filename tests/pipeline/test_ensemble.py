@@ -24,7 +24,7 @@ from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate
 from dermalyze.stages.export import export
 from dermalyze.stages.score import score
-from dermalyze.workflows.cleaning import parts_of
+from dermalyze.workflows.cleaning import inner_runs
 from dermalyze.workflows.ensemble import EnsembleResult, assemble, ensemble
 
 PARTS = ("train", "val", "cal", "test")
@@ -255,7 +255,7 @@ def test_members_are_trained_from_one_file_by_seeds(tmp_path: Path, monkeypatch:
         assert len({run.split_path(part).read_bytes() for run in (out, *runs)}) == 1
     weights = [run.best_weights_path.read_bytes() for run in runs]
     assert weights[0] != weights[1]
-    assert [part.root for part in parts_of(out)] == [run.root for run in runs], "runs clean knows them"
+    assert [part.root for part in inner_runs(out)] == [run.root for run in runs], "runs clean knows them"
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 0, again.stderr
     assert "0 of them to be trained" in again.stderr

@@ -315,13 +315,13 @@ def test_recalibration_needs_enough_groups_before_any_work(trained):
 def test_another_set_is_laid_beside_the_training_part_by_its_metadata(trained):
     """Columns of a CSV become subgroups; a part of its lesions shows what recalibration would gain."""
     from dermalyze.audit.image_statistics import measure_images
-    from dermalyze.audit.quality_cache import write_looks
+    from dermalyze.audit.quality_cache import write_statistics
     from dermalyze.data.manifest import read_manifest
     from dermalyze.data.store import ImageStore
 
     run, spec, root = trained
     manifest = read_manifest(run)
-    write_looks(run, manifest, measure_images(ImageStore.open(spec.data), manifest, workers=0))  # as audit does
+    write_statistics(run, manifest, measure_images(ImageStore.open(spec.data), manifest, workers=0))  # as audit does
     pictures(root / "clinic", 32, seed=8)
     known = [f"{20 + k},{'female' if k % 2 else ''},A{k % 2}" for k in range(32)]
     rows = [f"{name}/DOE_{k}.png,{name},{known[k]}" for name in ("mel", "nv") for k in range(32)]

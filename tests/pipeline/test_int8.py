@@ -13,7 +13,7 @@ from dermalyze.artifact.artifact import Artifact
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.scoring import quantize_gate as module
 from dermalyze.scoring.predictions import Predictions
-from dermalyze.scoring.quantize_gate import Gate, judge
+from dermalyze.scoring.quantize_gate import Gate, compare_precisions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.verify import verify
 from dermalyze.stages.calibrate import calibrate
@@ -91,16 +91,18 @@ def test_the_gate() -> None:
     logits = rng.normal(size=(600, 3)) + 2 * np.eye(3)[labels]
     gate = np.arange(600) % 4 < 2
     full, shift = stored(logits, labels), np.zeros(3)
-    same = judge(full, full, gate, "temperature", shift)
+    same = compare_precisions(full, full, gate, "temperature", shift)
     assert (same.agreement, same.problems, same.images, same.groups) == (1.0, [], 300, 150)
-    colder = judge(full, replace(full, logits=full.logits * 3), gate, "temperature", shift)
+    colder = compare_precisions(full, replace(full, logits=full.logits * 3), gate, "temperature", shift)
     assert colder.problems == [], "a temperature of its own takes that back"
-    noisy = judge(full, stored(logits + rng.normal(size=(600, 3)), labels), gate, "temperature", shift)
+    noisy = compare_precisions(full, stored(logits + rng.normal(size=(600, 3)), labels), gate, "temperature", shift)
     assert len(noisy.problems) == 3
     assert noisy.agreement < 0.99
     swapped = logits.copy()
     swapped[~gate] = swapped[~gate][:, ::-1]
-    assert judge(full, stored(swapped, labels), gate, "none", shift).agreement == 1.0, "only the gate's half is looked at"
+    assert compare_precisions(full, stored(swapped, labels), gate, "none", shift).agreement == 1.0, (
+        "only the gate's half is looked at"
+    )
 
 
 @pytest.mark.parametrize(

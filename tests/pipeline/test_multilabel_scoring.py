@@ -23,9 +23,9 @@ from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.ood_separation import separation
 from dermalyze.scoring import quantize_gate
 from dermalyze.scoring.external_set import open_external
-from dermalyze.scoring.imported_predictions import match, read_given, standing_alone
+from dermalyze.scoring.imported_predictions import match, read_imported, standing_alone
 from dermalyze.scoring.isic_submission import submission_csv
-from dermalyze.scoring.ood_results import read_beyond
+from dermalyze.scoring.ood_results import read_ood_results
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.serve.predictor.verify import verify
@@ -139,7 +139,7 @@ def test_corrupted_copies_keep_the_labels_and_give_macro_auroc(folder: Run) -> N
     assert result.corrupted == count
     assert f"corrupted copies of {count} test images" in "\n".join(result.lines())
     test = stored(run, "test")
-    beyond = read_beyond(run, test)
+    beyond = read_ood_results(run, test)
     assert beyond is not None
     copies = beyond.corrupted
     assert copies is not None
@@ -166,7 +166,7 @@ def test_how_well_other_images_are_told_apart(folder: Run, tmp_path: Path) -> No
     result = score(run, spec, ood=[other])
     assert result.ood["walls"] == 9
     p = stored(run, "test")
-    beyond = read_beyond(run, p)
+    beyond = read_ood_results(run, p)
     assert beyond is not None
     assert beyond.rule.limit is not None
     assert list(beyond.detectors) == ["knn"] == [beyond.rule.limit.kind]
@@ -223,7 +223,7 @@ def test_the_gate_looks_at_what_is_called(run: Run) -> None:
     half_N = np.arange(len(full)) % 2 == 0
     small = replace(full, logits=full.logits + rng.normal(0, 0.5, full.logits.shape).astype(np.float32))
     thresholds = np.array([0.3, 0.5, 0.4])
-    gate = quantize_gate.judge(full, small, half_N, "none", np.zeros(3), thresholds)
+    gate = quantize_gate.compare_precisions(full, small, half_N, "none", np.zeros(3), thresholds)
     probs = [sigmoid(p.logits[half_N]) for p in (full, small)]
     alike_C = [np.mean((probs[0][:, c] >= t) == (probs[1][:, c] >= t)) for c, t in enumerate(thresholds)]
     assert gate.agreement == pytest.approx(min(alike_C))
@@ -251,14 +251,14 @@ def test_another_model_is_stored_under_the_task(folder: Run, tmp_path: Path) -> 
         assert (p.ids, p.groups, p.labels.tolist()) == (own.ids, own.groups, own.labels.tolist())
         assert (p.meta["task"], p.meta["scores"]) == ("multilabel", "logits")
         np.testing.assert_allclose(p.probs(), own.probs(), atol=1e-4)
-    given = read_given(folder.predictions_path("test", "by-theirs"), None, None, TASKS["multilabel"])
+    given = read_imported(folder.predictions_path("test", "by-theirs"), None, None, TASKS["multilabel"])
     frame, parts = read_division(folder)
     test, reference, _ = match(given, frame, parts, list(LABELS), partial=False)
     assert reference is not None
     assert test.labels.tolist() == stored(folder, "test").labels.tolist()
     assert reference.meta["set"] == "cal"
     with pytest.raises(ModelError, match="of task multilabel, and the run's is multiclass"):
-        read_given(folder.predictions_path("test", "by-theirs"), None)
+        read_imported(folder.predictions_path("test", "by-theirs"), None)
 
 
 def write_csv(path: Path, head: str, *rows: str) -> Path:
@@ -272,7 +272,7 @@ def test_a_csv_of_probabilities_or_logits(folder: Run, tmp_path: Path) -> None:
     for name, values, kind in (("p", own.probs(), "probabilities"), ("z", own.logits.astype(np.float64), "logits")):
         rows = [",".join([image_id, *map(repr, row)]) for image_id, row in zip(own.ids, values.tolist(), strict=True)]
         path = write_csv(tmp_path / f"{name}.csv", "image_id,bar,disc,frame", *rows)
-        given = read_given(path, list(LABELS), None, task)
+        given = read_imported(path, list(LABELS), None, task)
         assert given.kind == kind
         p, _, notes = match(given, frame, parts, list(LABELS), partial=False)
         assert notes == []
@@ -288,14 +288,14 @@ def test_a_csv_that_stands_alone(tmp_path: Path) -> None:
     task = TASKS["multilabel"]
     head = "image_id,patient_id,p_bar,p_disc,bar,disc"
     path = write_csv(tmp_path / "a.csv", head, "i1,P1,0.9,0.8,1,0", "i2,P1,0,1,,1", "i3,P2,0.2,0.1,0,")
-    p, rows, notes = standing_alone(read_given(path, None, None, task))
+    p, rows, notes = standing_alone(read_imported(path, None, None, task))
     assert p.labels.tolist() == [[1, 0], [-1, 1], [0, -1]]
     assert (p.classes, p.groups[0] == p.groups[1] != p.groups[2], notes, list(rows.index)) == (
         ["bar", "disc"], True, [], p.ids,
     )  # fmt: skip
     np.testing.assert_allclose(p.probs(), [[0.9, 0.8], [0, 1], [0.2, 0.1]], atol=1e-6)
     path = write_csv(tmp_path / "b.csv", "image_id,bar,disc,label", "i1,0.9,0.8,bar", "i2,0,1,?bar|disc", "i3,0.2,0.1,")
-    assert standing_alone(read_given(path, None, None, task))[0].labels.tolist() == [[1, 0], [-1, 1], [0, 0]]
+    assert standing_alone(read_imported(path, None, None, task))[0].labels.tolist() == [[1, 0], [-1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_csv_that_stands_alone(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_a_csv(tmp_path: Path, head: str, row: str, said: str) -> None:
     with pytest.raises(DermalyzeError, match=said) as caught:
-        standing_alone(read_given(write_csv(tmp_path / "a.csv", head, row), None, None, TASKS["multilabel"]))
+        standing_alone(read_imported(write_csv(tmp_path / "a.csv", head, row), None, None, TASKS["multilabel"]))
     assert "\n" not in str(caught.value)
 
 

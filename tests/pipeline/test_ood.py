@@ -23,7 +23,7 @@ from dermalyze.errors import DataError, ModelError, UsageError
 from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from dermalyze.imaging.decode import Preprocessing, decode, to_size
 from dermalyze.scoring.ood_images import EACH, SYNTHETIC
-from dermalyze.scoring.ood_results import read_beyond
+from dermalyze.scoring.ood_results import read_ood_results
 from dermalyze.scoring.predictions import read_predictions, write_predictions
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate
@@ -82,7 +82,7 @@ def test_corrupted_scores_are_those_of_the_corrupted_pixels(world):
 
 def test_the_threshold_lets_its_share_of_the_calibration_part_pass(world):
     p = read_predictions(world.run.predictions_path("cal", "plain"))
-    beyond = read_beyond(world.run, p)
+    beyond = read_ood_results(world.run, p)
     assert (beyond.foreignness(p) <= beyond.rule.limit.threshold).mean() >= 0.95
     known = read_json(world.run.calibration_path("plain"))
     assert set(known["ood"]["scores"]) == set(OOD_SCORES)
@@ -92,7 +92,7 @@ def test_the_threshold_lets_its_share_of_the_calibration_part_pass(world):
 
 def test_what_the_report_measures_is_what_is_served(world, metrics):
     p = read_predictions(world.run.predictions_path("test", "plain"))
-    beyond = read_beyond(world.run, p)
+    beyond = read_ood_results(world.run, p)
     expected = beyond.foreignness(p)
     test, predictor = read_part(world.run, "test"), Predictor(world.run.root, threads=1)
     answers = list(predictor.predict_batch([Path(world.spec.data.path) / path for path in test["path"]], scores=True))

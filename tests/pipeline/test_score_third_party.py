@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from dermalyze.artifact.third_party import ForeignGraph
+from dermalyze.artifact.third_party import ThirdPartyGraph
 from dermalyze.config.experiment import build_experiment
 from dermalyze.core.run import Run
 from dermalyze.errors import ConfigError, ModelError, UsageError
@@ -219,12 +219,12 @@ def test_external_data_is_refused(tmp_path):
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/hosts")
     with pytest.raises(ModelError, match="external data"):
-        ForeignGraph(model.SerializeToString(), "net.onnx", classes=2)
+        ThirdPartyGraph(model.SerializeToString(), "net.onnx", classes=2)
 
 
 def test_pixels_in_uint8_are_given_as_they_are(graph_bytes):
     """A graph of our own kind, which normalises inside."""
-    graph = ForeignGraph(graph_bytes(3, 12, 16), "own.onnx", classes=3)
+    graph = ThirdPartyGraph(graph_bytes(3, 12, 16), "own.onnx", classes=3)
     assert (graph.size, graph.normalised) == ((12, 16), False)
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3), dtype=np.uint8)
     np.testing.assert_array_equal(graph.run(images, MEAN, STD), graph.run(images, (0.0,) * 3, (1.0,) * 3))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dermalyze.config.experiment import build_experiment
-from dermalyze.data.duplicate_search import find_pairs, shrink
+from dermalyze.data.duplicate_search import find_near_duplicates, shrink
 from dermalyze.data.sources import ham10000
 from dermalyze.data.store import ImageStore
 from dermalyze.data.synthetic.copies import COPIES
@@ -31,7 +31,7 @@ def test_copies_and_known_pairs_are_found_and_nothing_else_across_lesions():
     rng = np.random.default_rng(0)
     kinds = [list(COPIES)[i % len(COPIES)] for i in range(len(rows))]
     copies = [COPIES[kind](picture, rng)[0] for kind, picture in zip(kinds, pictures, strict=True)]
-    pairs, _, _ = find_pairs(np.array([shrink(picture) for picture in pictures + copies]))
+    pairs, _, _ = find_near_duplicates(np.array([shrink(picture) for picture in pictures + copies]))
     found = {(int(i), int(j)) for i, j in pairs}
     missed = [kinds[i] for i in range(len(rows)) if (i, i + len(rows)) not in found]
     assert missed == []

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dermalyze.audit.label_errors import LabelAudit, audit_labels, picture_statistics
+from dermalyze.audit.label_errors import LabelAudit, audit_labels, color_texture_features
 from dermalyze.audit.metadata_baseline import column_table, metadata_model
 from dermalyze.data.grouping import groups
 
@@ -49,7 +49,7 @@ def test_noise_planted_in_the_real_labels_is_found(capsys: pytest.CaptureFixture
         for name in archive.namelist()
         if name.endswith(".jpg")
     }
-    features = np.concatenate([picture_statistics(read(*pictures[image_id])[None]) for image_id in frame["image_id"]])
+    features = np.concatenate([color_texture_features(read(*pictures[image_id])[None]) for image_id in frame["image_id"]])
     rng = np.random.default_rng(0)
     lesions = np.unique(frame["group"])
     chosen = rng.choice(lesions, len(lesions) // 20, replace=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dermalyze.audit.image_statistics import Looks, measure_images
+from dermalyze.audit.image_statistics import ImageStatistics, measure_images
 from dermalyze.config.data import DataSpec
 from dermalyze.data.store import ImageStore
 from dermalyze.imaging.photo_artifacts import ARTIFACTS
@@ -32,7 +32,7 @@ CLEAN = "29015 28133 27332 27534 28833 29400 29156 31820 24580 26926"
 
 
 @pytest.fixture(scope="module")
-def looks() -> tuple[list[str], Looks]:
+def looks() -> tuple[list[str], ImageStatistics]:
     """Every 25th picture, and those named above."""
     store = ImageStore.open(DataSpec(path=[str(path) for path in ARCHIVES]))
     named = {number for numbers in (*SHOW.values(), CLEAN) for number in numbers.split()}
@@ -42,7 +42,7 @@ def looks() -> tuple[list[str], Looks]:
     return [entry.stem[-5:] for entry in chosen], measure_images(store, frame, workers=0)
 
 
-def test_pictures_that_show_an_artifact_and_pictures_that_show_none(looks: tuple[list[str], Looks]) -> None:
+def test_pictures_that_show_an_artifact_and_pictures_that_show_none(looks: tuple[list[str], ImageStatistics]) -> None:
     numbers, measured = looks
     for name, shown in SHOW.items():
         found = dict(zip(numbers, measured.artifact(name) == "yes", strict=True))
@@ -50,7 +50,7 @@ def test_pictures_that_show_an_artifact_and_pictures_that_show_none(looks: tuple
         assert not any(found[number] for number in CLEAN.split()), name
 
 
-def test_shares_of_the_whole_set(looks: tuple[list[str], Looks]) -> None:
+def test_shares_of_the_whole_set(looks: tuple[list[str], ImageStatistics]) -> None:
     numbers, measured = looks
     sample = [number not in " ".join((*SHOW.values(), CLEAN)) for number in numbers]
     share = {name: 100 * float(np.mean((measured.artifact(name) == "yes")[sample])) for name in ARTIFACTS}

@@ -15,7 +15,7 @@ from dermalyze.errors import ModelError
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
-class ForeignGraph:
+class ThirdPartyGraph:
     """A graph with one image input (B, 3, H, W) or (B, H, W, 3), float or uint8, and an output (B, C).
 
     Args:

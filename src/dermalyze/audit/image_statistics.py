@@ -19,11 +19,11 @@ from dermalyze.audit.checks import Finding
 from dermalyze.data.grouping import keys
 from dermalyze.data.inspection import map_images
 from dermalyze.data.store import ImageStore, ReadError
-from dermalyze.data.thumbnails import Gallery, Picture
+from dermalyze.data.thumbnails import Gallery, GalleryImage
 from dermalyze.imaging.decode import PREPARE_FORMATS, decode
 from dermalyze.imaging.image import ImageError
 from dermalyze.imaging.modalities import Words
-from dermalyze.imaging.photo_artifacts import ARTIFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colours
+from dermalyze.imaging.photo_artifacts import ARTIFACTS, STATISTICS, THUMBNAIL_PX, jpeg_quality, measure, rim_colors
 from dermalyze.imaging.skin_tone import skin_tone
 
 FILE_STATISTICS = ("bytes_per_pixel", "jpeg_quality")
@@ -41,13 +41,13 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class ImageStatistics:
     """What was measured on the images of a set.
 
     Attributes:
         frame: one row per image, index and order as given: `MEASURES`, the keys of `ARTIFACTS` and `TONE`, floats; NaN where
             it does not apply (no JPEG, too small) or the image cannot be read any more.
-        rim: (N, 72) uint8, see `dermalyze.imaging.photo_artifacts.rim_colours`; 0 where the image cannot be read.
+        rim: (N, 72) uint8, see `dermalyze.imaging.photo_artifacts.rim_colors`; 0 where the image cannot be read.
         unreadable: images that cannot be read any more.
     """
 
@@ -61,7 +61,7 @@ class Looks:
         return pd.Series(np.where(values >= ARTIFACTS[name].threshold, "yes", "no"), values.index).where(values.notna(), None)
 
 
-def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | None = None) -> Looks:
+def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | None = None) -> ImageStatistics:
     """Decode each image once and measure it.
 
     Args:
@@ -79,7 +79,9 @@ def measure_images(store: ImageStore, frame: pd.DataFrame, *, workers: int | Non
     rows = [values for values, _ in found]
     names = [*MEASURES, *ARTIFACTS, *TONE]
     rim_N = np.stack([rim for _, rim in found]) if found else np.zeros((0, 72), np.uint8)
-    return Looks(pd.DataFrame(rows, index=frame.index, columns=names, dtype=np.float64), rim_N, sum(not row for row in rows))
+    return ImageStatistics(
+        pd.DataFrame(rows, index=frame.index, columns=names, dtype=np.float64), rim_N, sum(not row for row in rows)
+    )
 
 
 def _measure(store: ImageStore, image: tuple[str, str | None]) -> tuple[dict[str, float], NDArray[np.uint8]]:
@@ -94,7 +96,7 @@ def _measure(store: ImageStore, image: tuple[str, str | None]) -> tuple[dict[str
     small = np.asarray(thumbnail)
     file = {"bytes_per_pixel": len(data) / (pixels.shape[0] * pixels.shape[1]), "jpeg_quality": _quality(data)}
     tone = skin_tone(small, _mask(store, mask_path, thumbnail.size))
-    return {**asdict(measure(small)), **file, "ita": tone.ita, "skin_share": tone.share}, rim_colours(small)
+    return {**asdict(measure(small)), **file, "ita": tone.ita, "skin_share": tone.share}, rim_colors(small)
 
 
 def _mask(store: ImageStore, path: str | None, size: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -115,7 +117,7 @@ def _quality(data: bytes) -> float:
         return jpeg_quality([list(table) for table in image.quantization.values()])
 
 
-def audit_looks(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[Finding], dict[str, Any]]:
+def audit_statistics(frame: pd.DataFrame, looks: ImageStatistics, words: Words) -> tuple[list[Finding], dict[str, Any]]:
     """Findings and tables on how image statistics predict label and source.
 
     Args:
@@ -131,7 +133,7 @@ def audit_looks(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[F
         detail = f"{looks.unreadable} image(s) can no longer be read; restore the data, or prepare a new run folder"
         found.append(Finding("unreadable", "warn", looks.unreadable, detail))
     read = looks.frame["brightness"].notna()
-    frame, looks = frame[read], Looks(looks.frame[read], looks.rim[read.to_numpy()], 0)
+    frame, looks = frame[read], ImageStatistics(looks.frame[read], looks.rim[read.to_numpy()], 0)
     if len(frame) == 0:
         return found, {}
     artifacts, artifact_table, telling = _audit_artifacts(frame, looks, words)
@@ -140,7 +142,9 @@ def audit_looks(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[F
     return [*found, *artifacts, *giveaways], {"artifacts": artifact_table, "looks": look_table}
 
 
-def _audit_artifacts(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
+def _audit_artifacts(
+    frame: pd.DataFrame, looks: ImageStatistics, words: Words
+) -> tuple[list[Finding], dict[str, Any], list[list[Any]]]:
     """Shares of each artifact, overall and by class, and where they differ strongly between classes; rows for "looks"."""
     label, found, telling = frame["label"].astype(str), [], list[list[Any]]()
     shares: dict[str, list[float | None]] = {name: [] for name in ("all", *sorted(set(label)))}
@@ -185,7 +189,7 @@ def _audit_artifacts(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[l
     return found, table, telling
 
 
-def _audit_giveaways(frame: pd.DataFrame, looks: Looks, words: Words) -> tuple[list[Finding], dict[str, Any]]:
+def _audit_giveaways(frame: pd.DataFrame, looks: ImageStatistics, words: Words) -> tuple[list[Finding], dict[str, Any]]:
     """How well colors, sharpness and compression predict the class and the source, each alone and together."""
     source = keys(frame, "source").fillna("(none)").astype(str)
     several = source.nunique() > 1
@@ -250,7 +254,7 @@ def _together(values_NK: NDArray[np.float64], labels: pd.Series, group: pd.Serie
     return best_of(held_out_aurocs(score_NC.round(12), labels, group, least=LEAST_GROUPS))
 
 
-def artifact_galleries(frame: pd.DataFrame, looks: Looks) -> list[Gallery]:
+def artifact_galleries(frame: pd.DataFrame, looks: ImageStatistics) -> list[Gallery]:
     """Examples of each artifact, from the strongest to the weakest that counts."""
     galleries = []
     for name, artifact in ARTIFACTS.items():
@@ -260,7 +264,7 @@ def artifact_galleries(frame: pd.DataFrame, looks: Looks) -> list[Gallery]:
         value = looks.frame[name]
         order = sorted(there.index, key=lambda i: (-value[i], str(frame["image_id"][i])))
         chosen = [order[round(k)] for k in np.linspace(0, len(order) - 1, min(SHOWN, len(order)))]
-        row = tuple(Picture(str(frame["image_id"][i]), str(frame["label"][i])) for i in chosen)
+        row = tuple(GalleryImage(str(frame["image_id"][i]), str(frame["label"][i])) for i in chosen)
         said = f"{len(there)} of {len(frame)} images, by estimate: {artifact.meaning}. From the strongest to the weakest."
         galleries.append(Gallery(f"artifact_{name}", artifact.title.capitalize(), said, (row,)))
     return galleries

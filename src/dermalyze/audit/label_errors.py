@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dermalyze.audit.checks import EXAMPLES, Finding
 from dermalyze.audit.confident_learning import LabelIssues, find_issues, noise_share
-from dermalyze.audit.out_of_fold import FOLDS, OutOfFold, judged, out_of_fold
+from dermalyze.audit.out_of_fold import FOLDS, OutOfFold, enough_groups, out_of_fold
 from dermalyze.data.grouping import keys
 from dermalyze.errors import DataError
 from dermalyze.imaging.color_texture import describe
@@ -166,7 +166,7 @@ class LabelAudit:
         return lines
 
 
-def picture_statistics(images_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+def color_texture_features(images_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(B, 151) colours and textures of pictures of any size, see `dermalyze.imaging.color_texture.describe`."""
     return np.stack([describe(to_size(image, SMALL)) for image in images_BHW3]).astype(np.float32)
 
@@ -193,7 +193,7 @@ def audit_labels(
     Raises:
         DataError: fewer than two classes with enough groups; no label that enough groups have and lack.
     """
-    asked = require_judged(frame, task)
+    asked = require_questions(frame, task)
     questions = [question for question in asked if len(question.rows)]
     held_out = [out_of_fold(question.frame, features_ND[question.rows], advance=advance) for question in questions]
     issues = [find_issues(one.scores) for one in held_out]
@@ -241,7 +241,7 @@ def questions_of(frame: pd.DataFrame, task: Task) -> list[Question]:
         there = np.flatnonzero(choice.targets >= 0)
         names = np.array(classes if about is None else ABSENT_PRESENT, dtype=object)
         part = frame.iloc[there].assign(label=names[choice.targets[there]]).reset_index(drop=True)
-        inside = judged(part)
+        inside = enough_groups(part)
         left = part.loc[~inside, "label"].value_counts().sort_index()
         left_out = {str(name): int(n) for name, n in left.items()}
         if about is not None:
@@ -250,7 +250,7 @@ def questions_of(frame: pd.DataFrame, task: Task) -> list[Question]:
     return made
 
 
-def require_judged(frame: pd.DataFrame, task: Task) -> list[Question]:
+def require_questions(frame: pd.DataFrame, task: Task) -> list[Question]:
     """See `questions_of`.
 
     Raises:

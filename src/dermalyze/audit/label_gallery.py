@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dermalyze.audit.label_errors import LikelyError
-from dermalyze.data.thumbnails import Gallery, Picture
+from dermalyze.data.thumbnails import Gallery, GalleryImage
 
 
 def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: int = 8) -> list[Gallery]:
@@ -19,7 +19,7 @@ def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: 
     >>> label_galleries([LikelyError("a", None, "nv", "mel", 0.01, 0.9)])[0].rows[0][0].caption
     'nv? looks like mel (0.01 : 0.90)'
     """
-    images = [Picture(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
+    images = [GalleryImage(e.image_id, f"{_doubt(e)} ({e.score:.2f} : {e.suggested_score:.2f})") for e in errors[:limit]]
     if not images:
         return []
     explanation = (

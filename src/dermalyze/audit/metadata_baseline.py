@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dermalyze.audit.association import GIVEAWAY_AUROC, associations, binned
 from dermalyze.audit.checks import Finding
-from dermalyze.audit.out_of_fold import judged, out_of_fold
+from dermalyze.audit.out_of_fold import enough_groups, out_of_fold
 from dermalyze.config.columns import is_giveaway
 from dermalyze.core.run import OWN_NAMES
 from dermalyze.data.grouping import keys
@@ -123,7 +123,7 @@ def metadata_model(frame: pd.DataFrame, task: Task = MULTICLASS, classes: Sequen
     """
     targets = task.targets(frame["label"].tolist(), classes or task.names(frame["label"].tolist()))
     several = targets.ndim == 2
-    rows = (frame if several else frame[judged(frame)]).reset_index(drop=True)
+    rows = (frame if several else frame[enough_groups(frame)]).reset_index(drop=True)
     inputs = tuple(column for column in INPUTS if keys(rows, column).nunique(dropna=False) > 1)
     features_ND = one_hot(rows, inputs) if inputs else np.zeros((0, 0), dtype=np.float32)
     if features_ND.size == 0:
@@ -150,7 +150,7 @@ def each_label(rows: pd.DataFrame, features_ND: NDArray[np.float32], task: Task,
     for c, target_N in enumerate(targets_NC.T):
         asked = np.flatnonzero(target_N != MISSING)
         one = rows.iloc[asked].assign(label=np.where(target_N[asked] == 1, "1", "0")).reset_index(drop=True)
-        if judged(one).any():
+        if enough_groups(one).any():
             known_NC[asked, c] = target_N[asked]
             probs_NC[asked, c] = out_of_fold(one, features_ND[asked]).scores.probs[:, 1]
     return task.scores(known_NC, probs_NC)

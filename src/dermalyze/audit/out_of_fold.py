@@ -39,7 +39,7 @@ class OutOfFold:
     strength: float
 
 
-def judged(frame: pd.DataFrame) -> pd.Series:
+def enough_groups(frame: pd.DataFrame) -> pd.Series:
     """Which rows can be judged: those of classes that stand in at least `FOLDS` groups; none where that leaves one class.
 
     >>> few = pd.DataFrame({"label": ["mel"] * 5 + ["nv"] * 5 + ["df"], "group": [*"abcdefghijk"]})

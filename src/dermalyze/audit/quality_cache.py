@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 
-from dermalyze.audit.image_statistics import TONE, Looks
+from dermalyze.audit.image_statistics import TONE, ImageStatistics
 from dermalyze.core.atomic import replacing
 from dermalyze.core.run import Run
 from dermalyze.errors import ModelError
@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 _FORMAT_KEY, _COLUMNS = b"dermalyze.looks", ("image_id", "sha256", *KEPT)
 
 
-def write_looks(run: Run, frame: pd.DataFrame, looks: Looks) -> None:
+def write_statistics(run: Run, frame: pd.DataFrame, looks: ImageStatistics) -> None:
     """Keep the measures, each beside the SHA-256 of the file that it was measured on.
 
     Args:
@@ -37,7 +37,7 @@ def write_looks(run: Run, frame: pd.DataFrame, looks: Looks) -> None:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_looks(run: Run) -> pd.DataFrame | None:
+def read_statistics(run: Run) -> pd.DataFrame | None:
     """The measures by `image_id`, `sha256` among the columns; None where none were kept.
 
     Raises:
@@ -59,14 +59,14 @@ def read_looks(run: Run) -> pd.DataFrame | None:
     return table.to_pandas().set_index("image_id")
 
 
-def with_looks(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+def with_statistics(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with `KEPT` beside them: null where a picture was not measured, or is another one by now.
 
     Args:
         run: whose pictures they are.
         rows: by image_id, with `sha256`.
     """
-    known = read_looks(run)
+    known = read_statistics(run)
     if known is None:
         return rows.assign(**dict.fromkeys(KEPT, float("nan")))
     found = known.reindex(rows.index)

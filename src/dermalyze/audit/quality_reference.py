@@ -21,7 +21,7 @@ MOST, LEAST = 500, 50
 """Pictures that are looked at, and how few say nothing."""
 
 
-def training_looks(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None:
+def training_appearance(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None:
     """What `Likeness.from_dict` reads, of a fixed sample of the training part; None where too few can be read, and says so.
 
     Args:

@@ -65,7 +65,7 @@ SERVED_SCORE = "lac"
 
 
 @dataclass(frozen=True)
-class Sets:
+class ConformalSets:
     """A rule that gives a set of classes.
 
     Attributes:
@@ -98,7 +98,7 @@ class Sets:
         return dict(vars(self))
 
     @classmethod
-    def from_dict(cls, values: Any, classes: Sequence[str]) -> Sets | None:
+    def from_dict(cls, values: Any, classes: Sequence[str]) -> ConformalSets | None:
         """Read what `as_dict` gave; None for None.
 
         Raises:
@@ -119,7 +119,7 @@ class Sets:
         return cls(**values)
 
 
-def calibrate_sets(
+def calibrate_conformal(
     probs_NC: Floats,
     labels_N: Ints,
     groups_N: Sequence[str],
@@ -129,7 +129,7 @@ def calibrate_sets(
     level: float,
     by_class: bool,
     seed: int = 0,
-) -> Sets:
+) -> ConformalSets:
     """Thresholds from a calibration part.
 
     Args:
@@ -148,7 +148,7 @@ def calibrate_sets(
     labels = labels_N[chosen]
     parts = {name: labels == c for c, name in enumerate(classes)} if by_class else {MARGINAL: np.ones(len(own), dtype=bool)}
     thresholds = {name: quantile(own[inside], level) for name, inside in parts.items()}
-    return Sets(score, level, thresholds, {name: int(inside.sum()) for name, inside in parts.items()})
+    return ConformalSets(score, level, thresholds, {name: int(inside.sum()) for name, inside in parts.items()})
 
 
 def quantile(scores_N: Floats, level: float) -> float | None:

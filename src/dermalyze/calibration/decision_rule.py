@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.calibration.conformal import Sets
+from dermalyze.calibration.conformal import ConformalSets
 from dermalyze.calibration.ood import OOD_SCORES
 from dermalyze.errors import ModelError
 from dermalyze.metrics.ranking import Floats, Ints
@@ -68,7 +68,7 @@ class Rule:
 
     limit: Limit | None = None
     referral: Referral | None = None
-    sets: Sets | None = None
+    sets: ConformalSets | None = None
 
     @classmethod
     def from_dict(cls, calibration: Mapping[str, Any] | None, classes: Sequence[str]) -> Rule:
@@ -81,7 +81,7 @@ class Rule:
         return cls(
             Limit.from_dict(known.get("ood")),
             Referral.from_dict(known.get("referral")),
-            Sets.from_dict(known.get("sets"), classes),
+            ConformalSets.from_dict(known.get("sets"), classes),
         )
 
     def inside(self, probs_NC: Floats, classes: Sequence[str]) -> Masks | None:

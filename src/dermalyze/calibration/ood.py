@@ -69,13 +69,13 @@ def knn(arrays: Arrays, logits_NC: Floats, embedding_ND: Floats) -> Floats:
     k, length_M = min(NEIGHBOUR, len(remembered_MD)), np.einsum("md,md->m", remembered_MD, remembered_MD)
     found = np.empty(len(embedding_ND))
     for start in range(0, len(found), 1024):  # 1024 x 2000 distances are 16 MiB
-        unit_BD = normalised(embedding_ND[start : start + 1024]).astype(np.float32)
+        unit_BD = unit_rows(embedding_ND[start : start + 1024]).astype(np.float32)
         squares_BM = np.einsum("bd,bd->b", unit_BD, unit_BD)[:, None] - 2 * (unit_BD @ remembered_MD.T) + length_M
         found[start : start + 1024] = np.sqrt(np.maximum(0, np.partition(squares_BM, k - 1, axis=1)[:, k - 1]))
     return found
 
 
-def normalised(embedding_ND: npt.NDArray[Any]) -> Floats:
+def unit_rows(embedding_ND: npt.NDArray[Any]) -> Floats:
     """Rows of length 1; a row of zeros stays."""
     values = np.asarray(embedding_ND, dtype=np.float64)
     return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), _TINY))
@@ -117,7 +117,7 @@ def fit_relative_mahalanobis(logits_NC: Floats, embedding_ND: Floats, labels_N: 
 def fit_knn(logits_NC: Floats, embedding_ND: Floats, labels_N: Ints, seed: int) -> Arrays:
     """A seeded sample of at most `REMEMBERED` training embeddings, on the unit sphere."""
     chosen = np.sort(permutation(seed, 0, len(embedding_ND))[:REMEMBERED])
-    return {"remembered": normalised(embedding_ND[chosen]).astype(np.float32)}
+    return {"remembered": unit_rows(embedding_ND[chosen]).astype(np.float32)}
 
 
 def shrunk_covariance(centred_ND: Floats) -> Floats:

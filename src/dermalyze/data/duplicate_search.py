@@ -55,7 +55,7 @@ def shrink(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
-def find_pairs(thumbs_NSS3: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def find_near_duplicates(thumbs_NSS3: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """All near-duplicates among thumbnails.
 
     Returns:

@@ -13,13 +13,13 @@ from PIL import Image
 
 from dermalyze.core.atomic import sha256_bytes
 from dermalyze.core.run import Run, read_json
-from dermalyze.data.duplicate_search import LEAST_CONTRAST, SIZE, find_pairs, shrink
+from dermalyze.data.duplicate_search import LEAST_CONTRAST, SIZE, find_near_duplicates, shrink
 from dermalyze.data.grouping import components, keys
 from dermalyze.data.inspection import map_images
 from dermalyze.data.manifest import write_manifest
 from dermalyze.data.samples import one_row_per_image
 from dermalyze.data.store import ImageStore, ReadError
-from dermalyze.data.thumbnails import Gallery, Picture
+from dermalyze.data.thumbnails import Gallery, GalleryImage
 from dermalyze.errors import DataError, ModelError
 from dermalyze.imaging import phash
 from dermalyze.imaging.decode import PREPARE_FORMATS, decode
@@ -125,7 +125,7 @@ def find_duplicates(frame: pd.DataFrame, store: ImageStore, *, workers: int | No
     frame = comparable(frame)
     thumbs = thumbnails(store, frame["path"].tolist(), workers=workers)
     shown = np.array([thumb.std() >= LEAST_CONTRAST for thumb in thumbs], dtype=bool)
-    images, transforms, values = find_pairs(thumbs[shown])
+    images, transforms, values = find_near_duplicates(thumbs[shown])
     ids, pixels = (frame.loc[shown, name].astype(str).to_numpy() for name in ("image_id", "pixel_sha256"))
     pairs = tuple(
         Pair(str(ids[i]), str(ids[j]), round(float(value), 3), phash.TRANSFORMS[transform])
@@ -260,8 +260,8 @@ def galleries(frame: pd.DataFrame, found: Duplicates) -> tuple[Gallery, ...]:
         pairs = across(frame, found.pairs, column)
         rows = tuple(
             (
-                Picture(pair.first, f"{label[pair.first]}"),
-                Picture(pair.second, f"{label[pair.second]}; correlation {pair.correlation:.2f}; {pair.transform}"),
+                GalleryImage(pair.first, f"{label[pair.first]}"),
+                GalleryImage(pair.second, f"{label[pair.second]}; correlation {pair.correlation:.2f}; {pair.transform}"),
             )
             for pair in pairs[:SHOWN]
         )

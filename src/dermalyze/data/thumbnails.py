@@ -14,7 +14,7 @@ from dermalyze.imaging.image import ImageError
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryImage:
     """One image of a gallery.
 
     Attributes:
@@ -40,7 +40,7 @@ class Gallery:
     kind: str
     title: str
     explanation: str
-    rows: tuple[tuple[Picture, ...], ...]
+    rows: tuple[tuple[GalleryImage, ...], ...]
 
 
 def small_pixels(store: ImageStore, path: str, edge_px: int) -> NDArray[np.uint8] | None:

@@ -170,7 +170,7 @@ def place_falls(image_HW3: Image, mask_HW: Mask | None, predict: Predict, c: int
     return [float(next(found)) if clear else None for clear in free]
 
 
-def judge_places(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[str], **interval: Any) -> Place | None:
+def worst_place(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[str], **interval: Any) -> Place | None:
     """The place whose loss stands out most surely; None where none was tried in enough groups.
 
     Args:
@@ -204,7 +204,7 @@ def judge_places(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[
     return max(found, key=lambda place: -np.inf if place.over.low is None else place.over.low, default=None)
 
 
-def judge_rim(
+def assess_rim(
     name: str,
     falls_N2: Sequence[tuple[float, float]],
     where_N: Sequence[str],
@@ -219,7 +219,7 @@ def judge_rim(
         falls_N2: of `falls`, one a picture that was called so.
         where_N: the hottest box of each.
         groups_N: the group of each.
-        place: of `judge_places`.
+        place: of `worst_place`.
         interval: resamples, level and seed.
 
     >>> many = [(0.5, 0.0)] * 12

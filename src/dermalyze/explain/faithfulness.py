@@ -32,7 +32,7 @@ RANDOM_CELLS = (5, 7)
 FLOORS = {"centre": "a centred blob", "random": "a random map"}
 
 
-def centred_gaussian(height: int, width: int) -> Floats:
+def center_gaussian(height: int, width: int) -> Floats:
     """(H, W) a blob in the middle, 1 at its top: what finds most subjects without looking, since they are photographed there.
 
     >>> int(centred_gaussian(3, 5).argmax())

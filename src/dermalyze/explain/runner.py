@@ -32,7 +32,7 @@ from dermalyze.explain.faithfulness import (
     FLOORS,
     Mask,
     Predict,
-    centred_gaussian,
+    center_gaussian,
     deletion_insertion,
     disturbed,
     energy_inside,
@@ -272,7 +272,7 @@ def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequen
     others: dict[str, Json] = {}
     for name in methods:
         if name == "centre":
-            maps[name] = centred_gaussian(height, width)
+            maps[name] = center_gaussian(height, width)
         elif name == "random":
             maps[name] = random_map(height, width, seed)
             again = [random_map(height, width, [*seed, k]) for k in (1, 2)]

@@ -128,7 +128,7 @@ def measure(pixels_HW3: NDArray[np.uint8]) -> Look:
     )
 
 
-def rim_colours(pixels_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def rim_colors(pixels_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Mean colors of the outermost cells of a `RIM_CELLS` grid, row by row: (24 * 3,) uint8; there skin lies, not the lesion.
 
     Args:

@@ -227,7 +227,7 @@ def classwise_ece(scores: Scores, bins: int = ECE_BINS) -> float | None:
     return float(np.mean(errors))
 
 
-def brier_parts(scores: Scores, bins: int = ECE_BINS) -> dict[str, float] | None:
+def brier_decomposition(scores: Scores, bins: int = ECE_BINS) -> dict[str, float] | None:
     """The Brier score as reliability - resolution + uncertainty + within, summed over classes, equal-mass bins.
 
     `within` is what the bins hide (spread of the probabilities inside a bin); with it the parts add up exactly.

@@ -20,7 +20,7 @@ LEAST_UNITS = 20
 """Fewer units in a set: no distance."""
 
 
-def standardised_difference(values_N: Floats, weights_NR: Floats, reference_M: Floats) -> Floats:
+def mean_difference_in_sd(values_N: Floats, weights_NR: Floats, reference_M: Floats) -> Floats:
     """(R,) difference of means over the root of the mean of both variances; NaN where both are constant or one is empty.
 
     Args:

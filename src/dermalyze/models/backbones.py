@@ -23,7 +23,7 @@ from dermalyze.errors import ConfigError, MissingExtraError, ModelError, Resourc
 from dermalyze.models import torch_guard
 from dermalyze.models.attention import add_attention
 from dermalyze.models.backbones_cvt import Cvt
-from dermalyze.models.custom_cnn import OWN, InputConfig, OwnNetwork
+from dermalyze.models.custom_cnn import OWN, CustomNetwork, InputConfig
 from dermalyze.models.feature_stages import CamTarget, Stage, child_groups, split_stages
 from dermalyze.models.hub import hub_weights, no_missing_weights
 from dermalyze.models.names import names, resolve
@@ -167,7 +167,7 @@ class Backbone(nn.Module):
         return int(rows), int(columns)
 
 
-NETWORKS: dict[str, type[OwnNetwork]] = {**OWN, "cvt": Cvt}
+NETWORKS: dict[str, type[CustomNetwork]] = {**OWN, "cvt": Cvt}
 """The networks that timm does not have."""
 
 
@@ -213,7 +213,7 @@ def pretrained_cfg_of(spec: ModelSpec) -> InputConfig:
     return InputConfig(sidecar.size, sidecar.mean, sidecar.std)
 
 
-def licence_of(spec: ModelSpec) -> str | None:
+def license_of(spec: ModelSpec) -> str | None:
     """Licence of the weights that `pretrained: true` takes, as timm states it; "unknown", or None where there are no weights.
 
     >>> licence_of(ModelSpec(backbone="resnet18")), licence_of(ModelSpec(backbone="tiny_cnn"))

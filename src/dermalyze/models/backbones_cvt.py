@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dermalyze.errors import MissingExtraError
 from dermalyze.models import torch_guard
-from dermalyze.models.custom_cnn import InputConfig, OwnNetwork
+from dermalyze.models.custom_cnn import CustomNetwork, InputConfig
 
 
-class Cvt(OwnNetwork):
+class Cvt(CustomNetwork):
     """CvT, the Convolutional Vision Transformer, through transformers; CvT-13 by default.
 
     Its features are the class token and the last map's places in raster order.

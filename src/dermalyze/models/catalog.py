@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dermalyze.config.model import ModelSpec
 from dermalyze.errors import ModelError
-from dermalyze.models.backbones import Backbone, create_backbone, licence_of
+from dermalyze.models.backbones import Backbone, create_backbone, license_of
 from dermalyze.models.cards import Card
 from dermalyze.models.names import canonical_name
 
@@ -46,7 +46,7 @@ def measure(spec: ModelSpec) -> Card:
         width=backbone.width,
         size=backbone.default_size,
         stages=len(backbone.stages()),
-        licence=licence_of(spec),
+        licence=license_of(spec),
         cam=cam,
         rollout=_rolls_out(backbone),
     )

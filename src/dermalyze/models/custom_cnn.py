@@ -28,7 +28,7 @@ class InputConfig:
     std: tuple[float, float, float]
 
 
-class OwnNetwork(nn.Module):
+class CustomNetwork(nn.Module):
     """A network that timm does not have: it speaks timm's dialect (`forward_features`, `forward_head`, `num_features`).
 
     Attributes:
@@ -42,7 +42,7 @@ class OwnNetwork(nn.Module):
         raise NotImplementedError
 
 
-class TinyCnn(OwnNetwork):
+class TinyCnn(CustomNetwork):
     """Four blocks of convolution, BatchNorm and ReLU: a network for demonstrations and tests, no weights exist.
 
     A stem of stride 2 and a halving before each later block make the map 1/16 of the image. 137,112 parameters with
@@ -78,7 +78,7 @@ class TinyCnn(OwnNetwork):
         return map_BDhw.mean(dim=(2, 3))
 
 
-class CustomCnn(OwnNetwork):
+class CustomCnn(CustomNetwork):
     """The custom CNN of the HAM10000 comparison, as drawn: four blocks of convolution 3x3, BatchNorm, ReLU, max-pooling 2x2.
 
         3 -> 64 -> 128 -> 256 -> 512 channels, 224 -> 14 px; flatten 512 x 14 x 14, Linear 512, ReLU, Linear 128, ReLU
@@ -138,4 +138,4 @@ class CustomCnnGap(CustomCnn):
         return cast(Tensor, self.neck(map_BDhw.mean(dim=(2, 3))))
 
 
-OWN: dict[str, type[OwnNetwork]] = {"tiny_cnn": TinyCnn, "custom_cnn": CustomCnn, "custom_cnn_gap": CustomCnnGap}
+OWN: dict[str, type[CustomNetwork]] = {"tiny_cnn": TinyCnn, "custom_cnn": CustomCnn, "custom_cnn_gap": CustomCnnGap}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.audit.quality_cache import with_looks
+from dermalyze.audit.quality_cache import with_statistics
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
@@ -21,7 +21,7 @@ from dermalyze.errors import ConfigError, DataError, ModelError
 from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.scoring.class_prior import prior_shift
-from dermalyze.scoring.ood_results import read_beyond
+from dermalyze.scoring.ood_results import read_ood_results
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.tasks.answering import Answering
 
@@ -39,15 +39,15 @@ def gather(
 ) -> Evaluation:
     """The predictions with the manifest rows of their images in the same order, and the source of the images."""
     answering, fitted = read_calibration(run, p)
-    train = with_looks(run, read_part(run, "train").set_index("image_id"))
+    train = with_statistics(run, read_part(run, "train").set_index("image_id"))
     return Evaluation(
-        p, spec.evaluate, answering, fitted, read_reference(run, p), rows, train, home, recalibrate, pictures_of(rows, store),
-        read_others(run, p), read_beyond(run, p), spec.inference.calibration,
+        p, spec.evaluate, answering, fitted, read_reference(run, p), rows, train, home, recalibrate, thumbnails_of(rows, store),
+        read_others(run, p), read_ood_results(run, p), spec.inference.calibration,
         prior_shift(run, spec, p.classes) if recalibrate is not None else None, spec.data,
     )  # fmt: skip
 
 
-def pictures_of(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], NDArray[np.uint8] | None] | None:
+def thumbnails_of(rows: pd.DataFrame, store: ImageStore | None) -> Callable[[str], NDArray[np.uint8] | None] | None:
     """A function from image_id to thumbnail pixels; None without a store."""
     if store is None:
         return None

@@ -73,12 +73,12 @@ def build(j: Evaluation) -> dict[str, Any]:
     }
 
 
-def _rules(j: Evaluation) -> dict[str, conformal.Sets]:
+def _rules(j: Evaluation) -> dict[str, conformal.ConformalSets]:
     """Every score with one common threshold and with one threshold per class."""
     assert j.known is not None
     assert j.reference is not None
     return {
-        f"{score} {'by class' if by_class else 'marginal'}": conformal.calibrate_sets(
+        f"{score} {'by class' if by_class else 'marginal'}": conformal.calibrate_conformal(
             j.known.probs, j.known.labels, j.reference.groups, j.classes, score=score, level=j.spec.set_level,
             by_class=by_class, seed=j.spec.seed,
         )
@@ -87,7 +87,7 @@ def _rules(j: Evaluation) -> dict[str, conformal.Sets]:
     }  # fmt: skip
 
 
-def _inside(j: Evaluation, rule: conformal.Sets) -> NDArray[np.bool_]:
+def _inside(j: Evaluation, rule: conformal.ConformalSets) -> NDArray[np.bool_]:
     return rule.of(j.scores.probs, j.classes, conformal.luck_of(j.p.ids))
 
 

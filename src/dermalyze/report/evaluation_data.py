@@ -16,7 +16,7 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics.ranking import Floats
-from dermalyze.scoring.ood_results import Beyond
+from dermalyze.scoring.ood_results import OodResults
 from dermalyze.scoring.predictions import Predictions
 from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.base import Task
@@ -60,7 +60,7 @@ class Evaluation:
     recalibrate: float | None = None
     picture: Callable[[str], NDArray[np.uint8] | None] | None = None
     others: tuple[tuple[Predictions, Answering], ...] = ()
-    beyond: Beyond | None = None
+    beyond: OodResults | None = None
     calibration: str = "auto"
     training_shift: Floats | None = None
     data: DataSpec | None = None

@@ -63,7 +63,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class GradedNetwork:
     """A run to explain: network for maps, calibrated graph for probabilities, and the grades of its maps.
 
     Attributes:
@@ -117,7 +117,7 @@ class Judge:
 
 
 def explain_case(
-    shown: Shown, judges: Sequence[Judge], train: Predictions | None, pictures: Callable[[str], Any]
+    shown: Shown, judges: Sequence[GradedNetwork], train: Predictions | None, pictures: Callable[[str], Any]
 ) -> tuple[Json, Json]:
     """Values of one case for the file, and its images for the page.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.explain.border_reliance import judge_places, judge_rim
+from dermalyze.explain.border_reliance import assess_rim, worst_place
 from dermalyze.explain.faithfulness import FLOORS, grade, mean_with_interval
 from dermalyze.explain.runner import Sample, Scores
 from dermalyze.report.figures import interval_text
@@ -38,7 +38,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def judge_network(
+def grade_network(
     name: str,
     classes: Sequence[str],
     sample: Sample,
@@ -101,13 +101,13 @@ def rims(classes: Sequence[str], sample: Sample, scores: Scores, method: str, **
     found = []
     for c, name in enumerate(classes):
         called = [i for i in sample.ids if scores.rows[i]["class"] == c]
-        place = judge_places([scores.rows[i]["places"] for i in called], [group_of[i] for i in called], **interval)
+        place = worst_place([scores.rows[i]["places"] for i in called], [group_of[i] for i in called], **interval)
         led = [i for i in called if scores.rows[i]["methods"][method]["rim"] is not None]
         if not led:
             continue
         fallen = [scores.rows[i]["methods"][method]["rim"] for i in led]
         pairs, where = [(float(one[0]), float(one[1])) for one in fallen], [str(one[2]) for one in fallen]
-        rim = judge_rim(name, pairs, where, [group_of[i] for i in led], place, **interval)
+        rim = assess_rim(name, pairs, where, [group_of[i] for i in led], place, **interval)
         found.append({**rim.as_dict(), "pictures": len(led)})
     return found
 

@@ -49,7 +49,7 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
             "title": section.title,
             "template": section.template,
             "v": view,
-            "pictures": {name: picture(figure) for name, figure in figures.get(key, {}).items()},
+            "pictures": {name: figure_view(figure) for name, figure in figures.get(key, {}).items()},
         }
         for key, section in sections_of(m).items()
         if (view := section.view(m)) is not None
@@ -71,7 +71,7 @@ def page(m: Json, figures: Mapping[str, Mapping[str, Figure]]) -> str:
     )
 
 
-def picture(figure: Figure) -> dict[str, Any]:
+def figure_view(figure: Figure) -> dict[str, Any]:
     """What the page needs from a figure."""
     return {
         "data": base64.b64encode(figure.data).decode(),

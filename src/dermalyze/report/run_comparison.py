@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermalyze.report.figures import differences_figure
-from dermalyze.report.html import picture, template
+from dermalyze.report.html import figure_view, template
 from dermalyze.report.section import Figure
 from dermalyze.report.text import cell, meanings, task_of
 
@@ -34,7 +34,7 @@ def told(c: Json) -> list[str]:
     """Lines for a person.
 
     Args:
-        c: what `dermalyze.workflows.paired.judged` gives.
+        c: what `dermalyze.workflows.paired.evaluated` gives.
     """
     lines = [subtitle(c), *(f"{run['name']}: LEAK ACCEPTED, NOT A FAIR RESULT: {run['accepted_leak']}" for run in leaks(c))]
     for pair in c["pairs"]:
@@ -132,7 +132,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def pairs_page(c: Json) -> str:
+def comparison_page(c: Json) -> str:
     """The whole page; every number on it stands in `c`."""
     level = f"{100 * c['level']:g} %"
     stamp = "; ".join(run["accepted_leak"] for run in leaks(c)) or None
@@ -153,7 +153,7 @@ def pairs_page(c: Json) -> str:
                 "title": f"{pair['first']} minus {pair['second']}",
                 "tables": [{"title": title, "rows": rows} for title, rows in tables(c, pair)],
                 "right": right_answers(pair, c),
-                "picture": picture(Figure(drawn, caption)),
+                "picture": figure_view(Figure(drawn, caption)),
             }
         )
     names = [run["name"] for run in c["runs"]]

@@ -30,7 +30,7 @@ LABELS_NOT_FOR = "findings that are not among its labels: it cannot predict othe
 FACTS = ("model", "files", "controls", "person")
 
 
-def facts(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
+def run_entries(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
     """Entries of `evaluation_metrics.json`: `model`, `files`, `controls` and `person`.
 
     Args:
@@ -40,14 +40,14 @@ def facts(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
         ConfigError: report.yaml in the run's folder is not valid.
     """
     return {
-        "model": model_facts(run, spec),
+        "model": model_entries(run, spec),
         "files": run.present_files() if own else None,
         "controls": controls_of(run) if own else None,
         "person": person(run) if own else None,
     }
 
 
-def model_facts(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
+def model_entries(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
     """What a model card names: the network, its classes and its source data."""
     record = parse_record(run.artifact_record_path.read_bytes()) if run.artifact_record_path.exists() else None
     size = None if record is None else [record.preprocessing["height"], record.preprocessing["width"]]

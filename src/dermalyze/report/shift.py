@@ -9,7 +9,7 @@ import numpy as np
 
 from dermalyze.metrics.bootstrap import Interval, estimate, group_index, group_weights
 from dermalyze.metrics.ranking import Floats
-from dermalyze.metrics.shift import embedding_shift, standardised_difference, total_variation
+from dermalyze.metrics.shift import embedding_shift, mean_difference_in_sd, total_variation
 from dermalyze.metrics.subgroups import UNKNOWN
 from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.subgroups import TITLES, by_age, texts
@@ -108,7 +108,7 @@ class _Number:
         self.comparable = bool(len(self.values) and len(self.reference) and np.ptp(both) > 0)
 
     def value(self, weights_NR: Floats) -> Floats:
-        return standardised_difference(self.values, weights_NR[self.inside], self.reference)
+        return mean_difference_in_sd(self.values, weights_NR[self.inside], self.reference)
 
 
 def _estimates(j: Evaluation, columns: Sequence[_Category | _Number]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from dermalyze.config.classes import describe
 from dermalyze.report.figures import draw
-from dermalyze.report.html import picture, template
+from dermalyze.report.html import figure_view, template
 from dermalyze.report.run_comparison import p_text, signed
 from dermalyze.report.section import Figure
 from dermalyze.report.style import ACCENT, GRID, INK, QUIET
@@ -177,7 +177,7 @@ def study_page(s: Json, figures: Mapping[str, Figure]) -> str:
         runs=table(s),
         seeds=seeds_lines(s),
         tables=tables,
-        pictures=[picture(figure) for figure in figures.values()],
+        pictures=[figure_view(figure) for figure in figures.values()],
         methods=methods(s),
         provenance=[
             ("manifest, SHA-256", s["data"]["manifest_sha256"]),

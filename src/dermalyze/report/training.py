@@ -77,7 +77,7 @@ class Fit:
     numbers: dict[str, float | int | None]
 
 
-def judge_fit(history: History, kept: int, guess: Baseline) -> Fit:
+def assess_fit(history: History, kept: int, guess: Baseline) -> Fit:
     """Assess the fit: overfitting, underfitting or good fit.
 
     In this order: no skill is underfitting; a large gap between train and validation accuracy at the epoch kept, or a

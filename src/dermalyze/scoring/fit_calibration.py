@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.calibration.conformal import SERVED_SCORE, calibrate_sets
+from dermalyze.calibration.conformal import SERVED_SCORE, calibrate_conformal
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.metrics.classification import Scores
@@ -66,4 +66,6 @@ def _sets(probs_NC: NDArray[np.float64], p: Predictions, level: float | None) ->
     """The rule that gives each answer its set; None where none is asked for."""
     if level is None:
         return None
-    return calibrate_sets(probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True).as_dict()
+    return calibrate_conformal(
+        probs_NC, p.labels, p.groups, p.classes, score=SERVED_SCORE, level=level, by_class=True
+    ).as_dict()

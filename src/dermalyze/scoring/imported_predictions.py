@@ -41,7 +41,7 @@ BY = "-by-"
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class ImportedPredictions:
     """Predictions from elsewhere.
 
     Attributes:
@@ -87,7 +87,9 @@ class Given:
         )
 
 
-def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = None, task: Task = TASKS["multiclass"]) -> Given:
+def read_imported(
+    path: Path, classes: Sequence[str] | None, scores: str | None = None, task: Task = TASKS["multiclass"]
+) -> ImportedPredictions:
     """Read a CSV, or the files of one model that `score --model` stored.
 
     A CSV has a column `image_id` (or `image`, `image_name`, `isic_id`) and one column a class, by its name or, as
@@ -123,7 +125,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
     others = [name for name in table.columns if name not in (*columns.values(), id_column, "image_id")]
     rest = pd.DataFrame({name: [value.strip() or None for value in table.column(name)] for name in others}, dtype=object)
     rest = rest.assign(image_id=ids)
-    return Given(
+    return ImportedPredictions(
         set_name(path),
         hashlib.sha256(data).hexdigest(),
         ids,
@@ -138,7 +140,7 @@ def read_given(path: Path, classes: Sequence[str] | None, scores: str | None = N
 
 
 def match(
-    given: Given, frame: pd.DataFrame, parts: pd.Series, classes: list[str], *, partial: bool
+    given: ImportedPredictions, frame: pd.DataFrame, parts: pd.Series, classes: list[str], *, partial: bool
 ) -> tuple[Predictions, Predictions | None, list[str]]:
     """The rows of a run's test part, those of its calibration part (or validation), and notes on the others.
 
@@ -227,7 +229,7 @@ def scores_kind(values_NC: NDArray[np.float64], task: Task) -> Kind:
     return "probabilities" if inside and task.are_probabilities(values_NC, SUM_TOLERANCE).all() else "logits"
 
 
-def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
+def standing_alone(given: ImportedPredictions) -> tuple[Predictions, pd.DataFrame, list[str]]:
     """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
 
     An image's class stands in a column label. Its labels stand there too, with | between them, or, where the predictions are in
@@ -256,7 +258,7 @@ def standing_alone(given: Given) -> tuple[Predictions, pd.DataFrame, list[str]]:
     return given.predictions(every, labels, group, set=given.name), rows, notes
 
 
-def _read_stored(path: Path, task: Task) -> Given:
+def _read_stored(path: Path, task: Task) -> ImportedPredictions:
     part, by, name = path.stem.partition(BY)
     if not by or part not in PARTS:
         raise UsageError(f"{path.name}: not a file that 'dermalyze score RUN --model' stored; give that, or a CSV")
@@ -274,7 +276,7 @@ def _read_stored(path: Path, task: Task) -> Given:
     ids = [image_id for p in stored for image_id in p.ids]
     table = pd.DataFrame({"image_id": ids}, dtype=object)
     sha256 = str(first.meta.get("model_sha256"))
-    return Given(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
+    return ImportedPredictions(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
                  first.meta.get("manifest_sha256"), task)  # fmt: skip
 
 

@@ -107,7 +107,7 @@ SYNTHETIC: dict[str, Callable[[Rng, int, int, int], Pixels]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Foreign:
+class OodImage:
     """One out-of-distribution image: `kind` of it, `image_id`, and pixels (H, W, 3) uint8 at the network's size."""
 
     kind: str
@@ -115,12 +115,12 @@ class Foreign:
     pixels: Pixels
 
 
-def synthetic(preprocessing: Preprocessing, *, seed: int) -> Iterator[Foreign]:
+def synthetic(preprocessing: Preprocessing, *, seed: int) -> Iterator[OodImage]:
     """`EACH` pictures of each kind of `SYNTHETIC`, the same for the same seed and size."""
     for kind, make in SYNTHETIC.items():
         for number in range(EACH):
             rng = np.random.default_rng(int.from_bytes(sha256(f"{seed}/{kind}/{number}".encode()).digest()[:16], "big"))
-            yield Foreign(kind, f"{kind}/{number}", make(rng, preprocessing.height, preprocessing.width, number))
+            yield OodImage(kind, f"{kind}/{number}", make(rng, preprocessing.height, preprocessing.width, number))
 
 
 def name_of(path: Path) -> str:
@@ -133,7 +133,7 @@ def name_of(path: Path) -> str:
     return plain.strip("_")[:60] or "foreign"
 
 
-def read_foreign(path: Path, preprocessing: Preprocessing, *, seed: int) -> Iterator[Foreign]:
+def read_ood_images(path: Path, preprocessing: Preprocessing, *, seed: int) -> Iterator[OodImage]:
     """Pictures of a folder (searched to the bottom) or of a file in the MedMNIST layout (arrays `*_images` in an npz).
 
     At most `MOST`, else a seeded sample of them. Files of a folder that are no readable images are counted and said.
@@ -149,7 +149,7 @@ def read_foreign(path: Path, preprocessing: Preprocessing, *, seed: int) -> Iter
         raise DataError(f"{path.name}: neither a folder of images nor an npz file in the MedMNIST layout")
     count, name = 0, name_of(path)
     for pixels in found:
-        yield Foreign(name, f"{name}/{count}", pixels)
+        yield OodImage(name, f"{name}/{count}", pixels)
         count += 1
     if not count:
         raise DataError(f"{path.name}: holds no image that can be read; give JPEG, PNG, WebP, BMP, TIFF or DICOM")

@@ -22,7 +22,7 @@ from dermalyze.scoring.predictions import Predictions, read_predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Scored:
     """What the model made of some pictures: logits (N, C) and embedding (N, D)."""
 
     logits: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
-class Beyond:
+class OodResults:
     """All of it.
 
     Attributes:
@@ -44,10 +44,10 @@ class Beyond:
     rule: Rule
     table: Mapping[str, Any]
     detectors: Mapping[str, Detector]
-    foreign: Mapping[str, Pictures]
+    foreign: Mapping[str, Scored]
     corrupted: Predictions | None = None
 
-    def foreignness(self, p: Predictions | Pictures) -> Floats | None:
+    def foreignness(self, p: Predictions | Scored) -> Floats | None:
         """(N,) the served out-of-distribution score; None where the rule has none.
 
         Raises:
@@ -63,7 +63,7 @@ class Beyond:
         return self.detectors[kind](p.logits, p.embedding)
 
 
-def read_beyond(run: Run, p: Predictions) -> Beyond | None:
+def read_ood_results(run: Run, p: Predictions) -> OodResults | None:
     """What stands beside predictions; None where the recipe is not calibrated.
 
     Args:
@@ -87,14 +87,14 @@ def read_beyond(run: Run, p: Predictions) -> Beyond | None:
                     f"{run.ood_path(recipe, kind).name}: not what {path.name} names; run again: dermalyze calibrate {run.root}"
                 )
             detectors[kind] = Detector.from_bytes(kind, one["shapes"], data, classes=len(p.classes), width=p.embedding.shape[1])
-    foreign: dict[str, Pictures] = {}
+    foreign: dict[str, Scored] = {}
     for file in run.foreign_paths(recipe):
         q = _of_the_same_model(run, file, p)
         if q is not None and q.embedding is not None:
             kinds = np.array(q.groups)
-            foreign |= {kind: Pictures(q.logits[kinds == kind], q.embedding[kinds == kind]) for kind in dict.fromkeys(q.groups)}
+            foreign |= {kind: Scored(q.logits[kinds == kind], q.embedding[kinds == kind]) for kind in dict.fromkeys(q.groups)}
     corrupted = _of_the_same_model(run, run.corrupted_path(recipe), p) if p.meta["set"] == "test" else None
-    return Beyond(Rule.from_dict(known["calibration"], p.classes), table, detectors, foreign, corrupted)
+    return OodResults(Rule.from_dict(known["calibration"], p.classes), table, detectors, foreign, corrupted)
 
 
 def _of_the_same_model(run: Run, path: Any, p: Predictions) -> Predictions | None:

@@ -23,7 +23,7 @@ from dermalyze.imaging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.samples import Array, Batch, size_of, take, with_images
 from dermalyze.rng import permutation
-from dermalyze.scoring.ood_images import EACH, SYNTHETIC, Foreign, name_of, read_foreign, synthetic
+from dermalyze.scoring.ood_images import EACH, SYNTHETIC, OodImage, name_of, read_ood_images, synthetic
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.tasks.base import TASKS
 
@@ -38,18 +38,18 @@ def score_synthetic(run: Run, spec: ExperimentSpec, artifact: Artifact, meta: di
     return _write_foreign(run, spec, artifact, list(synthetic(preprocessing, seed=spec.seed)), meta)
 
 
-def score_foreign_sets(
+def score_ood_images(
     run: Run, spec: ExperimentSpec, artifact: Artifact, paths: Sequence[Path], meta: dict[str, Any]
 ) -> dict[str, int]:
     """Score sets of out-of-distribution images, folders or MedMNIST files; how many each has."""
     preprocessing, counts = Preprocessing.from_dict(artifact.preprocessing), {}
     for path in paths:
-        pictures = list(read_foreign(path, preprocessing, seed=spec.seed))
+        pictures = list(read_ood_images(path, preprocessing, seed=spec.seed))
         counts[name_of(path)] = _write_foreign(run, spec, artifact, pictures, {**meta, "set": name_of(path), "labelled": False})
     return counts
 
 
-def check_foreign(paths: Sequence[Path]) -> None:
+def check_ood_names(paths: Sequence[Path]) -> None:
     """Refuse sets that could not be told apart.
 
     Raises:
@@ -63,7 +63,7 @@ def check_foreign(paths: Sequence[Path]) -> None:
         )
 
 
-def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[Foreign], meta: dict[str, Any]) -> int:
+def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[OodImage], meta: dict[str, Any]) -> int:
     """Score out-of-distribution images; their group is their kind, and their label says nothing."""
     size = spec.inference.batch_size
     names = [

@@ -147,7 +147,7 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
         for sparing in (False, True):  # the second only where the first, which is faster, is refused
             data, method, quantized = _quantized(artifact, whole, batch, sparing, spec.train.threads)
             small = _scored(run, spec, quantized, full, source)
-            gate = judge(full, small, halves_N, str(known["kind"]), shift_C, artifact.answering.thresholds)
+            gate = compare_precisions(full, small, halves_N, str(known["kind"]), shift_C, artifact.answering.thresholds)
             if not gate.problems or not method.startswith("static"):
                 break
             say(f"export: eight bits ({method}): {'; '.join(gate.problems)}")
@@ -179,7 +179,7 @@ def _quantized(
     return data, method, replace(artifact, graph=graph)
 
 
-def judge(
+def compare_precisions(
     full: Predictions,
     small: Predictions,
     gate_N: NDArray[np.bool_],

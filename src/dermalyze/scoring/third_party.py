@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermalyze.artifact.third_party import ForeignGraph
+from dermalyze.artifact.third_party import ThirdPartyGraph
 from dermalyze.config.data import PARTS, PreprocessSpec
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import resource_errors, sha256_file
@@ -24,15 +24,15 @@ from dermalyze.errors import UsageError
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.samples import IMAGE, size_of
 from dermalyze.scoring.external_set import set_name
-from dermalyze.scoring.imported_predictions import Given, scores_kind
+from dermalyze.scoring.imported_predictions import ImportedPredictions, scores_kind
 from dermalyze.scoring.predictions import write_predictions
 from dermalyze.tasks.base import TASKS
 
 KINDS = {".onnx": "an ONNX graph", ".safetensors": "a network of timm"}
 
 
-class Foreign(Protocol):
-    """Somebody else's classifier; see `dermalyze.artifact.third_party.ForeignGraph`."""
+class ThirdPartyModel(Protocol):
+    """Somebody else's classifier; see `dermalyze.artifact.third_party.ThirdPartyGraph`."""
 
     name: str
     normalised: bool
@@ -47,7 +47,7 @@ class Foreign(Protocol):
         ...
 
 
-def open_graph(model: Path, *, classes: int, threads: int | None) -> ForeignGraph:
+def open_graph(model: Path, *, classes: int, threads: int | None) -> ThirdPartyGraph:
     """An ONNX file.
 
     Raises:
@@ -61,11 +61,11 @@ def open_graph(model: Path, *, classes: int, threads: int | None) -> ForeignGrap
         )
     with resource_errors(model.name):
         data = model.read_bytes()
-    return ForeignGraph(data, model.name, classes=classes, threads=threads)
+    return ThirdPartyGraph(data, model.name, classes=classes, threads=threads)
 
 
-def score_foreign(
-    run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str], opened: Callable[..., Foreign] = open_graph
+def score_third_party(
+    run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str], opened: Callable[..., ThirdPartyModel] = open_graph
 ) -> tuple[str, dict[str, int]]:
     """Run somebody else's classifier over every part, one plain pass, and store its predictions as `by-NAME`.
 
@@ -103,7 +103,7 @@ def score_foreign(
     every = np.concatenate(list(values.values()))
     sha256, labels = sha256_file(model), task.targets(table["label"].astype(str).tolist(), classes)
     ids = table["image_id"].astype(str).tolist()
-    given = Given(name, sha256, ids, classes, every, scores_kind(every, task), table[["image_id"]], task=task)
+    given = ImportedPredictions(name, sha256, ids, classes, every, scores_kind(every, task), table[["image_id"]], task=task)
     for part in frames:
         rows = np.flatnonzero(table["part"] == part)
         stored = given.predictions(
@@ -118,7 +118,7 @@ def score_foreign(
     return f"by-{name}", {part: len(frame) for part, frame in frames.items()}
 
 
-def _input_of(graph: Foreign, wanted: PreprocessSpec) -> Preprocessing:
+def _input_of(graph: ThirdPartyModel, wanted: PreprocessSpec) -> Preprocessing:
     """How an image is put into a foreign graph: nothing is guessed but what the graph itself says.
 
     Raises:

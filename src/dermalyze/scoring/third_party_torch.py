@@ -18,7 +18,7 @@ from dermalyze.models.weights import load_state, read_sidecar
 
 
 class TimmClassifier:
-    """Answers as `dermalyze.artifact.third_party.ForeignGraph` does, for a graph that takes pixels and normalises them itself.
+    """Answers as `dermalyze.artifact.third_party.ThirdPartyGraph` does, for a graph that takes pixels and normalises them itself.
 
     Args:
         path: a safetensors file of the whole network, classifier included, and its sidecar beside it (docs/reference/cli.md).

@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.audit.checks import Finding, audit_frame, summary
-from dermalyze.audit.image_statistics import artifact_galleries, audit_looks, measure_images
-from dermalyze.audit.label_errors import SMALL, LabelAudit, audit_labels, picture_statistics, require_judged
+from dermalyze.audit.image_statistics import artifact_galleries, audit_statistics, measure_images
+from dermalyze.audit.label_errors import SMALL, LabelAudit, audit_labels, color_texture_features, require_questions
 from dermalyze.audit.label_gallery import label_galleries
 from dermalyze.audit.metadata_baseline import MetadataModel, column_table, metadata_model
 from dermalyze.audit.out_of_fold import FOLDS
-from dermalyze.audit.quality_cache import write_looks
+from dermalyze.audit.quality_cache import write_statistics
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import write_json, write_text
 from dermalyze.core.progress import progress, say
@@ -53,7 +53,7 @@ class AuditResult:
         duplicates: near-duplicates.
         columns: how well each metadata column alone tells the label, see `column_table`.
         metadata: how well they do so together; None where none varies.
-        looks: image statistics, see `audit_looks`.
+        looks: image statistics, see `audit_statistics`.
         labels: likely label errors, where they were asked for.
         galleries: images to review, in the order of the page.
     """
@@ -128,7 +128,7 @@ def audit(run: Run, spec: ExperimentSpec, *, labels: bool = False) -> AuditResul
         frame = frame.assign(group=groups(frame))
         if task.has("one_class"):
             columns, metadata = column_table(frame), metadata_model(frame)
-        judged = judge_labels(frame, spec, task) if labels else None
+        judged = find_label_errors(frame, spec, task) if labels else None
         if task.has("one_class"):
             found, looks, pictures = look(run, frame, store, spec)
             findings += found
@@ -176,26 +176,26 @@ def look(
     if stored.empty:
         return [], {}, []
     looks = measure_images(store, stored, workers=spec.data.workers)
-    write_looks(run, stored, looks)
-    findings, tables = audit_looks(stored, looks, modality_of(spec.data).words)
+    write_statistics(run, stored, looks)
+    findings, tables = audit_statistics(stored, looks, modality_of(spec.data).words)
     return findings, tables, artifact_galleries(stored, looks)
 
 
-def judge_labels(frame: pd.DataFrame, spec: ExperimentSpec, task: Task) -> LabelAudit:
+def find_label_errors(frame: pd.DataFrame, spec: ExperimentSpec, task: Task) -> LabelAudit:
     """Confident learning on features of every image, see `dermalyze.audit.label_errors`.
 
     Args:
         frame: usable manifest rows with `group`.
     """
-    models = sum(len(question.rows) > 0 for question in require_judged(frame, task))
+    models = sum(len(question.rows) > 0 for question in require_questions(frame, task))
     each = f" for each of {models} labels" if models > 1 else ""
     say(f"labels: {len(frame)} images, features computed once, then 2 to 5 times {FOLDS} fits of a linear model{each}")
-    features_ND, what = picture_features(frame, spec)
+    features_ND, what = image_features(frame, spec)
     with progress("check labels", 5 * FOLDS * models, "fits") as advance:
         return audit_labels(frame, features_ND, what, task=task, advance=advance)
 
 
-def picture_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray[np.float32], str]:
+def image_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray[np.float32], str]:
     """Features (N, D) of every image, and what they are.
 
     Colors and textures; where the experiment names pretrained weights, with that backbone's features. Weights that were
@@ -209,7 +209,7 @@ def picture_features(frame: pd.DataFrame, spec: ExperimentSpec) -> tuple[NDArray
         with progress("describe", len(frame)) as advance:
             for batch in batches:
                 images = batch[IMAGE]
-                described = picture_statistics(images)
+                described = color_texture_features(images)
                 found.append(np.concatenate([described, embed(images)], axis=1) if embed else described)
                 if len(found) == 1:
                     say(f"labels: about {(time.monotonic() - started) / len(images) * len(frame):.0f} s for {what}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.audit.image_statistics import measure_images
-from dermalyze.audit.quality_cache import KEPT, with_looks
+from dermalyze.audit.quality_cache import KEPT, with_statistics
 from dermalyze.calibration.recipes import passes
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import dump_report, load_report
@@ -25,18 +25,18 @@ from dermalyze.data.splitting import read_division, require_no_leak
 from dermalyze.errors import DataError, LeakError, UsageError, one_line
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.samples import size_of
-from dermalyze.report.collect import gather, manifest_store, pictures_of, read_home, validation_values
+from dermalyze.report.collect import gather, manifest_store, read_home, thumbnails_of, validation_values
 from dermalyze.report.croissant import croissant
 from dermalyze.report.evaluation import measure, versions, write_report
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.recalibration import divide_groups
-from dermalyze.report.run_summary import FACTS, facts, head, not_for, provenance
+from dermalyze.report.run_summary import FACTS, head, not_for, provenance, run_entries
 from dermalyze.report.sections import headline
 from dermalyze.report.served import into_artifact
 from dermalyze.report.text import interval_or_note, value_text
 from dermalyze.scoring.check_test import check_test, counts_text
 from dermalyze.scoring.external_set import ExternalSet, open_external, read_label_map, shares_lesions, trained_on
-from dermalyze.scoring.imported_predictions import match, read_given, standing_alone
+from dermalyze.scoring.imported_predictions import match, read_imported, standing_alone
 from dermalyze.scoring.isic_submission import submission_csv
 from dermalyze.scoring.predictions import Predictions, read_predictions, write_predictions
 from dermalyze.tasks.base import TASKS
@@ -106,14 +106,14 @@ def evaluate(
     p = read_predictions(path)
     leak = check_test(run, p, recipe, accept_leak)
     certificate = run.certificate()
-    frame = with_looks(run, read_manifest(run).set_index("image_id").loc[p.ids])
+    frame = with_statistics(run, read_manifest(run).set_index("image_id").loc[p.ids])
     e = gather(run, spec, p, frame, manifest_store(spec))
     if answers is not None:
         write_text(run.report_answers_path, dump_report(answers))
     say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
         **head(run, spec, "test split", p, leak),
-        **facts(run, spec, own=True),
+        **run_entries(run, spec, own=True),
         **measure(e),
         "validation": validation_values(run, spec, p, e.answering),
         "split": {key: certificate[key] for key in ("passed", "seed", "counts", "used_for", "checks")},
@@ -193,7 +193,7 @@ def evaluate_predictions(
     Args:
         run: one that has been split, or a folder for the report alone where the file has a column `label`.
         spec: `evaluate` and `task` are used.
-        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `read_given`.
+        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `read_imported`.
         scores: what the CSV holds, probabilities or logits; None: as its values tell.
         partial: go on although test images are missing in the CSV.
         accept_leak, submission: as for `evaluate`.
@@ -206,7 +206,7 @@ def evaluate_predictions(
     """
     require_reason(accept_leak)
     task = TASKS[spec.task.kind]
-    given = read_given(predictions, read_classes(run) if run.config_path.is_file() else None, scores, task)
+    given = read_imported(predictions, read_classes(run) if run.config_path.is_file() else None, scores, task)
     reference, leak, store, manifest = None, None, None, None
     if run.config_path.is_file():
         frame, parts = read_division(run)
@@ -222,7 +222,7 @@ def evaluate_predictions(
     run.require_writable()
     say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
     counts = task.membership(p.labels, len(p.classes)).sum(axis=0)
-    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, picture=pictures_of(rows, store), data=spec.data)
+    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, picture=thumbnails_of(rows, store), data=spec.data)
     metrics = {
         "schema_version": 1,
         "title": f"{spec.name}: predictions of {given.name}",
@@ -299,7 +299,7 @@ def _external(
     e = gather(run, spec, predictions, rows, external.store, read_home(run, predictions), share)
     metrics = {
         **head(run, spec, f"external validation on {external.name}", predictions, leak),
-        **facts(run, spec, own=False),
+        **run_entries(run, spec, own=False),
         **measure(e),
         "validation": None,
         "split": None,

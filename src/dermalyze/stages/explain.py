@@ -35,8 +35,8 @@ from dermalyze.imaging.decode import PREPARE_FORMATS, Preprocessing
 from dermalyze.imaging.image import ImageError
 from dermalyze.imaging.modalities import Modality, modality_of
 from dermalyze.imaging.samples import IMAGE
-from dermalyze.report.explain_cases import Judge, Shown, explain_case, thumbnails
-from dermalyze.report.explain_grading import judge_network, rim_sentences, table_lines, trust
+from dermalyze.report.explain_cases import GradedNetwork, Shown, explain_case, thumbnails
+from dermalyze.report.explain_grading import grade_network, rim_sentences, table_lines, trust
 from dermalyze.report.explain_page import gallery
 from dermalyze.report.explain_sections import choose_sections
 from dermalyze.report.served_grade import grade_line, keep_grade
@@ -144,10 +144,10 @@ def explain(
                 raise UsageError(f"--methods {' '.join(wanted)}: none fits {network.name}: {next(iter(refused.values()))}")
             verdict = None
             if count:
-                verdict = judged(run, network, world.sample(network, chosen, pixels), fit, refused, interval)
+                verdict = measured_and_graded(run, network, world.sample(network, chosen, pixels), fit, refused, interval)
                 verdicts.append(verdict)
             shown = fit if one is run else [verdict["shown"] if verdict else fit[0]]
-            judges.append(Judge(network, artifact, verdict, beside, shown))
+            judges.append(GradedNetwork(network, artifact, verdict, beside, shown))
         keep = np.isin(p.ids, test["image_id"].astype(str))
         task, probs = networks[0].task, judges[0].answering.probabilities(p.logits)
         there_NC, called_NC = task.membership(p.labels, len(p.classes)), judges[0].call(probs)
@@ -227,7 +227,7 @@ def shared_test(runs: Sequence[Run], test: pd.DataFrame) -> pd.DataFrame:
     return test.reset_index(drop=True)
 
 
-def judged(
+def measured_and_graded(
     run: Run, network: Network, sample: Sample, fit: list[str], refused: dict[str, str], interval: Any
 ) -> dict[str, Any]:
     """Measure what is not measured yet, its cost said first, and judge it."""
@@ -241,11 +241,11 @@ def judged(
         needed = cost_s(len(todo), fit, (time.monotonic() - began) / 16)
         say(f"explain: {network.name}: {', '.join(fit)} on {len(todo)} images, about {max(1, round(needed))} s")
     measure(network, sample, fit, scores)
-    return judge_network(network.name, network.classes, sample, scores, fit, refused, **interval)
+    return grade_network(network.name, network.classes, sample, scores, fit, refused, **interval)
 
 
 def draw(
-    todo: Sequence[Shown], judges: Sequence[Judge], train: Predictions | None, world: World
+    todo: Sequence[Shown], judges: Sequence[GradedNetwork], train: Predictions | None, world: World
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Values and drawings of the gallery's pictures."""
     thumbs = thumbnails(
@@ -334,7 +334,7 @@ class World:
                     if path.is_file()
                     else sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
                 )
-                read = [read_picture(file, modality_of(self.spec.data)) for file in files[: MOST_OWN + 1]]
+                read = [read_upright(file, modality_of(self.spec.data)) for file in files[: MOST_OWN + 1]]
                 if path.is_file() and read[0] is None:
                     raise DataError("--images: the file is no image that is read; give JPEG, PNG, WebP or BMP")
                 pictures = [one for one in read if one is not None]
@@ -353,7 +353,7 @@ class World:
         return found
 
 
-def read_picture(path: Path, kind: Modality) -> Any:
+def read_upright(path: Path, kind: Modality) -> Any:
     """A file's picture, upright, or None where it is none."""
     try:
         return kind.read(path.read_bytes()).image

@@ -16,7 +16,7 @@ from dermalyze.artifact.edit import earlier_evaluation
 from dermalyze.artifact.graph import GRAPH_NAME, Graph
 from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, check_record, sealed
 from dermalyze.artifact.self_test import answers
-from dermalyze.audit.quality_reference import training_looks
+from dermalyze.audit.quality_reference import training_appearance
 from dermalyze.config.classes import describe
 from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.model import ModelSpec
@@ -120,7 +120,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
         values = make_record(run, spec, best, encoder, graph, hashes, parity)
-        values |= {"cam": cam_record(against, cam_size), "looks": training_looks(run, spec)}
+        values |= {"cam": cam_record(against, cam_size), "looks": training_appearance(run, spec)}
         record, more = with_calibration(run, values)
         record["reference"] = reference_answers(graph, record)
         record, evaluation = earlier_evaluation(run.artifact_dir, with_grade(run, record))

@@ -10,7 +10,7 @@ from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_classes
 from dermalyze.data.splitting import read_part
 from dermalyze.errors import ModelError
-from dermalyze.report.training import JUDGED_BY, Fit, judge_fit, kept_epoch, read_history
+from dermalyze.report.training import JUDGED_BY, Fit, assess_fit, kept_epoch, read_history
 from dermalyze.tasks.base import TASKS
 
 
@@ -57,7 +57,7 @@ def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
     if absent := [key for key in (*JUDGED_BY, f"val_{guess.metric}") if key not in history]:
         raise ModelError(f"{run.metrics_path.name}: lacks {', '.join(absent)}; train in a new run folder")
     kept, _ = kept_epoch(run)
-    return FitCheckResult(judge_fit(history, kept, guess), limits(spec))
+    return FitCheckResult(assess_fit(history, kept, guess), limits(spec))
 
 
 def limits(spec: ExperimentSpec) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
             {
                 "name": "trained",
                 "title": "the trained network",
-                **judged(p.labels, p.probs(), p.groups, classes, task, spec.evaluate),
+                **evaluated(p.labels, p.probs(), p.groups, classes, task, spec.evaluate),
             }
         )
     with progress("linear-probe", len(CLASSIFIERS) + len(SHOTS), "models") as advance:
@@ -134,7 +134,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
                     "name": kind,
                     "title": f"{CLASSIFIER_NAMES[kind]}, {chosen.setting} = {chosen.value:g}",
                     "chosen": {chosen.setting: chosen.value, "val_log_loss": chosen.log_loss},
-                    **judged(parts["test"].labels, probs, test_groups, classes, task, spec.evaluate),
+                    **evaluated(parts["test"].labels, probs, test_groups, classes, task, spec.evaluate),
                 }
             )
             files += store(run, found, kind, chosen, parts, classes, task, leak)
@@ -146,7 +146,7 @@ def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_
                     "name": "zero-shot",
                     "title": f"{CLASSIFIER_NAMES['zero-shot']}, {spoken.setting} = {spoken.value:g}",
                     "chosen": {spoken.setting: spoken.value, "templates": words["templates"], "prompts": words["prompts"]},
-                    **judged(
+                    **evaluated(
                         parts["test"].labels,
                         spoken.classify(parts["test"].features),
                         test_groups,
@@ -199,7 +199,7 @@ def groups_of(found: Features, part: str) -> list[str]:
     return [str(group) for group in found.frame.loc[found.frame["part"] == part, "group"]]
 
 
-def judged(
+def evaluated(
     labels: Ints, probs: Floats, groups: list[str], classes: list[str], task: Task, spec: EvaluateSpec
 ) -> dict[str, Any]:
     """Metrics with intervals, JSON-ready."""

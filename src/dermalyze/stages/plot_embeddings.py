@@ -128,7 +128,7 @@ def plot_embeddings(
         c.by: Colouring(c.by, c.names, c.of[shown], c.styles) for one, c in ordered.items() if len(c.names) > 1 or one == by
     }
     text = map_page(
-        points[shown], parts, pictures(inside, spec), [words(inside, row) for row in range(len(shown))],
+        points[shown], parts, encoded_thumbnails(inside, spec), [words(inside, row) for row in range(len(shown))],
         title=f"{spec.name}: map of the features",
         subtitle=f"{what}; {len(shown):,} of {len(points):,} images are shown, as many of each {task.answer} as can be.",
         caption=caption, leak=found.accepted_leak,
@@ -177,7 +177,7 @@ def words(found: Features, row: int) -> list[str]:
     return [*lines, f"{values['part']} part, group {values['group']}"]
 
 
-def pictures(found: Features, spec: ExperimentSpec) -> list[str | None]:
+def encoded_thumbnails(found: Features, spec: ExperimentSpec) -> list[str | None]:
     """A small JPEG of each image, in base64; None for one that is gone."""
     try:
         store = ImageStore.open(spec.data)

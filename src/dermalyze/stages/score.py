@@ -31,9 +31,9 @@ from dermalyze.data.splitting import read_part
 from dermalyze.errors import ModelError, UsageError, nearest
 from dermalyze.imaging.decode import Preprocessing, normalize
 from dermalyze.imaging.samples import Batch, size_of, with_images
-from dermalyze.scoring.predict_extra import check_foreign, read_done, score_corrupted, score_foreign_sets, score_synthetic
+from dermalyze.scoring.predict_extra import check_ood_names, read_done, score_corrupted, score_ood_images, score_synthetic
 from dermalyze.scoring.predictions import Predictions, write_predictions
-from dermalyze.scoring.third_party import Foreign, open_graph, score_foreign
+from dermalyze.scoring.third_party import ThirdPartyModel, open_graph, score_third_party
 from dermalyze.tasks.base import TASKS
 
 MC_DROPOUT, MC_PASSES = "mc_dropout", 20
@@ -104,7 +104,7 @@ def score(
         ood: out-of-distribution images: folders, or MedMNIST files; each becomes a set of its own in the report.
         corruptions: test images of which every corruption in every severity is scored (`dermalyze.imaging.corruptions`), a
             seeded sample; 0: none.
-        model, sets: see `dermalyze.scoring.third_party.score_foreign`.
+        model, sets: see `dermalyze.scoring.third_party.score_third_party`.
 
     Raises:
         UsageError: no export or no split yet, options that a run of another task does not take, an unknown recipe, fewer than 2
@@ -118,7 +118,7 @@ def score(
         raise UsageError("--set belongs to: dermalyze score RUN --model FILE; a run's own model is made as it was trained")
     if model is not None and (recipes or ood or corruptions):
         raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
-    check_foreign(ood)
+    check_ood_names(ood)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]
     check_recipes(further, passes)
@@ -126,7 +126,7 @@ def score(
         run.require_writable()
         if model is not None:
             started = time.monotonic()
-            name, counts = score_foreign(run, spec, model, sets, opener(model))
+            name, counts = score_third_party(run, spec, model, sets, opener(model))
             return ScoreResult(name, counts, [], time.monotonic() - started)
         artifact = open_export(run, served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
@@ -139,13 +139,13 @@ def score(
         ]
         meta = scores_meta(run, artifact, served)
         counts = {"synthetic": score_synthetic(run, spec, artifact, meta)}
-        counts |= score_foreign_sets(run, spec, artifact, ood, meta)
+        counts |= score_ood_images(run, spec, artifact, ood, meta)
         if corruptions:
             corruptions = score_corrupted(run, spec, artifact, source, frames["test"], corruptions, meta)
         return replace(results[0], ood=counts, corrupted=corruptions, further=tuple(results[1:]))
 
 
-def opener(model: Path) -> Callable[..., Foreign]:
+def opener(model: Path) -> Callable[..., ThirdPartyModel]:
     """What opens somebody else's model."""
     if model.suffix.lower() != ".safetensors":
         return open_graph

@@ -62,7 +62,7 @@ class SimilarResult:
         """A table for a person."""
         known = self.known
         lines = [f"LEAK ACCEPTED, NOT A FAIR RESULT: {self.accepted_leak}"] if self.accepted_leak else []
-        lines += [known_text(known)] if known else []
+        lines += [where_in_run(known)] if known else []
         width = max(len(one.image_id) for one in self.neighbours)
         lines += [f"{'training image':<{max(width, 14)}}  {'distance':>8}  label"]
         lines += [f"{one.image_id:<{max(width, 14)}}  {one.distance:8.4f}  {one.label}" for one in self.neighbours]
@@ -170,7 +170,7 @@ def resized(data: bytes, name: str, preprocessing: Preprocessing) -> NDArray[Any
     return to_size(image, preprocessing)
 
 
-def known_text(known: dict[str, str]) -> str:
+def where_in_run(known: dict[str, str]) -> str:
     """Where the picture itself stands in the run."""
     where = f"this picture is {known['image_id']} ({known['label']}) of the run's {known['part']} part"
     if known["part"] != "train":
@@ -188,7 +188,7 @@ def write_sheet(out: Path, spec: ExperimentSpec, result: SimilarResult, shown: A
         small_pixels(store, str(paths[one.image_id]), PICTURE_PX) if store is not None and one.image_id in paths else None
         for one in result.neighbours
     ]
-    values = {**result.as_dict(), "known_text": known_text(result.known) if result.known else None}
+    values = {**result.as_dict(), "known_text": where_in_run(result.known) if result.known else None}
     if out.suffix.lower() == ".png":
         write_bytes(out, sheet_png(values, shown, pictures))
     else:

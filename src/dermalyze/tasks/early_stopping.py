@@ -21,7 +21,7 @@ LABEL_MONITORS: dict[str, int] = {  # of task multilabel
 }
 
 
-def judge_epoch(
+def compare_epoch(
     state: Mapping[str, Any],
     *,
     epoch: int,

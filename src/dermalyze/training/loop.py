@@ -20,7 +20,7 @@ from dermalyze.core.run import read_json
 from dermalyze.data.loader import balanced_batches
 from dermalyze.errors import DataError, InterruptedRunError
 from dermalyze.imaging.samples import size_of, take, with_images
-from dermalyze.tasks.early_stopping import judge_epoch
+from dermalyze.tasks.early_stopping import compare_epoch
 from dermalyze.training.checkpoint import save_best
 from dermalyze.training.imbalance import draw_order
 from dermalyze.training.log import columns, cost_line, epoch_line, log_scalars
@@ -172,7 +172,7 @@ def close_epoch(training: Training, validation: Validation) -> None:
     if value is None:
         raise DataError(f"{settings.monitor} is not estimable on the validation split (a class is absent); monitor val_loss")
     done, patience, starts = record["epoch"], settings.early_stopping, [0, *training.changes]
-    verdict = judge_epoch(
+    verdict = compare_epoch(
         vars(now), epoch=done, epochs=settings.epochs, value=value, sign=training.task.monitors[settings.monitor],
         start=max(cycle_start(settings.schedule, done - 1), *(start for start in starts if start < done)),
         planned=any(start >= done for start in starts),

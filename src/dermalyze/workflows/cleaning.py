@@ -40,7 +40,7 @@ def size_of(path: Path) -> int:
     return sum(child.lstat().st_size for child in path.rglob("*") if child.is_symlink() or not child.is_dir())
 
 
-def parts_of(run: Run) -> list[Run]:
+def inner_runs(run: Run) -> list[Run]:
     """Runs within a run: the two of a leak bill, the members of an ensemble."""
     folders = [child for place in (run.leak_bill_dir, run.members_dir) if place.is_dir() for child in sorted(place.iterdir())]
     return [Run(folder) for folder in folders if Run(folder).config_path.is_file()]
@@ -55,7 +55,7 @@ def rubbish_of(run: Run) -> list[Rubbish]:
         found.append(("old resumable states", old))
     if run.tensorboard_dir.is_dir():
         found.append(("TensorBoard logs", (run.tensorboard_dir,)))
-    inside = {part.root for part in parts_of(run)}
+    inside = {part.root for part in inner_runs(run)}
     leftovers = tuple(
         path
         for path in sorted(run.root.rglob(".*.tmp"))

@@ -28,8 +28,8 @@ from dermalyze.report.evaluation import versions
 from dermalyze.rng import permutation
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.tasks.base import TASKS, Task
-from dermalyze.workflows.control_pictures import Pictures, with_parts
-from dermalyze.workflows.shortcuts import TOLERANCE, Judging, exchange_borders, planted_mark, telling
+from dermalyze.workflows.control_images import ControlImages, with_splits
+from dermalyze.workflows.shortcuts import TOLERANCE, Summary, exchange_borders, planted_mark, telling
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 
 FITS = {"shuffled": 1, "metadata": 0, "lesion": 1, "background": 1, "border": 1, "shortcut": 0, "planted": 1}
@@ -148,7 +148,7 @@ class Work:
     parts: pd.Series
     classes: list[str]
     target: str
-    pictures: Pictures
+    pictures: ControlImages
 
     @classmethod
     def begin(cls, run: Run, full: ExperimentSpec) -> Work:
@@ -160,12 +160,12 @@ class Work:
         counts = dict(zip(classes, task.membership(targets, len(classes)).sum(axis=0).tolist(), strict=True))
         focus = focus_of(small.evaluate, classes, small.data)
         target = focus[0] if focus else sorted(classes, key=lambda name: -counts[name])[1]
-        return cls(run, full, small, frame, parts, classes, target, Pictures(run, small, frame))
+        return cls(run, full, small, frame, parts, classes, target, ControlImages(run, small, frame))
 
     @property
-    def judging(self) -> Judging:
+    def judging(self) -> Summary:
         e = self.small.evaluate
-        return Judging(self.task, self.classes, e.resamples, e.level, e.seed)
+        return Summary(self.task, self.classes, e.resamples, e.level, e.seed)
 
     @property
     def task(self) -> Task:
@@ -196,7 +196,7 @@ class Work:
 
     def whole(self) -> Predictions:
         """What the same budget reaches on whole pictures; trained once."""
-        return self.tested(self.trained("whole", self.small, with_parts(read_manifest(self.run), self.part_of)))
+        return self.tested(self.trained("whole", self.small, with_splits(read_manifest(self.run), self.part_of)))
 
     def areas(self, p: Predictions) -> dict[str, Any]:
         """Macro AUROC, and each class's with intervals that hold for all classes together (Bonferroni)."""
@@ -220,7 +220,7 @@ class Work:
 
 def shuffled(work: Work) -> dict[str, Any]:
     """Train and test on labels that say nothing."""
-    manifest = with_parts(read_manifest(work.run), work.part_of)
+    manifest = with_splits(read_manifest(work.run), work.part_of)
     label_of = dict(zip(work.frame["image_id"], shuffle(work.frame, work.parts, work.small.seed), strict=True))
     manifest["label"] = [label_of.get(i, label) for i, label in zip(manifest["image_id"], manifest["label"], strict=True)]
     found = work.areas(work.tested(work.trained("shuffled", work.full, manifest)))
@@ -278,7 +278,7 @@ def shortcut(work: Work) -> dict[str, Any]:
     """What the run's own model takes from the borders of its test pictures."""
     spec = work.run.config()
     artifact = open_export(work.run, spec.inference.recipe, threads=work.small.train.threads)
-    pictures = Pictures(work.run, spec, work.frame, artifact)
+    pictures = ControlImages(work.run, spec, work.frame, artifact)
     return exchange_borders(artifact, spec.inference.recipe, pictures, work.parts, work.judging)
 
 

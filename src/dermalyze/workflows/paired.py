@@ -26,7 +26,7 @@ from dermalyze.errors import DataError, LeakError, ModelError, UsageError
 from dermalyze.metrics.aggregation import differing, pool
 from dermalyze.metrics.bootstrap import Masks, TargetScores
 from dermalyze.metrics.paired_tests import Difference, Discordance, delong, holm, mcnemar, paired
-from dermalyze.report.run_comparison import pairs_page, told
+from dermalyze.report.run_comparison import comparison_page, told
 from dermalyze.scoring.check_test import check_test
 from dermalyze.scoring.external_set import made_with, shares_lesions
 from dermalyze.scoring.predictions import Predictions, read_predictions
@@ -94,9 +94,9 @@ def compare_runs(
         raise UsageError(f"{twice[0].name}: is named twice; compare different runs")
     sides = [read_side(run, name) for run, name in zip(runs, names_of(runs), strict=True)]
     sides = on_the_same(sides, shared)
-    values = judged(sides, "lesion" if by == "lesion" else "image")
+    values = evaluated(sides, "lesion" if by == "lesion" else "image")
     if out is not None:
-        write_text(out, pairs_page(values))
+        write_text(out, comparison_page(values))
         values["page"] = str(out)
     return values, told(values)
 
@@ -229,7 +229,7 @@ def joint_groups(sides: Sequence[Side]) -> list[str]:
     return [ids[root] for root in components(len(ids), edges)]
 
 
-def judged(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
+def evaluated(sides: Sequence[Side], unit: Unit) -> dict[str, Any]:
     """Every figure of the comparison, JSON-ready.
 
     Args:

@@ -12,7 +12,7 @@ from dermalyze.core.atomic import write_json
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, differences, read_json
 from dermalyze.errors import DermalyzeError, UsageError, nearest
-from dermalyze.workflows.cleaning import MIB, Rubbish, delete, parts_of, rubbish_of, size_of, unused_caches
+from dermalyze.workflows.cleaning import MIB, Rubbish, delete, inner_runs, rubbish_of, size_of, unused_caches
 
 DEFAULT_FOLDER = Path("outputs")
 HEADLINE = {"balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC", "log_loss": "log loss"}
@@ -252,7 +252,7 @@ def clean_runs(words: list[str | Path], remove: list[str], yes: bool) -> RunsRes
     places = [Path(word) for word in words] or [DEFAULT_FOLDER]
     found: list[Rubbish] = []
     freed = 0
-    all_runs = [with_parts for place in places for run in runs_under(place) for with_parts in (run, *parts_of(run))]
+    all_runs = [with_parts for place in places for run in runs_under(place) for with_parts in (run, *inner_runs(run))]
     for run in all_runs:
         if not yes:
             found += rubbish_of(run)

@@ -21,7 +21,7 @@ from dermalyze.metrics.difference import Scored, compare
 from dermalyze.metrics.ranking import Floats
 from dermalyze.rng import permutation, uniforms
 from dermalyze.tasks.base import Task
-from dermalyze.workflows.control_pictures import CORNER, Pictures
+from dermalyze.workflows.control_images import CORNER, ControlImages
 
 TOLERANCE = 0.05
 """What an AUROC may exceed chance by (with its whole interval), or lose (with an interval above 0), before it is suspicious."""
@@ -33,7 +33,7 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Judging:
+class Summary:
     """How differences are summed up.
 
     Attributes:
@@ -92,7 +92,7 @@ class TestImages:
         return self.samples[IMAGE]
 
     @classmethod
-    def read(cls, pictures: Pictures, parts: pd.Series, judging: Judging) -> TestImages:
+    def read(cls, pictures: ControlImages, parts: pd.Series, judging: Summary) -> TestImages:
         rows = np.flatnonzero((parts == "test").to_numpy() & pictures.used("shortcut"))
         rows = np.sort(rows[permutation(judging.seed, 0, len(rows), stream=CHOICE)[:MAX_IMAGES]])
         frame, border = pictures.frame.iloc[rows], ring(*pictures.size)
@@ -107,7 +107,9 @@ class TestImages:
         return np.stack([with_border_of(image, images[d], out & self.outside[d]) for image, d, out in pairs])
 
 
-def exchange_borders(artifact: Artifact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging) -> dict[str, Any]:
+def exchange_borders(
+    artifact: Artifact, recipe: str, pictures: ControlImages, parts: pd.Series, judging: Summary
+) -> dict[str, Any]:
     """The model on test pictures with the border of another picture: of the same class against of another class.
 
     Both pastings disturb alike; only the second takes from a border what it tells about the class. What the model loses by it,
@@ -117,7 +119,7 @@ def exchange_borders(artifact: Artifact, recipe: str, pictures: Pictures, parts:
     return exchanged(artifact, recipe, test, test.images, judging)
 
 
-def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images, judging: Judging) -> dict[str, Any]:
+def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images, judging: Summary) -> dict[str, Any]:
     """See `exchange_borders`; for pictures that may have been marked."""
     same, other = donors(test.kinds, test.groups, judging.seed)
     rows = np.flatnonzero((same >= 0) & (other >= 0))
@@ -147,7 +149,7 @@ def is_lost(difference: Mapping[str, Any]) -> bool:
 
 
 def planted_mark(
-    artifact: Artifact, recipe: str, pictures: Pictures, parts: pd.Series, judging: Judging, target: str
+    artifact: Artifact, recipe: str, pictures: ControlImages, parts: pd.Series, judging: Summary, target: str
 ) -> dict[str, Any]:
     """A model trained on a mark that goes with `target`, on test pictures where the mark tells the truth, is absent, lies.
 
@@ -214,7 +216,7 @@ def scores(artifact: Artifact, recipe: str, samples: Batch, size: int = 64) -> N
     return np.concatenate([apply_recipe(recipe, artifact.run, batch)[0] for batch in batches])
 
 
-def differences_of(a: Scored, b: Scored, judging: Judging, names: tuple[str, str]) -> dict[str, Any]:
+def differences_of(a: Scored, b: Scored, judging: Summary, names: tuple[str, str]) -> dict[str, Any]:
     """Overall metrics and each class's AUROC of two sides, and their differences, with intervals."""
     options: dict[str, Any] = {"resamples": judging.resamples, "seed": judging.seed}
     overall = compare(

@@ -113,7 +113,7 @@ def compare(
     if not done:
         reasons = "; ".join(f"{f['run']}: {f['reason']}" for f in failures)
         raise UsageError(f"no variant came to an end: {reasons}")
-    values = judged(plan, data, done, costs, failures)
+    values = evaluated(plan, data, done, costs, failures)
     figures = study_figures(values)
     for name, figure in figures.items():
         write_bytes(folder / name, figure.data)
@@ -234,7 +234,7 @@ def costs_text(trials: Sequence[Trial], costs: Mapping[str, Cost]) -> list[str]:
 # -- judging --------------------------------------------------------------------------------------------------------------
 
 
-def judged(
+def evaluated(
     plan: Study, data: Run, done: Sequence[Trial], costs: Mapping[str, Cost], failures: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     """The content of study.json.

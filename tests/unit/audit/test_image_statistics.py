@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from dermalyze.audit.image_statistics import MEASURES, SHOWN, TONE, artifact_galleries, audit_looks, measure_images
+from dermalyze.audit.image_statistics import MEASURES, SHOWN, TONE, artifact_galleries, audit_statistics, measure_images
 from dermalyze.config.data import DataSpec
 from dermalyze.data.store import ImageStore
-from dermalyze.data.thumbnails import Picture
+from dermalyze.data.thumbnails import GalleryImage
 from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.imaging.photo_artifacts import ARTIFACTS
 
@@ -49,7 +49,7 @@ def make(folder, change=lambda image, draw, row, rng: {}):
 def audited(folder, *change):
     frame, store = make(folder, *change)
     looks = measure_images(store, frame, workers=0)
-    return frame, looks, *audit_looks(frame, looks, WORDS)
+    return frame, looks, *audit_statistics(frame, looks, WORDS)
 
 
 def kinds(findings):
@@ -85,7 +85,7 @@ def test_an_artifact_of_one_class_is_found_and_counted(tmp_path):
     (gallery,) = [g for g in artifact_galleries(frame, looks) if g.kind == "artifact_ink"]
     pictures = gallery.rows[0]
     assert len(pictures) == SHOWN
-    assert all(isinstance(picture, Picture) for picture in pictures)
+    assert all(isinstance(picture, GalleryImage) for picture in pictures)
     values = [looks.frame["ink"][frame["image_id"] == picture.image_id].item() for picture in pictures]
     assert values == sorted(values, reverse=True)
     assert values[-1] >= ARTIFACTS["ink"].threshold
@@ -138,10 +138,10 @@ def test_pictures_that_are_gone_are_said_and_left_out(tmp_path):
     (tmp_path / "set" / "i000.jpg").unlink()
     (tmp_path / "set" / "i001.jpg").write_bytes(b"")
     looks = measure_images(store, frame, workers=0)
-    findings, tables = audit_looks(frame, looks, WORDS)
+    findings, tables = audit_statistics(frame, looks, WORDS)
     assert [f.count for f in findings if f.kind == "unreadable"] == [2]
     assert tables["artifacts"]["rows"][0][1] == N - 2
-    findings, tables = audit_looks(frame[:2], measure_images(store, frame[:2], workers=0), WORDS)
+    findings, tables = audit_statistics(frame[:2], measure_images(store, frame[:2], workers=0), WORDS)
     assert ([f.kind for f in findings], tables) == (["unreadable"], {})
 
 
@@ -151,7 +151,7 @@ def test_processes_and_order_change_nothing(tmp_path):
     pooled = measure_images(store, frame, workers=2)
     pd.testing.assert_frame_equal(alone.frame, pooled.frame)
     assert np.array_equal(alone.rim, pooled.rim)
-    assert audit_looks(frame, alone, WORDS) == audit_looks(frame, pooled, WORDS)
+    assert audit_statistics(frame, alone, WORDS) == audit_statistics(frame, pooled, WORDS)
 
 
 def test_other_formats_and_tiny_pictures(tmp_path):
@@ -160,7 +160,7 @@ def test_other_formats_and_tiny_pictures(tmp_path):
     frame = pd.DataFrame({"image_id": list("0123"), "path": [f"{k}.png" for k in range(4)], "label": list("abab")})
     frame = frame.assign(source=None, group=frame["image_id"])
     looks = measure_images(ImageStore.open(DataSpec(path=str(tmp_path))), frame, workers=0)
-    findings, tables = audit_looks(frame, looks, WORDS)
+    findings, tables = audit_statistics(frame, looks, WORDS)
     assert findings == []
     assert tables["artifacts"]["rows"][0] == ["all", 4, *[None] * len(ARTIFACTS)]
     assert looks.frame["jpeg_quality"].isna().all()

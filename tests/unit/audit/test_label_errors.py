@@ -11,7 +11,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dermalyze.audit.label_errors import STRONG, LabelAudit, LikelyError, audit_labels, picture_statistics
+from dermalyze.audit.label_errors import STRONG, LabelAudit, LikelyError, audit_labels, color_texture_features
 from dermalyze.audit.label_gallery import label_galleries
 from dermalyze.audit.out_of_fold import folds
 from dermalyze.errors import DataError
@@ -153,10 +153,10 @@ def test_galleries_hold_the_worst_in_rows() -> None:
 
 def test_statistics_of_a_batch_are_those_of_each_picture() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 60, 80, 3)).astype(np.uint8)
-    found = picture_statistics(images)
+    found = color_texture_features(images)
     assert found.shape == (3, 151)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found[1], picture_statistics(images[1:2])[0])
+    np.testing.assert_array_equal(found[1], color_texture_features(images[1:2])[0])
 
 
 def several(noise: float = 0.06) -> tuple[pd.DataFrame, np.ndarray, set[tuple[str, str]]]:

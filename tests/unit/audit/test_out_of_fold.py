@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dermalyze.audit.out_of_fold import FOLDS, folds, judged, out_of_fold
+from dermalyze.audit.out_of_fold import FOLDS, enough_groups, folds, out_of_fold
 from dermalyze.metrics.classification import measure
 
 
@@ -66,8 +66,8 @@ def test_fits_are_told_and_the_best_strength_is_kept() -> None:
 def test_classes_with_few_groups_and_lone_classes_are_not_judged() -> None:
     frame, _ = made()
     rare = pd.concat([frame, pd.DataFrame({"label": ["df"] * 8, "group": ["x", "x", "y", "y", "z", "z", "w", "w"]})])
-    assert judged(rare).sum() == len(frame)
-    assert not judged(frame[frame["label"] == "nv"]).any()
+    assert enough_groups(rare).sum() == len(frame)
+    assert not enough_groups(frame[frame["label"] == "nv"]).any()
 
 
 def test_a_class_that_one_fold_holds_alone_gets_no_probability_there() -> None:
@@ -78,7 +78,7 @@ def test_a_class_that_one_fold_holds_alone_gets_no_probability_there() -> None:
     extra = pd.DataFrame({"label": ["df"] * 4, "group": ["a", "b", "c", "d"]})
     rows = pd.concat([frame, extra], ignore_index=True)
     both = np.concatenate([features, features[:4]])
-    assert judged(rows).all()
+    assert enough_groups(rows).all()
     probs = out_of_fold(rows, both).scores.probs
     np.testing.assert_allclose(probs.sum(axis=1), 1)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dermalyze.audit.image_statistics import measure_images
-from dermalyze.audit.quality_cache import KEPT, read_looks, with_looks, write_looks
+from dermalyze.audit.quality_cache import KEPT, read_statistics, with_statistics, write_statistics
 from dermalyze.config.data import DataSpec
 from dermalyze.core.run import Run
 from dermalyze.data.store import ImageStore
@@ -18,7 +18,7 @@ from dermalyze.errors import ModelError
 
 
 def measure(run, rows, store):
-    write_looks(run, rows, measure_images(store, rows, workers=0))
+    write_statistics(run, rows, measure_images(store, rows, workers=0))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def measured(tmp_path):
 def test_looks_are_kept_and_read_back(measured):
     run, rows, store = measured
     measure(run, rows, store)
-    found = with_looks(run, rows.set_index("image_id"))
+    found = with_statistics(run, rows.set_index("image_id"))
     assert set(KEPT) < set(found.columns)
     assert found["ita"].tolist() == pytest.approx([found["ita"]["i0"], found["ita"]["i1"], found["ita"]["i0"]])
     assert found["ita"]["i0"] > 41 > 10 > found["ita"]["i1"]
@@ -53,19 +53,19 @@ def test_another_image_of_that_name_has_no_looks(measured):
     measure(run, rows, store)
     changed = rows.set_index("image_id")
     changed.loc["i1", "sha256"] = "0" * 64
-    found = with_looks(run, changed)
+    found = with_statistics(run, changed)
     assert found["ita"].notna().tolist() == [True, False, True]
-    assert with_looks(Run(run.root / "other"), changed)["ita"].isna().all()
+    assert with_statistics(Run(run.root / "other"), changed)["ita"].isna().all()
 
 
 def test_a_damaged_file_is_refused_with_the_remedy(measured):
     run, rows, store = measured
     measure(run, rows, store)
-    assert len(read_looks(run)) == 3
+    assert len(read_statistics(run)) == 3
     whole = run.looks_path.read_bytes()
     for damaged in (whole[:-20], b"no parquet", b""):
         run.looks_path.write_bytes(damaged)
         with pytest.raises(ModelError, match=r"looks\.parquet: damaged .*delete it and run: dermalyze audit"):
-            read_looks(run)
+            read_statistics(run)
     measure(run, rows, store)
     assert run.looks_path.read_bytes() == whole, "the same pictures, the same bytes"

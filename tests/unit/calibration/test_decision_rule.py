@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dermalyze.calibration.conformal import Sets
+from dermalyze.calibration.conformal import ConformalSets
 from dermalyze.calibration.decision_rule import (
     DECISIONS,
     FOREIGN,
@@ -23,7 +23,7 @@ from dermalyze.metrics.selective import Referral
 
 CLASSES = ["mel", "nv", "vasc"]
 LIMIT, REFERRAL = Limit("knn", 1.0, 0.95), Referral("max_probability", 0.8, 0.5)
-SETS = Sets("lac", 0.9, {"mel": 0.9, "nv": 0.3, "vasc": 0.3}, dict.fromkeys(CLASSES, 40))
+SETS = ConformalSets("lac", 0.9, {"mel": 0.9, "nv": 0.3, "vasc": 0.3}, dict.fromkeys(CLASSES, 40))
 
 
 def outcomes(rule, probs, foreign=None):

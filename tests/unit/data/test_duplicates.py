@@ -10,7 +10,7 @@ from dermalyze.audit.checks import near_duplicates
 from dermalyze.data.duplicates import Duplicates, Pair, clusters_of, fingerprint, galleries, join_clusters, joined, recorded
 from dermalyze.data.grouping import groups
 from dermalyze.data.manifest import read_manifest
-from dermalyze.data.thumbnails import Picture
+from dermalyze.data.thumbnails import GalleryImage
 
 
 def frame(n: int = 6) -> pd.DataFrame:
@@ -57,7 +57,9 @@ def test_one_huge_cluster_is_a_warning() -> None:
 
 def test_galleries_show_the_most_alike_first_and_name_no_file() -> None:
     shown = {gallery.kind: gallery for gallery in galleries(frame(), found(SOURCES, LABELS, CROSS))}
-    assert shown["duplicate_labels"].rows == ((Picture("i0", "mel"), Picture("i1", "nv; correlation 0.80; half turn")),)
+    assert shown["duplicate_labels"].rows == (
+        (GalleryImage("i0", "mel"), GalleryImage("i1", "nv; correlation 0.80; half turn")),
+    )
     assert [row[0].image_id for row in shown["duplicate_lesions"].rows] == ["i0", "i2"]
     assert galleries(frame(), found()) == ()
 

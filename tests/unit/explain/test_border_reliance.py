@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.explain.border_reliance import (
+    assess_rim,
     falls,
     hottest_and_coldest,
-    judge_places,
-    judge_rim,
     painted_over,
     place_falls,
     rim_boxes,
+    worst_place,
 )
 
 SIZE = (40, 60)
@@ -55,7 +55,7 @@ def judged(predict: object, marked: bool, with_mask: bool = True) -> object:
         assert boxes is not None
         rows.append(falls(image, boxes, known, predict, 1))  # type: ignore[arg-type]
         where.append(boxes[0].name)
-    return judge_rim("mel", rows, where, [str(i) for i in range(20)], **OPTIONS)
+    return assess_rim("mel", rows, where, [str(i) for i in range(20)], **OPTIONS)
 
 
 def test_a_planted_mark_is_named_with_and_without_masks() -> None:
@@ -87,7 +87,7 @@ def test_the_lesion_is_never_painted_and_a_lesion_at_the_rim_is_no_rim() -> None
 
 
 def test_few_pictures_prove_nothing() -> None:
-    found = judge_rim("mel", [(0.9, 0.0)] * 4, ["left edge"] * 4, list("abcd"), **OPTIONS)
+    found = assess_rim("mel", [(0.9, 0.0)] * 4, ["left edge"] * 4, list("abcd"), **OPTIONS)
     assert found.over.low is None
     assert not found.by_map
 
@@ -98,7 +98,7 @@ def places(predict: object, corner: int | None, with_mask: bool = True, count: i
     for _ in range(count):
         image, mask, _ = lesion(rng, corner)
         rows.append(place_falls(image, mask if with_mask else None, predict, 1))  # type: ignore[arg-type]
-    return judge_places(rows, [str(i) for i in range(count)], **OPTIONS)
+    return worst_place(rows, [str(i) for i in range(count)], **OPTIONS)
 
 
 def test_a_mark_that_always_lies_in_one_corner_is_named_without_a_map() -> None:
@@ -107,7 +107,7 @@ def test_a_mark_that_always_lies_in_one_corner_is_named_without_a_map() -> None:
             found = places(violet, corner, with_mask)
             assert (found.name, found.tried) == (name, tried)  # type: ignore[attr-defined]
             assert found.over.low > 0.4  # type: ignore[attr-defined]
-            judged = judge_rim("mel", [(0.0, 0.0)] * 20, ["left edge"] * 20, [str(i) for i in range(20)], found, **OPTIONS)  # type: ignore[arg-type]
+            judged = assess_rim("mel", [(0.0, 0.0)] * 20, ["left edge"] * 20, [str(i) for i in range(20)], found, **OPTIONS)  # type: ignore[arg-type]
             assert judged.by_place
             assert not judged.by_map
 
@@ -123,7 +123,7 @@ def test_chance_names_a_place_as_seldom_as_it_says() -> None:
     for _ in range(100):
         falls_NK = 0.08 + rng.normal(0, 0.15, (30, 16)) - np.zeros((30, 16))
         falls_NK[:, 1:] -= 0.08  # one place is truly .08 above the others
-        place = judge_places(falls_NK.tolist(), [str(i) for i in range(30)], **OPTIONS)
+        place = worst_place(falls_NK.tolist(), [str(i) for i in range(30)], **OPTIONS)
         assert place is not None
         named += place.over.low is not None and place.over.low > 0.1
     assert named <= 10
@@ -136,5 +136,5 @@ def test_the_lesion_in_a_box_and_few_lesions() -> None:
     assert found[0] is None
     assert sum(one is None for one in found) < 8
     assert places(violet, 1, count=4) is None
-    assert judge_places([], [], **OPTIONS) is None
-    assert judge_places([[None] * 16] * 9, [str(i) for i in range(9)], **OPTIONS) is None
+    assert worst_place([], [], **OPTIONS) is None
+    assert worst_place([[None] * 16] * 9, [str(i) for i in range(9)], **OPTIONS) is None

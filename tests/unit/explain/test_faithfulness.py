@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dermalyze.explain.faithfulness import (
     FLOORS,
-    centred_gaussian,
+    center_gaussian,
     deletion_insertion,
     disturbed,
     energy_inside,
@@ -45,7 +45,7 @@ def test_the_true_reason_beats_a_wrong_one_and_the_floors() -> None:
     maps = {
         "true": hot(slice(0, 8), slice(24, 32)),
         "wrong": hot(slice(16, 24), slice(0, 8)),
-        "centre": centred_gaussian(*SIZE),
+        "centre": center_gaussian(*SIZE),
         "random": random_map(*SIZE, [0]),
     }
     found = deletion_insertion(picture(), maps, corner_reader, 1, seed=0)
@@ -59,7 +59,7 @@ def test_the_true_reason_beats_a_wrong_one_and_the_floors() -> None:
 def test_curves_begin_and_end_at_the_picture_and_its_baseline() -> None:
     """A flat network has the same area everywhere: p itself."""
     flat = deletion_insertion(
-        picture(), {"any": centred_gaussian(*SIZE)}, lambda x: np.tile([0.25, 0.75], (len(x), 1)), 1, seed=0
+        picture(), {"any": center_gaussian(*SIZE)}, lambda x: np.tile([0.25, 0.75], (len(x), 1)), 1, seed=0
     )
     assert flat["any"]["deletion_blur"] == pytest.approx(0.75)
     assert flat["any"]["faithfulness"] == pytest.approx(0.0)
@@ -70,8 +70,8 @@ def test_a_flat_map_is_a_random_order_and_says_nothing_of_places() -> None:
     assert sorted(order) == list(range(24 * 32))
     assert order.tolist() != hottest_first(np.zeros(SIZE), 4).tolist()
     empty, mask = np.zeros(SIZE), hot(slice(0, 8), slice(0, 8)) > 0
-    assert np.isnan([energy_inside(empty, mask), pointing(empty, mask), similarity(empty, centred_gaussian(*SIZE))]).all()
-    assert np.isnan(energy_inside(centred_gaussian(*SIZE), np.zeros(SIZE, bool)))
+    assert np.isnan([energy_inside(empty, mask), pointing(empty, mask), similarity(empty, center_gaussian(*SIZE))]).all()
+    assert np.isnan(energy_inside(center_gaussian(*SIZE), np.zeros(SIZE, bool)))
 
 
 def test_localisation_by_hand() -> None:

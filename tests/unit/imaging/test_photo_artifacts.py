@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from dermalyze.data.synthetic.photo import draw_session
 from dermalyze.data.synthetic.plan import plan_set
 from dermalyze.data.synthetic.synth import synthesize
-from dermalyze.imaging.photo_artifacts import ARTIFACTS, LEAST_PX, evenness, jpeg_quality, measure, rim_colours
+from dermalyze.imaging.photo_artifacts import ARTIFACTS, LEAST_PX, evenness, jpeg_quality, measure, rim_colors
 
 LESIONS, SEED = 160, 11
 
@@ -144,15 +144,15 @@ def test_small_and_narrow_pictures(size):
     look = measure(np.full((*size, 3), 200, np.uint8))
     assert math.isnan(look.hair) == (max(size) < LEAST_PX)
     assert look.brightness == pytest.approx(200 / 255, abs=1e-6)
-    assert rim_colours(np.full((*size, 3), 200, np.uint8)).tolist() == [200] * 72
+    assert rim_colors(np.full((*size, 3), 200, np.uint8)).tolist() == [200] * 72
 
 
 def test_the_rim_is_blind_to_the_middle():
     pixels = np.zeros((150, 200, 3), np.uint8)
     pixels[25:125, 25:175] = 255
-    assert rim_colours(pixels).max() == 0
+    assert rim_colors(pixels).max() == 0
     pixels[:10, :10] = 255
-    assert (rim_colours(pixels) > 0).sum() == 3
+    assert (rim_colors(pixels) > 0).sum() == 3
 
 
 def test_an_even_row_among_others():

@@ -13,7 +13,7 @@ from PIL import Image
 from dermalyze.config.data import DataSpec
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.data.store import ImageStore
-from dermalyze.data.thumbnails import Gallery, Picture
+from dermalyze.data.thumbnails import Gallery, GalleryImage
 from dermalyze.report import audit
 from dermalyze.report.audit import LONGEST_TABLE, PICTURE_PX, _thumbnail, audit_page, tables_in
 
@@ -48,7 +48,7 @@ def store(tmp_path):
 
 PATHS = {f"i{k}": f"secret-{k}.jpg" for k in range(4)}
 PAIRS = Gallery(
-    "pairs", "Pairs & more", HOSTILE, tuple((Picture(f"i{k}", HOSTILE), Picture(f"i{k + 1}", "b")) for k in range(3))
+    "pairs", "Pairs & more", HOSTILE, tuple((GalleryImage(f"i{k}", HOSTILE), GalleryImage(f"i{k + 1}", "b")) for k in range(3))
 )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dermalyze.calibration.conformal import calibrate_sets
+from dermalyze.calibration.conformal import calibrate_conformal
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.report import conformal as sets
 from dermalyze.report.evaluation_data import Evaluation
@@ -34,7 +34,7 @@ def judged():
 def test_coverage_and_size_by_class_and_subgroup_are_plain_means(judged, by_class):
     found = sets.build(judged)["conformal"]
     name, reference, p = f"lac {'by class' if by_class else 'marginal'}", judged.reference, judged.p
-    rule = calibrate_sets(
+    rule = calibrate_conformal(
         reference.probs(), reference.labels, reference.groups, CLASSES, score="lac", level=0.9, by_class=by_class, seed=0
     )
     inside = [[bool(one) for one in row] for row in rule.of(p.probs(), CLASSES)]

@@ -12,7 +12,7 @@ import pytest
 from figures import PRINTED, printed
 
 from dermalyze.calibration.calibrators import Calibrator
-from dermalyze.calibration.conformal import Sets
+from dermalyze.calibration.conformal import ConformalSets
 from dermalyze.calibration.decision_rule import Limit, Rule
 from dermalyze.calibration.ood import OOD_SCORES, fit, threshold_of
 from dermalyze.config.evaluate import EvaluateSpec
@@ -24,7 +24,7 @@ from dermalyze.report.evaluation import measure, write_report
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import template
 from dermalyze.report.sections import SECTIONS as TABLES
-from dermalyze.scoring.ood_results import Beyond, Pictures
+from dermalyze.scoring.ood_results import OodResults, Scored
 from dermalyze.scoring.predictions import Predictions
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -226,9 +226,9 @@ def with_beyond(n=60):
         kind: {"threshold": threshold_of(found(p.logits, embedding)), "mean_auroc": 0.75} for kind, found in detectors.items()
     }
     rule = Rule(Limit("knn", scores["knn"]["threshold"], 0.95), Referral("max_probability", 0.8, 0.7),
-                Sets("lac", 0.8, {"marginal": 0.4}, {"marginal": 30}))  # fmt: skip
+                ConformalSets("lac", 0.8, {"marginal": 0.4}, {"marginal": 30}))  # fmt: skip
     foreign = {
-        name: Pictures(generator.normal(size=(k, 2)).astype(np.float32), generator.normal(-30, 1, (k, 4)).astype(np.float32))
+        name: Scored(generator.normal(size=(k, 2)).astype(np.float32), generator.normal(-30, 1, (k, 4)).astype(np.float32))
         for name, k in (("noise", 20), ("two_films", 2))
     }
     grid = [f"{kind}/{s}" for kind in CORRUPTIONS for s in SEVERITIES]
@@ -237,7 +237,7 @@ def with_beyond(n=60):
     logits = p.logits[rows] + generator.normal(size=(len(rows), 2))
     corrupted = Predictions(ids, [p.groups[i] for i in rows], p.labels[rows], logits, embedding[rows], p.meta)
     table = {"scores": scores, "missing": {"energy": "a reason"}, "choice": "the rule of choice"}
-    judged = Evaluation(p, judged.spec, p.answering(), None, p, beyond=Beyond(rule, table, detectors, foreign, corrupted))
+    judged = Evaluation(p, judged.spec, p.answering(), None, p, beyond=OodResults(rule, table, detectors, foreign, corrupted))
     return {**m, **measure(judged)}, judged
 
 

@@ -19,7 +19,7 @@ from dermalyze.report.evaluation import measure
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.report.html import page
 from dermalyze.report.sections import draw_sections
-from dermalyze.scoring.ood_results import Beyond
+from dermalyze.scoring.ood_results import OodResults
 from dermalyze.scoring.predictions import Predictions
 
 CLASSES = ["bcc", "mel", "nv"]
@@ -119,7 +119,7 @@ def test_referral_is_that_of_the_served_rule_where_it_refers_anything():
     confidence = j.scores.probs.max(axis=1)
     rule = Rule(None, Referral("max_probability", 0.5, float(np.median(confidence))))
     table = {"scores": {}, "missing": {}, "choice": ""}
-    served = judged(beyond=Beyond(rule, table, {}, {}))
+    served = judged(beyond=OodResults(rule, table, {}, {}))
     m = subgroups.build(served)["subgroups"]
     assert (m["by_rule"], m["coverage"]) == (True, None)
     sexes = of(subgroups.build(served), "sex")
@@ -127,7 +127,7 @@ def test_referral_is_that_of_the_served_rule_where_it_refers_anything():
         inside = (j.rows["sex"] == sex).to_numpy()
         assert one["values"]["referred"]["value"] == pytest.approx((confidence < np.median(confidence))[inside].mean())
     assert "by the served decision rule" in report(served)[1]
-    answers_all = subgroups.build(judged(beyond=Beyond(Rule(), table, {}, {})))["subgroups"]
+    answers_all = subgroups.build(judged(beyond=OodResults(Rule(), table, {}, {})))["subgroups"]
     assert (answers_all["by_rule"], answers_all["coverage"]) == (False, 0.9)
     assert "by the served decision rule" not in report(judged())[1]
 

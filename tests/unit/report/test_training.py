@@ -9,7 +9,7 @@ import pytest
 
 from dermalyze.core.run import Run
 from dermalyze.errors import ModelError, UsageError
-from dermalyze.report.training import judge_fit, kept_epoch, read_history
+from dermalyze.report.training import assess_fit, kept_epoch, read_history
 from dermalyze.tasks.baseline import Baseline
 
 
@@ -29,7 +29,7 @@ def history(epochs=24, *, floor=0.5, speed=4.0, rise=0.0, gap=0.03, skill=0.6):
 
 
 def judge(h, kept=None):
-    return judge_fit(
+    return assess_fit(
         h,
         kept or int(np.argmin(h["val_loss"])) + 1,
         Baseline(0.4, "always saying a", "balanced_accuracy", "balanced", 0.25, np.log(4)),

@@ -9,7 +9,7 @@ from PIL import Image
 from dermalyze.errors import DataError
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.scoring import ood_images
-from dermalyze.scoring.ood_images import EACH, SYNTHETIC, name_of, read_foreign, synthetic
+from dermalyze.scoring.ood_images import EACH, SYNTHETIC, name_of, read_ood_images, synthetic
 
 PREPROCESSING = Preprocessing(kind="squash", height=30, width=40, mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0)
 
@@ -44,7 +44,7 @@ def test_a_folder_leaves_out_what_cannot_be_read_and_says_so(tmp_path, capsys):
     Image.new("L", (60, 50)).save(tmp_path / "b.jpg")
     (tmp_path / "c.jpg").write_bytes(b"no image")
     (tmp_path / "d.png").symlink_to(tmp_path / "b.jpg")
-    found = list(read_foreign(tmp_path, PREPROCESSING, seed=0))
+    found = list(read_ood_images(tmp_path, PREPROCESSING, seed=0))
     assert len(found) == 2
     assert {p.kind for p in found} == {name_of(tmp_path)}
     assert "1 of 3 files are left out" in capsys.readouterr().err
@@ -54,7 +54,7 @@ def test_a_folder_leaves_out_what_cannot_be_read_and_says_so(tmp_path, capsys):
 def test_medmnist_files_are_read(tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     np.savez(tmp_path / "chest mnist.npz", test_images=images, test_labels=np.zeros((7, 1)), train_images=images[:2])
-    found = list(read_foreign(tmp_path / "chest mnist.npz", PREPROCESSING, seed=0))
+    found = list(read_ood_images(tmp_path / "chest mnist.npz", PREPROCESSING, seed=0))
     assert [p.image_id for p in found] == [f"chest_mnist/{i}" for i in range(7)]
     assert found[0].pixels.shape == (30, 40, 3)
 
@@ -64,7 +64,7 @@ def test_more_than_the_most_is_a_seeded_sample(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", test_images=np.arange(40, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2))
 
     def levels(seed):
-        return [int(p.pixels[0, 0, 0]) for p in read_foreign(tmp_path / "a.npz", PREPROCESSING, seed=seed)]
+        return [int(p.pixels[0, 0, 0]) for p in read_ood_images(tmp_path / "a.npz", PREPROCESSING, seed=seed)]
 
     assert len(set(levels(1))) == 5
     assert levels(1) == levels(1) != levels(2)
@@ -79,10 +79,10 @@ def test_what_is_no_set_is_refused(tmp_path):
     for name, why in [("empty", "no image"), ("bad.npz", "not a readable"), ("other.npz", "has no array"),
                       ("float.npz", "must be uint8"), ("list.csv", "neither"), ("gone", "neither")]:  # fmt: skip
         with pytest.raises(DataError, match=why):
-            list(read_foreign(tmp_path / name, PREPROCESSING, seed=0))
+            list(read_ood_images(tmp_path / name, PREPROCESSING, seed=0))
 
 
 def test_an_npz_of_python_objects_is_not_unpickled(tmp_path):
     np.savez(tmp_path / "evil.npz", test_images=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="not a readable npz"):
-        list(read_foreign(tmp_path / "evil.npz", PREPROCESSING, seed=0))
+        list(read_ood_images(tmp_path / "evil.npz", PREPROCESSING, seed=0))

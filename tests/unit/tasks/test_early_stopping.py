@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dermalyze.tasks.early_stopping import judge_epoch
+from dermalyze.tasks.early_stopping import compare_epoch
 
 
 def run(values: list[float], *, starts: tuple[int, ...] = (0,), last: int = 0, **changes: Any) -> tuple[int, int, str]:
@@ -17,7 +17,7 @@ def run(values: list[float], *, starts: tuple[int, ...] = (0,), last: int = 0, *
     while state["stopped"] is None:
         start = max(s for s in starts if s <= epoch)
         epoch += 1
-        state = judge_epoch(state, epoch=epoch, value=values[epoch - 1], start=start, planned=last >= epoch, **settings)
+        state = compare_epoch(state, epoch=epoch, value=values[epoch - 1], start=start, planned=last >= epoch, **settings)
     return epoch, state["best"]["epoch"], state["stopped"]
 
 

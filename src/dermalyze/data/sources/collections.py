@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dermalyze.config.data import PART_WORDS
 from dermalyze.core.archives import name_problem
 from dermalyze.data.sources.isic import ISIC_2019_CLASSES
-from dermalyze.data.sources.reading import Files, Listing, Row, cells, known_values, need_table, read, take
+from dermalyze.data.sources.reading import Files, Listing, Row, cells, need_table, optional_values, read, take
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
 
@@ -40,7 +40,7 @@ def pad_ufes_20(store: ImageStore) -> Listing:
     rows = []
     for place, values, extra in cells(table, names):
         image_id = values["image_id"].removesuffix(".png")
-        image, known = files.by_stem(image_id), known_values(values, place)
+        image, known = files.by_stem(image_id), optional_values(values, place)
         known["sex"] = None if known.get("sex") is None else str(known["sex"]).lower()
         rows.append(Row(place, image_id, values["label"], None if image is None else image.path, known, extra))
     strangers = files.strangers({row.image_id for row in rows})
@@ -79,7 +79,7 @@ def bcn20000(store: ImageStore) -> Listing:
     rows = []
     for place, values, extra in cells(table, names):
         image_id = values["image_id"].removesuffix(".jpg")
-        image, known = files.by_stem(image_id), known_values(values, place)
+        image, known = files.by_stem(image_id), optional_values(values, place)
         rows.append(Row(place, image_id, values["label"], None if image is None else image.path, known, extra))
     strangers = files.strangers({row.image_id for row in rows})
     return Listing(rows, ISIC_2019_CLASSES, files.entries, (*notes, *files.notes, *strangers))
@@ -114,7 +114,7 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
     parts = _derm7pt_split(store, files, len(table.rows))
     rows = []
     for i, (place, values, extra) in enumerate(cells(table, names)):
-        known = known_values(values, place) | {"lesion_id": f"derm7pt_{values['image_id']}"}
+        known = optional_values(values, place) | {"lesion_id": f"derm7pt_{values['image_id']}"}
         known |= {} if parts is None else {"split": parts[i]}
         found = {}
         for which in ("derm", "clinic") if images == "paired" else wanted:

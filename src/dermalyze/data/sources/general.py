@@ -17,8 +17,8 @@ from dermalyze.data.sources.reading import (
     Row,
     cells,
     is_image,
-    known_values,
     label_columns,
+    optional_values,
     pseudonym,
     read,
     renamed,
@@ -85,7 +85,7 @@ def csv(
     rows = []
     for number, (place, values, extra) in enumerate(cells(table, names, without=labels or ())):
         wanted = values.get("path") or values["image_id"] + extension
-        entry, known = _named(files, wanted, f"{place}: path"), known_values(values, place)
+        entry, known = _named(files, wanted, f"{place}: path"), optional_values(values, place)
         if values.get("mask_path"):
             mask = files.by_path(values["mask_path"])
             known["mask_path"] = None if mask is None else mask.path

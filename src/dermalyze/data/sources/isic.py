@@ -15,9 +15,9 @@ from dermalyze.data.sources.reading import (
     Row,
     cells,
     cells_by_id,
-    known_values,
     need_table,
     one_hot,
+    optional_values,
     read,
     take,
 )
@@ -62,7 +62,7 @@ def ham10000(store: ImageStore) -> Listing:
     rows = []
     for place, values, extra in cells(table, names):
         image_id = values["image_id"]
-        known = known_values(values, place)
+        known = optional_values(values, place)
         mask = files.by_stem(f"{image_id}_segmentation")
         known["mask_path"] = None if mask is None else mask.path
         rows.append(_row(files, (place, values, extra), values["label"], known))
@@ -156,7 +156,7 @@ def isic2020(store: ImageStore, *, label: str) -> Listing:
     without = [column for column in without if column not in names.values()]
     rows = []
     for place, values, extra in cells(table, names, without=without):
-        rows.append(_row(files, (place, values, extra), values["label"], known_values(values, place)))
+        rows.append(_row(files, (place, values, extra), values["label"], optional_values(values, place)))
     if (entry := files.table("ISIC_2020_Training_Duplicates")) is not None:
         rows, count = _with_duplicates(rows, store, entry)
         notes.append(f"{count} pairs of the list of duplicates are kept together")
@@ -186,7 +186,7 @@ def isic_archive(store: ImageStore, *, label: str | None) -> Listing:
     names, notes = take(table, {"isic_id": "image_id", column: "label"}, OPTIONAL, remedy)
     rows = []
     for place, values, extra in cells(table, names):
-        rows.append(_row(files, (place, values, extra), values["label"], known_values(values, place)))
+        rows.append(_row(files, (place, values, extra), values["label"], optional_values(values, place)))
     licences = Counter(row.extra.get("copyright_license") or "none stated" for row in rows)
     notes.append("licenses: " + ", ".join(f"{name} {count}" for name, count in licences.most_common()))
     return _listing(rows, None, files, [f"the label is the column '{names['label']}'", *notes])
@@ -229,7 +229,7 @@ def _joined(
     found = []
     for (place, values, extra), label in zip(rows, labels, strict=True):
         where, more, further = (second or {}).get(values["image_id"], (place, {}, {}))
-        found.append(_row(files, (place, values, {**extra, **further}), label, known_values(more, where)))
+        found.append(_row(files, (place, values, {**extra, **further}), label, optional_values(more, where)))
     return found, sum(row.known.get("lesion_id") is None for row in found)
 
 

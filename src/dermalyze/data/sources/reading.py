@@ -332,7 +332,7 @@ def _free(name: str) -> str:
     return f"{name}_user" if name in OWN_NAMES else name
 
 
-def known_values(values: Mapping[str, str], place: str) -> dict[str, str | float | None]:
+def optional_values(values: Mapping[str, str], place: str) -> dict[str, str | float | None]:
     """The optional values with 'unknown' and its like as None, age as a number and the user's split in our words."""
     known: dict[str, str | float | None] = {}
     for name in ("patient_id", "lesion_id", "sex", "site", "source"):

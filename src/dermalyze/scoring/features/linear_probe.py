@@ -18,7 +18,7 @@ from dermalyze.errors import DataError
 from dermalyze.metrics.activation import softmax
 from dermalyze.metrics.calibration_error import ECE_BINS
 from dermalyze.metrics.ranking import Floats, Ints
-from dermalyze.scoring.features.neighbors import center_scores, centres, draw_shots, nearest, unit, vote
+from dermalyze.scoring.features.neighbors import center_scores, class_centers, draw_shots, nearest, unit, vote
 from dermalyze.scoring.features.zero_shot import zero_shot
 from dermalyze.tasks.base import Task
 from dermalyze.tasks.choices import Choice
@@ -248,5 +248,5 @@ def center_shares(known_ND: Floats, labels_N: Ints, asked_MD: Floats, options: i
     """
     present, labels = np.unique(labels_N, return_inverse=True)
     shares = np.zeros((len(asked_MD), options))
-    shares[:, present] = softmax(center_scores(asked_MD, centres(known_ND, labels, len(present))))
+    shares[:, present] = softmax(center_scores(asked_MD, class_centers(known_ND, labels, len(present))))
     return shares

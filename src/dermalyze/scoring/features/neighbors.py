@@ -93,7 +93,7 @@ def vote(labels_QK: Ints, distance_QK: Floats, classes: int) -> Floats:
     return np.asarray(votes / votes.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-def centres(features_ND: NDArray[np.floating], labels_N: Ints, classes: int) -> Floats:
+def class_centers(features_ND: NDArray[np.floating], labels_N: Ints, classes: int) -> Floats:
     """(C, D) mean of each class's rows; every class has some.
 
     >>> centres(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]), 2).tolist()
@@ -102,7 +102,7 @@ def centres(features_ND: NDArray[np.floating], labels_N: Ints, classes: int) -> 
     return np.stack([np.asarray(features_ND, np.float64)[labels_N == c].mean(axis=0) for c in range(classes)])
 
 
-def nearest_centre(features_QD: NDArray[np.floating], centres_CD: Floats) -> Ints:
+def nearest_center(features_QD: NDArray[np.floating], centres_CD: Floats) -> Ints:
     """(Q,) class whose centre is nearest by Euclidean distance; the first of equals.
 
     >>> nearest_centre(np.array([[0.0], [4.0]]), np.array([[1.0], [5.0]])).tolist()

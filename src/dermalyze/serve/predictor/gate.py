@@ -90,7 +90,7 @@ def worst(verdicts: Sequence[str]) -> str:
     return max(verdicts, key=VERDICTS.index, default=VERDICTS[0])
 
 
-def judge(
+def check_image(
     looks: Appraisal,
     width: int,
     height: int,

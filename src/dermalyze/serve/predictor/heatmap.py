@@ -31,7 +31,7 @@ OPACITY = 0.6
 MAX_EDGE_PX = 1024  # of a picture that is drawn on; a map of 7 x 7 places says no more on a larger one
 
 
-def colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+def viridis_colors(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """RGB (..., 3) of values in 0..1; what is outside is cut.
 
     >>> colours(np.array([0.0, 1.0])).tolist()
@@ -103,7 +103,7 @@ def heat(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing, *
         raise UsageError(f"opacity is {opacity}, must be 0..1")
     values = np.nan_to_num(spread(strength(cam_hw), size, p), nan=0.0).clip(0.0, 1.0)
     alpha = np.rint(255 * opacity * np.sqrt(values)).astype(np.uint8)  # the root: half as strong is still well seen
-    return Image.fromarray(np.dstack([colours(values), alpha]), "RGBA")
+    return Image.fromarray(np.dstack([viridis_colors(values), alpha]), "RGBA")
 
 
 def heat_png(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing) -> bytes:
@@ -142,7 +142,7 @@ def _captioned(picture: Image, caption: str) -> Image:
     sheet = Image.new("RGB", (width, picture.height + strip), (255, 255, 255))
     sheet.paste(picture, ((width - picture.width) // 2, 0))
     draw, top = ImageDraw.Draw(sheet), picture.height + 6
-    ramp = Image.fromarray(np.tile(colours(np.linspace(0, 1, 96)), (10, 1, 1)))
+    ramp = Image.fromarray(np.tile(viridis_colors(np.linspace(0, 1, 96)), (10, 1, 1)))
     draw.text((6, top - 2), "weak", fill=(40, 40, 40), font=font)
     sheet.paste(ramp, (42, top))
     draw.text((144, top - 2), "strong", fill=(40, 40, 40), font=font)

@@ -80,7 +80,7 @@ def read_file(path: str | Path) -> Item:
     return _item(str(path), lambda: _read_file(Path(path)))
 
 
-def looks_like_image(head: bytes) -> bool:
+def has_image_signature(head: bytes) -> bool:
     """Whether the first 16 bytes are those of an image format, readable here or not.
 
     >>> looks_like_image(b"RIFF\\x00\\x00\\x00\\x00WEBPVP8 "), looks_like_image(b"%PDF-1.7 ...")
@@ -120,7 +120,7 @@ def _from_folder(root: Path) -> Iterator[Item]:
             if name.startswith("."):
                 continue
             try:
-                wanted = path.suffix.lower() in IMAGE_SUFFIXES or looks_like_image(_head(_inside(path, real_root)))
+                wanted = path.suffix.lower() in IMAGE_SUFFIXES or has_image_signature(_head(_inside(path, real_root)))
             except (OSError, ValueError, DataError):
                 wanted = path.is_symlink()
             if wanted:
@@ -158,7 +158,7 @@ def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:
             label = f"{name}!{member.filename}"
             named = path.suffix.lower() in IMAGE_SUFFIXES
             item = _item(label, lambda member=member: _read_member(archive, member))  # type: ignore[misc]
-            if named or item.error is not None or looks_like_image(item.data or b""):
+            if named or item.error is not None or has_image_signature(item.data or b""):
                 yield item
 
 
@@ -204,7 +204,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 def _from_stdin(stream: BinaryIO) -> Iterator[Item]:
     head = stream.read(16)
-    if looks_like_image(head) or head[:2] == b"PK":
+    if has_image_signature(head) or head[:2] == b"PK":
         data = head + stream.read(MAX_FILE_BYTES + 1 - len(head))
         if head[:2] == b"PK" and len(data) <= MAX_FILE_BYTES:
             try:

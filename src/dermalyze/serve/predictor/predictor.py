@@ -27,11 +27,11 @@ from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.modalities import modality
 from dermalyze.imaging.samples import IMAGE, METADATA, Array, Batch, as_batch, sample_of, stack
 from dermalyze.imaging.tabular import Encoder, Numeric, Value, as_number, is_missing
-from dermalyze.serve.predictor.gate import judge, of_model
+from dermalyze.serve.predictor.gate import check_image, of_model
 from dermalyze.serve.predictor.inputs import Item, read_file
 from dermalyze.serve.predictor.interpreter import Interpreter
 from dermalyze.serve.predictor.prediction import Prediction
-from dermalyze.serve.predictor.preparing import Prepared, png_bytes, prepare, prepare_picture, rgb_array
+from dermalyze.serve.predictor.preparing import Prepared, png_bytes, prepare, prepare_pixels, rgb_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -217,7 +217,7 @@ class Predictor:
             prepared: the sample's images by name; at least `image`.
         """
         first, p = prepared[IMAGE], self.preprocessing
-        found = judge(
+        found = check_image(
             first.looks, first.width, first.height, network=(p.width, p.height), likeness=self.likeness, kind=self.modality
         )
         notes = [f"{name}: {note}" for name, one in prepared.items() if name != IMAGE for note in one.notes]
@@ -351,7 +351,7 @@ class Predictor:
         """
         if isinstance(content, bytes):
             return prepare(content, self.preprocessing, keep=keep)
-        return prepare_picture(rgb_array(content), self.preprocessing, keep=keep)
+        return prepare_pixels(rgb_array(content), self.preprocessing, keep=keep)
 
 
 def no_image(name: str) -> str:

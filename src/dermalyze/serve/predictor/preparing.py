@@ -58,10 +58,10 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_
         DataError: an edge is too short.
     """
     decoded = modality(preprocessing.modality).read(data, formats=formats(), max_pixels=max_pixels, least=preprocessing.least)
-    return prepare_picture(decoded.image, preprocessing, decoded.notes, keep=keep)
+    return prepare_pixels(decoded.image, preprocessing, decoded.notes, keep=keep)
 
 
-def prepare_picture(
+def prepare_pixels(
     picture: NDArray[np.uint8] | Image.Image, preprocessing: Preprocessing, notes: tuple[str, ...] = (), *, keep: bool = False
 ) -> Prepared:
     """Bring pixels to the network's size.

@@ -13,7 +13,7 @@ from dermalyze.errors import ModelError
 from dermalyze.imaging.modalities import MODALITIES
 from dermalyze.imaging.quality import MEASURES, Appraisal, Likeness, appraise, unbent
 from dermalyze.scoring.ood_images import SYNTHETIC
-from dermalyze.serve.predictor.gate import UNJUDGED, VERDICTS, conclude, judge, of_model, worst
+from dermalyze.serve.predictor.gate import UNJUDGED, VERDICTS, check_image, conclude, of_model, worst
 
 VALID = MODALITIES["dermoscopy"].valid
 LIMITS = VALID.limits
@@ -39,7 +39,7 @@ def skin(seed: int) -> Appraisal:
 
 
 def test_ordinary_dermoscopy_is_accepted() -> None:
-    gate = judge(skin(0), 600, 450, network=(224, 224), kind=KIND, likeness=dermoscopy())
+    gate = check_image(skin(0), 600, 450, network=(224, 224), kind=KIND, likeness=dermoscopy())
     assert (gate.verdict, gate.quality, gate.modality, gate.reasons) == ("accept", "accept", "accept", ())
     json.dumps(gate.as_dict(), allow_nan=False)
 
@@ -48,7 +48,7 @@ def test_ordinary_dermoscopy_is_accepted() -> None:
 def test_what_is_no_skin_is_referred(kind: str) -> None:
     rng = np.random.default_rng(3)
     looks = [appraise(SYNTHETIC[kind](rng, 150, 200, number)) for number in range(12)]
-    gates = [judge(look, 200, 150, network=(64, 64), kind=KIND, likeness=dermoscopy()) for look in looks]
+    gates = [check_image(look, 200, 150, network=(64, 64), kind=KIND, likeness=dermoscopy()) for look in looks]
     assert sum(gate.verdict == "refer" for gate in gates) >= 10
     assert all(gate.reasons for gate in gates if gate.verdict != "accept")
 
@@ -80,14 +80,14 @@ def test_each_limit_of_quality(name: str) -> None:
         (limit.refer + sign * 1e-3, "refer", limit.hard),
     ):
         values = {**dict(zip(MEASURES, skin(0).as_tuple(), strict=True)), name: value}
-        gate = judge(Appraisal(**values), 600, 450, network=(224, 224), kind=KIND)
+        gate = check_image(Appraisal(**values), 600, 450, network=(224, 224), kind=KIND)
         assert gate.quality == verdict
         assert gate.reasons == (() if words is None else (words,))
 
 
 @pytest.mark.parametrize(("edge", "verdict"), [(112, "accept"), (111, "caution"), (56, "caution"), (55, "refer")])
 def test_size(edge: int, verdict: str) -> None:
-    assert judge(skin(0), 600, edge, network=(224, 224), kind=KIND).quality == verdict
+    assert check_image(skin(0), 600, edge, network=(224, 224), kind=KIND).quality == verdict
 
 
 def test_of_which_training_a_model_knows() -> None:
@@ -98,7 +98,7 @@ def test_of_which_training_a_model_knows() -> None:
     known = of_model(json.loads(json.dumps(own.as_dict())), {"source": "folder"}, KIND)
     assert known is not None
     assert known.of(skin(1))[0] == pytest.approx(own.of(skin(1))[0], rel=1e-3)
-    gate = judge(skin(0), 600, 450, network=(64, 64), kind=KIND)
+    gate = check_image(skin(0), 600, 450, network=(64, 64), kind=KIND)
     assert (gate.modality, gate.score) == ("accept", None)
 
 

@@ -16,7 +16,7 @@ from dermalyze.artifact.record import sealed
 from dermalyze.errors import ModelError, ResourceError, UsageError
 from dermalyze.imaging.preprocess import Preprocessing
 from dermalyze.serve.predictor.answers import predict
-from dermalyze.serve.predictor.heatmap import colours, heat, heat_png, overlay_png, spread, strength
+from dermalyze.serve.predictor.heatmap import heat, heat_png, overlay_png, spread, strength, viridis_colors
 from dermalyze.serve.predictor.output import write
 from dermalyze.serve.predictor.predictor import Predictor
 
@@ -81,7 +81,7 @@ def test_lightness_rises_evenly_also_for_colour_blind_readers() -> None:
 
     Simulation: Machado, Oliveira & Fernandes 2009, doi:10.1109/TVCG.2009.113, severity 1.
     """
-    rgb = colours(np.linspace(0, 1, 33)).astype(np.float64)
+    rgb = viridis_colors(np.linspace(0, 1, 33)).astype(np.float64)
     steps = np.diff(lab(rgb)[:, 0])
     assert steps.min() > 0
     assert steps.max() < 2 * steps.mean()

@@ -42,7 +42,7 @@ MASKED = 0.9
 Painter = Callable[[NDArray[np.uint8], NDArray[np.bool_], int], NDArray[np.uint8]]
 
 
-class Pictures:
+class ControlImages:
     """The run's pictures at the size of the controls' network, and their masks.
 
     Args:
@@ -154,7 +154,7 @@ class Pictures:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 places[ids[int(name.partition(".")[0])]] = (f"{path.name}!{name}", sha256_bytes(archive.read(name)))
-        manifest = with_parts(read_manifest(self.run), part_of)
+        manifest = with_splits(read_manifest(self.run), part_of)
         known = manifest["image_id"].isin(places.keys())
         manifest["path"] = [places.get(i, (p, ""))[0] for i, p in zip(manifest["image_id"], manifest["path"], strict=True)]
         manifest["sha256"] = [places.get(i, ("", s))[1] for i, s in zip(manifest["image_id"], manifest["sha256"], strict=True)]
@@ -167,7 +167,7 @@ def member(row: int) -> str:
     return f"{row:07}.png"
 
 
-def with_parts(manifest: pd.DataFrame, part_of: Mapping[str, str]) -> pd.DataFrame:
+def with_splits(manifest: pd.DataFrame, part_of: Mapping[str, str]) -> pd.DataFrame:
     """The manifest with the parts of a split in its `split` column."""
     return manifest.assign(split=[part_of.get(image_id) for image_id in manifest["image_id"]])
 
