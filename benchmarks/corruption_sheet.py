@@ -1,4 +1,4 @@
-"""Draw one synthetic picture under every corruption in every severity: `docs/images/corruptions.jpg`.
+"""Draw one synthetic image under every corruption in every severity: `docs/images/corruptions.jpg`.
 
 python benchmarks/corruption_sheet.py docs/images/corruptions.jpg
 """
@@ -19,7 +19,7 @@ LEFT_PX, TOP_PX, GAP_PX = 78, 30, 4
 
 
 def sheet(pixels_HW3: np.ndarray) -> Image.Image:
-    """Kinds down, severities across, the picture as it is first."""
+    """Kinds down, severities across, the image as it is first."""
     height, width = pixels_HW3.shape[:2]
     font = ImageFont.load_default(17)
     size = LEFT_PX + (len(SEVERITIES) + 1) * (width + GAP_PX), TOP_PX + len(CORRUPTIONS) * (height + GAP_PX)

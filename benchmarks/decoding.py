@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/decoding.py [FOLDER with HAM10000 images, default ../shared/data/ham10000] [--images 300]
 
-The pictures are brought to 600x450 and saved again as JPEG, since the copy beside the repository is smaller; without one,
+The images are brought to 600x450 and saved again as JPEG, since the copy beside the repository is smaller; without one,
 synthetic ones are painted. Once at quality 92 (27 KiB each), and once with fine grain at quality 98 (200 KiB, nearer to the
 originals' 270): there the entropy decoding, which no scale spares, takes most of the time.
 Each way takes the same files to the size named; they take turns, the shortest of the rounds counts, what matters is the ratio.
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(folder: Path, paths: list[Path], size: tuple[int, int]) -> None:
-    """All ways over the pictures of one folder, to (height, width)."""
+    """All ways over the images of one folder, to (height, width)."""
     kib = sum(path.stat().st_size for path in paths) / len(paths) / 1024
     print(f"== {len(paths)} JPEGs of 600x450, {kib:.0f} KiB each, to {size[1]}x{size[0]}")
     store = ImageStore.open(DataSpec(path=str(folder)))
@@ -109,7 +109,7 @@ def measure(folder: Path, paths: list[Path], size: tuple[int, int]) -> None:
 
 
 def make(source: Path, folder: Path, count: int, quality: int, grain: float) -> list[Path]:
-    """Pictures of 600x450 in `folder`."""
+    """Images of 600x450 in `folder`."""
     if source.is_dir():
         store = ImageStore.open(DataSpec(path=str(source.resolve())))
         names = [entry.path for entry in store.entries() if entry.name.endswith(".jpg")][:count]

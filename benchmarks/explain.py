@@ -65,7 +65,7 @@ def main() -> None:
             if number >= 2:  # the first two warm up
                 taken[name].append(time.process_time() - began)
     base = statistics.median(taken["forward pass"])
-    print(f"{asked.backbone}, {asked.batch} pictures of {asked.size} px, medians of {asked.rounds} rounds, processor time")
+    print(f"{asked.backbone}, {asked.batch} images of {asked.size} px, medians of {asked.rounds} rounds, processor time")
     for name, seconds in taken.items():
         median = statistics.median(seconds)
         print(f"{name:20} {1000 * median:9.1f} ms   {median / base:5.2f} forward passes")

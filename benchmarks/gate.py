@@ -1,8 +1,8 @@
-"""The gate on real pictures: how often it refuses dermoscopy that it has not seen, and what it finds of pictures that are none.
+"""The gate on real images: how often it refuses dermoscopy that it has not seen, and what it finds of images that are none.
 
     .venv/bin/python benchmarks/gate.py RUN [--ood FOLDER_OR_NPZ ...] [--write]
 
-RUN is a run on HAM10000. What a model of it would know is learned from its training part, as `export` does; `--write` keeps
+RUN is a run on HAM10000. What a model of it would know is learned from its training split, as `export` does; `--write` keeps
 that as the reference of dermoscopy for models that do not say (`MODALITIES` in src/dermalyze/imaging/modalities.py).
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--ood", type=Path, nargs="*", default=[])
-    parser.add_argument("--images", type=int, default=1500, help="of the test part, at most")
+    parser.add_argument("--images", type=int, default=1500, help="of the test split, at most")
     parser.add_argument("--network", type=int, default=64, help="shorter edge of the network's input, px")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
@@ -52,7 +52,7 @@ def main() -> None:
     likeness, store = Likeness.from_dict(known), ImageStore.open(spec.data)
     tested = read_part(run, "test")["path"].tolist()[: arguments.images]
     pictures: dict[str, Iterator[Image.Image]] = {
-        "HAM10000, test part": (decode(store.read(path), formats=PREPARE_FORMATS).image for path in tested)
+        "HAM10000, test split": (decode(store.read(path), formats=PREPARE_FORMATS).image for path in tested)
     }
     pictures |= {path.stem: foreign(path) for path in arguments.ood}
     pictures |= {kind: made(kind) for kind in SYNTHETIC}
@@ -75,13 +75,13 @@ def report(name: str, pictures: Iterator[Image.Image], likeness: Likeness, netwo
 
 
 def made(kind: str) -> Iterator[Image.Image]:
-    """Pictures that are made here."""
+    """Images that are made here."""
     rng = np.random.default_rng(0)
     yield from (Image.fromarray(SYNTHETIC[kind](rng, 150, 200, number)) for number in range(32))
 
 
 def foreign(path: Path) -> Iterator[Image.Image]:
-    """Pictures of a folder, or the test part of a MedMNIST file."""
+    """Images of a folder, or the test split of a MedMNIST file."""
     if path.suffix == ".npz":
         arrays: Any = np.load(path, allow_pickle=False)
         yield from (colour(array) for array in arrays["test_images"][:300])

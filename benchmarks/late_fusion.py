@@ -2,8 +2,8 @@
 
     python benchmarks/late_fusion.py RUN [--columns age sex site]
 
-Fitted on the training part, weighed on the validation part, a temperature for each on the calibration part, compared on the
-test part with paired intervals over lesions.
+Fitted on the training split, weighed on the validation split, a temperature for each on the calibration split, compared on the
+test split with paired intervals over lesions.
 """
 
 from __future__ import annotations

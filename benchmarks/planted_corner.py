@@ -9,7 +9,7 @@ dermalyze run experiments/ham10000.yaml outputs/marked --set data.source.kind=cs
   preprocess.size=[72,96] train.epochs=6 inference.recipe=plain
 dermalyze explain outputs/marked --count 150
 
-Pictures are as large as a network of 72x96 px takes them, so that the mark is as sharp as it is planted.
+Images are as large as a network of 72x96 px takes them, so that the mark is as sharp as it is planted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
             outline = picture(masks.read(f"{MASKS}/{image_id}_segmentation.png"), "L", Image.Resampling.NEAREST)
             outline.save(options.out / f"{image_id}_mask.png")
             writer.writerow([image_id, f"{image_id}.png", row["dx"], row["lesion_id"], f"{image_id}_mask.png"])
-    print(f"{len(rows)} pictures in {options.out}")
+    print(f"{len(rows)} images in {options.out}")
 
 
 def picture(data: bytes, mode: str, how: Image.Resampling) -> Image.Image:

@@ -2,7 +2,7 @@
 
     python benchmarks/predictor.py [MODEL] [IMAGE]
 
-MODEL is a run or an artifact; without one a small convolutional stand-in is made. The gate is half a second and 150 MB.
+MODEL is a run or an artifact; without one per small convolutional stand-in is made. The gate is half a second and 150 MB.
 Processor seconds are given beside the clock's: on a busy machine they are what the program itself took.
 """
 
@@ -121,7 +121,7 @@ def seconds(act: Any, times: int = 30) -> float:
 
 
 def outputs_and_libraries(model: Path) -> None:
-    """One picture, one thread: the answer alone, with its map, and by OpenVINO."""
+    """One image, one thread: the answer alone, with its map, and by OpenVINO."""
     from dermalyze.artifact.artifact import Artifact
     from dermalyze.errors import DermalyzeError
     from dermalyze.serve.predictor.provider import choose_provider
@@ -130,7 +130,7 @@ def outputs_and_libraries(model: Path) -> None:
     edges = artifact.preprocessing["height"], artifact.preprocessing["width"]
     picture = np.random.default_rng(0).integers(0, 256, (1, *edges, 3), dtype=np.uint8)
     base = seconds(lambda: artifact.run(picture))
-    print(f"one picture, one thread: {1000 * base:.2f} ms")
+    print(f"one image, one thread: {1000 * base:.2f} ms")
     if artifact.graph.cam_shape is not None:
         print(f"  with its map: {seconds(lambda: artifact.cam(picture)) / base:.2f} times that")
     try:

@@ -1,6 +1,6 @@
 """Time and memory of `prepare` on a HAM10000 folder: python benchmarks/prepare.py [FOLDER] [--workers N].
 
-Prints seconds, images a second and the peak memory of this process and of the largest worker, and beside them the ratio
+Prints seconds, images per second and the peak memory of this process and of the largest worker, and beside them the ratio
 to a plain loop in one process that only decodes the same images, so that the numbers mean something on another machine.
 """
 

@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/serving.py [a b d] [--seconds 8] [--litserve PYTHON_WITH_LITSERVE]
 
-a: ResNet-18 at 224, requests a second of `dermalyze serve` and of FastAPI with PyTorch as a tutorial writes it (and of LitServe
-   with the same graph, where an interpreter that has litserve, onnxruntime and pillow is named); and of `dermalyze serve` with
-   the graph in eight bits. The weights are random, so no gate is asked; `dermalyze export RUN --int8` asks it of a real run.
+a: ResNet-18 at 224, requests per second of `dermalyze serve` and of FastAPI with PyTorch as a tutorial writes it (and of
+   LitServe with the same graph, if an interpreter that has litserve, onnxruntime and pillow is named); and of
+   `dermalyze serve` with the graph in eight bits. The weights are random, so no gate is asked;
+   `dermalyze export RUN --int8` asks it of a real run.
 b: five times the capacity: accepted requests, their p99, how soon the others are refused, and /live meanwhile.
 d: int8 (static, QDQ) in onnxruntime against PyTorch in fp32, forward passes alone.
 
@@ -233,7 +234,7 @@ def ours(artifact: Path, port: int) -> list[str]:
 
 
 def eight_bits(artifact: Path) -> bytes:
-    """The artifact's graph, static QDQ, ranges of random pictures."""
+    """The artifact's graph, static QDQ, ranges of random images."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

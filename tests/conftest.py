@@ -43,7 +43,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Write a small artifact without torch: the embedding is the mean colour, the logits a fixed linear map of it."""
+    """Write a small artifact without torch: the embedding is the mean color, the logits a fixed linear map of it."""
     return lambda name="artifact", **changes: write_artifact(tmp_path / name, **changes)
 
 

@@ -1,4 +1,4 @@
-"""Train, judge and serve classifiers of medical images. For research and education, not for diagnosis.
+"""Train, evaluate and serve classifiers of medical images. For research and education, not for diagnosis.
 
 Every command of the command line is one function here, and nothing heavy is imported before it is asked for.
 

@@ -60,7 +60,7 @@ class ResourceError(DermalyzeError):
 
 
 class InterruptedRunError(DermalyzeError):
-    """Stopped by a signal after saving; the same command goes on (exit 75)."""
+    """Stopped by a signal after saving; the same command continues (exit 75)."""
 
     exit_code = 75
 

@@ -20,7 +20,7 @@ def test_there_are_pages() -> None:
 
 
 def apply(difference: str, root: Path) -> Path:
-    """Apply one block of hunks; the lines that each takes away or keeps must stand in the file exactly once."""
+    """Apply one block of hunks; the lines that each takes away or keeps must are in the file exactly once."""
     head, *hunks = re.split(r"^@@\n", difference, flags=re.M)
     path = root / head.removeprefix("--- ").strip()
     text = path.read_text(encoding="utf-8")

@@ -66,7 +66,7 @@ def open_page(browser: Any, address: str) -> Iterator[Callable[..., Watched]]:
 
 @pytest.fixture(scope="module")
 def lesions(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> list[Path]:
-    """Six dermoscopic pictures: real ones where they are at hand, else invented ones."""
+    """Six dermoscopic images: real ones where they are available, else invented ones."""
     folder = tmp_path_factory.mktemp("pictures")
     real = shared / "data" / "ham10000" / "HAM10000_images_part_1.zip"
     if real.exists():

@@ -1,4 +1,4 @@
-"""The web page in a real browser, on a real server: pictures in, answers and refusals out."""
+"""The web page in a real browser, on a real server: images in, answers and refusals out."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_no_file_name_leaves_the_browser(open_page: Opener) -> None:
     w = open_page()
     w.ask(picture("Jane Doe 1970-01-01.jpg"))
     assert "Jane Doe 1970-01-01.jpg" in w.page.inner_text(".provenance")
-    assert w.sent == [{"file": "picture image/jpeg", "model": "stand-in", "explain": "true"}]
+    assert w.sent == [{"file": "image image/jpeg", "model": "stand-in", "explain": "true"}]
 
 
 @pytest.mark.parametrize("which", ["noise", "chest film"])
@@ -231,7 +231,7 @@ def test_heat_map_moves_and_changes_class(open_page: Opener, lesions: list[Path]
         ({"verdict": HOSTILE, "words": HOSTILE}, "not-graded", "has not been measured"),
         ({"verdict": "constructor"}, "not-graded", "has not been measured"),
     ],
-    ids=["better", "no better", "few", "never judged", "no grade", "hostile", "odd"],
+    ids=["better", "no better", "few", "never evaluated", "no grade", "hostile", "odd"],
 )
 def test_a_map_says_how_far_it_is_to_be_trusted(
     open_page: Opener, lesions: list[Path], grade: dict[str, Any] | None, state: str, words: str
@@ -338,7 +338,7 @@ def test_metadata_is_asked_for_only_where_it_is_used(open_page: Opener, lesions:
     with w.page.expect_response("**/v1/predict"):
         w.page.get_by_role("button", name="Answer again with these").click()
     assert w.sent[-1]["metadata"] == '{"age":55,"sex":"female"}'
-    w.ask(lesions[1])  # another picture is perhaps another person
+    w.ask(lesions[1])  # another image is perhaps another person
     assert "metadata" not in w.sent[-1]
     assert "cleared" in w.page.inner_text("#error")
 
@@ -356,7 +356,7 @@ def test_a_second_image_goes_with_one_picture_only(open_page: Opener, lesions: l
     assert body.count(b'name="image_2"; filename="picture"') == body.count(b'name="file"; filename="picture"') == 1
     assert lesions[1].name.encode() not in body, "no file name is sent"
     with w.page.expect_request("**/v1/predict") as asked:
-        w.ask(lesions[2])  # another picture is perhaps another person
+        w.ask(lesions[2])  # another image is perhaps another person
     assert b"image_2" not in (asked.value.post_data_buffer or b"")
     assert "cleared" in w.page.inner_text("#error")
 

@@ -1,4 +1,4 @@
-"""The web page for everybody: keyboard, screen reader, dark mode, small screens; and its words and colours in one place."""
+"""The web page for everybody: keyboard, screen reader, dark mode, small screens; and its words and colors in one place."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_classes_have_the_colours_of_the_report(open_page: Opener) -> None:
               const dot = document.body.appendChild(document.createElement("span"));
               return [...slots(names).values()].map((slot) => {
                 dot.className = `slot-${slot}`;
-                return getComputedStyle(dot).getPropertyValue("--colour");
+                return getComputedStyle(dot).getPropertyValue("--color");
               });
             }""",
             names,

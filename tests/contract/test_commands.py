@@ -1,4 +1,4 @@
-"""Every task through every command, on forty pictures: each works, or is refused in one line that names what the task lacks."""
+"""Every task through every command, on forty images: each works, or is refused in one line that names what the task lacks."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERMALYZE_CACHE", str(root / "cache"))
         for limit, value in (("LEAST_AGREEMENT", 0.0), ("MOST_AUROC_CHANGE", 1.0), ("MOST_LOSS_CHANGE", 1.0)):
-            patch.setattr(quantize_gate, limit, value)  # five pictures cannot tell what eight bits lose
+            patch.setattr(quantize_gate, limit, value)  # five images cannot tell what eight bits lose
         yield of
 
 

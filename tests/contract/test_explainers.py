@@ -60,7 +60,7 @@ CHEAP: dict[str, Method] = {
 
 @functools.lru_cache(maxsize=2)
 def network(family: str) -> tuple[Classifier, torch.Tensor, torch.Tensor | None]:
-    """A network of random weights, two pictures, and metadata where it takes them."""
+    """A network of random weights, two images, and metadata where it takes them."""
     torch.manual_seed(0)
     fields, edge, _ = FAMILIES[family]
     spec = ModelSpec.model_validate({"backbone": family, "head": {"kind": "linear"}, **fields})

@@ -109,7 +109,7 @@ def test_export(name: str) -> None:
     "name", ["resnet18", "vit_tiny_patch16_224", "tiny_cnn", "vit_small_patch14_dinov2", "vit_base_patch16_siglip_224"]
 )
 def test_int8(name: str, tmp_path: Path) -> None:
-    """Static quantisation of the graph: a third of the bytes at most, and logits nearer to the old ones than to zero."""
+    """Static quantization of the graph: a third of the bytes at most, and logits nearer to the old ones than to zero."""
     from onnxruntime import InferenceSession, quantization
 
     torch.manual_seed(0)

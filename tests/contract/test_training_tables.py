@@ -74,7 +74,7 @@ def test_every_loss_belongs_to_a_task() -> None:
 
 @pytest.mark.parametrize(("function", "spec", "given"), ROWS)
 def test_keyword_arguments_are_the_fields(function: Callable[..., Any], spec: type[Spec], given: set[str]) -> None:
-    """All keyword-only and without defaults: defaults stand in specs only."""
+    """All keyword-only and without defaults: defaults are in specs only."""
     keywords = {p.name: p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
     assert set(keywords) - given == set(spec.model_fields) - {"kind"}
     assert given <= set(keywords)

@@ -122,7 +122,7 @@ def test_a_missing_second_picture_is_the_learned_stand_in_whatever_stands_there(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("present", [(True, False, True, True), (False,) * 4])
 def test_missing_ones_do_not_bend_batch_norm_in_training(kind: str, present: tuple[bool, ...]) -> None:
-    """Whatever stands where a second picture is missing, the running statistics come out the same; every one has a gradient."""
+    """Whatever stands where a second image is missing, the running statistics come out the same; every one has a gradient."""
     found = []
     for fill in (0.0, 50.0):
         torch.manual_seed(1)
@@ -177,7 +177,7 @@ def test_strategies_treat_both_networks_alike(kind: str, strategy: str) -> None:
     ("kind", "fusion"), [("shared", None), ("separate", "late"), ("shared", "film"), ("separate", "concat")]
 )
 def test_export_gives_the_same_numbers(kind: str, fusion: str | None) -> None:
-    """With metadata and without; a missing second picture is among the cases, and each recipe."""
+    """With metadata and without; a missing second image is among the cases, and each recipe."""
     encoder = fit_encoder({"age": [30, 50, 70]}) if fusion else None
     metadata = {"metadata": {"columns": ["age"], "fusion": {"kind": fusion}}} if fusion else {}
     torch.manual_seed(0)

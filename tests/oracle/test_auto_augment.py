@@ -56,7 +56,7 @@ def test_colours(name: str) -> None:
     found = OPS[name](images, np.array(magnitudes))  # type: ignore[misc]
     for image, magnitude, out in zip(images, magnitudes, found, strict=True):
         off = (out.int() - PLAIN[name](image, magnitude).int()).abs()
-        if name in ("color", "sharpness"):  # weights of grey that differ by 1e-4, sums in another order
+        if name in ("color", "sharpness"):  # weights of gray that differ by 1e-4, sums in another order
             assert off.max() <= 1
             assert (off > 0).float().mean() < 0.3
         else:
@@ -83,7 +83,7 @@ def test_perspective() -> None:
     start = [[0, 0], [60, 0], [60, 40], [0, 40]]
     sign = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     end = (np.array(start) + sign * inward[0] * [30, 20]).tolist()
-    # torchvision's grid has its pixels' centres half a pixel off the corners that it is given
+    # torchvision's grid has its pixels' centers half a pixel off the corners that it is given
     coefficients = solve([[x, y] for x, y in end], start)
     expected = tv.perspective(images[0].float(), None, None, BILINEAR, coefficients=coefficients)
     middle = (slice(None), slice(14, 26), slice(20, 40))

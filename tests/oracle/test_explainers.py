@@ -43,7 +43,7 @@ def test_gradcam_is_captums(model: Any, edge: int, signed: bool) -> None:
 
 
 def test_integrated_gradients_add_up_to_the_difference_of_the_logits() -> None:
-    """Completeness (Sundararajan et al. 2017, proposition 1), from the picture's mean colour."""
+    """Completeness (Sundararajan et al. 2017, proposition 1), from the image's mean color."""
     model, images = build("tiny_cnn"), torch.randn(2, 3, 32, 32)
     found = explain_batch(model, images, IntegratedGradients(steps=200), [1, 2], signed=True)
     plain = images.mean(dim=(2, 3), keepdim=True).expand_as(images)

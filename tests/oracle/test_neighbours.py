@@ -1,4 +1,4 @@
-"""Neighbours, votes, class centres and principal components against scikit-learn on the same arrays."""
+"""Neighbours, votes, class centers and principal components against scikit-learn on the same arrays."""
 
 from __future__ import annotations
 

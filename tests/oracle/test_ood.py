@@ -99,7 +99,7 @@ def test_share_that_passes_is_read_off_scikit_learns_curve():
 
 
 def test_intervals_are_those_of_resampling_one_by_one():
-    """Lesions of the known images and foreign pictures drawn apart, in a loop with scikit-learn."""
+    """Lesions of the known images and out-of-distribution images drawn apart, in a loop with scikit-learn."""
     generator = np.random.default_rng(1)
     lesion = np.repeat(np.arange(60), 2)
     known, foreign = np.repeat(generator.normal(size=60), 2) + 0.1 * generator.normal(size=120), generator.normal(1, 1, 50)

@@ -17,7 +17,7 @@ MALIGNANT, FOCUS = (0, 2), 2
 
 
 def made(seed=0, lesions=160, classes=3, effect=0.0):
-    """Labels, probabilities, lesions and a column whose level "b" is judged worse by `effect`."""
+    """Labels, probabilities, lesions and a column whose level "b" is evaluated worse by `effect`."""
     rng = np.random.default_rng(seed)
     label = rng.integers(classes, size=lesions)
     level = rng.choice(["a", "b", "c", None], size=lesions, p=[0.4, 0.3, 0.2, 0.1])

@@ -27,7 +27,7 @@ class World:
 
 
 def pictures(root: Path, seed: int = 0) -> list[Path]:
-    """Smooth pictures of odd sizes, one folder a class."""
+    """Smooth images of odd sizes, one folder a class."""
     rng = np.random.default_rng(seed)
     made = []
     for name in CLASSES:
@@ -41,7 +41,7 @@ def pictures(root: Path, seed: int = 0) -> list[Path]:
 
 
 def checkpoint(run: Run, spec: ExperimentSpec, seed: int = 0, **changes: Any) -> None:
-    """A best checkpoint as `train` leaves it, of random weights that tell pictures apart."""
+    """A best checkpoint as `train` leaves it, of random weights that tell images apart."""
     import torch
 
     from dermalyze.imaging.decode import Preprocessing

@@ -107,7 +107,7 @@ def test_inner_runs_share_the_split_and_shuffled_labels_keep_the_counts(clean: t
     for kind in ("whole", "lesion", "background", "shuffled", "planted"):
         inner, same = read_division(Run(run.control_run(kind)))
         assert same.tolist() == parts.tolist()
-        assert inner["group"].tolist() == frame["group"].tolist(), "pictures painted alike must not join groups"
+        assert inner["group"].tolist() == frame["group"].tolist(), "images painted alike must not join groups"
     labels = read_manifest(Run(run.control_run("shuffled")))["label"]
     assert labels.tolist() != frame["label"].tolist()
     for part in set(parts):

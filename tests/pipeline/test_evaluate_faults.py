@@ -78,7 +78,7 @@ def test_missing_test_images_are_refused(judged):
     """Leaving out the hard ones must not go unseen."""
     run, spec = judged(COUNTS)
     change(run, spec, lambda p: take(p, np.arange(len(p) - 3)))
-    refused(run, spec, DataError, r"predictions for \d+ images of the test part", 3)
+    refused(run, spec, DataError, r"predictions for \d+ images of the test split", 3)
 
 
 def test_unknown_images_and_changed_labels_or_groups_are_refused(judged):
@@ -183,7 +183,7 @@ def test_refused_evaluation_leaves_an_earlier_report_whole(judged):
 
 @pytest.fixture
 def trained(tmp_path, make_artifact):
-    """A prepared and split run on pictures of two classes, with a stand-in artifact."""
+    """A prepared and split run on images of two classes, with a stand-in artifact."""
     from dermalyze.config.experiment import build_experiment
     from dermalyze.core.run import Run
     from dermalyze.stages.prepare import prepare
@@ -217,7 +217,7 @@ def test_external_set_is_judged_in_its_own_folder(trained):
     assert (m["set"], m["n_images"], m["accepted_leak"]) == ("clinic-b-2020", 16, None)
     assert m["external"]["labels"] == [{"label": x, "class": x, "images": 8} for x in ("mel", "nv")]
     assert "None of its images was used to make the model" in m["external"]["sentence"]
-    assert "DOE_" not in found.page.read_text()  # with the underscore: three letters alone also come up in pictures as base64
+    assert "DOE_" not in found.page.read_text()  # with the underscore: three letters alone also come up in images as base64
     stored = read_predictions(run.predictions_path("clinic-b-2020", "plain"))
     assert len(stored) == 16
     assert stored.embedding is not None

@@ -90,7 +90,7 @@ def test_a_stopped_measurement_goes_on(run_of: tuple[Run, Any], monkeypatch: pyt
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(runner, "measure_one", stopping)
-    with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM after 2 of \d+ pictures .* goes on"):
+    with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM after 2 of \d+ images .* continues"):
         explain(run, spec, count=50, cases=1, methods=["gradcam"])
     assert not run.gallery_path.exists()
     explain(run, spec, count=50, cases=1, methods=["gradcam"])
@@ -109,7 +109,7 @@ def test_named_pictures_and_foreign_ones(run_of: tuple[Run, Any], tmp_path: Path
     frame, parts = read_division(run)
     train = str(frame["image_id"][parts == "train"].iloc[0])
     values = explain(run, spec, images=[train, str(folder)], count=0, methods=["gradcam", "closed_form"]).values
-    assert [case["image_id"] for case in values["cases"]] == [train, "picture 1"]
+    assert [case["image_id"] for case in values["cases"]] == [train, "image 1"]
     assert values["cases"][1]["label"] is None
     page = run.gallery_path.read_text()
     assert "DOE_JOHN" not in page + run.explanations_path.read_text()

@@ -75,7 +75,7 @@ def test_torch_graph_and_predictor_agree(world: Any) -> None:
     ours = np.array([list(answer["probabilities"].values()) for answer in answers])
     theirs = np.array([torch_probabilities(world, path.read_bytes()) for path in world.images])
     assert np.abs(ours - theirs).max() < TOLERANCE
-    assert ours.std(axis=0).max() > 0.01, "the network must tell these pictures apart, or agreement means nothing"
+    assert ours.std(axis=0).max() > 0.01, "the network must tell these images apart, or agreement means nothing"
     one = predictor.predict(world.images[0], scores=True)
     assert np.abs(np.array(list(one["probabilities"].values())) - theirs[0]).max() < TOLERANCE
     assert predictor.classes == ["mel", "my class", "nv"]

@@ -111,7 +111,7 @@ def test_maps_are_drawn_and_the_same_for_the_same_seed(world: Any, method: str, 
     first = plot_embeddings(world.run, world.spec, method=method, by=by, part="all")
     figure, page = first.figure.read_bytes(), first.page.read_text()
     assert first.points == first.pictures == 30
-    assert page.count('"/9j/') == 30  # every picture, as JPEG
+    assert page.count('"/9j/') == 30  # every image, as JPEG
     assert "no evidence" in page
     with Image.open(first.figure) as image:
         assert image.width == 1500

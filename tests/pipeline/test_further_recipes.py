@@ -52,7 +52,7 @@ def test_further_recipes_stand_beside_the_served_one(world: Any) -> None:
             assert p.samples.std(axis=1).max() > 1e-3, "passes that do not differ compare nothing"
             assert p.meta["scores_sha256"] == served.meta["scores_sha256"]
         np.testing.assert_allclose(stored(run, part, "tta").samples[:, 0], served.logits, atol=1e-6)
-    assert run.stored_recipes("train") == ["plain"], "nothing is fitted or judged there"
+    assert run.stored_recipes("train") == ["plain"], "nothing is fitted or evaluated there"
 
 
 def test_again_is_no_work_and_a_repeat_gives_the_same_bytes(world: Any) -> None:

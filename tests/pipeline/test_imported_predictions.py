@@ -147,7 +147,7 @@ def test_other_names_of_columns_are_found(judged, tmp_path, quick):
         (lambda f: f.drop(columns="df"), ModelError, r"no column for the classes \['df'\]", 4),
         (lambda f: f.assign(mel="much"), DataError, "line 2: mel 'much' is no number", 3),
         (lambda f: f.rename(columns={"image_id": "picture"}), DataError, "needs image_id", 3),
-        (lambda f: pd.concat([f, f[:1]]), DataError, "'I.*' and 0 others stand in more than one row", 3),
+        (lambda f: pd.concat([f, f[:1]]), DataError, "'I.*' and 0 others are in more than one row", 3),
         (lambda f: f.assign(image_id=["=1+1", *f["image_id"][1:]]), DataError, "'=1[+]1' is a formula", 3),
         (lambda f: f.assign(image_id=["a\nb", *f["image_id"][1:]]), DataError, "control characters", 3),
         (lambda f: f.assign(image_id=["stranger", *f["image_id"][1:]]), DataError, "1 of .* rows are of images that", 3),

@@ -182,7 +182,7 @@ def test_few_examples_of_each_label_and_what_a_person_reads(run: Run, probed: An
     assert twenty["metrics"]["macro_auroc"]["note"].endswith("a label has fewer than 20 training groups")
     text = "\n".join(probed.lines())
     assert "macro AUROC" in text
-    assert "label centres of 5 examples a label" in text
+    assert "label centers of 5 examples a label" in text
     assert "class" not in text
     assert read_json(run.linear_probe_path("own")) == probed.values
 

@@ -25,7 +25,7 @@ EPOCHS = 14
 
 
 def paint(root: Path, photos: int = PHOTOS) -> Path:
-    """Lesions of random colours, several noisy photographs each, with labels tossed by a coin: nothing to learn but lesions."""
+    """Lesions of random colors, several noisy photographs each, with labels tossed by a coin: nothing to learn but lesions."""
     rng = np.random.default_rng(1)
     (root / "images").mkdir(parents=True)
     rows = ["image_id,path,label,lesion_id"]
@@ -133,7 +133,7 @@ def test_the_files_hold_what_is_told_and_no_path(billed: tuple[Run, ExperimentSp
     assert run.leak_bill_figure_path.read_bytes().startswith(b"\x89PNG")
     told = "\n".join(result.lines())
     assert "log loss" in told
-    assert f"{result.bill['leak']['groups_crossing']} of {LESIONS} groups stand in several parts" in told
+    assert f"{result.bill['leak']['groups_crossing']} of {LESIONS} groups are in several parts" in told
 
 
 def test_again_is_no_work_and_the_same_bill(
@@ -165,7 +165,7 @@ def test_an_interruption_names_the_command_that_goes_on(tmp_path: Path, monkeypa
     def stopped(config: ExperimentSpec, root: Path, *, accept_leak: str | None, steps: list[str]) -> None:
         seen.append((root.name, accept_leak))
         assert steps[0] == "split"
-        raise InterruptedRunError("SIGTERM: state saved at step 4; go on with: dermalyze train X")
+        raise InterruptedRunError("SIGTERM: state saved at step 4; continue with: dermalyze train X")
 
     monkeypatch.setattr(small_fits, "run_experiment", stopped)
     with pytest.raises(InterruptedRunError, match=rf"^SIGTERM: state saved at step 4; .*dermalyze leakage {run.root}$"):

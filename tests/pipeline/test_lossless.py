@@ -334,7 +334,7 @@ class TestMemory:
 
     @pytest.mark.slow
     def test_under_a_real_limit(self, base: Run, images: Path, tmp_path: Path) -> None:
-        """`ulimit -v` ever tighter: it goes on in smaller passes, or ends with 5 and one line; never with a traceback."""
+        """`ulimit -v` ever tighter: it continues in smaller passes, or ends with 5 and one line; never with a traceback."""
         spec = tiny_spec(images, epochs=1, batch_size=24, accumulate=1, model={"kwargs": {"channels": [16, 32]}})
         spec = spec.model_copy(update={"preprocess": spec.preprocess.model_copy(update={"size": (192, 192)})})
         told = ""

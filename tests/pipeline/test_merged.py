@@ -1,4 +1,4 @@
-"""Two collections that share pictures: prepared, split without a leak, drawn in balance, and known again by evaluation."""
+"""Two collections that share images: prepared, split without a leak, drawn in balance, and known again by evaluation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def collections(root: Path) -> None:
         for name in (a, b):
             ham.append(f"{lesion},{name},{label}")
             files["ham"][f"imgs/{name}.png"] = picture(int(name[5:]))
-        judged(a, lesion, label)  # the same picture
+        judged(a, lesion, label)  # the same image
         files["isic"][f"{a}.jpg"] = picture(int(a[5:]), "JPEG") if i % 2 else picture(int(a[5:]))
         judged(c, lesion, label)  # another of the lesion
         judged(own, f"BCN_{i:07}", label)
@@ -141,7 +141,7 @@ def test_the_path_of_each_source_is_frozen_absolute_and_must_be_there(
 def test_evaluation_finds_what_a_model_of_the_other_collection_was_made_with(
     world: tuple[Path, Run], tmp_path: Path, values: str, on: str, expected: int
 ) -> None:
-    """ISIC 2019 contains HAM10000: the pictures, and the lesions of other pictures."""
+    """ISIC 2019 contains HAM10000: the images, and the lesions of other images."""
     root, _ = world
     kinds = {"ham": "ham10000", "isic": "isic2019"}
     one = {

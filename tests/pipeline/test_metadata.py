@@ -1,4 +1,4 @@
-"""A model with metadata, from a table to an answer; the label stands half in the picture and half in the metadata."""
+"""A model with metadata, from a table to an answer; the label stands half in the image and half in the metadata."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CLASSES = ("bcc", "mel", "nv")
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 pictures: nv is bright, the other two look alike; those differ in site and age. `seen` is a reader's column."""
+    """120 images: nv is bright, the other two look alike; those differ in site and age. `seen` is a reader's column."""
     root = tmp_path_factory.mktemp("table")
     rng = np.random.default_rng(0)
     rows = []
@@ -125,7 +125,7 @@ def test_the_encoder_knows_training_rows_alone(kind: str, trained: dict[str | No
 
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
-    """The scores of the test part, made from the manifest, against answers made from a CSV and from the command's words."""
+    """The scores of the test split, made from the manifest, against answers made from a CSV and from the command's words."""
     run = trained[kind]
     p, test = read_predictions(run.predictions_path("test", "plain")), read_part(run, "test").set_index("image_id")
     answers = list(predict(run.root, [table / "set.csv"], threads=1, scores=True))

@@ -173,7 +173,7 @@ def test_maps_are_drawn_of_labels(folder: Run) -> None:
 
 
 def test_the_report_is_whole(run: Run) -> None:
-    """Model card, checklists, subgroups and selective prediction, as for one class an image."""
+    """Model card, checklists, subgroups and selective prediction, as for one class per image."""
     m = read_json(run.evaluation_path)
     assert {path.name for path in run.report_dir.iterdir()} >= {"model_card.md", "checklists.md", "risk_coverage.png"}
     card = run.report_dir.joinpath("model_card.md").read_text()

@@ -174,7 +174,7 @@ def test_how_well_other_images_are_told_apart(folder: Run, tmp_path: Path) -> No
     known = beyond.foreignness(p)
     assert known is not None
     assert p.embedding is not None
-    scores = {name: detector(pictures.logits, pictures.embedding) for name, pictures in beyond.foreign.items()}
+    scores = {name: detector(pictures.logits, pictures.embedding) for name, pictures in beyond.ood.items()}
     _, sets = separation(known, scores, p.groups, threshold=beyond.rule.limit.threshold, resamples=20, level=0.95, seed=0)
     assert {"walls", "noise", "wood"} <= set(sets)
     for name, values in scores.items():

@@ -1,4 +1,4 @@
-"""Foreign and corrupted pictures, from score to answers: what is measured is served; nothing foreign gets a bare class."""
+"""Foreign and corrupted images, from score to answers: what is measured is served; nothing foreign gets a bare class."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_report_has_every_set_score_and_corruption(world, metrics):
     assert o["chosen"] == "relative_mahalanobis"
     assert o["pictures"] == {**dict.fromkeys(SYNTHETIC, EACH), "my_films": 3}
     assert set(o["scores"]) == set(OOD_SCORES)
-    assert o["scores"]["knn"]["sets"]["my_films"]["auroc"]["low"] is None  # three pictures have no interval
+    assert o["scores"]["knn"]["sets"]["my_films"]["auroc"]["low"] is None  # three images have no interval
     c = metrics["corruptions"]
     assert c["images"] == 3
     assert set(c["kinds"]) == set(CORRUPTIONS)
@@ -185,7 +185,7 @@ def test_what_is_no_lesion_never_gets_a_bare_class(world, kind):
     else:
         assert answer.error is None
         assert (answer.decision, answer.abstain) == ("refer", True)
-        assert "unlike the training pictures" in answer.reason
+        assert "unlike the training images" in answer.reason
 
 
 def page():

@@ -31,7 +31,7 @@ def explained(root: Path, **how: Any) -> tuple[Run, Any]:
 
 
 def accuracies(run: Run, images: Path) -> tuple[float, float, list[str]]:
-    """On the test part as it is, and with the corner in the colour of the skin beside it; and the class of each picture."""
+    """On the test split as it is, and with the corner in the color of the skin beside it; and the class of each image."""
     network = Network.open(run)
     frame, parts = read_division(run)
     test = frame[parts == "test"]

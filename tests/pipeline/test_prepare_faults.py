@@ -320,7 +320,7 @@ def test_12_kinds(place):
     assert summary["modes"] == {"RGB": 8, "I;16": 1, "RGBA": 1}
     assert summary["decoding"] == {
         "alpha composited on white": 1,
-        "first frame of a multi-picture file": 1,
+        "first frame of a multi-image file": 1,
         "gray of more than 8 bits scaled by its range": 1,
     }
 

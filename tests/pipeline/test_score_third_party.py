@@ -21,7 +21,7 @@ MAP = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32) * 3
 
 
 def colour_graph(path, *, channels=3, softened=False, batch="n", size=("h", "w"), classes=2, broken=False):
-    """Mean colour of a normalised picture (B, 3, H, W), times a matrix."""
+    """Mean color of a normalized image (B, 3, H, W), times a matrix."""
     maps = np.full((3, 2), np.nan, np.float32) if broken else np.resize(MAP, (channels, classes))
     nodes = [
         helper.make_node("ReduceMean", ["pixels", "axes"], ["colour"], keepdims=0),
@@ -68,8 +68,8 @@ def score(*args, **kwargs):
     return stage(*args, **kwargs)
 
 
-def normalised(run, spec, part):
-    """The pictures of a part (B, 3, 12, 16), normalised."""
+def normalized(run, spec, part):
+    """The images of a part (B, 3, 12, 16), normalized."""
     from dermalyze.data.splitting import read_part
     from dermalyze.data.store import ImageStore
     from dermalyze.imaging.decode import Preprocessing, decode, normalize, to_size
@@ -81,8 +81,8 @@ def normalised(run, spec, part):
 
 
 def by_hand(run, spec, part):
-    """The same numbers from the pictures themselves, with numpy."""
-    return normalised(run, spec, part).mean(axis=(2, 3)) @ MAP
+    """The same numbers from the images themselves, with numpy."""
+    return normalized(run, spec, part).mean(axis=(2, 3)) @ MAP
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_network_of_timm_gives_what_timm_gives(split_run, timm_weights):
     result = score(run, spec, model=path)
     stored = read_predictions(run.predictions_path("test", "by-theirs"))
     with torch.inference_mode():
-        expected = net(torch.from_numpy(normalised(run, spec, "test"))).softmax(1).numpy()
+        expected = net(torch.from_numpy(normalized(run, spec, "test"))).softmax(1).numpy()
     assert result.images["test"] == len(expected)
     np.testing.assert_allclose(stored.probs(), expected, atol=1e-5)
     assert stored.meta["model"].startswith("a network of timm (SHA-256 ")
@@ -176,13 +176,13 @@ def test_the_report_says_which_model_it_is_of(split_run, tmp_path):
     right = (stored.probs().argmax(axis=1) == stored.labels).mean()
     assert found.metrics["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert stored.meta["model"] in found.page.read_text()
-    assert found.metrics["selective"]["coverages"], "the calibration part was scored too"
+    assert found.metrics["selective"]["coverages"], "the calibration split was scored too"
 
 
 @pytest.mark.parametrize(
     ("options", "sets", "kind", "words"),
     [
-        ({}, SETS[:1], UsageError, "takes normalised pixels; say how"),
+        ({}, SETS[:1], UsageError, "takes normalized pixels; say how"),
         ({}, SETS[1:], UsageError, "takes any size; say which"),
         ({}, ("train.epochs=3",), UsageError, "only preprocess.size"),
         ({"classes": 3}, SETS, ModelError, r"none is \(B, 2\)"),
@@ -223,9 +223,9 @@ def test_external_data_is_refused(tmp_path):
 
 
 def test_pixels_in_uint8_are_given_as_they_are(graph_bytes):
-    """A graph of our own kind, which normalises inside."""
+    """A graph of our own kind, which normalizes inside."""
     graph = ThirdPartyGraph(graph_bytes(3, 12, 16), "own.onnx", classes=3)
-    assert (graph.size, graph.normalised) == ((12, 16), False)
+    assert (graph.size, graph.normalized) == ((12, 16), False)
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3), dtype=np.uint8)
     np.testing.assert_array_equal(graph.run(images, MEAN, STD), graph.run(images, (0.0,) * 3, (1.0,) * 3))
     assert graph.run(images[:0], MEAN, STD).shape == (0, 3)

@@ -318,7 +318,7 @@ def test_46_who_is_turned_away_is_told_as_anybody_else(artifact: Path) -> None:
             assert not running.done(), "it was answered before it was seen to be under way"
         at_the_door = answer_of(slow.raw(body))
         assert at_the_door[0] == 503
-        with slow.connect() as channel:  # its first line in two parts: refused only when it has been read
+        with slow.connect() as channel:  # its first line in two splits: refused only when it has been read
             channel.sendall(body[:10])
             time.sleep(0.2)
             channel.sendall(body[10:])

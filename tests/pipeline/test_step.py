@@ -58,7 +58,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def take_step(training: Training) -> None:
-    """The first images of the training part, cut as the run is configured."""
+    """The first images of the training split, cut as the run is configured."""
     size = training.specs.train.batch_size
     members = [np.arange(start, start + size) for start in range(0, IMAGES, size)]
     order = np.arange(len(training.rows["train"]))

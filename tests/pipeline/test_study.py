@@ -60,7 +60,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, 
 
         def stopped(spec: Any, folder: Path, *, steps: Any) -> None:
             if folder.name == "narrow-seed3":
-                raise InterruptedRunError("SIGTERM: state saved at step 4; go on with: dermalyze train X")
+                raise InterruptedRunError("SIGTERM: state saved at step 4; continue with: dermalyze train X")
             whole(spec, folder, steps=steps)
 
         patch.setattr(module, "run_experiment", stopped)

@@ -493,7 +493,7 @@ class TestLoop:
         [
             # plain: the best is epoch 2, three without improvement stop it
             ({"kind": "cosine"}, [3, 1, 2, 2, 2, 2, 2, 2], 5, 2),
-            # a restart at 4 raises the loss; counting from the cycle's own best goes on to find epoch 8
+            # a restart at 4 raises the loss; counting from the cycle's own best continues to find epoch 8
             ({"kind": "cosine_restarts", "t_0": 4}, [4, 3, 2, 1, 5, 4, 3, 0.5], 8, 8),
             # without improvement within a cycle it stops there
             ({"kind": "cosine_restarts", "t_0": 4}, [4, 3, 2, 1, 2, 3, 3, 3], 8, 4),

@@ -61,7 +61,7 @@ def base(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def trained(base: Run, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, Run]:
-    """One finished run a kind, and one of first pictures alone."""
+    """One finished run a kind, and one of first images alone."""
     return scored_runs(base, {kind: case_spec(table, kind) for kind in (None, *KINDS)}, tmp_path_factory)
 
 
@@ -152,7 +152,7 @@ def test_a_network_of_two_needs_second_pictures(table: Path, base: Run, tmp_path
 
 class TestLeaks:
     def same(self, rows: list[dict[str, str]]) -> None:
-        """The second picture of i001 is the first one of i003, of the same class."""
+        """The second image of i001 is the first one of i003, of the same class."""
         rows[1]["clinical"] = "3.png"
 
     def test_a_second_picture_that_is_a_first_one_joins_the_cases(self, table: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ class TestLeaks:
         assert [set(part["image_id"]) >= {"i001", "i002"} for part in rows].count(True) == 1
 
     def test_near_duplicates_are_looked_for_among_both(self, tmp_path: Path) -> None:
-        """A second picture that is another case's first one, mirrored, is found by the audit."""
+        """A second image that is another case's first one, mirrored, is found by the audit."""
         from PIL import Image
 
         from dermalyze.data.synthetic.synth import synthesize
@@ -242,7 +242,7 @@ def test_the_artifact_says_what_it_takes(kind: str, trained: dict[str | None, Ru
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_scored_is_what_is_answered(kind: str, trained: dict[str | None, Run], table: Path, tmp_path: Path) -> None:
-    """The scores of the test part against answers made from a CSV, from Python and from the command line."""
+    """The scores of the test split against answers made from a CSV, from Python and from the command line."""
     run = trained[kind]
     p, test = read_predictions(run.predictions_path("test", "flips")), read_part(run, "test").set_index("image_id")
     rows = read_table(table / "set.csv")
@@ -278,7 +278,7 @@ def test_a_missing_second_picture_is_said(trained: dict[str | None, Run], table:
 
 
 def test_foreign_pictures_stand_in_both_places(trained: dict[str | None, Run]) -> None:
-    """Else they would be told by the missing second picture, and not by what they show."""
+    """Else they would be told by the missing second image, and not by what they show."""
     p = read_predictions(trained["separate"].foreign_path("synthetic", "flips"))
     stand_in = Predictor(trained["separate"].root).artifact.run(np.zeros((1, 16, 16, 3), np.uint8))[1][0, 8:]
     assert p.embedding is not None
@@ -293,7 +293,7 @@ def test_members_of_two_pictures_join(trained: dict[str | None, Run]) -> None:
 
 
 def test_mc_dropout_and_the_report(base: Run, table: Path, tmp_path: Path) -> None:
-    """With metadata as well: calibrated, judged and written."""
+    """With metadata as well: calibrated, evaluated and written."""
     from dermalyze.stages.calibrate import calibrate
 
     model = {"head": {"kind": "simple", "dropout": 0.2, "hidden": [8, 8]}, "metadata": {"columns": ["age"]}}
@@ -443,7 +443,7 @@ class TestRefused:
         ]
         assert [NO_IMAGE_2 in answer.notes for answer in answers[3:]] == [True, False]
         of_one = list(predict(trained[None].root, [table / "odd.csv"], threads=1))
-        assert all(answer.error is None for answer in of_one)  # a model of one picture lets the column be
+        assert all(answer.error is None for answer in of_one)  # a model of one image lets the column be
 
     def test_an_artifact_whose_record_does_not_fit_its_graph(self, trained: dict[str | None, Run], tmp_path: Path) -> None:
         folder = tmp_path / "export"

@@ -41,7 +41,7 @@ def test_metadata_alone() -> None:
 
 @pytest.mark.slow
 def test_noise_planted_in_the_real_labels_is_found(capsys: pytest.CaptureFixture[str]) -> None:
-    """5 % of the lesions under another label; features are colours and textures alone."""
+    """5 % of the lesions under another label; features are colors and textures alone."""
     frame = rows()
     pictures = {
         Path(name).stem: (archive, name)

@@ -97,7 +97,7 @@ def test_imagenet_weights_were_taken(run: Run) -> None:
 
 
 def test_the_artifact_proves_and_explains_itself(run: Run) -> None:
-    """Its own evaluation and reference answers go along; maps of real pictures sum to the logits but for one bias a class."""
+    """Its own evaluation and reference answers go along; maps of real images sum to the logits but for one bias a class."""
     assert verify(run.root).passed
     predictor = Predictor(run.root)
     measured = json.loads(run.evaluation_path.read_text())["metrics"]

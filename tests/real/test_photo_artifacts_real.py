@@ -1,4 +1,4 @@
-"""Artifacts in pictures of HAM10000 that were looked at: ten that show each, and ten that show none."""
+"""Artifacts in images of HAM10000 that were looked at: ten that show each, and ten that show none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLEAN = "29015 28133 27332 27534 28833 29400 29156 31820 24580 26926"
 
 @pytest.fixture(scope="module")
 def looks() -> tuple[list[str], ImageStatistics]:
-    """Every 25th picture, and those named above."""
+    """Every 25th image, and those named above."""
     store = ImageStore.open(DataSpec(path=[str(path) for path in ARCHIVES]))
     named = {number for numbers in (*SHOW.values(), CLEAN) for number in numbers.split()}
     pictures = [entry for entry in store.entries() if entry.name.endswith(".jpg")]

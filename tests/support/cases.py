@@ -1,4 +1,4 @@
-"""A set of two pictures a case whose class is readable from the second one alone."""
+"""A set of two images a case whose class is readable from the second one alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dermalyze.config.experiment import ExperimentSpec, build_experiment
 CLASSES = ("mel", "nv")
 CASES = 120
 WITHOUT = 17
-"""Every so many cases one has no second picture."""
+"""Every so many cases one has no second image."""
 
 
 def write_cases(root: Path) -> Path:
-    """120 cases: first pictures are noise of any class; second ones are dark (mel) or bright (nv). Every 17th has none."""
+    """120 cases: first images are noise of any class; second ones are dark (mel) or bright (nv). Every 17th has none."""
     rng = np.random.default_rng(0)
     rows = []
     for i in range(CASES):

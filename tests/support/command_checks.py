@@ -65,7 +65,7 @@ def image_probabilities(root: Path, image_id: str = IMAGE) -> dict[str, float]:
         p = stored(root, f"{part}-plain")
         if image_id in p.ids:
             return dict(zip(p.classes, probabilities(root, p)[p.ids.index(image_id)].tolist(), strict=True))
-    raise AssertionError(f"{image_id} stands in no part")
+    raise AssertionError(f"{image_id} is in no part")
 
 
 def same_answer(found: dict[str, float], expected: dict[str, float], atol: float = 1e-4) -> None:

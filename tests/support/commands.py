@@ -24,7 +24,7 @@ IMAGES, OTHER_IMAGES = 40, 66
 """Of the set; of another set of the same task, which must hold 30 groups to fit on and 30 to measure on."""
 
 IMAGE = "s0n000"
-"""The picture that single answers are asked for."""
+"""The image that single answers are asked for."""
 
 Listing = dict[str, tuple[int, int]]
 
@@ -120,7 +120,7 @@ class Worlds:
         SETS[kind](self.inputs / "other", OTHER_IMAGES, 1)
         variants = {"first": {}, "second": {"train.optimizer.lr": 0.01}}
         study = {"name": "two", "experiment": settings, "variants": variants}
-        answers = {"title": "Forty pictures"}
+        answers = {"title": "Forty images"}
         for name, values in (("experiment", settings), ("study", study), ("report", answers)):
             (self.inputs / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 

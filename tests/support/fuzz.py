@@ -1,6 +1,6 @@
 """Fuzzed uploads against a server process: no status of 500 or above, no process lost for good, memory flat.
 
-    .venv/bin/python tests/support/fuzz.py ARTIFACT [--uploads 10000] [--pictures FOLDER] [--seed 0] [--plant leak|failure]
+    .venv/bin/python tests/support/fuzz.py ARTIFACT [--uploads 10000] [--images FOLDER] [--seed 0] [--plant leak|failure]
 
 Each upload is a function of the seed and its number. `--plant` puts a fault into the server that this very program has to find.
 """

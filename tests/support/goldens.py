@@ -8,7 +8,7 @@ Four small workloads run through the command line: the demo, images with several
 model. Weights have to be equal bit for bit, numbers to the tolerance; exit status 0: they are, 1: they are not, 2: a commit
 could not be run. A commit is checked out in a temporary worktree; of the working tree the files are used as they are.
 
-What later commits name differently on purpose stands in three tables: `CHANGES` (settings and words of the command line),
+What later commits name differently on purpose is in three tables: `CHANGES` (settings and words of the command line),
 `FILES` (of a run) and `RENAMED` (names of the numbers).
 """
 
@@ -150,7 +150,7 @@ class Workload:
     Attributes:
         data: the words of the command that makes the data set, or a function that writes it into a folder.
         settings: of the experiment, as they were named before all `CHANGES`.
-        base: the experiment of the tree that the settings go on top of, in `FILES`; empty: none.
+        base: the experiment of the tree that the settings continue top of, in `FILES`; empty: none.
     """
 
     data: tuple[str, ...] | Callable[[Path], None]

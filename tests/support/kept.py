@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 STORE = ROOT / "tests" / "pipeline" / "goldens.json"
 TOLERANCE = 1e-6
 PACKAGED = ("src/dermalyze/serve/small", "src/dermalyze/**/small")
-"""Where the packaged model may stand in a tree, newest last."""
+"""Where the packaged model may are in a tree, newest last."""
 RECORDS = ("artifact.json", "artefact.json")
 OWN_IMAGES, OWN_SIZE = 3, (150, 200)
 FEW = 16

@@ -17,7 +17,7 @@ CAM_RECORD = {"kind": "closed_form", "reason": "a stand-in", "height": MAP[0], "
 GRADES: dict[str, Any] = {
     "better": {
         "verdict": "better",
-        "words": "better than a centred blob and a random map for this model",
+        "words": "better than a centered blob and a random map for this model",
         "faithfulness": {"value": 0.073, "low": 0.053, "high": 0.098},
         "over": {
             "centre": {"value": 0.018, "low": 0.003, "high": 0.034},
@@ -29,7 +29,7 @@ GRADES: dict[str, Any] = {
     "no better": EXAMPLE.model_dump(),
     "not graded": {
         "verdict": "not graded",
-        "words": "not graded: too few pictures",
+        "words": "not graded: too few images",
         "faithfulness": {"value": 0.2, "low": None, "high": None},
         "over": {
             "centre": {"value": 0.1, "low": None, "high": None},
@@ -49,7 +49,7 @@ def graded(record: dict[str, Any], verdict: str) -> dict[str, Any]:
 
 
 def mapped_graph(classes: int = 3, height: int = 12, width: int = 16) -> bytes:
-    """Mean colours of cells of 4 x 4 pixels are the map, their mean is the embedding, a fixed linear layer the head."""
+    """Mean colors of cells of 4 x 4 pixels are the map, their mean is the embedding, a fixed linear layer the head."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     maps = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)

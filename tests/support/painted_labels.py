@@ -1,4 +1,4 @@
-"""A small set of pictures with several painted attributes each, or none, and a run on it."""
+"""A small set of images with several painted attributes each, or none, and a run on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARES = (0.5, 0.3, 0.2)
 
 
 def paint_set(root: Path, *, images: int = 96, seed: int = 0, columns: bool = True) -> Path:
-    """Pictures of 24 x 24 px with a red bar, a green disc and a blue frame, each there or not, two a patient, and `set.csv`."""
+    """Images of 24 x 24 px with a red bar, a green disc and a blue frame, each there or not, two a patient, and `set.csv`."""
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
     there = rng.random((images, len(LABELS))) < SHARES

@@ -1,4 +1,4 @@
-"""A real server process, and pictures and requests to try it with. As a program: a server whose model is slowed or broken."""
+"""A real server process, and images and requests to try it with. As a program: a server whose model is slowed or broken."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOUNDARY = "b0undary"
 
 
 def picture(seed: int = 0, width: int = 64, height: int = 48, kind: str = "JPEG") -> bytes:
-    """A smooth picture of skin colours with a dark middle."""
+    """A smooth image of skin colors with a dark middle."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     near = np.exp(-(((x / width - 0.5) / 0.2) ** 2 + ((y / height - 0.5) / 0.25) ** 2))

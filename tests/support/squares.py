@@ -19,7 +19,7 @@ INNER = slice(10, 22), slice(12, 28)  # the lesion, well within the border ring
 def paint(
     root: Path, *, marked: bool, masks: bool = True, corner: int | None = None, telling: bool | None = None, seed: int = 1
 ) -> Path:
-    """Square lesions on skin of random colours; the class is their darkness, more or less, or ink in a corner, or both.
+    """Square lesions on skin of random colors; the class is their darkness, more or less, or ink in a corner, or both.
 
     Args:
         root: the folder to make.
@@ -27,7 +27,7 @@ def paint(
         masks: of the lesions.
         corner: of the mark, 0..3; None: any.
         telling: whether the darkness tells the class; default: where nothing is marked.
-        seed: another one, other pictures.
+        seed: another one, other images.
     """
     rng = np.random.default_rng(seed)
     (root / "images").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A set of pictures for each task. A new task adds one function here, and the contract suite takes it through every command."""
+"""A set of images for each task. A new task adds one function here, and the contract suite takes it through every command."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CLASSES = ("bkl", "mel", "nv")
 LABELS = ("bar", "disc", "frame")
 SHARES = (0.5, 0.4, 0.5)
 PAIRED = 8
-"""Pictures that stand two a lesion; the others stand alone."""
+"""Images that stand two a lesion; the others stand alone."""
 
 
 def multiclass(folder: Path, images: int, seed: int) -> dict[str, Any]:
-    """A third of the pictures has a bar, a third a disc, a third a frame; one in four has any of them."""
+    """A third of the images has a bar, a third a disc, a third a frame; one in four has any of them."""
     rng = np.random.default_rng(seed)
     classes = rng.permutation(np.arange(images) % 3)
     classes[1:PAIRED:2] = classes[0:PAIRED:2]
@@ -32,7 +32,7 @@ def multiclass(folder: Path, images: int, seed: int) -> dict[str, Any]:
 
 
 def multilabel(folder: Path, images: int, seed: int) -> dict[str, Any]:
-    """Each picture has a bar, a disc and a frame or not; one in ten of these labels is wrong."""
+    """Each image has a bar, a disc and a frame or not; one in ten of these labels is wrong."""
     rng = np.random.default_rng(seed)
     labels = rng.random((images, 3)) < SHARES
     marks = labels ^ (rng.random((images, 3)) < 0.1)
@@ -45,11 +45,11 @@ def multilabel(folder: Path, images: int, seed: int) -> dict[str, Any]:
 
 
 SETS: dict[str, Callable[[Path, int, int], dict[str, Any]]] = {"multiclass": multiclass, "multilabel": multilabel}
-"""(folder, images, seed): writes `set.csv` and its pictures; gives what an experiment on them says of task and source."""
+"""(folder, images, seed): writes `set.csv` and its images; gives what an experiment on them says of task and source."""
 
 
 def write(folder: Path, marks_N3: Any, seed: int, columns: dict[str, list[Any]]) -> None:
-    """Pictures with marks, lesions, metadata and a column of their own."""
+    """Images with marks, lesions, metadata and a column of their own."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     columns = {

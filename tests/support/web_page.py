@@ -103,7 +103,7 @@ class Watched:
 
 
 def named(name: str, path: Path) -> dict[str, Any]:
-    """A picture to upload under another name."""
+    """An image to upload under another name."""
     return {"name": name, "mimeType": f"image/{'png' if path.suffix == '.png' else 'jpeg'}", "buffer": path.read_bytes()}
 
 

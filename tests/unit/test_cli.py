@@ -72,7 +72,7 @@ def test_options_of_evaluate_that_do_not_go_together(run: Path, options: list[st
         (dermalyze.LeakError("leaks"), 3, "leaks"),
         (dermalyze.ModelError("damaged"), 4, "damaged"),
         (dermalyze.ResourceError("disk full"), 5, "disk full"),
-        (dermalyze.InterruptedRunError("saved; the same command goes on"), 75, "saved"),
+        (dermalyze.InterruptedRunError("saved; the same command continues"), 75, "saved"),
         (MemoryError(), 5, "out of memory"),
         (PermissionError(errno.EACCES, "Permission denied", "/secret/place/x.csv"), 5, "x.csv"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "/secret/place/manifest.parquet"), 5, "manifest.parquet"),

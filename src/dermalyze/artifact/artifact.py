@@ -26,7 +26,7 @@ from dermalyze.imaging.samples import Array, Batch, Input, as_batch, complete
 from dermalyze.tasks.answering import Answering
 
 OOD_NAME = "ood.bin"
-"""Arrays of the calibration's out-of-distribution score; shapes stand in `calibration`."""
+"""Arrays of the calibration's out-of-distribution score; shapes are in `calibration`."""
 MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 CARD_NAME, METRICS_NAME = "model_card.md", "metrics.json"
 """What `evaluate` adds: the model card, and the figures that a server shows (`dermalyze.report.served`)."""
@@ -47,7 +47,7 @@ class Artifact:
         graph: runs the network.
         ood: the bytes of `OOD_NAME`; empty without it.
         card: the model card, Markdown; empty until the run was evaluated.
-        metrics: the figures of the test part that a server shows (see `dermalyze.report.served`); None likewise.
+        metrics: the figures of the test split that a server shows (see `dermalyze.report.served`); None likewise.
     """
 
     record: ArtifactRecord
@@ -68,7 +68,7 @@ class Artifact:
 
         Args:
             folder: holds `artifact.json`, `model.onnx`, `model.safetensors`, and nothing that the record doesn't name.
-            threads: CPU threads of one pass; None: one a core.
+            threads: CPU threads of one pass; None: one per core.
 
         Raises:
             ModelError: a file is missing, changed, a link, too large, not what its name says, or not named in the record.
@@ -212,7 +212,7 @@ def open_export(run: Run, recipe: str, *, threads: int | None = None) -> Artifac
     Args:
         run: exported.
         recipe: the experiment's inference recipe.
-        threads: CPU threads of one pass; None: one a core.
+        threads: CPU threads of one pass; None: one per core.
 
     Raises:
         UsageError: nothing has been exported.

@@ -23,7 +23,7 @@ class MapGrade(_Words):
     """Whether the maps of a model are better than maps that look at nothing.
 
     Measured by `explain` on the model's own test split, for the class that it predicts, in one plain pass; it is said of the
-    model, not of one picture.
+    model, not of one image.
     """
 
     verdict: Literal["better", "no better", "not graded"] = Field(
@@ -34,7 +34,7 @@ class MapGrade(_Words):
         description="Insertion minus deletion, mean over two baselines, -1..1; higher points better to what decides."
     )
     over: dict[Literal["centre", "random"], GradeFigure] = Field(
-        description="Faithfulness minus that of a centred blob, and minus that of a random map, on the same images."
+        description="Faithfulness minus that of a centered blob, and minus that of a random map, on the same images."
     )
     lesions: Annotated[int, Field(ge=0, description="Groups of the test split that it was measured on.")]
     level: Annotated[float, Field(gt=0, lt=1)] | None = Field(description="Of the intervals.")
@@ -42,7 +42,7 @@ class MapGrade(_Words):
 
 EXAMPLE = MapGrade(
     verdict="no better",
-    words="no better than a centred blob for this model",
+    words="no better than a centered blob for this model",
     faithfulness=GradeFigure(value=0.055, low=0.029, high=0.083),
     over={
         "centre": GradeFigure(value=-0.001, low=-0.037, high=0.029),
@@ -60,4 +60,4 @@ UNGRADED = MapGrade(
     lesions=0,
     level=None,
 )
-"""Of a model whose maps were never judged."""
+"""Of a model whose maps were never evaluated."""

@@ -18,7 +18,7 @@ def open_session(data: bytes, name: str, *, threads: int | None, remedy: str) ->
     Args:
         data: the bytes of the file.
         name: of the file, for messages.
-        threads: CPU threads of one pass; None: one a core.
+        threads: CPU threads of one pass; None: one per core.
         remedy: what to do where it is refused, for the message.
 
     Raises:

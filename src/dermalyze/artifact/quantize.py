@@ -27,7 +27,7 @@ QUANTIZED = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "Averag
 def quantize(graph: bytes, batch: Batch, *, sparing: bool = False) -> tuple[bytes, str]:
     """The graph in eight bits, and how it was made.
 
-    Convolutional networks get quantise-dequantise pairs with ranges measured on the images, weights by channel; the last layer
+    Convolutional networks get quantize-dequantize pairs with ranges measured on the images, weights by channel; the last layer
     stays as it is. Networks of hardly any convolution get their matrix products quantized as they run, which needs no ranges.
 
     Args:
@@ -83,7 +83,7 @@ def quantize(graph: bytes, batch: Batch, *, sparing: bool = False) -> tuple[byte
         raise ModelError("int8: the quantized graph would be 2 GiB or more; serve the fp32 export")
     if not static:
         return data, "dynamic, matrix products alone"
-    return data, "static QDQ, ranges of the calibration part" + (", depthwise and first layers in fp32" if sparing else "")
+    return data, "static QDQ, ranges of the calibration split" + (", depthwise and first layers in fp32" if sparing else "")
 
 
 def _groups(node: Any) -> int:

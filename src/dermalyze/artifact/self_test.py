@@ -22,7 +22,7 @@ from dermalyze.tasks.answering import Answering
 SEED, IMAGES = 20, 4
 TOLERANCE = 1e-4
 """Largest difference of a probability from the one that was recorded."""
-COARSE = (5, 7)  # cells of the smooth pictures
+COARSE = (5, 7)  # cells of the smooth images
 _REFERENCE = 64  # a stream of its own, after those of `dermalyze.rng`
 
 

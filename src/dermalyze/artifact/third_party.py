@@ -22,11 +22,11 @@ class ThirdPartyGraph:
         data: the bytes of a self-contained ONNX file.
         name: what to call it in messages.
         classes: C.
-        threads: CPU threads of one pass; None: one a core.
+        threads: CPU threads of one pass; None: one per core.
 
     Attributes:
         size: (height, width) that it takes, px; None where it takes any.
-        normalised: whether its input is a normalised float; False for uint8 pixels.
+        normalized: whether its input is a normalized float; False for uint8 pixels.
 
     Raises:
         ModelError: not ONNX, external data, an unknown operator, other inputs, no output of C numbers an image.
@@ -42,7 +42,7 @@ class ThirdPartyGraph:
             found = [(i.name, i.type, i.shape) for i in inputs]
             raise ModelError(f"{name}: takes {found}; must take one image (B, 3, H, W) or (B, H, W, 3), float or uint8")
         self._input, self._type, self._channels_first = inputs[0].name, TYPES[inputs[0].type], first
-        self.normalised = self._type is not np.uint8
+        self.normalized = self._type is not np.uint8
         height, width = shape[2:4] if first else shape[1:3]
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self._batch = shape[0] if isinstance(shape[0], int) else None
@@ -64,7 +64,7 @@ class ThirdPartyGraph:
             ModelError: it fails, or gives NaN, infinity or another shape.
         """
         pixels: NDArray[Any] = images_BHW3
-        if self.normalised:
+        if self.normalized:
             pixels = (images_BHW3.astype(np.float32) / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(
                 std, np.float32
             )

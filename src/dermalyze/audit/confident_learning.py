@@ -27,7 +27,7 @@ class LabelIssues:
         joint: (C, C) the confident joint: row the given label, column the class that the image counts as.
         counts_as: (N,) class that each image counts as; -1 where no probability reaches its threshold.
         self_confidence: (N,) probability of the given label, 0..1.
-        margin: (N,) normalised margin, -1..1: that probability less the largest of the others.
+        margin: (N,) normalized margin, -1..1: that probability less the largest of the others.
         rows: (M,) likely errors, lowest self-confidence first (equal ones: by row).
     """
 

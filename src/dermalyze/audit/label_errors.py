@@ -1,4 +1,4 @@
-"""Which labels are likely errors: out-of-fold probabilities of a linear model on each picture's features."""
+"""Which labels are likely errors: out-of-fold probabilities of a linear model on each image's features."""
 
 # Shapes: B images of a batch, H height, W width, N images, D features.
 
@@ -27,7 +27,7 @@ from dermalyze.tasks.base import TASKS, Task
 from dermalyze.tasks.choices import ABSENT_PRESENT
 
 SMALL = Preprocessing("squash", 72, 96, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""The size at which colours and textures are described."""
+"""The size at which colors and textures are described."""
 STRONG = 0.05
 """A likely error whose label is given less than this is counted as strong. Where 5 % of HAM10000's groups were put under
 another label, 62 % of the strong ones were such, and 21 % of all likely errors (tests/real/test_label_audit_real.py)."""
@@ -36,13 +36,13 @@ RESAMPLES, LEVEL, SEED = 500, 0.95, 0
 
 @dataclass(frozen=True)
 class LikelyError:
-    """One label, or one entry of an image and a label, that the pictures of its class contradict.
+    """One label, or one entry of an image and a label, that the images of its class contradict.
 
     Attributes:
         image_id: the user's key.
         lesion_id: its own, None where the set names none.
         label: as given; of several labels per image `absent` or `present`.
-        suggested: the class that the picture counts as, or the other of the two.
+        suggested: the class that the image counts as, or the other of the two.
         score: held-out probability of the given label, 0..1: the lower the more suspicious.
         suggested_score: held-out probability of the suggested one.
         about: the label whose entry it is; None where each image has one class.
@@ -86,13 +86,13 @@ class LabelAudit:
 
     Attributes:
         features: what the model saw.
-        images, groups: that were judged.
+        images, groups: that were evaluated.
         left_out: images of each class or label with too few groups to check.
-        strength: inverse regularisation of the logistic regression; None of several labels, see `by_label`.
+        strength: inverse regularization of the logistic regression; None of several labels, see `by_label`.
         overall: the task's `brief` metrics, with intervals over groups.
         noise_share: share of wrong labels by the confident joint; the model's own errors count in, so an upper bound.
         by_dx_type: the same by how the diagnosis was found, see `by_column`; empty without that column.
-        lesions: of those with a name: `judged`, `with_likely_error`, `several_images` (with more than one picture) and
+        lesions: of those with a name: `judged`, `with_likely_error`, `several_images` (with more than one image) and
             `several_images_all_likely_errors`.
         errors: likely errors, the worst first.
         entries: targets that were checked; of several labels per image each image and label, where it is known.
@@ -151,13 +151,13 @@ class LabelAudit:
         """Lines for a person: how well the model agrees with the labels, overall and by dx_type."""
         names = {name: name.removesuffix("_accuracy").replace("_", " ").replace("auroc", "AUROC") for name in self.overall}
         score = ", ".join(f"{names[name]} {_text(found)}" for name, found in self.overall.items())
-        lines = [f"labels judged on {self.images} images by {self.features}: {score}"]
+        lines = [f"labels evaluated on {self.images} images by {self.features}: {score}"]
         for row in self.by_label:
             lines.append(
                 f"{row['label']}: {row['images']} images, {row['present']} with it, AUROC {_text(Estimate(**row['auroc']))}, "
                 f"{row['likely_errors']} likely errors"
             )
-        lines += [f"not judged, fewer than {FOLDS} groups: {name} ({n} images)" for name, n in self.left_out.items()]
+        lines += [f"not evaluated, fewer than {FOLDS} groups: {name} ({n} images)" for name, n in self.left_out.items()]
         for row in self.by_dx_type:
             lines.append(
                 f"dx_type {row['value']}: {row['images']} images, accuracy {_text(Estimate(**row['accuracy']))} "
@@ -167,7 +167,7 @@ class LabelAudit:
 
 
 def color_texture_features(images_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(B, 151) colours and textures of pictures of any size, see `dermalyze.imaging.color_texture.describe`."""
+    """(B, 151) colors and textures of images of any size, see `dermalyze.imaging.color_texture.describe`."""
     return np.stack([describe(to_size(image, SMALL)) for image in images_BHW3]).astype(np.float32)
 
 
@@ -179,13 +179,13 @@ def audit_labels(
     task: Task = TASKS["multiclass"],
     advance: Callable[[int], None] = lambda fits: None,
 ) -> LabelAudit:
-    """Judge every label by confident learning on held-out probabilities; of several labels per image each by itself.
+    """Check every label by confident learning on held-out probabilities; of several labels per image each by itself.
 
     A target that is missing is neither learned from nor checked.
 
     Args:
         frame: N rows with `image_id`, `label`, `group`, and `lesion_id` and `dx_type` where there are some.
-        features_ND: of each picture.
+        features_ND: of each image.
         features: what they are, for a person.
         task: what the labels are.
         advance: is told of each fit.
@@ -202,7 +202,7 @@ def audit_labels(
     rows = frame.iloc[images].reset_index(drop=True)
     group = rows["group"].astype(str).tolist()
     flagged = np.isin(images, np.concatenate([q.rows[issue.rows] for q, issue in zip(questions, issues, strict=True)]))
-    errors = [error for judged in zip(questions, held_out, issues, strict=True) for error in likely_errors(*judged)]
+    errors = [error for checked in zip(questions, held_out, issues, strict=True) for error in likely_errors(*checked)]
     metrics = task.overall_metrics(ECE_BINS)
     overall = estimates(
         all_scores(questions, held_out, images, task),
@@ -259,10 +259,10 @@ def require_questions(frame: pd.DataFrame, task: Task) -> list[Question]:
     questions = questions_of(frame, task)
     if not any(len(question.rows) for question in questions):
         if len(questions) == 1:
-            why = f"fewer than 2 classes stand in {FOLDS} groups or more"
+            why = f"fewer than 2 classes are in {FOLDS} groups or more"
         else:
             why = f"no label is both present and absent in {FOLDS} groups or more"
-        raise DataError(f"audit --labels: {why}, so no label can be judged; add images, or audit without --labels")
+        raise DataError(f"audit --labels: {why}, so no label can be evaluated; add images, or audit without --labels")
     return questions
 
 

@@ -9,7 +9,7 @@ from dermalyze.data.thumbnails import Gallery, GalleryImage
 
 
 def label_galleries(errors: Sequence[LikelyError], *, limit: int = 40, columns: int = 8) -> list[Gallery]:
-    """The worst likely errors as pictures, row by row; none where there are none.
+    """The worst likely errors as images, row by row; none where there are none.
 
     Args:
         errors: worst first.

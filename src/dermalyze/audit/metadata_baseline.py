@@ -1,4 +1,4 @@
-"""How much of the label the metadata give away without a look at the picture."""
+"""How much of the label the metadata give away without a look at the image."""
 
 # Shapes: N images, D features.
 
@@ -37,7 +37,7 @@ class MetadataModel:
 
     Attributes:
         inputs: the columns that were used.
-        images, groups: that were judged: those of classes with enough groups.
+        images, groups: that were evaluated: those of classes with enough groups.
         macro_auroc: mean one-vs-rest AUROC, interval over groups.
         per_class: class to its one-vs-rest AUROC.
     """
@@ -74,7 +74,7 @@ class MetadataModel:
         """One line for a person."""
         found = self.macro_auroc
         interval = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
-        return f"{', '.join(self.inputs)} alone, without a picture: macro AUROC {found.value:.3f}{interval}"
+        return f"{', '.join(self.inputs)} alone, without an image: macro AUROC {found.value:.3f}{interval}"
 
 
 def column_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def column_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
     Each: `column`; `values`, how many different ones; `missing`, images without; `per_class_auroc`, one-vs-rest on groups
     that it has not seen; `auroc` and `class`, the best of these (null where the column never varies or no class can be
-    judged); `giveaway`, whether the column is known by name to tell.
+    evaluated); `giveaway`, whether the column is known by name to tell.
 
     Args:
         frame: usable manifest rows with `group`.
@@ -119,7 +119,7 @@ def metadata_model(frame: pd.DataFrame, task: Task = MULTICLASS, classes: Sequen
         classes: the labels of such a task.
 
     Returns:
-        None where no such column varies, or fewer than two classes stand in enough groups.
+        None where no such column varies, or fewer than two classes are in enough groups.
     """
     targets = task.targets(frame["label"].tolist(), classes or task.names(frame["label"].tolist()))
     several = targets.ndim == 2

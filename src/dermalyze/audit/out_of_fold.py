@@ -21,7 +21,7 @@ from dermalyze.metrics.ranking import Floats
 
 FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse regularisation (scikit-learn's C), tried upwards for as long as the held-out log loss falls."""
+"""Inverse regularization (scikit-learn's C), tried upwards for as long as the held-out log loss falls."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class OutOfFold:
     Attributes:
         scores: labels (N,) and probabilities (N, C).
         classes: C names, sorted.
-        strength: the inverse regularisation that was chosen.
+        strength: the inverse regularization that was chosen.
     """
 
     scores: Scores
@@ -40,10 +40,10 @@ class OutOfFold:
 
 
 def enough_groups(frame: pd.DataFrame) -> pd.Series:
-    """Which rows can be judged: those of classes that stand in at least `FOLDS` groups; none where that leaves one class.
+    """Which rows can be evaluated: those of classes that are in at least `FOLDS` groups; none where that leaves one class.
 
     >>> few = pd.DataFrame({"label": ["mel"] * 5 + ["nv"] * 5 + ["df"], "group": [*"abcdefghijk"]})
-    >>> int(judged(few).sum())
+    >>> int(enough_groups(few).sum())
     10
     """
     held = frame.groupby("label")["group"].nunique()
@@ -58,13 +58,13 @@ def out_of_fold(
     advance: Callable[[int], None] = lambda fits: None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> OutOfFold:
-    """Multinomial logistic regression on standardised features, cross-validated over stratified folds of whole groups.
+    """Multinomial logistic regression on standardized features, cross-validated over stratified folds of whole groups.
 
-    The regularisation with the lowest held-out log loss is kept: one number, chosen on all images, so that what the
+    The regularization with the lowest held-out log loss is kept: one number, chosen on all images, so that what the
     choice itself flatters is far below the width of the intervals.
 
     Args:
-        frame: N rows with `label` and `group`; every class in at least `FOLDS` groups (see `judged`).
+        frame: N rows with `label` and `group`; every class in at least `FOLDS` groups (see `enough_groups`).
         features_ND: finite numbers.
         advance: is told of each fit.
         strengths: inverse regularisations, rising.
@@ -112,7 +112,7 @@ def _held_out(
             continue
         scaler = StandardScaler().fit(features_ND[~test])
         model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
-        with warnings.catch_warnings():  # weak regularisation may stop early, which regularises too
+        with warnings.catch_warnings():  # weak regularization may stop early, which regularizes too
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(scaler.transform(features_ND[~test]), class_N[~test])
         if test.any():

@@ -1,4 +1,4 @@
-"""What was measured on a run's pictures, kept in a file, so that a report on subgroups need not decode them again."""
+"""What was measured on a run's images, kept in a file, so that a report on subgroups need not decode them again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_statistics(run: Run, frame: pd.DataFrame, looks: ImageStatistics) -> N
     """Keep the measures, each beside the SHA-256 of the file that it was measured on.
 
     Args:
-        run: whose pictures they are.
+        run: whose images they are.
         frame: rows with `image_id` and `sha256`.
         looks: of the same rows.
 
@@ -60,10 +60,10 @@ def read_statistics(run: Run) -> pd.DataFrame | None:
 
 
 def with_statistics(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with `KEPT` beside them: null where a picture was not measured, or is another one by now.
+    """Rows with `KEPT` beside them: null where an image was not measured, or is another one by now.
 
     Args:
-        run: whose pictures they are.
+        run: whose images they are.
         rows: by image_id, with `sha256`.
     """
     known = read_statistics(run)

@@ -1,4 +1,4 @@
-"""How the pictures of a training part look, for the gate before the model that learned from them."""
+"""How the images of a training split look, for the gate before the model that learned from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dermalyze.imaging.preprocess import small
 from dermalyze.imaging.quality import Likeness, appraise
 
 MOST, LEAST = 500, 50
-"""Pictures that are looked at, and how few say nothing."""
+"""Images that are looked at, and how few say nothing."""
 
 
 def training_appearance(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None:
-    """What `Likeness.from_dict` reads, of a fixed sample of the training part; None where too few can be read, and says so.
+    """What `Likeness.from_dict` reads, of a fixed sample of the training split; None where too few can be read, and says so.
 
     Args:
         run: split.
@@ -37,9 +37,9 @@ def training_appearance(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None
         read = modality_of(spec.data).read
         found = [appraise(small(read(store.read(path), formats=PREPARE_FORMATS).image)) for path in paths]
     except (DermalyzeError, OSError) as error:
-        say(f"export: the training pictures cannot be looked at ({type(error).__name__}); the gate does not learn from them")
+        say(f"export: the training images cannot be looked at ({type(error).__name__}); the gate does not learn from them")
         return None
     if len(found) < LEAST:
-        say(f"export: {len(found)} training pictures are too few ({LEAST} are needed) for the gate to learn how pictures look")
+        say(f"export: {len(found)} training images are too few ({LEAST} are needed) for the gate to learn how images look")
         return None
     return Likeness.fit(found).as_dict()

@@ -233,7 +233,7 @@ def cross_validate(
     Folds are of whole groups, by a hash of their names, so that they depend on no order and no seed.
 
     Args:
-        logits_NC: scores of the calibration part.
+        logits_NC: scores of the calibration split.
         targets: class index of each; of several labels (N, C) 1, 0, or -1 where missing.
         groups_N: what must stay together.
         shift_C: see `fit_prior_temperature`.

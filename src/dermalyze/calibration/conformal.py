@@ -1,6 +1,6 @@
 """Conformal sets: as many classes as it takes to hold the right one in a given share of cases, whatever the model.
 
-The guarantee is for cases like those of the calibration part, on average over parts drawn anew. Photographs of one group
+The guarantee is for cases like those of the calibration split, on average over parts drawn anew. Photographs of one group
 are not drawn one by one, so each group gives one image to the calibration.
 """
 
@@ -61,7 +61,7 @@ SCORES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 SERVED_SCORE = "lac"
-"""The score of the sets that answers carry, with a threshold a class: the smallest sets that cover each class."""
+"""The score of the sets that answers carry, with a threshold per class: the smallest sets that cover each class."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ConformalSets:
     Attributes:
         score: a key of `SCORES`.
         level: share of cases whose set is to hold the right class.
-        thresholds: class name, or "marginal" for all, to the largest score that is let in; None where the calibration part
+        thresholds: class name, or "marginal" for all, to the largest score that is let in; None where the calibration split
             has too few groups for the level.
         lesions: how many groups each threshold rests on.
     """
@@ -130,7 +130,7 @@ def calibrate_conformal(
     by_class: bool,
     seed: int = 0,
 ) -> ConformalSets:
-    """Thresholds from a calibration part.
+    """Thresholds from a calibration split.
 
     Args:
         probs_NC: probabilities of the part.
@@ -139,7 +139,7 @@ def calibrate_conformal(
         classes: names, in order.
         score: a key of `SCORES`.
         level: share of cases that are to be covered, 0..1.
-        by_class: a threshold a class, so that each class is covered, or one for all.
+        by_class: a threshold per class, so that each class is covered, or one for all.
         seed: of the luck of randomised scores.
     """
     chosen = one_each(groups_N)

@@ -20,19 +20,19 @@ from dermalyze.metrics.selective import CONFIDENCES, Masks, Referral
 
 OUTCOMES = ("answer", "set", "foreign", "unsure", "no_class")
 """What can come of a case; the last three are reasons to refer it, the first of them that holds."""
-ANSWER, SET, FOREIGN, UNSURE, NO_CLASS = range(5)
+ANSWER, SET, OOD, UNCERTAIN, NO_CLASS = range(5)
 DECISIONS = ("answer", "set", "refer", "refer", "refer")
 """The decision that each outcome is."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """From which out-of-distribution score on a picture is refused.
+    """From which out-of-distribution score on an image is refused.
 
     Attributes:
         kind: a key of `OOD_SCORES`.
         threshold: the largest score that passes.
-        kept: share of the calibration part that passes.
+        kept: share of the calibration split that passes.
     """
 
     kind: str
@@ -58,11 +58,11 @@ class Limit:
 
 @dataclass(frozen=True)
 class Rule:
-    """Refer what is foreign or unsure, answer with a set where one class does not stand alone, else answer.
+    """Refer what is out-of-distribution or uncertain, answer with a set where one class does not stand alone, else answer.
 
     Attributes:
-        limit: of the out-of-distribution score; None: nothing is foreign.
-        referral: of the confidence; None: nothing is unsure.
+        limit: of the out-of-distribution score; None: nothing is refused by it.
+        referral: of the confidence; None: nothing is uncertain.
         sets: which classes stay in question; None: the most probable alone.
     """
 
@@ -88,18 +88,18 @@ class Rule:
         """(N, C) the classes in each case's set; None where the rule gives none."""
         return None if self.sets is None else self.sets.of(probs_NC, classes)
 
-    def outcomes(self, probs_NC: Floats, classes: Sequence[str], foreign_N: Floats | None = None) -> Ints:
+    def outcomes(self, probs_NC: Floats, classes: Sequence[str], ood_N: Floats | None = None) -> Ints:
         """(N,) index into `OUTCOMES` of each case.
 
         Args:
             probs_NC: calibrated probabilities.
             classes: names, in order.
-            foreign_N: out-of-distribution scores; needed where the rule has a limit of them.
+            ood_N: out-of-distribution scores; needed where the rule has a limit of them.
 
         >>> rule = Rule(Limit("energy", 0.0, 0.95), Referral("max_probability", 0.8, 0.5))
         >>> probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.4]])
-        >>> [OUTCOMES[i] for i in rule.outcomes(probs, ["a", "b"], np.array([-1.0, 2.0, -1.0]))]
-        ['answer', 'foreign', 'unsure']
+        >>> [DECISIONS[i] for i in rule.outcomes(probs, ["a", "b"], np.array([-1.0, 2.0, -1.0]))]
+        ['answer', 'refer', 'refer']
         """
         found = np.full(len(probs_NC), ANSWER, dtype=np.int64)
         inside_NC = self.inside(probs_NC, classes)
@@ -108,30 +108,30 @@ class Rule:
             found[~alone_N] = SET
             found[~inside_NC.any(axis=1)] = NO_CLASS
         if self.referral is not None:
-            found[CONFIDENCES[self.referral.confidence](probs_NC) < self.referral.threshold] = UNSURE
+            found[CONFIDENCES[self.referral.confidence](probs_NC) < self.referral.threshold] = UNCERTAIN
         if self.limit is not None:
-            if foreign_N is None:
+            if ood_N is None:
                 raise ModelError(
-                    "the rule refuses foreign pictures, and there is no out-of-distribution score to judge them by"
+                    "the rule refuses out-of-distribution images, and there is no out-of-distribution score to evaluate them by"
                 )
-            found[foreign_N > self.limit.threshold] = FOREIGN
+            found[ood_N > self.limit.threshold] = OOD
         return found
 
-    def reason(self, outcome: int, probs_C: Floats, classes: Sequence[str], foreign: float | None = None) -> str | None:
+    def reason(self, outcome: int, probs_C: Floats, classes: Sequence[str], ood: float | None = None) -> str | None:
         """Why one case is not simply answered, in words; None where it is.
 
-        >>> Rule(Limit("knn", 0.5, 0.95)).reason(FOREIGN, np.array([0.9, 0.1]), ["a", "b"], 0.75)
-        'unlike the training pictures: score 0.75 is above 0.5, which 95 % of the calibration images do not exceed'
+        >>> Rule(Limit("knn", 0.5, 0.95)).reason(OOD, np.array([0.9, 0.1]), ["a", "b"], 0.75)
+        'unlike the training images: score 0.75 is above 0.5, which 95 % of the calibration images do not exceed'
         """
-        if outcome == FOREIGN and self.limit is not None:
+        if outcome == OOD and self.limit is not None:
             return (
-                f"unlike the training pictures: score {foreign:.4g} is above {self.limit.threshold:.4g}, which "
+                f"unlike the training images: score {ood:.4g} is above {self.limit.threshold:.4g}, which "
                 f"{100 * self.limit.kept:g} % of the calibration images do not exceed"
             )
-        if outcome == UNSURE and self.referral is not None:
+        if outcome == UNCERTAIN and self.referral is not None:
             return self.referral.reason(probs_C)
         if outcome == NO_CLASS:
-            return "no class fits: the picture is unlike those of every class in the calibration part"
+            return "no class fits: the image is unlike those of every class in the calibration split"
         if outcome == SET and self.sets is not None:
             inside_C = self.sets.of(probs_C[None], classes)[0]
             names = [classes[c] for c in np.argsort(-probs_C, kind="stable") if inside_C[c]]
@@ -160,7 +160,7 @@ def decision_shares(outcome_N: Ints, hit_N: Masks, covered_N: Masks | None) -> d
     found: dict[str, tuple[Floats, Masks | None]] = {
         name: ((outcome_N == i).astype(np.float64), None) for i, name in enumerate(OUTCOMES)
     }
-    found["refer"] = ((outcome_N >= FOREIGN).astype(np.float64), None)
+    found["refer"] = ((outcome_N >= OOD).astype(np.float64), None)
     found["error"] = (wrong_N, answered_N)
     found["wrong_answered"] = (wrong_N * answered_N, None)
     found["error_all"] = (wrong_N, None)
@@ -169,7 +169,7 @@ def decision_shares(outcome_N: Ints, hit_N: Masks, covered_N: Masks | None) -> d
     return found
 
 
-def threshold_band(known: int, judged: int, passed: float, level: float = 0.95) -> tuple[float, float]:
+def threshold_band(known: int, tested: int, passed: float, level: float = 0.95) -> tuple[float, float]:
     """Between which shares of a set stand above a threshold that the share `passed` of another set did not exceed, by chance.
 
     Both are of the same population, and each group counts once. With the k-th smallest of n known scores as threshold, the
@@ -177,7 +177,7 @@ def threshold_band(known: int, judged: int, passed: float, level: float = 0.95) 
 
     Args:
         known: n, groups from which the threshold comes, 1 or more.
-        judged: m, groups that are held against it, 1 or more.
+        tested: m, groups that are held against it, 1 or more.
         passed: share that does not exceed the threshold, above 0 and at most 1.
         level: of the band.
 
@@ -188,9 +188,9 @@ def threshold_band(known: int, judged: int, passed: float, level: float = 0.95) 
     """
     k = max(1, math.ceil(passed * known - 1e-9))
     a, b = known - k + 1, k
-    x = np.arange(judged + 1)
-    log_choose = math.lgamma(judged + 1) - np.array([math.lgamma(i + 1) + math.lgamma(judged - i + 1) for i in x])
-    log_beta = np.array([math.lgamma(i + a) + math.lgamma(judged - i + b) for i in x]) - math.lgamma(judged + a + b)
+    x = np.arange(tested + 1)
+    log_choose = math.lgamma(tested + 1) - np.array([math.lgamma(i + 1) + math.lgamma(tested - i + 1) for i in x])
+    log_beta = np.array([math.lgamma(i + a) + math.lgamma(tested - i + b) for i in x]) - math.lgamma(tested + a + b)
     below = np.cumsum(np.exp(log_choose + log_beta - (math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))))
     low, high = (int(np.searchsorted(below, q)) for q in ((1 - level) / 2, (1 + level) / 2))
-    return low / judged, min(high, judged) / judged
+    return low / tested, min(high, tested) / tested

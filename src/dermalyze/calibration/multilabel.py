@@ -20,7 +20,7 @@ from dermalyze.metrics.activation import sigmoid
 from dermalyze.metrics.ranking import Floats, Ints
 
 SCALE_RIDGE, BIAS_RIDGE = 1.0, 0.01
-"""Weights, in images, of the priors that the scale is 1 and the shift 0: a label of three images is not taken at its word."""
+"""Weights, in images, of the priors that the scale is 1 and the shift 0: a label of three images is not trusted."""
 
 
 def fit_platt(logits_NC: Floats, targets_NC: Ints, shift_C: Floats) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def fit_platt(logits_NC: Floats, targets_NC: Ints, shift_C: Floats) -> dict[str,
         p = 1 / (1 + exp(-(a z + b))),   a at least 0.01
 
     Args:
-        logits_NC: scores of the calibration part.
+        logits_NC: scores of the calibration split.
         targets_NC: 1, 0, or -1 where missing; that image then says nothing of that label.
         shift_C: not used: the shift of each label takes it up.
 
@@ -83,7 +83,7 @@ def best_thresholds(
     """From which probability on each label is called: midway between two that occur, the highest of the best.
 
     Args:
-        probs_NC: of the calibration part.
+        probs_NC: of the calibration split.
         targets_NC: 1, 0, or -1 where missing.
         names: of the labels.
         rule: f1: the largest F1; youden: the largest sensitivity + specificity - 1 (Youden 1950).

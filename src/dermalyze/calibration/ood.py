@@ -1,6 +1,6 @@
-"""Out-of-distribution scores: how foreign a picture is to those that a model learned from. Larger is more foreign.
+"""Out-of-distribution scores: how unlike an image is to those that a model learned from. Larger is less like them.
 
-Each score is fitted on the training part and kept as a few float32 arrays, which are what is measured and what is served.
+Each score is fitted on the training split and kept as a few float32 arrays, which are what is measured and what is served.
 """
 
 # Shapes: N images, C classes, D width of the embedding, K classes seen in training, M remembered embeddings.
@@ -23,9 +23,9 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 NEIGHBOUR, REMEMBERED = 10, 2000
 """k of the nearest neighbours, and how many training embeddings are kept at most: k = 10 belongs to a thin sample (Sun 2022,
-table 4: k grows with the share of the training part that is kept)."""
+table 4: k grows with the share of the training split that is kept)."""
 KEPT = 0.95
-"""Share of the calibration part that the threshold lets through."""
+"""Share of the calibration split that the threshold lets through."""
 _TINY = 1e-12
 MAX_OOD_BYTES = 256 * 2**20
 """Of the fitted arrays: they are read into memory where the model is served."""
@@ -147,7 +147,7 @@ def shrunk_covariance(centred_ND: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class OodScore:
-    """A row of `OOD_SCORES`: what is learned from the training part, how a picture is scored, and the names of the arrays."""
+    """A row of `OOD_SCORES`: what is learned from the training split, how an image is scored, and the names of the arrays."""
 
     fit: Callable[[Floats, Floats, Ints, int], Arrays]
     score: Callable[[Arrays, Floats, Floats], Floats]
@@ -176,7 +176,7 @@ class Detector:
     arrays: Arrays
 
     def __call__(self, logits_NC: npt.NDArray[Any], embedding_ND: npt.NDArray[Any]) -> Floats:
-        """(N,) how foreign each picture is, larger is more; any finite number."""
+        """(N,) how unlike the training images each image is, larger is more; any finite number."""
         return OOD_SCORES[self.kind].score(self.arrays, logits_NC.astype(np.float64), embedding_ND.astype(np.float64))
 
     def shapes(self) -> dict[str, list[int]]:
@@ -224,11 +224,11 @@ class Detector:
 
 
 def fit(kind: str, logits_NC: npt.NDArray[Any], embedding_ND: npt.NDArray[Any], labels_N: Ints, *, seed: int = 0) -> Detector:
-    """Fit one score on a training part.
+    """Fit one score on a training split.
 
     Args:
         kind: a key of `OOD_SCORES`.
-        logits_NC: of the training part, by the recipe that is served.
+        logits_NC: of the training split, by the recipe that is served.
         embedding_ND: of the same images.
         labels_N: class index of each.
         seed: of the sample that `knn` remembers.

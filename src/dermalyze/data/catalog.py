@@ -31,7 +31,7 @@ class RemoteSet:
     Attributes:
         title: its name.
         size: approximate size of the download, as text.
-        licence, citation: as in the dataset card of the source.
+        license, citation: as in the dataset card of the source.
         page: web page of the data set.
         files: what is downloaded.
         index: address of a list of files with their checksums, in place of `files`; read as `index_kind`.
@@ -42,7 +42,7 @@ class RemoteSet:
 
     title: str
     size: str
-    licence: str
+    license: str
     citation: str
     page: str
     files: tuple[RemoteFile, ...] = ()
@@ -60,7 +60,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "ham10000": RemoteSet(
         title="HAM10000: 10,015 dermoscopic images, 7 classes, with lesion masks",
         size="about 2.8 GB",
-        licence="CC BY-NC 4.0",
+        license="CC BY-NC 4.0",
         citation="Tschandl, Rosendahl, Kittler, Sci Data 5, 180161 (2018); masks: Tschandl et al., Nat Med 26, 1229 (2020)",
         page="https://doi.org/10.7910/DVN/DBW86T",
         index="https://dataverse.harvard.edu/api/datasets/:persistentId/?persistentId=doi:10.7910/DVN/DBW86T",
@@ -70,7 +70,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "isic2018": RemoteSet(
         title="ISIC 2018, task 3, training split: the images of HAM10000",
         size="about 2.8 GB",
-        licence="CC BY-NC 4.0",
+        license="CC BY-NC 4.0",
         citation="Codella et al., arXiv:1902.03368 (2019); Tschandl, Rosendahl, Kittler, Sci Data 5, 180161 (2018)",
         page="https://challenge.isic-archive.com/data/#2018",
         files=_isic(
@@ -83,7 +83,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "isic2019": RemoteSet(
         title="ISIC 2019, training split: 25,331 dermoscopic images, 8 classes; contains HAM10000",
         size="about 9.8 GB",
-        licence="CC BY-NC 4.0",
+        license="CC BY-NC 4.0",
         citation="Tschandl et al., Sci Data 5, 180161 (2018); Codella et al., arXiv:1710.05006; "
         "Hernández-Pérez et al., Sci Data 11, 641 (2024)",
         page="https://challenge.isic-archive.com/data/#2019",
@@ -94,7 +94,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "isic2020": RemoteSet(
         title="ISIC 2020 (SIIM-ISIC), training split: 33,126 dermoscopic images of 2,056 patients, as JPEG",
         size="about 23 GB",
-        licence="CC BY-NC 4.0",
+        license="CC BY-NC 4.0",
         citation="Rotemberg et al., Sci Data 8, 34 (2021), doi:10.34970/2020-ds01",
         page="https://challenge.isic-archive.com/data/#2020",
         files=_isic(
@@ -107,7 +107,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "bcn20000": RemoteSet(
         title="BCN20000: dermoscopic lesions in the wild",
         size="several GB; the list of files tells",
-        licence="CC BY-NC 4.0 as the authors' repository has it; see the page",
+        license="CC BY-NC 4.0 as the authors' repository has it; see the page",
         citation="Hernández-Pérez et al., Sci Data 11, 641 (2024), doi:10.1038/s41597-024-03387-w",
         page="https://doi.org/10.6084/m9.figshare.24140028",
         index="https://api.figshare.com/v2/articles/24140028",
@@ -116,7 +116,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "isic_archive": RemoteSet(
         title="Any collection of the ISIC archive",
         size="as much as you choose",
-        licence="each image's own (CC-0, CC-BY or CC-BY-NC), in its metadata",
+        license="each image's own (CC-0, CC-BY or CC-BY-NC), in its metadata",
         citation="each image's attribution",
         page="https://www.isic-archive.com",
         steps=(
@@ -129,7 +129,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "pad_ufes_20": RemoteSet(
         title="PAD-UFES-20: 2,298 photographs of smartphones with clinical data",
         size="about 3.4 GB",
-        licence="CC BY 4.0",
+        license="CC BY 4.0",
         citation="Pacheco et al., Data in Brief 32, 106221 (2020), doi:10.1016/j.dib.2020.106221",
         page="https://data.mendeley.com/datasets/zr7vgbcyr2/1",
         steps=(
@@ -141,7 +141,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "derm7pt": RemoteSet(
         title="Derm7pt, the seven-point checklist: 1,011 cases, dermoscopic and clinical",
         size="see the page",
-        licence="research and education only, by the form on the page",
+        license="research and education only, by the form on the page",
         citation="Kawahara et al., IEEE J Biomed Health Inform 23, 538 (2019), doi:10.1109/JBHI.2018.2824327",
         page="https://derm.cs.sfu.ca",
         steps=(
@@ -153,7 +153,7 @@ REMOTE_SETS: dict[str, RemoteSet] = {
     "fitzpatrick17k": RemoteSet(
         title="Fitzpatrick17k: 16,577 clinical photographs of 114 conditions, with skin types",
         size="see the page",
-        licence="annotations CC BY-NC-SA 3.0; the images are the atlases' own",
+        license="annotations CC BY-NC-SA 3.0; the images are the atlases' own",
         citation="Groh et al., CVPR Workshops 2021, arXiv:2104.09957",
         page="https://github.com/mattgroh/fitzpatrick17k",
         steps=(

@@ -108,7 +108,7 @@ def card(remote: RemoteSet) -> list[str]:
     return [
         remote.title,
         f"size: {remote.size}",
-        f"license: {remote.licence}",
+        f"license: {remote.license}",
         f"cite: {remote.citation}",
         f"page: {remote.page}",
     ]

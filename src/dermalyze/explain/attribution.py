@@ -41,7 +41,7 @@ class Explained:
 
 
 def integrated_gradients(question: Question) -> Answer:
-    """Integrated gradients from the picture's mean colour, summed over the colours.
+    """Integrated gradients from the image's mean color, summed over the colors.
 
     Sundararajan et al. 2017, arXiv:1703.01365; computed by captum
     """
@@ -59,7 +59,7 @@ def integrated_gradients(question: Question) -> Answer:
 
 
 def occlusion(question: Question) -> Answer:
-    """What the class's logit loses when a window is painted in the picture's mean colour, averaged over the windows at a place.
+    """What the class's logit loses when a window is painted in the image's mean color, averaged over the windows at a place.
 
     Zeiler & Fergus 2014, arXiv:1311.2901; computed by captum
     """
@@ -121,7 +121,7 @@ def explain_batch(
     layer: str | None = None,
     signed: bool = False,
 ) -> Explained:
-    """Where in each picture the network sees a class, by one method. The model is left as it was found.
+    """Where in each image the network sees a class, by one method. The model is left as it was found.
 
     Args:
         model: in any mode; it is asked in evaluation mode.
@@ -168,7 +168,7 @@ def class_indices(classes: int | Sequence[int] | Tensor | None, images: int, kno
     found = torch.as_tensor(classes, device=device).long().reshape(-1)
     found = found.expand(images) if found.numel() == 1 else found
     if len(found) != images or bool(((found < 0) | (found >= known)).any()):
-        raise UsageError(f"classes {found.tolist()[:8]} of {images} images: give one, or one an image, of 0..{known - 1}")
+        raise UsageError(f"classes {found.tolist()[:8]} of {images} images: give one, or one per image, of 0..{known - 1}")
     return found
 
 
@@ -190,7 +190,7 @@ def read_at(model: Classifier, layer: str | None) -> CamTarget:
 
 
 def refusal(model: Classifier, inputs: Mapping[str, Tensor] | Tensor, method: str | Method) -> str | None:
-    """Why a method does not fit a network, found by asking it about one picture; None if it does."""
+    """Why a method does not fit a network, found by asking it about one image; None if it does."""
     try:
         explain_batch(model, take(as_batch(inputs), slice(1)), method)
     except (ModelError, MissingExtraError) as error:

@@ -1,8 +1,8 @@
 """Does a class hang on something at the rim of the image, away from what matters? Two ways to find out, both by painting over.
 
-By the map, which may point to another place in each picture; and place by place, since a map of few cells shows no small mark.
+By the map, which may point to another place in each image; and place by place, since a map of few cells shows no small mark.
 
-Shapes: N pictures; H, W pixels; K boxes.
+Shapes: N images; H, W pixels; K boxes.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Place:
-    """What a class loses at one place of the rim, the same in every picture.
+    """What a class loses at one place of the rim, the same in every image.
 
     Attributes:
         name: of the place, that of the largest loss.
         fall: of its probability where that is painted over.
-        over: fall - the median fall over the other places of the same picture; its interval is corrected for `tried`.
+        over: fall - the median fall over the other places of the same image; its interval is corrected for `tried`.
         tried: places that were tried (Bonferroni).
     """
 
@@ -70,7 +70,7 @@ class Rim:
         name: of the class.
         hot: fall of its probability where the hottest box is painted over.
         cold: the same for the coldest box: what painting alone does.
-        over: hot - cold on the same pictures.
+        over: hot - cold on the same images.
         where: the boxes that were hottest, most often first, with counts.
         place: the place of the largest loss; None where no place was tried in enough groups.
         by_map, by_place: whether `over` of the one or of the other is surely larger than `LEAST_FALL`.
@@ -127,7 +127,7 @@ def hottest_and_coldest(map_HW: Map, mask_HW: Mask | None) -> tuple[Box, Box] | 
 
 
 def painted_over(image_HW3: Image, box: Box, mask_HW: Mask | None) -> Image:
-    """The picture with a box in the median colour of the rest of its rim; pixels of the foreground stay.
+    """The image with a box in the median color of the rest of its rim; pixels of the foreground stay.
 
     >>> image = np.zeros((10, 10, 3), np.uint8)
     >>> image[:2, :2] = 200
@@ -174,7 +174,7 @@ def worst_place(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[s
     """The place whose loss stands out most surely; None where none was tried in enough groups.
 
     Args:
-        falls_NK: of `place_falls`, one a picture that was called so.
+        falls_NK: of `place_falls`, one per image that was called so.
         groups_N: the group of each.
         interval: resamples, level and seed.
 
@@ -216,7 +216,7 @@ def assess_rim(
 
     Args:
         name: of the class.
-        falls_N2: of `falls`, one a picture that was called so.
+        falls_N2: of `falls`, one per image that was called so.
         where_N: the hottest box of each.
         groups_N: the group of each.
         place: of `worst_place`.

@@ -1,4 +1,4 @@
-"""What would change an answer: the smallest part of a picture that, painted over, makes the network call it something else.
+"""What would change an answer: the smallest part of an image that, painted over, makes the network call it something else.
 
 Shapes: H, W pixels; K windows; C classes.
 """
@@ -15,7 +15,7 @@ from dermalyze.explain.faithfulness import Image, Predict
 from dermalyze.metrics.ranking import Floats
 
 EDGES = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-"""Of the window, as shares of the picture's; half a window is the step."""
+"""Of the window, as shares of the image's; half a window is the step."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Flip:
     """A window that changes the answer.
 
     Attributes:
-        top, left, bottom, right: shares of the picture's height and width, 0..1.
-        share: of the picture's area.
+        top, left, bottom, right: shares of the image's height and width, 0..1.
+        share: of the image's area.
         becomes: (C,) whether it is then called so.
         probability: of what is then called and was not; where nothing is, that what was called is absent.
     """
@@ -51,14 +51,14 @@ def windows(height: int, width: int, edge: float) -> list[tuple[int, int, int, i
 
 
 def smallest_flip(image_HW3: Image, predict: Predict, call: Callable[[Floats], NDArray[np.bool_]]) -> Flip | None:
-    """The smallest window of `EDGES`, painted in the picture's mean colour, that changes the answer; None if none does.
+    """The smallest window of `EDGES`, painted in the image's mean color, that changes the answer; None if none does.
 
     Of equally large ones it is the one that makes the other answer the most probable.
 
     Args:
         image_HW3: RGB at the network's size.
         predict: see `explain.faithfulness.Predict`.
-        call: probabilities (K, C) to (K, C) whether a picture is called so.
+        call: probabilities (K, C) to (K, C) whether an image is called so.
     """
     height, width = image_HW3.shape[:2]
     colour = np.rint(image_HW3.mean(axis=(0, 1))).astype(np.uint8)

@@ -20,16 +20,16 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Map = NDArray[np.floating[Any]]
 Predict = Callable[[NDArray[np.uint8]], Floats]
-"""Pictures (N, H, W, 3) to probabilities (N, C)."""
+"""Images (N, H, W, 3) to probabilities (N, C)."""
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of the pixels that are taken away or put back, the hottest first."""
 SIGMA = 0.07
 """Of the blur that takes structure away, as share of the longer edge."""
 GAUSSIAN_SIGMA = 0.25
-"""Of the centred blob, as share of each edge."""
+"""Of the centered blob, as share of each edge."""
 RANDOM_CELLS = (5, 7)
-FLOORS = {"centre": "a centred blob", "random": "a random map"}
+FLOORS = {"centre": "a centered blob", "random": "a random map"}
 
 
 def center_gaussian(height: int, width: int) -> Floats:
@@ -43,14 +43,14 @@ def center_gaussian(height: int, width: int) -> Floats:
 
 
 def random_map(height: int, width: int, seed: Sequence[int]) -> Floats:
-    """(H, W) in 0..1, noise as smooth as a network's map; single random pixels would break a picture up and seem faithful."""
+    """(H, W) in 0..1, noise as smooth as a network's map; single random pixels would break an image up and seem faithful."""
     coarse = np.random.default_rng(list(seed)).random(RANDOM_CELLS)
     y, x = (np.linspace(0, cells - 1, edge) for cells, edge in zip(RANDOM_CELLS, (height, width), strict=True))
     return np.asarray(ndimage.map_coordinates(coarse, np.meshgrid(y, x, indexing="ij"), order=1))
 
 
 def baselines(image_HW3: Image) -> dict[str, Image]:
-    """What stands for a missing pixel: the picture blurred until no structure is left, and its mean colour."""
+    """What stands for a missing pixel: the image blurred until no structure is left, and its mean color."""
     sigma = SIGMA * max(image_HW3.shape)
     blurred = ndimage.gaussian_filter(image_HW3.astype(np.float32), (sigma, sigma, 0))
     mean = np.broadcast_to(image_HW3.mean(axis=(0, 1)), image_HW3.shape)
@@ -68,7 +68,7 @@ def hottest_first(map_HW: Map, seed: int) -> NDArray[np.int64]:
 
 
 def altered(image_HW3: Image, base_HW3: Image, order: NDArray[np.int64], fractions: Sequence[float]) -> Image:
-    """(F, H, W, 3) the picture with the first share of `order` taken from the baseline.
+    """(F, H, W, 3) the image with the first share of `order` taken from the baseline.
 
     >>> altered(np.ones((1, 2, 3), np.uint8), np.zeros((1, 2, 3), np.uint8), np.array([1, 0]), [0.0, 0.5, 1.0])[:, 0, :, 0]
     array([[1, 1],
@@ -92,7 +92,7 @@ def area(values_F: Floats, fractions: Sequence[float]) -> float:
 
 
 def deletion_insertion(image_HW3: Image, maps: Mapping[str, Map], predict: Predict, c: int, seed: int) -> dict[str, Any]:
-    """Deletion and insertion of several maps of one picture, asked in one batch a baseline.
+    """Deletion and insertion of several maps of one image, asked in one batch a baseline.
 
     deletion: area under p(class) while the hottest pixels give way to the baseline, low where the map is right.
     insertion: the same while they come back to the baseline, high where it is right.
@@ -162,7 +162,7 @@ def similarity(a_HW: Map, b_HW: Map) -> float:
 
 
 def disturbed(image_HW3: Image, seed: int) -> Image:
-    """(2, H, W, 3) the picture 4 % brighter, and with a noise of 3 levels: changes that no eye would explain otherwise."""
+    """(2, H, W, 3) the image 4 % brighter, and with a noise of 3 levels: changes that no eye would explain otherwise."""
     noise = np.random.default_rng(seed).normal(0, 3, image_HW3.shape)
     changed = np.stack([image_HW3 * 1.04, image_HW3 + noise])
     return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
@@ -192,7 +192,7 @@ class Grade:
     """Whether a method is better than maps that look at nothing.
 
     Attributes:
-        over: its faithfulness minus that of each floor, on the same pictures.
+        over: its faithfulness minus that of each floor, on the same images.
         verdict: "better", "no better" or "not graded".
         sentence: the same for a person.
     """
@@ -210,20 +210,20 @@ def grade(values_N: Floats, floors: Mapping[str, Floats], groups_N: Sequence[str
     """Better only if the interval of the difference lies above 0 for every floor.
 
     Args:
-        values_N: faithfulness of the method on each picture.
-        floors: a key of `FLOORS` to the faithfulness of that map on the same pictures.
+        values_N: faithfulness of the method on each image.
+        floors: a key of `FLOORS` to the faithfulness of that map on the same images.
         groups_N: the group of each.
         interval: resamples, level and seed.
 
-    >>> floors = {"centre": np.zeros(20), "random": np.zeros(20)}
+    >>> floors = dict.fromkeys(FLOORS, np.zeros(20))
     >>> grade(np.linspace(0.1, 0.3, 20), floors, [str(i) for i in range(20)], resamples=200, level=0.95, seed=0).verdict
     'better'
     """
     over = {name: mean_with_interval(values_N - floor_N, groups_N, **interval) for name, floor_N in floors.items()}
     unknown = [one for one in over.values() if one.low is None]
     if unknown:
-        return Grade(over, "not graded", f"not graded: {unknown[0].note or 'too few pictures'}")
+        return Grade(over, "not graded", f"not graded: {unknown[0].note or 'too few images'}")
     failed = [name for name, one in over.items() if one.low is not None and one.low <= 0]
     if failed:
         return Grade(over, "no better", f"no better than {' and '.join(FLOORS[name] for name in failed)} for this model")
-    return Grade(over, "better", "better than a centred blob and a random map for this model")
+    return Grade(over, "better", "better than a centered blob and a random map for this model")

@@ -1,6 +1,6 @@
 """A run's network, asked for maps and for answers to altered images; and what its maps score on test images."""
 
-# Shapes: B images, N pictures, C classes, H x W pixels of the network's input, M encoded metadata.
+# Shapes: B images, N images, C classes, H x W pixels of the network's input, M encoded metadata.
 
 from __future__ import annotations
 
@@ -171,10 +171,10 @@ class Network:
 
 @dataclass(eq=False)
 class Sample:
-    """Pictures on which maps are judged, one of each group.
+    """Images on which maps are evaluated, one of each group.
 
     Attributes:
-        ids, groups: of each picture.
+        ids, groups: of each image.
         pixels: image_id to (H, W, 3) at a network's size.
         mask: image_id to (H, W) where the foreground is, at that size; None where it is not known.
         beside: image_id to the sample's other inputs; see `Network.beside_of`.
@@ -189,7 +189,7 @@ class Sample:
 
 @dataclass(eq=False)
 class Scores:
-    """What the maps of one network scored, in a file that grows: a stopped measurement goes on where it was.
+    """What the maps of one network scored, in a file that grows: a stopped measurement continues where it was.
 
     Attributes:
         path: of the file.
@@ -222,17 +222,17 @@ class Scores:
         write_text(self.path, json.dumps({"key": self.key, "rows": self.rows}))
 
     def missing(self, image_id: str, methods: Sequence[str]) -> list[str]:
-        """Methods that are not measured on a picture yet."""
+        """Methods that are not measured on an image yet."""
         return [name for name in methods if name not in self.rows.get(image_id, {}).get("methods", {})]
 
     def values(self, ids: Sequence[str], method: str, measure: str) -> Floats:
-        """(N,) one measure of a method on each picture, NaN where it is not defined."""
+        """(N,) one measure of a method on each image, NaN where it is not defined."""
         found = [self.rows[image_id]["methods"][method].get(measure) for image_id in ids]
         return np.array([np.nan if one is None else one for one in found], dtype=np.float64)
 
 
 def measure(network: Network, sample: Sample, methods: Sequence[str], scores: Scores) -> None:
-    """Measure the maps of some methods on every picture of a sample, the floors beside them.
+    """Measure the maps of some methods on every image of a sample, the floors beside them.
 
     Raises:
         InterruptedRunError: stopped by a signal; what was measured is kept.
@@ -250,15 +250,15 @@ def measure(network: Network, sample: Sample, methods: Sequence[str], scores: Sc
                     scores.save()
                 if request.signal is not None:
                     raise InterruptedRunError(
-                        f"explain: stopped by {request.signal} after {number + 1} of {len(todo)} pictures of {network.name}; "
-                        "the same command goes on from there"
+                        f"explain: stopped by {request.signal} after {number + 1} of {len(todo)} images of {network.name}; "
+                        "the same command continues from there"
                     )
         finally:
             scores.save()
 
 
 def measure_one(network: Network, sample: Sample, image_id: str, methods: Sequence[str], scores: Scores) -> None:
-    """All measures of one picture, for the class that the network holds for the most probable."""
+    """All measures of one image, for the class that the network holds for the most probable."""
     image, mask, beside = sample.pixels(image_id), sample.mask(image_id), sample.beside(image_id)
     predict = network.predictor(beside)
     c = int(predict(image[None])[0].argmax())
@@ -319,7 +319,7 @@ def growing_sample(labels_N: Sequence[str], count: int, seed: int) -> NDArray[np
 
 
 def cost_s(pictures: int, methods: Sequence[str], seconds_a_pass: float) -> float:
-    """About how long `measure` takes, from the time of one picture's forward pass; a pass backwards counts as two."""
+    """About how long `measure` takes, from the time of one image's forward pass; a pass backwards counts as two."""
     step = getattr(method_spec("occlusion"), "stride", 0.1)
     steps = getattr(method_spec("integrated_gradients"), "steps", 16)
     maps = {"occlusion": (1 / step) ** 2, "integrated_gradients": 3.0 * steps, "rollout": 1.5, "gradient_attention": 3.0}

@@ -31,7 +31,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "border irregularity",
         "perimeter squared over 4 pi area, minus 1; 0 of a circle, 0.27 of a square, more for notches",
     ),
-    "colours": ("color variety", "root mean square distance of the lesion's colors from their mean, CIELAB units"),
+    "colors": ("color variety", "root mean square distance of the lesion's colors from their mean, CIELAB units"),
     "diameter_px": ("diameter", "largest distance of two points of the outline, pixels of the image"),
     "diameter_mm": ("diameter", "the same in millimetres, where the scale is known"),
 }
@@ -48,7 +48,7 @@ class Abcd:
     Attributes:
         asymmetry: 0..1.
         border: 0 or more.
-        colours: CIELAB units, 0 or more.
+        colors: CIELAB units, 0 or more.
         diameter_px: above 0.
         diameter_mm: the same, or None where no scale is known.
         cut_off: the lesion reaches the image's frame, so that the true values are unknown.
@@ -56,7 +56,7 @@ class Abcd:
 
     asymmetry: float
     border: float
-    colours: float
+    colors: float
     diameter_px: float
     diameter_mm: float | None
     cut_off: bool
@@ -77,7 +77,7 @@ def measure(pixels_HW3: NDArray[np.uint8], mask_HW: Mask, *, mm_per_px: float | 
     >>> mask = np.zeros((40, 60), bool)
     >>> mask[10:30, 10:50] = True
     >>> found = measure(np.zeros((40, 60, 3), np.uint8), mask, mm_per_px=0.1)
-    >>> round(found.asymmetry, 2), found.colours, found.cut_off
+    >>> round(found.asymmetry, 2), found.colors, found.cut_off
     (0.0, 0.0, False)
     """
     whole = largest(mask_HW)
@@ -88,7 +88,7 @@ def measure(pixels_HW3: NDArray[np.uint8], mask_HW: Mask, *, mm_per_px: float | 
     return Abcd(
         asymmetry=round(asymmetry(whole), 4),
         border=round(max(0.0, perimeter(whole) ** 2 / (4 * math.pi * float(whole.sum())) - 1), 4),
-        colours=round(spread(lab(pixels_HW3[whole])), 4),
+        colors=round(spread(lab(pixels_HW3[whole])), 4),
         diameter_px=round(diameter, 2),
         diameter_mm=None if mm_per_px is None else round(diameter * mm_per_px, 3),
         cut_off=any(bool(edge.any()) for edge in edges),

@@ -168,7 +168,7 @@ def _damage(error: Exception) -> str:
 def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] | None) -> Decoded:
     notes: list[str] = []
     if kind == "MPO":
-        notes.append("first frame of a multi-picture file")
+        notes.append("first frame of a multi-image file")
     elif getattr(image, "n_frames", 1) != 1:
         raise ImageError("several frames (animated or multi-page); save one frame")
     mode, profile = str(image.mode), image.info.get("icc_profile")

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from dermalyze.imaging.skin_tone import RIM_RADIUS, radius
 
-Grey = NDArray[np.uint8]
+Gray = NDArray[np.uint8]
 
 THUMBNAIL_PX = 200
 DIRECTIONS = 12  # in which lines are sought: every 15 degrees
@@ -134,7 +134,7 @@ def rim_colors(pixels_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Args:
         pixels_HW3: uint8 RGB; an image smaller than the grid has its pixels repeated.
 
-    >>> rim_colours(np.full((60, 80, 3), 7, np.uint8)).shape
+    >>> rim_colors(np.full((60, 80, 3), 7, np.uint8)).shape
     (72,)
     """
     rows, columns = RIM_CELLS
@@ -145,11 +145,11 @@ def rim_colors(pixels_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     cells = grid.reshape(rows, height // rows, columns, width // columns, 3).mean(axis=(1, 3))
     inner = np.zeros(RIM_CELLS, np.bool_)
     inner[1:-1, 1:-1] = True
-    colours: NDArray[np.uint8] = np.rint(cells[~inner]).astype(np.uint8).ravel()
-    return colours
+    colors: NDArray[np.uint8] = np.rint(cells[~inner]).astype(np.uint8).ravel()
+    return colors
 
 
-def lines_in(red: Grey) -> tuple[float, float]:
+def lines_in(red: Gray) -> tuple[float, float]:
     """Measures of hair (%) and of a ruler (see `Look`) in the red channel, in which blood vessels hardly show.
 
     For each direction the image is closed across it, as DullRazor does, so that the difference is what is dark and thin;
@@ -226,7 +226,7 @@ def evenness(along: NDArray[np.float64], across: NDArray[np.float64]) -> float:
     return best * best / n if best >= 3 else 0.0
 
 
-def ink_in(red: Grey, blue: Grey, smallest: Grey) -> float:
+def ink_in(red: Gray, blue: Gray, smallest: Gray) -> float:
     """Vivid blue or violet marks that do not reach into the middle, where the lesion is, as a share of the frame in %.
 
     Args:
@@ -257,7 +257,7 @@ def dark_corners_in(luma: NDArray[np.float32]) -> float:
     return round(max(0.0, 1 - corners[2] / max(float(np.percentile(luma, 75)), 1e-6)), 4)
 
 
-def glare_in(smallest: Grey) -> float:
+def glare_in(smallest: Gray) -> float:
     """Small spots far whiter than the image and than their surroundings, as a share of the frame in %.
 
     Args:
@@ -304,18 +304,18 @@ def stroke(length_px: int, angle: float) -> list[tuple[int, int]]:
     return [(round(t * math.sin(angle)), round(t * math.cos(angle))) for t in places]
 
 
-def slide(grey: Grey, offsets: Sequence[tuple[int, int]], pick: Any, *, pad: int | None = None) -> Grey:
+def slide(gray: Gray, offsets: Sequence[tuple[int, int]], pick: Any, *, pad: int | None = None) -> Gray:
     """np.minimum or np.maximum of each pixel's neighbours at `offsets` (down, right): an erosion or a dilation.
 
     Args:
-        grey: (H, W); offsets: each at most `pad` long; pad: half as many as there are offsets, where not given.
+        gray: (H, W); offsets: each at most `pad` long; pad: half as many as there are offsets, where not given.
 
     Returns:
         (H - 2 pad, W - 2 pad): only pixels that have all neighbours.
     """
     pad = len(offsets) // 2 if pad is None else pad
-    height, width = grey.shape[0] - 2 * pad, grey.shape[1] - 2 * pad
-    views = [grey[pad + down : pad + down + height, pad + right : pad + right + width] for down, right in offsets]
+    height, width = gray.shape[0] - 2 * pad, gray.shape[1] - 2 * pad
+    views = [gray[pad + down : pad + down + height, pad + right : pad + right + width] for down, right in offsets]
     found = views[0].copy()
     for view in views[1:]:
         pick(found, view, out=found)

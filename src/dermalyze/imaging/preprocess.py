@@ -145,26 +145,26 @@ class Preprocessing:
         return cls(**{**values, "crop_ratio": float(values["crop_ratio"]), **floats})
 
 
-def to_size(picture: NDArray[Any] | Image.Image, p: Preprocessing) -> NDArray[Any]:
+def to_size(image: NDArray[Any] | Image.Image, p: Preprocessing) -> NDArray[Any]:
     """Bring an image to the network's size: (p.height, p.width, channels), of its own dtype.
 
     Pillow's bilinear filter, whose support widens when it reduces (antialias), is the one resize everywhere. What is not
     RGB in eight bits goes through it channel by channel, in float32.
 
     Args:
-        picture: (H, W, channels) uint8 or uint16, or Pillow's image of mode RGB, any size.
+        image: (H, W, channels) uint8 or uint16, or Pillow's image of mode RGB, any size.
         p: kind, height, width and crop_ratio are used.
 
     >>> p = Preprocessing("pad", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     >>> to_size(np.full((10, 20, 3), 9, np.uint8), p)[:, 0, 0].tolist()
     [0, 0, 9, 9, 9, 9, 0, 0]
     """
-    if isinstance(picture, Image.Image):
-        return np.asarray(_framed(picture, p), np.uint8)
-    if picture.dtype == np.uint8 and picture.shape[2] == 3:
-        return np.asarray(_framed(Image.fromarray(np.ascontiguousarray(picture)), p), np.uint8)
-    planes = [_framed(Image.fromarray(plane.astype(np.float32)), p) for plane in np.moveaxis(picture, 2, 0)]
-    return np.stack([np.rint(np.asarray(plane)) for plane in planes], axis=2).astype(picture.dtype)
+    if isinstance(image, Image.Image):
+        return np.asarray(_framed(image, p), np.uint8)
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(_framed(Image.fromarray(np.ascontiguousarray(image)), p), np.uint8)
+    planes = [_framed(Image.fromarray(plane.astype(np.float32)), p) for plane in np.moveaxis(image, 2, 0)]
+    return np.stack([np.rint(np.asarray(plane)) for plane in planes], axis=2).astype(image.dtype)
 
 
 def _framed(image: Image.Image, p: Preprocessing) -> Image.Image:

@@ -110,10 +110,10 @@ def skin_tone(pixels_HW3: NDArray[np.uint8], lesion_HW: Mask | None = None) -> S
     share = float(skin.mean()) if skin.size else 0.0
     if share < LEAST_SHARE:
         return SkinTone(np.nan, np.nan, np.nan, share)
-    colours = lab(pixels_HW3[skin])
-    middle = np.median(colours[:, 0])
-    spread = 1.4826 * np.median(np.abs(colours[:, 0] - middle))
-    kept = colours[np.abs(colours[:, 0] - middle) <= max(SPREAD * spread, 1.0)]
+    colors = lab(pixels_HW3[skin])
+    middle = np.median(colors[:, 0])
+    spread = 1.4826 * np.median(np.abs(colors[:, 0] - middle))
+    kept = colors[np.abs(colors[:, 0] - middle) <= max(SPREAD * spread, 1.0)]
     lightness, _, yellow = (float(value) for value in np.median(kept, axis=0))
     return SkinTone(float(typology_angle(lightness, yellow)), lightness, yellow, share)
 

@@ -1,8 +1,8 @@
 """Metadata of a patient or lesion as numbers: an encoder that is fitted on training rows and travels with the model.
 
-A numeric column becomes its standardized value, the median where it is missing, and an indicator of that; a categorical one a
-column for each value of the training rows and one, `unknown`, for all else. Pure numpy and JSON: whoever answers encodes the
-same way as whoever trained.
+A numeric column becomes its standardized value, the median where it is missing, and an indicator of that; a categorical one
+becomes a column per value of the training rows and one, `unknown`, for all else. Pure numpy and JSON: whoever answers encodes
+the same way as whoever trained.
 """
 
 # Shapes: N rows, K columns of metadata, M encoded columns.
@@ -81,7 +81,7 @@ class Categorical:
 
     @property
     def width(self) -> int:
-        """One a value, and `unknown`."""
+        """One per value, and `unknown`."""
         return len(self.values) + 1
 
     def encode(self, value: Value) -> list[float]:

@@ -35,7 +35,7 @@ class Scored:
 
 
 def class_mix(labels_N: Ints, like_M: Ints) -> npt.NDArray[np.float64]:
-    """(N,) weights that give labels the class mix of others (direct standardisation); mean 1 where every class is there.
+    """(N,) weights that give labels the class mix of others (direct standardization); mean 1 where every class is there.
 
     Of images with several labels, (N, C), each combination of them counts as a class.
 

@@ -132,7 +132,7 @@ class LabelScores:
 
     @cached_property
     def rankings(self) -> list[Ranking]:
-        """One a label, of the images of which its target is there."""
+        """One per label, of the images of which its target is there."""
         each = range(self.classes)
         return [rank_among(self.observed[:, c], self.positive[:, c], self.probs[:, c]) for c in each]
 

@@ -1,6 +1,6 @@
-"""How well a score tells foreign pictures from known ones: AUROC and shares refused, with intervals over groups."""
+"""How well a score tells out-of-distribution images from known ones: AUROC and shares refused, with intervals over groups."""
 
-# Shapes: N known images, M foreign ones, R resamples.
+# Shapes: N known images, M out-of-distribution ones, R resamples.
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from dermalyze.metrics.bootstrap import Estimate, estimate, group_index, group_w
 from dermalyze.metrics.ranking import Floats, ratio
 
 MEASURES = ("auroc", "passed", "refused")
-"""AUROC; share of foreign pictures that pass where 95 % of the known ones do (FPR at 95 % TPR); share above a threshold."""
+"""AUROC; share of out-of-distribution images that pass where 95 % of the known ones do (FPR at 95 % TPR); share above a
+threshold."""
 
 
 def separation(
     known_N: Floats,
-    foreign: Mapping[str, Floats],
+    ood: Mapping[str, Floats],
     groups_N: Sequence[str] | npt.NDArray[Any],
     *,
     threshold: float,
@@ -28,15 +29,15 @@ def separation(
     seed: int,
     kept: float = 0.95,
 ) -> tuple[Estimate, dict[str, dict[str, Estimate]]]:
-    """Compare a score on known images with that on several sets of foreign ones.
+    """Compare a score on known images with that on several out-of-distribution sets.
 
-    Known images are resampled by group and the foreign ones of each set by picture, apart from each other.
+    Known images are resampled by group and those of each other set by image, apart from each other.
 
     Args:
-        known_N: scores of known images, larger is more foreign.
-        foreign: name of a set to its (M,) scores.
+        known_N: scores of known images, larger is less like them.
+        ood: name of a set to its (M,) scores.
         groups_N: the group of each known image.
-        threshold: above it a picture is refused.
+        threshold: above it an image is refused.
         resamples: R; level: of the intervals; seed: the same seed, the same resamples.
         kept: share of the known images that pass, for `passed`.
 
@@ -50,9 +51,9 @@ def separation(
     """
     index, groups = group_index(groups_N)
     order = np.argsort(known_N, kind="stable")
-    names, sizes = list(foreign), [len(scores) for scores in foreign.values()]
-    places = {name: _places(known_N[order], scores) for name, scores in foreign.items()}
-    point = _measure(known_N[order], np.ones((len(known_N), 1)), foreign, _ones(foreign), places, threshold, kept)
+    names, sizes = list(ood), [len(scores) for scores in ood.values()]
+    places = {name: _places(known_N[order], scores) for name, scores in ood.items()}
+    point = _measure(known_N[order], np.ones((len(known_N), 1)), ood, _ones(ood), places, threshold, kept)
     drawn: dict[tuple[str, str], list[Floats]] = {key: [] for key in point}
     own = [group_weights(np.arange(n), n, resamples, seed + 1 + i) for i, n in enumerate(sizes)]
     kept_back = [np.zeros((n, 0)) for n in sizes]
@@ -62,7 +63,7 @@ def separation(
             while kept_back[i].shape[1] < r:
                 kept_back[i] = np.concatenate([kept_back[i], next(own[i])], axis=1)
             weights[name], kept_back[i] = kept_back[i][:, :r], kept_back[i][:, r:]
-        for key, values_R in _measure(known_N[order], weights_NR[order], foreign, weights, places, threshold, kept).items():
+        for key, values_R in _measure(known_N[order], weights_NR[order], ood, weights, places, threshold, kept).items():
             drawn[key].append(values_R)
 
     def one(key: tuple[str, str], n: int, counted: int) -> Estimate:
@@ -72,30 +73,30 @@ def separation(
     return one(("", "refused"), len(known_N), groups), sets
 
 
-def auroc(known_N: Floats, foreign_M: Floats) -> float:
-    """How often a foreign picture scores above a known one, ties count half; NaN where one of them is empty.
+def auroc(known_N: Floats, ood_M: Floats) -> float:
+    """How often an out-of-distribution image scores above a known one, ties count half; NaN where one of them is empty.
 
     >>> auroc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
     0.875
     """
     known = np.sort(known_N)
-    low, high = _places(known, foreign_M)
-    return float(ratio((low + high).sum() / 2, np.asarray(len(known) * len(foreign_M))))
+    low, high = _places(known, ood_M)
+    return float(ratio((low + high).sum() / 2, np.asarray(len(known) * len(ood_M))))
 
 
 def _places(sorted_N: Floats, scores_M: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many known scores are below each foreign one, and how many are not above it."""
+    """How many known scores are below each of the others, and how many are not above it."""
     return np.searchsorted(sorted_N, scores_M, side="left"), np.searchsorted(sorted_N, scores_M, side="right")
 
 
-def _ones(foreign: Mapping[str, Floats]) -> dict[str, Floats]:
-    return {name: np.ones((len(scores), 1)) for name, scores in foreign.items()}
+def _ones(ood: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: np.ones((len(scores), 1)) for name, scores in ood.items()}
 
 
 def _measure(
     sorted_N: Floats,
     weights_NR: Floats,
-    foreign: Mapping[str, Floats],
+    ood: Mapping[str, Floats],
     weights: Mapping[str, Floats],
     places: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
     threshold: float,
@@ -107,10 +108,10 @@ def _measure(
     total_R = below[-1]
     found = {("", "refused"): ratio(total_R - below[np.searchsorted(sorted_N, threshold, side="right")], total_R)}
     if not len(sorted_N):
-        return found | {(name, m): np.full(weights_NR.shape[1], np.nan) for name in foreign for m in MEASURES}
+        return found | {(name, m): np.full(weights_NR.shape[1], np.nan) for name in ood for m in MEASURES}
     last_R = np.argmax(below[1:] >= kept * total_R - 1e-9, axis=0)  # the first image at which the share is reached
     limit_R = sorted_N[last_R]
-    for name, scores_M in foreign.items():
+    for name, scores_M in ood.items():
         low, high = places[name]
         weights_MR, sums_R = weights[name], weights[name].sum(axis=0)
         pairs_R = np.einsum("mr,mr->r", weights_MR, below[low]) + np.einsum("mr,mr->r", weights_MR, below[high])

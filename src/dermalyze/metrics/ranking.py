@@ -96,7 +96,7 @@ def partial_auroc_of(ranking: Ranking, weights_NR: Floats, floor: float) -> Floa
         pAUC = integral of the specificity over the sensitivity, from floor to 1
 
     The curve runs straight through equal scores. A perfect ranking has 1 - floor, chance (1 - floor)^2 / 2. The score of the
-    ISIC 2024 challenge with floor 0.8; other than scikit-learn's `max_fpr`, which bounds the other axis and standardises.
+    ISIC 2024 challenge with floor 0.8; other than scikit-learn's `max_fpr`, which bounds the other axis and standardizes.
 
     >>> perfect = rank(np.array([True, False]), np.array([0.9, 0.1]))
     >>> partial_auroc_of(perfect, np.ones((2, 1)), 0.8).round(3)

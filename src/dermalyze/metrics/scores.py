@@ -136,7 +136,7 @@ class Scores:
 
     @cached_property
     def rankings(self) -> list[Ranking]:
-        """One a class; the only sort that a whole bootstrap needs."""
+        """One per class; the only sort that a whole bootstrap needs."""
         return [rank(self.labels == c, self.probs[:, c]) for c in range(self.classes)]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How far one set of images lies from another: single columns by standardised difference and total variation, embeddings
+"""How far one set of images lies from another: single columns by standardized difference and total variation, embeddings
 by energy and Fréchet distance, each beside what two halves of one and the same set show."""
 
 # Shapes: N, M images or units of each set, D width of the embedding, L levels, R weightings (resamples), U units of both.
@@ -61,7 +61,7 @@ def frechet(x_ND: Floats, y_MD: Floats) -> float:
 
         |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^1/2)
 
-    The last trace is the sum of the singular values of A B', with A and B the centred samples over the root of their size
+    The last trace is the sum of the singular values of A B', with A and B the centered samples over the root of their size
     less one: no matrix of D by D is needed.
 
     >>> round(frechet(np.array([[0.0], [2.0]]), np.array([[1.0], [3.0]])), 6)
@@ -134,7 +134,7 @@ class EmbeddingShift:
 
 
 def embedding_shift(new_ND: Floats, known_MD: Floats, *, resamples: int, level: float, seed: int) -> EmbeddingShift | None:
-    """Distances of two sets of embeddings, one a group; None where a set has fewer than `LEAST_UNITS`.
+    """Distances of two sets of embeddings, one per group; None where a set has fewer than `LEAST_UNITS`.
 
     At most `LARGEST_SIDE` of each are taken, at random; `resamples` is of the bootstrap, the permutations and the halves.
 

@@ -1,4 +1,4 @@
-"""How unsure several passes of a network are, and in what way: each alone (aleatoric), or of each other (epistemic).
+"""How uncertain several passes of a network are, and in what way: each alone (aleatoric), or of each other (epistemic).
 
     H[mean p] = mean H[p] + MI
     total     = aleatoric + epistemic
@@ -55,12 +55,12 @@ def predictive_entropy(probs_NSC: Floats) -> Floats:
 
 
 def expected_entropy(probs_NSC: Floats) -> Floats:
-    """(N,) mean entropy of the passes: what each is unsure of by itself (aleatoric)."""
+    """(N,) mean entropy of the passes: what each is uncertain of by itself (aleatoric)."""
     return np.asarray(entropy(probs_NSC).mean(axis=1))
 
 
 def mutual_information(probs_NSC: Floats) -> Floats:
-    """(N,) what the passes are unsure of between them (epistemic; BALD): 0 where all are equal, at most log min(S, C).
+    """(N,) what the passes are uncertain of between them (epistemic; BALD): 0 where all are equal, at most log min(S, C).
 
         H[mean_s p_s] - mean_s H[p_s] = mean_s KL(p_s || mean p)
 

@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         self._map_target = CamTarget(self.tap, None if prefix is None else int(prefix), last, self._token_grid)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to the feature map (B, D, h, w).
+        """Normalized images (B, 3, H, W) to the feature map (B, D, h, w).
 
         Raises:
             ModelError: the network's features are no grid.
@@ -87,7 +87,7 @@ class Backbone(nn.Module):
         return map_BDhw
 
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images to features (B, D), pooled the network's own way."""
+        """Normalized images to features (B, D), pooled the network's own way."""
         return self._pool(self._raw(images))
 
     def embed_with_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +184,7 @@ def create_backbone(spec: ModelSpec, *, load_weights: bool) -> Backbone:
         ModelError: weights are refused or cannot be reached.
     """
     spec = _checked(spec)
-    config = pretrained_cfg_of(spec) if load_weights else _architecture_config(spec)  # a sidecar is judged before building
+    config = pretrained_cfg_of(spec) if load_weights else _architecture_config(spec)  # a sidecar is evaluated before building
     _require_memory(spec)
     hub_file = _hub_weights(spec.backbone) if load_weights and spec.pretrained else None
     net = _create(spec, hub_file)
@@ -214,7 +214,7 @@ def pretrained_cfg_of(spec: ModelSpec) -> InputConfig:
 
 
 def license_of(spec: ModelSpec) -> str | None:
-    """Licence of the weights that `pretrained: true` takes, as timm states it; "unknown", or None where there are no weights.
+    """License of the weights that `pretrained: true` takes, as timm states it; "unknown", or None where there are no weights.
 
     >>> licence_of(ModelSpec(backbone="resnet18")), licence_of(ModelSpec(backbone="tiny_cnn"))
     ('apache-2.0', None)
@@ -328,7 +328,7 @@ def _parameters(backbone: str, kwargs: str) -> int:
 
 
 def create_classifier(spec: ModelSpec, classes: int) -> nn.Module:
-    """A network of timm with timm's own classifier: normalised images (B, 3, H, W) to scores (B, C). Its weights are random.
+    """A network of timm with timm's own classifier: normalized images (B, 3, H, W) to scores (B, C). Its weights are random.
 
     Args:
         spec: backbone and kwargs; the rest is not used.

@@ -99,7 +99,7 @@ def batch_norm_scale(layer: nn.BatchNorm1d) -> Tensor:
 def reason_against(network: nn.Module) -> str | None:
     """Why a network has no closed-form map; None where it has one.
 
-    The pooled path is judged by its numbers: random maps of several sizes must be pooled to their mean.
+    The pooled path is evaluated by its numbers: random maps of several sizes must be pooled to their mean.
     """
     if not isinstance(network, Classifier):
         return "not a backbone with a head"

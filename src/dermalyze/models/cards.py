@@ -21,7 +21,7 @@ class Card:
         width: features of an embedding.
         size: (height, width) that it was made for, px.
         stages: parts, stem included.
-        licence: of the weights that `pretrained: true` takes; "unknown" where timm does not say, None without such weights.
+        license: of the weights that `pretrained: true` takes; "unknown" where timm does not say, None without such weights.
         cam: it has a map to read a class activation from.
         rollout: it is a transformer with a class token from the first block on.
     """
@@ -32,7 +32,7 @@ class Card:
     width: int
     size: tuple[int, int]
     stages: int
-    licence: str | None
+    license: str | None
     cam: bool
     rollout: bool
 
@@ -60,7 +60,7 @@ class Family:
 
     Attributes:
         onnx: as an ONNX graph it gives the same probabilities.
-        int8: its graph takes static int8 quantisation (QDQ) and still answers: with random weights and random images its logits
+        int8: its graph takes static int8 quantization (QDQ) and still answers: with random weights and random images its logits
             are nearer to those in fp32 than to zero. That says nothing of accuracy, which hangs on weights and calibration
             images. CvT's are not; the other families were not tried.
         cards: counted by `catalog.measure`; a test counts again.

@@ -46,7 +46,7 @@ def measure(spec: ModelSpec) -> Card:
         width=backbone.width,
         size=backbone.default_size,
         stages=len(backbone.stages()),
-        licence=license_of(spec),
+        license=license_of(spec),
         cam=cam,
         rollout=_rolls_out(backbone),
     )

@@ -94,7 +94,7 @@ class Clip:
         self.sha256 = sha256_file(path)
 
     def __call__(self, images_B3HW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, D) features of normalised images (B, 3, H, W), of any length."""
+        """(B, D) features of normalized images (B, 3, H, W), of any length."""
         with torch.inference_mode():
             found = self._model.encode_image(torch.from_numpy(images_B3HW).to(self._device))
         return np.asarray(found.cpu().numpy(), np.float32)

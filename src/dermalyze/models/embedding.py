@@ -35,7 +35,7 @@ class Embedder:
         self.width = self._backbone.width
 
     def __call__(self, images_B3HW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, D) pooled features of normalised images (B, 3, H, W)."""
+        """(B, D) pooled features of normalized images (B, 3, H, W)."""
         with torch.inference_mode():
             found: NDArray[np.float32] = self._backbone.embed(torch.from_numpy(images_B3HW).to(self._device)).cpu().numpy()
         return found

@@ -169,12 +169,12 @@ def build_fusion(spec: FusionSpec, head: Callable[[], Head], width: int, classes
 
 @dataclass(frozen=True, eq=False)
 class Expert:
-    """What metadata alone say of the classes, over their shares in the training part.
+    """What metadata alone say of the classes, over their shares in the training split.
 
     Attributes:
         weight_CM, bias_C: of the linear layer whose result is log p(c | m) - log p(c), up to a constant a row.
         strength: the weight w at which it is added to the network's log-probabilities, 0 or more.
-        log_loss, log_loss_alone: on the validation part with it and without, each at its best temperature.
+        log_loss, log_loss_alone: on the validation split with it and without, each at its best temperature.
     """
 
     weight_CM: NDArray[np.float64]
@@ -196,11 +196,11 @@ def fit_expert(encoder: Encoder, metadata_NM: Floats, labels_N: NDArray[np.int64
     """The multinomial logistic regression of the classes on metadata, with scikit-learn's default ridge.
 
     Beside each row stand copies without one of its values and without all, at a tenth of its weight: so a missing
-    value says about nothing, also where the training part has none, instead of whatever the intercept says.
+    value says about nothing, also where the training split has none, instead of whatever the intercept says.
 
     Args:
         encoder: that made the rows.
-        metadata_NM: of the training part.
+        metadata_NM: of the training split.
         labels_N: 0..C-1, each class at least once.
         classes: C.
     """
@@ -219,14 +219,14 @@ def fit_expert(encoder: Encoder, metadata_NM: Floats, labels_N: NDArray[np.int64
 
 
 def choose_strength(expert: Expert, metadata_NM: Floats, logits_NC: NDArray[np.float64], labels_N: NDArray[np.int64]) -> Expert:
-    """The expert at the weight of `WEIGHTS` with the lowest log loss on the validation part; the smallest of equal ones.
+    """The expert at the weight of `WEIGHTS` with the lowest log loss on the validation split; the smallest of equal ones.
 
-    A network is often surer than it should be, and the calibration that follows takes that back: so each weight is
-    judged at its own best temperature.
+    A network is often more confident than it should be, and the calibration that follows takes that back: so each weight is
+    evaluated at its own best temperature.
 
     Args:
-        expert: fitted on the training part.
-        metadata_NM, logits_NC, labels_N: of the validation part; the logits are the network's without metadata.
+        expert: fitted on the training split.
+        metadata_NM, logits_NC, labels_N: of the validation split; the logits are the network's without metadata.
     """
     logits_NC = np.asarray(logits_NC, dtype=np.float64)
     evidence_NC, losses = expert.evidence(metadata_NM), []

@@ -29,10 +29,10 @@ class PooledHead(Head):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
-        self.normalised = any(isinstance(layer, nn.BatchNorm1d) for layer in layers)
+        self.normalized = any(isinstance(layer, nn.BatchNorm1d) for layer in layers)
 
     def forward(self, pooled_BD: Tensor) -> Tensor:
-        if self.training and self.normalised and pooled_BD.shape[0] == 1:
+        if self.training and self.normalized and pooled_BD.shape[0] == 1:
             raise UsageError("a training batch of one image cannot pass BatchNorm; drop it or merge it with the one before")
         return cast(Tensor, self.layers(pooled_BD))
 
@@ -95,7 +95,7 @@ def acrnn(width: int, classes: int, *, dropout: float, channels: int, hidden: in
         Linear 16 -> C
 
     The document leaves order, padding and attention open ("Attention(64 -> 16), Linear(16 -> 7)"); this reading is fixed
-    here. The last cell of a row and the first of the next are neighbours in the sequence, though not in the picture.
+    here. The last cell of a row and the first of the next are neighbours in the sequence, though not in the image.
 
     >>> acrnn(8, 3, dropout=0.0, channels=128, hidden=64, attention=16)(torch.zeros(1, 8, 2, 3)).shape
     torch.Size([1, 3])

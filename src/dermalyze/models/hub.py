@@ -16,7 +16,7 @@ HUB_TIMEOUT_S = 10.0
 
 @contextlib.contextmanager
 def no_missing_weights(name: str) -> Iterator[None]:
-    """Refuse a network that timm filled only in part: it says so in its log, and goes on with random numbers."""
+    """Refuse a network that timm filled only in part: it says so in its log, and continues with random numbers."""
     missing: list[str] = []
 
     class Listener(logging.Handler):

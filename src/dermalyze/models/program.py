@@ -1,7 +1,7 @@
 """Behind `export --torch-export`: the network alone as a program of torch.export, for PyTorch's own ways of deploying.
 
 It is written and never read here. It gives the logits of the artifact's graph, to the same tolerance; what makes an answer of
-them (recipe, calibration, gate) stands in the artifact, which its record names.
+them (recipe, calibration, gate) is in the artifact, which its record names.
 """
 
 from __future__ import annotations

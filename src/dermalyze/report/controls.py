@@ -56,18 +56,18 @@ def _shuffled(c: Json) -> str:
 def _metadata(c: Json) -> str:
     own = "" if c["own"] is None else f"; the model itself reaches {interval_text(c['own'])}"
     inputs = ", ".join(c["inputs"])
-    found = f"{inputs[:1].upper()}{inputs[1:]} without a picture reach a macro AUROC of {interval_text(c['macro_auroc'])}{own}."
+    found = f"{inputs[:1].upper()}{inputs[1:]} without an image reach a macro AUROC of {interval_text(c['macro_auroc'])}{own}."
     return " ".join([found, *(f"{detail[:1].upper()}{detail[1:]}." for detail in c["findings"])])
 
 
 def _compared(c: Json) -> str:
-    return f"macro AUROC {interval_text(c['macro_auroc'])}, whole pictures with the same budget {interval_text(c['whole'])}"
+    return f"macro AUROC {interval_text(c['macro_auroc'])}, whole images with the same budget {interval_text(c['whole'])}"
 
 
 def _without(c: Json) -> str:
     """How the lesion was hidden."""
     if c["masks"]:
-        return "its box, grown a little, in the mean colour of the rest; the box's size still shows"
+        return "its box, grown a little, in the mean color of the rest; the box's size still shows"
     return "no masks: lesions that reach into the border are seen there"
 
 
@@ -97,7 +97,7 @@ def _told(c: Json) -> str:
 def _shortcut(c: Json) -> str:
     macro = c["macro_auroc"]
     found = (
-        f"With the border of another picture of {SAME[_noun(c)]} the run's model has a macro AUROC of "
+        f"With the border of another image of {SAME[_noun(c)]} the run's model has a macro AUROC of "
         f"{interval_text(macro['same'])}, with one of {OTHER[_noun(c)]} {interval_text(macro['other'])}; lost "
         f"{interval_text(macro['difference'])}"
     )
@@ -118,7 +118,7 @@ def _planted(c: Json) -> str:
     by = interval_text(c["exchange"]["per_class"][c["target"]]["difference"])
     if c["verdict"] == "holds":
         return f"{found}. The exchange of borders finds it: {by}."
-    return f"{found}. The exchange of borders does not find it ({by}): with this budget its silence tells little."
+    return f"{found}. The exchange of borders does not find it ({by}): with this budget that it finds nothing tells little."
 
 
 SAME = {"class": "the same class", "label": "the same labels"}

@@ -43,7 +43,7 @@ class Evaluation:
         recalibrate: share of the groups on which a calibrator of the new site is fitted; None: none is fitted.
         calibration: kind of that calibrator, as in `inference.calibration`.
         training_shift: (C,) log of the class shares in training over those by which training weighted them; None: unknown.
-        picture: small RGB pixels of an image_id, or None if it cannot be read; None: no images at all.
+        thumbnail: small RGB pixels of an image_id, or None if it cannot be read; None: no images at all.
         others: predictions of the same images by further recipes, and how the scores of each become predictions.
         beyond: the served rule, and predictions of out-of-distribution and corrupted images; None if it is not calibrated.
         data: of the model's run; its source's card names the classes of `evaluate.malignant` and `evaluate.focus`.
@@ -58,7 +58,7 @@ class Evaluation:
     train: pd.DataFrame | None = None
     home: Predictions | None = None
     recalibrate: float | None = None
-    picture: Callable[[str], NDArray[np.uint8] | None] | None = None
+    thumbnail: Callable[[str], NDArray[np.uint8] | None] | None = None
     others: tuple[tuple[Predictions, Answering], ...] = ()
     beyond: OodResults | None = None
     calibration: str = "auto"

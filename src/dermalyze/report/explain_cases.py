@@ -117,17 +117,17 @@ class GradedNetwork:
 
 
 def explain_case(
-    shown: Shown, judges: Sequence[GradedNetwork], train: Predictions | None, pictures: Callable[[str], Any]
+    shown: Shown, networks: Sequence[GradedNetwork], train: Predictions | None, thumbnails: Callable[[str], Any]
 ) -> tuple[Json, Json]:
     """Values of one case for the file, and its images for the page.
 
     Args:
         shown: the image.
-        judges: the run, and the runs it is compared with.
+        networks: the run, and the runs it is compared with.
         train: predictions of the training split with embeddings; None: no similar cases.
-        pictures: image_id to small RGB pixels, or None.
+        thumbnails: image_id to small RGB pixels, or None.
     """
-    first = judges[0]
+    first = networks[0]
     geometry = first.network.preprocessing
     times = SHOWN_PX / geometry.width
     frame = replace(geometry, width=SHOWN_PX, height=max(8, min(4096, round(geometry.height * times))))
@@ -138,19 +138,19 @@ def explain_case(
     called_C = first.call(probs[None])[0]
     there_C = None if shown.label is None else task.membership(task.targets([shown.label], classes), len(classes))[0]
     panels, drawn = [], [jpeg(image if mask is None else contoured(image, mask))]
-    for number, judge in enumerate(judges):
-        theirs = probs if number == 0 else judge.answer(shown)[0]
-        pixels = to_size(shown.image, judge.network.preprocessing)[None]
-        same = judge.network.preprocessing == geometry  # else its own frame is drawn, without the outline
-        for method, c in product(judge.methods, judge.asked(theirs, there_C)):
-            found = judge.network.maps(pixels, method, c, judge.inputs(shown))[0]
+    for number, one in enumerate(networks):
+        theirs = probs if number == 0 else one.answer(shown)[0]
+        pixels = to_size(shown.image, one.network.preprocessing)[None]
+        same = one.network.preprocessing == geometry  # else its own frame is drawn, without the outline
+        for method, c in product(one.methods, one.asked(theirs, there_C)):
+            found = one.network.maps(pixels, method, c, one.inputs(shown))[0]
             heat = heat_of(found, *image.shape[:2])
-            over = overlay(image if same else to_size(shown.image, resized(judge.network.preprocessing, image)), heat)
+            over = overlay(image if same else to_size(shown.image, resized(one.network.preprocessing, image)), heat)
             drawn.append(jpeg(over if mask is None or not same else contoured(over, mask)))
-            note, warns = judge.note(method)
+            note, warns = one.note(method)
             empty = not bool((found > 0).any())
             panels.append({
-                "run": judge.network.name, "method": method, "name": NAMES[method], "class": classes[c],
+                "run": one.network.name, "method": method, "name": NAMES[method], "class": classes[c],
                 "probability": float(theirs[c]), "grade": note, "warns": warns, "empty": empty,
             })  # fmt: skip
     values: Json = {
@@ -179,7 +179,7 @@ def explain_case(
         counts = Counter(one.label for one in near)
         values["similar"] = [{"image_id": one.image_id, "label": one.label, "distance": one.distance} for one in near]
         values["similar_shares"] = dict(counts.most_common())
-        thumbs = [None if (found := pictures(one.image_id)) is None else jpeg(found, 78) for one in near]
+        thumbs = [None if (found := thumbnails(one.image_id)) is None else jpeg(found, 78) for one in near]
     return values, {
         "image": drawn[0],
         "panels": drawn[1 : 1 + len(panels)],

@@ -26,7 +26,7 @@ from dermalyze.report.html import template
 from dermalyze.report.style import ACCENT, ALARM, QUIET, ClassStyle, class_styles
 
 MOST = 7
-"""Categories of their own colour; what is rarer shares one more. Classes have up to 12."""
+"""Categories of their own color; what is rarer shares one more. Classes have up to 12."""
 MOST_CLASSES = 12
 PALE = "#d5d9de"
 WIDTH_IN = 10.0
@@ -45,13 +45,13 @@ PATHS = {
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """One way to colour the points.
+    """One way to color the points.
 
     Attributes:
         by: what it shows, such as `class`.
         names: of the categories.
         of: (N,) category of each point.
-        styles: one a category.
+        styles: one per category.
     """
 
     by: str
@@ -98,16 +98,16 @@ def colouring(by: str, values_N: Sequence[str], order: Sequence[str] = (), *, mo
     return Colouring(by, tuple(shown), of, tuple(styles))
 
 
-def map_figure(points_N2: Floats, colours: Colouring, *, title: str, caption: str, leak: str | None = None) -> bytes:
-    """All points with their categories named, and beside them each category before the others in grey, so that none hides one.
+def map_figure(points_N2: Floats, colors: Colouring, *, title: str, caption: str, leak: str | None = None) -> bytes:
+    """All points with their categories named, and beside them each category before the others in gray, so that none hides one.
 
     Args:
         points_N2: coordinates.
-        colours: of the same points.
+        colors: of the same points.
         title: what is shown.
         caption: what to see, and what not; printed beneath.
     """
-    count = len(colours.names)
+    count = len(colors.names)
     columns = 3 if count <= 2 else 4
     rows = 2 + max(0, -(-(count - 2 * (columns - 2)) // columns))
     low, high = points_N2.min(axis=0), points_N2.max(axis=0)
@@ -126,25 +126,25 @@ def map_figure(points_N2: Floats, colours: Colouring, *, title: str, caption: st
         axes.set(xlim=(x - half, x + half), ylim=(y - half * shape, y + half * shape), aspect="equal")
 
     def dots(axes: Axes, c: int, s: float) -> None:
-        style, inside = colours.styles[c], points_N2[colours.of == c]
+        style, inside = colors.styles[c], points_N2[colors.of == c]
         axes.scatter(inside[:, 0], inside[:, 1], s=s, c=style.colour, marker=style.marker, linewidths=0, alpha=0.8)
 
     def paint(canvas: Canvas) -> None:
         grid = canvas.add_gridspec(rows + 1, columns, height_ratios=[*[cell_in] * rows, foot_in])
         overview = canvas.add_subplot(grid[:2, :2])
         panel(overview)
-        for c in np.argsort(-np.bincount(colours.of, minlength=count)):  # the rare ones on top
+        for c in np.argsort(-np.bincount(colors.of, minlength=count)):  # the rare ones on top
             dots(overview, int(c), 1.6 * size)
-        _label(overview, points_N2, colours)
-        overview.set_title(f"all {len(points_N2):,} images by {colours.by}", loc="left")
+        _label(overview, points_N2, colors)
+        overview.set_title(f"all {len(points_N2):,} images by {colors.by}", loc="left")
         cells = [(row, column) for row in range(rows) for column in range(columns) if row >= 2 or column >= 2]
         for c, (row, column) in zip(range(count), cells, strict=False):
             axes = canvas.add_subplot(grid[row, column])
             panel(axes)
-            others = points_N2[colours.of != c]
+            others = points_N2[colors.of != c]
             axes.scatter(others[:, 0], others[:, 1], s=0.5 * size, c=PALE, linewidths=0)
             dots(axes, c, size)
-            axes.set_title(f"{colours.names[c]}   n = {int((colours.of == c).sum()):,}", loc="left", fontsize=9.5)
+            axes.set_title(f"{colors.names[c]}   n = {int((colors.of == c).sum()):,}", loc="left", fontsize=9.5)
         foot = canvas.add_subplot(grid[rows, :])
         foot.axis("off")
         foot.text(0, 1, "\n".join(lines), fontsize=8.8, color=QUIET, va="top", linespacing=1.4, transform=foot.transAxes)
@@ -152,19 +152,19 @@ def map_figure(points_N2: Floats, colours: Colouring, *, title: str, caption: st
     return draw(WIDTH_IN, rows * cell_in + foot_in, title, leak, paint)
 
 
-def _label(axes: Axes, points_N2: Floats, colours: Colouring) -> None:
+def _label(axes: Axes, points_N2: Floats, colors: Colouring) -> None:
     """Each category's name above where its points are densest, moved up where two would overlap."""
     taken: list[tuple[float, float]] = []
     left, right = axes.get_xlim()
     step = 0.04 * (right - left)
-    for c in range(len(colours.names)):
-        x, y = densest(points_N2[colours.of == c])
+    for c in range(len(colors.names)):
+        x, y = densest(points_N2[colors.of == c])
         x, y = float(np.clip(x, left + 2 * step, right - 2 * step)), y + step
         while any(abs(y - other) < step and abs(x - beside) < 4.5 * step for beside, other in taken):
             y += step
         taken.append((x, y))
         text = axes.text(
-            x, y, colours.names[c], color=colours.styles[c].colour, fontsize=11, fontweight="bold", ha="center", va="center"
+            x, y, colors.names[c], color=colors.styles[c].colour, fontsize=11, fontweight="bold", ha="center", va="center"
         )
         text.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white")])
 
@@ -199,7 +199,7 @@ def on_page(points_N2: Floats) -> tuple[Floats, int]:
 def map_page(
     points_N2: Floats,
     colourings: Mapping[str, Colouring],
-    pictures: Sequence[str | None],
+    thumbnails: Sequence[str | None],
     words: Sequence[Sequence[str]],
     *,
     title: str,
@@ -212,7 +212,7 @@ def map_page(
     Args:
         points_N2: coordinates of the points that are shown.
         colourings: of the same points, by name; the first is shown at first.
-        pictures: JPEG in base64 of each; None where an image is gone.
+        thumbnails: JPEG in base64 of each; None where an image is gone.
         words: lines about each, the first its name.
         title, subtitle, caption: of the page.
         leak: the reason with which training on leaking data was accepted.
@@ -222,16 +222,16 @@ def map_page(
     first = next(iter(colourings.values()))
     markers = list(PATHS)
 
-    def looks(colours: Colouring) -> Json:
+    def appearance(colors: Colouring) -> Json:
         return {
-            "of": colours.of.tolist(),
+            "of": colors.of.tolist(),
             "marks": [
                 {"name": name, "colour": style.colour, "marker": markers.index(style.marker), "n": int(n)}
-                for name, style, n in zip(colours.names, colours.styles, np.bincount(colours.of), strict=True)
+                for name, style, n in zip(colors.names, colors.styles, np.bincount(colors.of), strict=True)
             ],
         }
 
-    by = {name: looks(colours) for name, colours in colourings.items()}
+    by = {name: appearance(colors) for name, colors in colourings.items()}
     return template("map.html.jinja").render(
         title=title,
         subtitle=subtitle,
@@ -248,7 +248,7 @@ def map_page(
             for (x, y), c, lines in zip(placed, first.of, words, strict=True)
         ],
         by=by,
-        data={"by": by, "pictures": list(pictures), "words": [list(lines) for lines in words]},
+        data={"by": by, "thumbnails": list(thumbnails), "words": [list(lines) for lines in words]},
     )
 
 

@@ -84,9 +84,9 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     drawn = {}
     for file, (kind, title, said) in shown.items():
         worst = kind["worst"]
-        pictures = [j.picture(one["image_id"]) for one in worst] if j.picture is not None else []
-        if any(pixels is not None for pixels in pictures):
-            sheet = contact_sheet(worst, pictures, title=figure_title(title, m), leak=m["accepted_leak"])
+        thumbnails = [j.thumbnail(one["image_id"]) for one in worst] if j.thumbnail is not None else []
+        if any(pixels is not None for pixels in thumbnails):
+            sheet = contact_sheet(worst, thumbnails, title=figure_title(title, m), leak=m["accepted_leak"])
             drawn[file] = Figure(sheet, said)
     return drawn
 
@@ -102,16 +102,16 @@ def missed_name(name: str, index: int) -> str:
 
 
 def contact_sheet(
-    worst: list[dict[str, Any]], pictures: list[NDArray[np.uint8] | None], *, title: str, leak: str | None = None
+    worst: list[dict[str, Any]], thumbnails: list[NDArray[np.uint8] | None], *, title: str, leak: str | None = None
 ) -> bytes:
     """Images in rows of four, each below its label and prediction; an image that cannot be read leaves an empty frame."""
     rows = -(-len(worst) // COLUMNS)
-    shapes = [pixels.shape for pixels in pictures if pixels is not None]
+    shapes = [pixels.shape for pixels in thumbnails if pixels is not None]
     aspect = max(height / width for height, width, _ in shapes)
     height_in = rows * (WIDTH_IN / COLUMNS * min(aspect, 1.4) + 0.3)
 
     def paint(canvas: Canvas) -> None:
-        for place, (one, pixels) in enumerate(zip(worst, pictures, strict=True)):
+        for place, (one, pixels) in enumerate(zip(worst, thumbnails, strict=True)):
             axes = canvas.add_subplot(rows, COLUMNS, place + 1)
             axes.set_title(
                 f"{one['label']}, predicted {one['called']} {one['probability']:.2f}", loc="left", fontsize=9.5, pad=3

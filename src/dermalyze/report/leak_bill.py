@@ -11,7 +11,7 @@ from dermalyze.report.figures import draw
 from dermalyze.report.style import ACCENT, ALARM, GRID, QUIET
 
 HEADS = {
-    "test_parts": "each split's own test part",
+    "test_parts": "each split's own test split",
     "within_random": "random split: lesion trained on, or new",
     "same_known": "same images, lesion in random training",
     "same_new": "same images, lesion new to both",
@@ -62,7 +62,7 @@ def leak_bill_figure(bill: Mapping[str, Any], titles: Mapping[str, str]) -> byte
             label.set_fontweight("bold")
             label.set_fontsize(9)
         figure.supxlabel(
-            f"intervals {100 * bill['level']:g} %, over lesions; in grey: difference, red minus blue", fontsize=9, color=QUIET
+            f"intervals {100 * bill['level']:g} %, over lesions; in gray: difference, red minus blue", fontsize=9, color=QUIET
         )
 
     return draw(13.0, 4.6, f"{bill['title']}, {bill['settings']['epochs']} epochs each", None, paint)

@@ -60,8 +60,8 @@ def figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     found = {}
     for kind, (name, file) in titles.items():
         worst = m["largest_errors"][kind]["worst"]
-        pictures = [j.picture(one["image_id"]) for one in worst] if j.picture is not None else []
-        if any(pixels is not None for pixels in pictures):
-            sheet = contact_sheet(worst, pictures, title=figure_title(name, m), leak=m["accepted_leak"])
+        thumbnails = [j.thumbnail(one["image_id"]) for one in worst] if j.thumbnail is not None else []
+        if any(pixels is not None for pixels in thumbnails):
+            sheet = contact_sheet(worst, thumbnails, title=figure_title(name, m), leak=m["accepted_leak"])
             found[file] = Figure(sheet, said[kind])
     return found

@@ -23,14 +23,14 @@ SCORE_NAMES = {
 def build_ood(j: Evaluation) -> dict[str, Any]:
     """How well each score separates every out-of-distribution set from the evaluated images; null without such sets."""
     b = j.beyond
-    if b is None or not b.detectors or not b.foreign or j.p.embedding is None or not len(j.p):
+    if b is None or not b.detectors or not b.ood or j.p.embedding is None or not len(j.p):
         return {"ood": None}
     scores = {}
     for kind, detector in b.detectors.items():
         threshold = b.table["scores"][kind]["threshold"]
         refused, sets = separation(
             detector(j.p.logits, j.p.embedding),
-            {name: detector(pictures.logits, pictures.embedding) for name, pictures in b.foreign.items()},
+            {name: detector(pictures.logits, pictures.embedding) for name, pictures in b.ood.items()},
             j.p.groups, threshold=threshold, resamples=j.spec.resamples, level=j.spec.level, seed=j.spec.seed,
         )  # fmt: skip
         scores[kind] = {
@@ -44,7 +44,7 @@ def build_ood(j: Evaluation) -> dict[str, Any]:
             "chosen": b.rule.limit.kind if b.rule.limit is not None else None,
             "choice": b.table["choice"],
             "missing": dict(b.table["missing"]),
-            "pictures": {name: len(pictures.logits) for name, pictures in b.foreign.items()},
+            "pictures": {name: len(pictures.logits) for name, pictures in b.ood.items()},
             "scores": scores,
         }
     }
@@ -84,7 +84,7 @@ def build_decision(j: Evaluation) -> dict[str, Any]:
     covered_N = None if inside is None else inside[np.arange(len(j.p)), scores.labels]
     found = j.share_estimates(decision_shares(outcome_N, scores.right, covered_N))
     foreign = {}
-    for name, pictures in b.foreign.items():
+    for name, pictures in b.ood.items():
         probs = j.answering.probabilities(pictures.logits)
         outcomes = rule.outcomes(probs, j.classes, b.foreignness(pictures))
         referred_M = np.array([DECISIONS[i] == "refer" for i in outcomes], dtype=np.float64)

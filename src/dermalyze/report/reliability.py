@@ -28,7 +28,7 @@ def build(j: Evaluation) -> dict[str, Any]:
             "binning": "equal width, top label, upper edge included",
             "errors": [error.as_dict() for error in calibration.calibration_errors(j.scores, index, seed=j.spec.seed)],
             "classwise_ece": calibration.classwise_ece(j.scores, j.spec.ece_bins),
-            "brier_parts": calibration.brier_parts(j.scores, j.spec.ece_bins),
+            "brier_parts": calibration.brier_decomposition(j.scores, j.spec.ece_bins),
             "before": _before(j.p, j.spec),
         }
     }

@@ -133,7 +133,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def comparison_page(c: Json) -> str:
-    """The whole page; every number on it stands in `c`."""
+    """The whole page; every number on it is in `c`."""
     level = f"{100 * c['level']:g} %"
     stamp = "; ".join(run["accepted_leak"] for run in leaks(c)) or None
     pairs = []

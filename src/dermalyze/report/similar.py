@@ -1,4 +1,4 @@
-"""A picture beside the training cases that it resembles: a figure and a page."""
+"""An image beside the training cases that it resembles: a figure and a page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dermalyze.report.style import ACCENT, QUIET, class_styles
 COLUMNS = 4
 WIDTH_IN = 9.6
 CAPTION = (
-    "One picture of each of the nearest groups of the training part, by cosine distance of the network's features. Alike to "
+    "One image of each of the nearest groups of the training split, by cosine distance of the network's features. Alike to "
     "the network is not alike in kind: it may look at the frame, the light or a ruler."
 )
 
@@ -46,17 +46,17 @@ def shares_text(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "no label"
 
 
-def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -> bytes:
-    """The picture first, framed, then its neighbours in rows of four under label and distance.
+def sheet_png(values: Json, shown: Pixels, thumbnails: Sequence[Pixels | None]) -> bytes:
+    """The image first, framed, then its neighbours in rows of four under label and distance.
 
     Args:
         values: of a `SimilarResult`, with `known_text`.
-        shown: RGB pixels of the picture.
-        pictures: of its neighbours; None where one is gone.
+        shown: RGB pixels of the image.
+        thumbnails: of its neighbours; None where one is gone.
     """
     cases = values["neighbours"]
     rows = -(-(len(cases) + 1) // COLUMNS)
-    aspect = max(pixels.shape[0] / pixels.shape[1] for pixels in [shown, *(p for p in pictures if p is not None)])
+    aspect = max(pixels.shape[0] / pixels.shape[1] for pixels in [shown, *(p for p in thumbnails if p is not None)])
     tile_in = WIDTH_IN / COLUMNS * min(aspect, 1.4) + 0.3
     said = [f"Among these {len(cases)}: {shares_text(values['shares'])}.", values["known_text"] or "", CAPTION, DISCLAIMER]
     lines = [line for text in said if text for line in textwrap.wrap(text[:1].upper() + text[1:], 145)]
@@ -66,8 +66,8 @@ def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) ->
     def paint(canvas: Canvas) -> None:
         grid = canvas.add_gridspec(rows + 1, COLUMNS, height_ratios=[*[tile_in] * rows, foot_in])
         tiles = [
-            ("the picture", shown),
-            *((f"{one['label']}   {one['distance']:.3f}", p) for one, p in zip(cases, pictures, strict=True)),
+            ("the image", shown),
+            *((f"{one['label']}   {one['distance']:.3f}", p) for one, p in zip(cases, thumbnails, strict=True)),
         ]
         for place, (title, pixels) in enumerate(tiles):
             axes = canvas.add_subplot(grid[place // COLUMNS, place % COLUMNS])
@@ -76,7 +76,7 @@ def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) ->
             axes.spines[:].set_visible(place == 0)
             axes.spines[:].set(color=ACCENT, linewidth=2.5)
             if pixels is None:
-                axes.text(0.5, 0.5, "not at hand", ha="center", va="center", color=QUIET, transform=axes.transAxes)
+                axes.text(0.5, 0.5, "not available", ha="center", va="center", color=QUIET, transform=axes.transAxes)
             else:
                 axes.imshow(pixels, interpolation="bilinear")
         foot = canvas.add_subplot(grid[rows, :])
@@ -86,7 +86,7 @@ def sheet_png(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) ->
     return draw(WIDTH_IN, height_in, "Similar training cases", values["accepted_leak"], paint)
 
 
-def sheet_page(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -> str:
+def sheet_page(values: Json, shown: Pixels, thumbnails: Sequence[Pixels | None]) -> str:
     """The same as one self-contained page."""
     cases = values["neighbours"]
     names = sorted({one["label"] for one in cases})
@@ -97,7 +97,7 @@ def sheet_page(values: Json, shown: Pixels, pictures: Sequence[Pixels | None]) -
         shown=jpeg(shown, 420),
         cases=[
             {**one, "data": None if pixels is None else jpeg(pixels, 240), "colour": colours[one["label"]]}
-            for one, pixels in zip(cases, pictures, strict=True)
+            for one, pixels in zip(cases, thumbnails, strict=True)
         ],
         shares=shares_text(values["shares"]),
         caption=CAPTION,

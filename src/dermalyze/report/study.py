@@ -51,7 +51,7 @@ def methods(s: Json) -> str:
         "the variant minus the reference under the same resamples, the first seed of each; p (Holm) is corrected for all "
         "questions of its table. What is not significant has not been shown to be equal. The intervals hold for these trained "
         "networks on other patients like these; another seed moves a figure as well, and one seed does not tell by how much. "
-        "Training time and images a second are of this machine and whatever else it did; milliseconds are of one image alone, "
+        "Training time and images per second are of this machine and whatever else it did; milliseconds are of one image, "
         "in fp32. All variants had the same budget of epochs unless the table says otherwise: a network that learns "
         "slowly may lead under a larger one."
     )

@@ -14,7 +14,7 @@ from dermalyze.tasks.base import TASKS
 
 
 def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -> str | None:
-    """Refuse predictions that are not those of the run's test part, each image once, under its label and group.
+    """Refuse predictions that are not those of the run's test split, each image once, under its label and group.
 
     Returns:
         the reasons for which a leak was accepted, in training or here; None where nothing leaks.
@@ -42,13 +42,13 @@ def check_test(run: Run, p: Predictions, recipe: str, accept_leak: str | None) -
     used: dict[str, int] = {part: found.count(part) for part in PARTS if part != "test" and part in found}
     if used and accept_leak is None:
         raise LeakError(
-            f"{run.root.name}: the test predictions hold images of other parts: {counts_text(used)}; {again}, or go on with "
+            f"{run.root.name}: the test predictions hold images of other parts: {counts_text(used)}; {again}, or continue with "
             '--accept-leak "reason", which is stamped on every figure'
         )
     test = frame[parts == "test"].set_index("image_id")
     if not used:
         if len(p) != len(test):
-            raise DataError(f"{run.root.name}: {len(p)} predictions for {len(test)} images of the test part; {again}")
+            raise DataError(f"{run.root.name}: {len(p)} predictions for {len(test)} images of the test split; {again}")
         expected = TASKS[run.config().task.kind].targets(test.loc[p.ids, "label"].tolist(), classes)
         if not np.array_equal(expected, p.labels) or test.loc[p.ids, "group"].tolist() != p.groups:
             raise DataError(f"{run.root.name}: labels or groups of the predictions are not the manifest's; {again}")

@@ -14,7 +14,7 @@ from dermalyze.training.imbalance import effective_shares, source_counts
 
 
 def prior_shift(run: Run, spec: ExperimentSpec, classes: list[str]) -> NDArray[np.float64]:
-    """(C,) log of the share of each class in the training part over the share that training weighed it by; 0 where the task
+    """(C,) log of the share of each class in the training split over the share that training weighed it by; 0 where the task
     has no such shares, which sum to 1."""
     if not TASKS[spec.task.kind].has("class_prior"):
         return np.zeros(len(classes))

@@ -64,7 +64,7 @@ _SHARED_LESIONS = ("ham10000", "isic2018", "isic2019", "isic2020", "isic_archive
 
 @dataclass(frozen=True)
 class ExternalSet:
-    """A labelled set, ready to be judged.
+    """A labelled set, ready to be evaluated.
 
     Attributes:
         name: from the folder's or file's name, safe as a file name.
@@ -173,22 +173,22 @@ def trained_on(run: Run, external: ExternalSet, spec: DataSpec) -> dict[str, int
     return made_with(run, external.frame, by_lesion=shares_lesions(external.kind, spec))
 
 
-def made_with(run: Run, judged: pd.DataFrame, *, by_lesion: bool) -> dict[str, int]:
+def made_with(run: Run, images: pd.DataFrame, *, by_lesion: bool) -> dict[str, int]:
     """How many of some images were used to make the model, by part; see `trained_on`.
 
     Args:
-        judged: rows with image_id, sha256, pixel_sha256 and lesion_id.
+        images: rows with image_id, sha256, pixel_sha256 and lesion_id.
         by_lesion: whether lesion_id means the same there and in the run.
     """
     frame, parts = read_division(run)
     columns = ["sha256", "pixel_sha256", *(["lesion_id"] if by_lesion else [])]
-    used_rows, judged_rows = (_keyed(rows, columns) for rows in (frame, judged))
+    used_rows, set_rows = (_keyed(rows, columns) for rows in (frame, images))
     found = {}
-    seen = pd.Series(False, index=judged.index)
+    seen = pd.Series(False, index=images.index)
     for part in MADE_WITH:
         inside = parts == part
-        known = pd.Series(False, index=judged.index)
-        for column, values in judged_rows.items():
+        known = pd.Series(False, index=images.index)
+        for column, values in set_rows.items():
             used = set[str]().union(*(one[inside].dropna() for one in used_rows[column]))
             for one in values:
                 known |= one.isin(used)
@@ -266,7 +266,7 @@ def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec)
         raise DataError(
             f"{bad.total()} of {len(rows)} images are unusable, more than data.max_bad_fraction "
             f"{spec.max_bad_fraction:g}: {reasons}; "
-            "mend or remove them"
+            "fix or remove them"
         )
     frame = pd.DataFrame(
         [
@@ -283,6 +283,6 @@ def _decoded(rows: Sequence[tuple[Row, str]], store: ImageStore, spec: DataSpec)
     repeated = sorted(set(frame.loc[frame["image_id"].duplicated(), "image_id"]))
     if repeated:
         raise DataError(
-            f"image_id {repeated[0]!r} and {len(repeated) - 1} others stand in more than one row; each image has its own"
+            f"image_id {repeated[0]!r} and {len(repeated) - 1} others are in more than one row; each image has its own"
         )
     return frame, [f"{bad.total()} of {len(rows)} images are left out: {reasons}"] if bad else []

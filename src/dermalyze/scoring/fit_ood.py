@@ -1,6 +1,6 @@
 """Out-of-distribution scores fitted on a run's stored predictions, and the choice of the one that is served."""
 
-# Shapes: N images of the calibration part, M synthetic foreign pictures.
+# Shapes: N images of the calibration split, M synthetic out-of-distribution images.
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from dermalyze.scoring.predictions import Predictions, read_predictions
 
 @dataclass(frozen=True)
 class OodFit:
-    """A fitted out-of-distribution score: `threshold` lets 95 % of the calibration part pass; `aurocs` against the synthetic
-    foreign pictures of each kind."""
+    """A fitted out-of-distribution score: `threshold` lets 95 % of the calibration split pass; `aurocs` against the synthetic
+    out-of-distribution images of each kind."""
 
     detector: ood.Detector
     threshold: float
@@ -32,7 +32,7 @@ class OodFit:
 
     @property
     def mean_auroc(self) -> float | None:
-        """Over the kinds; None where there are no synthetic pictures."""
+        """Over the kinds; None where there are no synthetic images."""
         return float(np.mean(list(self.aurocs.values()))) if self.aurocs else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, O
     """Every out-of-distribution score that can be had, why not the others, and the SHA-256 of the synthetic predictions.
 
     Args:
-        run: its training part is fitted on.
+        run: its training split is fitted on.
         spec: `inference.ood` and the seed.
-        p: predictions of the calibration part.
+        p: predictions of the calibration split.
     """
     wanted = p.task.ood_scores if spec.inference.ood != "none" else ()
     train = _same_scores(run.predictions_path("train", p.meta["recipe"]), p)
@@ -63,7 +63,7 @@ def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, O
     for kind in wanted:
         needs_embedding = bool(ood.OOD_SCORES[kind].arrays)
         if train is None or not len(p) or (needs_embedding and (train.embedding is None or p.embedding is None)):
-            missing[kind] = "no predictions of the training part by this model"
+            missing[kind] = "no predictions of the training split by this model"
             continue
         try:
             fitted = ood.fit(kind, train.logits, _embedding(train), train.labels, seed=spec.seed)
@@ -83,8 +83,8 @@ def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, O
 
 
 def choose(fits: dict[str, OodFit], missing: dict[str, str], asked: str) -> str | None:
-    """The score to serve: the one asked for, or (`auto`) the one that tells the synthetic foreign pictures best from the
-    calibration part by its mean AUROC over their kinds; no picture of the test part has a say. None: nothing is refused.
+    """The score to serve: the one asked for, or (`auto`) the one that best tells the synthetic images from the calibration
+    split by its mean AUROC over their kinds; no image of the test split has a say. None: nothing is refused.
 
     Raises:
         ModelError: the one asked for cannot be had.
@@ -97,7 +97,7 @@ def choose(fits: dict[str, OodFit], missing: dict[str, str], asked: str) -> str 
         return asked
     means = {kind: one.mean_auroc for kind, one in fits.items() if one.mean_auroc is not None}
     if not means:
-        say("calibrate: no synthetic foreign pictures of this model, so nothing refuses foreign ones; run score again")
+        say("calibrate: no synthetic out-of-distribution images of this model, so nothing is refused; run score again")
         return None
     return max(means, key=lambda kind: means[kind])
 

@@ -77,7 +77,7 @@ class ImportedPredictions:
         return self.values if self.kind == "logits" else self.task.logits(self.values)
 
     def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
-        """Some of the rows as predictions to judge."""
+        """Some of the rows as predictions to evaluate."""
         known = {
             "classes": self.classes, "recipe": RECIPE, "task": self.task.kind, "scores": self.kind, "model_sha256": None,
             "accepted_leak": None, "predictions_file_sha256": self.sha256,
@@ -142,14 +142,14 @@ def read_imported(
 def match(
     given: ImportedPredictions, frame: pd.DataFrame, parts: pd.Series, classes: list[str], *, partial: bool
 ) -> tuple[Predictions, Predictions | None, list[str]]:
-    """The rows of a run's test part, those of its calibration part (or validation), and notes on the others.
+    """The rows of a run's test split, those of its calibration split (or validation), and notes on the others.
 
     Args:
         given: predictions for the run's classes.
         frame: usable manifest rows with `group`.
         parts: the part of each.
         classes: of the run.
-        partial: go on although test images have no row.
+        partial: continue although test images have no row.
 
     Raises:
         DataError: rows of images that the run does not have, or test images without a row.
@@ -164,7 +164,7 @@ def match(
     if strangers:
         raise DataError(
             f"{given.name}: {len(strangers)} of {len(given.ids)} rows are of images that the run does not have; first: "
-            f"{strangers[0]!r}; take them out, or judge the file without a run (with a label column)"
+            f"{strangers[0]!r}; take them out, or evaluate the file without a run (with a label column)"
         )
     notes = []
 
@@ -185,7 +185,7 @@ def match(
             raise DataError(f"{given.name}: the model refused all {refused} test images; nothing is left to evaluate")
         raise DataError(
             f"{given.name}: {missing} of {total} test images have no row; first: {absent!r}; leaving some out flatters: add"
-            + (" them, or judge the others alone: --partial" if test is not None else " them")
+            + (" them, or evaluate the others alone: --partial" if test is not None else " them")
         )
     if refused:
         notes.append(refusals(refused, total))
@@ -232,7 +232,7 @@ def scores_kind(values_NC: NDArray[np.float64], task: Task) -> Kind:
 def standing_alone(given: ImportedPredictions) -> tuple[Predictions, pd.DataFrame, list[str]]:
     """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
 
-    An image's class stands in a column label. Its labels stand there too, with | between them, or, where the predictions are in
+    An image's class is in a column label. Its labels stand there too, with | between them, or, where the predictions are in
     columns p_NAME, as 1, 0 or nothing (nobody knows) in columns NAME.
 
     Raises:
@@ -276,8 +276,8 @@ def _read_stored(path: Path, task: Task) -> ImportedPredictions:
     ids = [image_id for p in stored for image_id in p.ids]
     table = pd.DataFrame({"image_id": ids}, dtype=object)
     sha256 = str(first.meta.get("model_sha256"))
-    return ImportedPredictions(name, sha256, ids, first.classes, values, kind, table, str(first.meta.get("model", "an ONNX graph")),
-                 first.meta.get("manifest_sha256"), task)  # fmt: skip
+    model, manifest = str(first.meta.get("model", "an ONNX graph")), first.meta.get("manifest_sha256")
+    return ImportedPredictions(name, sha256, ids, first.classes, values, kind, table, model, manifest, task)
 
 
 def _id_column(table: Table) -> tuple[str, bool]:
@@ -336,7 +336,7 @@ def _ids(table: Table, column: str) -> list[str]:
         ids = [PurePath(value.rpartition("!")[2]).stem for value in ids]
     twice = [image_id for image_id, n in Counter(ids).items() if n > 1]
     if twice:
-        raise DataError(f"{table.name}: {column} {twice[0]!r} and {len(twice) - 1} others stand in more than one row; keep one")
+        raise DataError(f"{table.name}: {column} {twice[0]!r} and {len(twice) - 1} others are in more than one row; keep one")
     if not ids:
         raise DataError(f"{table.name}: has no rows; at least 1 is needed")
     return ids
@@ -374,7 +374,7 @@ def _numbers(table: Table, column: str) -> list[float]:
             values.append(math.nan)
         bad += not math.isfinite(values[-1])
     if bad:
-        raise ModelError(f"{table.name}: {bad} of {len(values)} values of {column} are empty, NaN or infinite; mend the model")
+        raise ModelError(f"{table.name}: {bad} of {len(values)} values of {column} are empty, NaN or infinite; fix the model")
     return values
 
 

@@ -24,20 +24,20 @@ Pixels = NDArray[np.uint8]
 Rng = np.random.Generator
 
 EACH = 32
-"""Pictures of each kind that is made here."""
+"""Images of each kind that is made here."""
 MOST = 500
-"""Pictures of a folder or file that are looked at; of more, a seeded sample."""
+"""Images of a folder or file that are looked at; of more, a seeded sample."""
 MAX_MEMBER_BYTES = 2**31  # of an npz
 
 
 def blank(rng: Rng, height: int, width: int, number: int) -> Pixels:
-    """One colour; the first is black, the second white."""
+    """One color; the first is black, the second white."""
     colour = {0: np.zeros(3), 1: np.full(3, 255)}.get(number, rng.integers(0, 256, 3))
     return np.broadcast_to(colour.astype(np.uint8), (height, width, 3)).copy()
 
 
 def noise(rng: Rng, height: int, width: int, number: int) -> Pixels:
-    """Each pixel by itself, in colour or grey, of full or small contrast, in grains of 1 to 4 px."""
+    """Each pixel by itself, in color or gray, of full or small contrast, in grains of 1 to 4 px."""
     grain, channels = int(rng.integers(1, 5)), 3 if number % 2 else 1
     field = rng.random((height // grain + 1, width // grain + 1, channels))
     field = np.repeat(np.repeat(field, grain, axis=0), grain, axis=1)[:height, :width]
@@ -61,7 +61,7 @@ def text(rng: Rng, height: int, width: int, number: int) -> Pixels:
 
 
 def clouds(rng: Rng, height: int, width: int, number: int) -> Pixels:
-    """Noise of a spectrum as natural scenes have it (amplitude 1 / f ^ 0.7 to 1.6), between two colours."""
+    """Noise of a spectrum as natural scenes have it (amplitude 1 / f ^ 0.7 to 1.6), between two colors."""
     y, x = np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None] * width
     spectrum = 1 / np.maximum(1, np.hypot(y, x)) ** rng.uniform(0.7, 1.6)
     field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((height, width))) * spectrum).real
@@ -116,7 +116,7 @@ class OodImage:
 
 
 def synthetic(preprocessing: Preprocessing, *, seed: int) -> Iterator[OodImage]:
-    """`EACH` pictures of each kind of `SYNTHETIC`, the same for the same seed and size."""
+    """`EACH` images of each kind of `SYNTHETIC`, the same for the same seed and size."""
     for kind, make in SYNTHETIC.items():
         for number in range(EACH):
             rng = np.random.default_rng(int.from_bytes(sha256(f"{seed}/{kind}/{number}".encode()).digest()[:16], "big"))
@@ -134,12 +134,12 @@ def name_of(path: Path) -> str:
 
 
 def read_ood_images(path: Path, preprocessing: Preprocessing, *, seed: int) -> Iterator[OodImage]:
-    """Pictures of a folder (searched to the bottom) or of a file in the MedMNIST layout (arrays `*_images` in an npz).
+    """Images of a folder (searched to the bottom) or of a file in the MedMNIST layout (arrays `*_images` in an npz).
 
     At most `MOST`, else a seeded sample of them. Files of a folder that are no readable images are counted and said.
 
     Raises:
-        DataError: not there, no such file, or without a single readable picture.
+        DataError: not there, no such file, or without a single readable image.
     """
     if path.is_dir():
         found = _folder(path, preprocessing, seed)
@@ -192,7 +192,7 @@ def _sample(count: int, seed: int) -> list[int]:
 
 
 def _between(rng: Rng, share_HW: NDArray[np.float64]) -> Pixels:
-    """Shares 0..1 to colours between a dark and a light one."""
+    """Shares 0..1 to colors between a dark and a light one."""
     dark, light = rng.uniform(0, 140, 3), rng.uniform(110, 255, 3)
     return _bytes(dark + (light - dark) * np.clip(share_HW, 0, 1)[:, :, None])
 

@@ -1,4 +1,4 @@
-"""What a run holds beyond labelled photographs: the served rule, out-of-distribution scores, foreign and corrupted pictures."""
+"""What a run holds beside labelled images: the served rule, out-of-distribution scores, corrupted images."""
 
 # Shapes: N images, C classes, D width of the embedding.
 
@@ -23,7 +23,7 @@ from dermalyze.scoring.predictions import Predictions, read_predictions
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What the model made of some pictures: logits (N, C) and embedding (N, D)."""
+    """What the model made of some images: logits (N, C) and embedding (N, D)."""
 
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32]
@@ -37,14 +37,14 @@ class OodResults:
         rule: by which cases are answered or referred, as it is served.
         table: what `calibrate` wrote of the scores: `scores` by kind, `missing`, `choice`.
         detectors: the fitted scores by kind; those whose arrays are there.
-        foreign: out-of-distribution images, by kind.
-        corrupted: corrupted copies of the test part, image ids `IMAGE/KIND/SEVERITY`; None: none were scored.
+        ood: out-of-distribution images, by kind.
+        corrupted: corrupted copies of the test split, image ids `IMAGE/KIND/SEVERITY`; None: none were scored.
     """
 
     rule: Rule
     table: Mapping[str, Any]
     detectors: Mapping[str, Detector]
-    foreign: Mapping[str, Scored]
+    ood: Mapping[str, Scored]
     corrupted: Predictions | None = None
 
     def foreignness(self, p: Predictions | Scored) -> Floats | None:
@@ -67,8 +67,8 @@ def read_ood_results(run: Run, p: Predictions) -> OodResults | None:
     """What stands beside predictions; None where the recipe is not calibrated.
 
     Args:
-        run: its calibration and the predictions of foreign and corrupted pictures; those of another model are left out.
-        p: predictions to be judged; corrupted copies are of the test part and belong to no other set.
+        run: its calibration and the predictions of out-of-distribution and corrupted images; not those of another model.
+        p: predictions to be evaluated; corrupted copies are of the test split and belong to no other set.
 
     Raises:
         ModelError: a file is damaged or is not the one that the calibration names.

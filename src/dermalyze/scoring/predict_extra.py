@@ -1,4 +1,4 @@
-"""Scores of pictures that are no part of the set: foreign ones, and corrupted copies of the test part."""
+"""Scores of images that are no part of the set: out-of-distribution images, and corrupted copies of the test split."""
 
 # Shapes: B images, H height, W width, N rows, C classes, D width of the embedding.
 
@@ -29,7 +29,7 @@ from dermalyze.tasks.base import TASKS
 
 
 def score_synthetic(run: Run, spec: ExperimentSpec, artifact: Artifact, meta: dict[str, Any]) -> int:
-    """Score the synthetic foreign pictures, unless that is done; how many there are."""
+    """Score the synthetic out-of-distribution images, unless that is done; how many there are."""
     meta = {**meta, "set": "synthetic", "kinds": list(SYNTHETIC), "each": EACH, "seed": spec.seed, "labelled": False}
     known = read_done(run.foreign_path("synthetic", meta["recipe"]))
     if known is not None and known.meta == meta:
@@ -71,7 +71,7 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures:
     ]  # in every place: that one is missing must not tell them apart
     stacks = (np.stack([p.pixels for p in pictures[i : i + size]]) for i in range(0, len(pictures), size))
     batches = (dict.fromkeys(names, images) for images in stacks)
-    with progress(f"score foreign pictures: {meta['set']}", len(pictures), cost=True) as advance:
+    with progress(f"score out-of-distribution images: {meta['set']}", len(pictures), cost=True) as advance:
         logits, embedding = score(artifact, meta["recipe"], batches, advance)
     stored = Predictions(
         ids=[p.image_id for p in pictures],
@@ -88,7 +88,7 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures:
 def score_corrupted(
     run: Run, spec: ExperimentSpec, artifact: Artifact, source: Source, test: pd.DataFrame, count: int, meta: dict[str, Any]
 ) -> int:
-    """Score every corruption in every severity of a seeded sample of the test part; how many images that is."""
+    """Score every corruption in every severity of a seeded sample of the test split; how many images that is."""
     frame = test.iloc[spread_sample(test["label"].astype(str).tolist(), count, spec.seed)]
     grid = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
     names = frame["image_id"].astype(str).tolist()

@@ -1,4 +1,4 @@
-"""Stored predictions: one Parquet file a (set, recipe). What `score` writes and everything that judges reads."""
+"""Stored predictions: one Parquet file a (set, recipe). What `score` writes and everything that evaluates reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Predictions:
 
     Args:
         ids: image_id of each row, unique.
-        groups: what must never be torn apart (patient, lesion), one a row.
+        groups: what must never be torn apart (patient, lesion), one per row.
         labels: (N,) int64 class index, 0..C-1, in the order of `meta["classes"]`; of task multilabel (N, C) 1, 0, or
             -1 where missing.
         logits: (N, C) float32, finite; their softmax is the probability, of task multilabel their sigmoid.

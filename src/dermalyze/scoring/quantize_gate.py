@@ -1,6 +1,6 @@
 """Behind `export --int8`: a smaller, faster artifact, written only where it answers as the full one does.
 
-The groups of the calibration part are halved. Ranges and trial calibrators come from one half; the gate looks at the other,
+The groups of the calibration split are halved. Ranges and trial calibrators come from one half; the gate looks at the other,
 which neither has seen. What passes is calibrated anew on the whole part, as the full artifact is.
 """
 
@@ -214,7 +214,7 @@ def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
     """
     names = sorted(set(groups))
     if len(names) < 2:
-        raise ModelError(f"int8: the calibration part has {len(names)} group(s); two are needed to make and to judge it")
+        raise ModelError(f"int8: the calibration split has {len(names)} group(s); two are needed to make and to evaluate it")
     order = words(seed, 0, positions_of(names), 1)[:, 0].argsort(kind="stable")
     chosen = {names[k] for k in order[: len(names) // 2]}
     return np.array([group in chosen for group in groups])
@@ -264,7 +264,7 @@ def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibr
         **{key: value for key, value in NOTHING_YET.items() if key not in ("calibration_files", "looks")},
         "model": {**values["model"], "precision": precision},
         "files": {**values["files"], GRAPH_NAME: sha256_bytes(data)},
-        "parity": {"against": "the fp32 graph, on half of the calibration part", **gate.as_dict()},
+        "parity": {"against": "the fp32 graph, on half of the calibration split", **gate.as_dict()},
         "outputs": [one for one in values["outputs"] if one["name"] != CAM],
         "cam": {
             "kind": "none",

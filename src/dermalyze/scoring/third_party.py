@@ -35,7 +35,7 @@ class ThirdPartyModel(Protocol):
     """Somebody else's classifier; see `dermalyze.artifact.third_party.ThirdPartyGraph`."""
 
     name: str
-    normalised: bool
+    normalized: bool
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -119,7 +119,7 @@ def score_third_party(
 
 
 def _input_of(graph: ThirdPartyModel, wanted: PreprocessSpec) -> Preprocessing:
-    """How an image is put into a foreign graph: nothing is guessed but what the graph itself says.
+    """How an image is put into a third-party graph: nothing is guessed but what the graph itself says.
 
     Raises:
         UsageError: its size, mean or std stands nowhere.
@@ -127,12 +127,12 @@ def _input_of(graph: ThirdPartyModel, wanted: PreprocessSpec) -> Preprocessing:
     """
     if graph.size is None and wanted.size is None:
         raise UsageError(f"{graph.name}: takes any size; say which: --set preprocess.size=224")
-    if graph.normalised and (wanted.mean is None or wanted.std is None):
+    if graph.normalized and (wanted.mean is None or wanted.std is None):
         raise UsageError(
-            f"{graph.name}: takes normalised pixels; say how, for example: --set preprocess.mean=[0.485,0.456,0.406] "
+            f"{graph.name}: takes normalized pixels; say how, for example: --set preprocess.mean=[0.485,0.456,0.406] "
             "preprocess.std=[0.229,0.224,0.225]"
         )
-    blank = (0.5, 0.5, 0.5)  # of pixels that the graph normalises itself: not used
+    blank = (0.5, 0.5, 0.5)  # of pixels that the graph normalizes itself: not used
     found = Preprocessing.resolve(wanted, size=graph.size or (8, 8), mean=blank, std=blank)
     if graph.size is not None and (found.height, found.width) != graph.size:
         if wanted.size is not None:

@@ -18,12 +18,12 @@ from dermalyze.models.weights import load_state, read_sidecar
 
 
 class TimmClassifier:
-    """Answers as `dermalyze.artifact.third_party.ThirdPartyGraph` does, for a graph that takes pixels and normalises them itself.
+    """As `dermalyze.artifact.third_party.ThirdPartyGraph`, for a graph that takes pixels and normalizes them itself.
 
     Args:
         path: a safetensors file of the whole network, classifier included, and its sidecar beside it (docs/reference/cli.md).
         classes: C.
-        threads: CPU threads; None: one a core.
+        threads: CPU threads; None: one per core.
 
     Attributes:
         size: (height, width) that the sidecar names, px.
@@ -33,7 +33,7 @@ class TimmClassifier:
         ConfigError: timm has no such network.
     """
 
-    normalised = False
+    normalized = False
 
     def __init__(self, path: Path, *, classes: int, threads: int | None = None) -> None:
         sidecar = read_sidecar(path)

@@ -36,7 +36,7 @@ class CalibrateResult:
         parameters: its numbers.
         referral: from which confidence on it answers, or None where it always does.
         trials: log loss of each calibrator on images that its fit had not seen.
-        ood: what refuses pictures unlike the training part, and from which score on; None: nothing does.
+        ood: what refuses images unlike the training split, and from which score on; None: nothing does.
         further: of the recipes that `score` has stored beside it.
         thresholds: of task multilabel: from which probability on each label is called.
     """
@@ -71,7 +71,7 @@ class CalibrateResult:
             )
         if self.ood is not None:
             lines.append(
-                f"refers what is unlike the training part: {self.ood['kind'].replace('_', ' ')} above "
+                f"refers what is unlike the training split: {self.ood['kind'].replace('_', ' ')} above "
                 f"{self.ood['threshold']:.4g}, which {self.ood['kept']:.0%} of {self.part} do not exceed"
             )
         return [*lines, *(f"recipe {result.recipe}, to be compared: {result.said()}" for result in self.further)]
@@ -83,15 +83,15 @@ class CalibrateResult:
 
 
 def calibrate(run: Run, spec: ExperimentSpec) -> CalibrateResult:
-    """Fit the calibrator of the run's inference recipe on its calibration part, and write it into the artifact.
+    """Fit the calibrator of the run's inference recipe on its calibration split, and write it into the artifact.
 
     Each recipe that `score` has stored beside it gets its own as well, for `evaluate` to compare; it is not served.
 
     Every calibrator is tried by cross-validation over whole groups; `inference.calibration` names the one to take, or
-    leaves the choice to that (see `calibrators.CHOICES`). The out-of-distribution scores are fitted on the training part,
-    with thresholds from the calibration part; `inference.ood` names the one to serve, or leaves it to
-    `dermalyze.scoring.fit_ood.choose`. A split without a calibration part is calibrated on validation, which early stopping has
-    used; the result says so.
+    leaves the choice to that (see `calibrators.CHOICES`). The out-of-distribution scores are fitted on the training split,
+    with thresholds from the calibration split; `inference.ood` names the one to serve, or leaves it to
+    `dermalyze.scoring.fit_ood.choose`. Without a calibration split it is the validation split, which early stopping
+    has used; the result reports this.
 
     Raises:
         UsageError: no scores or no export yet, or another process works in the run.
@@ -148,7 +148,7 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
             "trials": [trial.as_dict() for trial in trials],
             "synthetic_sha256": synthetic_sha256,
             "ood": {
-                "choice": "largest mean AUROC of the kinds of synthetic foreign pictures against this part",
+                "choice": "largest mean AUROC of the kinds of synthetic out-of-distribution images against this part",
                 "missing": missing,
                 "scores": {k: {**f.as_dict(), "auroc": f.aurocs, "mean_auroc": f.mean_auroc} for k, f in fits.items()},
             },

@@ -88,14 +88,14 @@ def evaluate(
         run: a run whose predictions `score` has stored.
         spec: `inference.recipe` and `evaluate` are used.
         report_yaml: what only a person can tell (see `ReportSpec`), for the checklists; it is kept in the run's folder.
-        accept_leak: go on although images were trained on, for this reason, which is stamped on page and figures.
+        accept_leak: continue although images were trained on, for this reason, which is stamped on page and figures.
         submission: also write the calibrated probabilities there, as the ISIC challenges take them.
 
     Raises:
         UsageError: no predictions yet, or an empty reason.
         ConfigError: `report_yaml` is unreadable or has unknown keys, or `evaluate.subgroups` names a column that is not there.
         DataError: manifest or split changed; predictions are of other images or of another manifest.
-        LeakError: images stand in a part that the model was made with, and no reason was given.
+        LeakError: images are in a part that the model was made with, and no reason was given.
         ModelError: damaged predictions, NaN, other classes than the run's.
     """
     require_reason(accept_leak)
@@ -195,7 +195,7 @@ def evaluate_predictions(
         spec: `evaluate` and `task` are used.
         predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `read_imported`.
         scores: what the CSV holds, probabilities or logits; None: as its values tell.
-        partial: go on although test images are missing in the CSV.
+        partial: continue although test images are missing in the CSV.
         accept_leak, submission: as for `evaluate`.
 
     Raises:
@@ -222,7 +222,7 @@ def evaluate_predictions(
     run.require_writable()
     say(f"evaluate: {len(p)} images, {given.kind} of {given.name}, {spec.evaluate.resamples} resamples")
     counts = task.membership(p.labels, len(p.classes)).sum(axis=0)
-    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, picture=thumbnails_of(rows, store), data=spec.data)
+    e = Evaluation(p, spec.evaluate, p.answering(), None, reference, rows, thumbnail=thumbnails_of(rows, store), data=spec.data)
     metrics = {
         "schema_version": 1,
         "title": f"{spec.name}: predictions of {given.name}",
@@ -281,7 +281,7 @@ def _external(
         raise LeakError(
             f"{external.name}: {sum(used.values())} of {len(external.frame)} images were used to make this model "
             f"({counts_text(used)}); "
-            'take them out, or go on with --accept-leak "reason", which is stamped on every figure'
+            'take them out, or continue with --accept-leak "reason", which is stamped on every figure'
         )
     here = f"{one_line(accept_leak)} ({counts_text(used)})" if accept_leak and used else None
     leak = "; ".join(reason for reason in (artifact.record.accepted_leak, here) if reason) or None

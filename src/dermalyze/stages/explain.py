@@ -1,6 +1,6 @@
-"""Maps of where a network looks, graded for faithfulness, and a gallery of explained pictures."""
+"""Maps of where a network looks, graded for faithfulness, and a gallery of explained images."""
 
-# Shapes: N pictures, C classes, H x W pixels.
+# Shapes: N images, C classes, H x W pixels.
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from dermalyze.report.served_grade import grade_line, keep_grade
 from dermalyze.scoring.predictions import Predictions, read_predictions
 
 MOST_OWN = 60
-"""Pictures that are named or lie in a folder; more make a page that no browser likes."""
+"""Images that are named or lie in a folder; more make a page that no browser likes."""
 LONG_S = 2.0
 
 
@@ -72,7 +72,7 @@ class ExplainResult:
             alarms, tried = rim_sentences(network)
             lines += [trust(network), *alarms, tried]
         lines += [grade_line(self.values["served_grade"])] if self.values["served_grade"] else []
-        return [*lines, f"{len(self.values['cases'])} explained pictures: {self.page}", f"numbers: {self.record}", DISCLAIMER]
+        return [*lines, f"{len(self.values['cases'])} explained images: {self.page}", f"numbers: {self.record}", DISCLAIMER]
 
 
 def explain(
@@ -90,17 +90,17 @@ def explain(
     Args:
         run: trained, exported and scored.
         spec: `data`, `inference.recipe`, `evaluate` (resamples, level, seed) and `train.threads` are used.
-        images: image ids of the run, image files or folders; none: the test part's mistakes, confusions, doubt, each class.
+        images: image ids of the run, image files or folders; none: the test split's mistakes, confusions, doubt, each class.
         methods: of `METHODS`, or "all"; none: those that take little time and fit the network.
         compare: further runs on the same classes and test images; their maps stand beside this run's.
-        count: test images, one of each group, on which the methods are judged; 0: they are not.
-        cases: pictures a section of the gallery.
+        count: test images, one of each group, on which the methods are evaluated; 0: they are not.
+        cases: images a section of the gallery.
 
     Raises:
         UsageError: an unknown method or image, a count out of range, runs that do not go together, or a step is missing.
         DataError: an image is gone or changed.
         ModelError: no checkpoint, or no method fits.
-        InterruptedRunError: stopped; what was measured is kept, and the same command goes on.
+        InterruptedRunError: stopped; what was measured is kept, and the same command continues.
     """
     wanted = chosen_methods(methods)
     if count < 0 or cases < 1:
@@ -131,7 +131,7 @@ def explain(
         for one, network in zip(runs, networks, strict=True):
             artifact = open_export(one, one.config().inference.recipe, threads=spec.train.threads)
             if one is run and p.meta["scores_sha256"] != artifact.record.scores_sha256:
-                again = f"run again: dermalyze probe {run.root}"
+                again = f"run again: dermalyze score {run.root}"
                 raise ModelError(f"{run.root.name}: the stored predictions are not of the exported model; {again}")
             if artifact.record.calibration is None:
                 say(f"{one.root.name}: not calibrated; probabilities are plain until: dermalyze calibrate {one.root}")
@@ -154,7 +154,7 @@ def explain(
         sections = (
             [
                 {
-                    "title": "The pictures asked for",
+                    "title": "The images asked for",
                     "says": "In the order they were named.",
                     "image_ids": [one.image_id for one in asked],
                 }
@@ -182,7 +182,7 @@ def explain(
         record: dict[str, Any] = {
             "schema_version": 1,
             "title": f"{spec.name}: where the network looks",
-            "subtitle": f"{', '.join(one.root.name for one in runs)}; {len(values)} pictures explained.",
+            "subtitle": f"{', '.join(one.root.name for one in runs)}; {len(values)} images explained.",
             "runs": [one.root.name for one in runs],
             "task": task.kind,
             "recipe": spec.inference.recipe,
@@ -214,7 +214,7 @@ def chosen_methods(names: Sequence[str]) -> list[str]:
 
 
 def shared_test(runs: Sequence[Run], test: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the first run's test part that stand in every run's test part.
+    """The rows of the first run's test split that are in every run's test split.
 
     Raises:
         UsageError: there are none.
@@ -223,14 +223,14 @@ def shared_test(runs: Sequence[Run], test: pd.DataFrame) -> pd.DataFrame:
         frame, parts = read_division(other)
         test = test[test["image_id"].isin(set(frame["image_id"][parts == "test"]))]
         if test.empty:
-            raise UsageError(f"--compare {other.root.name}: no image of its test part is in that of {runs[0].root.name}")
+            raise UsageError(f"--compare {other.root.name}: no image of its test split is in that of {runs[0].root.name}")
     return test.reset_index(drop=True)
 
 
 def measured_and_graded(
     run: Run, network: Network, sample: Sample, fit: list[str], refused: dict[str, str], interval: Any
 ) -> dict[str, Any]:
-    """Measure what is not measured yet, its cost said first, and judge it."""
+    """Measure what is not measured yet, its cost said first, and evaluate it."""
     scores = Scores.open(run.map_scores_path(network.sha256), network)
     todo = [image_id for image_id in sample.ids if scores.missing(image_id, fit)]
     if todo:
@@ -247,7 +247,7 @@ def measured_and_graded(
 def draw(
     todo: Sequence[Shown], judges: Sequence[GradedNetwork], train: Predictions | None, world: World
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Values and drawings of the gallery's pictures."""
+    """Values and drawings of the gallery's images."""
     thumbs = thumbnails(
         world.store, dict(zip(world.frame["image_id"].astype(str), world.frame["path"].astype(str), strict=True))
     )
@@ -263,7 +263,7 @@ def draw(
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A run's pictures and masks."""
+    """A run's images and masks."""
 
     run: Run
     spec: ExperimentSpec
@@ -280,7 +280,7 @@ class World:
         return dict(zip(rows["image_id"].astype(str), found, strict=True))
 
     def sample(self, network: Network, rows: pd.DataFrame, pixels: dict[str, NDArray[np.uint8]]) -> Sample:
-        """Pictures of a network, as `measure` takes them."""
+        """Images of a network, as `measure` takes them."""
         ids, groups = rows["image_id"].astype(str).tolist(), rows["group"].astype(str).tolist()
         return Sample(
             ids, groups, pixels.__getitem__, self.masks(rows, network.preprocessing), network.beside_of(self.store, self.frame)
@@ -297,7 +297,7 @@ class World:
         return mask
 
     def shown(self, image_id: str) -> Shown:
-        """One of the run's pictures.
+        """One of the run's images.
 
         Raises:
             DataError: it cannot be read.
@@ -315,7 +315,7 @@ class World:
         )  # fmt: skip
 
     def named(self, words: Sequence[str]) -> list[Shown]:
-        """Pictures by image id, file or folder. Those from elsewhere are numbered: a file's name may identify a person.
+        """Images by image id, file or folder. Those from elsewhere are numbered: a file's name may identify a person.
 
         Raises:
             UsageError: neither, or too many.
@@ -342,19 +342,17 @@ class World:
                     raise DataError("--images: the folder holds no image that is read; give JPEG, PNG, WebP or BMP")
                 if len(pictures) < len(read):
                     say(f"explain: {len(read) - len(pictures)} of {len(read)} files are no images and left out")
-                found += [
-                    Shown(f"picture {foreign + k}", one, None, None, None, None) for k, one in enumerate(pictures, start=1)
-                ]
+                found += [Shown(f"image {foreign + k}", one, None, None, None, None) for k, one in enumerate(pictures, start=1)]
                 foreign += len(pictures)
             else:
                 raise UsageError(f"--images {word}: neither an image of the run nor a file{nearest(word, sorted(known))}")
         if len(found) > MOST_OWN:
-            raise UsageError(f"--images: {len(found)} pictures, at most {MOST_OWN} go on a page; name fewer")
+            raise UsageError(f"--images: {len(found)} images, at most {MOST_OWN} continue a page; name fewer")
         return found
 
 
 def read_upright(path: Path, kind: Modality) -> Any:
-    """A file's picture, upright, or None where it is none."""
+    """A file's image, upright, or None where it is none."""
     try:
         return kind.read(path.read_bytes()).image
     except (DataError, OSError):

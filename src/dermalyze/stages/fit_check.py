@@ -45,7 +45,7 @@ class FitCheckResult:
 
 
 def fit_check(run: Run, spec: ExperimentSpec) -> FitCheckResult:
-    """Judge the history of a run's training; looks at train and validation only, never at the test part.
+    """Assess the history of a run's training; looks at train and validation only, never at the test split.
 
     Raises:
         UsageError: nothing has been trained, or no split.

@@ -74,7 +74,7 @@ class LinearProbeResult:
             f"{v['what']}: {v['images']['test']} test images of {v['groups']} groups",
             *leak,
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
-            f"{100 * v['level']:g} % intervals over the test part's groups; those of {task.noun} centres over "
+            f"{100 * v['level']:g} % intervals over the test split's groups; those of {task.noun} centers over "
             f"{v['draws']} draws of their examples, on the same test images",
             f"table: {self.files[0]}",
             *(f"for evaluate --predictions: {path}" for path in self.files if path.name.startswith("test-by-")),
@@ -83,17 +83,17 @@ class LinearProbeResult:
 
 
 def linear_probe(run: Run, spec: ExperimentSpec, *, features: str = OWN, accept_leak: str | None = None) -> LinearProbeResult:
-    """Judge a linear probe, nearest neighbours, class centres of few examples and, if asked, prompts on the test part.
+    """Evaluate a linear probe, nearest neighbours, class centers of few examples and, if asked, prompts on the test split.
 
-    Prompts (zero-shot) are there where `embed --clip` stored the features. C and k are chosen on the validation part; the
-    predictions of all but the centres are stored for val, cal and test, where
+    Prompts (zero-shot) are there where `embed --clip` stored the features. C and k are chosen on the validation split; the
+    predictions of all but the centers are stored for val, cal and test, where
     `evaluate --predictions` reads them.
 
     Args:
         run: split, with predictions of every part.
         spec: `inference.recipe` and `evaluate` are used.
         features: `own`, or a name that `embed` stored.
-        accept_leak: go on although the split leaks, for this reason.
+        accept_leak: continue although the split leaks, for this reason.
 
     Raises:
         UsageError: nothing of that name is stored.
@@ -227,7 +227,7 @@ def shots_row(
 ) -> dict[str, Any]:
     """Means over draws with the interval that the draws span, JSON-ready; or why there are none."""
     size = len(parts["test"].labels), len(set(groups))
-    title = f"{task.noun} centres of {count} example{'s' if count > 1 else ''} a {task.noun}"
+    title = f"{task.noun} centers of {count} example{'s' if count > 1 else ''} a {task.noun}"
     if drawn is None:
         note = not_estimable(size[0], f"a {task.noun} has fewer than {count} training groups")
         why = Estimate(None, None, None, *size, note=note)

@@ -39,7 +39,7 @@ class PlotResult:
 def plot(run: Run, spec: ExperimentSpec) -> PlotResult:
     """Write report/training_curves.png: loss, accuracy, macro AUROC and learning rate by epoch, the kept epoch marked.
 
-    Works at any time after the first epoch, also while training goes on.
+    Works at any time after the first epoch, also while training continues.
 
     Raises:
         UsageError: nothing has been trained.

@@ -42,7 +42,7 @@ class EmbeddingsResult:
     Attributes:
         figure, page: where it is.
         points: images in the figure.
-        pictures: images on the page.
+        thumbnails: images on the page.
         kept: share of the 10 nearest on the map that are among the 10 nearest by features; None with too few images.
         caption: what to see, and what not.
     """
@@ -50,7 +50,7 @@ class EmbeddingsResult:
     figure: Path
     page: Path
     points: int
-    pictures: int
+    thumbnails: int
     kept: float | None
     caption: str
 
@@ -63,7 +63,7 @@ class EmbeddingsResult:
         return [
             f"{self.points} images. {self.caption}",
             f"figure: {self.figure}",
-            f"page with {self.pictures} pictures: {self.page}",
+            f"page with {self.thumbnails} thumbnails: {self.page}",
         ]
 
 
@@ -74,12 +74,12 @@ def plot_embeddings(
 
     Args:
         run: split, with predictions of every part.
-        spec: `seed` and `inference.recipe` are used, and `data` for the pictures.
+        spec: `seed` and `inference.recipe` are used, and `data` for the images.
         features: `own`, or a name that `embed` stored.
         method: pca, tsne or umap.
         by: class (with several labels per image: the label set), error, site, source or part, to which the page can be
             changed too; or the name of one class or label.
-        part: train, val, cal, test or all; None: test, and all where they are coloured by part.
+        part: train, val, cal, test or all; None: test, and all where they are colored by part.
 
     Raises:
         UsageError: an unknown word, nothing stored yet, or fewer than 3 images.
@@ -182,10 +182,10 @@ def encoded_thumbnails(found: Features, spec: ExperimentSpec) -> list[str | None
     try:
         store = ImageStore.open(spec.data)
     except (ConfigError, DataError):
-        say("map: the images are not at hand; the page shows none")
+        say("map: the images are not available; the page shows none")
         return [None] * len(found.frame)
     made: list[str | None] = []
-    with progress("pictures", len(found.frame)) as advance:
+    with progress("thumbnails", len(found.frame)) as advance:
         for path in found.frame["path"]:
             pixels = small_pixels(store, str(path), PICTURE_PX)
             made.append(None if pixels is None else jpeg(pixels, PICTURE_PX, quality=70))

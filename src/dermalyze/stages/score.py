@@ -1,5 +1,5 @@
-"""What needs the model: logits and embedding of every image of every part, by the graph that is served, and of foreign and
-corrupted pictures.
+"""What needs the model: logits and embedding of every image of every split, by the graph that is served, and of
+out-of-distribution and corrupted images.
 
 Further recipes may be stored beside the served one, to be compared with it. Among them is mc_dropout, which needs the
 checkpoint itself: the exported graph has no dropout.
@@ -51,8 +51,8 @@ class ScoreResult:
         images: images of each part.
         skipped: parts whose predictions were there already, from the same model and manifest.
         seconds: time spent on the others.
-        ood: pictures of each out-of-distribution set.
-        corrupted: images of the test part of which corrupted copies were scored.
+        ood: images of each out-of-distribution set.
+        corrupted: images of the test split of which corrupted copies were scored.
         further: of the recipes stored beside it.
     """
 
@@ -71,7 +71,7 @@ class ScoreResult:
     def lines(self) -> list[str]:
         """Lines for a person."""
         counts = ", ".join(f"{part} {n}" + (" (kept)" if part in self.skipped else "") for part, n in self.images.items())
-        more = "; foreign pictures: " + ", ".join(f"{name} {n}" for name, n in self.ood.items()) if self.ood else ""
+        more = "; out-of-distribution images: " + ", ".join(f"{name} {n}" for name, n in self.ood.items()) if self.ood else ""
         more += f"; corrupted copies of {self.corrupted} test images" if self.corrupted else ""
         own = f"predictions by recipe {self.recipe}: {counts}{more}; {self.seconds:.1f} s"
         return [own, *(line for result in self.further for line in result.lines())]
@@ -91,15 +91,15 @@ def score(
     """Run the artifact over every part of the split; a part that is done for this model and manifest is left as it is.
 
     A few synthetic out-of-distribution images (`dermalyze.scoring.ood_images.SYNTHETIC`) are always among them: from these
-    `calibrate` chooses what refuses such pictures.
+    `calibrate` chooses what refuses such images.
 
-    With `model`, run somebody else's classifier instead, one plain pass; `evaluate(predictions=...)` judges what it gives.
+    With `model`, run somebody else's classifier instead, one plain pass; `evaluate(predictions=...)` evaluates what it gives.
 
     Args:
         run: exported.
         spec: its `inference.recipe` is always stored.
         recipes: further ones, keys of `RECIPES` or mc_dropout, stored for every part but train: what calibrates and what is
-            judged. `calibrate` fits each its own calibrator, and `evaluate` compares them.
+            evaluated. `calibrate` fits each its own calibrator, and `evaluate` compares them.
         passes: of mc_dropout.
         ood: out-of-distribution images: folders, or MedMNIST files; each becomes a set of its own in the report.
         corruptions: test images of which every corruption in every severity is scored (`dermalyze.imaging.corruptions`), a
@@ -108,16 +108,16 @@ def score(
 
     Raises:
         UsageError: no export or no split yet, options that a run of another task does not take, an unknown recipe, fewer than 2
-            passes, another process works in the run, two foreign sets of one name, or how an image is put into a foreign model
-            is not known.
+            passes, another process works in the run, two out-of-distribution sets of one name, or it is unknown how an image
+            is put into a third-party model.
         ConfigError: mc_dropout of a network without dropout.
-        DataError: an image or the manifest changed since it was prepared; a foreign set without a readable picture.
+        DataError: an image or the manifest changed since it was prepared; an out-of-distribution set without a readable image.
         ModelError: the artifact is refused, is older than the checkpoint, or gives NaN.
     """
     if sets and model is None:
         raise UsageError("--set belongs to: dermalyze score RUN --model FILE; a run's own model is made as it was trained")
     if model is not None and (recipes or ood or corruptions):
-        raise UsageError("--model goes alone: a foreign model is asked once, plainly, for the images of the parts")
+        raise UsageError("--model goes alone: a third-party model is asked once, plainly, for the images of the parts")
     check_ood_names(ood)
     served = spec.inference.recipe
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]

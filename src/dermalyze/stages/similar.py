@@ -1,4 +1,4 @@
-"""The training cases that one picture resembles most, with their diagnoses."""
+"""The training cases that one image resembles most, with their diagnoses."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ PICTURE_PX = 240
 
 @dataclass(frozen=True)
 class SimilarResult:
-    """What resembles a picture.
+    """What resembles an image.
 
     Attributes:
         image: the first 12 digits of its SHA-256; its name may identify a person.
-        known: where the picture itself stands in the run (`image_id`, `part`, `label`), or None.
-        neighbours: the nearest first, one a group.
+        known: where the image itself is in the run (`image_id`, `part`, `label`), or None.
+        neighbours: the nearest first, one per group.
         shares: share of each class or label among them, of those where it is known; the largest first.
         accepted_leak: the reason with which training on leaking data was accepted, or None.
         out: the sheet that was written, or None.
@@ -74,17 +74,17 @@ class SimilarResult:
 def similar(
     run: Run, spec: ExperimentSpec, image: Path, *, image_2: Path | None = None, k: int = 10, out: Path | None = None
 ) -> SimilarResult:
-    """The k training groups whose pictures are nearest to one picture, by cosine distance of the network's features.
+    """The k training groups whose images are nearest to one image, by cosine distance of the network's features.
 
-    The picture goes the way of every answer: the same decoding, preprocessing, ONNX graph and recipe.
+    The image goes the way of every answer: the same decoding, preprocessing, ONNX graph and recipe.
 
     Args:
-        run: exported, with predictions of the training part.
+        run: exported, with predictions of the training split.
         spec: `inference.recipe` is used; with `out`, `data` as well.
         image: a JPEG, PNG, WebP or BMP file. If it is itself a training image, this is said and its own group left out.
         image_2: the second image of the sample, for a model of two.
         k: groups, 1 or more.
-        out: a sheet with the pictures, .png or .html.
+        out: a sheet with the images, .png or .html.
 
     Raises:
         UsageError: nothing exported or scored yet, k below 1, or another kind of sheet.
@@ -119,7 +119,7 @@ def similar(
     own = set(frame["group"].astype(str).iloc[same])
     neighbours = nearest_cases(p, query_1D, k, without=own)
     if not neighbours:
-        raise DataError(f"{run.root.name}: the training part holds no group but the picture's own")
+        raise DataError(f"{run.root.name}: the training split holds no group but the image's own")
     shares = shares_of([one.label for one in neighbours], p.classes, p.task)
     result = SimilarResult(sha256_bytes(data)[:12], known, neighbours, shares, artifact.record.accepted_leak, out)
     if out is not None:
@@ -171,15 +171,15 @@ def resized(data: bytes, name: str, preprocessing: Preprocessing) -> NDArray[Any
 
 
 def where_in_run(known: dict[str, str]) -> str:
-    """Where the picture itself stands in the run."""
-    where = f"this picture is {known['image_id']} ({known['label']}) of the run's {known['part']} part"
+    """Where the image itself is in the run."""
+    where = f"this image is {known['image_id']} ({known['label']}) of the run's {known['part']} part"
     if known["part"] != "train":
         return f"{where}; none of its group was trained on"
     return f"{where}, at distance 0 of itself; its own group is left out below"
 
 
 def write_sheet(out: Path, spec: ExperimentSpec, result: SimilarResult, shown: Any, paths: dict[str, Any]) -> None:
-    """The picture and its neighbours, as a figure or a page; a training image that is gone leaves its frame."""
+    """The image and its neighbours, as a figure or a page; a training image that is gone leaves its frame."""
     try:
         store = ImageStore.open(spec.data)
     except (ConfigError, DataError):

@@ -148,14 +148,14 @@ def certify(frame: pd.DataFrame, division: Division, classes: list[str], seed: i
 
     checks = [
         check("every image in exactly one part", bool(parts.isin(names).all()), len(parts), f"{len(parts)} images"),
-        check("no group in two parts", not found, frame["group"].nunique(), f"{len(found)} cross"),
+        check("no group in two splits", not found, frame["group"].nunique(), f"{len(found)} cross"),
     ]
     for column in LINKS:
         values, where = listed(frame, column, parts)
         crossed = crossings(values, where)
         shared = int((values.dropna().value_counts() > 1).sum())
         detail = f"{len(crossed)} cross; {shared} have more than one image, {int(values.isna().sum())} images have none"
-        checks.append(check(f"no {MEANING[column]} in two parts", not crossed, int(values.nunique()), detail))
+        checks.append(check(f"no {MEANING[column]} in two splits", not crossed, int(values.nunique()), detail))
     checks += [
         check("no image under two labels", not conflicts(frame), len(frame), "file bytes and pixels compared"),
         check(

@@ -162,7 +162,7 @@ class Task(Protocol):
     # -- metrics
 
     def measure(self, targets: Ints, probs_NC: Floats) -> dict[str, float | None]:
-        """The metrics of a validation part, None where one is undefined."""
+        """The metrics of a validation split, None where one is undefined."""
 
     def scores(self, targets: Ints, probs_NC: Floats, thresholds_C: Floats | None = None) -> TargetScores:
         """What the metrics below are measured and resampled on; ModelError where the probabilities are none."""

@@ -14,7 +14,7 @@ ABSENT_PRESENT = ("absent", "present")
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """One question: which class an image has, or whether it has one label.
+    """One question: which class per image has, or whether it has one label.
 
     Attributes:
         label: index of the label; None where the options are the classes.

@@ -31,7 +31,7 @@ from dermalyze.tasks.capabilities import Capable
 from dermalyze.tasks.choices import Choice
 from dermalyze.tasks.early_stopping import MONITORS
 
-WHERE_LABELS = "add it (and lesion_id or patient_id), or name the run whose test part it is of"
+WHERE_LABELS = "add it (and lesion_id or patient_id), or name the run whose test split it is of"
 
 
 def class_indices(texts: Sequence[str], classes: Sequence[str]) -> Ints:

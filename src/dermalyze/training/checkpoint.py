@@ -40,7 +40,7 @@ def settle_best(run: Run) -> None:
     try:
         decided = run.best_record_path.exists() and read_json(run.best_record_path).get("weights_sha256") == sha256_file(staged)
     except ModelError:
-        return  # a damaged record decides nothing, and whoever mends it may need these weights
+        return  # a damaged record decides nothing, and whoever fixes it may need these weights
     with resource_errors(staged.name):
         if decided:
             staged.replace(run.best_weights_path)

@@ -153,7 +153,7 @@ def advise(
         device: "cpu" or "gpu"; default: what this machine has.
         need: interpretability, speed, accuracy or edge.
         like: pathmnist, chestmnist or dermamnist, whose rows then count; default for `LIKE_DERMAMNIST`: dermamnist.
-        metadata: age, sex and site are at hand.
+        metadata: age, sex and site are available.
         measure: time the leaders here; default: for a run.
 
     Raises:
@@ -187,7 +187,7 @@ def advise(
     if measure if measure is not None else run is not None:
         ranked = [*timed_here(ranked[:LEADERS], len(counts) or classes or 2, device), *ranked[LEADERS:]]
     best = ranked[0].card
-    settings = tuple(chosen(situation, None if balance is None else balance.times, pretrained=best.licence is not None))
+    settings = tuple(chosen(situation, None if balance is None else balance.times, pretrained=best.license is not None))
     return Advice(
         situation, tuple(ranked), counts, settings, tuple(notes(situation, counts, balance, best, metadata)),
         to_paste(best, settings, spec),
@@ -245,8 +245,8 @@ def notes(situation: Situation, counts: dict[str, int], balance: Imbalance | Non
     else:
         found.append("class imbalance is not known; once split, dermalyze advise RUN counts it")
     if situation.need == "accuracy":
-        found.append("an ensemble of five is the surest gain: dermalyze ensemble --config EXPERIMENT.YAML OUT")
-    if best.licence is not None:
+        found.append("an ensemble of five is the most confident gain: dermalyze ensemble --config EXPERIMENT.YAML OUT")
+    if best.license is not None:
         found.append("pretrained: true takes weights from timm's hub; without the hub: model.weights: FILE.safetensors")
     if metadata:
         found.append("age, sex and site: dermalyze audit RUN says what they know alone; the fusion of both has that to beat")
@@ -264,7 +264,7 @@ def to_paste(best: Card, settings: Sequence[Setting], spec: ExperimentSpec | Non
             values["data"]["source"] = spec.data.source.model_dump(mode="json")
         if spec.task != default.task:
             values["task"] = spec.task.model_dump(mode="json")
-    values["model"] = {"backbone": best.name, "pretrained": best.licence is not None}
+    values["model"] = {"backbone": best.name, "pretrained": best.license is not None}
     values["train"] = {key: value for one in settings for key, value in one.train.items()}
     values = {key: value for key, value in values.items() if value != {}}
     build_experiment(values, "advise")

@@ -1,4 +1,4 @@
-"""Where the time of a training goes on this machine: loading, forward, backward, the whole step; and what would be faster."""
+"""Where the time of a training continues this machine: loading, forward, backward, the whole step; and what would be faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Painted copies of a run's pictures, at the network's size, for the trainings of the controls."""
+"""Painted copies of a run's images, at the network's size, for the trainings of the controls."""
 
 # Shapes: N images, H height, W width.
 
@@ -43,7 +43,7 @@ Painter = Callable[[NDArray[np.uint8], NDArray[np.bool_], int], NDArray[np.uint8
 
 
 class ControlImages:
-    """The run's pictures at the size of the controls' network, and their masks.
+    """The run's images at the size of the controls' network, and their masks.
 
     Args:
         run: prepared and split.
@@ -82,7 +82,7 @@ class ControlImages:
         return mask_at(picture, self.preprocessing)
 
     def painters(self, target: str, parts: pd.Series) -> dict[str, Painter]:
-        """How each kind of picture is made from RGB, mask (all False without one) and row."""
+        """How each kind of image is made from RGB, mask (all False without one) and row."""
         border = ring(*self.size)
         corner_N = (uniforms(self.spec.seed, 0, np.arange(len(self.frame)), 1, stream=CORNER)[:, 0] * 4).astype(int)
         marked_N = self.has(target) & (parts != "test").to_numpy()
@@ -107,7 +107,7 @@ class ControlImages:
         return known
 
     def paint(self, kinds: Sequence[str], target: str, parts: pd.Series) -> None:
-        """Write the pictures of each kind that are not there yet, in one pass over images and masks."""
+        """Write the images of each kind that are not there yet, in one pass over images and masks."""
         todo = [kind for kind in kinds if not self.path(kind, target).exists()]
         if not todo:
             return
@@ -132,7 +132,7 @@ class ControlImages:
                 advance(size_of(batch))
 
     def path(self, kind: str, target: str) -> Path:
-        """Where the pictures of a kind are; the name changes with all that they are made from."""
+        """Where the images of a kind are; the name changes with all that they are made from."""
         made_from = {
             "version": 1, "kind": kind, "target": target, "seed": self.spec.seed, "manifest": self.run.manifest_hash(),
             "preprocessing": self.preprocessing.as_dict(), "certificate": self.run.certificate().get("files"),
@@ -140,7 +140,7 @@ class ControlImages:
         return self.run.control_pictures_path(kind, sha256_bytes(json.dumps(made_from, sort_keys=True).encode())[:12])
 
     def experiment(self, kind: str, target: str) -> ExperimentSpec:
-        """The controls' experiment on painted pictures, which have the network's size already."""
+        """The controls' experiment on painted images, which have the network's size already."""
         p = self.preprocessing
         size = {"kind": "squash", "size": [p.height, p.width], "mean": list(p.mean), "std": list(p.std), "draft": False}
         data = self.spec.data.model_copy(update={"path": [str(self.path(kind, target).absolute())], "source": CsvSource()})
@@ -148,7 +148,7 @@ class ControlImages:
         return self.spec.model_copy(update={"data": data, "preprocess": preprocess})
 
     def manifest(self, kind: str, target: str, part_of: Mapping[str, str]) -> pd.DataFrame:
-        """The run's manifest with the painted pictures in place of its own; rows without one are quarantined."""
+        """The run's manifest with the painted images in place of its own; rows without one are quarantined."""
         path, places = self.path(kind, target), {}
         ids = self.frame["image_id"].tolist()
         with zipfile.ZipFile(path) as archive:
@@ -163,7 +163,7 @@ class ControlImages:
 
 
 def member(row: int) -> str:
-    """The name of a picture in its archive."""
+    """The name of an image in its archive."""
     return f"{row:07}.png"
 
 
@@ -173,7 +173,7 @@ def with_splits(manifest: pd.DataFrame, part_of: Mapping[str, str]) -> pd.DataFr
 
 
 def png(image_HW3: NDArray[np.uint8], name: str) -> bytes:
-    """A PNG that holds the image's id, so that two pictures painted alike are still two files, and join no groups."""
+    """A PNG that holds the image's id, so that two images painted alike are still two files, and join no groups."""
     text, stream = PngImagePlugin.PngInfo(), io.BytesIO()
     text.add_text("image_id", name)
     Image.fromarray(image_HW3).save(stream, format="PNG", pnginfo=text, compress_level=1)

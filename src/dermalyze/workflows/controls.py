@@ -1,4 +1,4 @@
-"""Is it real? Trainings and tests whose outcome is known beforehand, and what they say about this run and its set."""
+"""Negative controls: trainings and tests whose outcome is known beforehand, and what they say about this run and its set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dermalyze.workflows.shortcuts import TOLERANCE, Summary, exchange_borders, 
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 
 FITS = {"shuffled": 1, "metadata": 0, "lesion": 1, "background": 1, "border": 1, "shortcut": 0, "planted": 1}
-"""Every control, and how many trainings it takes; `lesion`, `background` and `border` share one more, on whole pictures."""
+"""Every control, and how many trainings it takes; `lesion`, `background` and `border` share one more, on whole images."""
 PAINTED = ("lesion", "background", "border")
 STEPS = ("split", "train", "export", "score")
 SHUFFLE = 5  # stream of `dermalyze.rng`
@@ -56,7 +56,7 @@ class ControlsResult:
         return {**self.found, "file": str(self.path)}
 
     def lines(self) -> list[str]:
-        """Lines for a person: one a control, with its verdict."""
+        """Lines for a person: one per control, with its verdict."""
         c = self.found
         return [
             f"{c['title']}: trainings of {c['settings']['epochs']} epochs",
@@ -73,13 +73,13 @@ def controls(
     """Try what must fail, and what must not succeed; see `FITS` for the names.
 
     - shuffled: labels dealt out again among the groups of each part. The interval of the macro AUROC must cover .5.
-    - metadata: age, sex, site and source without a picture, beside the run's own model.
-    - lesion, background, border: the foreground alone (all else in its mean colour), all but its box, a border ring
+    - metadata: age, sex, site and source without an image, beside the run's own model.
+    - lesion, background, border: the foreground alone (all else in its mean color), all but its box, a border ring
       without that box. What tells the class without it is a give-away of the set (Bissoto et al. 2019,
       arXiv:1904.08818).
-    - shortcut: the run's own model on test pictures with the border of another picture: of the same class, or of another
+    - shortcut: the run's own model on test images with the border of another image: of the same class, or of another
       class. The difference is what the model takes from borders.
-    - planted: a mark of ink in training pictures of one class; the measure of `shortcut` must find it.
+    - planted: a mark of ink in training images of one class; the measure of `shortcut` must find it.
 
     Trainings are ordinary runs in `RUN/controls/`, continued where they stopped. Controls done before with the same settings
     stay in the file.
@@ -95,7 +95,7 @@ def controls(
         UsageError: unknown names; not split, or not exported and `shortcut` asked for; other settings than were begun with.
         DataError: `lesion` or `background` asked for on a set without masks.
         LeakError: the split leaks.
-        InterruptedRunError: a signal came; the same call goes on.
+        InterruptedRunError: a signal came; the same call continues.
         DermalyzeError: whatever a training refuses.
     """
     for name in only:
@@ -116,7 +116,7 @@ def controls(
     if fits:
         cost = f"{fits} trainings of {epochs} epochs over {train} images{guess(run, work.small, train, fits)}"
     say(f"controls {', '.join(todo)}: {cost}")
-    work.pictures.paint([name for name in todo if name in (*PAINTED, "planted")], work.target, work.parts)
+    work.control_images.paint([name for name in todo if name in (*PAINTED, "planted")], work.target, work.parts)
     found: dict[str, Any] = {
         name: {"verdict": "not estimable", "why": why.partition(";")[0]} for name, (_, why) in cannot.items()
     }
@@ -137,8 +137,8 @@ class Work:
         small: the same with the first image alone, which is what the painted copies are of.
         frame, parts: usable manifest rows with `group`, and the part of each.
         classes: in the order of the model's outputs.
-        target: the class whose training pictures are marked: the first of `evaluate.focus`, else the second most frequent.
-        pictures: at the size of the trainings.
+        target: the class whose training images are marked: the first of `evaluate.focus`, else the second most frequent.
+        control_images: at the size of the trainings.
     """
 
     run: Run
@@ -148,7 +148,7 @@ class Work:
     parts: pd.Series
     classes: list[str]
     target: str
-    pictures: ControlImages
+    control_images: ControlImages
 
     @classmethod
     def begin(cls, run: Run, full: ExperimentSpec) -> Work:
@@ -177,7 +177,7 @@ class Work:
 
     def why_not(self, name: str) -> tuple[type[UsageError | DataError], str] | None:
         """Why a control cannot be done."""
-        if name in ("lesion", "background") and not self.pictures.has_masks:
+        if name in ("lesion", "background") and not self.control_images.has_masks:
             return DataError, "the set has no masks; leave it out, or name them in a mask_path column and prepare again"
         if name == "shortcut" and not self.run.describe()["export"]:
             return UsageError, f"the run has no exported model; run first: dermalyze export {self.run.root}"
@@ -191,11 +191,11 @@ class Work:
         return sub
 
     def tested(self, sub: Run) -> Predictions:
-        """An inner run's predictions of the test part."""
+        """An inner run's predictions of the test split."""
         return read_predictions(sub.predictions_path("test", self.small.inference.recipe))
 
     def whole(self) -> Predictions:
-        """What the same budget reaches on whole pictures; trained once."""
+        """What the same budget reaches on whole images; trained once."""
         return self.tested(self.trained("whole", self.small, with_splits(read_manifest(self.run), self.part_of)))
 
     def areas(self, p: Predictions) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def shuffled(work: Work) -> dict[str, Any]:
 
 
 def metadata(work: Work) -> dict[str, Any]:
-    """How much age, sex, site and source tell without a picture, beside the run's own model where it has been judged."""
+    """How much age, sex, site and source tell without an image, beside the run's own model where it has been evaluated."""
     found = metadata_model(work.frame, work.task, work.classes)
     if found is None:
         return {"verdict": "not estimable", "why": "no column of age, sex, site or source varies"}
@@ -246,12 +246,12 @@ def metadata(work: Work) -> dict[str, Any]:
 
 
 def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
-    """Train and test on pictures of which only a part is left."""
+    """Train and test on images of which only a part is left."""
 
     def control(work: Work) -> dict[str, Any]:
-        whole, pictures = work.whole(), work.pictures
-        manifest = pictures.manifest(kind, work.target, work.part_of)
-        p = work.tested(work.trained(kind, pictures.experiment(kind, work.target), manifest))
+        whole, control_images = work.whole(), work.control_images
+        manifest = control_images.manifest(kind, work.target, work.part_of)
+        p = work.tested(work.trained(kind, control_images.experiment(kind, work.target), manifest))
         j, kept = work.judging, set(p.ids)
         a, b = scored(whole, kept), scored(p, kept)
         metric = {"macro_auroc": j.overall["macro_auroc"]}
@@ -260,8 +260,8 @@ def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
             **work.areas(p),
             "whole": compared["a"].as_dict(),
             "difference": compared["difference"].as_dict(),
-            "masks": pictures.has_masks,
-            "left_out": int((~pictures.used(kind)).sum()),
+            "masks": control_images.has_masks,
+            "left_out": int((~control_images.used(kind)).sum()),
         }
         macro = found["macro_auroc"]
         found["telling"] = telling(found["per_class"], 0.5 + TOLERANCE)
@@ -275,21 +275,21 @@ def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
 
 
 def shortcut(work: Work) -> dict[str, Any]:
-    """What the run's own model takes from the borders of its test pictures."""
+    """What the run's own model takes from the borders of its test images."""
     spec = work.run.config()
     artifact = open_export(work.run, spec.inference.recipe, threads=work.small.train.threads)
-    pictures = ControlImages(work.run, spec, work.frame, artifact)
-    return exchange_borders(artifact, spec.inference.recipe, pictures, work.parts, work.judging)
+    control_images = ControlImages(work.run, spec, work.frame, artifact)
+    return exchange_borders(artifact, spec.inference.recipe, control_images, work.parts, work.judging)
 
 
 def planted(work: Work) -> dict[str, Any]:
-    """Train on pictures in which a mark goes with one class, and see whether that is found."""
-    pictures = work.pictures
-    manifest = pictures.manifest("planted", work.target, work.part_of)
-    sub = work.trained("planted", pictures.experiment("planted", work.target), manifest)
+    """Train on images in which a mark goes with one class, and see whether that is found."""
+    control_images = work.control_images
+    manifest = control_images.manifest("planted", work.target, work.part_of)
+    sub = work.trained("planted", control_images.experiment("planted", work.target), manifest)
     recipe = work.small.inference.recipe
     artifact = open_export(sub, recipe, threads=work.small.train.threads)
-    return planted_mark(artifact, recipe, pictures, work.parts, work.judging, work.target)
+    return planted_mark(artifact, recipe, control_images, work.parts, work.judging, work.target)
 
 
 CONTROLS: Mapping[str, Callable[[Work], dict[str, Any]]] = {

@@ -32,7 +32,7 @@ class Cost:
         parameters, learning: of the whole network, and how many of them ever learn.
         step_ms: of one optimizer step with loading and augmentation, the dearest epoch's; the median of a few.
         latency_ms: of one image in fp32, alone, in PyTorch; the shortest of a few.
-        scored_per_s: images a second in batches of the inference, fp32, by the experiment's recipe.
+        scored_per_s: images per second in batches of the inference, fp32, by the experiment's recipe.
         training_s: of all epochs, validation included, if no early stop ends it.
         scoring_s: of every image of the run once.
     """

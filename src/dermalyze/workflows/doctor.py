@@ -65,7 +65,7 @@ class DoctorResult:
         return {"usable": self.usable, "checks": [vars(check) for check in self.checks]}
 
     def lines(self) -> list[str]:
-        """Lines for a person: one a check, then the verdict."""
+        """Lines for a person: one per check, then the verdict."""
         width = max(len(check.name) for check in self.checks)
         told = [
             f"{check.state:<7}{check.name:<{width}}  {check.found}" + (f"; {check.remedy}" if check.remedy else "")
@@ -127,7 +127,7 @@ def torch_pair() -> list[Check]:
     if state == "absent":
         return [*checks, Check("torchvision", "blocks", "not installed, and timm needs it", TRAIN_EXTRA)]
     if state == "repaired":
-        told = f"{version}, another build than torch (its operators do not load); mended for dermalyze"
+        told = f"{version}, another build than torch (its operators do not load); fixed for dermalyze"
         return [*checks, Check("torchvision", "note", told, "for a matching pair, install both from the same index")]
     return [*checks, Check("torchvision", "good", f"{version}, loads beside this torch")]
 

@@ -44,7 +44,7 @@ class EnsembleResult:
 
     Attributes:
         root: its run folder.
-        members: of each: run, seed and, as they come on the test part, the metrics of `Task.compared`.
+        members: of each: run, seed and, as they come on the test split, the metrics of `Task.compared`.
         together: those figures of the mean, as it comes.
         evaluation: of the calibrated ensemble.
     """
@@ -81,7 +81,7 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
 
     Args:
         roots: run folders that have been exported and scored, then the folder to make; with `config` that folder alone.
-        config: an experiment's YAML file; its members are trained in `OUT/members/seed-N` and go on where they stopped.
+        config: an experiment's YAML file; its members are trained in `OUT/members/seed-N` and continue where they stopped.
         members: how many to train; the first has the experiment's seed, each further one the next.
         sets: with `config`, further settings.
 
@@ -89,7 +89,7 @@ def ensemble(*roots: Path | str, config: Path | None = None, members: int = 5, s
         UsageError: fewer than two members, one that is not finished, or one named twice.
         DataError: members of another manifest or split.
         ModelError: members of other classes, preprocessing or recipe, or the very same one twice.
-        InterruptedRunError: a signal came; the same call goes on.
+        InterruptedRunError: a signal came; the same call continues.
     """
     if not roots:
         raise UsageError("ensemble: name the runs and then the folder to make, or --config EXPERIMENT.YAML and the folder")
@@ -129,7 +129,7 @@ def train_members(spec: ExperimentSpec, root: Path, members: int) -> list[Run]:
 
     Raises:
         UsageError: fewer than two, or a folder that was begun with other data.
-        InterruptedRunError: a signal came; the same call goes on.
+        InterruptedRunError: a signal came; the same call continues.
     """
     if members < 2:
         raise UsageError(f"--members is {members}, must be 2 or more")
@@ -152,7 +152,7 @@ def train_members(spec: ExperimentSpec, root: Path, members: int) -> list[Run]:
             run_experiment(own, run.root, steps=steps)
         except InterruptedRunError as error:
             told = str(error).partition(";")[0]
-            raise InterruptedRunError(f"{told}; go on with the same command: dermalyze ensemble --config ... {root}") from error
+            raise InterruptedRunError(f"{told}; the same command continues: dermalyze ensemble --config ... {root}") from error
         after = sum(not later.describe()["train"] for later in runs[number + 1 :])
         if not trained and after:
             say(f"ensemble: about {duration(after * (time.monotonic() - started))} for the other {after}")

@@ -78,7 +78,7 @@ def traits(card: Card) -> tuple[str, ...]:
     ('light', 'CAM', 'ONNX')
     """
     size = ("light",) if card.parameters < 6e6 else ("heavy",) if card.parameters > 50e6 else ()
-    return (*(("pretrained",) if card.licence else ()), *size, *card.can())
+    return (*(("pretrained",) if card.license else ()), *size, *card.can())
 
 
 @dataclass(frozen=True)

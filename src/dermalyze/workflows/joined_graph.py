@@ -154,12 +154,12 @@ def opened(graph: bytes, first: Artifact) -> Graph:
 
 
 def joined_reference(graph: bytes, first: Artifact, record: dict[str, Any]) -> dict[str, Any]:
-    """The joined graph's answers to the reference pictures."""
+    """The joined graph's answers to the reference images."""
     return reference_answers(opened(graph, first), record)
 
 
 def joined_parity(graph: bytes, artifacts: Sequence[Artifact], recipe: str) -> dict[str, Any]:
-    """Largest difference between the joined graph and the mean of its members, over noise and smooth pictures.
+    """Largest difference between the joined graph and the mean of its members, over noise and smooth images.
 
     Raises:
         ModelError: a probability differs by more than the export's tolerance.

@@ -56,7 +56,7 @@ class LeakageResult:
         b = self.bill
         lines = [
             f"{b['title']}: {b['settings']['epochs']} epochs each, {b['leak']['test_images']} test images each",
-            f"random split: {b['leak']['groups_crossing']} of {b['leak']['groups']} groups stand in several "
+            f"random split: {b['leak']['groups_crossing']} of {b['leak']['groups']} groups are in several "
             f"parts; {b['leak']['test_images_known']} test images show one that was trained on",
         ]
         for c in b["comparisons"]:
@@ -88,7 +88,7 @@ def leakage(run: Run, spec: ExperimentSpec, *, epochs: int = 10, sets: Sequence[
     Raises:
         UsageError: not split yet; fewer than 1 epoch; settings of data or split, or other ones than were begun with.
         DataError: no group has two images, so that no random split can leak here.
-        InterruptedRunError: a signal came; the same call goes on.
+        InterruptedRunError: a signal came; the same call continues.
         DermalyzeError: whatever a training refuses.
     """
     run.require_writable()
@@ -208,7 +208,7 @@ def compare_all(
         "comparisons": [
             one(
                 "test_parts",
-                "The bill: each split's own test part, as it would have been reported",
+                "The bill: each split's own test split, as it would have been reported",
                 ("random split", everything["random"]),
                 ("grouped split", everything["grouped"]),
             ),

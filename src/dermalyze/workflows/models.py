@@ -9,7 +9,7 @@ from dermalyze.errors import UsageError, nearest
 from dermalyze.models.cards import Card, cards
 
 ACTIONS = ("list", "show")
-HEADER = ("name", "M parameters", "G multiply-adds", "features", "size px", "weights' licence", "can")
+HEADER = ("name", "M parameters", "G multiply-adds", "features", "size px", "weights' license", "can")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _table(cards: tuple[Card, ...]) -> list[str]:
     rows = [
         (
             card.name, f"{card.parameters / 1e6:.2f}", f"{card.multiply_adds / 1e9:.2f}", str(card.width),
-            "x".join(map(str, card.size)), card.licence or "no weights", ", ".join(card.can()),
+            "x".join(map(str, card.size)), card.license or "no weights", ", ".join(card.can()),
         )
         for card in cards
     ]  # fmt: skip
@@ -78,12 +78,12 @@ def _pad(cell: str, width: int, column: int) -> str:
 
 def _show(card: Card) -> list[str]:
     size = "x".join(map(str, card.size))
-    licence = "no weights under this name" if card.licence is None else f"{card.licence} (as timm states it)"
+    license = "no weights under this name" if card.license is None else f"{card.license} (as timm states it)"
     tried = "" if card.family else "; ONNX and int8 were not tried with its family"
     return [
         f"{card.name}: {card.parameters / 1e6:.2f} M parameters without a head, {card.stages} stages",
         f"multiply-adds: {card.multiply_adds / 1e9:.2f} G for one image of {size} px, its own size",
         f"features of an embedding: {card.width}",
-        f"licence of the pretrained weights: {licence}",
+        f"license of the pretrained weights: {license}",
         f"can: {', '.join(card.can()) or 'classify'}{tried}",
     ]

@@ -41,7 +41,7 @@ class Side:
 
     Attributes:
         name: told apart from the others.
-        frame: manifest rows of the test part, one an image, in the order of `scores`.
+        frame: manifest rows of the test split, one per image, in the order of `scores`.
         calibrator: its kind.
         leak: the reason for which a leak was accepted, or None.
     """
@@ -67,11 +67,11 @@ class Side:
 def compare_runs(
     roots: Sequence[str | Path], *, shared: bool = False, by: str = "image", out: Path | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Compare runs by their stored predictions of the test part; see `dermalyze.workflows.runs.runs`.
+    """Compare runs by their stored predictions of the test split; see `dermalyze.workflows.runs.runs`.
 
     Args:
         roots: two or more run folders that `score` has been through.
-        shared: take the groups that are whole in the test part of every run, where the parts differ.
+        shared: take the groups that are whole in the test split of every run, where the parts differ.
         by: image, or lesion: photographs of a lesion pooled into one answer.
         out: an HTML page to write as well.
 

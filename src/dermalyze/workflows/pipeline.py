@@ -1,4 +1,4 @@
-"""All steps of one experiment in order. What is finished is skipped, so the same call goes on where it stopped."""
+"""All steps of one experiment in order. What is finished is skipped, so the same call continues where it stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PipelineResult:
     Attributes:
         root: the run folder.
         seconds: of each step done in this call; a step that is not named was finished before.
-        metrics: the test part's `evaluation_metrics.json`; empty where `evaluate` was not among the steps.
+        metrics: the test split's `evaluation_metrics.json`; empty where `evaluate` was not among the steps.
     """
 
     root: Path
@@ -62,7 +62,7 @@ def run_experiment(
         config: an experiment, or its YAML file.
         root: the run folder; by default a new `outputs/run_YYYYMMDD_HHMMSS`.
         sets: `key=value` assignments on top of the file.
-        accept_leak: go on although the data leaks, for this reason, which then stands on every result.
+        accept_leak: continue although the data leaks, for this reason, which then stands on every result.
         steps: those of `STEPS` to do, in their order; what comes before them must be in the run.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a model takes from the borders of pictures: borders exchanged within a class, and between classes."""
+"""What a model takes from the borders of images: borders exchanged within a class, and between classes."""
 
 # Shapes: N test images, C classes.
 
@@ -66,7 +66,7 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
-    """Test pictures of a model's size in memory.
+    """Test images of a model's size in memory.
 
     Attributes:
         rows: (N,) row of each in the frame.
@@ -102,7 +102,7 @@ class TestImages:
         return cls(rows, targets, kinds, frame["group"].astype(str).tolist(), pictures.read(rows), outside)
 
     def with_borders(self, images: Images, donor_N: NDArray[np.int64]) -> Images:
-        """The pictures with the donors' borders, where neither foreground's box reaches."""
+        """The images with the donors' borders, where neither foreground's box reaches."""
         pairs = zip(images, donor_N, self.outside, strict=True)
         return np.stack([with_border_of(image, images[d], out & self.outside[d]) for image, d, out in pairs])
 
@@ -110,7 +110,7 @@ class TestImages:
 def exchange_borders(
     artifact: Artifact, recipe: str, pictures: ControlImages, parts: pd.Series, judging: Summary
 ) -> dict[str, Any]:
-    """The model on test pictures with the border of another picture: of the same class against of another class.
+    """The model on test images with the border of another image: of the same class against of another class.
 
     Both pastings disturb alike; only the second takes from a border what it tells about the class. What the model loses by it,
     it had from borders.
@@ -120,11 +120,11 @@ def exchange_borders(
 
 
 def exchanged(artifact: Artifact, recipe: str, test: TestImages, images: Images, judging: Summary) -> dict[str, Any]:
-    """See `exchange_borders`; for pictures that may have been marked."""
+    """See `exchange_borders`; for images that may have been marked."""
     same, other = donors(test.kinds, test.groups, judging.seed)
     rows = np.flatnonzero((same >= 0) & (other >= 0))
     if not len(rows):
-        return {"verdict": "not estimable", "why": f"no {judging.task.noun} has two groups in the test part"}
+        return {"verdict": "not estimable", "why": f"no {judging.task.noun} has two groups in the test split"}
     sides = []
     for donor_N in (same, other):
         pasted = test.with_borders(images, np.where(donor_N >= 0, donor_N, 0))
@@ -151,9 +151,9 @@ def is_lost(difference: Mapping[str, Any]) -> bool:
 def planted_mark(
     artifact: Artifact, recipe: str, pictures: ControlImages, parts: pd.Series, judging: Summary, target: str
 ) -> dict[str, Any]:
-    """A model trained on a mark that goes with `target`, on test pictures where the mark tells the truth, is absent, lies.
+    """A model trained on a mark that goes with `target`, on test images where the mark tells the truth, is absent, lies.
 
-    It holds if the exchange of borders, on pictures where the mark tells the truth, finds it for that class; suspicious is a
+    It holds if the exchange of borders, on images where the mark tells the truth, finds it for that class; suspicious is a
     mark that the model goes by and that is not found. A model that does not go by it shows nothing either way.
     """
     test = TestImages.read(pictures, parts, judging)
@@ -182,7 +182,7 @@ def planted_mark(
     finding = exchanged(artifact, recipe, test, truth, judging)
     known = {"target": target, "images": len(test.kinds), "groups": len(set(test.groups)), "lost": lost, "exchange": finding}
     if finding["verdict"] == "not estimable" or finding["per_class"][target]["difference"]["low"] is None:
-        return {"verdict": "not estimable", "why": finding.get("why", f"too few groups of {target} in the test part"), **known}
+        return {"verdict": "not estimable", "why": finding.get("why", f"too few groups of {target} in the test split"), **known}
     taken = lost["lying"]["auroc"]["difference"]["low"]
     if target not in finding["telling"] and (taken is None or taken <= TOLERANCE):
         why = f"the network did not go by the mark: it tells {target} about as well where the mark lies; try more epochs"
@@ -191,7 +191,7 @@ def planted_mark(
 
 
 def donors(labels_N: NDArray[np.int64], groups_N: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(N,) and (N,) whose border each picture gets: one of its own class but of another group, and one of another class.
+    """(N,) and (N,) whose border each image gets: one of its own class but of another group, and one of another class.
 
     -1 where there is none. Each draw is even among those that are allowed.
 

@@ -80,7 +80,7 @@ def fit(sub: Run, *, accept_leak: str | None, steps: Sequence[str], again: str) 
     """Train an inner run as far as `steps` say; what is finished is skipped.
 
     Args:
-        again: the command that goes on after an interruption.
+        again: the command that continues after an interruption.
 
     Raises:
         InterruptedRunError: a signal came.
@@ -90,7 +90,7 @@ def fit(sub: Run, *, accept_leak: str | None, steps: Sequence[str], again: str) 
         run_experiment(sub.config(), sub.root, accept_leak=accept_leak, steps=steps)
     except InterruptedRunError as error:
         told = str(error).partition(";")[0]
-        raise InterruptedRunError(f"{told}; go on with the same command: {again}") from error
+        raise InterruptedRunError(f"{told}; continue with the same command: {again}") from error
 
 
 def guess(run: Run, spec: ExperimentSpec, images: int, fits: int) -> str:

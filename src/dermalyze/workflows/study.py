@@ -80,8 +80,8 @@ def compare(
     """Train every variant of a study on the same split, and hold each against its reference on the same test images.
 
     The data is prepared and split once, in `OUT/data`; each variant and seed is an ordinary run in `OUT/runs`. What it will
-    cost is measured and said first. Given again, it goes on where it stopped; variants and seeds can be added. A variant that
-    fails is listed with its reason, and the others go on.
+    cost is measured and said first. Given again, it continues where it stopped; variants and seeds can be added. A variant that
+    fails is listed with its reason, and the others continue.
 
     Args:
         study: its YAML file.
@@ -93,7 +93,7 @@ def compare(
     Raises:
         ConfigError: an unknown key, a variant that is none, or another study's folder.
         DataError: the data is refused, or no variant came to an end.
-        InterruptedRunError: a signal came; the same call goes on.
+        InterruptedRunError: a signal came; the same call continues.
     """
     sets = [*sets, *([f"train.epochs={epochs}"] if epochs is not None else [])]
     plan = load_study(Path(study), sets)
@@ -204,7 +204,7 @@ def trained(trial: Trial, number: str, again: str, failures: list[dict[str, str]
         run_experiment(trial.spec, trial.run.root, steps=OWN_STEPS)
     except InterruptedRunError as error:
         told = str(error).partition(";")[0]
-        raise InterruptedRunError(f"{told}; go on with the same command: {again}") from error
+        raise InterruptedRunError(f"{told}; continue with the same command: {again}") from error
     except REFUSALS as error:
         failures.append(failure(trial.key, trial.variant, error))
         say(f"study: {trial.key} failed: {failures[-1]['reason']}")
@@ -231,7 +231,7 @@ def costs_text(trials: Sequence[Trial], costs: Mapping[str, Cost]) -> list[str]:
     return [f"{head}; exports and evaluations come to it", *rows]
 
 
-# -- judging --------------------------------------------------------------------------------------------------------------
+# -- evaluating --------------------------------------------------------------------------------------------------------------
 
 
 def evaluated(
@@ -291,7 +291,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], tested: Sequence[str]) -> dict
 
 
 def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
-    """One run: its figures as they stand in its own evaluation_metrics.json, and what it took."""
+    """One run: its figures as they are in its own evaluation_metrics.json, and what it took."""
     m, history = read_json(trial.run.evaluation_path), read_json(trial.run.history_path)
     task = TASKS[trial.spec.task.kind]
     shown = dict.fromkeys((*task.compared["table"], *task.headline))

@@ -19,7 +19,7 @@ WORDS = MODALITIES["dermoscopy"].words
 
 
 def paint(rng):
-    """Skin of a random colour with a lesion; nothing in it depends on a class."""
+    """Skin of a random color with a lesion; nothing in it depends on a class."""
     colour = rng.normal((220, 170, 160), 12)
     image = Image.fromarray(np.clip(colour + rng.normal(0, 3, (75, 100, 3)), 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
@@ -28,7 +28,7 @@ def paint(rng):
 
 
 def make(folder, change=lambda image, draw, row, rng: {}):
-    """A set of three classes, two images a lesion; `change` alters a picture and may say how it is saved."""
+    """A set of three classes, two images a lesion; `change` alters an image and may say how it is saved."""
     rng = np.random.default_rng(5)
     frame = pd.DataFrame(
         {

@@ -21,7 +21,7 @@ CLASSES = np.array(["bcc", "mel", "nv"])
 
 
 def made(lesions: int = 200, noise: float = 0.0, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, set[str]]:
-    """Two photographs a lesion, features about a centre a class; the ids of the lesions' photographs with a wrong label."""
+    """Two photographs a lesion, features about a center a class; the ids of the lesions' photographs with a wrong label."""
     rng = np.random.default_rng(seed)
     lesion = np.repeat(np.arange(lesions), 2)
     truth = rng.integers(0, 3, lesions)
@@ -127,12 +127,12 @@ def test_rare_classes_are_left_out_and_named() -> None:
     found = audit_labels(frame, features, "made up")
     assert found.left_out == {"df": 4}
     assert found.images == len(frame) - 4
-    assert "not judged, fewer than 5 groups: df (4 images)" in found.lines()
+    assert "not evaluated, fewer than 5 groups: df (4 images)" in found.lines()
 
 
 def test_one_class_is_refused() -> None:
     frame, features, _ = made()
-    with pytest.raises(DataError, match="fewer than 2 classes stand in 5 groups or more"):
+    with pytest.raises(DataError, match="fewer than 2 classes are in 5 groups or more"):
         audit_labels(frame.assign(label="nv"), features, "made up")
 
 

@@ -38,7 +38,7 @@ def test_random_metadata_tell_nothing() -> None:
     assert found.macro_auroc.low is not None
     assert found.macro_auroc.low < 0.5
     assert found.findings() == []
-    assert found.line().startswith("age, sex, site alone, without a picture: macro AUROC 0.")
+    assert found.line().startswith("age, sex, site alone, without an image: macro AUROC 0.")
 
 
 def test_ages_that_lean_show_in_the_classes_they_lean_in() -> None:

@@ -8,7 +8,7 @@ from dermalyze.metrics.classification import measure
 
 
 def made(n: int = 200, seed: int = 0, classes: tuple[str, ...] = ("bcc", "mel", "nv")) -> tuple[pd.DataFrame, np.ndarray]:
-    """Two images a group, features about a centre a class."""
+    """Two images a group, features about a center a class."""
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(n // 2), 2)
     index = rng.integers(0, len(classes), n // 2)[group]

@@ -68,4 +68,4 @@ def test_a_damaged_file_is_refused_with_the_remedy(measured):
         with pytest.raises(ModelError, match=r"looks\.parquet: damaged .*delete it and run: dermalyze audit"):
             read_statistics(run)
     measure(run, rows, store)
-    assert run.looks_path.read_bytes() == whole, "the same pictures, the same bytes"
+    assert run.looks_path.read_bytes() == whole, "the same images, the same bytes"

@@ -8,11 +8,11 @@ import pytest
 from dermalyze.calibration.conformal import ConformalSets
 from dermalyze.calibration.decision_rule import (
     DECISIONS,
-    FOREIGN,
     NO_CLASS,
+    OOD,
     OUTCOMES,
     SET,
-    UNSURE,
+    UNCERTAIN,
     Limit,
     Rule,
     decision_shares,
@@ -55,12 +55,12 @@ def test_a_set_of_several_of_none_and_of_another_class():
 def test_every_outcome_but_the_answer_has_its_reason():
     rule, probs = Rule(LIMIT, REFERRAL, SETS), np.array([0.2, 0.75, 0.05])
     assert rule.reason(0, probs, CLASSES, 0.5) is None
-    assert "unlike the training pictures: score 1.5 is above 1" in rule.reason(FOREIGN, probs, CLASSES, 1.5)
-    assert "not confident enough" in rule.reason(UNSURE, np.array([0.4, 0.3, 0.3]), CLASSES, 0.5)
+    assert "unlike the training images: score 1.5 is above 1" in rule.reason(OOD, probs, CLASSES, 1.5)
+    assert "not confident enough" in rule.reason(UNCERTAIN, np.array([0.4, 0.3, 0.3]), CLASSES, 0.5)
     assert "no class fits" in rule.reason(NO_CLASS, probs, CLASSES, 0.5)
     assert rule.reason(SET, probs, CLASSES, 0.5).endswith("nv, mel")
     assert DECISIONS[SET] == "set"
-    assert {DECISIONS[i] for i in (FOREIGN, UNSURE, NO_CLASS)} == {"refer"}
+    assert {DECISIONS[i] for i in (OOD, UNCERTAIN, NO_CLASS)} == {"refer"}
 
 
 def test_a_limit_without_scores_is_an_error_and_not_an_answer():

@@ -56,7 +56,7 @@ def test_means_of_more_classes_than_the_model_has_are_refused():
 
 
 def test_energy_of_log_probabilities_is_refused():
-    """A recipe that averages probabilities gives their logs, and the energy of those is 0 whatever the picture."""
+    """A recipe that averages probabilities gives their logs, and the energy of those is 0 whatever the image."""
     logs = LOGITS - np.logaddexp.reduce(LOGITS, axis=1, keepdims=True)
     with pytest.raises(ModelError, match="always 0"):
         fit("energy", logs, EMBEDDING, LABELS)
@@ -74,7 +74,7 @@ def test_embeddings_that_do_not_vary_are_refused_and_a_class_that_is_absent_is_n
 
 
 def test_dead_and_zero_embeddings_do_no_harm():
-    """A ReLU network has features that never fire, and a picture may fire none."""
+    """A ReLU network has features that never fire, and an image may fire none."""
     dead = np.concatenate([np.maximum(EMBEDDING, 0), np.zeros((30, 5))], axis=1)
     for kind in ("relative_mahalanobis", "knn"):
         found = fit(kind, LOGITS, dead, LABELS)(LOGITS[:2], np.stack([np.zeros(12), 50 * np.ones(12)]))

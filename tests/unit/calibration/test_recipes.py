@@ -96,7 +96,7 @@ def test_pool_is_the_mean_of_probabilities() -> None:
 
 @pytest.mark.parametrize("degrees", [5, -5, 30])
 def test_turn_equals_pillow_away_from_the_edge(degrees: float) -> None:
-    """Pillow counts in fixed point, so one grey level of difference is its rounding."""
+    """Pillow counts in fixed point, so one gray level of difference is its rounding."""
     smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((64, 48))
     theirs = np.asarray(smooth.rotate(degrees, Image.Resampling.BILINEAR)).astype(int)[16:-16, 20:-20]
     ours = turn(np.asarray(smooth)[None], degrees)[0].astype(int)[16:-16, 20:-20]

@@ -87,7 +87,7 @@ def test_counts_by_a_key() -> None:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[..., Run]:
-    """`made(csv, **config)`: prepared from a table and pictures a.png, b.png, c.png of their own."""
+    """`made(csv, **config)`: prepared from a table and images a.png, b.png, c.png of their own."""
 
     def make(text: str, **config: Any) -> Run:
         data = tmp_path / "data"

@@ -172,7 +172,7 @@ def test_too_few_groups_for_folds_counts_what_the_rest_needs() -> None:
 
 
 def test_groups_that_cannot_be_divided_are_refused_by_name() -> None:
-    # Any two of four patients share a class that only three patients have, so three parts cannot be enough for all.
+    # Any two of four patients share a class that only three patients have, so three splits cannot be enough for all.
     trios = {"a": "123", "b": "124", "c": "134", "d": "234"}
     frame = pd.DataFrame([(label, p) for label, trio in trios.items() for p in trio], columns=["label", "patient_id"])
     frame["image_id"] = [f"i{k:02}" for k in range(len(frame))]

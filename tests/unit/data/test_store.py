@@ -261,7 +261,7 @@ def test_many_small_members_count_together(tmp_path):
     members = [(f"{i}.bmp", bytes(2**19)) for i in range(4)]
     with pytest.raises(DataError, match=r"unpacks to \d+ times its size"):
         open_archive(write_zip(tmp_path / "x.zip", *members))
-    open_archive(write_zip(tmp_path / "y.zip", ("a.bmp", bytes(2**19)))).close()  # one small black picture is none
+    open_archive(write_zip(tmp_path / "y.zip", ("a.bmp", bytes(2**19)))).close()  # one small black image is none
 
 
 def test_limits(tmp_path):

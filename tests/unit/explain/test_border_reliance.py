@@ -93,7 +93,7 @@ def test_few_pictures_prove_nothing() -> None:
 
 
 def places(predict: object, corner: int | None, with_mask: bool = True, count: int = 20) -> object:
-    """Of pictures whose mark is always in one corner, as no map is asked for."""
+    """Of images whose mark is always in one corner, as no map is asked for."""
     rng, rows = np.random.default_rng(0), []
     for _ in range(count):
         image, mask, _ = lesion(rng, corner)

@@ -112,7 +112,7 @@ def test_grades() -> None:
     floors = {name: rng.normal(0.1, 0.05, 40) for name in FLOORS}
     assert grade(rng.normal(0.3, 0.05, 40), floors, groups, **options).verdict == "better"
     blob = grade(floors["centre"] + rng.normal(0, 0.05, 40), {**floors, "random": rng.normal(-1, 0.1, 40)}, groups, **options)
-    assert blob.sentence == "no better than a centred blob for this model"
+    assert blob.sentence == "no better than a centered blob for this model"
     assert grade(np.full(40, -1.0), floors, groups, **options).sentence.count(" and ") == 1
     few = grade(np.ones(5), {name: np.zeros(5) for name in FLOORS}, groups[:5], **options)
     assert few.verdict == "not graded"

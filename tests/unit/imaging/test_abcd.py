@@ -44,7 +44,7 @@ def test_a_circle_has_no_irregular_border() -> None:
 def test_a_half_disc_is_asymmetrical_about_one_axis_alone() -> None:
     half = ellipse(60, 60)
     half[:80] = False
-    y = 4 * 60 / (3 * math.pi)  # centre of mass of a half-disc above its straight side
+    y = 4 * 60 / (3 * math.pi)  # center of mass of a half-disc above its straight side
     # mirrored about the line at y: what is left over, by integration over strips
     t = np.linspace(0, 60, 20001)
     width, mirrored = 2 * np.sqrt(3600 - t**2), np.where(2 * y - t >= 0, 2 * np.sqrt(np.maximum(3600 - (2 * y - t) ** 2, 0)), 0)

@@ -18,7 +18,7 @@ def test_the_number_of_features_is_as_said_for_any_size() -> None:
 def test_a_flat_picture_has_finite_features_and_no_texture(value: int) -> None:
     found = describe(np.full((40, 40, 3), value, np.uint8))
     assert np.isfinite(found).all()
-    assert found[-64:].max() == 1.0, "one colour: one bin"
+    assert found[-64:].max() == 1.0, "one color: one bin"
     textures = found[45:-64].reshape(6, -1)
     assert textures[:, 0].tolist() == [1.0] * 6
 

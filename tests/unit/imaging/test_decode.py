@@ -242,7 +242,7 @@ def test_a_phone_s_mpo_gives_its_first_frame():
     first, second = Image.new("RGB", (16, 16), (200, 10, 10)), Image.new("RGB", (16, 16), (10, 10, 200))
     image = decode(saved(first, "MPO", save_all=True, append_images=[second]))
     assert image.format == "MPO"
-    assert image.notes == ("first frame of a multi-picture file",)
+    assert image.notes == ("first frame of a multi-image file",)
     assert image.pixels[8, 8].tolist() == pytest.approx([200, 10, 10], abs=4)
 
 

@@ -1,4 +1,4 @@
-"""DICOM: what may name a patient is refused, grey is shown as the file means it, and nothing outside the file is opened."""
+"""DICOM: what may name a patient is refused, gray is shown as the file means it, and nothing outside the file is opened."""
 
 from __future__ import annotations
 

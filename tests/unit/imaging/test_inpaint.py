@@ -1,4 +1,4 @@
-"""Pictures with a part painted over: what is shown stays as it is, and of the rest nothing is left."""
+"""Images with a part painted over: what is shown stays as it is, and of the rest nothing is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors on pictures whose truth is known: drawn here, or invented by `synth` with its plan at hand."""
+"""Detectors on images whose truth is known: drawn here, or invented by `synth` with its plan available."""
 
 from __future__ import annotations
 

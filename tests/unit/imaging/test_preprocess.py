@@ -29,7 +29,7 @@ def preprocessing(kind: str, height: int, width: int, *, draft: bool = True, cro
 
 
 def photograph(width: int = 600, height: int = 450) -> Image.Image:
-    """Smooth, with one sharp dark disc off the centre, so that a turned or shifted picture is another one."""
+    """Smooth, with one sharp dark disc off the center, so that a turned or shifted image is another one."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     skin = np.stack([200 + 40 * x, 150 + 30 * y, 130 + 20 * x * y], axis=-1)
     disc = ((x + 0.4) ** 2 + (y + 0.2) ** 2 < 0.16)[..., None]
@@ -119,7 +119,7 @@ def test_grey_progressive_and_multi_picture_files_are_reduced() -> None:
     photograph().save(sink, "MPO", save_all=True, append_images=[Image.new("RGB", (600, 450), "red")])
     image = decode(sink.getvalue(), least=p.least)
     assert (image.format, image.pixels.shape) == ("MPO", (113, 150, 3))
-    assert image.pixels[0, 0, 2] > 50, "the first picture, not the red one"
+    assert image.pixels[0, 0, 2] > 50, "the first image, not the red one"
 
 
 def test_a_truncated_file_is_refused_as_without() -> None:

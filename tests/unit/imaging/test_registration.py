@@ -37,7 +37,7 @@ def test_a_crop_is_found_and_aligned() -> None:
 def test_the_other_way_round_what_lies_beyond_is_left_out() -> None:
     image = picture(1)
     value, part = aligned_correlation(detail(planes(image)), detail(planes(image, (16, 16, 304, 304))), WHOLE, steps=12)
-    assert value[0] > 0.9  # on four fifths of the picture
+    assert value[0] > 0.9  # on four fifths of the image
     assert part[0] == pytest.approx([-16 / 288, 304 / 288, -16 / 288, 304 / 288], abs=0.006)
 
 

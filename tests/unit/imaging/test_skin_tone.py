@@ -1,4 +1,4 @@
-"""Skin tone on skins whose colour is known, with everything in the picture that is not skin."""
+"""Skin tone on skins whose color is known, with everything in the image that is not skin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from dermalyze.imaging.skin_tone import CAST, ITA_BANDS, grown, ita_band, lab, skin_of, skin_tone, typology_angle
 
-# sRGB colours with L*, a*, b* under D65: the primaries as published by Lindbloom, brucelindbloom.com, and the middle grey
+# sRGB colors with L*, a*, b* under D65: the primaries as published by Lindbloom, brucelindbloom.com, and the middle gray
 PUBLISHED = {
     (255, 0, 0): (53.2408, 80.0925, 67.2032),
     (0, 255, 0): (87.7347, -86.1827, 83.1793),
@@ -43,7 +43,7 @@ def test_bands_are_half_open_and_a_cast_has_none():
 
 
 def photograph(rgb, seed=0, *, noise=5.0, extras=False, size=(200, 150), lesion=(70, 50)):
-    """A skin of a colour with grain, a dark lesion off the middle, and its mask."""
+    """A skin of a color with grain, a dark lesion off the middle, and its mask."""
     image, mask = Image.new("RGB", size, rgb), Image.new("L", size)
     box = [
         (size[0] // 2 - lesion[0] // 2 + 8, size[1] // 2 - lesion[1] // 2),

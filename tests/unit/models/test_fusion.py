@@ -68,7 +68,7 @@ def test_metadata_that_say_nothing_get_hardly_any_weight() -> None:
 
 
 def test_misleading_metadata_get_no_weight() -> None:
-    """A column that points to the wrong class on the validation part."""
+    """A column that points to the wrong class on the validation split."""
     labels, words, _ = drawn(0, 3_000)
     encoder = fit_encoder({"word": [f"w{word}" for word in words]})
     expert = fit_expert(encoder, encoder({"word": [f"w{word}" for word in words]}), labels, 3)

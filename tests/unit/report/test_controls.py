@@ -1,4 +1,4 @@
-"""What controls say in words: each figure as it stands in the file, a verdict first."""
+"""What controls say in words: each figure as it is in the file, a verdict first."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_every_section_has_its_template_and_its_place_in_the_contents(tmp_path):
 
 
 def with_beyond(n=60):
-    """A judged set with embeddings, the whole rule, foreign pictures and corrupted copies of ten images."""
+    """A evaluated set with embeddings, the whole rule, out-of-distribution images and corrupted copies of ten images."""
     m, judged = report(n=n)
     generator, p = np.random.default_rng(5), judged.p
     embedding = 6 + generator.normal(size=(n, 4)) + 2 * p.labels[:, None]

@@ -1,4 +1,4 @@
-"""The worst mistakes: which are chosen, in what order, and what stands where a picture is gone."""
+"""The worst mistakes: which are chosen, in what order, and what stands where an image is gone."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_maps_of_another_method_say_nothing_of_those_that_are_served(run: Run) -
     assert not run.map_grade_path.exists()
     both = network_of(run, "no better")
     both["grades"]["gradcam"] = network_of(run, "better", "gradcam")["grades"]["gradcam"]
-    assert keep(run, both) == "no better", "where both were judged, the maps that are served count"
+    assert keep(run, both) == "no better", "where both were evaluated, the maps that are served count"
     assert keep(run, network) == "no better", "and stay"
 
 
@@ -111,7 +111,7 @@ def test_another_network_has_no_grade(run: Run, artifact_writer: Callable[..., P
         found = with_grade(run, {**values, **change})
         assert (found["cam_grade"], found["graded_scores_sha256"]) == (None, None)
     foreign = {**network_of(run, "no better", lesions=1000), "weights_sha256": "0" * 64}
-    assert keep(run, foreign) is None, "what was judged is not what is served, and what was said of it has been overwritten"
+    assert keep(run, foreign) is None, "what was evaluated is not what is served, and what was said of it has been overwritten"
 
 
 def test_the_grade_survives_a_new_calibration_and_the_evaluation_a_new_grade(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The words and pictures of a study."""
+"""The words and images of a study."""
 
 from __future__ import annotations
 

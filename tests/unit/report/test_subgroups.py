@@ -1,4 +1,4 @@
-"""Subgroups on the page: no image lost, none named, every number from the file; another set beside the training part."""
+"""Subgroups on the page: no image lost, none named, every number from the file; another set beside the training split."""
 
 from __future__ import annotations
 
@@ -202,10 +202,10 @@ def test_a_shift_is_told_from_none():
     assert apart["low"] > apart["halves_high"]
     found = shift.build(external())["shift"]
     site = next(one for one in found["categories"] if one["name"] == "site")
-    assert site["total_variation"]["value"] > 0.4, "foot is not in the training part, arm not here"
+    assert site["total_variation"]["value"] > 0.4, "foot is not in the training split, arm not here"
     assert [row["level"] for row in site["levels"]] == ["arm", "back", "foot"]
     assert {one["name"] for one in found["numbers"]} == {"age", "sharpness", "brightness", "ita"}, "all are of one size"
-    assert next(one for one in found["numbers"] if one["name"] == "ita")["missing"] > 0, "angles of a colour cast are left out"
+    assert next(one for one in found["numbers"] if one["name"] == "ita")["missing"] > 0, "angles of a color cast are left out"
     assert shift.build(judged())["shift"] is None
 
 

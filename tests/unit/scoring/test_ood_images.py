@@ -1,4 +1,4 @@
-"""Pictures that are no skin: made, and read from folders and MedMNIST files."""
+"""Images that are no skin: made, and read from folders and MedMNIST files."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_no_usable_image_is_refused(prepared: Any) -> None:
 
 def test_labels_that_cannot_be_judged_are_refused_before_a_picture_is_read(prepared: Any) -> None:
     run, spec = prepared(frame().assign(label="nv"))
-    with pytest.raises(DataError, match="fewer than 2 classes stand in 5 groups or more"):
+    with pytest.raises(DataError, match="fewer than 2 classes are in 5 groups or more"):
         audit(run, spec, labels=True)
 
 
@@ -81,11 +81,11 @@ def test_metadata_are_judged_alone_and_together(prepared: Any) -> None:
     assert written["columns"][1]["auroc"] == 1.0, "every third image is of one class and one site"
     assert written["model"]["macro_auroc"]["value"] > 0.9
     assert [f.kind for f in result.findings].count("telling_metadata") == 1
-    assert "sex, site alone, without a picture: macro AUROC " in result.lines()[-2]
+    assert "sex, site alone, without an image: macro AUROC " in result.lines()[-2]
 
 
 def test_pictures_are_looked_at_and_the_page_is_the_same_again(prepared: Any, tmp_path: Path) -> None:
-    """A white patch on one class; what is found stands in audit.json and, word for word, on the page."""
+    """A white patch on one class; what is found is in audit.json and, word for word, on the page."""
     rows, data = frame(120), tmp_path / "data"
     rows["image_id"] = [f"p{k:03}" for k in range(120)]
     rng = np.random.default_rng(0)

@@ -335,7 +335,7 @@ class TestSets:
     def test_other_shares_do_not_go_with_it(self, exported):
         run, spec = exported(config=self.CONFIG)
         calibrate(run, spec)
-        with pytest.raises(UsageError, match="belong to its calibration part"):
+        with pytest.raises(UsageError, match="belong to its calibration split"):
             Predictor(run.root, prevalence=SHARES)
 
     def test_the_report_has_coverage_of_every_rule_on_the_test_part(self, exported):

@@ -41,12 +41,12 @@ def test_the_certificate_states_every_property_with_its_count(prepared: Any) -> 
     assert (certificate["passed"], certificate["leaks"], certificate["seed"], certificate["kind"]) == (True, [], 42, "holdout")
     assert {c["name"]: c["count"] for c in certificate["checks"]} == {
         "every image in exactly one part": 80,
-        "no group in two parts": 30,  # 10 patients with 2 lesions each, and 20 lesions without a patient
-        "no patients in two parts": 10,
-        "no lesions in two parts": 40,
-        "no near-duplicate clusters in two parts": 0,
-        "no identical files in two parts": 80,
-        "no identical pixels in two parts": 80,
+        "no group in two splits": 30,  # 10 patients with 2 lesions each, and 20 lesions without a patient
+        "no patients in two splits": 10,
+        "no lesions in two splits": 40,
+        "no near-duplicate clusters in two splits": 0,
+        "no identical files in two splits": 80,
+        "no identical pixels in two splits": 80,
         "no image under two labels": 80,
         "every class in every part": 2,
         "sizes as asked": 4,
@@ -104,7 +104,7 @@ def test_a_leaking_own_split_is_written_not_passed_and_told_loudly(prepared: Any
     assert [leak["lesion_ids"] for leak in result.certificate["leaks"]] == [["HAM_0"]]
     assert result.certificate["leaks"][0]["parts"] == {"train": 1, "test": 1}
     failed = {c["name"] for c in result.certificate["checks"] if not c["passed"]}
-    assert failed == {"no group in two parts", "no lesions in two parts"}
+    assert failed == {"no group in two splits", "no lesions in two splits"}
     assert result.lines()[-2].startswith("LEAK: 1 group(s) with 2 images")
     assert "--accept-leak" in result.lines()[-1]
     assert result.certificate["kind"] == "own"
@@ -119,8 +119,8 @@ def test_identical_pixels_in_two_parts_are_a_leak(prepared: Any) -> None:
     rows.loc[26, "pixel_sha256"] = rows.loc[0, "pixel_sha256"]  # and one in val
     other, _ = prepared(rows, name="other")
     assert {c["name"] for c in split(other, spec).certificate["checks"] if not c["passed"]} == {
-        "no group in two parts",
-        "no identical pixels in two parts",
+        "no group in two splits",
+        "no identical pixels in two splits",
     }
 
 

@@ -38,7 +38,7 @@ def noise(batch: int = 6, height: int = 20, width: int = 30, seed: int = 0) -> T
 
 
 def smooth(batch: int = 6, height: int = 60, width: int = 80) -> Tensor:
-    """Pictures without fine detail, so that resampling twice is nearly resampling once."""
+    """Images without fine detail, so that resampling twice is nearly resampling once."""
     small = torch.rand(batch, 3, 4, 5, generator=torch.Generator().manual_seed(3))
     large = F.interpolate(small, (height, width), mode="bicubic", align_corners=False).clamp(0.1, 0.9)
     return (large * 255).round().byte().permute(0, 2, 3, 1).contiguous()
@@ -148,7 +148,7 @@ def test_quarter_turns_of_a_square_are_exact(draw: float, turns: int, monkeypatc
 
 
 def test_a_circle_stays_a_circle_in_a_frame_that_is_not_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rotating a centred disc by any angle gives the same disc; outside it reflection may repeat it."""
+    """Rotating a centered disc by any angle gives the same disc; outside it reflection may repeat it."""
     y, x = np.mgrid[:60, :100]
     radius = np.hypot(y - 29.5, x - 49.5)
     disc = 255 / (1 + np.exp((radius - 18) / 2))
@@ -322,7 +322,7 @@ def test_mix_off_returns_what_it_got() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([(0.2, 0.0), (0.0, 1.0), (0.4, 1.0)]), st.integers(1, 9))
 def test_mixed_images_and_targets_keep_the_same_shares(step: int, beta: tuple[float, float], batch: int) -> None:
-    """Each picture is one constant, its own number, so that the picture's mean says what it was mixed from."""
+    """Each image is one constant, its own number, so that the image's mean says what it was mixed from."""
     values = torch.arange(1.0, batch + 1)
     images, target = values[:, None, None, None].expand(batch, 3, 8, 10).clone(), eye(batch)
     kept = images.clone()

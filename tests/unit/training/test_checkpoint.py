@@ -234,7 +234,7 @@ class TestDamage:
         assert "checkpoint last-00000002 is damaged" in capsys.readouterr().err
         save(run, 3)  # the damaged one no longer counts as the one before
         assert [path.stem for path in run.state_records()] == ["last-00000003", "last-00000002"]
-        save(run, 2)  # or, going on from 1, it comes to 2 again
+        save(run, 2)  # or, continuing from 1, it comes to 2 again
         assert [path.stem for path in run.state_records()] == ["last-00000002"]
 
     def test_every_one_damaged(self, run: Run) -> None:

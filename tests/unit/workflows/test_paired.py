@@ -119,7 +119,7 @@ def test_other_splits_are_refused_and_shared_takes_what_all_have(two: Any, judge
 
 
 def test_a_lesion_that_stands_in_another_part_of_a_run_is_no_shared_test() -> None:
-    """a knows that 2 belongs to 1, and b does not have 2 in its test part; b knows that 3 belongs to 2's other lesion."""
+    """a knows that 2 belongs to 1, and b does not have 2 in its test split; b knows that 3 belongs to 2's other lesion."""
     a = SimpleNamespace(frame=pd.DataFrame({"image_id": list("12345"), "group": list("11345")}))
     b = SimpleNamespace(frame=pd.DataFrame({"image_id": list("13456"), "group": list("13356")}))
     assert whole_groups([a, b], list("1345")) == list("345")  # type: ignore[list-item]
@@ -128,7 +128,7 @@ def test_a_lesion_that_stands_in_another_part_of_a_run_is_no_shared_test() -> No
 
 
 def test_a_copy_under_another_name_that_one_run_was_trained_on_is_refused(judged: Any, tmp_path: Path) -> None:
-    """The other run has a test image's bytes under another id in its training part."""
+    """The other run has a test image's bytes under another id in its training split."""
     from stored_run import store_predictions
 
     from dermalyze.core.run import Run

@@ -1,4 +1,4 @@
-"""The order of the steps, what is skipped, and going on after a failure; the steps are fakes that leave their files."""
+"""The order of the steps, what is skipped, and continuing after a failure; the steps are fakes that leave their files."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def paint_skin(rng: np.random.Generator, canvas: Canvas) -> Pigments:
 def photograph(
     rng: np.random.Generator,
     canvas: Canvas,
-    colour: Field,
+    color: Field,
     mask: NDArray[np.bool_],
     session: Session,
     size_px: tuple[int, int],
@@ -112,7 +112,7 @@ def photograph(
     Args:
         rng: the photograph's own generator: turn, scale, place, light, focus, hairs, bubbles, sensor noise.
         canvas: the canvas, from `canvas_for(size_px)`.
-        colour: (H, W, 3) in 0..1.
+        color: (H, W, 3) in 0..1.
         mask: (H, W) of the lesion.
         session: what photographs of this lesion share.
         size_px: height and width.
@@ -122,7 +122,7 @@ def photograph(
     """
     view = draw_view(rng, canvas, size_px)
     blur = float(rng.gamma(2.0, 0.0012)) * canvas.unit_px
-    planes = [take(colour[..., c], view, size_px) for c in range(3)]
+    planes = [take(color[..., c], view, size_px) for c in range(3)]
     lesion = take(mask.astype(np.float32), view, size_px) > 0.5
     scene = np.stack(planes, axis=-1)
     frame = Canvas(edge_px=max(size_px), unit_px=float(min(size_px)))

@@ -1,6 +1,6 @@
-"""Simple classifiers on features that stay as they are: their settings are chosen on the validation part."""
+"""Simple classifiers on features that stay as they are: their settings are chosen on the validation split."""
 
-# Shapes: N images of the training part, M of another, D features, C classes, K neighbours.
+# Shapes: N images of the training split, M of another, D features, C classes, K neighbours.
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dermalyze.tasks.base import Task
 from dermalyze.tasks.choices import Choice
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse regularisation (scikit-learn's C), tried upwards for as long as the log loss of the validation part falls."""
+"""Inverse regularization (scikit-learn's C), tried upwards for as long as the log loss of the validation split falls."""
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
 SHOTS = (1, 5, 10, 20)
 DRAWS = 100
@@ -39,7 +39,7 @@ class Chosen:
     Attributes:
         setting: its name, `C`, `k` or `scale`.
         value: what was chosen; the scale comes with the model.
-        log_loss: of the validation part, for each value tried.
+        log_loss: of the validation split, for each value tried.
         classify: features (M, D) to probabilities (M, C), none of them 0.
     """
 
@@ -58,7 +58,7 @@ class Part:
 
 
 def linear_probe(train: Part, val: Part, task: Task, classes: int) -> Chosen:
-    """Multinomial logistic regression on standardised features; of labels a binary one each, of one strength."""
+    """Multinomial logistic regression on standardized features; of labels a binary one each, of one strength."""
     mean, std = train.features.mean(axis=0, dtype=np.float64), train.features.std(axis=0, dtype=np.float64)
     scale = np.where(std > 0, std, 1.0)
 
@@ -86,7 +86,7 @@ def logistic(features_ND: Floats, choice: Choice, strength: float) -> Classify:
         only = np.full(choice.options, 1 / choice.options) if not len(held) else np.eye(choice.options)[held[0]]
         return lambda features: np.tile(only, (len(features), 1))
     model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
-    with warnings.catch_warnings():  # weak regularisation may stop early, which regularises too
+    with warnings.catch_warnings():  # weak regularization may stop early, which regularizes too
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features_ND[there_N], choice.targets[there_N])
 
@@ -134,7 +134,7 @@ def near(known_ND: NDArray[np.floating], choice: Choice, asked_MD: NDArray[np.fl
     """
     rows = np.flatnonzero(choice.targets >= 0)
     if not len(rows):
-        raise DataError("of one label the training part holds no image of which it is known; leave the label out")
+        raise DataError("of one label the training split holds no image of which it is known; leave the label out")
     index, distance = nearest(asked_MD, known_ND[rows], k)
     return choice.targets[rows][index], distance
 
@@ -153,14 +153,14 @@ def smoothed(probs_MC: Floats, votes: float, prior_C: Floats | None = None) -> F
 def choose(
     setting: str, values: Sequence[float], fitted: Callable[[float], Classify], val: Part, task: Task, *, rising: bool = False
 ) -> Chosen:
-    """The classifier with the lowest log loss on the validation part; with `rising`, no value after the first that is worse."""
+    """The classifier with the lowest log loss on the validation split; with `rising`, no value after the first worse one."""
     tried: dict[str, float] = {}
     best: tuple[float, float, Classify] | None = None
     for value in values:
         classify = fitted(value)
         loss = task.measure(val.labels, classify(val.features))["log_loss"]
         if loss is None:  # the log loss of probabilities above 0 is finite
-            raise DataError(f"of no image of the validation part a {task.noun} is known; split the set again")
+            raise DataError(f"of no image of the validation split a {task.noun} is known; split the set again")
         tried[f"{value:g}"] = loss
         if best is None or loss < best[0]:
             best = (loss, value, classify)
@@ -199,7 +199,7 @@ def by_words(meta: Mapping[str, Any], classes: Sequence[str]) -> Chosen | None:
 def few_shot(
     train: Part, groups: Sequence[str], test: Part, task: Task, classes: int, *, shots: int, draws: int, seed: int
 ) -> dict[str, Floats] | None:
-    """Centres of `shots` training images of each class, each of another group, drawn many times.
+    """Centers of `shots` training images of each class, each of another group, drawn many times.
 
     A label has two of them: that of images with it, and that of images without.
 
@@ -214,7 +214,7 @@ def few_shot(
         seed: the same seed, the same draws.
 
     Returns:
-        (R,) each overall metric and (R, C) that of each class, on the test part, a row a draw; None where a class of either
+        (R,) each overall metric and (R, C) that of each class, on the test split, a row a draw; None where a class of either
         part has fewer groups in training than `shots`.
     """
     known, asked, generator = unit(train.features), unit(test.features), np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What stands near in a space of features: neighbours, their votes, and class centres of a few examples."""
+"""What stands near in a space of features: neighbours, their votes, and class centers of a few examples."""
 
 # Shapes: Q queries, N known images, D features, K neighbours, C classes.
 
@@ -96,16 +96,16 @@ def vote(labels_QK: Ints, distance_QK: Floats, classes: int) -> Floats:
 def class_centers(features_ND: NDArray[np.floating], labels_N: Ints, classes: int) -> Floats:
     """(C, D) mean of each class's rows; every class has some.
 
-    >>> centres(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]), 2).tolist()
+    >>> class_centers(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]), 2).tolist()
     [[1.0], [5.0]]
     """
     return np.stack([np.asarray(features_ND, np.float64)[labels_N == c].mean(axis=0) for c in range(classes)])
 
 
 def nearest_center(features_QD: NDArray[np.floating], centres_CD: Floats) -> Ints:
-    """(Q,) class whose centre is nearest by Euclidean distance; the first of equals.
+    """(Q,) class whose center is nearest by Euclidean distance; the first of equals.
 
-    >>> nearest_centre(np.array([[0.0], [4.0]]), np.array([[1.0], [5.0]])).tolist()
+    >>> nearest_center(np.array([[0.0], [4.0]]), np.array([[1.0], [5.0]])).tolist()
     [0, 1]
 
     Snell et al. 2017, arXiv:1703.05175, with given features in place of learnt ones

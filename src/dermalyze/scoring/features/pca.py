@@ -14,7 +14,7 @@ from dermalyze.scoring.features.neighbors import cosine_distances
 def pca(features_ND: NDArray[np.floating], dimensions: int) -> tuple[Floats, Floats]:
     """Principal components: the directions of largest variance, the largest first.
 
-    The sign of each is such that its largest loading (by size) is positive, so that the same features give the same picture.
+    The sign of each is such that its largest loading (by size) is positive, so that the same features give the same image.
 
     Args:
         features_ND: N at least 2.

@@ -1,4 +1,4 @@
-"""Training cases that a picture resembles."""
+"""Training cases that an image resembles."""
 
 # Shapes: N training images, D features.
 

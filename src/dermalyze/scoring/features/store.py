@@ -38,7 +38,7 @@ class Features:
         called: (N,) class, or labels as the manifest holds them, that the run's model gives each image; "" where there
             are no predictions of it.
         right: (N,) whether that is right, in every label; False where there are no predictions.
-        accepted_leak: the reason with which the run's training went on although data leaks, or None.
+        accepted_leak: the reason with which the run's training continued although data leaks, or None.
         meta: where they come from.
     """
 

@@ -54,12 +54,12 @@ def predict(
         model: a run folder, or the folder of an artifact.
         images: what to answer for; see `dermalyze.serve.predictor.inputs.read_inputs`.
         batch_size: images in memory at a time, 1 or more.
-        threads: CPU threads of one pass; default: one a core.
-        prevalence: share of each class where the answers are to be used; default: as in the calibration part.
+        threads: CPU threads of one pass; default: one per core.
+        prevalence: share of each class where the answers are to be used; default: as in the calibration split.
         metadata: column to value, for each image whose CSV row says nothing else; of a model that takes metadata.
         image_2: the second image of the one sample that is asked for, for a model of two images.
-        explain: a folder, made if need be: for each picture that is answered, `NUMBER-SHA256.png` shows what spoke for the
-            predicted class, and whether such maps can be trusted. The map is of the picture as it stands, also where the
+        explain: a folder, made if need be: for each image that is answered, `NUMBER-SHA256.png` shows what spoke for the
+            predicted class, and whether such maps can be trusted. The map is of the image as it stands, also where the
             recipe asks further views of it.
         sensitivity: at which of its measured operating points the model is used, such as 0.95; default: its first.
         scores: keep class and probabilities of images that are refused; they are no result, and for machines alone.
@@ -108,11 +108,11 @@ def _drawn(rows: Iterator[Prediction], folder: Path, predictor: Predictor) -> It
     with resource_errors("--explain"):
         folder.mkdir(parents=True, exist_ok=True)
     for row in rows:
-        if row.cam is not None and row.picture is not None:
+        if row.cam is not None and row.image is not None:
             caption = f"What spoke for {row.cam_class} ({row.probabilities[row.cam_class or '']:.0%})"
             caption += "; refused, so no result" if row.verdict == "refer" else ""
             caption += "".join(f"; {one.words()}" for one in row.operating_points if one.positive)
             caption += f". Heat maps of this model: {row.cam_grade.words}." if row.cam_grade is not None else ""
             name = f"{row.index:05d}-{(row.sha256 or '')[:12]}.png"
-            write_bytes(folder / name, overlay_png(row.picture, row.cam, predictor.preprocessing, caption=caption))
-        yield replace(row, picture=None)
+            write_bytes(folder / name, overlay_png(row.image, row.cam, predictor.preprocessing, caption=caption))
+        yield replace(row, image=None)

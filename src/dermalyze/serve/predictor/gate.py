@@ -78,7 +78,7 @@ class Gate:
         }
 
 
-UNJUDGED = Gate((), "accept", None, "not judged")
+UNJUDGED = Gate((), "accept", None, "not evaluated")
 
 
 def worst(verdicts: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""A class-activation map over its picture: numpy and Pillow only.
+"""A class-activation map over its image: numpy and Pillow only.
 
-The colours are viridis, which rises evenly in lightness from dark violet to yellow and keeps its order for readers with any
-common colour blindness and in grey print (Smith & van der Walt 2015, released as CC0; every sixteenth of its 256 colours).
+The colors are viridis, which rises evenly in lightness from dark violet to yellow and keeps its order for readers with any
+common color blindness and in gray print (Smith & van der Walt 2015, released as CC0; every sixteenth of its 256 colors).
 """
 
-# Shapes: h x w map, H x W picture.
+# Shapes: h x w map, H x W image.
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ VIRIDIS = (
     (216, 226, 25), (253, 231, 37),
 )  # fmt: skip
 OPACITY = 0.6
-MAX_EDGE_PX = 1024  # of a picture that is drawn on; a map of 7 x 7 places says no more on a larger one
+MAX_EDGE_PX = 1024  # of an image that is drawn on; a map of 7 x 7 places says no more on a larger one
 
 
 def viridis_colors(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """RGB (..., 3) of values in 0..1; what is outside is cut.
 
-    >>> colours(np.array([0.0, 1.0])).tolist()
+    >>> viridis_colors(np.array([0.0, 1.0])).tolist()
     [[68, 1, 84], [253, 231, 37]]
     """
     table = np.array(VIRIDIS, dtype=np.float64)
@@ -55,12 +55,12 @@ def strength(cam_hw: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def spread(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing) -> NDArray[np.float32]:
-    """The map over the whole upright picture, (H, W), bilinear; NaN where the network did not look.
+    """The map over the whole upright image, (H, W), bilinear; NaN where the network did not look.
 
     Args:
         cam_hw: (h, w), of the network's frame.
-        size: (W, H) of the picture, px.
-        p: how the picture came to the network: what a crop left out has no value, and the map of black bars is left out.
+        size: (W, H) of the image, px.
+        p: how the image came to the network: what a crop left out has no value, and the map of black bars is left out.
 
     >>> p = Preprocessing("squash", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     >>> spread(np.array([[0.0, 1.0]], np.float32), (4, 2), p).tolist()
@@ -80,7 +80,7 @@ def spread(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing)
         resized = np.array(cam.resize(seen, Image.Resampling.BILINEAR), dtype=np.float32)
         whole[max(y0, 0) : max(y0, 0) + seen[1], max(x0, 0) : max(x0, 0) + seen[0]] = resized
         return whole
-    left, top = (p.width - wide) // 2, (p.height - tall) // 2  # of the picture within black bars; 0 where it fills the frame
+    left, top = (p.width - wide) // 2, (p.height - tall) // 2  # of the image within black bars; 0 where it fills the frame
     box = (
         left / p.width * columns, top / p.height * rows, (left + wide) / p.width * columns, (top + tall) / p.height * rows
     )  # fmt: skip
@@ -88,7 +88,7 @@ def spread(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing)
 
 
 def heat(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing, *, opacity: float = 1.0) -> Image:
-    """What speaks for the class as a picture of mode RGBA: the stronger, the lighter and the less transparent.
+    """What speaks for the class as an image of mode RGBA: the stronger, the lighter and the less transparent.
 
     Args:
         cam_hw, size, p: see `spread`.
@@ -107,41 +107,41 @@ def heat(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing, *
 
 
 def heat_png(cam_hw: NDArray[np.float32], size: tuple[int, int], p: Preprocessing) -> bytes:
-    """`heat` alone as a PNG, to be laid over the picture by whoever shows it; longest edge at most `MAX_EDGE_PX`."""
+    """`heat` alone as a PNG, to be laid over the image by whoever shows it; longest edge at most `MAX_EDGE_PX`."""
     return _png(heat(cam_hw, _shown(size), p))
 
 
 def overlay_png(
-    picture: Image, cam_hw: NDArray[np.float32], p: Preprocessing, *, opacity: float = OPACITY, caption: str | None = None
+    image: Image, cam_hw: NDArray[np.float32], p: Preprocessing, *, opacity: float = OPACITY, caption: str | None = None
 ) -> bytes:
-    """The picture with its map over it, as a PNG without any metadata.
+    """The image with its map over it, as a PNG without any metadata.
 
     Args:
-        picture: upright, mode RGB.
+        image: upright, mode RGB.
         cam_hw: (h, w) of the network's frame.
-        p: how the picture came to the network.
+        p: how the image came to the network.
         opacity: of the strongest place, 0..1.
         caption: put below it, with the disclaimer; None: neither.
     """
     from PIL import Image
 
-    size = _shown(picture.size)
-    shown = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    size = _shown(image.size)
+    shown = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     laid = Image.alpha_composite(shown.convert("RGBA"), heat(cam_hw, size, p, opacity=opacity)).convert("RGB")
     return _png(laid if caption is None else _captioned(laid, caption))
 
 
-def _captioned(picture: Image, caption: str) -> Image:
-    """A strip below the picture with the caption, the scale and the disclaimer; broken where it is too wide."""
+def _captioned(image: Image, caption: str) -> Image:
+    """A strip below the image with the caption, the scale and the disclaimer; broken where it is too wide."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(12)
-    width = max(picture.width, 220)
+    width = max(image.width, 220)
     lines = [line for text in (caption, DISCLAIMER) for line in _broken(text, font.getlength, width - 12)]
     strip = 30 + 15 * len(lines)
-    sheet = Image.new("RGB", (width, picture.height + strip), (255, 255, 255))
-    sheet.paste(picture, ((width - picture.width) // 2, 0))
-    draw, top = ImageDraw.Draw(sheet), picture.height + 6
+    sheet = Image.new("RGB", (width, image.height + strip), (255, 255, 255))
+    sheet.paste(image, ((width - image.width) // 2, 0))
+    draw, top = ImageDraw.Draw(sheet), image.height + 6
     ramp = Image.fromarray(np.tile(viridis_colors(np.linspace(0, 1, 96)), (10, 1, 1)))
     draw.text((6, top - 2), "weak", fill=(40, 40, 40), font=font)
     sheet.paste(ramp, (42, top))
@@ -164,7 +164,7 @@ def _broken(text: str, length: Callable[[str], float], width: int) -> list[str]:
 
 
 def _shown(size: tuple[int, int]) -> tuple[int, int]:
-    """The size at which a picture of (W, H) is drawn on."""
+    """The size at which an image of (W, H) is drawn on."""
     scale = min(1.0, MAX_EDGE_PX / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

@@ -1,6 +1,6 @@
 """Whatever a person names becomes a stream of images: files, folders, archives, CSVs, standard input.
 
-Nothing is unpacked to disk and no address is fetched. One bad file becomes one item with an error; the rest go on.
+Nothing is unpacked to disk and no address is fetched. One bad file becomes one item with an error; the rest continue.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_inputs(arguments: Iterable[str | Path], *, stdin: BinaryIO | None = Non
     Args:
         arguments: files; folders (searched to the bottom, images told by content); zip archives; CSVs (`*.csv`) with a
             `path` column, relative to the CSV, and perhaps `image_2_path`, `image_id` and metadata; `-` for standard input: an
-            image, a zip archive, or a list of such arguments, one a line.
+            image, a zip archive, or a list of such arguments, one per line.
         stdin: standard input; default: the process's own.
 
     >>> [item.error for item in read_inputs(["no/such/file.jpg"])]
@@ -172,7 +172,7 @@ def _check_directory(stream: BinaryIO) -> None:
     if len(record) < 22:
         raise DataError("a damaged zip archive (its end is missing)")
     members, length = int.from_bytes(record[10:12], "little"), int.from_bytes(record[12:16], "little")
-    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # zip64: the real numbers stand in another record
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # zip64: the real numbers are in another record
         stream.seek(min(int.from_bytes(tail[at - 12 : at - 4], "little"), size))
         record = stream.read(56)
         members, length = int.from_bytes(record[32:40], "little"), int.from_bytes(record[40:48], "little")

@@ -21,7 +21,7 @@ from dermalyze.serve.predictor.prediction import PointResult, Prediction
 
 @dataclass(frozen=True, eq=False)
 class Interpreter:
-    """Fills the blanks of pictures in with what the model computed for them.
+    """Fills the blanks of images in with what the model computed for them.
 
     Attributes:
         artifact: for classes, descriptions and the grade of its maps.
@@ -49,7 +49,7 @@ class Interpreter:
         """Answers in the order of the blanks.
 
         Args:
-            blanks: what the gate found on each picture, and what was done to it.
+            blanks: what the gate found on each image, and what was done to it.
             metadata: of each, by the names of the model's columns.
             probs_BC: calibrated probabilities.
             foreign_B: out-of-distribution scores, where the model has them.
@@ -80,7 +80,7 @@ class Interpreter:
                 verdict, reasons = "caution", (*flags, *reasons)
             order = np.argsort(-probs_C, kind="stable")
             yield Prediction(
-                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "file", "accepted_leak", "gate", "picture")},
+                **{k: getattr(blank, k) for k in ("index", "sha256", "image_id", "file", "accepted_leak", "gate", "image")},
                 **self._called(probs_C, called_BC[b]),
                 cam=cam_BChw[b, classes.index(cam_class)].copy() if cam_BChw is not None else None,
                 cam_class=cam_class if cam_BChw is not None else None,

@@ -33,7 +33,7 @@ def write(
         format: "table", "jsonl" or "csv".
         names: add `file`, what the user called each image, which may identify a person; the table shows it in place of the
             hash.
-        task: of the model: of multilabel the labels that are called stand in place of a class.
+        task: of the model: of multilabel the labels that are called are in place of a class.
         points: operating points of the model: each has its summed probability, and a mark where it reaches the threshold.
 
     Returns:
@@ -59,7 +59,7 @@ def write(
 
 @dataclass(frozen=True)
 class _Columns:
-    """What stands in a row; see `write`."""
+    """What is in a row; see `write`."""
 
     classes: Sequence[str]
     names: bool
@@ -128,7 +128,7 @@ FLAGGED, PLAIN = "\x1b[1;35m", "\x1b[0m"
 
 
 def _top(row: Prediction) -> tuple[str, float | None]:
-    """What stands in a row as class, and its probability: of several labels the most probable one."""
+    """What is in a row as class, and its probability: of several labels the most probable one."""
     if row.error is not None:
         return "error", None
     if row.withheld or row.verdict == "refer":

@@ -1,4 +1,4 @@
-"""The small model that comes with the package, so that a picture is answered straight after installation."""
+"""The small model that comes with the package, so that an image is answered straight after installation."""
 
 from __future__ import annotations
 

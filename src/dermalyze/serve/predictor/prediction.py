@@ -1,4 +1,4 @@
-"""What is answered for one picture."""
+"""What is answered for one image."""
 
 # Shapes: h x w map.
 
@@ -75,20 +75,20 @@ class Prediction(Mapping[str, Any]):
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
             sets were calibrated.
         decision: "answer"; "set", where `prediction_set` is the answer and not the class alone; or "refer", to a person.
-        gate: what the gate found; None where the picture was not judged.
+        gate: what the gate found; None where the image was not evaluated.
         abstain: the decision is to refer; the rest of the answer is there to be seen, not to be used.
         reason: why it is not simply answered, or None.
-        ood_score: how unlike the training pictures it is, larger is more; None where the model has no such score.
-        ood_threshold: above it a picture is referred.
-        verdict: "accept", "caution" or "refer": the worst of what the gate found on the picture and of the decision; None where
-            the picture was not judged.
+        ood_score: how unlike the training images it is, larger is more; None where the model has no such score.
+        ood_threshold: above it an image is referred.
+        verdict: "accept", "caution" or "refer": the worst of what the gate found on the image and of the decision; None where
+            the image was not evaluated.
         reasons: why it is not simply accepted, in words.
-        cam: with `explain`, where the picture speaks for `cam_class` (above 0) or against it (below), (h, w) of the network's
-            last map, in units of logits; of the picture as it stands, whatever further views the recipe asks; see
+        cam: with `explain`, where the image speaks for `cam_class` (above 0) or against it (below), (h, w) of the network's
+            last map, in units of logits; of the image as it stands, whatever further views the recipe asks; see
             `dermalyze.serve.predictor.heatmap`.
         cam_class: the class of `cam`.
         cam_grade: with `explain`, how far maps of this model are to be trusted, measured on its test split.
-        picture: with `explain`, the decoded picture, upright.
+        image: with `explain`, the decoded image, upright.
         metadata_unknown: metadata that the model takes and that were missing, unseen or no number, and so counted as unknown;
             None where it takes none.
         positive: of task multilabel: labels whose probability reaches their threshold, in the model's order; there is then no
@@ -131,7 +131,7 @@ class Prediction(Mapping[str, Any]):
     cam: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     cam_class: str | None = None
     cam_grade: MapGrade | None = None
-    picture: Image | None = field(default=None, compare=False, repr=False)
+    image: Image | None = field(default=None, compare=False, repr=False)
 
     @property
     def flagged(self) -> tuple[str, ...]:

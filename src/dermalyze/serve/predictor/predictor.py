@@ -44,8 +44,8 @@ class Predictor:
 
     Args:
         model: a run folder, or the folder of an artifact.
-        threads: CPU threads of one pass; None: one a core.
-        prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration part.
+        threads: CPU threads of one pass; None: one per core.
+        prevalence: share of each class where the answers are to be used, summing to 1; None: as in the calibration split.
         sensitivity: at which of its measured operating points the model is served, such as 0.95; None: the first.
         provider: what computes the network: "onnxruntime", "openvino", or "auto", which measures both here, for a second or
             two; see `dermalyze.serve.predictor.provider`.
@@ -93,7 +93,7 @@ class Predictor:
         self.interpreter = Interpreter(self.artifact, self.rule, self.encoder, self.points)
         if self.shares is not None and (self.rule.sets is not None or self.rule.referral is not None):
             raise UsageError(
-                "prevalence: the sets and the threshold of this model belong to its calibration part; calibrate without them"
+                "prevalence: the sets and the threshold of this model belong to its calibration split; calibrate without them"
             )
 
     @property
@@ -151,7 +151,7 @@ class Predictor:
         """The answer for one image.
 
         Args:
-            image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or grey ones (H, W), uint8.
+            image: a file's path; its bytes; a Pillow image; or RGB pixels (H, W, 3), or gray ones (H, W), uint8.
             image_2: the sample's second image, for a model of two; without it the answer has a note.
             metadata: column to value, of a model that takes them.
             explain: give `cam`, of the class or label that is named, else of the predicted class, or the most probable label
@@ -178,7 +178,7 @@ class Predictor:
         explain: bool | str = False,
         scores: bool = False,
     ) -> Iterator[Prediction]:
-        """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest go on.
+        """Answers in order, as they are ready; a bad image gets an answer with `error` and the rest continue.
 
         Args:
             images: as for `predict`, items of `read_inputs`, or mappings from the names of a sample's images to these; taken as
@@ -223,7 +223,7 @@ class Predictor:
         notes = [f"{name}: {note}" for name, one in prepared.items() if name != IMAGE for note in one.notes]
         notes += [no_image(name) for name in self.optional_images if name not in prepared]
         sample = sample_of({name: one.pixels for name, one in prepared.items()}, self.artifact.inputs)
-        return Prediction(**known, notes=(*first.notes, *notes), gate=found, picture=first.picture), sample
+        return Prediction(**known, notes=(*first.notes, *notes), gate=found, image=first.image), sample
 
     def require_image(self, name: str) -> None:
         """Refuse a further image for a model that does not take it.

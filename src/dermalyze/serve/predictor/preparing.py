@@ -1,4 +1,4 @@
-"""An image file to what is asked about it: the network's pixels, and how the picture looks."""
+"""An image file to what is asked about it: the network's pixels, and how the image looks."""
 
 # Shapes: H height, W width.
 
@@ -26,14 +26,14 @@ MIN_EDGE_PX = 8  # less is not a photograph
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture, ready.
+    """An image, ready.
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB at the network's size.
-        width, height: of the picture as it was decoded, px.
+        width, height: of the image as it was decoded, px.
         notes: what was done beyond decoding.
         looks: how it looks.
-        picture: itself, upright, where it was to be kept.
+        pixels: itself, upright, where it was to be kept.
     """
 
     pixels: NDArray[np.uint8]
@@ -41,10 +41,10 @@ class Prepared:
     height: int
     notes: tuple[str, ...]
     looks: Appraisal
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
 
 
-@cache  # a search of the folders of packages, otherwise one an image
+@cache  # a search of the folders of packages, otherwise one per image
 def formats() -> tuple[str, ...]:
     """The kinds of files that are read: DICOM too where pydicom is installed."""
     return (*SERVING_FORMATS, "DICOM") if importlib.util.find_spec("pydicom") is not None else SERVING_FORMATS
@@ -62,32 +62,32 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_
 
 
 def prepare_pixels(
-    picture: NDArray[np.uint8] | Image.Image, preprocessing: Preprocessing, notes: tuple[str, ...] = (), *, keep: bool = False
+    pixels: NDArray[np.uint8] | Image.Image, preprocessing: Preprocessing, notes: tuple[str, ...] = (), *, keep: bool = False
 ) -> Prepared:
     """Bring pixels to the network's size.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, or Pillow's image of mode RGB.
+        pixels: (H, W, 3) uint8 RGB, or Pillow's image of mode RGB.
 
     Raises:
-        DataError: an edge is too short, or the picture has too many pixels.
+        DataError: an edge is too short, or the image has too many pixels.
     """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.ascontiguousarray(pixels))
     check_size(*image.size)
     if min(image.size) < MIN_EDGE_PX:
         raise DataError(f"{image.width} x {image.height} px is not a photograph; each edge needs {MIN_EDGE_PX} px at least")
-    return Prepared(to_size(picture, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
+    return Prepared(to_size(pixels, preprocessing), *image.size, notes, appraise(small(image)), image if keep else None)
 
 
 def rgb_array(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) of an array that a person gave: grey ones (H, W) are repeated.
+    """RGB pixels (H, W, 3) of an array that a person gave: gray ones (H, W) are repeated.
 
     Raises:
         DataError: another type or shape.
     """
     colour = pixels.ndim == 3 and pixels.shape[-1] == 3
     if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
-        raise DataError(f"an array of {pixels.dtype} {pixels.shape}; must be uint8 RGB (H, W, 3) or grey (H, W)")
+        raise DataError(f"an array of {pixels.dtype} {pixels.shape}; must be uint8 RGB (H, W, 3) or gray (H, W)")
     return pixels if colour else np.repeat(pixels[:, :, None], 3, axis=2)
 
 

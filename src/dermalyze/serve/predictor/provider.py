@@ -25,20 +25,20 @@ from dermalyze.imaging.samples import IMAGE, Array, take
 
 Provider = Literal["auto", "onnxruntime", "openvino"]
 PROVIDERS: tuple[Provider, ...] = ("auto", "onnxruntime", "openvino")
-PASSES = 5  # timed, one picture each; the fastest counts
+PASSES = 5  # timed, one image each; the fastest counts
 GAIN = 1.05  # less is not worth another library
 
 
 def choose_provider(artifact: Artifact, folder: Path, provider: str, threads: int | None = None) -> str:
     """Have the asked or the faster library compute the artifact's answers; says in one line what came of `auto`.
 
-    OpenVINO is taken only where its probabilities for the reference pictures are ONNX Runtime's within `TOLERANCE`.
+    OpenVINO is taken only where its probabilities for the reference images are ONNX Runtime's within `TOLERANCE`.
 
     Args:
         artifact: opened; its graph is changed.
         folder: where it lies; the graph is read once more, and must be the same.
         provider: "onnxruntime"; "openvino"; or "auto": measured here, a few passes of each.
-        threads: CPU threads of one pass; None: one a core.
+        threads: CPU threads of one pass; None: one per core.
 
     Returns:
         "onnxruntime" or "openvino".
@@ -74,7 +74,7 @@ def choose_provider(artifact: Artifact, folder: Path, provider: str, threads: in
         seconds = {name: _fastest(artifact, way) for name, way in (("onnxruntime", None), ("openvino", answer))}
         chosen = "openvino" if seconds["openvino"] * GAIN < seconds["onnxruntime"] else "onnxruntime"
         times = ", ".join(f"{name} {1000 * taken:.1f} ms" for name, taken in seconds.items())
-        say(f"provider: {chosen} ({times} a picture)")
+        say(f"provider: {chosen} ({times} an image)")
         if chosen == "onnxruntime":
             return chosen
     artifact.graph.answer_by("openvino", answer)
@@ -101,7 +101,7 @@ def open_openvino(data: bytes, threads: int | None) -> Answer:
         raise ModelError(f"{GRAPH_NAME}: openvino refuses it: {brief(error)}; use onnxruntime") from error
 
     def answer(names: tuple[str, ...], inputs: dict[str, NDArray[Any]]) -> list[Floats]:
-        request = compiled.create_infer_request()  # one a call: requests are not shared between threads
+        request = compiled.create_infer_request()  # one per call: requests are not shared between threads
         found = request.infer(inputs)
         return [np.array(found[name], dtype=np.float32) for name in names]
 
@@ -114,7 +114,7 @@ def _batch(artifact: Artifact, count: int) -> dict[str, Array]:
 
 
 def _difference(artifact: Artifact, answer: Answer) -> float:
-    """Largest difference of a probability from ONNX Runtime's, over the reference pictures together and alone."""
+    """Largest difference of a probability from ONNX Runtime's, over the reference images together and alone."""
     samples, differences = _batch(artifact, IMAGES), []
     probabilities = artifact.answering.task.probabilities
     for batch in (samples, take(samples, slice(1))):
@@ -127,7 +127,7 @@ def _difference(artifact: Artifact, answer: Answer) -> float:
 
 
 def _fastest(artifact: Artifact, answer: Answer | None) -> float:
-    """Seconds of the fastest of a few passes of one picture."""
+    """Seconds of the fastest of a few passes of one image."""
     batch = _batch(artifact, 1)
 
     def one() -> object:

@@ -64,11 +64,11 @@ class VerifyResult:
 
 
 def verify(model: str | Path, *, threads: int | None = None) -> VerifyResult:
-    """Hash every file again, and ask for the recorded answers to the reference pictures again.
+    """Hash every file again, and ask for the recorded answers to the reference images again.
 
     Args:
         model: the folder of an artifact; or a run, whose manifest, split and best weights are looked at as well.
-        threads: CPU threads of one pass; None: one a core.
+        threads: CPU threads of one pass; None: one per core.
 
     Raises:
         UsageError: neither a run nor an artifact.
@@ -120,7 +120,7 @@ def _of_artifact(folder: Path, threads: int | None) -> Iterator[Check]:
 
 
 def _answers(artifact: Artifact) -> Check:
-    """The reference pictures, asked again."""
+    """The reference images, asked again."""
     name, record = "reference answers", artifact.record
     if record.reference is None:
         return Check(name, None, "none recorded; export it again to have some")
@@ -133,7 +133,7 @@ def _answers(artifact: Artifact) -> Check:
         worst = float("inf")
     count = record.reference.images
     if worst == float("inf"):
-        return Check(name, False, "the record's pictures or probabilities are not those that this version makes")
+        return Check(name, False, "the record's images or probabilities are not those that this version makes")
     said = f"{count} synthetic images, probabilities differ by at most {worst:.1e} (allowed {TOLERANCE:.0e})"
     return Check(name, worst <= TOLERANCE, said)
 

@@ -37,7 +37,7 @@ _PROPERTIES: dict[str, Any] = {
     },
     "metadata": {
         "type": "string",
-        "description": "JSON: an object of column to value for all images, or a list, one an image. See /v1/models.",
+        "description": "JSON: an object of column to value for all images, or a list, one per image. See /v1/models.",
         "example": '{"age": 55, "sex": "female"}',
     },
     "top_k": {"type": "integer", "minimum": 1, "maximum": 999999, "description": "How many are ranked; default: all."},
@@ -91,7 +91,7 @@ _EXAMPLE: dict[str, Any] = {
             "modality": {
                 "verdict": "accept",
                 "score": 2.9,
-                "words": "colours and contrast are those of the training pictures",
+                "words": "colors and contrast are those of the training images",
             },
             "ood": {"score": 0.21, "threshold": 0.46, "ok": True},
             "heatmap": None,

@@ -1,4 +1,4 @@
-"""Decoding in processes of their own: one that a picture kills, or that takes too long, is replaced and the server goes on."""
+"""Decoding in processes of their own: one that an image kills, or that takes too long, is replaced and the server continues."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Worker:
         self.channel, theirs = socket.socketpair()
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # threads reserve memory
         alone["MALLOC_MMAP_THRESHOLD_"] = "8388608"
-        alone["MALLOC_TRIM_THRESHOLD_"] = "33554432"  # memory of ordinary pictures is kept for the next, not of large ones
+        alone["MALLOC_TRIM_THRESHOLD_"] = "33554432"  # memory of ordinary images is kept for the next, not of large ones
         words = [sys.executable, "-P", "-m", "dermalyze.serve.server.decode_worker", str(theirs.fileno()), str(memory_mib)]
         self.process = subprocess.Popen(
             words, pass_fds=[theirs.fileno()], env={**os.environ, **alone}, stdin=subprocess.DEVNULL, close_fds=True

@@ -1,4 +1,4 @@
-"""The way of a picture between the server and a process that decodes: a JSON head and bytes, each with its length before it."""
+"""The way of an image between the server and a process that decodes: a JSON head and bytes, each with its length before it."""
 
 from __future__ import annotations
 

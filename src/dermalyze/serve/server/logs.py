@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 TOGETHER_S = 0.05
 WAITING = 10_000
-"""Lines that wait to be written at most; whoever reads them too slowly loses lines, and the server goes on."""
+"""Lines that wait to be written at most; whoever reads them too slowly loses lines, and the server continues."""
 
 
 class Log:

@@ -30,7 +30,7 @@ REMEDIES = {
     "not_multipart": "send multipart/form-data with the field 'file'",
     "encoded_body": "send the body as it is, without Content-Encoding",
     "not_an_image": "send a JPEG, PNG, WebP or BMP file",
-    "undecodable": "open the picture and save it again, upright and at an ordinary size",
+    "undecodable": "open the image and save it again, upright and at an ordinary size",
     "bad_field": "see /openapi.json for the fields and their values",
     "no_file": "send at least one image in the field 'file'",
     "too_many_files": "send fewer images a request",

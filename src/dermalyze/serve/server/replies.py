@@ -105,11 +105,11 @@ class Ood(_Reply):
 
 class Heatmap(_Reply):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    png_base64: str = Field(description="RGBA, at the picture's aspect; transparent where nothing speaks for the class.")
+    png_base64: str = Field(description="RGBA, at the image's aspect; transparent where nothing speaks for the class.")
     name: str = Field(alias="class")
     method: str
     signed: bool
-    grade: MapGrade = Field(description="How far heat maps of this model are to be trusted; the same for every picture.")
+    grade: MapGrade = Field(description="How far heat maps of this model are to be trusted; the same for every image.")
 
 
 class ImageReply(BaseModel):
@@ -344,7 +344,7 @@ def point_words(point: ServedPoint, descriptions: Mapping[str, str]) -> dict[str
 
 
 def _headline(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The first figures of the test part, with intervals, and what they were measured on."""
+    """The first figures of the test split, with intervals, and what they were measured on."""
     if metrics is None:
         return None
     return {**{key: metrics[key] for key in ("set", "recipe", "n_images", "n_groups", "level")}, "figures": metrics["headline"]}

@@ -44,7 +44,8 @@ def serve_http(
     Args:
         models: runs or artifacts; the first answers where a request names none.
         spec: address and limits; default: `ServeSpec()`.
-        keys_file: API keys, one a line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, none is asked.
+        keys_file: API keys, one per line; else those of the variable `DERMALYZE_API_KEYS`, by commas; without any, none is
+            required.
         started: told of the address once it listens; default: it is said on standard error.
 
     Raises:
@@ -143,7 +144,7 @@ def read_keys(path: str | Path | None, environment: Mapping[str, str]) -> list[s
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{Path(path).name}: the keys cannot be read ({type(error).__name__})") from None
         if not any(found):
-            raise UsageError(f"{Path(path).name}: holds no key; write one a line")
+            raise UsageError(f"{Path(path).name}: holds no key; write one per line")
     keys = [key for key in found if key]
     if any(len(key) < MIN_KEY_CHARS or not key.isascii() or " " in key for key in keys):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What the server does with a request, without a word of HTTP routing: admit it, read it, decode, judge and answer."""
+"""What the server does with a request, without a word of HTTP routing: admit it, read it, decode, evaluate and answer."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def shared_cores(threads: int | None, cores: int) -> tuple[int, int]:
 
 
 def metadata_rows(text: str | None, count: int) -> list[dict[str, Value]]:
-    """Each image's metadata from the field of that name: an object for all, or a list, one an image.
+    """Each image's metadata from the field of that name: an object for all, or a list, one per image.
 
     Raises:
         Refusal: neither, or a value that is no text, number or null.
@@ -320,7 +320,7 @@ def _no_constant(text: str) -> float:
 
 
 def address(name: str) -> str:
-    """A model's name as it may stand in an address.
+    """A model's name as it may are in an address.
 
     >>> address("my model/1")
     'my-model-1'

@@ -28,7 +28,7 @@ METADATA += "ISIC_0000002,60,head/neck,HAM_2,male\nISIC_0000003,60,head/neck,HAM
 
 
 def put(root: Path) -> dict[str, Any]:
-    """HAM10000 and ISIC 2019, one a folder and one a list of a zip and tables."""
+    """HAM10000 and ISIC 2019, one per folder and one per list of a zip and tables."""
     write(root / "h", {"HAM10000_metadata.csv": HAM, "imgs/ISIC_0000001.jpg": "1", "imgs/ISIC_0000002.jpg": "2"})
     write(
         root / "i",

@@ -247,7 +247,7 @@ def test_images_per_lesion_bounds(tmp_path: Path) -> None:
 
 
 def lesion_and_corner(root: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """For the first image of each lesion: log colour and spread inside over outside; corner colour; class."""
+    """For the first image of each lesion: log color and spread inside over outside; corner color; class."""
     inner, corner, labels, seen = [], [], [], set()
     for row in rows_of(root):
         if row["lesion_id"] in seen:

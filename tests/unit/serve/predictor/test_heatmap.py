@@ -1,4 +1,4 @@
-"""Class-activation maps over pictures: the right place, honest colours, no numbers out of nothing."""
+"""Class-activation maps over images: the right place, honest colors, no numbers out of nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def brightest(image: Image.Image) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", ["squash", "pad", "resize_crop"])
 @pytest.mark.parametrize("size", [(200, 100), (100, 200), (64, 64)])
 def test_the_spot_lies_where_the_network_saw_it(kind: Any, size: tuple[int, int]) -> None:
-    """A white spot in the picture, brought to the network's size, is the map: laid back, it covers the spot."""
+    """A white spot in the image, brought to the network's size, is the map: laid back, it covers the spot."""
     from dermalyze.imaging.preprocess import to_size
 
     width, height = size
@@ -124,7 +124,7 @@ def test_predict_explains_the_plain_view(folder: Path) -> None:
     )
     assert with_map.cam is not None
     assert with_map.cam.shape == MAP
-    assert np.abs(with_map.cam).argmax() == 0, "the colour stands in the first cell, whatever mirror images the recipe asks"
+    assert np.abs(with_map.cam).argmax() == 0, "the color is in the first cell, whatever mirror images the recipe asks"
     assert (without.cam, without.picture, without.cam_class, without.cam_grade) == (None, None, None, None)
     assert "heatmap" not in without.as_dict()
     assert with_map.picture is not None
@@ -208,7 +208,7 @@ def test_the_grade_stands_under_the_drawn_picture(folder: Path, tmp_path: Path, 
     record = folder / "artifact.json"
     record.write_bytes(sealed(graded(json.loads(record.read_text()), "no better")))
     list(predict(folder, [tmp_path / "a.png"], explain=tmp_path / "maps", scores=True))
-    assert captions[0].endswith("Heat maps of this model: no better than a centred blob for this model.")
+    assert captions[0].endswith("Heat maps of this model: no better than a centered blob for this model.")
 
 
 def test_a_grade_of_another_model_is_refused(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of argument becomes items; what is bad becomes an error and the rest go on."""
+"""Every kind of argument becomes items; what is bad becomes an error and the rest continue."""
 
 from __future__ import annotations
 

@@ -74,5 +74,5 @@ def test_what_is_the_model_and_what_are_images(tmp_path):
     assert told_apart(["-"]) == (FOLDER, ["-"])
     assert told_apart([run, photo]) == (Path(run), [photo])
     assert told_apart([run]) == (Path(run), [])
-    with pytest.raises((UsageError, ModelError), match="neither a run"):  # a mistyped run is not taken for a picture
+    with pytest.raises((UsageError, ModelError), match="neither a run"):  # a mistyped run is not taken for an image
         Predictor(told_apart([str(tmp_path / "rum"), photo])[0])
