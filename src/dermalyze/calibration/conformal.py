@@ -84,7 +84,7 @@ class ConformalSets:
     def of(self, probs_NC: Floats, classes: Sequence[str], luck_N: Floats | None = None) -> Masks:
         """(N, C) whether each class is in the set; a class whose threshold is not estimable is always in.
 
-        >>> rule = Sets("lac", 0.9, {"marginal": 0.6}, {"marginal": 100})
+        >>> rule = ConformalSets("lac", 0.9, {"marginal": 0.6}, {"marginal": 100})
         >>> rule.of(np.array([[0.5, 0.4, 0.1]]), ["a", "b", "c"]).tolist()
         [[True, True, False]]
         """

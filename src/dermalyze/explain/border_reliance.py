@@ -179,7 +179,7 @@ def worst_place(falls_NK: Sequence[Sequence[float | None]], groups_N: Sequence[s
         interval: resamples, level and seed.
 
     >>> corner = [[None, 0.6, *[0.0] * 14] for _ in range(12)]
-    >>> found = judge_places(corner, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0)
+    >>> found = worst_place(corner, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0)
     >>> found.name, round(found.over.value, 3), found.tried
     ('upper edge', 0.6, 15)
     """
@@ -223,7 +223,7 @@ def assess_rim(
         interval: resamples, level and seed.
 
     >>> many = [(0.5, 0.0)] * 12
-    >>> judge_rim("mel", many, ["left edge"] * 12, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0).by_map
+    >>> assess_rim("mel", many, ["left edge"] * 12, [str(i) for i in range(12)], resamples=100, level=0.95, seed=0).by_map
     True
     """
     values = np.asarray(falls_N2, dtype=np.float64).reshape(-1, 2)

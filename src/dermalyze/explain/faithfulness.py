@@ -35,7 +35,7 @@ FLOORS = {"centre": "a centered blob", "random": "a random map"}
 def center_gaussian(height: int, width: int) -> Floats:
     """(H, W) a blob in the middle, 1 at its top: what finds most subjects without looking, since they are photographed there.
 
-    >>> int(centred_gaussian(3, 5).argmax())
+    >>> int(center_gaussian(3, 5).argmax())
     7
     """
     y, x = (np.linspace(-0.5, 0.5, edge) / GAUSSIAN_SIGMA for edge in (height, width))

@@ -28,7 +28,7 @@ def mean_difference_in_sd(values_N: Floats, weights_NR: Floats, reference_M: Flo
         weights_NR: how often each counts.
         reference_M: what it is compared with, taken as it is.
 
-    >>> standardised_difference(np.array([1.0, 3.0]), np.ones((2, 1)), np.array([0.0, 2.0]))
+    >>> mean_difference_in_sd(np.array([1.0, 3.0]), np.ones((2, 1)), np.array([0.0, 2.0]))
     array([1.])
 
     Austin 2009, doi:10.1002/sim.3697

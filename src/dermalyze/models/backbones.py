@@ -216,7 +216,7 @@ def pretrained_cfg_of(spec: ModelSpec) -> InputConfig:
 def license_of(spec: ModelSpec) -> str | None:
     """License of the weights that `pretrained: true` takes, as timm states it; "unknown", or None where there are no weights.
 
-    >>> licence_of(ModelSpec(backbone="resnet18")), licence_of(ModelSpec(backbone="tiny_cnn"))
+    >>> license_of(ModelSpec(backbone="resnet18")), license_of(ModelSpec(backbone="tiny_cnn"))
     ('apache-2.0', None)
     """
     spec = _checked(spec)

@@ -69,7 +69,7 @@ class GradedNetwork:
     Attributes:
         network: in PyTorch.
         artifact: its graph, and how its scores become predictions.
-        verdict: of `explain_grading.judge_network`; None if nothing was graded.
+        verdict: of `explain_grading.grade_network`; None if nothing was graded.
         beside: image_id to the sample's other inputs.
         methods: methods to draw.
     """

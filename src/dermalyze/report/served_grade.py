@@ -21,7 +21,7 @@ number of places (`tests/oracle/test_explainers.py`)."""
 
 
 def grade_of(network: Mapping[str, Any], level: float) -> Json | None:
-    """The grade of the served maps, from the result of `judge_network`; None if they were not graded.
+    """The grade of the served maps, from the result of `grade_network`; None if they were not graded.
 
     >>> grade_of({"grades": {"rollout": {}}}, 0.95) is None
     True
@@ -47,7 +47,7 @@ def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessin
 
     Args:
         run: run with an export, locked.
-        network: the result of `judge_network`.
+        network: the result of `grade_network`.
         preprocessing: of the graded network.
         level: of the intervals.
 

@@ -50,7 +50,7 @@ def sheet_png(values: Json, shown: Pixels, thumbnails: Sequence[Pixels | None]) 
     """The image first, framed, then its neighbours in rows of four under label and distance.
 
     Args:
-        values: of a `SimilarResult`, with `known_text`.
+        values: of a `SimilarResult`, with `where_in_run`.
         shown: RGB pixels of the image.
         thumbnails: of its neighbours; None where one is gone.
     """
@@ -58,7 +58,7 @@ def sheet_png(values: Json, shown: Pixels, thumbnails: Sequence[Pixels | None]) 
     rows = -(-(len(cases) + 1) // COLUMNS)
     aspect = max(pixels.shape[0] / pixels.shape[1] for pixels in [shown, *(p for p in thumbnails if p is not None)])
     tile_in = WIDTH_IN / COLUMNS * min(aspect, 1.4) + 0.3
-    said = [f"Among these {len(cases)}: {shares_text(values['shares'])}.", values["known_text"] or "", CAPTION, DISCLAIMER]
+    said = [f"Among these {len(cases)}: {shares_text(values['shares'])}.", values["where_in_run"] or "", CAPTION, DISCLAIMER]
     lines = [line for text in said if text for line in textwrap.wrap(text[:1].upper() + text[1:], 145)]
     foot_in = 0.2 * len(lines) + 0.15
     height_in = rows * tile_in + foot_in

@@ -91,7 +91,7 @@ def assess_fit(history: History, kept: int, guess: Baseline) -> Fit:
 
     >>> flat = {"train_loss": [1.0] * 6, "val_loss": [1.0] * 6, "train_accuracy": [0.7] * 6, "val_accuracy": [0.7] * 6,
     ...         "val_balanced_accuracy": [0.6] * 6}
-    >>> judge_fit(flat, 3, Baseline(0.5, "always saying a", "balanced_accuracy", "balanced", 0.5, 0.69)).verdict
+    >>> assess_fit(flat, 3, Baseline(0.5, "always saying a", "balanced_accuracy", "balanced", 0.5, 0.69)).verdict
     'good fit'
     """
     val, train = _column(history, "val_loss"), _column(history, "train_loss")

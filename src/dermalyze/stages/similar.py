@@ -188,7 +188,7 @@ def write_sheet(out: Path, spec: ExperimentSpec, result: SimilarResult, shown: A
         small_pixels(store, str(paths[one.image_id]), PICTURE_PX) if store is not None and one.image_id in paths else None
         for one in result.neighbours
     ]
-    values = {**result.as_dict(), "known_text": where_in_run(result.known) if result.known else None}
+    values = {**result.as_dict(), "where_in_run": where_in_run(result.known) if result.known else None}
     if out.suffix.lower() == ".png":
         write_bytes(out, sheet_png(values, shown, pictures))
     else:

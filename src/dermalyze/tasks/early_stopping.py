@@ -53,10 +53,10 @@ def compare_epoch(
         `best`, `cycle_best` and `stopped` ("epochs", "early" or None) afterwards.
 
     >>> begin = {"best": None, "cycle_best": None}
-    >>> first = judge_epoch(begin, epoch=1, epochs=9, value=0.5, sign=-1, start=0, planned=False, patience=1, min_delta=0.0)
+    >>> first = compare_epoch(begin, epoch=1, epochs=9, value=0.5, sign=-1, start=0, planned=False, patience=1, min_delta=0.0)
     >>> first["best"], first["stopped"]
     ({'epoch': 1, 'value': 0.5}, None)
-    >>> judge_epoch(first, epoch=2, epochs=9, value=0.6, sign=-1, start=0, planned=False, patience=1, min_delta=0.0)["stopped"]
+    >>> compare_epoch(first, epoch=2, epochs=9, value=0.6, sign=-1, start=0, planned=False, patience=1, min_delta=0.0)["stopped"]
     'early'
     """
     best, cycle_best, stopped = state["best"], state["cycle_best"], None

@@ -252,7 +252,7 @@ def clean_runs(words: list[str | Path], remove: list[str], yes: bool) -> RunsRes
     places = [Path(word) for word in words] or [DEFAULT_FOLDER]
     found: list[Rubbish] = []
     freed = 0
-    all_runs = [with_parts for place in places for run in runs_under(place) for with_parts in (run, *inner_runs(run))]
+    all_runs = [each for place in places for run in runs_under(place) for each in (run, *inner_runs(run))]
     for run in all_runs:
         if not yes:
             found += rubbish_of(run)

@@ -34,7 +34,7 @@ def record_of(run: Run) -> dict[str, Any]:
 
 
 def network_of(run: Run, verdict: str = "better", method: str = "closed_form", **changes: Any) -> dict[str, Any]:
-    """As `judge_network` says it of the run's own network."""
+    """As `grade_network` says it of the run's own network."""
     grade = {**GRADES[verdict], **changes}
 
     def whole(figure: dict[str, Any]) -> dict[str, Any]:

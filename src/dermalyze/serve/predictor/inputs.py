@@ -83,7 +83,7 @@ def read_file(path: str | Path) -> Item:
 def has_image_signature(head: bytes) -> bool:
     """Whether the first 16 bytes are those of an image format, readable here or not.
 
-    >>> looks_like_image(b"RIFF\\x00\\x00\\x00\\x00WEBPVP8 "), looks_like_image(b"%PDF-1.7 ...")
+    >>> has_image_signature(b"RIFF\\x00\\x00\\x00\\x00WEBPVP8 "), has_image_signature(b"%PDF-1.7 ...")
     (True, False)
     """
     starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"GIF87a", b"GIF89a")
