@@ -24,7 +24,13 @@ TABLES: dict[str, tuple[Any, Any]] = {
     "report/checklists.json": (dict[str, tuple[Item, ...]], checklists),
     "workflows/guidelines.json": (Guidelines, guidelines),
 }
-OTHER = {"data/sources/cards.json", "imaging/dermoscopy.json", "serve/small/artifact.json", "serve/small/metrics.json"}
+OTHER = {
+    "data/sources/cards.json",
+    "imaging/dermoscopy.json",
+    "serve/small/artifact.json",
+    "serve/small/metrics.json",
+    "serve/web/examples/examples.json",
+}
 """Measured or exported, and tested where they are read."""
 
 

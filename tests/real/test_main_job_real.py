@@ -81,7 +81,7 @@ def test_what_answers_is_what_was_measured(run: Run) -> None:
     part = read_part(run, "test").set_index("image_id").loc[stored.ids]
     store = ImageStore.open(run.config().data)
     predictor = Predictor(run.root)
-    answers = list(predictor.predict_batch((store.read(path) for path in part["path"]), batch_size=7))
+    answers = list(predictor.predict_batch((store.read(path) for path in part["path"]), batch_size=7, scores=True))
     given = np.array([[answer.probabilities[name] for name in stored.classes] for answer in answers])
     np.testing.assert_allclose(given, predictor.answering.calibrator(stored.logits), atol=1e-4)
     measured = json.loads(run.evaluation_path.read_text())

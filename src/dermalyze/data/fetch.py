@@ -39,7 +39,7 @@ class FetchResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        told = {key: getattr(self.remote, key) for key in ("title", "licence", "citation", "page")}
+        told = {key: getattr(self.remote, key) for key in ("title", "license", "citation", "page")}
         return {
             "name": self.name,
             "folder": str(self.folder),
@@ -98,7 +98,7 @@ def fetch(name: str, out: Path | None = None, *, confirm: Callable[[str], bool] 
     for file in files:
         done.append(_one(file, folder, record, remote))
         record = {**record, file.name: done[-1]}
-        told = {key: getattr(remote, key) for key in ("title", "licence", "citation", "page")}
+        told = {key: getattr(remote, key) for key in ("title", "license", "citation", "page")}
         write_json(folder / RECORD, {"name": name, **told, "files": list(record.values())})
     return FetchResult(name, folder, remote, tuple(done))
 

@@ -56,7 +56,8 @@ def compare_epoch(
     >>> first = compare_epoch(begin, epoch=1, epochs=9, value=0.5, sign=-1, start=0, planned=False, patience=1, min_delta=0.0)
     >>> first["best"], first["stopped"]
     ({'epoch': 1, 'value': 0.5}, None)
-    >>> compare_epoch(first, epoch=2, epochs=9, value=0.6, sign=-1, start=0, planned=False, patience=1, min_delta=0.0)["stopped"]
+    >>> rule = {"sign": -1, "start": 0, "planned": False, "patience": 1, "min_delta": 0.0}
+    >>> compare_epoch(first, epoch=2, epochs=9, value=0.6, **rule)["stopped"]
     'early'
     """
     best, cycle_best, stopped = state["best"], state["cycle_best"], None

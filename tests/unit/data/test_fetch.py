@@ -100,7 +100,7 @@ def known(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     told = {
         "title": "A set",
         "size": "about 1 MB",
-        "licence": "CC BY 4.0",
+        "license": "CC BY 4.0",
         "citation": "Someone 2020",
         "page": "https://a.example",
     }
@@ -233,7 +233,7 @@ def test_a_set_is_shown_agreed_to_fetched_and_recorded(
     result = fetch("a_set", tmp_path / "out", confirm=lambda question: True)
     assert names(tmp_path / "out") == {"a.zip", "b.csv", "fetched.json"}
     record = json.loads((tmp_path / "out" / "fetched.json").read_text())
-    assert record["licence"] == "CC BY 4.0"
+    assert record["license"] == "CC BY 4.0"
     assert [(f["name"], f["bytes"], f["checked"], f["fresh"]) for f in record["files"]] == [
         ("a.zip", len(DATA), True, True),
         ("b.csv", 12, False, True),
@@ -326,7 +326,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 def test_every_set_has_a_source_a_licence_and_a_way() -> None:
     assert set(REMOTE_SETS) <= set(SOURCES)
     for name, entry in REMOTE_SETS.items():
-        assert all((entry.title, entry.size, entry.licence, entry.citation, entry.page.startswith("https://"))), name
+        assert all((entry.title, entry.size, entry.license, entry.citation, entry.page.startswith("https://"))), name
         assert sum(map(bool, (entry.files, entry.index, entry.steps))) == 1, name
         assert all(file.url.startswith("https://") for file in entry.files), name
         assert entry.index is None or (entry.index.startswith("https://") and entry.index_kind in ("dataverse", "figshare"))

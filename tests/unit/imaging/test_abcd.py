@@ -63,9 +63,9 @@ def test_colour_variety_of_two_greys() -> None:
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
     image = np.zeros((40, 40, 3), np.uint8)
-    assert measure(image, mask).colours == 0.0  # type: ignore[union-attr]
+    assert measure(image, mask).colors == 0.0  # type: ignore[union-attr]
     image[:, 20:] = 255
-    assert measure(image, mask).colours == pytest.approx(50, abs=0.1)  # type: ignore[union-attr]
+    assert measure(image, mask).colors == pytest.approx(50, abs=0.1)  # type: ignore[union-attr]
 
 
 def test_specks_and_holes_do_not_count_and_a_cut_lesion_is_said_so() -> None:

@@ -65,7 +65,7 @@ def test_each_class_of_the_focus_has_its_missed_images():
     assert {name: kind["mistakes"] for name, kind in m["largest_errors"]["missed"].items()} == {"vasc": 1, "nv": 1}
     assert (ids(m, "vasc"), ids(m, "nv")) == (["i2"], ["i1"])
     gray = np.full((30, 40, 3), 90, np.uint8)
-    sheets = largest_errors.figures(m, replace(j, picture=lambda image_id: gray))
+    sheets = largest_errors.figures(m, replace(j, thumbnail=lambda image_id: gray))
     assert list(sheets) == ["largest_errors.png", "missed_vasc.png", "missed_nv.png"]
     assert sheets["missed_nv.png"].caption.startswith("Missed images of Melanocytic nevi:")
 
@@ -74,9 +74,9 @@ def test_pictures_that_are_gone_leave_their_frame():
     j = judged([0, 0], [[0, 1, 0], [0, 2, 0]])
     m = {**largest_errors.build(j), "set": "test", "n_images": 2, "n_groups": 2, "recipe": "plain", "accepted_leak": None}
     assert largest_errors.figures(m, j) == {}
-    assert largest_errors.figures(m, replace(j, picture=lambda image_id: None)) == {}
+    assert largest_errors.figures(m, replace(j, thumbnail=lambda image_id: None)) == {}
     red = np.full((30, 40, 3), (200, 0, 0), np.uint8)
-    sheets = largest_errors.figures(m, replace(j, picture=lambda image_id: red if image_id == "i1" else None))
+    sheets = largest_errors.figures(m, replace(j, thumbnail=lambda image_id: red if image_id == "i1" else None))
     assert set(sheets) == {"largest_errors.png", "missed_mel.png"}
     with Image.open(io.BytesIO(sheets["largest_errors.png"].data)) as image:
         painted = (np.asarray(image.convert("RGB")) == (200, 0, 0)).all(axis=2).mean()

@@ -88,7 +88,7 @@ def test_what_is_printed_loads(situation: Situation, tmp_path: Path) -> None:
     path.write_text(found.yaml)
     spec = load_experiment(path)
     assert spec.model.backbone == found.candidates[0].card.name
-    assert spec.model.pretrained == (found.candidates[0].card.licence is not None)
+    assert spec.model.pretrained == (found.candidates[0].card.license is not None)
 
 
 def test_tables_of_settings_leave_no_gap() -> None:

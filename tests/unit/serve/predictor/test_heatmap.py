@@ -125,10 +125,10 @@ def test_predict_explains_the_plain_view(folder: Path) -> None:
     assert with_map.cam is not None
     assert with_map.cam.shape == MAP
     assert np.abs(with_map.cam).argmax() == 0, "the color is in the first cell, whatever mirror images the recipe asks"
-    assert (without.cam, without.picture, without.cam_class, without.cam_grade) == (None, None, None, None)
+    assert (without.cam, without.image, without.cam_class, without.cam_grade) == (None, None, None, None)
     assert "heatmap" not in without.as_dict()
-    assert with_map.picture is not None
-    assert with_map.picture.size == (32, 24)
+    assert with_map.image is not None
+    assert with_map.image.size == (32, 24)
     assert "cam" not in with_map.as_dict()
     named = predictor.predict(pixels, explain="vasc", scores=True)
     assert named.cam_class == "vasc"
@@ -155,8 +155,8 @@ def test_a_rotated_file_has_its_map_upright(folder: Path) -> None:
     Image.fromarray(np.rot90(pixels)).save(buffer, "PNG", exif=exif)
     turned = predictor.predict(buffer.getvalue(), explain=True, scores=True)
     assert turned.cam is not None
-    assert turned.picture is not None
-    assert turned.picture.size == (32, 24)
+    assert turned.image is not None
+    assert turned.image.size == (32, 24)
     np.testing.assert_allclose(turned.cam, upright.cam, atol=1e-6)
 
 
