@@ -110,7 +110,7 @@ def test_features_are_those_of_each_image(world: Any, embedded: Any) -> None:
 def test_maps_are_drawn_and_the_same_for_the_same_seed(world: Any, method: str, by: str) -> None:
     first = plot_embeddings(world.run, world.spec, method=method, by=by, part="all")
     figure, page = first.figure.read_bytes(), first.page.read_text()
-    assert first.points == first.pictures == 30
+    assert first.points == first.thumbnails == 30
     assert page.count('"/9j/') == 30  # every image, as JPEG
     assert "no evidence" in page
     with Image.open(first.figure) as image:
