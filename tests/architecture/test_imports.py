@@ -299,3 +299,14 @@ def test_the_subprocess_check_sees_a_heavy_library() -> None:
         "dermalyze.errors": [],
         "dermalyze.data.splitting": ["pandas"],
     }
+
+
+def test_no_component_receives_the_whole_experiment() -> None:
+    """Only the run's folder, stages, workflows and commands know it; all else takes the specs that it uses."""
+    knows = {"config", "stages", "workflows", "cli"}
+    files = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if "ExperimentSpec" in path.read_text(encoding="utf-8") and path.relative_to(SOURCE).parts[0] not in knows
+    }
+    assert files == {"__init__.py", "core/run.py"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.data import DataSpec
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
 from dermalyze.data.splitting import read_part
@@ -21,20 +21,20 @@ MOST, LEAST = 500, 50
 """Images that are looked at, and how few say nothing."""
 
 
-def training_appearance(run: Run, spec: ExperimentSpec) -> dict[str, Any] | None:
+def training_appearance(run: Run, data: DataSpec) -> dict[str, Any] | None:
     """What `Likeness.from_dict` reads, of a fixed sample of the training split; None where too few can be read, and says so.
 
     Args:
         run: split.
-        spec: with its data.
+        data: where its images are.
     """
     try:
         paths = read_part(run, "train")["path"].dropna().tolist()
         if len(paths) > MOST:
             chosen = np.random.default_rng(0).choice(len(paths), MOST, replace=False)
             paths = [paths[i] for i in np.sort(chosen)]
-        store = ImageStore.open(spec.data)
-        read = modality_of(spec.data).read
+        store = ImageStore.open(data)
+        read = modality_of(data).read
         found = [appraise(small(read(store.read(path), formats=PREPARE_FORMATS).image)) for path in paths]
     except (DermalyzeError, OSError) as error:
         say(f"export: the training images cannot be looked at ({type(error).__name__}); the gate does not learn from them")

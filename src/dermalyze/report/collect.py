@@ -10,7 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.audit.quality_cache import with_statistics
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.data import DataSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.inference import InferenceSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
@@ -20,7 +22,6 @@ from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, ModelError
 from dermalyze.report.discrimination import point_values
 from dermalyze.report.evaluation_data import Evaluation
-from dermalyze.scoring.class_prior import prior_shift
 from dermalyze.scoring.ood_results import read_ood_results
 from dermalyze.scoring.predictions import Predictions, read_predictions
 from dermalyze.tasks.answering import Answering
@@ -30,20 +31,28 @@ PICTURE_PX = 240
 
 def gather(
     run: Run,
-    spec: ExperimentSpec,
     p: Predictions,
     rows: pd.DataFrame,
     store: ImageStore | None,
+    *,
+    data: DataSpec,
+    inference: InferenceSpec,
+    evaluate: EvaluateSpec,
     home: Predictions | None = None,
     recalibrate: float | None = None,
+    shift_C: NDArray[np.float64] | None = None,
 ) -> Evaluation:
-    """The predictions with the manifest rows of their images in the same order, and the source of the images."""
+    """The predictions with the manifest rows of their images in the same order, and the source of the images; see `Evaluation`.
+
+    Args:
+        recalibrate, shift_C: share of the groups to fit a calibrator on, and `scoring.class_prior.prior_shift` for it.
+    """
     answering, fitted = read_calibration(run, p)
     train = with_statistics(run, read_part(run, "train").set_index("image_id"))
     return Evaluation(
-        p, spec.evaluate, answering, fitted, read_reference(run, p), rows, train, home, recalibrate, thumbnails_of(rows, store),
-        read_others(run, p), read_ood_results(run, p), spec.inference.calibration,
-        prior_shift(run, spec, p.classes) if recalibrate is not None else None, spec.data,
+        p, evaluate, answering, fitted, read_reference(run, p), rows, train, home, recalibrate, thumbnails_of(rows, store),
+        read_others(run, p), read_ood_results(run, p), inference.calibration,
+        shift_C, data,
     )  # fmt: skip
 
 
@@ -71,10 +80,10 @@ def read_others(run: Run, p: Predictions) -> tuple[tuple[Predictions, Answering]
     return tuple(found)
 
 
-def manifest_store(spec: ExperimentSpec) -> ImageStore | None:
+def manifest_store(data: DataSpec) -> ImageStore | None:
     """Where the run's images come from; None if they are gone: the metrics do not need them."""
     try:
-        return ImageStore.open(spec.data)
+        return ImageStore.open(data)
     except (ConfigError, DataError):
         return None
 
@@ -120,12 +129,12 @@ def read_home(run: Run, p: Predictions) -> Predictions | None:
 
 
 def validation_values(
-    run: Run, spec: ExperimentSpec, test: Predictions, answering: Answering
+    run: Run, recipe: str, evaluate: EvaluateSpec, test: Predictions, answering: Answering
 ) -> dict[str, float | None] | None:
     """The same metrics on the validation split, for reference; None if its predictions are not of the same model."""
-    path = run.predictions_path("val", spec.inference.recipe)
+    path = run.predictions_path("val", recipe)
     if not path.exists():
         return None
     p = read_predictions(path)
     same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
-    return point_values(p, spec.evaluate, answering) if same and p.meta["set"] == "val" else None
+    return point_values(p, evaluate, answering) if same and p.meta["set"] == "val" else None

@@ -13,7 +13,6 @@ from typing import Any
 
 from dermalyze.config.classes import describe
 from dermalyze.config.data import PARTS
-from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.run import Run
 from dermalyze.data.catalog import REMOTE_SETS
@@ -70,18 +69,18 @@ def _named(ids: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-def croissant(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
+def croissant(run: Run, name: str) -> dict[str, Any]:
     """The description, JSON-ready; `url`, `license`, `creator` and `datePublished` only if they are known.
 
     The specification also requires these four: for the user's own data set, a person has to add them.
 
     Args:
         run: prepared; its splits are described if it has been split.
-        spec: its name becomes the data set's, unless the ids of all images tell which data set it is.
+        name: of the data set, unless the ids of all images tell which data set it is.
     """
     frame, classes = read_manifest(run), read_classes(run)
     ids = frame["image_id"].astype(str)
-    named = _named(ids) or {"name": spec.name}
+    named = _named(ids) or {"name": name}
     parts = [part for part in PARTS if run.split_path(part).exists()]
     manifest = run.require(run.manifest_path, "prepare")
     described = [name for name in COLUMNS if name in frame]

@@ -7,7 +7,6 @@ from typing import Any
 
 from dermalyze.artifact.record import parse_record
 from dermalyze.config.classes import describe
-from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.config.report import load_report
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
@@ -30,7 +29,7 @@ LABELS_NOT_FOR = "findings that are not among its labels: it cannot predict othe
 FACTS = ("model", "files", "controls", "person")
 
 
-def run_entries(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
+def run_entries(run: Run, *, own: bool) -> dict[str, Any]:
     """Entries of `evaluation_metrics.json`: `model`, `files`, `controls` and `person`.
 
     Args:
@@ -40,15 +39,16 @@ def run_entries(run: Run, spec: ExperimentSpec, *, own: bool) -> dict[str, Any]:
         ConfigError: report.yaml in the run's folder is not valid.
     """
     return {
-        "model": model_entries(run, spec),
+        "model": model_entries(run),
         "files": run.present_files() if own else None,
         "controls": controls_of(run) if own else None,
         "person": person(run) if own else None,
     }
 
 
-def model_entries(run: Run, spec: ExperimentSpec) -> dict[str, Any]:
+def model_entries(run: Run) -> dict[str, Any]:
     """What a model card names: the network, its classes and its source data."""
+    spec = run.config()
     record = parse_record(run.artifact_record_path.read_bytes()) if run.artifact_record_path.exists() else None
     size = None if record is None else [record.preprocessing["height"], record.preprocessing["width"]]
     return {
@@ -78,8 +78,9 @@ def person(run: Run) -> dict[str, str]:
     return load_report(run.report_answers_path).model_dump(exclude_none=True) if run.report_answers_path.exists() else {}
 
 
-def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
+def head(run: Run, what: str, p: Predictions, leak: str | None) -> dict[str, Any]:
     """Entries of `evaluation_metrics.json` on the run, the predictions and the data sets of the manifest."""
+    spec = run.config()
     found = data_sets(spec.data.source, read_manifest(run)["image_id"].astype(str))
     return {
         "schema_version": 1,
@@ -88,7 +89,7 @@ def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | 
         "recipe": p.meta["recipe"],
         "task": p.meta["task"],
         "accepted_leak": leak,
-        "about": about(run, spec, p),
+        "about": about(run, p),
         "known_biases": biases_of(found.values()),
         "data_sets": [
             {"kind": kind, **{key: getattr(card, key) for key in ("name", "tags", "license", "license_note")}}
@@ -97,9 +98,9 @@ def head(run: Run, spec: ExperimentSpec, what: str, p: Predictions, leak: str | 
     }
 
 
-def about(run: Run, spec: ExperimentSpec, p: Predictions) -> dict[str, list[str]]:
+def about(run: Run, p: Predictions) -> dict[str, list[str]]:
     """What the model is, how it was trained, and what it must not be used for, in sentences."""
-    counts = run.certificate()["counts"]
+    counts, spec = run.certificate()["counts"], run.config()
     train = counts["train"]
     weights = "existing weights" if spec.model.weights or spec.model.pretrained else "random weights"
     kept = read_json(run.best_record_path)["preprocessing"] if run.best_record_path.exists() else None
@@ -126,8 +127,9 @@ def not_for(task: Task) -> list[str]:
     return [*NOT_FOR[:2], NOT_FOR[2] if task.has("one_class") else LABELS_NOT_FOR, *NOT_FOR[3:]]
 
 
-def provenance(run: Run, spec: ExperimentSpec, p: Predictions, path: Path) -> dict[str, Any]:
+def provenance(run: Run, p: Predictions, path: Path) -> dict[str, Any]:
     """Seeds, hashes and versions on which the numbers depend."""
+    spec = run.config()
     return {
         "seed": spec.seed,
         "bootstrap_seed": spec.evaluate.seed,

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from dermalyze.calibration.calibrators import Calibrator
 from dermalyze.calibration.conformal import SERVED_SCORE, calibrate_conformal
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.data import DataSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.inference import InferenceSpec
+from dermalyze.config.task import TaskSpec
 from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.metrics.classification import Scores
 from dermalyze.metrics.operating_points import operating_points, questions
@@ -19,14 +22,26 @@ from dermalyze.metrics.selective import CONFIDENCE, CONFIDENCES, threshold_for
 from dermalyze.scoring.predictions import Predictions
 
 
-def calibration_of(p: Predictions, fitted: Calibrator, part: str, spec: ExperimentSpec) -> dict[str, Any]:
+def calibration_of(
+    p: Predictions,
+    fitted: Calibrator,
+    part: str,
+    *,
+    task: TaskSpec,
+    data: DataSpec,
+    inference: InferenceSpec,
+    evaluate: EvaluateSpec,
+) -> dict[str, Any]:
     """The calibration as the artifact keeps it, but for the out-of-distribution score.
 
     Args:
         p: predictions of the part that `fitted` was fitted on.
         fitted: the calibrator.
         part: its name.
-        spec: `inference` and `evaluate` are used.
+        task: rule of the thresholds of labels.
+        data: its source tells the classes that are malignant or watched, where `evaluate` leaves them to it.
+        inference: referral and sets.
+        evaluate: operating points.
     """
     logits = p.logits.astype(np.float64)
     shares_C = p.task.shares(p.labels, len(p.classes))
@@ -36,17 +51,16 @@ def calibration_of(p: Predictions, fitted: Calibrator, part: str, spec: Experime
         "images": len(p),
         "groups": len(set(p.groups)),
         "shares": dict(zip(p.classes, shares_C.tolist(), strict=True)),
-        **p.task.fit_decision(fitted(logits), p.labels, p.classes, spec.task),
+        **p.task.fit_decision(fitted(logits), p.labels, p.classes, task),
     }
     if not p.task.has("conformal_sets", "operating_points"):
         return fitted_on
-    data, evaluate = spec.data, spec.evaluate
     malignant, focus = malignant_of(evaluate, p.classes, data), focus_of(evaluate, p.classes, data)
     asked = questions(p.classes, malignant, focus)
     return {
         **fitted_on,
-        "referral": _referral(fitted(logits), spec.inference.coverage),
-        "sets": _sets(fitted(logits), p, spec.inference.set_level),
+        "referral": _referral(fitted(logits), inference.coverage),
+        "sets": _sets(fitted(logits), p, inference.set_level),
         "operating_points": operating_points(
             Scores(p.labels, fitted(logits)), p.groups, p.classes, asked,
             sensitivity=evaluate.sensitivity, miss_cost=evaluate.miss_cost,

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.calibration import ood
-from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.atomic import sha256_bytes, sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run
@@ -47,15 +46,16 @@ class OodFit:
         }
 
 
-def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, OodFit], dict[str, str], str | None]:
+def fit_ood(run: Run, p: Predictions, asked: str, seed: int) -> tuple[dict[str, OodFit], dict[str, str], str | None]:
     """Every out-of-distribution score that can be had, why not the others, and the SHA-256 of the synthetic predictions.
 
     Args:
         run: its training split is fitted on.
-        spec: `inference.ood` and the seed.
         p: predictions of the calibration split.
+        asked: `inference.ood`; with none nothing is fitted.
+        seed: of the stored training images.
     """
-    wanted = p.task.ood_scores if spec.inference.ood != "none" else ()
+    wanted = p.task.ood_scores if asked != "none" else ()
     train = _same_scores(run.predictions_path("train", p.meta["recipe"]), p)
     path = run.foreign_path("synthetic", p.meta["recipe"])
     synthetic = _same_scores(path, p)
@@ -66,7 +66,7 @@ def fit_ood(run: Run, spec: ExperimentSpec, p: Predictions) -> tuple[dict[str, O
             missing[kind] = "no predictions of the training split by this model"
             continue
         try:
-            fitted = ood.fit(kind, train.logits, _embedding(train), train.labels, seed=spec.seed)
+            fitted = ood.fit(kind, train.logits, _embedding(train), train.labels, seed=seed)
         except ModelError as error:
             missing[kind] = str(error)
             continue

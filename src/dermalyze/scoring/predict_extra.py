@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from dermalyze.artifact.artifact import Artifact
 from dermalyze.calibration.recipes import apply_recipe
-from dermalyze.config.experiment import ExperimentSpec
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.pixels import Source
@@ -28,24 +27,24 @@ from dermalyze.scoring.predictions import Predictions, read_predictions, write_p
 from dermalyze.tasks.base import TASKS
 
 
-def score_synthetic(run: Run, spec: ExperimentSpec, artifact: Artifact, meta: dict[str, Any]) -> int:
+def score_synthetic(run: Run, artifact: Artifact, meta: dict[str, Any], *, seed: int, size: int) -> int:
     """Score the synthetic out-of-distribution images, unless that is done; how many there are."""
-    meta = {**meta, "set": "synthetic", "kinds": list(SYNTHETIC), "each": EACH, "seed": spec.seed, "labelled": False}
+    meta = {**meta, "set": "synthetic", "kinds": list(SYNTHETIC), "each": EACH, "seed": seed, "labelled": False}
     known = read_done(run.foreign_path("synthetic", meta["recipe"]))
     if known is not None and known.meta == meta:
         return len(known)
     preprocessing = Preprocessing.from_dict(artifact.preprocessing)
-    return _write_foreign(run, spec, artifact, list(synthetic(preprocessing, seed=spec.seed)), meta)
+    return _write_ood(run, artifact, list(synthetic(preprocessing, seed=seed)), meta, size)
 
 
 def score_ood_images(
-    run: Run, spec: ExperimentSpec, artifact: Artifact, paths: Sequence[Path], meta: dict[str, Any]
+    run: Run, artifact: Artifact, paths: Sequence[Path], meta: dict[str, Any], *, seed: int, size: int
 ) -> dict[str, int]:
     """Score sets of out-of-distribution images, folders or MedMNIST files; how many each has."""
     preprocessing, counts = Preprocessing.from_dict(artifact.preprocessing), {}
     for path in paths:
-        pictures = list(read_ood_images(path, preprocessing, seed=spec.seed))
-        counts[name_of(path)] = _write_foreign(run, spec, artifact, pictures, {**meta, "set": name_of(path), "labelled": False})
+        images = list(read_ood_images(path, preprocessing, seed=seed))
+        counts[name_of(path)] = _write_ood(run, artifact, images, {**meta, "set": name_of(path), "labelled": False}, size)
     return counts
 
 
@@ -63,9 +62,8 @@ def check_ood_names(paths: Sequence[Path]) -> None:
         )
 
 
-def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures: list[OodImage], meta: dict[str, Any]) -> int:
+def _write_ood(run: Run, artifact: Artifact, pictures: list[OodImage], meta: dict[str, Any], size: int) -> int:
     """Score out-of-distribution images; their group is their kind, and their label says nothing."""
-    size = spec.inference.batch_size
     names = [
         one.name for one in artifact.inputs if one.is_image
     ]  # in every place: that one is missing must not tell them apart
@@ -86,15 +84,15 @@ def _write_foreign(run: Run, spec: ExperimentSpec, artifact: Artifact, pictures:
 
 
 def score_corrupted(
-    run: Run, spec: ExperimentSpec, artifact: Artifact, source: Source, test: pd.DataFrame, count: int, meta: dict[str, Any]
+    run: Run, artifact: Artifact, source: Source, test: pd.DataFrame, count: int, meta: dict[str, Any], *, seed: int
 ) -> int:
     """Score every corruption in every severity of a seeded sample of the test split; how many images that is."""
-    frame = test.iloc[spread_sample(test["label"].astype(str).tolist(), count, spec.seed)]
+    frame = test.iloc[spread_sample(test["label"].astype(str).tolist(), count, seed)]
     grid = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
     names = frame["image_id"].astype(str).tolist()
     ids = [f"{name}/{kind}/{severity}" for name in names for kind, severity in grid]
     strengths = {kind: list(values) for kind, (_, values) in CORRUPTIONS.items()}
-    path, meta = run.corrupted_path(meta["recipe"]), {**meta, "set": "corrupted test", "seed": spec.seed, "kinds": strengths}
+    path, meta = run.corrupted_path(meta["recipe"]), {**meta, "set": "corrupted test", "seed": seed, "kinds": strengths}
     known = read_done(path)
     if known is not None and known.meta == meta and known.ids == ids:
         return len(frame)
@@ -107,7 +105,7 @@ def score_corrupted(
                 copies,
                 lambda images, name=name: np.stack(  # type: ignore[misc]
                     [
-                        corrupt(pixels, kind, severity, image_id=name, seed=spec.seed)
+                        corrupt(pixels, kind, severity, image_id=name, seed=seed)
                         for pixels, (kind, severity) in zip(images, grid, strict=True)
                     ]
                 ),

@@ -23,7 +23,11 @@ from dermalyze.artifact.quantize import quantize
 from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, check_record, sealed
 from dermalyze.calibration import ood
 from dermalyze.calibration.recipes import passes
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.data import DataSpec
+from dermalyze.config.evaluate import EvaluateSpec
+from dermalyze.config.inference import InferenceSpec
+from dermalyze.config.task import TaskSpec
+from dermalyze.config.train import TrainSpec
 from dermalyze.core.atomic import publish, sha256_bytes
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run, read_json
@@ -117,8 +121,21 @@ class Int8Result:
         ]
 
 
-def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
+def export_int8(
+    run: Run,
+    *,
+    task: TaskSpec,
+    data: DataSpec,
+    train: TrainSpec,
+    inference: InferenceSpec,
+    evaluate: EvaluateSpec,
+    seed: int,
+) -> Int8Result:
     """Write `RUN/export-int8` where the gate lets it through; what was there stays otherwise.
+
+    Args:
+        run: calibrated.
+        task, data, train, inference, evaluate, seed: of its experiment.
 
     Raises:
         UsageError: no export, no scores or no calibration yet, or another process works in the run.
@@ -129,24 +146,24 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
     """
     with run.lock():
         run.require_writable()
-        artifact = open_export(run, spec.inference.recipe, threads=spec.train.threads)
+        artifact = open_export(run, inference.recipe, threads=train.threads)
         known = artifact.record.calibration
         if known is None:
             raise UsageError(f"{run.root.name}: the export is not calibrated; run first: dermalyze calibrate {run.root}")
         part = str(known["part"])
         full = _stored(run, artifact, part)
-        halves_N = _halves(full.groups, spec.seed)
+        halves_N = _halves(full.groups, seed)
         say(f"export: eight bits, ranges of {min(RANGE_IMAGES, int((~halves_N).sum()))} images of {part}")
         frame = read_part(run, part)
-        source = Source.of_artifact(run, spec.data, spec.train, artifact, size=spec.inference.batch_size)
+        source = Source.of_artifact(run, data, train, artifact, size=inference.batch_size)
         ranges = np.flatnonzero(~halves_N)
         ranges = ranges[np.linspace(0, len(ranges) - 1, min(RANGE_IMAGES, len(ranges))).astype(int)]
         batch = artifact.complete(concatenate(source.batches(frame.iloc[np.unique(ranges)])))
         whole = prune((run.artifact_dir / GRAPH_NAME).read_bytes(), [CAM], GRAPH_NAME)
-        shift_C = prior_shift(run, spec, full.classes)
+        shift_C = prior_shift(run, full.task, train, full.classes)
         for sparing in (False, True):  # the second only where the first, which is faster, is refused
-            data, method, quantized = _quantized(artifact, whole, batch, sparing, spec.train.threads)
-            small = _scored(run, spec, quantized, full, source)
+            small_graph, method, quantized = _quantized(artifact, whole, batch, sparing, train.threads)
+            small = _scored(run, quantized, full, source)
             gate = compare_precisions(full, small, halves_N, str(known["kind"]), shift_C, artifact.answering.thresholds)
             if not gate.problems or not method.startswith("static"):
                 break
@@ -157,17 +174,17 @@ def export_int8(run: Run, spec: ExperimentSpec) -> Int8Result:
                 "nothing was written; serve the fp32 export"
             )
         fitted = full.task.fit_calibrator(str(known["kind"]), small.logits.astype(np.float64), small.labels, shift_C)
-        calibration = calibration_of(small, fitted, part, spec)
+        calibration = calibration_of(small, fitted, part, task=task, data=data, inference=inference, evaluate=evaluate)
         calibration["ood"] = _limit(artifact, small)
         weights = run.artifact_dir / WEIGHTS_NAME
-        values = _record(read_json(run.artifact_record_path), data, method, gate, calibration)
+        values = _record(read_json(run.artifact_record_path), small_graph, method, gate, calibration)
         answering = Answering.read(full.task.kind, artifact.classes, artifact.recipe, calibration)
         image = Preprocessing.from_dict(artifact.preprocessing).image
         values["reference"] = self_test.answers(quantized.run, answering, image)
         text = sealed(values)
-        files: dict[str, bytes | Path] = {GRAPH_NAME: data, WEIGHTS_NAME: weights, RECORD_NAME: text}
+        files: dict[str, bytes | Path] = {GRAPH_NAME: small_graph, WEIGHTS_NAME: weights, RECORD_NAME: text}
         publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, run.int8_dir, check=Artifact.open)
-        return Int8Result(run.int8_dir, sha256_bytes(text), method, len(data), len(whole), gate)
+        return Int8Result(run.int8_dir, sha256_bytes(text), method, len(small_graph), len(whole), gate)
 
 
 def _quantized(
@@ -231,7 +248,7 @@ def _stored(run: Run, artifact: Artifact, part: str) -> Predictions:
     return p
 
 
-def _scored(run: Run, spec: ExperimentSpec, small: Artifact, full: Predictions, source: Source) -> Predictions:
+def _scored(run: Run, small: Artifact, full: Predictions, source: Source) -> Predictions:
     """The small model's predictions of the same images."""
     frame = read_part(run, full.meta["set"])
     samples, embeddings = [], []

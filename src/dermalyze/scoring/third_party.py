@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermalyze.artifact.third_party import ThirdPartyGraph
-from dermalyze.config.data import PARTS, PreprocessSpec
-from dermalyze.config.experiment import ExperimentSpec, build_experiment
+from dermalyze.config.data import PARTS, DataSpec, PreprocessSpec
+from dermalyze.config.train import TrainSpec
 from dermalyze.core.atomic import resource_errors, sha256_file
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
@@ -26,7 +26,7 @@ from dermalyze.imaging.samples import IMAGE, size_of
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.imported_predictions import ImportedPredictions, scores_kind
 from dermalyze.scoring.predictions import write_predictions
-from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.base import Task
 
 KINDS = {".onnx": "an ONNX graph", ".safetensors": "a network of timm"}
 
@@ -65,15 +65,25 @@ def open_graph(model: Path, *, classes: int, threads: int | None) -> ThirdPartyG
 
 
 def score_third_party(
-    run: Run, spec: ExperimentSpec, model: Path, sets: Sequence[str], opened: Callable[..., ThirdPartyModel] = open_graph
+    run: Run,
+    model: Path,
+    wanted: PreprocessSpec,
+    opened: Callable[..., ThirdPartyModel] = open_graph,
+    *,
+    task: Task,
+    data: DataSpec,
+    train: TrainSpec,
+    size: int,
 ) -> tuple[str, dict[str, int]]:
     """Run somebody else's classifier over every part, one plain pass, and store its predictions as `by-NAME`.
 
     Args:
         run: split.
         model: a file; the model has one image input and a number for each class of the run, in the run's order of classes.
+        wanted: how its input is made: size, kind, crop_ratio, mean, std.
         opened: opens it.
-        sets: how its input is made, where the run's configuration does not say so: preprocess.size, kind, mean, std.
+        task, data, train: of the run.
+        size: images in memory at a time.
 
     Returns:
         the name under which they stand, and the images of each part.
@@ -82,16 +92,13 @@ def score_third_party(
         UsageError: no such file, or the input's size, mean or std is not known.
         ModelError: the model is refused, or gives NaN.
     """
-    if strange := [text for text in sets if not text.startswith("preprocess.")]:
-        raise UsageError(f"--set {strange[0]}: only preprocess.size, kind, crop_ratio, mean and std say how an image is put in")
-    classes, name, task = read_classes(run), set_name(model), TASKS[spec.task.kind]
-    graph = opened(model, classes=len(classes), threads=spec.train.threads)
-    wanted = build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
+    classes, name = read_classes(run), set_name(model)
+    graph = opened(model, classes=len(classes), threads=train.threads)
     preprocessing = _input_of(graph, wanted)
     pixels = f"{preprocessing.height} x {preprocessing.width} px"
     say(f"score: {model.name} on {pixels}; {task.nouns} in the order {', '.join(classes)}")
     frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
-    source, values = Source(run, spec.data, spec.train, preprocessing, size=spec.inference.batch_size), {}
+    source, values = Source(run, data, train, preprocessing, size=size), {}
     with progress(f"score ({name})", sum(map(len, frames.values())), cost=True) as advance:
         for part, frame in frames.items():
             done = []

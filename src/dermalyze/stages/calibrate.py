@@ -124,13 +124,14 @@ def _calibrate_recipe(run: Run, spec: ExperimentSpec, recipe: str, part: str, re
     _check(run, p, part, record.scores_sha256)
     asked = spec.inference.calibration
     logits, task = p.logits.astype(np.float64), p.task
-    shift_C = prior_shift(run, spec, p.classes)
+    shift_C = prior_shift(run, task, spec.train, p.classes)
     trials = task.cross_validate(logits, p.labels, p.groups, shift_C)
     calibrator = task.fit_calibrator(task.choose_calibrator(asked, trials), logits, p.labels, shift_C)
-    fitted = calibration_of(p, calibrator, part, spec)
+    settings: dict[str, Any] = {"data": spec.data, "inference": spec.inference, "evaluate": spec.evaluate}
+    fitted = calibration_of(p, calibrator, part, task=spec.task, **settings)
     kind, groups, calibration = fitted["kind"], fitted["groups"], dict(fitted)
     served = recipe == spec.inference.recipe  # only of it is there what such scores are fitted on
-    fits, missing, synthetic_sha256 = fit_ood(run, spec, p) if served else ({}, {}, None)
+    fits, missing, synthetic_sha256 = fit_ood(run, p, spec.inference.ood, spec.seed) if served else ({}, {}, None)
     chosen = choose(fits, missing, spec.inference.ood) if served else None
     calibration["ood"] = fits[chosen].as_dict() if chosen is not None else None
     for name, one in fits.items():

@@ -35,6 +35,7 @@ from dermalyze.report.sections import headline
 from dermalyze.report.served import into_artifact
 from dermalyze.report.text import interval_or_note, value_text
 from dermalyze.scoring.check_test import check_test, counts_text
+from dermalyze.scoring.class_prior import prior_shift
 from dermalyze.scoring.external_set import ExternalSet, open_external, read_label_map, shares_lesions, trained_on
 from dermalyze.scoring.imported_predictions import match, read_imported, standing_alone
 from dermalyze.scoring.isic_submission import submission_csv
@@ -107,22 +108,23 @@ def evaluate(
     leak = check_test(run, p, recipe, accept_leak)
     certificate = run.certificate()
     frame = with_statistics(run, read_manifest(run).set_index("image_id").loc[p.ids])
-    e = gather(run, spec, p, frame, manifest_store(spec))
+    settings: dict[str, Any] = {"data": spec.data, "inference": spec.inference, "evaluate": spec.evaluate}
+    e = gather(run, p, frame, manifest_store(spec.data), **settings)
     if answers is not None:
         write_text(run.report_answers_path, dump_report(answers))
     say(f"evaluate: {len(p)} images, {spec.evaluate.resamples} resamples")
     metrics = {
-        **head(run, spec, "test split", p, leak),
-        **run_entries(run, spec, own=True),
+        **head(run, "test split", p, leak),
+        **run_entries(run, own=True),
         **measure(e),
-        "validation": validation_values(run, spec, p, e.answering),
+        "validation": validation_values(run, recipe, spec.evaluate, p, e.answering),
         "split": {key: certificate[key] for key in ("passed", "seed", "counts", "used_for", "checks")},
         "external": None,
-        "provenance": provenance(run, spec, p, path),
+        "provenance": provenance(run, p, path),
     }
     result = finish(run.report_dir, metrics, e, submission)
     into_artifact(run, metrics, p.meta.get("scores_sha256"))
-    write_json(run.croissant_path, croissant(run, spec))
+    write_json(run.croissant_path, croissant(run, spec.name))
     return EvaluateResult(result.metrics, (*result.files, run.croissant_path))
 
 
@@ -216,7 +218,7 @@ def evaluate_predictions(
                 f"{given.name}: was made for another manifest.parquet; run again: dermalyze score {run.root} --model FILE"
             )
         p, reference, notes = match(given, frame, parts, read_classes(run), partial=partial)
-        rows, store = frame.set_index("image_id").loc[p.ids], manifest_store(spec)
+        rows, store = frame.set_index("image_id").loc[p.ids], manifest_store(spec.data)
     else:
         p, rows, notes = standing_alone(given)
     run.require_writable()
@@ -296,10 +298,13 @@ def _external(
     told = "None of its images was used to make the model" if not used else f"Used to make the model: {counts_text(used)}"
     looks = measure_images(external.store, external.frame, workers=spec.data.workers).frame[[*KEPT]]
     rows = external.frame.assign(**looks).set_index("image_id").loc[predictions.ids]
-    e = gather(run, spec, predictions, rows, external.store, read_home(run, predictions), share)
+    shift_C = None if share is None else prior_shift(run, predictions.task, spec.train, predictions.classes)
+    settings: dict[str, Any] = {"data": spec.data, "inference": spec.inference, "evaluate": spec.evaluate}
+    known: dict[str, Any] = {"home": read_home(run, predictions), "recalibrate": share, "shift_C": shift_C}
+    e = gather(run, predictions, rows, external.store, **settings, **known)
     metrics = {
-        **head(run, spec, f"external validation on {external.name}", predictions, leak),
-        **run_entries(run, spec, own=False),
+        **head(run, f"external validation on {external.name}", predictions, leak),
+        **run_entries(run, own=False),
         **measure(e),
         "validation": None,
         "split": None,
@@ -308,7 +313,7 @@ def _external(
             "labels": external.labels,
             "notes": [*external.notes, *lacking],
         },
-        "provenance": provenance(run, spec, predictions, path),
+        "provenance": provenance(run, predictions, path),
     }
     return finish(run.external_report_dir(external.name), metrics, e, submission)
 

@@ -95,7 +95,15 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
     if int8 and torch_export:
         raise UsageError("--int8 and --torch-export are both set; export once with each")
     if int8:
-        return export_int8(run, spec)
+        return export_int8(
+            run,
+            task=spec.task,
+            data=spec.data,
+            train=spec.train,
+            inference=spec.inference,
+            evaluate=spec.evaluate,
+            seed=spec.seed,
+        )
     with run.lock():
         run.require_writable()
         if torch_export:
@@ -120,7 +128,7 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         files = {GRAPH_NAME: graph_bytes, WEIGHTS_NAME: weights}
         hashes = {name: sha256_bytes(data) for name, data in files.items()}
         values = make_record(run, spec, best, encoder, graph, hashes, parity)
-        values |= {"cam": cam_record(against, cam_size), "looks": training_appearance(run, spec)}
+        values |= {"cam": cam_record(against, cam_size), "looks": training_appearance(run, spec.data)}
         record, more = with_calibration(run, values)
         record["reference"] = reference_answers(graph, record)
         record, evaluation = earlier_evaluation(run.artifact_dir, with_grade(run, record))

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from dermalyze.artifact.artifact import Artifact, open_export
 from dermalyze.calibration.recipes import RECIPES
 from dermalyze.calibration.recipes import passes as run_passes
-from dermalyze.config.data import PARTS
-from dermalyze.config.experiment import ExperimentSpec
+from dermalyze.config.data import PARTS, PreprocessSpec
+from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.progress import progress, say
 from dermalyze.core.run import Run
 from dermalyze.data.pixels import Source
@@ -119,30 +119,45 @@ def score(
     if model is not None and (recipes or ood or corruptions):
         raise UsageError("--model goes alone: a third-party model is asked once, plainly, for the images of the parts")
     check_ood_names(ood)
-    served = spec.inference.recipe
+    served, size = spec.inference.recipe, spec.inference.batch_size
     further = [name for name in dict.fromkeys(recipes or ()) if name != served]
     check_recipes(further, passes)
     with run.lock():
         run.require_writable()
         if model is not None:
             started = time.monotonic()
-            name, counts = score_third_party(run, spec, model, sets, opener(model))
+            name, counts = score_third_party(
+                run, model, third_party_input(run, spec, sets), opener(model),
+                task=TASKS[spec.task.kind], data=spec.data, train=spec.train, size=size,
+            )  # fmt: skip
             return ScoreResult(name, counts, [], time.monotonic() - started)
         artifact = open_export(run, served, threads=spec.train.threads)
         frames: dict[str, pd.DataFrame] = {part: read_part(run, part) for part in PARTS if run.split_path(part).exists()}
         held_out = {part: frame for part, frame in frames.items() if part != "train"}
-        source = Source.of_artifact(run, spec.data, spec.train, artifact, size=spec.inference.batch_size)
+        source = Source.of_artifact(run, spec.data, spec.train, artifact, size=size)
         answers = {name: answer_by(run, spec, artifact, name, passes) for name in (served, *further)}
         results = [
             store_recipe(run, source, artifact, name, answer, frames if name == served else held_out, passes)
             for name, answer in answers.items()
         ]
         meta = scores_meta(run, artifact, served)
-        counts = {"synthetic": score_synthetic(run, spec, artifact, meta)}
-        counts |= score_ood_images(run, spec, artifact, ood, meta)
+        counts = {"synthetic": score_synthetic(run, artifact, meta, seed=spec.seed, size=size)}
+        counts |= score_ood_images(run, artifact, ood, meta, seed=spec.seed, size=size)
         if corruptions:
-            corruptions = score_corrupted(run, spec, artifact, source, frames["test"], corruptions, meta)
+            corruptions = score_corrupted(run, artifact, source, frames["test"], corruptions, meta, seed=spec.seed)
         return replace(results[0], ood=counts, corrupted=corruptions, further=tuple(results[1:]))
+
+
+def third_party_input(run: Run, spec: ExperimentSpec, sets: Sequence[str]) -> PreprocessSpec:
+    """How images are put into somebody else's model: as the run's, where `sets` says nothing else.
+
+    Raises:
+        UsageError: a setting that is not of the preprocessing.
+        ConfigError: a setting that is none.
+    """
+    if strange := [text for text in sets if not text.startswith("preprocess.")]:
+        raise UsageError(f"--set {strange[0]}: only preprocess.size, kind, crop_ratio, mean and std say how an image is put in")
+    return build_experiment(spec.model_dump(mode="json"), run.root.name, sets).preprocess
 
 
 def opener(model: Path) -> Callable[..., ThirdPartyModel]:

@@ -47,7 +47,7 @@ def described(prepared: Callable[..., Any]) -> Callable[..., tuple[Run, dict[str
         run.splits_dir.mkdir()
         for part in ("train", "val", "cal", "test"):
             run.split_path(part).write_text(f"image_id,label,group\n{ids[0]},mel,{SECRET}\n")
-        return run, json.loads(json.dumps(croissant(run, spec)))
+        return run, json.loads(json.dumps(croissant(run, spec.name)))
 
     return make
 

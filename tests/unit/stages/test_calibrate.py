@@ -20,6 +20,7 @@ from dermalyze.serve.predictor.output import write
 from dermalyze.serve.predictor.predictor import Predictor
 from dermalyze.stages.calibrate import calibrate, prior_shift
 from dermalyze.stages.evaluate import evaluate
+from dermalyze.tasks.base import TASKS
 
 COUNTS = {"mel": 60, "nv": 90, "vasc": 30}
 
@@ -129,7 +130,7 @@ def test_without_a_calibration_part_validation_is_used_and_it_is_said(exported):
 
 def test_shift_of_the_shares_is_that_of_the_weights(exported):
     run, spec = exported(config={"train": {"imbalance": {"kind": "sampling"}}})
-    shift = prior_shift(run, spec, ["mel", "nv", "vasc"])
+    shift = prior_shift(run, TASKS["multiclass"], spec.train, ["mel", "nv", "vasc"])
     labels = read_predictions(run.predictions_path("train", "plain")).labels
     np.testing.assert_allclose(np.exp(shift), np.bincount(labels) / len(labels) * 3)
 
