@@ -1,4 +1,4 @@
-"""Conformal sets against plain loops, and their promise on data that is exchangeable by lesions."""
+"""Conformal sets against plain loops, and their promise on data that is exchangeable by groups."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_too_few_lesions_say_so_and_let_the_class_into_every_set():
     labels = np.array([0] * 30 + [1] * 18 + [2] * 12)
     rule = calibrate_conformal(probs, labels, [str(i) for i in range(60)], CLASSES, score="lac", level=0.95, by_class=True)
     assert [rule.thresholds[name] is None for name in CLASSES] == [False, True, True, True]
-    assert rule.lesions == {"a": 30, "b": 18, "c": 12, "d": 0}
+    assert rule.groups == {"a": 30, "b": 18, "c": 12, "d": 0}
     assert rule.of(probs, CLASSES)[:, 1:].all()
 
 
@@ -76,24 +76,24 @@ def test_each_lesion_gives_one_image():
     probs, labels = np.array(hard + easy), np.zeros(30, dtype=int)
     groups = [str(i) for i in range(20)] + ["one"] * 10
     rule = calibrate_conformal(probs, labels, groups, ["a", "b"], score="lac", level=0.9, by_class=False)
-    assert rule.lesions == {MARGINAL: 21}
+    assert rule.groups == {MARGINAL: 21}
     assert one_each(groups).tolist() == [*range(20), 20]
     assert rule.thresholds[MARGINAL] == pytest.approx(0.6)
 
 
-def exchangeable(seed, lesions=2400):
+def exchangeable(seed, groups=2400):
     """Lesions of one to three photographs that look alike; a model that is badly calibrated, as the promise does not care."""
     generator = np.random.default_rng(seed)
-    labels = generator.choice(4, size=lesions, p=[0.55, 0.25, 0.15, 0.05])
-    centres = generator.normal(size=(lesions, 4)) + 1.2 * np.eye(4)[labels]
-    lesion = np.repeat(np.arange(lesions), generator.integers(1, 4, size=lesions))
+    labels = generator.choice(4, size=groups, p=[0.55, 0.25, 0.15, 0.05])
+    centres = generator.normal(size=(groups, 4)) + 1.2 * np.eye(4)[labels]
+    lesion = np.repeat(np.arange(groups), generator.integers(1, 4, size=groups))
     probs = softmax(3 * (centres[lesion] + 0.3 * generator.normal(size=(len(lesion), 4))))
     return probs, labels[lesion], lesion
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_promise_over_resplits_of_lesions(score):
-    """200 resplits; the count of covered test lesions follows a beta-binomial law. LAC and randomised scores are exact, so
+    """200 resplits; the count of covered test groups follows a beta-binomial law. LAC and randomised scores are exact, so
     both tails are watched; the others may cover more, so one is."""
     level, calibration, test = 0.9, 400, 300
     probs, labels, lesion = exchangeable(0)
@@ -115,7 +115,7 @@ def test_promise_over_resplits_of_lesions(score):
 
 
 def test_by_class_keeps_the_promise_for_each_class():
-    probs, labels, lesion = exchangeable(1, lesions=6000)
+    probs, labels, lesion = exchangeable(1, groups=6000)
     probs = probs * [1, 1, 1, 0.05]  # a model that hardly believes in the rare class
     probs /= probs.sum(axis=1, keepdims=True)
     calibration = lesion < 3000
@@ -169,13 +169,13 @@ def test_luck_belongs_to_the_image():
 
 @pytest.mark.parametrize("by_class", [False, True])
 def test_reads_back(by_class):
-    probs, labels, lesion = exchangeable(3, lesions=300)
+    probs, labels, lesion = exchangeable(3, groups=300)
     rule = calibrate_conformal(probs, labels, [str(i) for i in lesion], CLASSES, score="raps", level=0.9, by_class=by_class)
     read = ConformalSets.from_dict(json.loads(json.dumps(rule.as_dict())), CLASSES)
     np.testing.assert_array_equal(read.of(probs, CLASSES), rule.of(probs, CLASSES))
 
 
-GOOD = {"score": "lac", "level": 0.9, "thresholds": {MARGINAL: 0.5}, "lesions": {MARGINAL: 40}}
+GOOD = {"score": "lac", "level": 0.9, "thresholds": {MARGINAL: 0.5}, "groups": {MARGINAL: 40}}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def clean(tmp_path_factory: pytest.TempPathFactory, cache: None) -> tuple[Run, ControlsResult]:
     root = tmp_path_factory.mktemp("clean")
     run = make_run(root / "run", experiment(paint(root / "data", marked=False)))
-    only = ["shuffled", "lesion", "background", "shortcut", "planted"]
+    only = ["shuffled", "foreground", "background", "shortcut", "planted"]
     return run, controls(run, run.config(), only=only, epochs=EPOCHS)
 
 
@@ -54,8 +54,8 @@ def test_shuffled_labels_cover_chance(clean: tuple[Run, ControlsResult]) -> None
 
 def test_the_lesion_alone_tells_and_the_background_does_not(clean: tuple[Run, ControlsResult]) -> None:
     found = clean[1].found["controls"]
-    assert found["lesion"]["verdict"] == "holds"
-    assert found["lesion"]["macro_auroc"]["value"] > 0.65
+    assert found["foreground"]["verdict"] == "holds"
+    assert found["foreground"]["macro_auroc"]["value"] > 0.65
     assert found["background"]["verdict"] == "holds"
     assert found["background"]["difference"]["low"] > 0
 
@@ -89,7 +89,7 @@ def test_the_file_holds_what_is_told_and_no_path(clean: tuple[Run, ControlsResul
     assert json.loads(stored) == result.found
     assert str(run.root.parent) not in stored
     told = "\n".join(result.lines())
-    assert all(f"{title}: " in told for title in ("shuffled labels", "lesion only", "planted shortcut"))
+    assert all(f"{title}: " in told for title in ("shuffled labels", "foreground only", "planted shortcut"))
 
 
 def test_again_is_no_training_and_keeps_the_other_controls(
@@ -104,7 +104,7 @@ def test_again_is_no_training_and_keeps_the_other_controls(
 def test_inner_runs_share_the_split_and_shuffled_labels_keep_the_counts(clean: tuple[Run, ControlsResult]) -> None:
     run = clean[0]
     frame, parts = read_division(run)
-    for kind in ("whole", "lesion", "background", "shuffled", "planted"):
+    for kind in ("whole", "foreground", "background", "shuffled", "planted"):
         inner, same = read_division(Run(run.control_run(kind)))
         assert same.tolist() == parts.tolist()
         assert inner["group"].tolist() == frame["group"].tolist(), "images painted alike must not join groups"
@@ -127,7 +127,7 @@ def test_other_settings_are_refused(clean: tuple[Run, ControlsResult]) -> None:
 
 def test_without_masks_lesion_and_background_are_refused_and_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", experiment(paint(tmp_path / "data", marked=False, masks=False)), trained=False)
-    for name in ("lesion", "background"):
+    for name in ("foreground", "background"):
         with pytest.raises(DataError, match="no masks"):
             controls(run, run.config(), only=[name])
     with pytest.raises(UsageError, match="no exported model; run first: dermalyze export"):

@@ -139,7 +139,7 @@ def test_what_is_served_is_the_map_and_the_grade_of_explain(new_world: Callable[
     answer = served.predict(world.images[0], explain="nv")
     assert answer.cam_grade is not None
     assert answer.cam_grade.model_dump() == closed.values["served_grade"]
-    assert answer.cam_grade.lesions == network["groups"] >= 10
+    assert answer.cam_grade.groups == network["groups"] >= 10
     for ours, theirs in (
         (answer.cam_grade.faithfulness, network["methods"]["closed_form"]["faithfulness"]),
         *((answer.cam_grade.over[floor], network["grades"]["closed_form"]["over"][floor]) for floor in ("centre", "random")),

@@ -23,7 +23,7 @@ GRADES: dict[str, Any] = {
             "centre": {"value": 0.018, "low": 0.003, "high": 0.034},
             "random": {"value": 0.076, "low": 0.046, "high": 0.113},
         },
-        "lesions": 40,
+        "groups": 40,
         "level": 0.95,
     },
     "no better": EXAMPLE.model_dump(),
@@ -35,7 +35,7 @@ GRADES: dict[str, Any] = {
             "centre": {"value": 0.1, "low": None, "high": None},
             "random": {"value": 0.1, "low": None, "high": None},
         },
-        "lesions": 5,
+        "groups": 5,
         "level": 0.95,
     },
 }

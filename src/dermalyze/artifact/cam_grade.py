@@ -36,7 +36,7 @@ class MapGrade(_Words):
     over: dict[Literal["centre", "random"], GradeFigure] = Field(
         description="Faithfulness minus that of a centered blob, and minus that of a random map, on the same images."
     )
-    lesions: Annotated[int, Field(ge=0, description="Groups of the test split that it was measured on.")]
+    groups: Annotated[int, Field(ge=0, description="Groups of the test split that it was measured on.")]
     level: Annotated[float, Field(gt=0, lt=1)] | None = Field(description="Of the intervals.")
 
 
@@ -48,7 +48,7 @@ EXAMPLE = MapGrade(
         "centre": GradeFigure(value=-0.001, low=-0.037, high=0.029),
         "random": GradeFigure(value=0.058, low=0.019, high=0.096),
     },
-    lesions=40,
+    groups=40,
     level=0.95,
 )
 """For documentation."""
@@ -57,7 +57,7 @@ UNGRADED = MapGrade(
     words="not graded: nobody has measured the maps of this model (dermalyze explain does)",
     faithfulness=None,
     over={},
-    lesions=0,
+    groups=0,
     level=None,
 )
 """Of a model whose maps were never evaluated."""

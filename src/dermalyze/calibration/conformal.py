@@ -73,13 +73,13 @@ class ConformalSets:
         level: share of cases whose set is to hold the right class.
         thresholds: class name, or "marginal" for all, to the largest score that is let in; None where the calibration split
             has too few groups for the level.
-        lesions: how many groups each threshold rests on.
+        groups: how many groups each threshold rests on.
     """
 
     score: str
     level: float
     thresholds: dict[str, float | None]
-    lesions: dict[str, int]
+    groups: dict[str, int]
 
     def of(self, probs_NC: Floats, classes: Sequence[str], luck_N: Floats | None = None) -> Masks:
         """(N, C) whether each class is in the set; a class whose threshold is not estimable is always in.
@@ -106,7 +106,7 @@ class ConformalSets:
         """
         if values is None:
             return None
-        if not isinstance(values, dict) or values.keys() != {"score", "level", "thresholds", "lesions"}:
+        if not isinstance(values, dict) or values.keys() != {"score", "level", "thresholds", "groups"}:
             raise ModelError("calibration: its conformal sets are damaged; calibrate again")
         if values["score"] not in SCORES:
             raise ModelError(

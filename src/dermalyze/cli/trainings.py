@@ -58,7 +58,7 @@ def controls(
         typer.Option(
             "--only",
             metavar="NAME...",
-            help="Some of: shuffled, metadata, lesion, background, border, shortcut, planted.",
+            help="Some of: shuffled, metadata, foreground, background, border, shortcut, planted.",
         ),
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Epochs of each training.")] = 6,

@@ -132,7 +132,7 @@ def film(head: Callable[[], Head], width: int, classes: int, blank_M: Floats) ->
     A head that takes the feature map has its channels modulated. One that takes pooled features has these: where the
     pooling is a mean that is the same, and it also fits backbones whose pooled features are no mean of their map.
 
-    Perez et al. 2018, arXiv:1709.07871; for skin lesions a gate of this kind: Pacheco & Krohling 2021,
+    Perez et al. 2018, arXiv:1709.07871; a gate of this kind: Pacheco & Krohling 2021,
     doi:10.1109/JBHI.2021.3062002
     """
     return Film(head(), width, blank_M)

@@ -52,7 +52,7 @@ def build(j: Evaluation) -> dict[str, Any]:
                         label: {
                             **found[f"{name}/{c}"],
                             "size": found[f"{name}/{c}/size"],
-                            "lesions": rule.lesions.get(label),
+                            "groups": rule.groups.get(label),
                             "estimable": rule.thresholds.get(label, 0.0) is not None,
                         }
                         for c, label in enumerate(j.classes)
@@ -131,7 +131,7 @@ def view(m: Json) -> dict[str, Any] | None:
         "classes": [
             {
                 "name": name,
-                "lesions": own[name]["lesions"],
+                "groups": own[name]["groups"],
                 "cells": [
                     cell(marginal[name]),
                     cell(marginal[name]["size"]),

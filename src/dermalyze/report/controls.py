@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 TITLES = {
     "shuffled": "shuffled labels",
     "metadata": "metadata only",
-    "lesion": "lesion only",
+    "foreground": "foreground only",
     "background": "background only",
     "border": "border only",
     "shortcut": "borders exchanged",
@@ -24,8 +24,8 @@ TITLES = {
 def line(name: str, control: Json) -> str:
     """One line for a person.
 
-    >>> line("lesion", {"verdict": "not estimable", "why": "the set has no lesion masks"})
-    'lesion only: not estimable. The set has no lesion masks.'
+    >>> line("foreground", {"verdict": "not estimable", "why": "the set has no masks"})
+    'foreground only: not estimable. The set has no masks.'
     """
     return f"{TITLES[name]}: {control['verdict']}. {sentence(name, control)}"
 
@@ -71,7 +71,7 @@ def _without(c: Json) -> str:
     return "no masks: lesions that reach into the border are seen there"
 
 
-def _lesion(c: Json) -> str:
+def _foreground(c: Json) -> str:
     tells = "tells" if c["verdict"] == "holds" else "does not tell"
     end = f"the lesion alone {tells} the {_noun(c)}"
     return f"With all but the lesion painted over: {_compared(c)}; {end}."
@@ -129,7 +129,7 @@ RIGHT = {"class": "accuracy", "label": "subset accuracy"}
 WORDS: Mapping[str, Callable[[Json], str]] = {
     "shuffled": _shuffled,
     "metadata": _metadata,
-    "lesion": _lesion,
+    "foreground": _foreground,
     "background": _background,
     "border": _border,
     "shortcut": _shortcut,

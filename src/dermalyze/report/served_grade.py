@@ -36,13 +36,13 @@ def grade_of(network: Mapping[str, Any], level: float) -> Json | None:
         "words": found["sentence"],
         "faithfulness": _figure(faithfulness),
         "over": {floor: _figure(one) for floor, one in over.items()},
-        "lesions": network["groups"],
+        "groups": network["groups"],
         "level": level,
     }
 
 
 def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessing, level: float) -> MapGrade | None:
-    """Store the grade next to the explanations and in the run's artifact. A grade on fewer lesions than the stored one of the
+    """Store the grade next to the explanations and in the run's artifact. A grade on fewer groups than the stored one of the
     same network changes nothing.
 
     Args:
@@ -56,7 +56,7 @@ def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessin
     """
     grade, sha256 = grade_of(network, level), network["weights_sha256"]
     before = _stored(run, sha256, preprocessing)
-    if grade is not None and (before is None or before["lesions"] <= grade["lesions"]):
+    if grade is not None and (before is None or before["groups"] <= grade["groups"]):
         key = {"weights_sha256": sha256, "preprocessing": preprocessing.as_dict()}
         write_json(run.map_grade_path, {**key, "grade": grade})
     values = read_json(run.artifact_record_path)
@@ -69,10 +69,10 @@ def keep_grade(run: Run, network: Mapping[str, Any], preprocessing: Preprocessin
 def grade_line(grade: Mapping[str, Any]) -> str:
     """One line for a person.
 
-    >>> grade_line({"words": "no better than a centered blob for this model", "lesions": 40})
-    'served heat maps: no better than a centered blob for this model (40 lesions)'
+    >>> grade_line({"words": "no better than a centered blob for this model", "groups": 40})
+    'served heat maps: no better than a centered blob for this model (40 groups)'
     """
-    return f"served heat maps: {grade['words']} ({grade['lesions']} lesions)"
+    return f"served heat maps: {grade['words']} ({grade['groups']} groups)"
 
 
 def with_grade(run: Run, values: Mapping[str, Any]) -> Json:

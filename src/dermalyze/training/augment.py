@@ -70,7 +70,7 @@ POLICIES: dict[str, Policy] = {
         blur=0.1,
         cutout=0.1,
     ),
-    # A lesion has no upright: any angle. Light goes further than the document's; hue less far, since it carries the diagnosis.
+    # Such images have no upright: any angle. Light goes further than the document's; hue less far, since it carries the diagnosis.
     "strong": Policy(
         hflip=0.5,
         vflip=0.5,
@@ -84,7 +84,7 @@ POLICIES: dict[str, Policy] = {
         blur=0.2,
         cutout=0.25,
     ),
-    # Made for photographs: solarizing, inverting or equalizing a lesion changes the colors that its diagnosis rests on.
+    # Made for photographs: solarizing, inverting or equalizing changes the colors that a diagnosis rests on.
     "randaugment": Policy(hflip=0.5, vflip=0.5, ops=2, magnitude=9),
     "trivialaugment": Policy(hflip=0.5, vflip=0.5, ops=1),
     "autoaugment": Policy(hflip=0.5, vflip=0.5, ops=2),

@@ -2,7 +2,7 @@
 
 On uint8 as published, image by image: the result depends on an image and its own random numbers, not on its batch. Two things
 differ from the publications: what a shift, shear or turn uncovers is filled by reflection, not with gray, and all of them are
-about the middle, so that the lesion stays in the frame.
+about the middle, so that the subject stays in the frame.
 """
 
 # Shapes: B or K images, H x W pixels, R rounds (changes one after another).

@@ -87,7 +87,7 @@ class ControlImages:
         corner_N = (uniforms(self.spec.seed, 0, np.arange(len(self.frame)), 1, stream=CORNER)[:, 0] * 4).astype(int)
         marked_N = self.has(target) & (parts != "test").to_numpy()
         return {
-            "lesion": lambda image, mask, row: only(image, mask),
+            "foreground": lambda image, mask, row: only(image, mask),
             "background": lambda image, mask, row: only(image, ~box(mask)),
             "border": lambda image, mask, row: only(image, border & ~box(mask)),
             "planted": lambda image, mask, row: mark(image, corner_N[row]) if marked_N[row] else image,

@@ -32,9 +32,9 @@ from dermalyze.workflows.control_images import ControlImages, with_splits
 from dermalyze.workflows.shortcuts import TOLERANCE, Summary, exchange_borders, planted_mark, telling
 from dermalyze.workflows.small_fits import begin, fit, guess, settings_of_fits
 
-FITS = {"shuffled": 1, "metadata": 0, "lesion": 1, "background": 1, "border": 1, "shortcut": 0, "planted": 1}
-"""Every control, and how many trainings it takes; `lesion`, `background` and `border` share one more, on whole images."""
-PAINTED = ("lesion", "background", "border")
+FITS = {"shuffled": 1, "metadata": 0, "foreground": 1, "background": 1, "border": 1, "shortcut": 0, "planted": 1}
+"""Every control, and how many trainings it takes; `foreground`, `background` and `border` share one more, on whole images."""
+PAINTED = ("foreground", "background", "border")
 STEPS = ("split", "train", "export", "score")
 SHUFFLE = 5  # stream of `dermalyze.rng`
 
@@ -74,7 +74,7 @@ def controls(
 
     - shuffled: labels dealt out again among the groups of each part. The interval of the macro AUROC must cover .5.
     - metadata: age, sex, site and source without an image, beside the run's own model.
-    - lesion, background, border: the foreground alone (all else in its mean color), all but its box, a border ring
+    - foreground, background, border: the foreground alone (all else in its mean color), all but its box, a border ring
       without that box. What tells the class without it is a give-away of the set (Bissoto et al. 2019,
       arXiv:1904.08818).
     - shortcut: the run's own model on test images with the border of another image: of the same class, or of another
@@ -93,7 +93,7 @@ def controls(
 
     Raises:
         UsageError: unknown names; not split, or not exported and `shortcut` asked for; other settings than were begun with.
-        DataError: `lesion` or `background` asked for on a set without masks.
+        DataError: `foreground` or `background` asked for on a set without masks.
         LeakError: the split leaks.
         InterruptedRunError: a signal came; the same call continues.
         DermalyzeError: whatever a training refuses.
@@ -177,7 +177,7 @@ class Work:
 
     def why_not(self, name: str) -> tuple[type[UsageError | DataError], str] | None:
         """Why a control cannot be done."""
-        if name in ("lesion", "background") and not self.control_images.has_masks:
+        if name in ("foreground", "background") and not self.control_images.has_masks:
             return DataError, "the set has no masks; leave it out, or name them in a mask_path column and prepare again"
         if name == "shortcut" and not self.run.describe()["export"]:
             return UsageError, f"the run has no exported model; run first: dermalyze export {self.run.root}"
@@ -267,7 +267,7 @@ def painted(kind: str) -> Callable[[Work], dict[str, Any]]:
         found["telling"] = telling(found["per_class"], 0.5 + TOLERANCE)
         if macro["low"] is None:
             return {"verdict": "not estimable", "why": macro["note"], **found}
-        if kind == "lesion":
+        if kind == "foreground":
             return {"verdict": "holds" if macro["low"] > 0.5 else "suspicious", **found}
         return {"verdict": "suspicious" if macro["low"] > 0.5 + TOLERANCE or found["telling"] else "holds", **found}
 

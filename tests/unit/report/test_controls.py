@@ -22,7 +22,7 @@ TAUGHT = {"truth": estimate(0.99), "absent": estimate(0.6), "lying": estimate(0.
 CASES = {
     "shuffled": [{"verdict": "holds", **AREAS}, {"verdict": "suspicious", **AREAS}],
     "metadata": [{"verdict": "holds", "inputs": ["age", "sex"], "own": None, "findings": [], **AREAS}],
-    "lesion": [{"verdict": "holds", "masks": True, "telling": [], **PAIRED}],
+    "foreground": [{"verdict": "holds", "masks": True, "telling": [], **PAIRED}],
     "background": [{"verdict": "suspicious", "masks": True, "telling": ["mel"], **PAIRED}],
     "border": [{"verdict": "holds", "masks": False, "telling": [], **PAIRED}],
     "shortcut": [

@@ -38,12 +38,12 @@ def network_of(run: Run, verdict: str = "better", method: str = "closed_form", *
     grade = {**GRADES[verdict], **changes}
 
     def whole(figure: dict[str, Any]) -> dict[str, Any]:
-        return {**figure, "n": grade["lesions"], "groups": grade["lesions"], "undefined": 0, "note": ""}
+        return {**figure, "n": grade["groups"], "groups": grade["groups"], "undefined": 0, "note": ""}
 
     return {
         "run": "run",
         "weights_sha256": record_of(run)["files"]["model.safetensors"],
-        "groups": grade["lesions"],
+        "groups": grade["groups"],
         "methods": {method: {"faithfulness": whole(grade["faithfulness"])}},
         "grades": {
             method: {
@@ -76,7 +76,7 @@ def test_the_grade_goes_into_the_artifact(run: Run, verdict: str, method: str) -
     assert after.cam_grade.model_dump() == GRADES[verdict]
     assert after.sha256 != before.sha256, "the grade is part of the model's identity"
     assert after.record.scores_sha256 == before.record.scores_sha256, "and changes no score"
-    assert str(GRADES[verdict]["lesions"]) in grade_line(after.cam_grade.model_dump())
+    assert str(GRADES[verdict]["groups"]) in grade_line(after.cam_grade.model_dump())
 
 
 def test_maps_of_another_method_say_nothing_of_those_that_are_served(run: Run) -> None:

@@ -319,7 +319,7 @@ class TestSets:
             assert probabilities == sorted(probabilities, reverse=True)
 
     def test_an_empty_set_abstains(self, make_artifact):
-        sets = {"score": "lac", "level": 0.9, "thresholds": {"marginal": -1.0}, "lesions": {"marginal": 40}}
+        sets = {"score": "lac", "level": 0.9, "thresholds": {"marginal": -1.0}, "groups": {"marginal": 40}}
         calibration = {**Calibrator("none", {}).as_dict(), "sets": sets}
         answer = Predictor(make_artifact(calibration=calibration), threads=1).predict(
             np.zeros((12, 16, 3), np.uint8), scores=True

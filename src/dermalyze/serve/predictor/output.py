@@ -116,7 +116,7 @@ def _table(rows: Iterable[Prediction], stream: TextIO, c: _Columns) -> int:
     if alone:
         footer.append(f"Answered without a second image: {alone}; give it with --image-2 or in a CSV's column image_2_path")
     if grade:
-        measured = f" ({grade.lesions} test groups)" if grade.lesions else ""
+        measured = f" ({grade.groups} test groups)" if grade.groups else ""
         footer.append(f"Heat maps of this model: {one_line(grade.words)}{measured}")
     for line in (*footer, *map(_rule, c.points), DISCLAIMER):
         print(line, file=stream)

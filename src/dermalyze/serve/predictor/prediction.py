@@ -97,9 +97,9 @@ class Prediction(Mapping[str, Any]):
         operating_points: of each yes-or-no question of the model, such as malignant or not, what it says of the image.
         withheld: the image is refused, and so class, labels, probabilities and operating points are left out.
 
-    >>> p = Prediction(0, "ab" * 32, "mel", "Melanoma", 0.75, {"mel": 0.75, "nv": 0.25})
+    >>> p = Prediction(0, "ab" * 32, "nv", "Melanocytic nevi", 0.75, {"mel": 0.25, "nv": 0.75})
     >>> p["predicted_class"], f"{p['confidence']:.0%}", p.get("error")
-    ('mel', '75%', None)
+    ('nv', '75%', None)
     """
 
     index: int

@@ -56,9 +56,9 @@ const VERDICTS = new Map([["better", "better"], ["no better", "no-better"]]);
 /** How far maps of this model can be trusted, in plain words. What the page does not understand counts as not graded. */
 function grade(found, ofAnother, noun) {
   const key = VERDICTS.get(found?.verdict) ?? "not-graded";
-  const count = number(found?.lesions);
+  const count = number(found?.groups);
   const unknown = key === "not-graded";
-  const means = unknown && found?.lesions > 0 ? "grade.few" : `grade.${key}-means`;
+  const means = unknown && found?.groups > 0 ? "grade.few" : `grade.${key}-means`;
   const figures = unknown ? null : t("grade.figures", { faithfulness: estimate(found.faithfulness),
     center: estimate(found.over?.centre), random: estimate(found.over?.random), level: percent(found.level) });
   return el("div", { class: `grade ${key}`, "data-grade": key },

@@ -183,7 +183,7 @@ def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Pat
     Image.fromarray(pixels).save(tmp_path / "a.png")
     before = Predictor(folder, threads=1).predict(pixels, explain=True, scores=True)
     assert before.cam_grade is not None
-    assert (before.cam_grade.verdict, before.cam_grade.lesions) == ("not graded", 0)
+    assert (before.cam_grade.verdict, before.cam_grade.groups) == ("not graded", 0)
     record = folder / "artifact.json"
     record.write_bytes(sealed(graded(json.loads(record.read_text()), verdict)))
     after = Predictor(folder, threads=1).predict(pixels, explain=True, scores=True)
@@ -194,7 +194,7 @@ def test_every_map_comes_with_the_grade_of_its_model(folder: Path, tmp_path: Pat
     for stream, format in ((table, "table"), (lines, "jsonl")):
         rows = predict(folder, [tmp_path / "a.png"], explain=tmp_path / verdict, scores=True)
         write(rows, stream, classes=rows.classes, format=format)  # type: ignore[arg-type]
-    words, lesions = str(GRADES[verdict]["words"]), GRADES[verdict]["lesions"]
+    words, lesions = str(GRADES[verdict]["words"]), GRADES[verdict]["groups"]
     assert f"Heat maps of this model: {words} ({lesions} test groups)\n" in table.getvalue()
     assert json.loads(lines.getvalue())["heatmap"]["grade"]["verdict"] == verdict
 
@@ -218,7 +218,7 @@ def test_a_grade_of_another_model_is_refused(folder: Path) -> None:
         record.write_bytes(sealed({**values, **stale}))
         with pytest.raises(ModelError, match="the grade of its maps is of another model; explain the run again"):
             Predictor(folder, threads=1)
-    for bad in ({"verdict": "good"}, {"lesions": -1}, {"words": ""}, {"level": 2}, {"extra": 1}, {"over": {"best": None}}):
+    for bad in ({"verdict": "good"}, {"groups": -1}, {"words": ""}, {"level": 2}, {"extra": 1}, {"over": {"best": None}}):
         record.write_bytes(sealed({**values, "cam_grade": {**GRADES["better"], **bad}}))
         with pytest.raises(ModelError, match=r"artifact\.json: cam_grade"):
             Predictor(folder, threads=1)
