@@ -70,7 +70,7 @@ POLICIES: dict[str, Policy] = {
         blur=0.1,
         cutout=0.1,
     ),
-    # Such images have no upright: any angle. Light goes further than the document's; hue less far, since it carries the diagnosis.
+    # Such images have no upright: any angle. Light goes further than the document's; hue less far: it carries the diagnosis.
     "strong": Policy(
         hflip=0.5,
         vflip=0.5,
