@@ -75,7 +75,7 @@ def test_no_file_name_leaves_the_browser(open_page: Opener) -> None:
     w = open_page()
     w.ask(picture("Jane Doe 1970-01-01.jpg"))
     assert "Jane Doe 1970-01-01.jpg" in w.page.inner_text(".provenance")
-    assert w.sent == [{"file": "image image/jpeg", "model": "stand-in", "explain": "true"}]
+    assert w.sent == [{"file": "picture image/jpeg", "model": "stand-in", "explain": "true"}]
 
 
 @pytest.mark.parametrize("which", ["noise", "chest film"])

@@ -153,7 +153,7 @@ def test_classes_have_the_colours_of_the_report(open_page: Opener) -> None:
               const dot = document.body.appendChild(document.createElement("span"));
               return [...slots(names).values()].map((slot) => {
                 dot.className = `slot-${slot}`;
-                return getComputedStyle(dot).getPropertyValue("--color");
+                return getComputedStyle(dot).getPropertyValue("--colour");
               });
             }""",
             names,

@@ -242,15 +242,15 @@ def _together(values_NK: NDArray[np.float64], labels: pd.Series, group: pd.Serie
     from sklearn.ensemble import ExtraTreesClassifier
 
     names, fold_N = sorted(set(labels)), folds(group)
+    code_N = np.array([names.index(label) for label in labels])  # labels like "0" and "1" are numbers to scikit-learn's weights
     score_NC = np.zeros((len(labels), len(names)))
     for fold in range(FOLDS):
         test = fold_N == fold
-        if not test.any() or labels[~test].nunique() < 2:
+        if not test.any() or len(set(code_N[~test])) < 2:
             continue
         trees = ExtraTreesClassifier(TREES, min_samples_leaf=3, class_weight="balanced", random_state=0, n_jobs=1)
-        trees.fit(values_NK[~test], labels[~test])
-        columns = [names.index(name) for name in trees.classes_]
-        score_NC[np.ix_(test, columns)] = trees.predict_proba(values_NK[test])
+        trees.fit(values_NK[~test], code_N[~test])
+        score_NC[np.ix_(test, trees.classes_)] = trees.predict_proba(values_NK[test])
     return best_of(held_out_aurocs(score_NC.round(12), labels, group, least=LEAST_GROUPS))
 
 

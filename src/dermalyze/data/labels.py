@@ -42,9 +42,11 @@ def settle_labels(
     """
     known = list(chosen) if chosen is not None else list(own) if own is not None else None
     if known is not None and (
-        len(set(map(_composed, known))) != len(known) or len(known) < 2 or any(not name.strip() for name in known)
+        len(set(map(_alike, known))) != len(known) or len(known) < 2 or any(not name.strip() for name in known)
     ):
-        raise ConfigError(f"data.classes: {known} must be two or more different names")
+        raise ConfigError(
+            f"data.classes: {known} must be two or more different names; none may be mistaken for another"
+        )
     mapped = [label_map.get(label) or label for label in labels]
     if known is None:
         classes = _derive(mapped, splits)
@@ -63,6 +65,7 @@ def settle_labels(
         raise DataError(
             f"labels {', '.join(shown)}{more} are none of the classes {classes}; "
             "correct them, or map them with data.label_map (null leaves a label out), or set data.classes"
+            + ("; such words usually mean that the label is missing" if all(map(_means_none, unknown)) else "")
         )
     return mapped, classes
 
@@ -72,10 +75,29 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _alike(name: str) -> tuple[float | None, str]:
+    """Equal for names that a reader or a program takes for one: of other case, width, or way of writing a letter or a number.
+
+    >>> _alike("0") == _alike("0.0") == _alike("０"), _alike("Mel") == _alike("mеl"), _alike("1") == _alike("l")
+    (True, True, False)
+    """
+    text = unicodedata.normalize("NFKC", name).strip().casefold().translate(_LATIN)
+    return (float(text), "") if _is_number(text) and not _means_none(text) else (None, text)
+
+
+_LATIN = str.maketrans("авеікмнорсԁтухһјѕ" + "αβεικμνορτυχ", "abeikmhopcdtyxhjs" + "abeikmvoptyx")
+"""Small Cyrillic and Greek letters that look like Latin ones, or whose capitals do."""
+
+
 def _legible(label: str, classes: Sequence[str]) -> str:
-    """A label in quotes; one that looks just like a class with its code points, and how to write it."""
-    if _composed(label) not in map(_composed, classes):
+    """A label in quotes; one that could be mistaken for a class with its code points, and for which class."""
+    same = next((name for name in classes if _alike(name) == _alike(label)), None)
+    if same is None:
         return repr(label)
+    if label.strip().lower() == same.lower():
+        return repr(label)
+    if _alike(same)[0] is not None:
+        return f"{label!r}, which is the number {same!r} written in another way"
     return f"{label!a}, which looks like a class but is written with other Unicode characters"
 
 
@@ -85,16 +107,19 @@ def _derive(labels: Sequence[str], splits: Sequence[str | None] | None) -> list[
     if splits is not None and "train" in splits:
         trained = {label for label, split in zip(labels, splits, strict=True) if split in ("train", None)}
         counts = Counter({label: count for label, count in counts.items() if label in trained})
-    names = [
-        label for label in counts if label.strip().lower() not in _NO_LABEL and label == label.strip() and label.isprintable()
-    ]
+    names = [label for label in counts if not _means_none(label) and label == label.strip() and label.isprintable()]
     words = [name for name in names if not _is_number(name)]
     if words and len(words) != len(names):  # a number among words is a slip; numbers alone are classes
         names = words if len(words) > 1 else names
-    best: dict[str, str] = {}
+    best: dict[tuple[float | None, str], str] = {}
     for name in sorted(names, key=lambda name: (-counts[name], name)):
-        best.setdefault(_composed(name).lower(), name)
-    return sorted(best.values(), key=lambda name: (float(name), name) if _all_numbers(best) else (0.0, name))
+        best.setdefault(_alike(name), name)
+    numbers = all(map(_is_number, best.values()))
+    return sorted(best.values(), key=lambda name: (float(name), name) if numbers else (0.0, name))
+
+
+def _means_none(label: str) -> bool:
+    return label.strip().lower() in _NO_LABEL
 
 
 def _is_number(text: str) -> bool:
@@ -103,10 +128,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _all_numbers(names: Mapping[str, str]) -> bool:
-    return all(map(_is_number, names))
 
 
 def require_classes(classes: Sequence[str], counts: Mapping[str, int]) -> None:

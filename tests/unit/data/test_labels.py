@@ -89,3 +89,36 @@ def test_each_class_needs_an_image():
         require_classes(["df", "mel", "nv"], {"mel": 1, "nv": 9})
     with pytest.raises(DataError, match="at least 2 classes are needed"):
         require_classes(["mel"], {"mel": 5})
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["0", "0", "0.0", "1"], "'0.0', which is the number '0' written in another way (1 image"),
+        (["1", "1", "01", "2"], "'01', which is the number '1' written in another way (1 image"),
+        (["1000", "1000", "1e3", "2"], "'1e3', which is the number '1000' written in another way (1 image"),
+        (["1", "1", " 1", "2"], "' 1' (1 image"),
+        (["1", "1", "\uff11", "2"], "'\uff11', which is the number '1' written in another way (1 image"),
+        (
+            ["mel", "mel", "m\u0435l", "nv"],
+            r"'m\u0435l', which looks like a class but is written with other Unicode characters (1",
+        ),
+        (["nv", "nv", "\uff4e\uff56", "mel"], r"'\uff4e\uff56', which looks like a class but is written with other Unicode"),
+        (["Mel", "mel", "mel", "nv"], "'Mel' (1 image; did you mean 'mel'?)"),
+    ],
+    ids=["0.0", "01", "1e3", "blank", "full-width digit", "Cyrillic letter", "full-width letters", "case"],
+)
+def test_labels_that_would_be_taken_for_one_are_named_and_refused(labels: list[str], said: str) -> None:
+    with pytest.raises(DataError) as refused:
+        settle_labels(labels, label_map={}, chosen=None, own=None)
+    assert said in str(refused.value)
+
+
+def test_numbers_are_classes_in_the_order_of_numbers() -> None:
+    assert settle_labels(["10", "9", "-1", "0.5"], label_map={}, chosen=None, own=None)[1] == ["-1", "0.5", "9", "10"]
+
+
+def test_words_that_mean_nothing_are_classes_where_they_are_named() -> None:
+    with pytest.raises(DataError, match="such words usually mean that the label is missing"):
+        settle_labels(["nan", "null"], label_map={}, chosen=None, own=None)
+    assert settle_labels(["nan", "null"], label_map={}, chosen=["nan", "null"], own=None)[1] == ["nan", "null"]
