@@ -44,9 +44,7 @@ def settle_labels(
     if known is not None and (
         len(set(map(_alike, known))) != len(known) or len(known) < 2 or any(not name.strip() for name in known)
     ):
-        raise ConfigError(
-            f"data.classes: {known} must be two or more different names; none may be mistaken for another"
-        )
+        raise ConfigError(f"data.classes: {known} must be two or more different names; none may be mistaken for another")
     mapped = [label_map.get(label) or label for label in labels]
     if known is None:
         classes = _derive(mapped, splits)

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -18,8 +21,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from dermalyze.core.progress import say
 from dermalyze.metrics import selective
-from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles
+from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles, families
 
 Floats = npt.NDArray[np.float64]
 EstimateDict = Mapping[str, Any]  # {value, low, high, n, note} as in evaluation_metrics.json
@@ -32,7 +36,7 @@ _BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "
 
 def draw(width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None]) -> bytes:
     """Draw on a new figure with its title and, if a leak was accepted, the reason in red above it; return PNG bytes."""
-    with mpl.rc_context(RC):
+    with mpl.rc_context({**RC, "font.family": families()}):
         stamp = textwrap.wrap(f"LEAK ACCEPTED, NOT A FAIR RESULT: {leak}", int(width_in * 11)) if leak else []
         head_in = 0.42 + 0.21 * len(stamp)
         figure = Figure(figsize=(width_in, height_in + head_in), dpi=DPI, layout="constrained")
@@ -43,10 +47,36 @@ def draw(width_in: float, height_in: float, title: str, leak: str | None, paint:
             y = 1 - (0.1 + 0.21 * number) / total
             figure.text(0.01, y, line, color=ALARM, fontsize=10.5, fontweight="bold", va="top")
         figure.text(0.01, 1 - (head_in - 0.3) / total, title, fontsize=12.5, fontweight="bold", va="top")
-        paint(figure)
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", metadata={"Software": None})
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            paint(figure)
+            figure.savefig(stream, format="png", metadata={"Software": None})
+    lacking = dict.fromkeys(letter for one in warned if (letter := _letter_lacking(str(one.message))) is not None)
+    if lacking:
+        _tell_letters("".join(lacking))
+    for one in warned:
+        if _letter_lacking(str(one.message)) is None:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     return stream.getvalue()
+
+
+def _letter_lacking(warning: str) -> str | None:
+    """The letter that a warning of matplotlib says no font has; None for another warning.
+
+    >>> _letter_lacking("Glyph 30179 (CJK UNIFIED IDEOGRAPH-75E3) missing from font(s) DejaVu Sans.")
+    '痣'
+    """
+    found = re.match(r"Glyph (\d+) .*missing from font", warning, flags=re.S)
+    return None if found is None else chr(int(found[1]))
+
+
+@cache  # once per set of letters, not once per figure
+def _tell_letters(letters: str) -> None:
+    say(
+        f"figures: no font of this machine has the letters {letters}; boxes are in their place, and the tables of the report "
+        "have the names; install a font with these letters, such as Noto Sans CJK, to see them"
+    )
 
 
 def interval_text(estimate: EstimateDict, digits: int = 3) -> str:

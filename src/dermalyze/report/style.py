@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dermalyze.config.classes import HAM10000_CLASSES
@@ -30,6 +31,22 @@ RC: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+_FAMILIES = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari",
+    "Noto Sans Thai", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "Segoe UI", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts for letters that DejaVu Sans does not have, taken where they are installed."""
+
+
+@cache
+def families() -> list[str]:
+    """The font of figures, and those of this machine that help it out."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return [RC["font.family"], *(name for name in _FAMILIES if name in installed)]
 
 
 @dataclass(frozen=True)
