@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -47,8 +48,46 @@ def _takes_bool(annotation: Any) -> bool:
     )
 
 
+def _kinds_at(spec: type[BaseModel], path: list[str]) -> set[Any]:
+    """The types that a field may have; none where there is no such field.
+
+    >>> from dermalyze.config.data import CsvSource
+    >>> sorted(kind.__name__ for kind in _kinds_at(CsvSource, ["file"]))
+    ['NoneType', 'str']
+    """
+    annotations: list[Any] = [spec]
+    for step in path:
+        found: list[Any] = []
+        for one in (each for annotation in annotations for each in _alternatives(annotation)):
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                found += [one.model_fields[step].annotation] if step in one.model_fields else []
+            elif get_origin(one) is dict:
+                found.append(get_args(one)[1])
+        annotations = found
+    return {get_origin(one) or one for annotation in annotations for one in _alternatives(annotation)}
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The members of a union, without what is only annotated."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [one for argument in get_args(annotation) for one in _alternatives(argument)]
+    return [annotation]
+
+
+def _list_or_text(text: str) -> Any:
+    """The list or mapping that a text is in YAML, else the text."""
+    try:
+        value = parse_yaml(text, "")
+    except ConfigError:
+        return text
+    return value if isinstance(value, list | dict) else text
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.1 with YAML 1.2's floats (`1e-3`), no aliases (alias bombs), merges or repeated keys."""
+    """Safe YAML 1.1 with YAML 1.2's numbers (`1e-3`, `010` is ten), no aliases (alias bombs), merges or repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -70,6 +109,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in rules if tag != "tag:yaml.org,2002:int"]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
@@ -134,34 +179,50 @@ def read_mapping(path: Path, kind: str) -> dict[str, Any]:
     return values
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge of mappings; a mapping with another `kind` replaces instead of merging.
+def merge(base: dict[str, Any], changes: dict[str, Any], *, empty_replaces: bool = False) -> dict[str, Any]:
+    """Deep merge of mappings; a mapping with another `kind` replaces instead of merging; an empty one with `empty_replaces`.
 
     >>> merge({"loss": {"kind": "focal", "gamma": 2}}, {"loss": {"kind": "cross_entropy"}})
     {'loss': {'kind': 'cross_entropy'}}
+    >>> merge({"kwargs": {"a": 1}}, {"kwargs": {}}), merge({"kwargs": {"a": 1}}, {"kwargs": {}}, empty_replaces=True)
+    ({'kwargs': {'a': 1}}, {'kwargs': {}})
     """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
         same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind") in (None, old.get("kind"))
-        merged[key] = merge(old, value) if same_kind and old is not None else value
+        deeper = old is not None and same_kind and (value or not empty_replaces)
+        merged[key] = merge(old, value, empty_replaces=empty_replaces) if deeper and old is not None else value
     return merged
 
 
-def parse_set(assignment: str) -> dict[str, Any]:
-    """Read one `--set a.b=value` into nested mappings; the value is YAML.
+def parse_set(assignment: str, spec: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Read one `--set a.b=value` into nested mappings; the value is YAML, but for a field of text the text as it stands, without quotes around it.
+
+    Args:
+        assignment: of one value.
+        spec: whose fields tell which of them are texts.
 
     Raises:
         ConfigError: no `=`, or an empty key.
 
     >>> parse_set("train.optimizer.lr=1e-4")
     {'train': {'optimizer': {'lr': 0.0001}}}
+    >>> from dermalyze.config.data import CsvSource
+    >>> parse_set("file=set #2", CsvSource), parse_set("file=0123", CsvSource), parse_set("file=", CsvSource)
+    ({'file': 'set #2'}, {'file': '0123'}, {'file': None})
     """
     key, equals, text = assignment.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set '{assignment}' is not key=value; for example: --set train.epochs=20")
-    value: Any = parse_yaml(text, f"--set {key}")
+    value: Any = text or None
+    kinds = _kinds_at(spec, path) if spec is not None else set()
+    quoted = len(text) > 1 and text[0] in "'\"" and text[0] == text[-1]
+    if str not in kinds or kinds & {int, float, bool, Any} or quoted:
+        value = parse_yaml(text, f"--set {key}")
+    elif kinds & {list, tuple, dict} and text[:1] in ("[", "{"):
+        value = _list_or_text(text)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"--set {key}: {value} is not a finite number")
     for step in reversed(path):

@@ -75,7 +75,7 @@ def build_experiment(values: dict[str, Any], name: str = "configuration", sets: 
             "continue it with dermalyze 0.1"
         )
     for assignment in sets:
-        values = merge(values, parse_set(assignment))
+        values = merge(values, parse_set(assignment, ExperimentSpec), empty_replaces=True)
     try:
         return ExperimentSpec.model_validate(values)
     except ValidationError as error:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermalyze.config.base import merge, parse_set, parse_yaml
+from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.errors import ConfigError
 
 BOMB = "a: &a [x, x]\n" + "\n".join(f"{b}: &{b} [*{a}, *{a}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
@@ -76,3 +78,49 @@ def test_merge_is_deep_and_another_kind_replaces() -> None:
     assert merge(base, {"train": {"loss": {"gamma": 1}}}) == {"train": {"loss": {"kind": "focal", "gamma": 1}, "epochs": 3}}
     assert merge(base, {"train": {"loss": {"kind": "cross_entropy"}}})["train"]["loss"] == {"kind": "cross_entropy"}
     assert base == {"train": {"loss": {"kind": "focal", "gamma": 2}, "epochs": 3}}
+
+
+TEXTS = [
+    "set #2",
+    "0123",
+    "2024-01-05",
+    "1e3",
+    "null",
+    "a: b",
+    "[x] y",
+    "yes",
+    "{a",
+    "- a",
+    "a, b",
+    "&x",
+    "*x",
+    "!tag",
+    "%d",
+    "'q'",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("key", ["data.path", "data.source.file", "evaluate.reader", "name"])
+def test_set_takes_the_text_of_a_text_field_as_it_stands(key: str, text: str) -> None:
+    value: Any = parse_set(f"{key}={text}", ExperimentSpec)
+    for step in key.split("."):
+        value = value[step]
+    assert value == text
+
+
+def test_set_of_other_fields_is_yaml() -> None:
+    made = build_experiment(
+        {}, sets=["data.path=[a, b]", "train.epochs=3", "train.amp=true", "evaluate.focus=[mel]", "seed=010"]
+    )
+    assert (made.data.path, made.train.epochs, made.train.amp, made.evaluate.focus) == (["a", "b"], 3, True, ["mel"])
+    assert made.seed == 10, "as written, not an octal number"
+    assert build_experiment({"evaluate": {"reader": "who"}}, sets=["evaluate.reader="]).evaluate.reader is None
+
+
+def test_set_of_an_empty_mapping_or_list_replaces_what_is_there() -> None:
+    before = {"model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8]}}, "evaluate": {"subgroups": ["hospital"]}}
+    assert build_experiment(before).model.kwargs == {"channels": [8]}
+    made = build_experiment(before, sets=["model.kwargs={}", "evaluate.subgroups=[]"])
+    assert made.model.kwargs == {}
+    assert made.evaluate.subgroups == ()

@@ -1,4 +1,4 @@
-"""From a verdict on maps to the artifact: of the same network only, and never on fewer lesions than before."""
+"""From a verdict on maps to the artifact: of the same network only, and never on fewer groups than before."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_maps_of_another_method_say_nothing_of_those_that_are_served(run: Run) -
     assert keep(run, network) == "no better", "and stay"
 
 
-def test_fewer_lesions_take_no_grade_away(run: Run) -> None:
-    assert keep(run, network_of(run, "no better", lesions=40)) == "no better"
-    assert keep(run, network_of(run, "not graded", lesions=5)) == "no better"
-    assert keep(run, network_of(run, "better", lesions=39)) == "no better", "nor give a better one"
-    assert keep(run, network_of(run, "better", lesions=40)) == "better"
-    assert keep(run, network_of(run, "no better", lesions=100)) == "no better"
+def test_fewer_groups_take_no_grade_away(run: Run) -> None:
+    assert keep(run, network_of(run, "no better", groups=40)) == "no better"
+    assert keep(run, network_of(run, "not graded", groups=5)) == "no better"
+    assert keep(run, network_of(run, "better", groups=39)) == "no better", "nor give a better one"
+    assert keep(run, network_of(run, "better", groups=40)) == "better"
+    assert keep(run, network_of(run, "no better", groups=100)) == "no better"
 
 
 def test_another_network_has_no_grade(run: Run, artifact_writer: Callable[..., Path]) -> None:
@@ -110,7 +110,7 @@ def test_another_network_has_no_grade(run: Run, artifact_writer: Callable[..., P
     for change in others:
         found = with_grade(run, {**values, **change})
         assert (found["cam_grade"], found["graded_scores_sha256"]) == (None, None)
-    foreign = {**network_of(run, "no better", lesions=1000), "weights_sha256": "0" * 64}
+    foreign = {**network_of(run, "no better", groups=1000), "weights_sha256": "0" * 64}
     assert keep(run, foreign) is None, "what was evaluated is not what is served, and what was said of it has been overwritten"
 
 
@@ -120,7 +120,7 @@ def test_the_grade_survives_a_new_calibration_and_the_evaluation_a_new_grade(run
     assert Artifact.open(run.artifact_dir, threads=1).cam_grade.verdict == "better"
     files = {"model_card.md": b"# Card\n", "metrics.json": b"{}\n"}
     rewrite(run.artifact_dir, with_evaluation(record_of(run), files), files)
-    assert keep(run, network_of(run, "no better", lesions=50)) == "no better"
+    assert keep(run, network_of(run, "no better", groups=50)) == "no better"
     assert Artifact.open(run.artifact_dir, threads=1).card == "# Card\n"
 
 
