@@ -197,7 +197,8 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, empty_replaces: bool
 
 
 def parse_set(assignment: str, spec: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Read one `--set a.b=value` into nested mappings; the value is YAML, but for a field of text the text as it stands, without quotes around it.
+    """Read one `--set a.b=value` into nested mappings; the value is YAML, but for a text field the text as it stands,
+    without quotes around it.
 
     Args:
         assignment: of one value.

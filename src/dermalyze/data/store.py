@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from dermalyze.config.data import DataSpec, MergedSource
 from dermalyze.core.archives import MAX_MEMBER_BYTES, BadMemberError, name_problem, open_archive, read_member
 from dermalyze.errors import ConfigError, DataError
 
-_SKIPPED = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_SKIPPED = frozenset({
+    "__macosx", "network trash folder", "temporary items", "icon\r",  # macOS
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler",  # Windows
+    "system volume information",
+    "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin",  # Synology
+    "@recycle", "@recently-snapshot", "@__thumb",  # QNAP
+    "lost+found", "__pycache__",
+})  # fmt: skip
+"""Folders and files that systems, network storage and programs make by themselves, in lower case."""
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 
 
@@ -136,6 +145,16 @@ class ImageStore:
                 found.extend(_file_entries(mount, root))
         return sorted(found, key=lambda entry: entry.path)
 
+    def left_out(self) -> dict[str, int]:
+        """Names of the folders and files of systems that `entries` leaves out in the folders, and how often each is there."""
+        names: Counter[str] = Counter()
+        for _, root in self.mounts:
+            for folder, folders, files in os.walk(root, topdown=True):
+                found = [name for name in (*folders, *files) if _of_system(name)]
+                folders[:] = [name for name in folders if not _of_system(name)]
+                names.update(name for name in found if not name.startswith(".") or Path(folder, name).is_dir())
+        return dict(names)
+
     def unread(self) -> list[str]:
         """Endings of archives in the folders that are not read (tar, 7z, rar), each once."""
         names = [name.lower() for mount, root in self.mounts if root.is_dir() for name, _ in self._walk(root, mount)]
@@ -166,7 +185,7 @@ class ImageStore:
         while todo:
             prefix, folder = todo.pop()
             for entry in sorted(_scan(folder), key=lambda entry: entry.name):
-                if entry.name.startswith(".") or entry.name in _SKIPPED:
+                if _of_system(entry.name):
                     continue
                 path = f"{prefix}/{entry.name}".lstrip("/")
                 if (problem := name_problem(entry.name)) is not None:
@@ -219,7 +238,16 @@ def _file_entries(path: str, file: Path) -> list[Entry]:
 
 
 def _hidden(member: str) -> bool:
-    return any(part.startswith(".") or part in _SKIPPED for part in member.split("/"))
+    return any(map(_of_system, member.split("/")))
+
+
+def _of_system(name: str) -> bool:
+    """Whether a file or folder is hidden, made by a system, or an editor's copy.
+
+    >>> [name for name in ("a.jpg", "@eaDir", ".DS_Store", "THUMBS.DB", "a.jpg~", "~$notes.xlsx", "eadir") if _of_system(name)]
+    ['@eaDir', '.DS_Store', 'THUMBS.DB', 'a.jpg~', '~$notes.xlsx']
+    """
+    return name.startswith((".", "~$")) or name.endswith("~") or name.lower() in _SKIPPED
 
 
 def _inside(path: Path, root: Path) -> bool:

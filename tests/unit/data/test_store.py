@@ -294,3 +294,22 @@ def test_no_zip_at_all(tmp_path, data):
 def test_split_path():
     assert split_path("A.ZIP!b!c.jpg") == ("A.ZIP", "b!c.jpg")
     assert split_path("a/b.jpg") == ("a/b.jpg", "")
+
+
+@pytest.mark.parametrize("system", ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "@Recycle", "lost+found", ".Trashes"])
+def test_folders_of_systems_are_no_classes_and_are_said(tmp_path: Path, system: str) -> None:
+    """A network share keeps a folder of thumbnails beside the images of each class."""
+    from dermalyze.data.sources.general import folder
+
+    for name in ("mel", "nv"):
+        for place in (tmp_path / name, tmp_path / name / system / "a.jpg"):
+            place.mkdir(parents=True)
+            (place / "a.jpg").write_bytes(b"image")
+    (tmp_path / system).mkdir()
+    (tmp_path / system / "b.jpg").write_bytes(b"image")
+    (tmp_path / "nv" / "Thumbs.db").write_bytes(b"")
+    listing = folder(ImageStore.open(DataSpec(path=str(tmp_path))))
+    assert sorted(row.label for row in listing.rows) == ["mel", "nv"]
+    [note] = [note for note in listing.notes if note.startswith("left out, made by the system")]
+    assert f"{system} (3)" in note
+    assert "Thumbs.db (1)" in note

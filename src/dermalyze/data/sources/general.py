@@ -59,7 +59,10 @@ def folder(store: ImageStore) -> Listing:
     notes = ("the top folders are used as the split",) if split else ()
     others = len(files.entries) - len(images)
     return Listing(
-        rows, None, files.entries, (*notes, *([f"{others} files are not images and are left out"] if others else []))
+        rows,
+        None,
+        files.entries,
+        (*notes, *files.notes, *([f"{others} files are not images and are left out"] if others else [])),
     )
 
 

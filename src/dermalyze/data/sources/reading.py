@@ -91,14 +91,17 @@ class Files:
             if is_image(entry):
                 self.stems[entry.stem].append(entry)
         self._twice = 0
-        self._unread = store.unread()
+        self._unread, self._left_out = store.unread(), store.left_out()
 
     @property
     def notes(self) -> list[str]:
         """What a person should know of the files, without their names."""
         twice = f"{self._twice} images exist twice, as loose files or in an archive; the first is used"
         unread = f"archives in the folder are not read ({', '.join(self._unread)}); unpack them if needed"
-        return ([twice] if self._twice else []) + ([unread] if self._unread else [])
+        named = ", ".join(f"{name} ({count})" for name, count in sorted(self._left_out.items()))
+        system = f"left out, made by the system or an editor: {named}"
+        said = {twice: self._twice, unread: self._unread, system: self._left_out}
+        return [note for note, there in said.items() if there]
 
     def by_stem(self, stem: str) -> Entry | None:
         """The image of that name without ending, wherever it lies."""
