@@ -8,6 +8,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,10 @@ _STRANGERS = {
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "YCbCr")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP_GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+DARK_LEVELS = 32
+"""Of 256: darker than this is a whole image of 16 bits only where no more than 13 of them are used."""
+SAME_LEVELS = 2
+"""A profile that moves no color by more is sRGB, written by another program."""
 _GPS_IFD, _ARTIST, _DESCRIPTION, _OWNER = 0x8825, 0x013B, 0x010E, 0xA430
 
 
@@ -66,8 +71,8 @@ def decode(
     """Decode one image file to upright 8-bit RGB.
 
     EXIF orientation is applied; alpha is composited on white; gray of more than 8 bits is scaled by the image's own range;
-    CMYK goes through its ICC profile; DICOM as `dermalyze.imaging.dicom` says. What cannot be shown faithfully is an error, and
-    the size is checked in the header.
+    colors with another ICC profile than sRGB are converted to it; CMYK goes through its ICC profile; DICOM as
+    `dermalyze.imaging.dicom` says. What cannot be shown faithfully is an error, and the size is checked in the header.
 
     Args:
         data: the file.
@@ -172,10 +177,15 @@ def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] 
     elif getattr(image, "n_frames", 1) != 1:
         raise ImageError("several frames (animated or multi-page); save one frame")
     mode, profile = str(image.mode), image.info.get("icc_profile")
+    deep = mode in ("RGB", "RGBA") and any(";16" in str(tile[-1]) for tile in image.tile)  # of which Pillow keeps the upper 8
     turned = _is_turned(image, notes)  # before loading: Pillow turns a TIFF by itself, then forgets that it did
     if least is not None:
         _reduce(image, bool(turned), least)
     image.load()
+    if deep:
+        if max(high for _, high in image.getextrema()[:3]) < DARK_LEVELS:
+            raise ImageError("color of 16 bits whose values use the lower ones alone; scale it to 8 bits")
+        notes.append("color of 16 bits reduced to 8")
     personal = _personal(image)
     if turned:  # it would copy one that is upright
         image = ImageOps.exif_transpose(image)
@@ -186,9 +196,9 @@ def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] 
         rgba = image.convert("RGBA")
         if rgba.getextrema()[3][0] < 255:
             notes.append("alpha composited on white")
-        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        rgb = _to_srgb(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"), profile, notes)
     elif mode in _EIGHT_BIT:
-        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+        rgb = _to_srgb(image if image.mode == "RGB" else image.convert("RGB"), profile, notes)  # convert would copy
     elif mode == "CMYK":
         rgb = _from_cmyk(image, profile)
         notes.append("CMYK through its ICC profile")
@@ -224,6 +234,36 @@ def _scale_grey(values_HW: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
     if low == high:
         low, high = 0.0, 65535.0
     return np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+
+
+def _to_srgb(rgb: Any, profile: bytes | None, notes: list[str]) -> Any:
+    """Equal colors get equal numbers, whatever profile they are stored with; sRGB and what has no profile stay as they are."""
+    if not profile:
+        return rgb
+    transform, problem = _srgb_transform(profile)
+    if problem:
+        notes.append(problem)
+    if transform is None:
+        return rgb
+    notes.append("colors converted from its ICC profile to sRGB")
+    return ImageCms.applyTransform(rgb, transform)
+
+
+@lru_cache(maxsize=8)  # the images of a set have few
+def _srgb_transform(profile: bytes) -> tuple[Any | None, str]:
+    """What converts to sRGB, None where nothing is to be converted, and what is wrong with the profile."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() != "RGB":
+            return None, ""
+        # without lcms's cache of one pixel, which threads would share
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB", flags=ImageCms.Flags.NOCACHE)
+        levels = np.linspace(0, 255, 9).astype(np.uint8)
+        grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+        moved = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform)).astype(int)
+        return (None if np.abs(moved - grid).max() <= SAME_LEVELS else transform), ""
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None, "its ICC profile is unusable, taken as sRGB"
 
 
 def _from_cmyk(image: Any, profile: bytes | None) -> Any:
