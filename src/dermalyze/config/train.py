@@ -301,7 +301,7 @@ class TrainSpec(Spec):
     compile: bool = Field(False, description="torch.compile")
     mode: Literal["fast", "deterministic"] = "deterministic"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: all cores")
     channels_last: bool | Literal["auto"] = Field(
         "auto",
         description="channels-last memory format of images and weights; auto: the faster one (measured in fast mode), else on",

@@ -52,7 +52,7 @@ def build(j: Evaluation) -> dict[str, Any]:
                         label: {
                             **found[f"{name}/{c}"],
                             "size": found[f"{name}/{c}/size"],
-                            "groups": rule.groups.get(label),
+                            "threshold_groups": rule.groups.get(label),
                             "estimable": rule.thresholds.get(label, 0.0) is not None,
                         }
                         for c, label in enumerate(j.classes)
@@ -131,7 +131,7 @@ def view(m: Json) -> dict[str, Any] | None:
         "classes": [
             {
                 "name": name,
-                "groups": own[name]["groups"],
+                "groups": own[name]["threshold_groups"],
                 "cells": [
                     cell(marginal[name]),
                     cell(marginal[name]["size"]),

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from dermalyze.config.data import MergedSource
+from dermalyze.config.data import CsvSource, MergedSource
 from dermalyze.config.experiment import ExperimentSpec, build_experiment, load_experiment
 from dermalyze.core.atomic import write_json
 from dermalyze.core.run import Run
@@ -132,6 +132,12 @@ def _require_paths(spec: ExperimentSpec) -> None:
         if not Path(value).exists():
             remedy = f"--set {key}=PATH" if "(" not in key else "correct it in the configuration"
             raise ConfigError(f"{key}: {value} does not exist; relative paths start from the working folder; {remedy}")
+    source, folder = spec.data.source, spec.data.path
+    if isinstance(source, CsvSource) and source.file is not None and isinstance(folder, str) and Path(folder).is_dir():
+        name = PurePath(source.file).name  # anywhere below, or in an archive, as prepare finds it
+        archives = any(path.suffix.lower() == ".zip" for path in Path(folder).iterdir())
+        if not archives and not any(name in files for _, _, files in os.walk(folder)):
+            raise ConfigError(f"data.source.file: {source.file} is not in {folder}; correct the name, or leave it out")
 
 
 def environment(spec: ExperimentSpec) -> dict[str, Any]:

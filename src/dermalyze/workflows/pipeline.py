@@ -67,6 +67,7 @@ def run_experiment(
 
     Raises:
         ConfigError: the configuration is wrong, names no data or no backbone, or differs from the one the run is frozen on.
+        ResourceError: `train.device` is not available here.
         DermalyzeError: whatever a step refuses; what was finished before it stays.
     """
     spec = config if isinstance(config, ExperimentSpec) else load_experiment(Path(config), sets)
@@ -74,7 +75,7 @@ def run_experiment(
         raise ConfigError("data.path is not set; name the folder or the archives with --set data.path=FOLDER")
     root = Path(root if root is not None else time.strftime("outputs/run_%Y%m%d_%H%M%S"))
     if not Run(root).describe()["train"]:
-        _check_backbone(spec)
+        _check_training(spec)
     run = freeze(root, spec)
     spec = run.config()
     say(f"run folder {root}")
@@ -92,11 +93,13 @@ def run_experiment(
     return PipelineResult(root, seconds, read_json(run.evaluation_path) if run.evaluation_path.exists() else {})
 
 
-def _check_backbone(spec: ExperimentSpec) -> None:
-    """Refuse a backbone or weight file that is not there now, and not when the data has been prepared."""
+def _check_training(spec: ExperimentSpec) -> None:
+    """Refuse a backbone, a weight file or a device that is not there now, and not when the data has been prepared."""
+    from dermalyze.core.runtime import choose_runtime
     from dermalyze.models.backbones import pretrained_cfg_of
 
     pretrained_cfg_of(spec.model)
+    choose_runtime(device=spec.train.device, threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
 
 
 def finished(run: Run, spec: ExperimentSpec, step: str, *, redone: bool) -> bool:

@@ -16,7 +16,7 @@ from dermalyze.artifact.record import NOTHING_YET, parse_record, sealed
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run, read_json
-from dermalyze.errors import ConfigError, DataError
+from dermalyze.errors import ConfigError, DataError, ResourceError
 from dermalyze.scoring.predictions import Predictions, write_predictions
 from dermalyze.stages.init import freeze
 from dermalyze.workflows.pipeline import STEPS, run_experiment
@@ -237,3 +237,24 @@ def test_some_steps_alone(world: World) -> None:
     run_experiment(SPEC, Path("run"), steps=STEPS[2:])
     assert world.calls == list(STEPS[2:])
     assert not run.audit_path.exists()
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_first_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spec = build_experiment({**SPEC.model_dump(mode="json"), "train": {"device": "cuda"}})
+    with pytest.raises(ResourceError, match=r"train.device: cuda is not available; available: .*cpu"):
+        run_experiment(spec, Path("run"))
+    assert world.calls == []
+    assert not Path("run").exists()
+
+
+def test_a_table_that_is_not_there_is_refused_before_it_is_frozen(world: World) -> None:
+    source = {"kind": "csv", "file": "labels.csv"}
+    spec = build_experiment({**SPEC.model_dump(mode="json"), "data": {"path": "data", "source": source}})
+    with pytest.raises(ConfigError, match=r"data.source.file: labels.csv is not in .*data"):
+        run_experiment(spec, Path("run"))
+    assert not Path("run").exists()
+    Path("data/deep").mkdir()
+    Path("data/deep/labels.csv").write_text("image_id,label\n")
+    run_experiment(spec, Path("run"))
+    assert world.calls == list(STEPS)
