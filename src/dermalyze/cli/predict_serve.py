@@ -84,6 +84,9 @@ def predict(
         typer.Option("--metadata", metavar="NAME=VALUE...", help="Metadata of patient and lesion: age=55 sex=male."),
     ] = None,
     sensitivity: SensitivityOption = None,
+    top: Annotated[
+        int | None, typer.Option("--top-k", metavar="K", min=1, help="List so many classes, in the table and in JSON lines.")
+    ] = None,
     scores: Annotated[
         bool, typer.Option("--scores", help="For programs: class and probabilities of refused images too; no result.")
     ] = False,
@@ -111,6 +114,8 @@ def predict(
     shares = read_mapping(prevalence, "of each class to its share, such as mel: 0.03") if prevalence is not None else None
     if scores and not as_json and form is Format.table:
         raise dermalyze.UsageError("--scores is for programs; add --format jsonl or --format csv")
+    if top is not None and not as_json and form is Format.csv:
+        raise dermalyze.UsageError("--top-k is for the table and JSON lines; the CSV has the probability of every class")
     known = dict(map(assignment, metadata or ()))
     given: dict[str, Any] = {"prevalence": shares, "metadata": known, "image_2": image_2, "explain": explain}
     given |= {"sensitivity": sensitivity, "scores": scores, "provider": provider.value}
@@ -122,7 +127,7 @@ def predict(
         "points": answers.points,
         "format": "jsonl" if as_json else form.value,
     }
-    errors = write(counted, sys.stdout, **shown, names=not no_names)
+    errors = write(counted, sys.stdout, **shown, top=top, names=not no_names)
     if counted.rows == 0:
         raise dermalyze.DataError("no image found; name image files, or a folder, zip or CSV that holds some")
     if errors == counted.rows:

@@ -15,7 +15,7 @@ from dermalyze.config.experiment import ExperimentSpec, load_experiment
 from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
-from dermalyze.errors import ConfigError
+from dermalyze.errors import ConfigError, InterruptedRunError
 from dermalyze.stages.init import freeze
 
 STEPS = ("prepare", "audit", "split", "train", "export", "score", "calibrate", "evaluate")
@@ -68,6 +68,7 @@ def run_experiment(
     Raises:
         ConfigError: the configuration is wrong, names no data or no backbone, or differs from the one the run is frozen on.
         ResourceError: `train.device` is not available here.
+        InterruptedRunError: a step was stopped; the same call continues.
         DermalyzeError: whatever a step refuses; what was finished before it stays.
     """
     spec = config if isinstance(config, ExperimentSpec) else load_experiment(Path(config), sets)
@@ -87,7 +88,12 @@ def run_experiment(
         options: dict[str, Any] = {"accept_leak": accept_leak} if step in LEAK_STEPS else {}
         stage: Callable[..., Any] = getattr(import_module(f"dermalyze.stages.{step}"), step)
         started = time.monotonic()
-        stage(run, spec, **options)
+        try:
+            stage(run, spec, **options)
+        except InterruptedRunError as error:
+            told = str(error).partition(";")[0]
+            again = f"dermalyze run {config if isinstance(config, Path | str) else 'EXPERIMENT.YAML'} {root}"
+            raise InterruptedRunError(f"{told}; the same command continues: {again}") from error
         seconds[step] = time.monotonic() - started
         say(f"[{number}/{len(steps)}] {step}: {duration(seconds[step])}")
     return PipelineResult(root, seconds, read_json(run.evaluation_path) if run.evaluation_path.exists() else {})

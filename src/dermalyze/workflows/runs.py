@@ -185,7 +185,7 @@ def summary(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.root),
         "name": spec.name,
-        "state": done[-1] if done else "init",
+        "state": begun(run) or (done[-1] if done else "init"),
         "steps": done,
         "data": spec.data.source.kind,
         "images": data.get("images"),
@@ -196,6 +196,14 @@ def summary(run: Run) -> dict[str, Any]:
         "tags": tags_of(run),
         "bytes": size_of(run.root),
     }
+
+
+def begun(run: Run) -> str | None:
+    """How far a training came that is not finished; None where none was begun, or it is finished."""
+    if run.history_path.exists() or not run.metrics_path.exists():
+        return None
+    with run.metrics_path.open(encoding="utf-8") as stream:
+        return f"train, epoch {sum(1 for _ in stream)} of {run.config().train.epochs}"
 
 
 def tags_of(run: Run) -> list[str]:

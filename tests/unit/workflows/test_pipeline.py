@@ -16,7 +16,7 @@ from dermalyze.artifact.record import NOTHING_YET, parse_record, sealed
 from dermalyze.config.experiment import ExperimentSpec, build_experiment
 from dermalyze.core.atomic import sha256_bytes, sha256_file, write_bytes, write_json
 from dermalyze.core.run import Run, read_json
-from dermalyze.errors import ConfigError, DataError, ResourceError
+from dermalyze.errors import ConfigError, DataError, InterruptedRunError, ResourceError
 from dermalyze.scoring.predictions import Predictions, write_predictions
 from dermalyze.stages.init import freeze
 from dermalyze.workflows.pipeline import STEPS, run_experiment
@@ -258,3 +258,14 @@ def test_a_table_that_is_not_there_is_refused_before_it_is_frozen(world: World) 
     Path("data/deep/labels.csv").write_text("image_id,label\n")
     run_experiment(spec, Path("run"))
     assert world.calls == list(STEPS)
+
+
+def test_after_a_stop_the_line_names_the_command_that_was_given(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(run: Run, spec: ExperimentSpec, **options: Any) -> None:
+        raise InterruptedRunError("SIGINT: state saved at step 12; resume with: dermalyze train run")
+
+    monkeypatch.setitem(sys.modules, "dermalyze.stages.train", SimpleNamespace(train=stopped))
+    Path("e.yaml").write_text("data: {path: data}\nmodel: {backbone: tiny_cnn, pretrained: false}\n")
+    with pytest.raises(InterruptedRunError) as stop:
+        run_experiment("e.yaml", Path("run"))
+    assert str(stop.value) == "SIGINT: state saved at step 12; the same command continues: dermalyze run e.yaml run"

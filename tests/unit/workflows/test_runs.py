@@ -196,3 +196,13 @@ def test_the_command_asks_only_a_person_and_deletes_only_with_yes(tmp_path: Path
     done = CliRunner().invoke(app, ["runs", "clean", str(run.root), "--yes", "--json"])
     assert json.loads(done.stdout)["removed"] is True
     assert files(run.root) < before
+
+
+def test_a_training_that_was_stopped_is_listed_with_its_epoch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs" / "stopped", finished=False, epochs=9)
+    run.metrics_path.write_text('{"epoch": 1}\n{"epoch": 2}\n', encoding="utf-8")
+    [row] = runs("list", [tmp_path / "runs"]).values["runs"]
+    assert row["state"] == "train, epoch 2 of 9"
+    write_json(run.history_path, {})
+    [row] = runs("list", [tmp_path / "runs"]).values["runs"]
+    assert row["state"] != "train, epoch 2 of 9"

@@ -22,7 +22,7 @@ FILE_WIDTH = 32
 
 def write(
     rows: Iterable[Prediction], stream: TextIO, *, classes: Sequence[str], format: Format = "table", names: bool = False,
-    task: str = "multiclass", points: Sequence[ServedPoint] = (),
+    task: str = "multiclass", points: Sequence[ServedPoint] = (), top: int | None = None,
 ) -> int:  # fmt: skip
     """Write answers as they come.
 
@@ -34,6 +34,7 @@ def write(
         names: add `file`, what the user called each image, which may identify a person; the table shows it in place of the
             hash.
         task: of the model: of multilabel the labels that are called are in place of a class.
+        top: how many classes or labels are listed with their probabilities, in the table and in JSON lines; None: as without.
         points: operating points of the model: each has its summed probability, and a mark where it reaches the threshold.
 
     Returns:
@@ -54,7 +55,7 @@ def write(
     writers = {"table": _table, "jsonl": _jsonl, "csv": _csv}
     if format not in writers:
         raise UsageError(f"format '{format}' is not one of {', '.join(writers)}")
-    return writers[format](rows, stream, _Columns(classes, names, task == "multilabel", points))
+    return writers[format](rows, stream, _Columns(classes, names, task == "multilabel", points, top))
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class _Columns:
     names: bool
     several: bool
     points: Sequence[ServedPoint]
+    top: int | None
 
 
 def shortened(text: str, width: int) -> str:
@@ -106,6 +108,8 @@ def _table(rows: Iterable[Prediction], stream: TextIO, c: _Columns) -> int:
         results = {one.point.name: one for one in row.operating_points}
         cells = "".join(f"  {_at(results.get(point.name)):{w}}" for point, w in zip(c.points, questions, strict=True))
         line = f"{row.index:5}  {image:{column}}  {one_line(label):{width}}  {probability}{cells}  {one_line(_said(row))}"
+        if c.top is not None and row.probabilities and row.verdict != "refer":
+            line += f" ({', '.join(f'{one_line(name)} {p:.3f}' for name, p in row.ranked()[: c.top])})"
         print(f"{FLAGGED}{line}{PLAIN}" if row.flagged and stream.isatty() else line, file=stream)
     footer = []
     if leak:
@@ -176,7 +180,7 @@ def _jsonl(rows: Iterable[Prediction], stream: TextIO, c: _Columns) -> int:
     errors = 0
     for row in rows:
         errors += row.error is not None
-        print(json.dumps(row.as_dict(names=c.names), allow_nan=False), file=stream)
+        print(json.dumps(row.as_dict(names=c.names, top=c.top), allow_nan=False), file=stream)
     return errors
 
 

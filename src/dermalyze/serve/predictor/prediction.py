@@ -148,8 +148,13 @@ class Prediction(Mapping[str, Any]):
         nothing |= {"cam_grade": None, "probabilities": {}, "operating_points": ()}
         return replace(self, withheld=True, **nothing)
 
-    def as_dict(self, *, names: bool = False) -> dict[str, Any]:
-        """JSON-ready values: an answer or an error, never both; `names` adds `file`."""
+    def ranked(self) -> list[tuple[str, float]]:
+        """Classes and their probabilities, the most probable first; of labels those first that reach their threshold."""
+        called = self.positive or ()
+        return sorted(self.probabilities.items(), key=lambda item: (item[0] not in called, -item[1]))
+
+    def as_dict(self, *, names: bool = False, top: int | None = None) -> dict[str, Any]:
+        """JSON-ready values: an answer or an error, never both; `names` adds `file`, `top` so many `top_predictions`."""
         values: dict[str, Any] = {"index": self.index, "image": self.sha256[:12] if self.sha256 else None}
         values |= {"image_id": self.image_id} if self.image_id is not None else {}
         values |= {"file": self.file} if names else {}
@@ -174,6 +179,9 @@ class Prediction(Mapping[str, Any]):
                 "decision": self.decision,
                 "abstain": self.abstain,
             }
+            if top is not None:
+                first = [{"class": name, "probability": p} for name, p in self.ranked()[:top]]
+                values["top_predictions"] = None if self.withheld else first
             values |= {"ood_score": self.ood_score, "ood_threshold": self.ood_threshold} if self.ood_score is not None else {}
             values |= {"prediction_set": list(self.prediction_set)} if self.prediction_set is not None else {}
             values |= {"reason": self.reason} if self.reason else {}

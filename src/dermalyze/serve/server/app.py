@@ -76,6 +76,7 @@ _EXAMPLE: dict[str, Any] = {
             "confidence": 0.9,
             "probabilities": {"mel": 0.1, "nv": 0.9},
             "top": [{"class": "nv", "description": "Melanocytic nevi", "probability": 0.9}],
+            "top_predictions": [{"class": "nv", "description": "Melanocytic nevi", "probability": 0.9}],
             "calibrated": True,
             "prediction_set": ["nv"],
             "decision": "answer",
@@ -116,6 +117,7 @@ _LABELS: dict[str, Any] = {
         {"class": "effusion", "description": "Effusion", "probability": 0.7, "threshold": 0.35, "positive": True},
         {"class": "mass", "description": "Mass", "probability": 0.4, "threshold": 0.5, "positive": False},
     ],
+    "top_predictions": None,
     "prediction_set": None,
     "operating_points": [],
 }

@@ -139,6 +139,7 @@ class ImageReply(BaseModel):
     top: list[Ranked] | None = Field(
         None, description="Classes, the most probable first; or labels, those that reach their threshold first."
     )
+    top_predictions: list[Ranked] | None = Field(None, description="The same as `top`.")
     calibrated: bool | None = None
     prediction_set: list[str] | None = None
     decision: Literal["answer", "set", "refer"] | None = None
@@ -243,6 +244,7 @@ def image_reply(
     if answer.ood_score is not None:
         limit = answer.ood_threshold
         ood = {"score": answer.ood_score, "threshold": limit, "ok": limit is None or answer.ood_score <= limit}
+    first = None if answer.withheld else _ranked(answer, descriptions)[:top]
     return {
         "index": index,
         "flagged": None if answer.withheld else list(answer.flagged),
@@ -250,7 +252,8 @@ def image_reply(
         "withheld": answer.withheld,
         **_called(answer),
         "probabilities": None if answer.withheld else dict(answer.probabilities),
-        "top": None if answer.withheld else _ranked(answer, descriptions)[:top],
+        "top": first,
+        "top_predictions": first,
         "calibrated": answer.calibrated,
         "prediction_set": list(answer.prediction_set) if answer.prediction_set is not None else None,
         "decision": answer.decision,
@@ -282,8 +285,9 @@ def _called(answer: Prediction) -> dict[str, Any]:
 def _ranked(answer: Prediction, descriptions: Mapping[str, str]) -> list[dict[str, Any]]:
     """Fields of `Ranked`: classes, the most probable first; of labels those first that reach their threshold."""
     called, thresholds = answer.positive or (), answer.thresholds or {}
-    ranked = sorted(answer.probabilities.items(), key=lambda item: (item[0] not in called, -item[1]))
-    rows: list[dict[str, Any]] = [{"class": name, "description": descriptions[name], "probability": p} for name, p in ranked]
+    rows: list[dict[str, Any]] = [
+        {"class": name, "description": descriptions[name], "probability": p} for name, p in answer.ranked()
+    ]
     if answer.positive is None:
         return rows
     return [{**row, "threshold": thresholds[row["class"]], "positive": row["class"] in called} for row in rows]

@@ -181,3 +181,25 @@ def test_scores_are_not_for_the_table(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["predict", str(tmp_path / "a.png"), "--scores"])
     assert done.exit_code == 2
     assert "--format jsonl or --format csv" in done.stderr
+
+
+def test_so_many_classes_are_listed_as_are_asked_for(middle: Any) -> None:
+    predictor, answers = middle
+    lines, table = io.StringIO(), io.StringIO()
+    write(answers, lines, classes=CLASSES, format="jsonl", points=predictor.points, top=2)
+    write(answers, table, classes=CLASSES, points=predictor.points, top=2)
+    for line, row, answer in zip(lines.getvalue().splitlines(), table.getvalue().splitlines()[1:], answers, strict=False):
+        first = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:2]
+        assert [(one["class"], one["probability"]) for one in json.loads(line)["top_predictions"]] == first
+        assert row.endswith(f"({', '.join(f'{name} {p:.3f}' for name, p in first)})")
+    refused = Predictor(FOLDER, threads=1).predict(BLACK)
+    stream = io.StringIO()
+    write([refused], stream, classes=Predictor(FOLDER).classes, top=3)
+    assert refused.as_dict(top=3)["top_predictions"] is None
+    assert "top_predictions" not in refused.as_dict()
+
+
+def test_a_csv_has_every_probability_and_no_top(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "a.png"), "--format", "csv", "--top-k", "3"])
+    assert done.exit_code == 2
+    assert "the CSV has the probability of every class" in done.stderr
