@@ -101,7 +101,25 @@ def test_ties_of_a_rounded_file_stay_ties(judged, tmp_path, quick):
 def test_constant_probabilities_are_chance(judged, tmp_path, quick):
     run, spec = judged(COUNTS)
     frame = rows_of(run).assign(**dict.fromkeys(CLASSES, 1 / 3))
-    assert evaluate_predictions(run, spec, write(tmp_path, frame)).metrics["metrics"]["macro_auroc"]["value"] == 0.5
+    found = evaluate_predictions(run, spec, write(tmp_path, frame))
+    assert found.metrics["metrics"]["macro_auroc"]["value"] == 0.5
+    assert found.metrics["warnings"] == [
+        "The model predicts Dermatofibroma for every image. Its sensitivity is 1 for this class and 0 for all others, and does "
+        "not show that it tells classes apart.",
+        f"{len(frame)} of {len(frame)} images have two or more classes of the same largest probability; the first of them, in "
+        "the order of the classes, counts as predicted.",
+    ]
+    assert found.lines()[1:3] == found.metrics["warnings"], "before any metric"
+
+
+def test_one_class_alone_is_said_on_the_page(judged, tmp_path):
+    run, spec = judged(COUNTS)
+    frame = rows_of(run).assign(df=0.1, mel=0.1, nv=0.8)
+    frame["nv"] += np.arange(len(frame)) * 1e-4
+    frame["mel"] -= np.arange(len(frame)) * 1e-4
+    page = evaluate_predictions(run, spec, write(tmp_path, frame)).page.read_text()
+    assert page.index("The model predicts Melanocytic nevi for every image.") < page.index("headline metrics")
+    assert "same largest probability" not in page
 
 
 def test_logits_are_recognised_and_may_be_named(judged, tmp_path, capsys, quick):

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dermalyze.config.classes import describe
 from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.core.atomic import write_bytes, write_json, write_text
 from dermalyze.core.result import DISCLAIMER
@@ -41,8 +42,29 @@ def measure(j: Evaluation) -> dict[str, Any]:
         "focus": list(j.focus),
         "methods": methods(j.spec, j.task),
         "disclaimer": DISCLAIMER,
+        "warnings": warnings_of(j),
         **build_sections(j),
     }
+
+
+def warnings_of(j: Evaluation) -> list[str]:
+    """What a reader has to know before any metric: a model that predicts one class alone, and predictions that are ties."""
+    if not j.task.has("one_class") or not len(j.p):
+        return []
+    largest_N = j.scores.probs.max(axis=1, keepdims=True)
+    ties, predicted = int(((j.scores.probs == largest_N).sum(axis=1) > 1).sum()), set(j.scores.probs.argmax(axis=1).tolist())
+    said = []
+    if len(predicted) == 1:
+        said.append(
+            f"The model predicts {describe(j.classes[predicted.pop()])} for every image. Its sensitivity is 1 for this class and "
+            "0 for all others, and does not show that it tells classes apart."
+        )
+    if ties:
+        said.append(
+            f"{ties:,} of {len(j.p):,} images have two or more classes of the same largest probability; the first of them, in "
+            "the order of the classes, counts as predicted."
+        )
+    return said
 
 
 def methods(spec: EvaluateSpec, task: Task) -> str:

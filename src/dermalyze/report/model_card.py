@@ -85,6 +85,7 @@ def body(m: Json) -> list[str]:
         f"**{m['disclaimer']}**",
         "",
         *leak,
+        *(line for warning in m["warnings"] for line in (f"**{escaped(warning)}**", "")),
         *(line for sentence in m["about"]["sentences"] for line in (escaped(sentence), "")),
         "## Use",
         "",

@@ -68,6 +68,7 @@ class EvaluateResult:
         """Lines for a person: the headline figures with their intervals, where the report is, and what this is not."""
         m = self.metrics
         lines = [f"{m['title']}: {m['n_images']} images of {m['n_groups']} groups, recipe {m['recipe']}"]
+        lines += m["warnings"]
         if m["accepted_leak"]:
             lines.append(f"LEAK ACCEPTED, NOT A FAIR RESULT: {m['accepted_leak']}")
         for name, estimate in headline(m):
