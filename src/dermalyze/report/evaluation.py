@@ -56,8 +56,8 @@ def warnings_of(j: Evaluation) -> list[str]:
     said = []
     if len(predicted) == 1:
         said.append(
-            f"The model predicts {describe(j.classes[predicted.pop()])} for every image. Its sensitivity is 1 for this class and "
-            "0 for all others, and does not show that it tells classes apart."
+            f"The model predicts {describe(j.classes[predicted.pop()])} for every image. "
+            "Its sensitivity is 1 for this class and 0 for all others, and does not show that it tells classes apart."
         )
     if ties:
         said.append(
