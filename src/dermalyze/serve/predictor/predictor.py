@@ -19,6 +19,7 @@ from dermalyze.artifact.record import RECORD_NAME
 from dermalyze.calibration.calibrators import reprior
 from dermalyze.calibration.decision_rule import Rule
 from dermalyze.calibration.ood import Detector
+from dermalyze.calibration.prevalence import class_shares
 from dermalyze.calibration.recipes import apply_recipe
 from dermalyze.calibration.served_points import served_points
 from dermalyze.core.atomic import sha256_bytes
@@ -85,7 +86,7 @@ class Predictor:
         self.answering = self.artifact.answering
         if prevalence is not None:
             self.answering.task.require("class_prior", what="prevalence")
-        self.shares = None if prevalence is None else _shares(prevalence, known, self.classes)
+        self.shares = None if prevalence is None else class_shares(prevalence, known, self.classes)
         self.rule = Rule.from_dict(known, self.classes)
         self.likeness = of_model(self.artifact.record.looks, self.artifact.record.training, self.modality)
         self.detector = _detector(self.artifact) if self.rule.limit is not None else None
@@ -384,22 +385,6 @@ def _detector(artifact: Artifact) -> Detector:
     return Detector.from_bytes(
         known["kind"], known.get("shapes"), artifact.ood, classes=len(artifact.classes), width=artifact.graph.embedding_width
     )
-
-
-def _shares(
-    prevalence: Mapping[str, float], calibration: Mapping[str, Any] | None, classes: list[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(C,) shares of the classes where the probabilities were calibrated, and where they are to be used."""
-    known = (calibration or {}).get("shares")
-    if not isinstance(known, dict) or known.keys() != set(classes) or not all(share > 0 for share in known.values()):
-        raise UsageError(
-            "prevalence: this model is not calibrated, so its probabilities belong to no population; calibrate it first"
-        )
-    values = [prevalence.get(name) for name in classes]
-    sound = all(isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in values)
-    if prevalence.keys() != set(classes) or not sound or abs(sum(v or 0 for v in values) - 1) > 1e-3:
-        raise UsageError(f"prevalence: {dict(prevalence)} must give each of {', '.join(classes)} a share, and sum to 1")
-    return np.array([known[name] for name in classes]), np.array(values, dtype=np.float64)
 
 
 def _artifact_folder(model: Path) -> Path:
