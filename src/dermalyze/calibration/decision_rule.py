@@ -112,7 +112,7 @@ class Rule:
         if self.limit is not None:
             if ood_N is None:
                 raise ModelError(
-                    "the rule refuses out-of-distribution images, and there is no out-of-distribution score to evaluate them by"
+                    "the rule refuses out-of-distribution images, and there is no out-of-distribution score of this image"
                 )
             found[ood_N > self.limit.threshold] = OOD
         return found

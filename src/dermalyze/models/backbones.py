@@ -184,7 +184,7 @@ def create_backbone(spec: ModelSpec, *, load_weights: bool) -> Backbone:
         ModelError: weights are refused or cannot be reached.
     """
     spec = _checked(spec)
-    config = pretrained_cfg_of(spec) if load_weights else _architecture_config(spec)  # a sidecar is evaluated before building
+    config = pretrained_cfg_of(spec) if load_weights else _architecture_config(spec)  # a sidecar is checked before building
     _require_memory(spec)
     hub_file = _hub_weights(spec.backbone) if load_weights and spec.pretrained else None
     net = _create(spec, hub_file)

@@ -3,7 +3,7 @@
     python -P -m dermalyze.models.unpickle SOURCE FOLDER refuse|trust
 
 It runs in a process of its own, so that what a file does while it is opened is done there; it leaves tensors as
-safetensors, and a report as JSON, in FOLDER. What it leaves is evaluated by who started it.
+safetensors, and a report as JSON, in FOLDER. The process that started it checks what it leaves.
 """
 
 from __future__ import annotations

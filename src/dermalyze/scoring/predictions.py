@@ -1,4 +1,4 @@
-"""Stored predictions: one Parquet file a (set, recipe). What `score` writes and everything that evaluates reads."""
+"""Stored predictions: one Parquet file per set and recipe. `score` writes them, and all evaluation reads them."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def write(
         format: "table", "jsonl" or "csv".
         names: add `file`, what the user called each image, which may identify a person; the table shows it in place of the
             hash.
-        task: of the model: of multilabel the labels that are called are in place of a class.
+        task: of the model; of multilabel the labels that are called take the place of a class.
         top: how many classes or labels are listed with their probabilities, in the table and in JSON lines; None: as without.
         points: operating points of the model: each has its summed probability, and a mark where it reaches the threshold.
 

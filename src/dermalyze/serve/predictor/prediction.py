@@ -75,7 +75,7 @@ class Prediction(Mapping[str, Any]):
         prediction_set: classes that hold the right one in a stated share of cases, the most probable first; None where no such
             sets were calibrated.
         decision: "answer"; "set", where `prediction_set` is the answer and not the class alone; or "refer", to a person.
-        gate: what the gate found; None where the image was not evaluated.
+        gate: what the gate found; None where the image was not checked.
         abstain: the decision is to refer; the rest of the answer is there to be seen, not to be used.
         reason: why it is not simply answered, or None.
         ood_score: how unlike the training images it is, larger is more; None where the model has no such score.

@@ -1,4 +1,4 @@
-"""What the server does with a request, without a word of HTTP routing: admit it, read it, decode, evaluate and answer."""
+"""What the server does with a request, without a word of HTTP routing: admit it, read it, decode, check and answer."""
 
 from __future__ import annotations
 

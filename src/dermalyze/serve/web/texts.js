@@ -139,7 +139,7 @@ const TEXTS = {
   "check.ood": "Like the training images",
   "check.ood-ok": "",
   "check.ood-bad": "unlike the images that the model was trained on",
-  "check.ood-none": "this model cannot tell whether a image is unlike its training images",
+  "check.ood-none": "this model cannot tell whether an image is unlike its training images",
   "check.numbers": "{value}, limit {limit}",
   "check.score": "score {value}",
   "check.sharpness": "Sharpness",
