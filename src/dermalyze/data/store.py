@@ -96,7 +96,10 @@ class ImageStore:
         paths = [Path(p) for p in ([spec.path] if isinstance(spec.path, str) else spec.path)]
         for path in paths:
             if not path.exists():
-                raise DataError(f"data.path: {path} does not exist; relative paths start from the working folder")
+                raise DataError(
+                    f"data.path: {path} does not exist; relative paths start from the working folder; if the images of a run were "
+                    "moved, write their new place into its config.yaml"
+                )
             if path.is_file() and path.name.lower().endswith(_TARS):
                 raise DataError(
                     f"{path.name}: tar, 7z and rar archives are not read; unpack it and give the folder, or use zip"
