@@ -97,8 +97,8 @@ class ImageStore:
         for path in paths:
             if not path.exists():
                 raise DataError(
-                    f"data.path: {path} does not exist; relative paths start from the working folder; if the images of a run were "
-                    "moved, write their new place into its config.yaml"
+                    f"data.path: {path} does not exist; relative paths start from the working folder; if the images of a run "
+                    "were moved, write their new place into its config.yaml"
                 )
             if path.is_file() and path.name.lower().endswith(_TARS):
                 raise DataError(
