@@ -155,8 +155,8 @@ def test_the_start_tells_which_model_answers_and_how_good_it_is(open_page: Opene
     assert "stand-in takes images of kind Dermoscopy and tells apart: " in said
     assert "On 1,502 test images of 1,120 lesions or patients" in said
     assert "Melanoma: sensitivity 93 % (89 % – 97 %), specificity 61 % (58 % – 64 %), at the threshold of 6.4 %" in said
-    shown = "[...document.querySelectorAll('.example img')].filter(node => node.naturalWidth > 0).length === 3"
-    w.page.wait_for_function(shown)
+    for number in range(3):
+        w.page.locator(".example img").nth(number).evaluate("node => node.decode()")  # which fails on a broken image
     w.page.locator(".example").nth(1).click()
     w.page.wait_for_selector(".verdict")
     assert "Synthetic example 2" in w.page.inner_text(".provenance")
