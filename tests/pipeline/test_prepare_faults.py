@@ -268,6 +268,111 @@ def test_09_the_limit_is_inclusive(place):
     assert place.prepare(max_bad_fraction=1 / 12).summary["images"] == 11
 
 
+@pytest.mark.parametrize(
+    ("move", "wanted"),
+    [
+        ({"imgs/i00.jpg": "imgs/j00.jpg"}, "the first is m.csv line 2, 'imgs/i00.jpg' (nearest file: 'imgs/j00.jpg'); repair"),
+        ({"imgs/i00.jpg": "x/i00.jpg"}, "(nearest file: 'x/i00.jpg')"),
+    ],
+)
+def test_a_missing_file_is_named_with_the_nearest(place, move, wanted):
+    for old, new in move.items():
+        (place.data / new).parent.mkdir(exist_ok=True)
+        (place.data / old).rename(place.data / new)
+    assert wanted in place.refused(r"image file is missing: 1")
+
+
+# -- placeholders, codes and columns that reveal the label --------------------------------------------------------
+@pytest.mark.parametrize(
+    ("value", "rows", "asked"),
+    [
+        ("-", (0, 1), True),  # no id has neither letter nor digit
+        ("?", (3, 7, 11), True),
+        ("0", (0, 1, 2, 3, 4, 5, 6), True),
+        ("Missing", (0, 1, 2, 3, 4, 5, 6), True),
+        ("-", (0,), False),  # one image is one group anyway
+        ("0", (0, 1, 2, 3), False),  # a zero among numbers
+        ("unknown", (0, 1, 2, 3, 4, 5, 6), False),  # missing without asking
+        ("L9", (0, 1, 2, 3, 4, 5, 6), False),  # audit warns of a giant group
+    ],
+)
+def test_a_placeholder_as_id_is_asked_about(place, value, rows, asked):
+    for n in rows:
+        place.rows[n][3] = value
+    if asked:
+        message = place.refused(f"lesion_id '{value.replace('?', '[?]')}' stands for {len(rows)} of 12 images")
+        assert f"is it missing? then set data.missing_values=['{value}']; if it is an id, data.missing_values=[]" in message
+    else:
+        assert place.prepare().summary["lesions"] == 12 // 2 - (len(rows) // 2) + (value != "unknown")
+        return
+    assert place.prepare(missing_values=[]).summary["missing"]["lesion_id"] == 0
+    place.run = Run(place.root / "again")
+    assert place.prepare(missing_values=[value.lower()]).summary["missing"]["lesion_id"] == len(rows)
+
+
+def test_missing_values_hold_for_every_column_but_id_and_label(place):
+    place.header += ["age", "sex", "smoker"]
+    for n, row in enumerate(place.rows):
+        row += ["n/k", "n/k", "N/K"] if n < 3 else ["50", "male", "yes"]
+    with pytest.raises(DermalyzeError, match="age 'n/k' is not a number of years"):
+        place.prepare()
+    summary = place.prepare(missing_values=["n/k"]).summary
+    assert {name: summary["missing"][name] for name in ("age", "sex", "smoker")} == {"age": 3, "sex": 3, "smoker": 3}
+
+
+def test_a_number_as_sex_is_noted(place):
+    place.header.append("sex")
+    for n, row in enumerate(place.rows):
+        row.append("female" if n else "2")
+    assert (
+        "sex is a number: '2' (1 images); each counts as a category of its own: write female, male or nothing"
+        in (place.prepare().summary["notes"])
+    )
+
+
+def with_column(place: Place, name: str, values: Any) -> None:
+    """Forty images in two classes, with a further column of each row's own."""
+    place.header.append(name)
+    place.rows = [[f"i{n:02d}", f"imgs/i{n:02d}.jpg", ("mel", "nv")[n % 2], f"L{n}"] for n in range(40)]
+    for n, row in enumerate(place.rows):
+        row.append(str(values(n)))
+        (place.data / row[1]).write_bytes(jpeg(n))
+    place.write()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("grade", lambda n: "ab"[n % 2]),
+        ("thickness", lambda n: n % 2 + n / 100),  # a number, all of one class above all of the other
+        ("site", lambda n: "back" if n % 2 else "face"),  # a column of ours is no exception
+    ],
+)
+def test_a_column_that_is_the_label_in_other_words_is_accepted_by_name_alone(place, name, values):
+    with_column(place, name, values)
+    data = {"path": str(place.data), "source": {"kind": "csv"}, "workers": 0}
+    with pytest.raises(DermalyzeError, match=f"'{name}' alone predicts 'mel' nearly perfectly .AUROC 1.00 on held-out groups"):
+        prepare(place.run, build_experiment({"data": data, "model": {"metadata": {"columns": [name]}}}))
+    spec = build_experiment({"data": data, "model": {"metadata": {"columns": [name], "accept": [name]}}})
+    assert prepare(place.run, spec).summary["images"] == 40
+
+
+def test_a_column_that_tells_little_is_taken(place):
+    with_column(place, "grade", lambda n: "ab"[n % 3 == 0])
+    data = {"path": str(place.data), "source": {"kind": "csv"}, "workers": 0}
+    assert prepare(place.run, build_experiment({"data": data, "model": {"metadata": {"columns": ["grade"]}}})).fresh
+
+
+@pytest.mark.parametrize(
+    "column", ["iddx_1", "iddx_full", "tbp_lv_dnn_lesion_confidence", "target", "mel_thick_mm", "Management"]
+)
+def test_known_columns_of_the_diagnosis_are_never_a_models_input(column):
+    with pytest.raises(DermalyzeError, match=f"'{column}' reveals the label"):
+        build_experiment({"model": {"metadata": {"columns": [column]}}})
+    with pytest.raises(DermalyzeError, match="accept names"):
+        build_experiment({"model": {"metadata": {"columns": ["age"], "accept": [column]}}})
+
+
 # -- 10, 11: archives ------------------------------------------------------------------------------------------
 def zipped(place: Place, *more: tuple[str, bytes]) -> Path:
     path = place.root / "set.zip"

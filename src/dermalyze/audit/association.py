@@ -5,12 +5,16 @@ Shapes: N images, V values of a column, C classes, F folds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from dermalyze.data.grouping import groups
+from dermalyze.errors import ConfigError
+from dermalyze.tasks.base import Task
 
 GIVEAWAY_AUROC = 0.95
 """A column that ranks one class above the others this well, on groups it has not seen, gives the label away."""
@@ -64,6 +68,39 @@ def associations(values: pd.Series, labels: pd.Series, group: pd.Series, *, leas
     class_N, names = pd.factorize(labels.astype(str), sort=True)
     score_NC = _held_out_shares(code_N, class_N, folds(group), len(names))
     return held_out_aurocs(score_NC, labels, group, least=least)
+
+
+def refuse_revealing(frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str], task: Task) -> None:
+    """Refuse metadata that is the label in other words.
+
+    Args:
+        frame: usable manifest rows.
+        columns: model inputs that nobody has accepted by name.
+        classes: of the task.
+
+    Raises:
+        ConfigError: a column alone predicts a class, or one of several labels, with `GIVEAWAY_AUROC`.
+    """
+    if not columns:
+        return
+    group, texts = groups(frame), frame["label"].astype(str)
+    if task.has("one_class"):
+        answers = [("", texts)]
+    else:
+        marks_CN = task.targets(texts.tolist(), list(classes)).T
+        answers = [
+            (name, pd.Series(marks, index=frame.index)[marks >= 0].astype(str))
+            for name, marks in zip(classes, marks_CN, strict=True)
+        ]
+    for column in columns:
+        for label, values in answers:
+            area, name = association(binned(frame.loc[values.index, column]), values, group[values.index])
+            if area >= GIVEAWAY_AUROC:
+                raise ConfigError(
+                    f"model.metadata.columns: '{column}' alone predicts '{label or name}' nearly perfectly (AUROC {area:.2f} "
+                    "on held-out groups); most often such a column was made from the diagnosis: leave it out, or, if it is "
+                    f"known before it, accept it by name: --set model.metadata.accept=[{column}]"
+                )
 
 
 def folds(group: pd.Series) -> NDArray[np.int64]:

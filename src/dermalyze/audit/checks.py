@@ -225,7 +225,8 @@ def giveaway_columns(frame: pd.DataFrame) -> list[Finding]:
         if named or area >= GIVEAWAY_AUROC:
             why = "follows from the diagnosis" if named else "predicts the class"
             how = f" (AUROC {area:.2f} for '{name}' against the rest, on held-out groups)" if name else ""
-            detail = f"column '{column}' {why}{how}; it is never a model input"
+            then = "it is never a model input" if named else "it is no model input until model.metadata.accept names it"
+            detail = f"column '{column}' {why}{how}; {then}"
             found.append(Finding("giveaway_column", "warn", 1, detail, (str(column),)))
     return found
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-GIVEAWAY_COLUMNS = ("dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy", "seven_point_score")
-_GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant")
+GIVEAWAY_COLUMNS = (
+    "dx_type", "diagnosis_confirm_type", "biopsed", "concomitant_biopsy", "seven_point_score", "management", "target",
+    "malignant", "malignancy", "melanocytic", "nevus_type", "histology", "disease", "tbp_lv_nevi_confidence",
+    "invasion_thickness_interval",
+)  # fmt: skip
+"""Of the ISIC archive and its challenges, PAD-UFES-20, Derm7pt, DDI and MILK10k: the diagnosis, what follows from it, how it
+was found, and what another network made of the image."""
+_GIVEAWAY_STARTS = ("mel_", "diagnosis", "benign_malignant", "iddx_", "tbp_lv_dnn_", "three_partition", "nine_partition")
 OPTIONAL_IMAGES = ("image_2",)
 """Names of the further images that a sample may have beside `image`."""
 
@@ -30,7 +36,7 @@ OWN_COLUMNS = (
 def is_giveaway(column: str) -> bool:
     """Whether a user's column reveals the label; such a column is never a model input.
 
-    >>> is_giveaway("dx_type"), is_giveaway("mel_thick_mm"), is_giveaway("diagnosis_2"), is_giveaway("age")
+    >>> is_giveaway("dx_type"), is_giveaway("mel_thick_mm"), is_giveaway("iddx_2"), is_giveaway("age")
     (True, True, True, False)
     """
     return column.lower() in GIVEAWAY_COLUMNS or column.lower().startswith(_GIVEAWAY_STARTS)

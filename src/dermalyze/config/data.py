@@ -219,6 +219,11 @@ class DataSpec(Spec):
         None, description="class names in order; default: those of a label map given by name, else the source's own"
     )
     label_map: LabelMap = Field(default_factory=dict, description=_LABEL_MAP)
+    missing_values: list[str] | None = Field(
+        None,
+        description="cells of ids and metadata that mean missing, beside empty ones, unknown, nan, na, n/a, none and null; "
+        "null: `prepare` asks where an id looks like a placeholder",
+    )
     max_bad_fraction: float = Field(0.01, ge=0, le=1, description="largest share of quarantined images; more is an error")
     follow_links: bool = Field(False, description="accept symbolic links that leave the data folder")
     workers: int | None = Field(None, ge=0, le=256, description="decoding processes; default: one per core")

@@ -111,6 +111,9 @@ class MetadataSpec(Spec):
         description="manifest columns, numeric or categorical; never columns that reveal the label",
     )
     fusion: FusionSpec = LateFusion()
+    accept: tuple[str, ...] = Field(
+        (), description="columns to take although each alone predicts the label nearly perfectly, which is refused otherwise"
+    )
 
     @field_validator("columns")
     @classmethod
@@ -121,6 +124,12 @@ class MetadataSpec(Spec):
         if len({column.lower() for column in columns}) < len(columns):
             raise ValueError(f"{list(columns)} name a column twice; keep one")
         return columns
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
+        if strangers := [column for column in self.accept if column not in self.columns]:
+            raise ValueError(f"accept names {strangers}, not among columns {list(self.columns)}; correct it")
+        return self
 
 
 class _SecondImage(Spec):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ class Table:
         columns: the header.
         rows: one list per row, as long as the header.
         lines: the line each row ends on, for messages; the header is line 1.
+        missing: cells that mean missing, beside empty ones and words such as unknown.
     """
 
     name: str
     columns: tuple[str, ...]
     rows: list[list[str]]
     lines: list[int]
+    missing: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
         """The values of one column, in order of the rows."""
@@ -127,6 +130,18 @@ def _delimiter(text: str) -> str:
 
 def _folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()
+
+
+def cell_number(text: str) -> float | None:
+    """A cell as a number; None where it is empty, NaN where it is text.
+
+    >>> cell_number("1.000e+00"), cell_number(" "), cell_number("yes")
+    (1.0, None, nan)
+    """
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        return math.nan
 
 
 def key_problem(value: str) -> str | None:

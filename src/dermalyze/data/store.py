@@ -70,10 +70,12 @@ class ImageStore:
     Attributes:
         mounts: (first part of a path, file or folder there); one folder alone is mounted at "".
         follow_links: accept symbolic links that leave the data folder.
+        missing_values: cells of its tables that mean missing, `data.missing_values`.
     """
 
     mounts: tuple[tuple[str, Path], ...]
     follow_links: bool = False
+    missing_values: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, spec: DataSpec) -> ImageStore:
@@ -83,6 +85,7 @@ class ImageStore:
             ConfigError: no path, or two of the same name.
             DataError: it is not there, or an archive that is not a zip.
         """
+        missing = tuple(spec.missing_values or ())
         if isinstance(spec.source, MergedSource):
             mounts = []
             for part in spec.source.sources:
@@ -90,7 +93,7 @@ class ImageStore:
                     raise ConfigError(f"data.source.sources: source '{part.title}' has no path; name its folder or archives")
                 one = cls.open(DataSpec(path=part.path, follow_links=spec.follow_links))
                 mounts += [(f"{part.title}/{mount}".rstrip("/"), root) for mount, root in one.mounts]
-            return cls(tuple(mounts), spec.follow_links)
+            return cls(tuple(mounts), spec.follow_links, missing)
         if not spec.path:
             raise ConfigError("data.path: is not set; name the folder or the archives with --data or --set data.path=FOLDER")
         paths = [Path(p) for p in ([spec.path] if isinstance(spec.path, str) else spec.path)]
@@ -106,18 +109,18 @@ class ImageStore:
                 )
         real = [path.resolve() for path in paths]
         if len(real) == 1 and real[0].is_dir():
-            return cls((("", real[0]),), spec.follow_links)
+            return cls((("", real[0]),), spec.follow_links, missing)
         names = [path.absolute().name for path in paths]
         if len(set(names)) != len(names):
             raise ConfigError(f"data.path: two entries have the same name ({', '.join(sorted(names))}); rename one")
-        return cls(tuple(zip(names, real, strict=True)), spec.follow_links)
+        return cls(tuple(zip(names, real, strict=True)), spec.follow_links, missing)
 
     def within(self, name: str) -> ImageStore:
         """The store of one merged source, its paths without the source's name."""
         mounts = [
             (mount.removeprefix(name).lstrip("/"), root) for mount, root in self.mounts if f"{mount}/".startswith(f"{name}/")
         ]
-        return ImageStore(tuple(mounts), self.follow_links)
+        return ImageStore(tuple(mounts), self.follow_links, self.missing_values)
 
     def read(self, path: str) -> bytes:
         """The bytes of one file, at most 256 MiB.

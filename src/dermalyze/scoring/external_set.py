@@ -35,6 +35,7 @@ from dermalyze.data.multilabel_targets import read_labels, text_of
 from dermalyze.data.samples import as_samples, inspect_optional, optional_columns
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
 from dermalyze.data.sources.linking import archive_name
+from dermalyze.data.sources.reading import refuse_placeholders
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError, DataError, UsageError, nearest
@@ -118,9 +119,11 @@ def open_external(
             f"label map: leads to {strangers}; the model's classes are {list(classes)}{nearest(strangers[0], list(classes))}"
         )
     root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
-    store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links))
+    store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links, missing_values=spec.missing_values))
     source = _source(on, store, spec.source, label_map)
     listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
+    if spec.missing_values is None:
+        refuse_placeholders(listing.rows)
     rows, labels = _mapped(listing.rows, classes, label_map, task)
     frame, notes = _decoded(rows, store, spec)
     unused = sorted(set(label_map) - {row["label"] for row in labels})

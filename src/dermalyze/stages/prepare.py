@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from dermalyze.audit.association import refuse_revealing
 from dermalyze.config.columns import is_giveaway
 from dermalyze.config.data import DataSpec
 from dermalyze.config.experiment import ExperimentSpec
@@ -33,6 +34,8 @@ from dermalyze.data.samples import (
 )
 from dermalyze.data.sources import MISSING_FILE, SOURCES, Listing
 from dermalyze.data.sources.cards import focus_of, malignant_of
+from dermalyze.data.sources.files import nearest_image
+from dermalyze.data.sources.reading import code_notes, refuse_placeholders
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
 from dermalyze.imaging.modalities import modality_of
@@ -131,6 +134,9 @@ def prepare(run: Run, spec: ExperimentSpec) -> PrepareResult:
             require_both(known, classes)
         require_columns(usable(frame), spec.model)
         require_images(usable(frame), spec.model)
+        chosen = spec.model.metadata
+        asked = [column for column in chosen.columns if column not in chosen.accept] if chosen is not None else []
+        refuse_revealing(usable(frame), asked, classes, task)
         others = [one for each in optional.values() for one in each if one is not None]
         summary = _summary(frame, classes, images, listing, spec.data.source.kind, task, others)
         return PrepareResult(_write(run, frame, {**summary, "fingerprint": fingerprint}, before), fresh=True)
@@ -163,7 +169,9 @@ def _list(store: ImageStore, spec: ExperimentSpec) -> Listing:
         raise DataError(
             f"data.path: 0 images found for source '{source.kind}'; at least one image of each of 2 classes is needed"
         )
-    return listing
+    if spec.data.missing_values is None:
+        refuse_placeholders(listing.rows)
+    return replace(listing, notes=(*listing.notes, *code_notes(listing.rows)))
 
 
 def _left_out(listing: Listing, label_map: Mapping[str, str | None]) -> Listing:
@@ -244,10 +252,12 @@ def _refuse_bad(listing: Listing, images: Sequence[Inspected], limit: float) -> 
     bad = [(row, image.reason) for row, image in zip(listing.rows, images, strict=True) if image.reason is not None]
     if len(bad) <= limit * len(images):
         return
-    reasons = _pairs(Counter(str(reason) for _, reason in bad))
+    reasons, first = _pairs(Counter(str(reason) for _, reason in bad)), bad[0][0]
+    like = nearest_image(listing.files, first.wanted) if first.path is None else ""
+    wanted = f", {first.wanted!r}" + (f" (nearest file: {like!r})" if like else "") if first.path is None else ""
     raise DataError(
         f"{len(bad)} of {len(images)} images are unusable ({len(bad) / len(images):.1%}, at most {limit:.1%}): {reasons}; "
-        f"the first is {bad[0][0].where}; repair them, or raise data.max_bad_fraction"
+        f"the first is {first.where}{wanted}; repair them, or raise data.max_bad_fraction"
     )
 
 

@@ -17,6 +17,7 @@ from dermalyze.calibration.calibrators import Calibrator, Trial
 from dermalyze.calibration.multilabel import LABEL_CALIBRATORS, LABEL_CHOICES, best_thresholds, read_thresholds
 from dermalyze.calibration.recipes import Samples
 from dermalyze.config.task import MultilabelTask, TaskSpec
+from dermalyze.core.tables import cell_number
 from dermalyze.errors import DataError, ModelError
 from dermalyze.metrics import multilabel as metrics
 from dermalyze.metrics.activation import sigmoid
@@ -101,11 +102,12 @@ def log_losses(probs_NC: Floats, targets_NC: Ints) -> Floats:
 
 def _marked(name: str, cells: Sequence[str | None]) -> list[str]:
     """A label's column of a table, as `joined` takes it: empty where an image lacks the label."""
-    words = {None: UNKNOWN + name, "1": name, "1.0": name, "0": "", "0.0": ""}
-    strange = next((cell for cell in cells if cell not in words), None)
+    words = {None: UNKNOWN + name, 1.0: name, 0.0: ""}
+    numbers = [cell_number(cell or "") for cell in cells]
+    strange = next((cell for cell, number in zip(cells, numbers, strict=True) if number not in words), None)
     if strange is not None:
         raise DataError(f"column {name} holds {strange!r}; must be 1, 0, or empty where nobody knows")
-    return [words[cell] for cell in cells]
+    return [words[number] for number in numbers]
 
 
 class Multilabel(Capable):

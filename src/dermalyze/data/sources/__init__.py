@@ -1,6 +1,6 @@
 """Data sets on disk: one function per kind of source, each with its data-set card.
 
-A source reads the tables and names of files under the data root (`reading.Files`) and gives a `Listing`: one `Row` per
+A source reads the tables and names of files under the data root (`files.Files`) and gives a `Listing`: one `Row` per
 image, with id, label, lesion, patient and fields, and the classes in order. It opens no image and decides no split; a
 file that is named and missing is a row that says so. `merging` joins several sources and links what shows one lesion.
 `SOURCES` lists them all.
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dermalyze.data.sources.files import TABLE_SUFFIXES
 from dermalyze.data.sources.general import csv, folder
 from dermalyze.data.sources.isic import ham10000
 from dermalyze.data.sources.merging import ONE_SOURCE, merged
-from dermalyze.data.sources.reading import MISSING_FILE, TABLE_SUFFIXES, Listing, Row, pseudonym
+from dermalyze.data.sources.reading import MISSING_FILE, Listing, Row, pseudonym
 
 SOURCES: dict[str, Callable[..., Listing]] = {**ONE_SOURCE, "merged": merged}
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from dermalyze.config.data import PART_WORDS
 from dermalyze.core.archives import name_problem
+from dermalyze.data.sources.files import Files
 from dermalyze.data.sources.isic import ISIC_2019_CLASSES
-from dermalyze.data.sources.reading import Files, Listing, Row, cells, need_table, optional_values, read, take
+from dermalyze.data.sources.reading import Listing, Row, cells, need_table, optional_values, read, take
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import DataError
 
@@ -40,9 +41,9 @@ def pad_ufes_20(store: ImageStore) -> Listing:
     rows = []
     for place, values, extra in cells(table, names):
         image_id = values["image_id"].removesuffix(".png")
-        image, known = files.by_stem(image_id), optional_values(values, place)
+        image, known = files.image(image_id), optional_values(values, place)
         known["sex"] = None if known.get("sex") is None else str(known["sex"]).lower()
-        rows.append(Row(place, image_id, values["label"], None if image is None else image.path, known, extra))
+        rows.append(Row(place, image_id, values["label"], None if image is None else image.path, known, extra, wanted=image_id))
     strangers = files.strangers({row.image_id for row in rows})
     return Listing(rows, PAD_CLASSES, files.entries, (*notes, *files.notes, *strangers))
 
@@ -79,8 +80,8 @@ def bcn20000(store: ImageStore) -> Listing:
     rows = []
     for place, values, extra in cells(table, names):
         image_id = values["image_id"].removesuffix(".jpg")
-        image, known = files.by_stem(image_id), optional_values(values, place)
-        rows.append(Row(place, image_id, values["label"], None if image is None else image.path, known, extra))
+        image, known = files.image(image_id), optional_values(values, place)
+        rows.append(Row(place, image_id, values["label"], None if image is None else image.path, known, extra, wanted=image_id))
     strangers = files.strangers({row.image_id for row in rows})
     return Listing(rows, ISIC_2019_CLASSES, files.entries, (*notes, *files.notes, *strangers))
 
@@ -121,14 +122,15 @@ def derm7pt(store: ImageStore, *, images: str) -> Listing:
             path = values[which]
             if path and (problem := name_problem(path)) is not None:
                 raise DataError(f"{place}: path {path!r} {problem}; paths are relative to the folder of images")
-            found[which] = files.by_path(path) if path else None
+            found[which] = files.image(path) if path else None
         clinic = found.get("clinic")
         optional = {"image_2": "" if clinic is None else clinic.path} if images == "paired" and values["clinic"] else {}
         for which in wanted:
             image = found[which]
             told = {**extra, "image_type": "dermoscopic" if which == "derm" else "clinical"}
             at = None if image is None else image.path
-            rows.append(Row(place, f"{values['image_id']}_{which}", values["label"], at, known, told, optional))
+            image_id = f"{values['image_id']}_{which}"
+            rows.append(Row(place, image_id, values["label"], at, known, told, optional, wanted=values[which]))
     notes += [
         "the data set's split is used" if parts is not None else "the three lists of indexes are missing: no split is used"
     ]
@@ -161,8 +163,9 @@ def fitzpatrick17k(store: ImageStore, *, label: str) -> Listing:
     )
     rows = []
     for place, values, extra in cells(table, names, without=others):
-        image = files.by_stem(values["image_id"])
-        rows.append(Row(place, values["image_id"], values["label"], None if image is None else image.path, {}, extra))
+        image_id = values["image_id"]
+        image = files.image(image_id)
+        rows.append(Row(place, image_id, values["label"], None if image is None else image.path, {}, extra, wanted=image_id))
     wrong = sum("wrong" in (row.extra.get("qc") or "").lower() for row in rows)
     notes += [f"{wrong} images are marked as wrongly labelled in column 'qc'"] if wrong else []
     strangers = files.strangers({row.image_id for row in rows})

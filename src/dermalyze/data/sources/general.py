@@ -9,14 +9,12 @@ from dermalyze.config.columns import OPTIONAL_IMAGES, image_columns
 from dermalyze.config.data import PART_WORDS
 from dermalyze.core.archives import name_problem
 from dermalyze.core.tables import Table
+from dermalyze.data.sources.files import TABLE_SUFFIXES, Files, is_image
 from dermalyze.data.sources.reading import (
     OUR_NAMES,
-    TABLE_SUFFIXES,
-    Files,
     Listing,
     Row,
     cells,
-    is_image,
     label_columns,
     optional_values,
     pseudonym,
@@ -95,7 +93,7 @@ def csv(
         image_id = values["image_id"] if "image_id" in values else pseudonym(wanted)
         path, several = None if entry is None else entry.path, None if sets is None else sets[number]
         optional = _optional(files, values, place)
-        rows.append(Row(place, image_id, values.get("label", ""), path, known, extra, optional, several))
+        rows.append(Row(place, image_id, values.get("label", ""), path, known, extra, optional, several, wanted))
     notes = (*_spelling(names, columns), *renamed(table, {*names.values(), *(labels or ())}), *files.notes)
     return Listing(rows, None if labels is None else tuple(labels), files.entries, notes)
 
@@ -112,14 +110,14 @@ def _optional(files: Files, values: Mapping[str, str], place: str) -> dict[str, 
 
 
 def _named(files: Files, name: str, what: str) -> Entry | None:
-    """The file of that name in the data folder; None where there is none.
+    """The image of that name in the data folder; None where there is none.
 
     Raises:
         DataError: a name that leaves the folder or cannot be one.
     """
     if (problem := name_problem(name.replace("!", "/"))) is not None:
         raise DataError(f"{what} {name!r} {problem}; paths are relative to the data folder")
-    return files.by_path(name)
+    return files.image(name)
 
 
 def _csv_table(files: Files, name: str | None) -> Entry:
@@ -144,12 +142,16 @@ def _csv_columns(table: Table, columns: Mapping[str, str], *, labelled: bool) ->
         if ours not in OUR_NAMES:
             hint = nearest(ours, OUR_NAMES)
             raise ConfigError(f"data.source.columns: '{ours}' is none of {', '.join(OUR_NAMES)}{hint}")
-    names = {ours: column for ours in OUR_NAMES if ours not in columns and (column := table.find(ours)) is not None}
-    for ours, theirs in columns.items():
-        names[ours] = table.require([theirs], f"data.source.columns maps {ours} to it")[theirs]
+    names = {
+        ours: table.require([theirs], f"data.source.columns maps {ours} to it")[theirs] for ours, theirs in columns.items()
+    }
+    for ours in OUR_NAMES:
+        if ours not in names and (column := table.find(ours)) is not None and column not in names.values():
+            names[ours] = column
     remedy = "map it with data.source.columns, as in {label: dx}"
     if "image_id" not in names and "path" not in names:
         table.require(["image_id"], remedy)
+        raise ConfigError(f"data.source.columns: {dict(columns)} leaves no column for image_id or path; map one of them too")
     if not labelled:
         names.pop("label", None)
     elif "label" not in names:

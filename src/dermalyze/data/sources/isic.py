@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dermalyze.config.classes import HAM10000_CLASSES
+from dermalyze.data.sources.files import Files
 from dermalyze.data.sources.linking import join_lesions
 from dermalyze.data.sources.reading import (
     Cells,
-    Files,
     Listing,
     Row,
     cells,
@@ -203,8 +203,9 @@ ROWS: dict[str, Callable[..., Listing]] = {
 
 def _row(files: Files, row: Cells, label: str, known: Mapping[str, str | float | None]) -> Row:
     place, values, extra = row
-    image = files.by_stem(values["image_id"])
-    return Row(place, values["image_id"], label, None if image is None else image.path, known, extra)
+    image = files.image(values["image_id"])
+    path = None if image is None else image.path
+    return Row(place, values["image_id"], label, path, known, extra, wanted=values["image_id"])
 
 
 def _listing(rows: Sequence[Row], classes: tuple[str, ...] | None, files: Files, notes: Sequence[str]) -> Listing:

@@ -97,6 +97,7 @@ def _renamed(row: Row, part: MergedPart) -> Row:
         {**known, "source": part.title},
         extra,
         {name: f"{part.title}/{path}" if path else "" for name, path in row.images.items()},
+        wanted=row.wanted,
     )
 
 

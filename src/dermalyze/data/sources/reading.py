@@ -1,30 +1,35 @@
-"""What every source needs: rows, the files of a data set, tables with their columns."""
+"""What every source needs: rows, and tables with their columns."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dermalyze.config.columns import OPTIONAL_IMAGES, image_columns
 from dermalyze.config.data import PART_WORDS, PARTS
 from dermalyze.core.run import OWN_NAMES
-from dermalyze.core.tables import Table, check_keys, read_table
+from dermalyze.core.tables import Table, cell_number, check_keys, read_table
+from dermalyze.data.sources.files import Files
 from dermalyze.data.store import Entry, ImageStore, ReadError
 from dermalyze.errors import DataError, nearest
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm")
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 OUR_NAMES = (
     "image_id", "path", "label", "patient_id", "lesion_id", "age", "sex", "site", "source", "split", "mask_path",
     *(image_columns(name)[0] for name in OPTIONAL_IMAGES),
 )  # fmt: skip
 MISSING_FILE = "image file is missing"
-_TABLE_ENDINGS = (".csv", "", ".tab", ".tsv", ".txt")
 _UNKNOWN = ("", "unknown", "nan", "na", "n/a", "none", "null")
 _MAX_AGE_YEARS = 130.0
+_TEXTS = ("patient_id", "lesion_id", "sex", "site", "source")
+_MAY_BE_MISSING = (*_TEXTS, "age")
+_PLACEHOLDERS = (
+    "0", "00", "000", "-1", "99", "999", "9999", "x", "xx", "xxx", "no", "tbd", "missing", "empty", "anonymous", "anon",
+    "patient", "lesion", "unspecified", "undefined", "default", "test", "false", "not available", "not known",
+)  # fmt: skip
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Row:
         extra: the user's further columns.
         images: manifest paths of the sample's optional images, by name; empty where there is no such file.
         labels: of an image that may have several or none, where the source has a column for each; else None.
+        wanted: the file that was looked for.
     """
 
     where: str
@@ -50,6 +56,7 @@ class Row:
     extra: Mapping[str, str | None] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    wanted: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,79 +85,6 @@ def pseudonym(path: str) -> str:
     return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
-class Files:
-    """The files of a data set by path, by name and by stem; `stems` are those of its images."""
-
-    def __init__(self, store: ImageStore) -> None:
-        self.entries = store.entries()
-        self._by_path = {entry.path: entry for entry in self.entries}
-        self._by_name: dict[str, list[Entry]] = defaultdict(list)
-        self.stems: dict[str, list[Entry]] = defaultdict(list)
-        for entry in self.entries:
-            self._by_name[entry.name].append(entry)
-            if is_image(entry):
-                self.stems[entry.stem].append(entry)
-        self._twice = 0
-        self._unread, self._left_out = store.unread(), store.left_out()
-
-    @property
-    def notes(self) -> list[str]:
-        """What a person should know of the files, without their names."""
-        twice = f"{self._twice} images exist twice, as loose files or in an archive; the first is used"
-        unread = f"archives in the folder are not read ({', '.join(self._unread)}); unpack them if needed"
-        named = ", ".join(f"{name} ({count})" for name, count in sorted(self._left_out.items()))
-        system = f"left out, made by the system or an editor: {named}"
-        said = {twice: self._twice, unread: self._unread, system: self._left_out}
-        return [note for note, there in said.items() if there]
-
-    def by_stem(self, stem: str) -> Entry | None:
-        """The image of that name without ending, wherever it lies."""
-        return self._one(self.stems.get(stem, []))
-
-    def by_path(self, path: str) -> Entry | None:
-        """The file at that path, or the only one whose path ends so."""
-        if path in self._by_path:
-            return self._by_path[path]
-        named = self._by_name.get(path.rpartition("/")[2], [])
-        return self._one([entry for entry in named if entry.path.endswith((f"/{path}", f"!{path}"))])
-
-    def table(self, *names: str) -> Entry | None:
-        """The table of the first of these names (without ending, in any case) that is there.
-
-        Raises:
-            DataError: several files of that name and of different size.
-        """
-        for wanted in (f"{name}{ending}".lower() for name in names for ending in _TABLE_ENDINGS):
-            if found := [entry for entry in self.entries if entry.name.lower() == wanted]:
-                if len({entry.size for entry in found}) > 1:
-                    raise DataError(
-                        f"{found[0].name}: is there {len(found)} times with different content "
-                        f"({found[0].path}, {found[1].path}); keep one, or give data.path one of the folders"
-                    )
-                return min(found, key=lambda entry: ("!" in entry.path, entry.path))
-        return None
-
-    def strangers(self, ids: Collection[str]) -> list[str]:
-        """A note on images whose name, without ending, is none of `ids`."""
-        count = sum(stem not in ids and stem.removesuffix("_segmentation") not in ids for stem in self.stems)
-        return [f"{count} image files have no row in the metadata and are left out"] if count else []
-
-    def _one(self, found: Sequence[Entry]) -> Entry | None:
-        """Of several copies a loose one; copies of different size are different images."""
-        if len({entry.size for entry in found}) > 1:
-            raise DataError(
-                f"'{found[0].name}' is there {len(found)} times with different content "
-                f"({found[0].path}, {found[1].path}); keep one"
-            )
-        self._twice += len(found) > 1
-        return min(found, key=lambda entry: ("!" in entry.path, entry.path), default=None)
-
-
-def is_image(entry: Entry) -> bool:
-    """Whether a file has the ending of an image."""
-    return entry.name.lower().endswith(IMAGE_SUFFIXES)
-
-
 def read(store: ImageStore, entry: Entry) -> Table:
     """Read a table of the data set.
 
@@ -158,7 +92,7 @@ def read(store: ImageStore, entry: Entry) -> Table:
         DataError: unreadable, or no good table.
     """
     try:
-        return read_table(store.read(entry.path), entry.name)
+        return replace(read_table(store.read(entry.path), entry.name), missing=store.missing_values)
     except ReadError as error:
         raise DataError(f"{entry.name}: {error.reason}; fetch it again") from error
 
@@ -234,14 +168,19 @@ def cells(table: Table, names: Mapping[str, str], *, without: Collection[str] = 
     for ours in ("image_id", "patient_id", "lesion_id"):
         if ours in names:
             check_keys(table.column(names[ours]), table.lines, table.name, names[ours], empty=ours != "image_id")
+    missing = {value.strip().lower() for value in table.missing}
+
+    def cell(text: str) -> str:
+        return "" if text.strip().lower() in missing else text
+
     at = {ours: table.columns.index(column) for ours, column in names.items()}
     used = {*names.values(), *without}
     further = [(i, _free(name)) for i, name in enumerate(table.columns) if name not in used]
     return [
         (
             f"{table.name} line {line}",
-            {ours: row[i] for ours, i in at.items()},
-            {name: row[i] or None for i, name in further},
+            {ours: cell(row[i]) if ours in _MAY_BE_MISSING else row[i] for ours, i in at.items()},
+            {name: cell(row[i]) or None for i, name in further},
         )
         for row, line in zip(table.rows, table.lines, strict=True)
     ]
@@ -265,7 +204,7 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
     """The class of each row of a one-hot ground truth.
 
     Args:
-        table: one column per class, 1 for the image's own and 0 elsewhere (1.0 and 0.0 are the same).
+        table: one column per class, 1 for the image's own and 0 elsewhere, as any number is written (1.0, 1.000e+00).
         classes: the columns.
 
     Returns:
@@ -282,11 +221,10 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
     labels = []
     for row, line in zip(table.rows, table.lines, strict=True):
         values = [row[i].strip() for i in at]
-        ones = [name for name, value in zip(classes, values, strict=True) if value in ("1", "1.0")]
-        if len(ones) != 1 or sum(value in ("0", "0.0") for value in values) != len(classes) - 1:
-            shown = ", ".join(
-                f"{name} {value!r}" for name, value in zip(classes, values, strict=True) if value not in ("0", "0.0")
-            )
+        numbers = [cell_number(value) for value in values]
+        ones = [name for name, number in zip(classes, numbers, strict=True) if number == 1]
+        if len(ones) != 1 or numbers.count(0) != len(classes) - 1:
+            shown = ", ".join(f"{name} {v!r}" for name, v, number in zip(classes, values, numbers, strict=True) if number != 0)
             raise DataError(
                 f"{table.name} line {line}: is not one-hot ({shown or 'all 0'}); exactly one of {', '.join(classes)} must be 1 "
                 "and the others 0: correct the row or fetch the file again"
@@ -296,8 +234,8 @@ def one_hot(table: Table, classes: Sequence[str]) -> tuple[list[str], dict[str, 
 
 
 def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """The labels of each row of a table with a column per label: 1 (or 1.0) where an image has it, 0 (or 0.0) where not,
-    empty or -1 where nobody knows (then with a question mark before it).
+    """The labels of each row of a table with a column per label: 1 where an image has it, 0 where not (however the number is
+    written), empty or -1 where nobody knows (then with a question mark before it).
 
     Args:
         columns: the labels, each the name of its column as it is in the header.
@@ -316,17 +254,17 @@ def label_columns(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]
     at, found = [(name, table.columns.index(name)) for name in columns], []
     for row, line in zip(table.rows, table.lines, strict=True):
         for name, i in at:
-            if row[i].strip() not in _TARGET_MARKS:
+            if cell_number(row[i]) not in _TARGET_MARKS:
                 raise DataError(
                     f"{table.name} line {line}: label column '{name}' is {row[i]!r}, must be 1, 0, or empty or -1 where nobody "
                     "knows; correct the cell"
                 )
-        marks = {name: _TARGET_MARKS[row[i].strip()] for name, i in at}
+        marks = {name: _TARGET_MARKS[cell_number(row[i])] for name, i in at}
         found.append(tuple(mark + name for name, mark in marks.items() if mark is not None))
     return found
 
 
-_TARGET_MARKS = {"1": "", "1.0": "", "0": None, "0.0": None, "": "?", "-1": "?", "-1.0": "?"}
+_TARGET_MARKS = {1.0: "", 0.0: None, None: "?", -1.0: "?"}
 """What stands before the label of a cell; None: the label does not stand there at all."""
 
 
@@ -338,7 +276,7 @@ def _free(name: str) -> str:
 def optional_values(values: Mapping[str, str], place: str) -> dict[str, str | float | None]:
     """The optional values with 'unknown' and its like as None, age as a number and the user's split in our words."""
     known: dict[str, str | float | None] = {}
-    for name in ("patient_id", "lesion_id", "sex", "site", "source"):
+    for name in _TEXTS:
         if name in values:
             text = values[name].strip()
             known[name] = None if text.lower() in _UNKNOWN else text
@@ -350,6 +288,35 @@ def optional_values(values: Mapping[str, str], place: str) -> dict[str, str | fl
             raise DataError(f"{place}: split '{text}' is none of {', '.join(PARTS)}{nearest(text, PARTS)}; or leave it empty")
         known["split"] = PART_WORDS[text] if text else None
     return known
+
+
+def refuse_placeholders(rows: Sequence[Row]) -> None:
+    """Ask whether an id that joins images is one: a value without letter and digit, or a usual placeholder on several times as
+    many images as any other.
+
+    Raises:
+        DataError: it looks like a missing value.
+    """
+    for column in ("patient_id", "lesion_id"):
+        counts = Counter(str(value) for row in rows if (value := row.known.get(column)) is not None)
+        ranked = counts.most_common(2)
+        most = ranked[0][1] if ranked else 0
+        others = ranked[1][1] if len(ranked) > 1 else 0
+        for value, count in counts.items():
+            blank = count > 1 and not any(map(str.isalnum, value))
+            usual = value.lower() in _PLACEHOLDERS and count == most and count > _FEW * max(1, others)
+            if blank or usual:
+                raise DataError(
+                    f"{column} {value!r} stands for {count} of {len(rows)} images, which would be one group: is it missing? "
+                    f"then set data.missing_values=[{value!r}]; if it is an id, data.missing_values=[]"
+                )
+
+
+def code_notes(rows: Sequence[Row]) -> list[str]:
+    """A note on numbers where words are expected: in sex, of which a reader does not know what they mean."""
+    counts = Counter(value for row in rows if isinstance(value := row.known.get("sex"), str) and value.lstrip("-+").isdecimal())
+    told = ", ".join(f"{value!r} ({count} images)" for value, count in counts.most_common())
+    return [f"sex is a number: {told}; each counts as a category of its own: write female, male or nothing"] if told else []
 
 
 def _age(text: str, place: str) -> float | None:

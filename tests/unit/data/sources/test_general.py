@@ -207,13 +207,49 @@ def test_csv_spelling_is_said(tmp_path):
     )
 
 
+def test_a_column_that_the_user_maps_is_not_taken_for_what_its_name_says(tmp_path):
+    put(tmp_path, "a.jpg")
+    listing = read_csv(tmp_path, "image_id,site,source\na,mel,x\n", columns={"label": "site", "patient_id": "source"})
+    assert listing.rows[0].label == "mel"
+    assert listing.rows[0].known == {"patient_id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files", "found"),
+    [
+        ("a.jpg", ("a.jpg",), "a.jpg"),  # an image_id with its ending
+        ("a", ("a.JPG",), "a.JPG"),
+        ("A.JPG", ("in/a.jpg",), "in/a.jpg"),
+        ("a", ("a.png",), "a.png"),
+        ("a", ("a.jpg", "a.png"), "a.jpg"),  # as asked for, before any other
+        ("a.b", ("a.b.jpeg",), "a.b.jpeg"),
+        ("a", ("b/a.PNG", "c/A.tif"), None),  # either could be meant
+        ("a1", ("a2.jpg",), None),
+    ],
+)
+def test_csv_finds_images_by_stem_and_letter_case_where_that_is_unique(tmp_path, wanted, files, found):
+    for number, name in enumerate(files):
+        put(tmp_path, name, data=b"x" * (number + 1))
+    row = read_csv(tmp_path, f"image_id,label\n{wanted},mel\n").rows[0]
+    assert (row.image_id, row.path) == (wanted, found)
+
+
+def test_csv_paths_in_another_letter_case(tmp_path):
+    put(tmp_path, "Images/A.jpg", "Other/a.jpg")
+    listing = read_csv(tmp_path, "path,label,mask_path\nimages/a.JPG,mel,images/a.png\n")
+    assert listing.rows[0].path == "Images/A.jpg"
+    assert listing.rows[0].known["mask_path"] is None  # never the image itself
+    assert listing.notes == ("1 images were found under another letter case or file ending than the table gives",)
+
+
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
     [
         ({"lable": "dx"}, ConfigError, r"'lable' is none of image_id, .*did you mean 'label'"),
         ({"label": "dxx"}, DataError, r"columns \['dxx'\] are missing; found \['image_id', 'dx'\]; did you mean 'dx'\?"),
         ({}, DataError, r"columns \['label'\] are missing.*data\.source\.columns"),
-        ({"label": "image_id"}, ConfigError, "two of our names are mapped to one column"),
+        ({"label": "image_id"}, ConfigError, "leaves no column for image_id or path; map one of them too"),
+        ({"label": "dx", "site": "dx"}, ConfigError, "two of our names are mapped to one column"),
     ],
 )
 def test_csv_column_map_is_checked(tmp_path, columns, error, message):

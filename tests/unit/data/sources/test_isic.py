@@ -155,8 +155,9 @@ def test_rows_that_are_not_one_hot_are_refused_with_their_line(lay: Lay, row: st
     assert "correct the row" in str(caught.value)
 
 
-def test_whole_numbers_are_one_hot_too(lay: Lay) -> None:
-    listing = isic2018(lay({"ISIC2018_Task3_Training_GroundTruth.csv": TRUTH_2018.replace(".0", "")}))
+@pytest.mark.parametrize("ending", ["", ".", ".000", ".000e+00"])
+def test_any_way_of_writing_a_number_is_one_hot(lay: Lay, ending: str) -> None:
+    listing = isic2018(lay({"ISIC2018_Task3_Training_GroundTruth.csv": TRUTH_2018.replace(".0", ending)}))
     assert [row.label for row in listing.rows] == ["NV", "AKIEC"]
 
 
