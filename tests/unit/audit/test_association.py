@@ -6,6 +6,7 @@ import pytest
 from dermalyze.audit.association import refuse_revealing
 from dermalyze.errors import ConfigError
 from dermalyze.tasks.base import TASKS
+from dermalyze.tasks.multilabel import NO_LABEL
 
 
 def frame(labels: list[str], column: list[object]) -> pd.DataFrame:
@@ -13,7 +14,7 @@ def frame(labels: list[str], column: list[object]) -> pd.DataFrame:
 
 
 def test_of_several_labels_one_is_enough() -> None:
-    labels = [["edema", "mass", "edema|mass", ""][n % 4] for n in range(80)]
+    labels = [["edema", "mass", "edema|mass", NO_LABEL][n % 4] for n in range(80)]
     with pytest.raises(ConfigError, match="'told' alone predicts 'mass' nearly perfectly"):
         refuse_revealing(frame(labels, ["mass" in label for label in labels]), ["told"], ["edema", "mass"], TASKS["multilabel"])
     unrelated = frame(labels, [n % 3 for n in range(80)])
@@ -21,7 +22,7 @@ def test_of_several_labels_one_is_enough() -> None:
 
 
 def test_images_whose_label_nobody_knows_tell_nothing() -> None:
-    labels = ["mass", ""] * 10 + ["?mass"] * 20
+    labels = ["mass", NO_LABEL] * 10 + ["?mass"] * 20
     with pytest.raises(ConfigError, match="predicts 'mass'"):
         refuse_revealing(frame(labels, ["a", "b"] * 10 + ["a"] * 20), ["told"], ["mass", "edema"], TASKS["multilabel"])
 
