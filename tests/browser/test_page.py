@@ -405,7 +405,7 @@ def test_refused_for_real(open_page: Opener) -> None:
     w.give({"name": "text.jpg", "mimeType": "image/jpeg", "buffer": b"no picture at all"})
     w.page.wait_for_selector("#error h2")
     assert w.page.locator("#error p").all_inner_texts() == [
-        "Not an image; accepted are JPEG, PNG, WEBP, BMP, DICOM. Send a JPEG, PNG, WebP or BMP file."
+        "Not an image; accepted are JPEG, PNG, WEBP, BMP, AVIF, HEIC, DICOM. Send a JPEG, PNG, WebP, AVIF or BMP file."
     ], "the reason once"
     for kind, data, words in (("application/pdf", b"%PDF", "was not sent"), ("image/jpeg", b"", "is empty")):
         sent = len(w.sent)

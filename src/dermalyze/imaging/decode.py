@@ -5,23 +5,40 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import io
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
+from dermalyze.errors import MissingExtraError
 from dermalyze.imaging.image import MAX_PIXELS, Decoded, ImageError, check_size
 from dermalyze.imaging.preprocess import Preprocessing as Preprocessing
 from dermalyze.imaging.preprocess import normalize as normalize
 from dermalyze.imaging.preprocess import to_size as to_size
 
-SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF", "DICOM")
+SERVING_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "AVIF")
+OPTIONAL_FORMATS = {"HEIC": "pi_heif", "DICOM": "pydicom"}
+"""Those that are read where a module is installed; it has an extra of the format's name."""
+PREPARE_FORMATS = (*SERVING_FORMATS, "TIFF", *OPTIONAL_FORMATS)
+
+RAW = "a camera's raw file; export it as JPEG from the camera's program"
 
 # Plugins are called by name, never by Pillow's search, which also knows formats that start other programs (EPS).
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -30,6 +47,8 @@ _OPENERS: dict[str, Callable[..., Any]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "HEIC": lambda stream, name: importlib.import_module("pi_heif").HeifImageFile(stream, name),
 }
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
@@ -44,13 +63,21 @@ _STRANGERS = {
     b"GIF8": "a GIF",
     b"%!PS": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
-    b"%PDF": "a PDF",
+    b"%PDF": "a PDF document; export the image in it",
     b"8BPS": "a Photoshop file",
     b"SIMPLE  =": "a FITS file",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip file",
     b"\x00\x00\x00\x0cjP  ": "a JPEG 2000",
+    b"\xffO\xffQ": "a JPEG 2000",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL",
+    b"\xff\n": "a JPEG XL",
+    **dict.fromkeys((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\x00", b"FOVb", b"MRM\x00"), RAW),
 }
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"crx ": RAW}
+_BRANDS |= dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC")
+"""Of ISO base media files (ISO/IEC 14496-12), whose first box says what they are."""
+_THUMBNAIL_TAG, _DNG_TAG = 254, 50706
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "YCbCr")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP_GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -84,7 +111,7 @@ def decode(
     Raises:
         ImageError: empty, truncated, damaged, too large, of another kind, animated, or CMYK without a profile.
         PersonalDataError: a DICOM file that can name a patient.
-        MissingExtraError: a DICOM file, and pydicom is not installed.
+        MissingExtraError: a DICOM or HEIC file, and what reads it is not installed.
 
     >>> buffer = io.BytesIO()
     >>> Image.new("RGBA", (2, 1), (255, 0, 0, 0)).save(buffer, "PNG")
@@ -93,8 +120,12 @@ def decode(
     ([[[255, 255, 255], [255, 255, 255]]], 'RGBA', ('alpha composited on white',))
     """
     kind = sniff(data, formats)
+    extra = OPTIONAL_FORMATS.get(kind)
     if kind not in formats:
-        raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it")
+        remedy = f" or install dermalyze[{kind.lower()}]" if extra is not None and find_spec(extra) is None else ""
+        raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it{remedy}")
+    if extra is not None and find_spec(extra) is None:
+        raise MissingExtraError(f"reading {kind} files", kind.lower())
     if kind == "DICOM":
         from dermalyze.imaging.dicom import decode_dicom
 
@@ -127,6 +158,8 @@ def sniff(data: bytes, formats: tuple[str, ...] = PREPARE_FORMATS) -> str:
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[4:8] == b"ftyp" and (brand := _brand(data)) in PREPARE_FORMATS:
+        return brand
     if data[128:132] == b"DICM":
         return "DICOM"
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -134,8 +167,15 @@ def sniff(data: bytes, formats: tuple[str, ...] = PREPARE_FORMATS) -> str:
         raise ImageError("an HTML page, not an image; download it again")
     if b"<svg" in start:
         raise ImageError("an SVG drawing, not a photograph")
-    what = next((name for magic, name in _STRANGERS.items() if data.startswith(magic)), "not an image")
+    named = next((name for magic, name in _STRANGERS.items() if data.startswith(magic)), "not an image")
+    what = _brand(data) or named
     raise ImageError(f"{what}; accepted are {', '.join(formats)}")
+
+
+@cache  # a search of the folders of packages, otherwise one per image
+def find_spec(module: str) -> object | None:
+    """Whether a module is installed, without importing it."""
+    return importlib.util.find_spec(module)
 
 
 def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
@@ -147,6 +187,21 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(struct.pack("<3I", *pixels.shape))
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+def _brand(data: bytes) -> str:
+    """What an ISO base media file holds by its brands, the major one first; "" where it is none or unknown.
+
+    >>> _brand(b"\\0\\0\\0\\x18ftypmif1\\0\\0\\0\\0avifmif1")
+    'AVIF'
+    """
+    if data[4:8] != b"ftyp":
+        return ""
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = [data[8:12], *(data[i : i + 4] for i in range(16, end, 4))]
+    if brands[0] in (b"mif1", b"msf1"):  # any image: the compatible brands tell the codec
+        brands = [*brands[1:], brands[0]]
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -177,6 +232,8 @@ def _to_rgb(image: Any, kind: str, least: Callable[[int, int], tuple[int, int]] 
     elif getattr(image, "n_frames", 1) != 1:
         raise ImageError("several frames (animated or multi-page); save one frame")
     mode, profile = str(image.mode), image.info.get("icc_profile")
+    if kind == "TIFF" and (_DNG_TAG in image.tag_v2 or int(image.tag_v2.get(_THUMBNAIL_TAG, 0)) & 1):
+        raise ImageError(f"TIFF whose first image is a thumbnail: {RAW}")
     deep = mode in ("RGB", "RGBA") and any(";16" in str(tile[-1]) for tile in image.tile)  # of which Pillow keeps the upper 8
     turned = _is_turned(image, notes)  # before loading: Pillow turns a TIFF by itself, then forgets that it did
     if least is not None:

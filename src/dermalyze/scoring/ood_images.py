@@ -152,7 +152,7 @@ def read_ood_images(path: Path, preprocessing: Preprocessing, *, seed: int) -> I
         yield OodImage(name, f"{name}/{count}", pixels)
         count += 1
     if not count:
-        raise DataError(f"{path.name}: holds no image that can be read; give JPEG, PNG, WebP, BMP, TIFF or DICOM")
+        raise DataError(f"{path.name}: holds no image that can be read; give JPEG, PNG, WebP, AVIF, BMP, TIFF, HEIC or DICOM")
 
 
 def _folder(root: Path, preprocessing: Preprocessing, seed: int) -> Iterator[Pixels]:

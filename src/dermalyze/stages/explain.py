@@ -336,10 +336,10 @@ class World:
                 )
                 read = [read_upright(file, modality_of(self.spec.data)) for file in files[: MOST_OWN + 1]]
                 if path.is_file() and read[0] is None:
-                    raise DataError("--images: the file is no image that is read; give JPEG, PNG, WebP or BMP")
+                    raise DataError("--images: the file is no image that is read; give JPEG, PNG, WebP, AVIF or BMP")
                 pictures = [one for one in read if one is not None]
                 if not pictures:
-                    raise DataError("--images: the folder holds no image that is read; give JPEG, PNG, WebP or BMP")
+                    raise DataError("--images: the folder holds no image that is read; give JPEG, PNG, WebP, AVIF or BMP")
                 if len(pictures) < len(read):
                     say(f"explain: {len(read) - len(pictures)} of {len(read)} files are no images and left out")
                 found += [Shown(f"image {foreign + k}", one, None, None, None, None) for k, one in enumerate(pictures, start=1)]

@@ -81,7 +81,7 @@ def similar(
     Args:
         run: exported, with predictions of the training split.
         spec: `inference.recipe` is used; with `out`, `data` as well.
-        image: a JPEG, PNG, WebP or BMP file. If it is itself a training image, this is said and its own group left out.
+        image: a JPEG, PNG, WebP, AVIF or BMP file. If it is itself a training image, this is said and its own group left out.
         image_2: the second image of the sample, for a model of two.
         k: groups, 1 or more.
         out: a sheet with the images, .png or .html.

@@ -1,5 +1,6 @@
 """Decoding and preprocessing: every oddity of FAULTS.md 9, 12, 13, 14, and the arithmetic of the resize."""
 
+import base64
 import io
 import struct
 import subprocess
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from dermalyze.config.data import PreprocessSpec
-from dermalyze.errors import ModelError
+from dermalyze.errors import MissingExtraError, ModelError
 from dermalyze.imaging.decode import (
     PREPARE_FORMATS,
     SERVING_FORMATS,
@@ -58,12 +59,12 @@ def test_webp_and_jpeg_are_read():
 
 
 def test_tiff_is_for_prepare_alone():
-    with pytest.raises(ImageError, match="TIFF image; accepted are JPEG, PNG, WEBP, BMP"):
+    with pytest.raises(ImageError, match=r"TIFF image; accepted are JPEG, PNG, WEBP, BMP, AVIF; convert it$"):
         decode(saved(picture(), "TIFF"), formats=SERVING_FORMATS)
 
 
 def test_dicom_is_for_prepare_alone():
-    with pytest.raises(ImageError, match="DICOM image; accepted are JPEG, PNG, WEBP, BMP; convert it"):
+    with pytest.raises(ImageError, match=r"DICOM image; accepted are JPEG, PNG, WEBP, BMP, AVIF; convert it$"):
         decode(bytes(128) + b"DICM", formats=SERVING_FORMATS)
 
 
@@ -78,7 +79,13 @@ def test_dicom_is_for_prepare_alone():
         (b"\xc5\xd0\xd3\xc6" + bytes(30), "PostScript"),
         (b"8BPS" + bytes(30), "a Photoshop file"),
         (b"SIMPLE  =                    T", "a FITS file"),
-        (b"%PDF-1.7", "a PDF"),
+        (b"%PDF-1.7", "a PDF document; export the image in it; accepted are JPEG"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL; accepted"),
+        (b"\xff\n" + bytes(30), "a JPEG XL"),
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw file; export it as JPEG from the camera's program"),
+        (b"\x00\x00\x00\x18ftypcrx \x00\x00\x00\x01crx isom", "a camera's raw file"),
+        (b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41", "not an image"),  # a film
         (b"PK\x03\x04" + bytes(30), "a zip archive"),
         (b"plain text", "not an image"),
     ],
@@ -88,7 +95,58 @@ def test_other_things_are_named(data, reason):
         decode(data, formats=PREPARE_FORMATS)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAAAERA"
+    "AAEAAQAAAAABoAABAAAAAAAAAEYAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA/GlwcnAAAADcaXBjbwAA"
+    "AHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq"
+    "rprm4CGgwIAAAAyAAAADAIRiAAEABkQBwXPBiQAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAEAAAAAEAAAAM"
+    "AAAAAf///9AAAAAC////zAAAAAIAAAAQcGl4aQAAAAADCAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAATm1kYXQAAABCKAGvCchoSB498cDE9C9h"
+    "VkBxV7h/t96JNhrv2+L79nP3fkBy1Gh+/6V0/v/+hpqCes9Azb+BF+SVJUCq0Q9Ccyi4"
+)
+"""16 x 12 px, red from 0 on the left to 255 on the right, green 90, blue 40; written by libheif."""
+
+
+def test_heic_is_read_with_its_extra():
+    with pytest.raises(ImageError, match=r"HEIC image; accepted are JPEG, PNG, WEBP, BMP, AVIF; convert it$"):
+        decode(HEIC)
+    image = decode(HEIC, formats=PREPARE_FORMATS)
+    assert (image.pixels.shape, image.mode, image.format) == ((12, 16, 3), "RGB", "HEIF")
+    expected = np.broadcast_to(np.stack([np.linspace(0, 255, 16), np.full(16, 90), np.full(16, 40)], axis=-1), (12, 16, 3))
+    assert np.abs(image.pixels - expected).mean() < 8
+
+
+def test_without_the_extra_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr("dermalyze.imaging.decode.find_spec", lambda module: None)
+    for data, extra in ((HEIC, "heic"), (bytes(128) + b"DICM", "dicom")):
+        with pytest.raises(ImageError, match=rf"convert it or install dermalyze\[{extra}\]$"):
+            decode(data)
+        with pytest.raises(MissingExtraError, match=rf"pip install 'dermalyze\[{extra}\]'"):
+            decode(data, formats=PREPARE_FORMATS)
+
+
+def test_avif_is_read_with_its_colors_and_its_turn():
+    image = decode(saved(picture(), "AVIF", quality=100, subsampling="4:4:4"))
+    assert image.format == "AVIF"
+    assert np.abs(image.pixels - np.asarray(picture()).astype(int)).mean() < 3
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = decode(saved(picture(), "AVIF", exif=turned.tobytes()))
+    assert image.pixels.shape == (20, 12, 3)
+    assert "turned upright by EXIF" in image.notes
+    with pytest.raises(ImageError, match="more than 100 pixels"):
+        decode(saved(picture(), "AVIF"), max_pixels=100)
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\x01\x04\x00\x00"}])
+def test_a_raw_file_is_not_read_as_its_thumbnail(tags):
+    extra = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        extra[tag] = value
+    with pytest.raises(ImageError, match="first image is a thumbnail: a camera's raw file; export it as JPEG"):
+        decode(saved(picture(), "TIFF", tiffinfo=extra), formats=PREPARE_FORMATS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_truncated_and_garbled_files_are_refused(kind):
     whole = saved(picture(60, 80), kind)
     with pytest.raises(ImageError, match=r"truncated|damaged"):
@@ -98,9 +156,13 @@ def test_truncated_and_garbled_files_are_refused(kind):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "TIFF"]), st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
+@given(
+    st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIC"]),
+    st.integers(0, 10_000),
+    st.binary(min_size=1, max_size=8),
+)
 def test_any_damage_gives_pixels_or_an_image_error(kind, at, noise):
-    whole = bytearray(saved(picture(), kind))
+    whole = bytearray(HEIC if kind == "HEIC" else saved(picture(), kind))
     at %= len(whole)
     whole[at : at + len(noise)] = noise
     with warnings.catch_warnings():
@@ -408,7 +470,7 @@ def test_a_strip_is_refused(size: tuple[int, int]) -> None:
 
 
 def test_a_refusal_names_what_is_accepted_here() -> None:
-    with pytest.raises(ImageError, match=r"not an image; accepted are JPEG, PNG, WEBP, BMP$"):
+    with pytest.raises(ImageError, match=r"not an image; accepted are JPEG, PNG, WEBP, BMP, AVIF$"):
         decode(b"hello there")
-    with pytest.raises(ImageError, match=r"BMP, TIFF, DICOM$"):
+    with pytest.raises(ImageError, match=r"BMP, AVIF, TIFF, HEIC, DICOM$"):
         decode(b"hello there", formats=PREPARE_FORMATS)

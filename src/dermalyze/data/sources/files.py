@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from dermalyze.data.store import Entry, ImageStore
 from dermalyze.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff", ".heic", ".heif", ".dcm")
+_UNREAD = ("jxl", "jp2", "gif", "pdf", "psd", "dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2")
+"""Endings of kinds that are not read; a note counts them."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 _TABLE_ENDINGS = (".csv", "", ".tab", ".tsv", ".txt")
 
@@ -39,7 +41,10 @@ class Files:
         unread = f"archives in the folder are not read ({', '.join(self._unread)}); unpack them if needed"
         named = ", ".join(f"{name} ({count})" for name, count in sorted(self._left_out.items()))
         system = f"left out, made by the system or an editor: {named}"
-        said = {twice: self._twice, other: self._respelled, unread: self._unread, system: self._left_out}
+        kinds = Counter(suffix for entry in self.entries if (suffix := entry.name.lower().rpartition(".")[2]) in _UNREAD)
+        told = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items()))
+        foreign = f"left out, since such files are not read: {told}; save the images as JPEG or PNG"
+        said = {twice: self._twice, other: self._respelled, unread: self._unread, system: self._left_out, foreign: kinds}
         return [note for note, there in said.items() if there]
 
     def by_stem(self, stem: str) -> Entry | None:

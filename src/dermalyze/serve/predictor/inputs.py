@@ -27,7 +27,13 @@ MAX_DIRECTORY_BYTES = 256 * 2**20  # of an archive's list of members; a million 
 MAX_RATIO = 200  # bytes out a byte in; a JPEG or PNG hardly shrinks
 MAX_LINE = 8192
 STDIN = "stdin"
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif", ".mpo"})
+IMAGE_SUFFIXES = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+        ".jxl", ".jp2", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
+    )
+)  # fmt: skip
+"""Of files in folders and archives that are answered for; some only with the reason why they are not read."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,9 @@ def has_image_signature(head: bytes) -> bool:
     >>> has_image_signature(b"RIFF\\x00\\x00\\x00\\x00WEBPVP8 "), has_image_signature(b"%PDF-1.7 ...")
     (True, False)
     """
-    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"GIF87a", b"GIF89a")
-    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"GIF87a", b"GIF89a", b"\0\0\0\x0cJXL ")
+    boxes = tuple(b"ftyp" + brand for brand in (b"avif", b"heic", b"heix", b"mif1"))
+    return head.startswith(starts) or head[:4] + head[8:12] == b"RIFFWEBP" or head[4:12] in boxes
 
 
 def _from_argument(argument: str) -> Iterator[Item]:

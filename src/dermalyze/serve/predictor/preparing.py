@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dermalyze.errors import DataError
-from dermalyze.imaging.decode import SERVING_FORMATS, Preprocessing, to_size
+from dermalyze.imaging.decode import OPTIONAL_FORMATS, SERVING_FORMATS, Preprocessing, find_spec, to_size
 from dermalyze.imaging.image import MAX_PIXELS, check_size
 from dermalyze.imaging.modalities import modality
 from dermalyze.imaging.preprocess import small
@@ -44,10 +42,9 @@ class Prepared:
     image: Image.Image | None = None
 
 
-@cache  # a search of the folders of packages, otherwise one per image
 def formats() -> tuple[str, ...]:
-    """The kinds of files that are read: DICOM too where pydicom is installed."""
-    return (*SERVING_FORMATS, "DICOM") if importlib.util.find_spec("pydicom") is not None else SERVING_FORMATS
+    """The kinds of files that are read: HEIC and DICOM where their extras are installed."""
+    return (*SERVING_FORMATS, *(kind for kind, module in OPTIONAL_FORMATS.items() if find_spec(module) is not None))
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, keep: bool = False) -> Prepared:

@@ -27,9 +27,10 @@ DESCRIPTION = (
 )
 UNTOLD: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 """FastAPI's own telemetry, which a variable of the environment could send elsewhere with what a request held."""
+_IMAGES = "Images: JPEG, PNG, WebP, AVIF, BMP; HEIC and DICOM with their extras."
 _BINARY = {"type": "string", "format": "binary"}
 _PROPERTIES: dict[str, Any] = {
-    "file": {"type": "array", "items": _BINARY, "minItems": 1, "description": "Images: JPEG, PNG, WebP, BMP."},
+    "file": {"type": "array", "items": _BINARY, "minItems": 1, "description": _IMAGES},
     "image_2": {
         "type": "array", "items": _BINARY,
         "description": "The second image of each sample, for a model of two (`optional_images` of /v1/models): one per file, "

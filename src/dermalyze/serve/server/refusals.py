@@ -29,7 +29,7 @@ REMEDIES = {
     "long_url": "nothing here takes a long address",
     "not_multipart": "send multipart/form-data with the field 'file'",
     "encoded_body": "send the body as it is, without Content-Encoding",
-    "not_an_image": "send a JPEG, PNG, WebP or BMP file",
+    "not_an_image": "send a JPEG, PNG, WebP, AVIF or BMP file",
     "undecodable": "open the image and save it again, upright and at an ordinary size",
     "bad_field": "see /openapi.json for the fields and their values",
     "no_file": "send at least one image in the field 'file'",

@@ -62,7 +62,7 @@ export class Options {
     this.fields = new Map((this.model?.metadata ?? []).map((column, at) => [column.name, field(column, `metadata-${at}`)]));
     this.button = el("button", { type: "submit", class: "button", hidden: true }, t("ask.again"));
     this.files = new Map((this.model?.optional_images ?? []).map((name) => [name, el("input", { id: `optional-${name}`, type: "file",
-      accept: "image/jpeg,image/png,image/webp,image/bmp,.dcm", on: { change: () => { this.fresh = true; } } })]));
+      accept: "image/jpeg,image/png,image/webp,image/bmp,image/avif,.dcm", on: { change: () => { this.fresh = true; } } })]));
     const images = [...this.files].map(([name, input]) => el("div", { class: "field" },
       el("label", { for: input.id }, tOr(`field.${name}`, name)), input));
     const rows = [...this.fields].map(([name, input]) => {

@@ -242,6 +242,13 @@ def test_csv_paths_in_another_letter_case(tmp_path):
     assert listing.notes == ("1 images were found under another letter case or file ending than the table gives",)
 
 
+def test_files_of_kinds_that_are_not_read_are_counted(tmp_path):
+    put(tmp_path, "mel/a.jpg", "nv/b.jpg", "nv/c.PDF", "nv/d.jxl", "mel/e.NEF", "mel/f.jxl")
+    assert "left out, since such files are not read: jxl (2), nef (1), pdf (1); save the images as JPEG or PNG" in (
+        folder(store(tmp_path)).notes
+    )
+
+
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
     [

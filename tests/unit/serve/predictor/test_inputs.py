@@ -71,6 +71,13 @@ def test_folder_is_searched_to_the_bottom_by_content(tmp_path: Path) -> None:
     assert [item.data for item in items] == [png(1), png(2), b"", png(3)]
 
 
+def test_images_of_other_kinds_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "phone").write_bytes(b"\0\0\0\x1cftypheic" + bytes(20))  # told by content
+    for name in ("a.HEIC", "b.jxl", "c.nef", "d.dcm"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [Path(item.name).name for item in read(tmp_path)] == ["a.HEIC", "b.jxl", "c.nef", "d.dcm", "phone"]
+
+
 def test_link_that_leaves_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
