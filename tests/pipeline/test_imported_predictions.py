@@ -16,7 +16,9 @@ from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run
 from dermalyze.data.manifest import read_manifest
 from dermalyze.errors import DataError, ModelError, UsageError
-from dermalyze.scoring.predictions import read_predictions
+from dermalyze.scoring.imported_predictions import ImportedPredictions
+from dermalyze.scoring.predictions import read_predictions, write_predictions
+from dermalyze.scoring.score_kind import kind_of
 from dermalyze.serve.predictor.output import write as write_answers
 from dermalyze.serve.predictor.prediction import Prediction
 
@@ -185,8 +187,75 @@ def test_probabilities_outside_are_refused_where_they_are_said_to_be_such(judged
     frame = rows_of(run)
     frame.loc[0, CLASSES] = [1.2, -0.1, -0.1]
     refused(run, spec, write(tmp_path, frame), ModelError, "outside 0..1", 4, scores="probabilities")
-    refused(run, spec, write(tmp_path, frame), UsageError, "must be probabilities or logits", 2, scores="odds")
+    refused(
+        run, spec, write(tmp_path, frame), UsageError, "must be one of probabilities, one-vs-rest, logits", 2, scores="odds"
+    )
     refused(run, spec, tmp_path / "none.csv", UsageError, "no such file", 2)
+
+
+def sigmoid_rows(run, part="test"):
+    """The same ranking of images within each class, as a model with a sigmoid per class would give it."""
+    frame = rows_of(run, part)
+    frame[CLASSES] = frame[CLASSES].to_numpy() ** [0.4, 0.5, 0.6]
+    return frame
+
+
+def test_scores_of_single_classes_rank_as_they_are_and_claim_no_calibration(judged, tmp_path):
+    run, spec = judged(COUNTS)
+    frame = sigmoid_rows(run)
+    found = evaluate_predictions(run, spec, write(tmp_path, frame))
+    m, page = found.metrics, found.page.read_text()
+    p = read_predictions(run.predictions_path("test", "plain"))
+    for c, name in enumerate(CLASSES):
+        auroc = roc_auc_score(p.labels == c, frame[name])
+        assert m["per_class"][name]["auroc"]["value"] == pytest.approx(auroc, abs=1e-12)
+    called = frame[CLASSES].to_numpy().argmax(axis=1)
+    assert m["metrics"]["accuracy"]["value"] == pytest.approx((called == p.labels).mean())
+    for name in ("ece", "log_loss", "brier"):
+        assert m["metrics"][name]["value"] is None
+        assert "the scores are no probabilities" in m["metrics"][name]["note"]
+    assert m["calibration"] is None
+    assert all(question["decision"] is None for question in m["operating"]["questions"].values())
+    assert m["external"]["notes"][0].startswith("The rows do not sum to 1: each class has a score of its own (one-vs-rest")
+    assert "read from theirs as one-vs-rest" in page
+    assert "Reliability diagram" not in page
+    assert "NaN" not in (found.page.parent / "evaluation_metrics.json").read_text()
+
+
+def test_scores_of_single_classes_survive_being_stored(judged, tmp_path, quick):
+    """As `score --model` stores what a network with sigmoid outputs gives."""
+    run, spec = judged(COUNTS)
+    p, frame = read_predictions(run.predictions_path("test", "plain")), sigmoid_rows(run)
+    values = frame[CLASSES].to_numpy()
+    given = ImportedPredictions("net", "0" * 64, p.ids, CLASSES, values, kind_of(values, p.task), frame[["image_id"]])
+    assert given.kind == "one-vs-rest"
+    stored = given.predictions(np.arange(len(p)), p.labels, p.groups, set="test", model_sha256="0" * 64)
+    write_predictions(run.predictions_path("test", "by-net"), stored)
+    found = evaluate_predictions(run, spec, run.predictions_path("test", "by-net")).metrics
+    assert found["metrics"]["ece"]["value"] is None
+    for c, name in enumerate(CLASSES):
+        assert found["per_class"][name]["auroc"]["value"] == pytest.approx(
+            roc_auc_score(p.labels == c, values[:, c]), abs=1e-12
+        )
+
+
+def test_probabilities_with_a_fault_are_not_taken_for_scores_of_single_classes(judged, tmp_path):
+    run, spec = judged(COUNTS)
+    rounded = rows_of(run).assign(**{name: rows_of(run)[name].round(2) + 0.004 for name in CLASSES})
+    damaged = rows_of(run)
+    damaged.loc[:3, "mel"] = 0.0
+    short = rows_of(run).assign(mel=0.5 * rows_of(run)["mel"])
+    for frame in (rounded, damaged, short):
+        words = "do not sum to 1 in their probabilities; give softmax outputs with at least 5 digits, or say what they are"
+        refused(run, spec, write(tmp_path, frame), ModelError, words, 4)
+    refused(run, spec, write(tmp_path, sigmoid_rows(run)), ModelError, "do not sum to 1", 4, scores="probabilities")
+
+
+def test_who_says_so_gets_scores_of_single_classes(judged, tmp_path, quick):
+    run, spec = judged(COUNTS)
+    found = evaluate_predictions(run, spec, write(tmp_path, rows_of(run)), scores="one-vs-rest").metrics
+    assert found["metrics"]["macro_auroc"]["value"] is not None
+    assert found["metrics"]["ece"]["value"] is None
 
 
 def test_partial_files_are_judged_when_asked_and_say_so(judged, tmp_path, quick):

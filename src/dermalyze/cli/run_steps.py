@@ -137,7 +137,8 @@ def evaluate(
         Path | None, typer.Option("--predictions", metavar="FILE", help="Of another model: image_id and a column per class.")
     ] = None,
     scores: Annotated[
-        str | None, typer.Option("--scores", metavar="probabilities|logits", help="What FILE holds; default: detected.")
+        str | None,
+        typer.Option("--scores", metavar="probabilities|one-vs-rest|logits", help="What FILE holds; default: detected."),
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Accept a FILE that lacks test images.")] = False,
     report_yaml: Annotated[

@@ -95,8 +95,9 @@ def any_of(scores: Scores, classes: Sequence[int]) -> Scores:
     >>> any_of(Scores(np.array([0, 2]), np.array([[0.5, 0.2, 0.3], [0.1, 0.1, 0.8]])), [1, 2]).probs.round(2).tolist()
     [[0.5, 0.5], [0.1, 0.9]]
     """
-    inside_N = scores.probs[:, list(classes)].sum(axis=1).clip(0, 1)
-    return Scores(np.isin(scores.labels, list(classes)).astype(np.int64), np.stack([1 - inside_N, inside_N], axis=1))
+    inside_N = scores.any_of(np.isin(np.arange(scores.classes), list(classes))).clip(0, 1)
+    labels = np.isin(scores.labels, list(classes)).astype(np.int64)
+    return Scores(labels, np.stack([1 - inside_N, inside_N], axis=1), scores.ranks_only)
 
 
 def worst_of(scores: Scores, owners_L: Sequence[str], groups_L: Sequence[str]) -> Pooled:
@@ -122,4 +123,4 @@ def worst_of(scores: Scores, owners_L: Sequence[str], groups_L: Sequence[str]) -
     np.maximum.at(labels, owner_L, scores.labels)
     probs: Floats = np.stack([1 - highest, highest], axis=1)
     names, groups = [str(owners_L[i]) for i in first], [str(groups_L[i]) for i in first]
-    return Pooled(Scores(labels, probs), names, groups, [], int(units.sum()), int((units > 1).sum()))
+    return Pooled(Scores(labels, probs, scores.ranks_only), names, groups, [], int(units.sum()), int((units > 1).sum()))

@@ -77,6 +77,11 @@ class TargetScores(Weighable[Any], Protocol):
         ...
 
     @property
+    def ranks_only(self) -> bool:
+        """Whether the probabilities are none, but scores that rank."""
+        ...
+
+    @property
     def right(self) -> Masks:
         """(N,) whether the whole answer is right."""
         ...

@@ -41,7 +41,7 @@ def ece(t: Tally, bins: int = ECE_BINS) -> Floats:
     Guo et al. 2017, arXiv:1706.04599
     """
     scores = t.scores
-    if not len(scores.labels):
+    if not len(scores.labels) or scores.ranks_only:
         return np.full(t.weights.shape[1], np.nan)
     confidence = scores.probs.max(axis=1)
     bin_N = confidence_bins(confidence, bins)

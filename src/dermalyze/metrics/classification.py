@@ -221,8 +221,7 @@ def macro_average_precision(t: Tally) -> Floats:
 
 def log_loss(t: Tally) -> Floats:
     """(R,) mean of -log p(label), natural logarithm, p clipped at 2.2e-16; 0 is best, log C is a uniform guess."""
-    own = t.scores.probs[np.arange(len(t.scores.labels)), t.scores.labels]
-    return ratio(-np.log(np.maximum(own, SMALLEST_PROBABILITY)) @ t.weights, t.total)
+    return ratio(t.scores.log_losses @ t.weights, t.total)
 
 
 def brier(t: Tally) -> Floats:
@@ -230,9 +229,7 @@ def brier(t: Tally) -> Floats:
 
     Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
     """
-    error = t.scores.probs.copy()
-    error[np.arange(len(error)), t.scores.labels] -= 1
-    return ratio(np.square(error).sum(axis=1) @ t.weights, t.total)
+    return ratio(t.scores.squared_errors @ t.weights, t.total)
 
 
 METRICS: Mapping[str, Callable[[Tally], Floats]] = {

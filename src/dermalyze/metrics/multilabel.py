@@ -65,6 +65,11 @@ class LabelScores:
     def __len__(self) -> int:
         return len(self.probs)
 
+    @property
+    def ranks_only(self) -> bool:
+        """False: they are probabilities."""
+        return False
+
     def under(self, weights: Floats) -> LabelTally:
         """These scores under R weightings (N, R)."""
         return LabelTally(self, weights)

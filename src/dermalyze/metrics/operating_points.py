@@ -65,8 +65,8 @@ def two_classes(scores: Scores, classes: Sequence[str], yes: Sequence[str]) -> S
     ([1, 0], [0.8, 0.3])
     """
     meant = np.isin(np.asarray(classes), list(yes))
-    score = np.clip(scores.probs[:, meant].sum(axis=1), 0, 1)
-    return Scores(meant[scores.labels].astype(np.int64), np.stack([1 - score, score], axis=1))
+    score = np.clip(scores.any_of(meant), 0, 1)
+    return Scores(meant[scores.labels].astype(np.int64), np.stack([1 - score, score], axis=1), scores.ranks_only)
 
 
 # -- thresholds --------------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ class Scores:
     Args:
         labels: (N,) class index, 0..C-1.
         probs: (N, C), each row finite, 0..1, summing to 1 (within 0.001).
+        ranks_only: each class has a score of its own, such as a sigmoid output; rows need not sum to 1, images are ranked by
+            the scores as they are, and metrics of probabilities are undefined.
 
     Raises:
         ModelError: NaN, outside 0..1, rows that do not sum to 1, labels outside the classes.
@@ -33,6 +35,7 @@ class Scores:
 
     labels: Ints
     probs: Floats
+    ranks_only: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
@@ -43,7 +46,7 @@ class Scores:
         faults = {
             "have NaN or infinite": ~np.isfinite(probs).all(axis=1),
             "are outside 0..1 in their": (probs < -1e-6).any(axis=1) | (probs > 1 + 1e-6).any(axis=1),
-            "do not sum to 1 in their": ~(np.abs(probs.sum(axis=1) - 1) <= 1e-3),
+            "do not sum to 1 in their": ~(np.abs(probs.sum(axis=1) - 1) <= 1e-3) & (not self.ranks_only),
         }
         for fault, rows in faults.items():
             if rows.any():
@@ -76,6 +79,7 @@ class Scores:
         never = [name for name, n in zip(names, called, strict=True) if n == 0 and name not in absent]
         parts = [f"no image of {', '.join(absent)}"] if absent else []
         parts += [f"no image called {', '.join(never)}"] if never else []
+        parts += ["the scores are no probabilities"] if self.ranks_only else []
         return "; ".join(parts) if len(self) else ""
 
     @property
@@ -86,12 +90,19 @@ class Scores:
     def select(self, rows: Ints, order_C: Ints | None = None) -> Scores:
         """Some of the images, the classes in another order."""
         if order_C is None:
-            return Scores(self.labels[rows], self.probs[rows])
-        return Scores(np.argsort(order_C)[self.labels[rows]], self.probs[rows][:, order_C])
+            return Scores(self.labels[rows], self.probs[rows], self.ranks_only)
+        return Scores(np.argsort(order_C)[self.labels[rows]], self.probs[rows][:, order_C], self.ranks_only)
 
     def with_values(self, targets: Ints, probs: Floats) -> Scores:
         """Other images, evaluated in the same way."""
-        return Scores(targets, probs)
+        return Scores(targets, probs, self.ranks_only)
+
+    def any_of(self, yes_C: npt.NDArray[np.bool_]) -> Floats:
+        """(N,) the probability of some of the classes together: their sum, or, of scores of single classes, that of at least
+        one if they were independent."""
+        if self.ranks_only:
+            return np.asarray(1 - (1 - self.probs[:, yes_C]).prod(axis=1))
+        return np.asarray(self.probs[:, yes_C].sum(axis=1))
 
     @property
     def classes(self) -> int:
@@ -120,13 +131,17 @@ class Scores:
 
     @cached_property
     def log_losses(self) -> Floats:
-        """(N,) -log of the probability of the label, natural logarithm, clipped at 2.2e-16."""
+        """(N,) -log of the probability of the label, natural logarithm, clipped at 2.2e-16; NaN for `ranks_only`."""
+        if self.ranks_only:
+            return np.full(len(self), np.nan)
         own = self.probs[np.arange(len(self)), self.labels]
         return np.asarray(-np.log(np.maximum(own, np.finfo(np.float64).eps)))
 
     @cached_property
     def squared_errors(self) -> Floats:
-        """(N,) sum over classes of (p - y)^2, 0..2."""
+        """(N,) sum over classes of (p - y)^2, 0..2; NaN for `ranks_only`."""
+        if self.ranks_only:
+            return np.full(len(self), np.nan)
         return np.asarray(np.square(self.probs - np.eye(self.classes)[self.labels]).sum(axis=1))
 
     @cached_property

@@ -205,8 +205,9 @@ class _Table:
         if focus is not None:
             own = scores.rests_on("recall", focus).astype(np.float64)
             pairs["sensitivity"] = (scores.right * own, own)
-        pairs["overconfidence"] = ((scores.confidence - scores.right) * asked, asked)
-        pairs["log_loss"] = (np.where(asked > 0, scores.log_losses, 0.0), asked)
+        if not scores.ranks_only:
+            pairs["overconfidence"] = ((scores.confidence - scores.right) * asked, asked)
+            pairs["log_loss"] = (np.where(asked > 0, scores.log_losses, 0.0), asked)
         if answered_N is not None:
             pairs["referred"] = (1.0 - answered_N, np.ones(len(scores)))
         each = [scores.rests_on("recall", c).astype(np.float64) for c in range(scores.classes)]

@@ -16,8 +16,10 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.data.sources.cards import focus_of, malignant_of
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.scores import Scores
 from dermalyze.scoring.ood_results import OodResults
 from dermalyze.scoring.predictions import Predictions
+from dermalyze.scoring.score_kind import ONE_VS_REST
 from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.base import Task
 
@@ -122,6 +124,7 @@ def scores_of(p: Predictions, answering: Answering) -> Any:
     Imported class probabilities are stored as their logarithms and exponentiated one by one, without a softmax: equal
     probabilities stay equal, and so do their ranks.
     """
-    if p.meta.get("scores") == "probabilities" and p.task.has("one_class"):
-        return p.task.scores(p.labels, np.exp(p.logits.astype(np.float64)))
+    given = p.meta.get("scores")
+    if given in ("probabilities", ONE_VS_REST) and p.task.has("one_class"):
+        return Scores(p.labels, np.exp(p.logits.astype(np.float64)), ranks_only=given == ONE_VS_REST)
     return answering.scores(p.labels, p.logits)

@@ -59,7 +59,8 @@ def _question(j: Evaluation, name: str, yes: tuple[str, ...], points: dict[str, 
     found = bootstrap.estimates(scores, j.p.groups, ranking, names=names, **how)
     prevalence = j.spec.prevalence if name == operating.MALIGNANT else None
     even = operating.Point(None, EVEN, 0, 0, 0).as_dict()
-    curve = decision.decision_curve(scores, j.p.groups, **how) if name == operating.MALIGNANT else None
+    drawn = name == operating.MALIGNANT and not scores.ranks_only  # net benefit weighs errors by a probability
+    curve = decision.decision_curve(scores, j.p.groups, **how) if drawn else None
     return {
         "classes": list(yes),
         "notes": class_notes(yes, j.data) if name == operating.MALIGNANT else {},

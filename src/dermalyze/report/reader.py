@@ -65,11 +65,11 @@ def build(j: Evaluation) -> dict[str, Any]:
     seen = index_N >= 0
     labels, called, probs = j.scores.labels[seen], index_N[seen], j.scores.probs[seen]
     groups = [group for group, answered in zip(j.p.groups, seen, strict=True) if answered]
-    reader, model = Scores(labels, np.eye(len(j.classes))[called]), Scores(labels, probs)
+    reader, model = Scores(labels, np.eye(len(j.classes))[called]), j.scores.with_values(labels, probs)
     how: dict[str, Any] = {"resamples": j.spec.resamples, "level": j.spec.level, "seed": j.spec.seed}
     both = compare(Scored(reader, groups), Scored(model, groups), SHOWN, **how)
     between = {"agreement": metrics.accuracy, "kappa": metrics.kappa}
-    found = bootstrap.estimates(Scores(called, probs), groups, between, names=j.classes, **how)
+    found = bootstrap.estimates(j.scores.with_values(called, probs), groups, between, names=j.classes, **how)
     counts = metrics.Tally(reader, np.ones((len(labels), 1))).confusion[0].astype(int)
     return {
         "reader": {

@@ -17,6 +17,8 @@ from dermalyze.scoring.predictions import Predictions
 
 def build(j: Evaluation) -> dict[str, Any]:
     """Reliability bins, errors next to those of a perfect model, Brier decomposition, and values before calibration."""
+    if j.scores.ranks_only:
+        return {"calibration": None}
     index, _ = bootstrap.group_index(j.p.groups)
     bins = calibration.reliability(j.scores, index, bins=j.spec.ece_bins, level=j.spec.level)
     return {
@@ -48,9 +50,12 @@ def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
     }
 
 
-def view(m: Json) -> dict[str, Any]:
-    """What the page shows: how the probabilities were computed, before and after, next to a perfectly calibrated model."""
+def view(m: Json) -> dict[str, Any] | None:
+    """What the page shows: how the probabilities were computed, before and after, next to a perfectly calibrated model; None
+    for scores that are no probabilities."""
     c = m["calibration"]
+    if c is None:
+        return None
     fitted = c["fitted"]
     kind = c["calibrator"].replace("_", " ")
     if c["given"]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,17 @@ from dermalyze.core.run import MANIFEST_COLUMNS
 from dermalyze.core.tables import Table, check_keys, neutralise, read_table, restore
 from dermalyze.data.grouping import groups
 from dermalyze.errors import DataError, ModelError, UsageError
+from dermalyze.metrics.classification import SMALLEST_PROBABILITY
 from dermalyze.scoring.external_set import set_name
 from dermalyze.scoring.predictions import Predictions, read_predictions
+from dermalyze.scoring.score_kind import ONE_VS_REST, SCORE_KINDS, SINGLE, Kind, checked_kind
 from dermalyze.tasks.base import TASKS, Task
 
-Kind = Literal["probabilities", "logits"]
 ID_COLUMNS = ("image_id", "image", "image_name", "isic_id")
 """Names of the column with the image's id; the first that is there."""
 KNOWN = ("patient_id", "lesion_id", "age", "sex", "site", "source")
 """Columns of a CSV of its own that the report may use."""
 NO_CLASSES = {*MANIFEST_COLUMNS, *ID_COLUMNS, "group", "index", "predicted_class", "confidence"}
-SUM_TOLERANCE = 1e-3 - 1e-6  # a little under what metrics allow, which see the numbers in float32
 RECIPE = "given"
 HASH_DIGITS = 12
 """Of an image's SHA-256 in a file of `dermalyze predict`."""
@@ -50,7 +50,7 @@ class ImportedPredictions:
         ids: image_id of each row, unique.
         classes: in the order of the columns of `values`.
         values: (N, C) float64, finite.
-        kind: probabilities, each row summing to 1 where an image has one class, or logits.
+        kind: see `score_kind.Kind`.
         table: further columns of a CSV as text, null where empty.
         model: what is known of the model.
         manifest_sha256: of the run that they were made for, where that is known.
@@ -73,7 +73,9 @@ class ImportedPredictions:
     hashed: bool = False
 
     def logits(self) -> NDArray[np.float64]:
-        """(N, C) logits, or those that give the probabilities."""
+        """(N, C) logits, or those that give the probabilities; of one-vs-rest scores their logarithms."""
+        if self.kind == ONE_VS_REST:
+            return np.log(np.maximum(self.values, SMALLEST_PROBABILITY))
         return self.values if self.kind == "logits" else self.task.logits(self.values)
 
     def predictions(self, rows: NDArray[np.int64], labels: NDArray[np.int64], group: list[str], **meta: Any) -> Predictions:
@@ -99,16 +101,16 @@ def read_imported(
     Args:
         path: the CSV, or one of the stored files; its siblings of the other parts are read too.
         classes: of the run; None: the file's own, which are all columns that no manifest has.
-        scores: probabilities or logits; None: probabilities where all values lie in 0..1.
+        scores: of `SCORE_KINDS`; None: as `score_kind.kind_of` tells.
         task: what they answer; probabilities of labels need not sum to 1.
 
     Raises:
         UsageError: not there, or another word for the scores.
         DataError: columns missing, an id twice or odd, text for a number.
-        ModelError: NaN or infinite values, probabilities outside 0..1 or not summing to 1, other classes.
+        ModelError: NaN or infinite values, probabilities outside 0..1 or rounded, other classes.
     """
-    if scores not in (None, "probabilities", "logits"):
-        raise UsageError(f"--scores {scores}: must be probabilities or logits")
+    if scores not in (None, *SCORE_KINDS):
+        raise UsageError(f"--scores {scores}: must be one of {', '.join(SCORE_KINDS)}")
     if not path.is_file():
         raise UsageError(f"{path.name}: no such file; give a CSV with image_id and one column a class")
     with resource_errors(path.name):
@@ -121,7 +123,7 @@ def read_imported(
     columns = _class_columns(table, classes)
     table, ids, refused = _without_refused(table, ids, list(columns.values()))
     values = np.array([_numbers(table, column) for column in columns.values()]).T.reshape(len(ids), len(columns))
-    kind = _kind(values, table, scores, task)
+    kind = checked_kind(values, table, scores, task)
     others = [name for name in table.columns if name not in (*columns.values(), id_column, "image_id")]
     rest = pd.DataFrame({name: [value.strip() or None for value in table.column(name)] for name in others}, dtype=object)
     rest = rest.assign(image_id=ids)
@@ -166,7 +168,7 @@ def match(
             f"{given.name}: {len(strangers)} of {len(given.ids)} rows are of images that the run does not have; first: "
             f"{strangers[0]!r}; take them out, or evaluate the file without a run (with a label column)"
         )
-    notes = []
+    notes = [SINGLE] if given.kind == ONE_VS_REST else []
 
     def taken(part: str) -> Predictions | None:
         rows = frame[(parts == part) & frame["image_id"].isin(row_of)]
@@ -217,18 +219,6 @@ def refusals(refused: int, total: int) -> str:
     )
 
 
-def scores_kind(values_NC: NDArray[np.float64], task: Task) -> Kind:
-    """Probabilities where every row is in 0..1 and, where an image has one class, sums to 1, else logits.
-
-    >>> scores_kind(np.array([[0.2, 0.8]]), TASKS["multiclass"]), scores_kind(np.array([[0.2, 0.3]]), TASKS["multiclass"])
-    ('probabilities', 'logits')
-    >>> scores_kind(np.array([[0.2, 0.3]]), TASKS["multilabel"])
-    'probabilities'
-    """
-    inside = ((values_NC > -1e-6) & (values_NC < 1 + 1e-6)).all()
-    return "probabilities" if inside and task.are_probabilities(values_NC, SUM_TOLERANCE).all() else "logits"
-
-
 def standing_alone(given: ImportedPredictions) -> tuple[Predictions, pd.DataFrame, list[str]]:
     """All rows under the labels of the file itself, grouped by its patient_id, lesion_id or group, where it has them.
 
@@ -249,6 +239,7 @@ def standing_alone(given: ImportedPredictions) -> tuple[Predictions, pd.DataFram
     notes = (
         [] if named else ["No lesion_id, patient_id or group: each image counts as a group, so intervals may be too narrow."]
     )
+    notes += [SINGLE] if given.kind == ONE_VS_REST else []
     if given.refused:
         notes.append(refusals(len(given.refused), len(given.refused) + len(given.ids)))
     rows = frame[["image_id", *(name for name in KNOWN if name in frame)]].set_index("image_id")
@@ -271,8 +262,8 @@ def _read_stored(path: Path, task: Task) -> ImportedPredictions:
     if first.task is not task:
         raise ModelError(f"{path.name}: of task {first.task.kind}, and the run's is {task.kind}")
     logits = np.concatenate([p.logits for p in stored]).astype(np.float64)
-    kind: Kind = "probabilities" if first.meta.get("scores") == "probabilities" else "logits"
-    values = task.probabilities(logits) if kind == "probabilities" else logits
+    kind: Kind = first.meta.get("scores", "logits")
+    values = logits if kind == "logits" else np.exp(logits) if task.has("one_class") else task.probabilities(logits)
     ids = [image_id for p in stored for image_id in p.ids]
     table = pd.DataFrame({"image_id": ids}, dtype=object)
     sha256 = str(first.meta.get("model_sha256"))
@@ -376,24 +367,3 @@ def _numbers(table: Table, column: str) -> list[float]:
     if bad:
         raise ModelError(f"{table.name}: {bad} of {len(values)} values of {column} are empty, NaN or infinite; fix the model")
     return values
-
-
-def _kind(values_NC: NDArray[np.float64], table: Table, scores: str | None, task: Task) -> Kind:
-    outside_N: NDArray[np.bool_] = np.asarray(((values_NC < -1e-6) | (values_NC > 1 + 1e-6)).any(axis=1))
-    if scores == "logits":
-        return "logits"
-    if scores is None and outside_N.any():
-        if (values_NC >= 0).all() and (values_NC < 101).all() and task.are_probabilities(values_NC / 100, 0.005).all():
-            raise ModelError(f"{table.name}: the values are percentages; divide them by 100 (or, if not: --scores logits)")
-        return "logits"
-    faults = {
-        "are outside 0..1 in their": outside_N,
-        "do not sum to 1 in their": ~task.are_probabilities(values_NC, SUM_TOLERANCE),
-    }
-    for fault, rows_N in faults.items():
-        if rows_N.any():
-            raise ModelError(
-                f"{table.name} line {table.lines[int(rows_N.argmax())]}: {int(rows_N.sum())} of {len(rows_N)} rows {fault} "
-                f"probabilities; give {task.activation} outputs with at least 5 digits, or --scores logits"
-            )
-    return "probabilities"

@@ -24,8 +24,9 @@ from dermalyze.errors import UsageError
 from dermalyze.imaging.decode import Preprocessing
 from dermalyze.imaging.samples import IMAGE, size_of
 from dermalyze.scoring.external_set import set_name
-from dermalyze.scoring.imported_predictions import ImportedPredictions, scores_kind
+from dermalyze.scoring.imported_predictions import ImportedPredictions
 from dermalyze.scoring.predictions import write_predictions
+from dermalyze.scoring.score_kind import kind_of
 from dermalyze.tasks.base import Task
 
 KINDS = {".onnx": "an ONNX graph", ".safetensors": "a network of timm"}
@@ -110,7 +111,7 @@ def score_third_party(
     every = np.concatenate(list(values.values()))
     sha256, labels = sha256_file(model), task.targets(table["label"].astype(str).tolist(), classes)
     ids = table["image_id"].astype(str).tolist()
-    given = ImportedPredictions(name, sha256, ids, classes, every, scores_kind(every, task), table[["image_id"]], task=task)
+    given = ImportedPredictions(name, sha256, ids, classes, every, kind_of(every, task), table[["image_id"]], task=task)
     for part in frames:
         rows = np.flatnonzero(table["part"] == part)
         stored = given.predictions(

@@ -196,8 +196,8 @@ def evaluate_predictions(
     Args:
         run: one that has been split, or a folder for the report alone where the file has a column `label`.
         spec: `evaluate` and `task` are used.
-        predictions: a CSV with image_id and one column a class, or what `probe --model` stored; see `read_imported`.
-        scores: what the CSV holds, probabilities or logits; None: as its values tell.
+        predictions: a CSV with image_id and one column a class, or what `score --model` stored; see `read_imported`.
+        scores: what the CSV holds, probabilities, one-vs-rest scores or logits; None: as its values tell.
         partial: continue although test images are missing in the CSV.
         accept_leak, submission: as for `evaluate`.
 

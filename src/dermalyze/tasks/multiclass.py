@@ -214,7 +214,8 @@ class Multiclass(Capable):
         return found
 
     def binary(self, scores: TargetScores, yes_C: Masks) -> tuple[Masks, Floats]:
-        return yes_C[scores.targets], np.asarray(scores.probs[:, yes_C].sum(axis=1))
+        assert isinstance(scores, Scores)
+        return yes_C[scores.targets], scores.any_of(yes_C)
 
     def calls(self, scores: TargetScores, classes: Sequence[str]) -> dict[str, tuple[Masks, Masks]]:
         return {}
