@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import dermalyze
 from dermalyze.cli import app
-from dermalyze.cli.program import spread
+from dermalyze.cli.program import main, spread, with_run
 from dermalyze.core.run import Run
 
 RUNNER = CliRunner()
@@ -342,3 +343,47 @@ def test_predict_of_nothing_says_so(make_artifact: Any, tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert "no image found" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+PROGRAM = (sys.executable, "-c", "from dermalyze.cli import main; main()")
+
+
+@pytest.mark.parametrize("words", [["predict", "photo.jpg"], ["schema"], ["models", "list", "--json"]])
+def test_a_closed_standard_output_is_no_success(words: list[str]) -> None:
+    """`dermalyze predict photo.jpg >&-`"""
+    command = f"exec {shlex.join([*PROGRAM, *words])} >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr.endswith("error: standard output is closed, so the result would be lost; write it to a file: > FILE\n")
+
+
+def test_a_closed_standard_output_does_not_matter_where_nothing_is_printed(tmp_path: Path) -> None:
+    command = f"exec {shlex.join([*PROGRAM, 'init', str(tmp_path / 'run')])} >&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["evaluate", "--checkpoint", "outputs/a/checkpoint_best.pt", "--test-csv", "t.csv"],
+            ["outputs/a", "--test-csv", "t.csv"],
+        ),
+        (["predict", "photo.jpg", "--checkpoint=outputs/a/checkpoint_latest.pt"], ["outputs/a", "photo.jpg"]),
+        (["score", "--checkpoint", "outputs/a/checkpoints/best.safetensors"], ["outputs/a"]),
+        (["score", "--checkpoint", "outputs/a"], ["outputs/a"]),
+        (["score", "--checkpoint"], ["--checkpoint"]),  # left to the parser, which says what is missing
+        (["score", "outputs/a"], ["outputs/a"]),
+    ],
+)
+def test_a_checkpoint_is_another_word_for_its_run(words: list[str], expected: list[str]) -> None:
+    assert with_run(words) == [words[0], *expected]
+
+
+def test_a_pickled_checkpoint_is_refused_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "best.pt").write_bytes(b"x")
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "--checkpoint", str(tmp_path / "best.pt"), "photo.jpg"])
+    assert ended.value.code == 2
+    assert "best.pt: a pickle, which is never loaded; convert it: dermalyze import-weights" in capsys.readouterr().err

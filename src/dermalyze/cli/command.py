@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 import dermalyze
 from dermalyze.cli.failures import explain
 from dermalyze.cli.table import COMMANDS, GROUPS
-from dermalyze.errors import DermalyzeError
+from dermalyze.errors import DermalyzeError, ResourceError
 
 if TYPE_CHECKING:
     from dermalyze.core.result import Result
@@ -72,9 +73,24 @@ def call(name: str, *args: Any, **kwargs: Any) -> Any:
     return getattr(dermalyze, COMMANDS[name].public)(*args, **kwargs)
 
 
+def require_output() -> None:
+    """Refuse a closed standard output (`>&-`) where what is printed is the result.
+
+    Raises:
+        ResourceError: it is closed.
+    """
+    if sys.stdout is None:
+        raise ResourceError("standard output is closed, so the result would be lost; write it to a file: > FILE")
+
+
 def show(result: Result, as_json: bool) -> None:
-    """Print a result for a machine or for a person."""
+    """Print a result for a machine or for a person.
+
+    Raises:
+        ResourceError: it is for a machine, and standard output is closed.
+    """
     if as_json:
+        require_output()
         typer.echo(json.dumps(result.as_dict(), ensure_ascii=False, allow_nan=False))
     else:
         for line in result.lines():

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import dermalyze
-from dermalyze.cli.command import JsonOption, RunArgument, call, command, show, stage
+from dermalyze.cli.command import JsonOption, RunArgument, call, command, require_output, show, stage
 
 
 @command
@@ -85,4 +85,5 @@ def bench(
 
 @command
 def schema(as_json: JsonOption = True) -> None:
+    require_output()
     typer.echo(json.dumps(call("schema"), indent=2, ensure_ascii=False))

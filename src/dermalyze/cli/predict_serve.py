@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import dermalyze
-from dermalyze.cli.command import JsonOption, call, command, show
+from dermalyze.cli.command import JsonOption, call, command, require_output, show
 
 
 def assignment(word: str) -> tuple[str, str]:
@@ -101,6 +101,7 @@ def predict(
     ] = Provider.onnxruntime,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
+    require_output()
     from dermalyze.config.base import read_mapping
     from dermalyze.core.progress import say
     from dermalyze.serve.predictor.output import write

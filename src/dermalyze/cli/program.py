@@ -8,12 +8,15 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import typer
 import typer.main
 
 from dermalyze.cli.command import app
 from dermalyze.cli.table import GROUPS
+from dermalyze.errors import UsageError
 
 __all__ = ["app", "main", "program", "spread"]
 
@@ -32,7 +35,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # a letter it lacks is shown by its number
             stream.reconfigure(errors="backslashreplace")
-    program()(spread(list(sys.argv[1:] if argv is None else argv)), prog_name="dermalyze")
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        words = with_run(words)
+    except UsageError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    program()(spread(words), prog_name="dermalyze")
+
+
+def with_run(words: list[str]) -> list[str]:
+    """The words with the run of `--checkpoint FILE`, as the source documents write it, as the command's first argument.
+
+    Args:
+        words: of the command line. A run's checkpoint, or a name of the documents for it (`checkpoint_best.pt`), means the
+            run whose folder it is in.
+
+    Raises:
+        UsageError: a checkpoint of another program, which would have to be unpickled.
+
+    >>> with_run(["predict", "--checkpoint", "outputs/a/checkpoint_best.pt", "photo.jpg"])
+    ['predict', 'outputs/a', 'photo.jpg']
+    >>> with_run(["score", "--checkpoint=outputs/a"])
+    ['score', 'outputs/a']
+    """
+    at = next((i for i, word in enumerate(words) if word == "--checkpoint" or word.startswith("--checkpoint=")), None)
+    value = [] if at is None else words[at].split("=", 1)[1:] or words[at + 1 : at + 2]
+    if not at or not value:
+        return words
+    file, end = Path(value[0]), at + (1 if "=" in words[at] else 2)
+    root = file.parent if file.suffix in (".pt", ".pth", ".safetensors", ".json") else file
+    root = root.parent if root.name == "checkpoints" else root
+    if file.suffix in (".pt", ".pth") and file.is_file():
+        raise UsageError(
+            f"--checkpoint {file.name}: a pickle, which is never loaded; convert it: dermalyze import-weights {file}"
+        )
+    rest = [*words[:at], *words[end:]]
+    return [rest[0], str(root), *rest[1:]]
 
 
 def several(command: Any) -> dict[str, bool]:

@@ -122,7 +122,10 @@ def calibrate(run: RunArgument, as_json: JsonOption = False) -> None:
 @command
 def evaluate(
     run: RunArgument,
-    on: Annotated[Path | None, typer.Option("--on", metavar="FOLDER|CSV", help="Another labelled set.")] = None,
+    on: Annotated[Path | None, typer.Option("--on", "--test-csv", metavar="FOLDER|CSV", help="Another labelled set.")] = None,
+    images_dir: Annotated[
+        Path | None, typer.Option("--images-dir", metavar="FOLDER", help="Its images, if they are not beside the CSV.")
+    ] = None,
     label_map: Annotated[
         Path | None, typer.Option("--label-map", metavar="FILE", help="Labels of that set to classes.")
     ] = None,
@@ -147,7 +150,7 @@ def evaluate(
     accept_leak: LeakOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    refuse_mixed(on, label_map, recalibrate, predictions, scores, partial, report_yaml)
+    refuse_mixed(on, images_dir, label_map, recalibrate, predictions, scores, partial, report_yaml)
     asked: dict[str, Any] = {"accept_leak": accept_leak, "submission": submission}
     if predictions is not None:
         alone = not dermalyze.Run(run).config_path.is_file()  # a folder for the report of a file that has labels of its own
@@ -160,14 +163,15 @@ def evaluate(
         if on is None:
             result = dermalyze.evaluate(opened, spec, report_yaml=report_yaml, **asked)
         elif recalibrate is None:
-            result = dermalyze.evaluate_external(opened, spec, on, label_map=label_map, **asked)
+            result = dermalyze.evaluate_external(opened, spec, on, images=images_dir, label_map=label_map, **asked)
         else:
-            result = dermalyze.recalibrate(opened, spec, on, recalibrate, label_map=label_map, **asked)
+            result = dermalyze.recalibrate(opened, spec, on, recalibrate, images=images_dir, label_map=label_map, **asked)
     show(result, as_json)
 
 
 def refuse_mixed(
     on: Path | None,
+    images_dir: Path | None,
     label_map: Path | None,
     recalibrate: float | None,
     predictions: Path | None,
@@ -188,7 +192,7 @@ def refuse_mixed(
         raise dermalyze.UsageError(
             "--report-yaml belongs to the report on the run's own test split; leave out --on and --predictions"
         )
-    for option, value in (("--label-map", label_map), ("--recalibrate", recalibrate)):
+    for option, value in (("--images-dir", images_dir), ("--label-map", label_map), ("--recalibrate", recalibrate)):
         if on is None and value is not None:
             raise dermalyze.UsageError(f"{option} belongs to another set: give that with --on FOLDER or --on FILE.csv")
 

@@ -121,6 +121,7 @@ GROUPS = (
                 (
                     "outputs/first",
                     "outputs/first --on other-clinic.csv --label-map map.yaml --recalibrate 0.3",
+                    "outputs/first --test-csv test_split.csv --images-dir images",
                     "outputs/first --submission isic.csv",
                     "outputs/first --predictions theirs.csv",
                     "outputs/first --report-yaml report.yaml",

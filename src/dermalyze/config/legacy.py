@@ -1,4 +1,5 @@
-"""Read the Dermalyze document's own `config.yaml` and say, key by key, how it was taken."""
+"""Read the documents' own configurations, Dermalyze's `config.yaml` or the MedMNIST guide's model, and say how each key was
+taken."""
 
 from __future__ import annotations
 
@@ -121,6 +122,8 @@ def from_legacy(text: str, name: str) -> tuple[Values, list[str]]:
         given = {}
     if not isinstance(given, dict):
         raise ConfigError(f"{name}: holds a {type(given).__name__}, must be a mapping of keys (model, training, loss, data)")
+    if "architecture" in given:
+        return _network(given, name)
     _check(given, "", known, name)
     old, stated = _flat(merge(DOCUMENT, given)), _flat(given)
     ours: Values = {}
@@ -132,6 +135,57 @@ def from_legacy(text: str, name: str) -> tuple[Values, list[str]]:
     if rest:
         lines.append(f"not set, so the document's default: {', '.join(f'{key} {_yaml(old[key])}' for key in rest)}")
     return ours, lines
+
+
+NETWORK: dict[str, type] = {
+    "architecture": str, "variant": str, "pretrained": bool, "num_classes": int, "dropout_rate": float, "patch_size": int,
+}  # fmt: skip
+"""Keys of a model in the MedMNIST guide."""
+PATCHES = {"tiny": (16,), "small": (8, 16, 32), "base": (8, 16, 32), "large": (14, 16, 32), "huge": (14,)}
+"""Edges of a patch, in pixels, of the transformers at 224 that timm has."""
+VARIANTS = {
+    "resnet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "densenet": ("densenet121", "densenet169", "densenet201", "densenet264"),
+    "efficientnet": tuple(f"efficientnet_b{n}" for n in range(8)),
+    "vit": tuple(f"vit_{size}" for size in PATCHES),
+}
+
+
+def _network(given: Values, name: str) -> tuple[Values, list[str]]:
+    """The model of the MedMNIST guide; what is not in it has the defaults here.
+
+    >>> _network({"architecture": "vit", "variant": "vit_base", "patch_size": 32}, "model.yaml")[0]["model"]["backbone"]
+    'vit_base_patch32_224'
+    """
+    _check(given, "", NETWORK, name)
+    kind = _word(given, "architecture", {word: word for word in VARIANTS}, name)
+    allowed = {one: one for one in VARIANTS[kind]}
+    allowed |= {one.removeprefix(kind).lstrip("_"): one for one in VARIANTS[kind]} | {
+        one.replace(kind, f"{kind}-"): one for one in VARIANTS[kind]
+    }
+    variant = _word({"variant": given.get("variant", VARIANTS[kind][0])}, "variant", allowed, name)
+    backbone = f"tf_{variant}" if variant in ("efficientnet_b6", "efficientnet_b7") else variant
+    if kind == "vit":
+        patches = PATCHES[variant.removeprefix("vit_")]
+        patch = given.get("patch_size", 16 if 16 in patches else patches[0])
+        if patch not in patches:
+            raise ConfigError(f"{name}: patch_size: got {patch}, allowed for {variant}: {', '.join(map(str, patches))}")
+        backbone = f"{variant}_patch{patch}_224"
+    elif "patch_size" in given:
+        raise ConfigError(f"{name}: patch_size: a {kind} has no patches; leave it out")
+    pretrained, dropout = given.get("pretrained", True), float(given.get("dropout_rate", 0))
+    said = {
+        "architecture": f"with variant: model.backbone {backbone}",
+        "variant": f"model.backbone {backbone}, at its own size, mean and std",
+        "pretrained": "model.pretrained, weights from timm's hub" if pretrained else "random weights",
+        "num_classes": "not used: the number of classes is counted from the data",
+        "dropout_rate": f"model.head kind linear, dropout {dropout:g}",
+        "patch_size": f"model.backbone {backbone}",
+    }
+    lines = [f"{key} {_yaml(value)}: {said[key]}" for key, value in given.items()]
+    lines.append("data, training and loss are not in this file: set data.path and data.source; the rest has its defaults")
+    head = {"kind": "linear", "dropout": dropout}
+    return {"model": {"backbone": backbone, "pretrained": pretrained, "head": head}}, lines
 
 
 def _flat(values: Values, prefix: str = "") -> Values:

@@ -35,7 +35,7 @@ from dermalyze.data.multilabel_targets import read_labels, text_of
 from dermalyze.data.samples import as_samples, inspect_optional, optional_columns
 from dermalyze.data.sources import MISSING_FILE, SOURCES, TABLE_SUFFIXES, Listing, Row
 from dermalyze.data.sources.linking import archive_name
-from dermalyze.data.sources.reading import refuse_placeholders
+from dermalyze.data.sources.reading import read, refuse_placeholders
 from dermalyze.data.splitting import read_division
 from dermalyze.data.store import ImageStore
 from dermalyze.errors import ConfigError, DataError, UsageError, nearest
@@ -91,12 +91,14 @@ def open_external(
     classes: Sequence[str],
     label_map: Mapping[str, str | None],
     task: TaskSpec = MulticlassTask(),  # noqa: B008
+    images: Path | None = None,
 ) -> ExternalSet:
     """Find, map and decode a labelled set.
 
-    A file that ends in .csv, .tsv or .tab is a table beside its images (`data.source.columns` holds for it where the run's own
-    source is a CSV); a folder or zip with the table of HAM10000, of an ISIC challenge, BCN20000 or Fitzpatrick17k is in that
-    layout; any other is read as the run's own source where that has a layout of its own, else it holds one folder a class.
+    A file that ends in .csv, .tsv or .tab is a table beside its images; `data.source.columns` holds for it where the run's own
+    source is a CSV, and then a folder or zip with a table of those columns is read like it. One with the table of HAM10000, of
+    an ISIC challenge, BCN20000 or Fitzpatrick17k is in that layout; any other is read as the run's own source where that has a
+    layout of its own, else it holds one folder a class.
 
     Args:
         on: folder, zip or table.
@@ -105,21 +107,26 @@ def open_external(
         label_map: label in the set to class of the model; None leaves the label's images out, or, where an image has several,
             the label alone.
         task: of the run.
+        images: the folder or zip of the images of a table that does not lie beside them.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: it is not there, or `images` is given with something else than a table.
         ConfigError: the map leads to no class of the model.
         DataError: labels that are no classes, too many unreadable images, an image under two labels, no image at all.
     """
     if not on.exists():
         raise UsageError(f"{on.name}: is not there; give a folder with one folder a class, a HAM10000 folder, or a CSV")
+    is_table = on.suffix.lower() in TABLE_SUFFIXES
+    if images is not None and (not is_table or not images.exists()):
+        wrong = f"{images.name}: is not there" if is_table else f"{on.name}: is no table"
+        raise UsageError(f"{wrong}; --images-dir names the folder of the images of a CSV")
     strangers = sorted({str(name) for name in label_map.values() if name is not None} - set(classes))
     if strangers:
         raise ConfigError(
             f"label map: leads to {strangers}; the model's classes are {list(classes)}{nearest(strangers[0], list(classes))}"
         )
-    root = on.parent if on.suffix.lower() in TABLE_SUFFIXES else on
-    store = ImageStore.open(DataSpec(path=str(root), follow_links=spec.follow_links, missing_values=spec.missing_values))
+    place: str | list[str] = str(on) if not is_table else str(on.parent) if images is None else [str(on), str(images)]
+    store = ImageStore.open(DataSpec(path=place, follow_links=spec.follow_links, missing_values=spec.missing_values))
     source = _source(on, store, spec.source, label_map)
     listing: Listing = SOURCES[source.kind](store, **source.model_dump(exclude={"kind"}))
     if spec.missing_values is None:
@@ -215,18 +222,48 @@ def _keyed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, list[pd.Ser
 
 
 def _source(on: Path, store: ImageStore, own: SourceSpec, label_map: Mapping[str, str | None]) -> SourceSpec:
-    if on.suffix.lower() in TABLE_SUFFIXES:
-        settings = own if isinstance(own, CsvSource) else CsvSource(file=None)
+    file = on.name if on.suffix.lower() in TABLE_SUFFIXES else _table_within(on, store, own)
+    if file is not None:
+        settings = own if isinstance(own, CsvSource) else CsvSource(columns=_columns_of_ham10000(store, file))
         labels = settings.labels
         if labels is not None:  # a column that the map names is read in the place of the label's own
             labels = [label for label, name in label_map.items() if name is not None]
             labels += [name for name in settings.labels or () if name not in {*label_map, *label_map.values()}]
-        return settings.model_copy(update={"file": on.name, "labels": labels})
+        return settings.model_copy(update={"file": file, "labels": labels})
     names = {entry.name.lower().partition(".")[0] for entry in store.entries()}
     found = next((source for name, source in _LAYOUTS.items() if name in names), None)
     if found is None:
         return FolderSource() if isinstance(own, CsvSource | MergedSource | Ham10000Source) else own
     return own if own.kind == found.kind else found
+
+
+def _columns_of_ham10000(store: ImageStore, file: str) -> dict[str, str]:
+    """Our names of HAM10000's columns, for a table that names its labels `dx`; none where it has a column `label`."""
+    entry = next(entry for entry in store.entries() if entry.path == file)
+    table = read(store, entry)
+    if table.find("label") is not None or table.find("dx") is None:
+        return {}
+    return {ours: theirs for ours, theirs in {"label": "dx", "site": "localization"}.items() if table.find(theirs) is not None}
+
+
+def _table_within(on: Path, store: ImageStore, own: SourceSpec) -> str | None:
+    """The table of a folder in the layout of a run whose source is a CSV; None where there is none.
+
+    Raises:
+        DataError: several tables have its columns.
+    """
+    if not isinstance(own, CsvSource):
+        return None
+    wanted = [own.columns.get("label", "label")] if own.labels is None else own.labels
+    tables = [entry for entry in store.entries() if entry.name.lower().endswith(TABLE_SUFFIXES)]
+    named = [entry for entry in tables if entry.path == own.file]
+    fitting = named or [entry for entry in tables if all(map(read(store, entry).find, wanted))]
+    if len(fitting) > 1:
+        raise DataError(
+            f"{on.name}: holds {len(fitting)} tables with the run's columns {wanted} ("
+            f"{', '.join(entry.path for entry in fitting[:5])}); name one: --on FOLDER/NAME.csv"
+        )
+    return fitting[0].path if fitting else None
 
 
 def _mapped(

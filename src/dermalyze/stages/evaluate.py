@@ -134,6 +134,7 @@ def evaluate_external(
     spec: ExperimentSpec,
     on: Path,
     *,
+    images: Path | None = None,
     label_map: Path | None = None,
     accept_leak: str | None = None,
     submission: Path | None = None,
@@ -144,6 +145,7 @@ def evaluate_external(
         run: one that has been exported.
         spec: `inference`, `evaluate`, `data` and `task` are used.
         on: a folder with one folder a class, a folder in the run's own layout, or a CSV.
+        images: the folder of the images of a CSV that does not lie beside them.
         label_map: YAML or JSON, {label of that set: class of the model, or null to leave it out}.
         accept_leak, submission: as for `evaluate`.
 
@@ -154,7 +156,7 @@ def evaluate_external(
         LeakError: images of the set were used to make the model, and no reason was given.
         ModelError: the artifact is refused.
     """
-    return _external(run, spec, on, label_map, accept_leak, submission, None)
+    return _external(run, spec, on, images, label_map, accept_leak, submission, None)
 
 
 def recalibrate(
@@ -163,6 +165,7 @@ def recalibrate(
     on: Path,
     share: float,
     *,
+    images: Path | None = None,
     label_map: Path | None = None,
     accept_leak: str | None = None,
     submission: Path | None = None,
@@ -172,13 +175,13 @@ def recalibrate(
 
     Args:
         share: of the groups to fit on, between 0 and 1.
-        run, spec, on, label_map, accept_leak, submission: as for `evaluate_external`.
+        run, spec, on, images, label_map, accept_leak, submission: as for `evaluate_external`.
 
     Raises:
         ConfigError: the share is none; else as for `evaluate_external`.
         DataError: too few groups on either side.
     """
-    return _external(run, spec, on, label_map, accept_leak, submission, share)
+    return _external(run, spec, on, images, label_map, accept_leak, submission, share)
 
 
 def evaluate_predictions(
@@ -266,6 +269,7 @@ def _external(
     run: Run,
     spec: ExperimentSpec,
     on: Path,
+    images: Path | None,
     label_map: Path | None,
     accept_leak: str | None,
     submission: Path | None,
@@ -276,7 +280,7 @@ def _external(
     recipe = spec.inference.recipe
     artifact = open_export(run, recipe, threads=spec.train.threads)
     names = read_label_map(label_map) if label_map is not None else {}
-    external = open_external(on, spec.data, artifact.classes, names, spec.task)
+    external = open_external(on, spec.data, artifact.classes, names, spec.task, images)
     if share is not None:
         divide_groups(external.frame["group"].astype(str).tolist(), share, spec.evaluate.seed)  # refused before the work
     used = trained_on(run, external, spec.data)

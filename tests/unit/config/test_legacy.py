@@ -7,6 +7,7 @@ import pytest
 from dermalyze.config.experiment import build_experiment, load_experiment
 from dermalyze.config.legacy import DOCUMENT, from_legacy, read_legacy
 from dermalyze.errors import ConfigError
+from dermalyze.models.backbones import check_name
 
 SAMPLE = """\
 model:
@@ -147,3 +148,48 @@ def test_a_frozen_backbone_is_a_strategy(old: str, kind: str) -> None:
     values, lines = from_legacy(f"model: {{freeze_backbone: {old}}}", "config.yaml")
     assert build_experiment(values).train.strategy.kind == kind
     assert f"model.freeze_backbone {old}: train.strategy kind {kind}" in lines
+
+
+# -- the MedMNIST guide's model -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "backbone", "dropout"),
+    [
+        ("architecture: resnet\nvariant: resnet50\npretrained: true\nnum_classes: 9\ndropout_rate: 0.3", "resnet50", 0.3),
+        ("architecture: efficientnet\nvariant: b3\nnum_classes: 14\ndropout_rate: 0.3", "efficientnet_b3", 0.3),
+        ("architecture: EfficientNet\nvariant: B7", "tf_efficientnet_b7", 0.0),
+        ("architecture: densenet\nvariant: DenseNet-121\ndropout_rate: 0.2", "densenet121", 0.2),
+        ("architecture: vit\nvariant: vit_base\ndropout_rate: 0.1\npatch_size: 16", "vit_base_patch16_224", 0.1),
+        ("architecture: vit\nvariant: vit_huge\npretrained: false", "vit_huge_patch14_224", 0.0),
+    ],
+)
+def test_the_models_of_the_guide(text: str, backbone: str, dropout: float) -> None:
+    values, lines = from_legacy(text, "model.yaml")
+    spec = build_experiment(values)
+    assert (spec.model.backbone, spec.model.head.kind, spec.model.head.dropout) == (backbone, "linear", dropout)
+    check_name(backbone)
+    assert spec.model.pretrained == ("pretrained: false" not in text)
+    keys = [line.partition(":")[0] for line in text.splitlines()]
+    assert [line.split(" ")[0] for line in lines[:-1]] == keys  # every given key is said
+    assert lines[-1].startswith("data, training and loss are not in this file")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "architecture: resent",
+            "architecture: got 'resent', allowed: resnet, densenet, efficientnet, vit; did you mean 'resnet'?",
+        ),
+        ("architecture: resnet\nvariant: b3", "variant: got 'b3', allowed: resnet18"),
+        ("architecture: vit\nvariant: vit_huge\npatch_size: 16", "patch_size: got 16, allowed for vit_huge: 14"),
+        ("architecture: resnet\npatch_size: 16", "patch_size: a resnet has no patches; leave it out"),
+        ("architecture: resnet\ndropout: 0.3", "unknown key 'dropout'; did you mean 'dropout_rate'?"),
+        ("architecture: resnet\nnum_classes: nine", "num_classes: got 'nine', must be a whole number"),
+    ],
+)
+def test_what_is_no_model_of_the_guide_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_legacy(text, "model.yaml")
+    assert str(caught.value).startswith(f"model.yaml: {message}")
