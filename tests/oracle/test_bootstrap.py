@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from dermalyze.errors import ModelError
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics.bootstrap import estimate, estimates, group_index, group_weights, resample
 from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, Tally, tally
+from dermalyze.metrics.paired_tests import paired
 
 
 def lesions(n=240, classes=4, seed=0, skill=1.0, decimals=None):
@@ -210,3 +212,66 @@ def test_memory_is_bounded(monkeypatch):
     resample(scores, groups, {"a": spy}, resamples=1000, seed=0)
     assert len(seen) > 5
     assert max(seen) <= bootstrap.CHUNK_NUMBERS
+
+
+# -- shares of 0 and 1, which no resample moves ------------------------------------------------------------------------
+
+
+def perfect(groups_of_first: int, groups_of_second: int, images: int = 2) -> tuple[Scores, np.ndarray]:
+    """Every answer right; some images a group."""
+    labels = np.repeat([0, 1], [images * groups_of_first, images * groups_of_second])
+    probs = np.where(labels[:, None] == [0, 1], 0.9, 0.1)
+    return Scores(labels, probs), np.repeat(np.arange(groups_of_first + groups_of_second), images)
+
+
+def intervals(scores: Scores, groups: np.ndarray) -> dict:
+    tables = {**METRICS, **PER_CLASS_METRICS}
+    return estimates(scores, groups, tables, resamples=50, level=0.95, seed=0)
+
+
+@pytest.mark.parametrize(("groups", "level"), [(1, 0.95), (12, 0.95), (14, 0.9), (300, 0.99)])
+def test_the_exact_interval_is_scipys(groups: int, level: float) -> None:
+    for share in (0.0, 1.0):
+        theirs = binomtest(int(share * groups), groups).proportion_ci(level, method="exact")
+        assert bootstrap.exact_interval(share, groups, level) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_twelve_of_twelve_is_no_certainty() -> None:
+    """Groups count, not images."""
+    found = intervals(*perfect(12, 20))
+    assert found["recall"][0].value == 1.0
+    assert (round(found["recall"][0].low, 3), found["recall"][0].high) == (0.735, 1.0)
+    assert found["recall"][0].note == "all alike: exact interval"
+    assert round(found["recall"][1].low, 3) == round(0.025 ** (1 / 20), 3)
+    assert round(found["accuracy"].low, 3) == round(0.025 ** (1 / 32), 3)
+    assert round(found["false_negative_rate"][0].high, 3) == 0.265
+
+
+def test_a_mean_over_classes_and_a_ranking_are_no_surer_than_their_rarest_side() -> None:
+    found = intervals(*perfect(12, 20))
+    for name in ("balanced_accuracy", "macro_auroc", "macro_f1"):
+        assert round(found[name].low, 3) == 0.735
+    assert [round(one.low, 3) for one in found["auroc"]] == [0.735, 0.735]
+
+
+def test_none_of_fourteen_can_still_be_a_fifth() -> None:
+    scores, groups = perfect(14, 30, images=1)
+    found = intervals(Scores(scores.labels, np.tile([[0.2, 0.8]], (44, 1))), groups)
+    assert (found["recall"][0].low, round(found["recall"][0].high, 3)) == (0.0, 0.232)
+
+
+def test_what_is_no_share_has_no_interval_there() -> None:
+    found = intervals(*perfect(12, 20))
+    for one in (found["kappa"], found["mcc"], found["class_kappa"][0]):
+        assert (one.value, one.low, one.note) == (1.0, None, "interval not estimable: every resample gives 1")
+    assert found["brier"].low is not None  # 0.02, not a value at which all is said
+
+
+def test_a_difference_of_equals_stays_nought() -> None:
+    scores, groups = perfect(12, 20)
+    values, differences = paired(
+        {"a": scores, "b": scores}, groups, {"accuracy": METRICS["accuracy"]}, resamples=50, level=0.95, seed=0
+    )
+    assert values["a"]["accuracy"].low == pytest.approx(0.025 ** (1 / 32))
+    one = differences["a", "b"]["accuracy"]
+    assert (one.estimate.low, one.estimate.high, one.p_value) == (0.0, 0.0, 1.0)

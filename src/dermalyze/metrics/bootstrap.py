@@ -22,6 +22,9 @@ from dermalyze.metrics.ranking import Floats, Ints, ratio
 MIN_GROUPS = 10  # fewer groups than this in the set: no interval
 MIN_CLASS_GROUPS = 5  # fewer groups of a class: no interval for that class's metrics
 MAX_UNDEFINED = 0.05  # more undefined resamples than this share: no interval
+SAME = 1e-12  # an interval less wide is none
+RANKINGS = ("auroc", "partial_auroc", "average_precision")
+ALL_ALIKE = "all alike: exact interval"
 CHUNK_NUMBERS = 1 << 17  # weights held at once (1 MiB): what stays in a core's cache is also the fastest
 
 Interval = Literal["percentile", "basic"]
@@ -190,11 +193,17 @@ def estimate(
     level: float,
     least_groups: int = MIN_GROUPS,
     interval: Interval = "percentile",
+    share: bool | None = None,
+    share_groups: int | None = None,
 ) -> Estimate:
     """Value and interval, or the reason why not.
 
     `percentile` takes the quantiles of the resamples; `basic` reflects them about the value, 2 v - q, not below 0: right for
     a metric such as ECE that is biased upwards by noise and so is higher in resamples than in the sample.
+
+    Where all answers are alike, a share of 0 or 1, every resample gives that value again, and the bootstrap sees no
+    uncertainty: a share then has its exact interval (Clopper and Pearson), groups counting as independent; other metrics have
+    none.
 
     Args:
         value: the metric on the whole set, NaN where undefined.
@@ -204,12 +213,19 @@ def estimate(
         level: of the interval, such as 0.95.
         least_groups: with fewer there is no interval.
         interval: percentile or basic.
+        share: whether it is a share or an area, 0..1, with 1 (or 0) if all answers are right (or wrong); None: a difference or
+            another number that resampling may leave as it is.
+        share_groups: the groups that a share's exact interval counts, where they are fewer than `groups`.
 
     >>> found = estimate(0.5, np.linspace(0, 1, 101), n=40, groups=30, level=0.9)
     >>> round(found.low, 3), round(found.high, 3)
     (0.05, 0.95)
+    >>> found = estimate(1.0, np.ones(100), n=20, groups=12, level=0.95, share=True)
+    >>> round(found.low, 3), found.high
+    (0.735, 1.0)
 
-    Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 5.2
+    Efron & Tibshirani 1993, chapter 13; Davison & Hinkley 1997, section 5.2; Clopper & Pearson 1934,
+    doi:10.1093/biomet/26.4.404
     """
     good = resampled_R[~np.isnan(resampled_R)]
     undefined = len(resampled_R) - len(good)
@@ -226,7 +242,32 @@ def estimate(
     low, high = (float(q) for q in np.quantile(good, [(1 - level) / 2, (1 + level) / 2]))
     if interval == "basic":
         low, high = max(0.0, 2 * number - high), max(0.0, 2 * number - low)
+    if share is not None and high - low < SAME and min(abs(number), abs(1 - number)) < SAME:
+        if not share:
+            why = f"interval not estimable: every resample gives {number:.0f}"
+            return Estimate(number, None, None, n, groups, undefined, why)
+        low, high = exact_interval(number, groups if share_groups is None else share_groups, level)
+        return Estimate(number, low, high, n, groups, undefined, ALL_ALIKE)
     return Estimate(number, low, high, n, groups, undefined)
+
+
+def exact_interval(share: float, groups: int, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of 0 or 1 among independent groups, at least 1.
+
+    >>> [round(x, 3) for x in exact_interval(0.0, 12, 0.95)]
+    [0.0, 0.265]
+    """
+    open_end = ((1 - level) / 2) ** (1 / groups)
+    return (open_end, 1.0) if share > 0.5 else (0.0, 1 - open_end)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric, by its name, is a share or an area: 1 for answers that are all right, 0 for all wrong.
+
+    >>> is_share("macro_recall"), is_share("auroc"), is_share("class_kappa"), is_share("log_loss")
+    (True, True, False, False)
+    """
+    return not metric.endswith(("kappa", "mcc", "log_loss", "brier", "ece"))
 
 
 def estimates(
@@ -263,12 +304,24 @@ def estimates(
     resampled = resample(scores, groups_N, metrics, resamples=resamples, seed=seed)
     why = scores.why_undefined([str(c) for c in range(scores.classes)] if names is None else names)
 
+    def counted(mask_N: Masks) -> int:
+        return len(np.unique(index[mask_N]))
+
+    own = [counted(scores.rests_on("recall", c)) for c in range(scores.classes)]
+    rarest = min((n for n in own if n), default=1)
+
     def one(name: str, value: float, values_R: Floats, rests_on_N: Masks, all_N: Masks) -> Estimate:
-        groups, of_all = len(np.unique(index[rests_on_N])), len(np.unique(index[all_N]))
+        groups, of_all = counted(rests_on_N), counted(all_N)
         least = MIN_GROUPS if rests_on_N is all_N or of_all < MIN_GROUPS else MIN_CLASS_GROUPS
         kind: Interval = "basic" if name in basic else "percentile"
         n = int(rests_on_N.sum())
-        return estimate(value, values_R, n=n, groups=groups, level=level, least_groups=least, interval=kind)
+        # a mean over classes, and a ranking, is no better founded than its rarest side
+        weak = rarest if name.startswith(("macro", "balanced")) else groups
+        weak = min(weak, counted(all_N & ~rests_on_N)) if name in RANKINGS else weak
+        return estimate(
+            value, values_R, n=n, groups=groups, level=level, least_groups=least, interval=kind, share=is_share(name),
+            share_groups=max(1, weak),
+        )  # fmt: skip
 
     found: dict[str, Estimate | list[Estimate]] = {}
     for name, metric in metrics.items():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dermalyze.metrics.bootstrap import Estimate, Weighable, estimate, group_index, group_weights
+from dermalyze.metrics.bootstrap import Estimate, Weighable, estimate, group_index, group_weights, is_share
 from dermalyze.metrics.ranking import Floats, Ints
 
 
@@ -94,6 +94,14 @@ def compare(
         sampled = {side: np.concatenate(drawn[name][side]) for side in ("a", "b")}
         values["difference"], sampled["difference"] = values["a"] - values["b"], sampled["a"] - sampled["b"]
         found[name] = {
-            side: estimate(values[side], sampled[side], n=own[side][0], groups=own[side][1], level=level) for side in values
+            side: estimate(
+                values[side],
+                sampled[side],
+                n=own[side][0],
+                groups=own[side][1],
+                level=level,
+                share=None if side == "difference" else is_share(name),
+            )
+            for side in values
         }
     return found

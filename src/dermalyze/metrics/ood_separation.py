@@ -67,7 +67,10 @@ def separation(
             drawn[key].append(values_R)
 
     def one(key: tuple[str, str], n: int, counted: int) -> Estimate:
-        return estimate(float(point[key][0]), np.concatenate(drawn[key]), n=n, groups=counted, level=level)
+        weak = min(counted, groups)
+        return estimate(
+            float(point[key][0]), np.concatenate(drawn[key]), n=n, groups=counted, level=level, share=True, share_groups=weak
+        )
 
     sets = {name: {m: one((name, m), size, size) for m in MEASURES} for name, size in zip(names, sizes, strict=True)}
     return one(("", "refused"), len(known_N), groups), sets

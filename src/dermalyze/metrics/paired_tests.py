@@ -21,6 +21,7 @@ from dermalyze.metrics.bootstrap import (
     Weighable,
     estimate,
     group_index,
+    is_share,
     not_estimable,
     resample,
 )
@@ -112,21 +113,28 @@ def paired(
     all_N = next(iter(scores.values())).rests_on(None, None)
     value = {name: {metric: float(f(tally)[0]) for metric, f in metrics.items()} for name, tally in whole.items()}
 
-    def made(metric: str, number: float, values_R: Floats, kind: Interval = "percentile") -> Estimate:
+    def made(
+        metric: str, number: float, values_R: Floats, kind: Interval = "percentile", share: bool | None = None
+    ) -> Estimate:
         rests_on = (among or {}).get(metric, all_N)
         counted = len(np.unique(index[rests_on]))
         needed = MIN_GROUPS if rests_on is all_N else least
         return estimate(
-            number, values_R, n=int(rests_on.sum()), groups=counted, level=level, least_groups=needed, interval=kind
+            number,
+            values_R,
+            n=int(rests_on.sum()),
+            groups=counted,
+            level=level,
+            least_groups=needed,
+            interval=kind,
+            share=share,
         )
 
-    values = {
-        name: {
-            metric: made(metric, value[name][metric], drawn[name][metric], "basic" if metric in basic else "percentile")
-            for metric in metrics
-        }
-        for name in scores
-    }
+    def of_one(name: str, metric: str) -> Estimate:
+        kind: Interval = "basic" if metric in basic else "percentile"
+        return made(metric, value[name][metric], drawn[name][metric], kind, is_share(metric))
+
+    values = {name: {metric: of_one(name, metric) for metric in metrics} for name in scores}
     differences: dict[Pair, dict[str, Difference]] = {}
     for a, b in combinations(scores, 2):
         differences[a, b] = {}

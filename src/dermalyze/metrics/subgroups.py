@@ -23,9 +23,9 @@ from dermalyze.metrics.bootstrap import (
     estimate,
     group_index,
     group_weights,
+    is_share,
     not_estimable,
 )
-from dermalyze.metrics.calibration_error import wilson
 from dermalyze.metrics.paired_tests import holm
 from dermalyze.metrics.ranking import Floats, Ints, Ranking, auroc_of, rank, rank_among, ratio
 
@@ -274,14 +274,11 @@ class _Side:
 
 
 def _value(name: str, point: float, resampled_R: Floats, basis: Basis, level: float) -> Estimate:
-    """Suppressed where it rests on too few groups; a share of 0 or 1 gets Wilson's interval, for no resample moves it."""
+    """Suppressed where it rests on too few groups."""
     if not basis.enough:
         return Estimate(None, None, None, basis.n, basis.groups, 0, not_estimable(basis.n))
-    found = estimate(point, resampled_R, n=basis.n, groups=basis.groups, level=level, least_groups=1)
-    if name in SHARES and point in (0.0, 1.0):
-        low, high = wilson(point, basis.groups, level)
-        return replace(found, low=low, high=high, note="all alike: Wilson's interval")
-    return found
+    share = None if name == "overconfidence" else is_share(name)
+    return estimate(point, resampled_R, n=basis.n, groups=basis.groups, level=level, least_groups=1, share=share)
 
 
 def _gap(

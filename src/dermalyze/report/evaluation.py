@@ -73,7 +73,8 @@ def methods(spec: EvaluateSpec, task: Task) -> str:
         f"Intervals: {spec.resamples:,} resamples of whole groups with replacement (cluster bootstrap), {100 * spec.level:g} % "
         "percentile intervals; for ECE, which noise biases upwards, basic (reflected) intervals. No interval is given "
         f"with fewer than {bootstrap.MIN_GROUPS} groups ({bootstrap.MIN_CLASS_GROUPS} of a class or label, for its metrics) "
-        f"or if more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. "
+        f"or if more than {100 * bootstrap.MAX_UNDEFINED:g} % of the resamples leave the metric undefined. A share of 0 or 1, "
+        "which every resample repeats, has the exact interval (Clopper-Pearson) with groups as independent cases. "
         f"{task.methods(spec.ece_bins)} Computed in float64 from stored logits."
     )
 

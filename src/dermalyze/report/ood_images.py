@@ -90,7 +90,8 @@ def build_decision(j: Evaluation) -> dict[str, Any]:
         referred_M = np.array([DECISIONS[i] == "refer" for i in outcomes], dtype=np.float64)
         m = len(referred_M)
         drawn = [referred_M @ w / m for w in group_weights(np.arange(m), m, j.spec.resamples, j.spec.seed)]
-        foreign[name] = estimate(float(referred_M.mean()), np.concatenate(drawn), n=m, groups=m, level=j.spec.level).as_dict()
+        share, resampled = float(referred_M.mean()), np.concatenate(drawn)
+        foreign[name] = estimate(share, resampled, n=m, groups=m, level=j.spec.level, share=True).as_dict()
     return {
         "decision": {
             "foreign_above": None if rule.limit is None else {"kind": rule.limit.kind, "threshold": rule.limit.threshold},

@@ -76,21 +76,23 @@ def build(j: Evaluation) -> dict[str, Any]:
 class _Found:
     """A metric on the set and on each resample, (R,); the resamples of all copies contain the same groups."""
 
-    def __init__(self, value: float, drawn_R: Floats, n: int, groups: int, *, basic: bool) -> None:
-        self.value, self.drawn_R, self.n, self.groups, self.basic = value, drawn_R, n, groups, basic
+    def __init__(self, metric: str, value: float, drawn_R: Floats, n: int, groups: int, *, basic: bool) -> None:
+        self.metric, self.value, self.drawn_R, self.n, self.groups, self.basic = metric, value, drawn_R, n, groups, basic
 
     def estimate(self, j: Evaluation) -> dict[str, Any]:
         interval: bootstrap.Interval = "basic" if self.basic else "percentile"
         return bootstrap.estimate(
-            self.value, self.drawn_R, n=self.n, groups=self.groups, level=j.spec.level, interval=interval
-        ).as_dict()
+            self.value, self.drawn_R, n=self.n, groups=self.groups, level=j.spec.level, interval=interval,
+            share=bootstrap.is_share(self.metric),
+        ).as_dict()  # fmt: skip
 
 
 def _mean(parts: list[_Found]) -> _Found:
     """The mean of one metric over kinds or severities."""
     first = parts[0]
     drawn_R = np.mean([part.drawn_R for part in parts], axis=0)
-    return _Found(float(np.mean([part.value for part in parts])), drawn_R, first.n, first.groups, basic=first.basic)
+    value = float(np.mean([part.value for part in parts]))
+    return _Found(first.metric, value, drawn_R, first.n, first.groups, basic=first.basic)
 
 
 def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
@@ -116,6 +118,7 @@ def _one(j: Evaluation, p: Predictions, rows: list[int]) -> dict[str, _Found]:
     index, _ = bootstrap.group_index(part.groups)
     return {
         key: _Found(
+            key,
             float(table[key](whole)[0]),
             drawn[key],
             int(rests_on[key].sum()),
