@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from dermalyze.errors import ConfigError, ModelError
 from dermalyze.metrics.classification import Scores, Tally
-from dermalyze.metrics.ranking import midranks, spearman
+from dermalyze.metrics.ranking import midranks, spearman, spearman_p
 from dermalyze.metrics.selective import (
     CONFIDENCES,
     Referral,
@@ -143,3 +143,16 @@ def test_nothing_to_take_a_threshold_from():
 def test_damaged_referrals_are_refused(values):
     with pytest.raises(ModelError, match="calibrate again"):
         Referral.from_dict(values)
+
+
+@pytest.mark.parametrize(("n", "tied"), [(5, False), (60, True), (400, False)])
+def test_the_p_value_of_a_rank_correlation_is_scipys(n: int, tied: bool) -> None:
+    generator = np.random.default_rng(n)
+    a = generator.normal(size=n)
+    b = a + 3 * generator.normal(size=n)
+    a = a.round(0) if tied else a
+    theirs = spearmanr(a, b)
+    rho = spearman(a, b)
+    assert rho == pytest.approx(theirs.statistic, abs=1e-12)
+    assert spearman_p(rho, n) == pytest.approx(theirs.pvalue, rel=1e-9)
+    assert (spearman_p(1.0, n), spearman_p(None, n), spearman_p(rho, 2)) == (0.0, None, None)

@@ -417,7 +417,7 @@ class TestLoop:
         train(run, spec)
         history = json.loads(run.history_path.read_text())
         assert history["train_loss"][-1] < 0.8 * history["train_loss"][0]
-        assert set(history) >= {"train_loss", "val_loss", "train_acc", "val_acc", "lr", "val_balanced_accuracy"}
+        assert set(history) >= {"train_loss", "val_loss", "train_accuracy", "val_accuracy", "lr", "val_balanced_accuracy"}
         assert list(run.tensorboard_dir.iterdir())
 
     def test_stream_and_memory_map_train_the_same_weights(self, base: Path, images: Path, tmp_path: Path) -> None:

@@ -144,6 +144,28 @@ def spearman(a_N: Floats, b_N: Floats) -> float | None:
     return float(np.clip(a @ b / scale, -1.0, 1.0)) if scale > 0 else None
 
 
+def spearman_p(rho: float | None, cases: int) -> float | None:
+    """Two-sided p-value of no rank correlation, by the t distribution with `cases` - 2 degrees of freedom.
+
+    Args:
+        rho: the rank correlation; None where undefined.
+        cases: independent ones: groups, not images, where a group has several.
+
+    >>> round(spearman_p(0.5, 20), 4), spearman_p(None, 20), spearman_p(0.5, 2)
+    (0.0248, None, None)
+
+    Kendall & Stuart 1973, The Advanced Theory of Statistics, volume 2, section 31.19
+    """
+    from scipy.special import stdtr
+
+    if rho is None or cases < 3:
+        return None
+    if abs(rho) >= 1:
+        return 0.0
+    t = abs(rho) * np.sqrt((cases - 2) / (1 - rho * rho))
+    return float(2 * stdtr(cases - 2, -t))
+
+
 def ratio(over: Floats, under: Floats) -> Floats:
     """over / under, NaN where under is 0."""
     over, under = np.broadcast_arrays(np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64))

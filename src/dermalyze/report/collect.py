@@ -20,7 +20,7 @@ from dermalyze.data.splitting import read_part
 from dermalyze.data.store import ImageStore
 from dermalyze.data.thumbnails import small_pixels
 from dermalyze.errors import ConfigError, DataError, ModelError
-from dermalyze.report.discrimination import point_values
+from dermalyze.report.discrimination import overall_estimates
 from dermalyze.report.evaluation_data import Evaluation
 from dermalyze.scoring.ood_results import read_ood_results
 from dermalyze.scoring.predictions import Predictions, read_predictions
@@ -130,11 +130,11 @@ def read_home(run: Run, p: Predictions) -> Predictions | None:
 
 def validation_values(
     run: Run, recipe: str, evaluate: EvaluateSpec, test: Predictions, answering: Answering
-) -> dict[str, float | None] | None:
-    """The same metrics on the validation split, for reference; None if its predictions are not of the same model."""
+) -> dict[str, Any] | None:
+    """The same metrics on the validation split, for comparison; None if its predictions are not of the same model."""
     path = run.predictions_path("val", recipe)
     if not path.exists():
         return None
     p = read_predictions(path)
     same = all(p.meta.get(key) == test.meta.get(key) for key in ("manifest_sha256", "model_sha256", "classes"))
-    return point_values(p, evaluate, answering) if same and p.meta["set"] == "val" else None
+    return overall_estimates(p, evaluate, answering) if same and p.meta["set"] == "val" else None

@@ -17,7 +17,7 @@ from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import class_styles
-from dermalyze.report.text import interval_or_note, meanings, number, value_text
+from dermalyze.report.text import cell, interval_or_note, meanings, value_text
 from dermalyze.scoring.predictions import Predictions
 from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.base import Task
@@ -30,10 +30,13 @@ def class_tables(task: Task, spec: EvaluateSpec) -> dict[str, Any]:
     return {name: partial_auroc if name == "partial_auroc" else metric for name, metric in each.items()}
 
 
-def point_values(p: Predictions, spec: EvaluateSpec, answering: Answering) -> dict[str, float | None]:
-    """The overall metrics without intervals, for reference."""
-    whole = scores_of(p, answering).under(np.ones((len(p), 1)))
-    return {name: metrics.defined(metric(whole)[0]) for name, metric in p.task.overall_metrics(spec.ece_bins).items()}
+def overall_estimates(p: Predictions, spec: EvaluateSpec, answering: Answering) -> dict[str, Any]:
+    """The overall metrics of other predictions with their intervals, for comparison."""
+    found = bootstrap.estimates(
+        scores_of(p, answering), p.groups, p.task.overall_metrics(spec.ece_bins), resamples=spec.resamples, level=spec.level,
+        seed=spec.seed, names=p.classes, basic=p.task.basic,
+    )  # fmt: skip
+    return {name: one.as_dict() for name, one in found.items() if isinstance(one, bootstrap.Estimate)}
 
 
 def measured(j: Evaluation) -> dict[str, Any]:
@@ -112,14 +115,14 @@ MORE_CLASS_TITLES = {
 }  # fmt: skip
 
 
-def _metric_row(name: str, m: Json) -> dict[str, str]:
+def _metric_row(name: str, m: Json) -> dict[str, Any]:
     title, best, meaning = meanings(m)[name]
     estimate = m["metrics"][name]
     return {
         "name": title,
         "value": value_text(estimate),
         "interval": interval_or_note(estimate),
-        "validation": number((m["validation"] or {}).get(name)),
+        "validation": None if m["validation"] is None else cell(m["validation"][name]),
         "best": best,
         "meaning": meaning,
     }

@@ -39,6 +39,7 @@ def measure(j: Evaluation) -> dict[str, Any]:
         "level": j.spec.level,
         "least_groups": bootstrap.MIN_GROUPS,
         "least_class_groups": bootstrap.MIN_CLASS_GROUPS,
+        "ece_bins": j.spec.ece_bins,
         "focus": list(j.focus),
         "methods": methods(j.spec, j.task),
         "disclaimer": DISCLAIMER,

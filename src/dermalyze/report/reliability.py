@@ -8,10 +8,10 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import calibration_error as calibration
 from dermalyze.report import figures
-from dermalyze.report.discrimination import point_values
+from dermalyze.report.discrimination import overall_estimates
 from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.section import Figure, figure_title
-from dermalyze.report.text import MEANINGS, number, value_text
+from dermalyze.report.text import MEANINGS, cell, number
 from dermalyze.scoring.predictions import Predictions
 
 
@@ -44,7 +44,7 @@ def _before(p: Predictions, spec: EvaluateSpec) -> dict[str, Any]:
     errors = calibration.calibration_errors(scores, index, counts=(spec.ece_bins,), seed=spec.seed)
     bins = calibration.reliability(scores, index, bins=spec.ece_bins, level=spec.level)
     return {
-        "metrics": point_values(p, spec, plain),
+        "metrics": overall_estimates(p, spec, plain),
         "errors": [error.as_dict() for error in errors],
         "bins": [b.as_dict() for b in bins],
     }
@@ -74,7 +74,7 @@ def view(m: Json) -> dict[str, Any] | None:
     parts = c["brier_parts"]
     return {
         "how": how,
-        "changes": [(MEANINGS[name][0], number(before[name]), value_text(m["metrics"][name])) for name in changed]
+        "changes": [(MEANINGS[name][0], cell(before[name]), cell(m["metrics"][name])) for name in changed]
         if c["calibrator"] != "none"
         else [],
         "errors": [

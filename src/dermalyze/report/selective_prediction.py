@@ -8,11 +8,12 @@ import numpy as np
 
 from dermalyze.config.classes import describe
 from dermalyze.metrics import selective
+from dermalyze.metrics.ranking import Floats, spearman_p
 from dermalyze.report import figures
 from dermalyze.report.evaluation_data import Evaluation, Json
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.subgroups import first_focus
-from dermalyze.report.text import cell, number
+from dermalyze.report.text import cell, number, with_p
 
 
 def build(j: Evaluation) -> dict[str, Any]:
@@ -35,12 +36,18 @@ def build(j: Evaluation) -> dict[str, Any]:
             "part": j.reference.meta["set"] if j.reference is not None else None,
             "focus": focus,
             "quality": {
-                name: selective.quality(selective.confidence_of(name, j.task.choices(scores.probs)), wrong)
+                name: quality(selective.confidence_of(name, j.task.choices(scores.probs)), wrong, len(set(j.p.groups)))
                 for name in selective.CONFIDENCES
             },
             "coverages": rows,
         }
     }
+
+
+def quality(confidence_N: Floats, wrong_N: Floats, groups: int) -> dict[str, float | None]:
+    """`selective.quality`, with the p-value of the rank correlation, for which a group counts once."""
+    found = selective.quality(confidence_N, wrong_N)
+    return {**found, "spearman_p": spearman_p(found["spearman"], groups)}
 
 
 CONFIDENCE_NAMES = {
@@ -69,7 +76,13 @@ def view(m: Json) -> dict[str, Any]:
             for row in s["coverages"]
         ],
         "quality": [
-            (CONFIDENCE_NAMES[name], [number(q[key]) for key in ("error_auroc", "aurc", "e_aurc", "augrc")])
+            (
+                CONFIDENCE_NAMES[name],
+                [
+                    *(number(q[key]) for key in ("error_auroc", "aurc", "e_aurc", "augrc")),
+                    with_p(q["spearman"], q["spearman_p"]),
+                ],
+            )
             for name, q in s["quality"].items()
         ],
     }

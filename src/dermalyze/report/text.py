@@ -85,6 +85,17 @@ def interval_or_note(estimate: Json) -> str:
     return str(estimate["note"]).removeprefix(f"not estimable (n = {estimate['n']})").removeprefix(": ")
 
 
+def with_p(value: float | None, p_value: float | None) -> str:
+    """A number and its p-value.
+
+    >>> with_p(0.414, 0.00002), with_p(0.1, 0.25), with_p(None, None)
+    ('0.414 (p < .001)', '0.100 (p = .250)', '–')
+    """
+    if value is None or p_value is None:
+        return number(value)
+    return f"{number(value)} (p {'< .001' if p_value < 0.001 else f'= {p_value:.3f}'.replace('0.', '.')})"
+
+
 def cell(estimate: Json) -> tuple[str, str]:
     """Value and interval (or why there is none), for a cell of a table."""
     return value_text(estimate), interval_or_note(estimate)

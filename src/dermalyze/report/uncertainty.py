@@ -13,12 +13,13 @@ from matplotlib.figure import Figure as Canvas
 from dermalyze.metrics import bootstrap, uncertainty
 from dermalyze.metrics import selective as silence
 from dermalyze.metrics.classification import Tally, defined
-from dermalyze.metrics.ranking import Floats
+from dermalyze.metrics.ranking import Floats, spearman_p
 from dermalyze.report import figures
 from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.section import Figure, figure_title
+from dermalyze.report.selective_prediction import quality
 from dermalyze.report.style import GRID, QUIET, class_styles
-from dermalyze.report.text import cell, number
+from dermalyze.report.text import cell, number, with_p
 from dermalyze.scoring.predictions import Predictions
 from dermalyze.tasks.answering import Answering
 
@@ -76,14 +77,16 @@ def _recipe(p: Predictions, answering: Answering) -> tuple[dict[str, Any], dict[
     scores = scores_of(p, answering)
     wrong = (~scores.right).astype(np.float64)
     losses = {"spearman_brier": scores.squared_errors, "spearman_log_loss": scores.log_losses}
-    known = confidences(p, scores.probs)
+    known, groups = confidences(p, scores.probs), len(set(p.groups))
     figures_of = {
         source: {
-            **silence.quality(confidence, wrong),
+            **quality(confidence, wrong, groups),
             **{name: silence.spearman_of(confidence, loss) for name, loss in losses.items()},
         }
         for source, confidence in known.items()
     }
+    for values in figures_of.values():
+        values |= {f"{name}_p": spearman_p(values[name], groups) for name in losses}
     row = {
         "recipe": p.meta["recipe"],
         "passes": 1 if p.samples is None else p.samples.shape[1],
@@ -115,7 +118,7 @@ def view(m: Json) -> dict[str, Any] | None:
     u = m["uncertainty"]
     if all(row["passes"] == 1 for row in u["recipes"]) and len(u["recipes"]) == 1:
         return None
-    keys = ("e_aurc", "augrc", "error_auroc", "spearman", "spearman_brier")
+    keys = ("e_aurc", "augrc", "error_auroc")
     return {
         "base": f"{SOURCE_NAMES[u['base']['source']]}, {u['base']['recipe']}",
         "others": len(u["recipes"]) > 1,
@@ -129,7 +132,10 @@ def view(m: Json) -> dict[str, Any] | None:
                     (
                         SOURCE_NAMES[source],
                         [cell(values["aurc"]), cell(values["difference"])],
-                        [number(values[key]) for key in keys],
+                        [
+                            *(number(values[key]) for key in keys),
+                            *(with_p(values[name], values[f"{name}_p"]) for name in ("spearman", "spearman_brier")),
+                        ],
                     )
                     for source, values in row["sources"].items()
                 ],

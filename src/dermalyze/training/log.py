@@ -55,6 +55,5 @@ def log_scalars(run: Run, record: Mapping[str, Any]) -> None:
 
 
 def columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """`metrics.jsonl` as one list per metric, under the Dermalyze document's short names where it has them."""
-    short = {"train_accuracy": "train_acc", "val_accuracy": "val_acc"}
-    return {short.get(name, name): [line.get(name) for line in history] for name in (history[0] if history else ())}
+    """`metrics.jsonl` as one list per metric."""
+    return {name: [line.get(name) for line in history] for name in (history[0] if history else ())}

@@ -173,9 +173,11 @@ def test_calibration_tells_where_it_was_fitted_and_what_it_changed(tmp_path):
     words, _ = read(page)
     assert "calibrator of kind temperature, fitted on 40 images (30 groups) of the val split" in words
     assert "early stopping" in words
-    before, after = m["calibration"]["before"]["metrics"]["log_loss"], m["metrics"]["log_loss"]["value"]
+    before, after = m["calibration"]["before"]["metrics"]["log_loss"]["value"], m["metrics"]["log_loss"]["value"]
     assert before != after
-    assert re.search(rf"log loss\s+{before:.3f}\s+{after:.3f}", words)
+    assert f"calibration error (ECE, {m['ece_bins']} bins)" in words
+    interval = r"\s+\S+ – \S+"  # each value with its own
+    assert re.search(rf"log loss\s+{before:.3f}{interval}\s+{after:.3f}{interval}", words)
     assert len(m["calibration"]["errors"]) == 4
     plain, _ = read(written(tmp_path)[1])
     assert "no calibrator was applied" in plain

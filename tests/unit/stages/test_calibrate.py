@@ -74,9 +74,9 @@ def test_the_report_measures_what_the_predictor_answers(exported):
     assert served.kind == metrics["calibration"]["calibrator"] == "temperature"
     own = served(p.logits.astype(float))[np.arange(len(p)), p.labels]
     assert metrics["metrics"]["log_loss"]["value"] == pytest.approx(-np.log(own).mean())
-    assert metrics["metrics"]["log_loss"]["value"] < metrics["calibration"]["before"]["metrics"]["log_loss"]
+    assert metrics["metrics"]["log_loss"]["value"] < metrics["calibration"]["before"]["metrics"]["log_loss"]["value"]
     assert metrics["calibration"]["fitted"]["part"] == "cal"
-    assert metrics["metrics"]["accuracy"]["value"] == metrics["calibration"]["before"]["metrics"]["accuracy"]
+    assert metrics["metrics"]["accuracy"]["value"] == metrics["calibration"]["before"]["metrics"]["accuracy"]["value"]
 
 
 def test_answers_say_whether_they_are_calibrated(exported):

@@ -65,7 +65,8 @@ def test_the_same_run_gives_the_same_bytes(judged):
 def test_validation_stands_beside_it_only_if_it_is_of_the_same_model(judged):
     run, spec = judged(COUNTS)
     p = read_predictions(run.predictions_path("val", "plain"))
-    assert evaluate(run, spec).metrics["validation"]["accuracy"] == measure(p.labels, p.probs())["accuracy"]
+    assert evaluate(run, spec).metrics["validation"]["accuracy"]["value"] == measure(p.labels, p.probs())["accuracy"]
+    assert all(one["low"] is not None or one["note"] for one in evaluate(run, spec).metrics["validation"].values())
     from dataclasses import replace
 
     from dermalyze.scoring.predictions import write_predictions

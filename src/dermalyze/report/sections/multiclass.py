@@ -84,4 +84,4 @@ def headline(m: Json) -> list[tuple[str, Json]]:
     elif known:
         worst = min(known, key=lambda name: float(per_class[name]["recall"]["value"]))
         rows.append((f"lowest sensitivity: {worst}", per_class[worst]["recall"]))
-    return [*rows, ("calibration error (ECE)", m["metrics"]["ece"])]
+    return [*rows, (f"calibration error (ECE, {m['ece_bins']} bins)", m["metrics"]["ece"])]
