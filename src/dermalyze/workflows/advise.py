@@ -152,7 +152,8 @@ def advise(
         images, classes: of a set that there is no run of.
         device: "cpu" or "gpu"; default: what this machine has.
         need: interpretability, speed, accuracy or edge.
-        like: pathmnist, chestmnist or dermamnist, whose rows then count; default for `LIKE_DERMAMNIST`: dermamnist.
+        like: pathmnist, chestmnist or dermamnist, whose rows then count; default for `LIKE_DERMAMNIST`: dermamnist. The
+            documents' loss is taken for a set that is named.
         metadata: age, sex and site are available.
         measure: time the leaders here; default: for a run.
 
@@ -175,6 +176,7 @@ def advise(
             raise UsageError(f"{option} {word}: must be {', '.join(allowed)}{nearest(word, allowed)}")
     counts: dict[str, int] = {}
     balance: Imbalance | None = None
+    named = like
     if run is not None and spec is not None:
         parts = run.certificate()["counts"]
         counts, images = dict(parts["train"]["classes"]), sum(part["images"] for part in parts.values())
@@ -187,7 +189,8 @@ def advise(
     if measure if measure is not None else run is not None:
         ranked = [*timed_here(ranked[:LEADERS], len(counts) or classes or 2, device), *ranked[LEADERS:]]
     best = ranked[0].card
-    settings = tuple(chosen(situation, None if balance is None else balance.times, pretrained=best.license is not None))
+    times = None if balance is None else balance.times
+    settings = tuple(chosen(situation, times, pretrained=best.license is not None, like=named))
     return Advice(
         situation, tuple(ranked), counts, settings, tuple(notes(situation, counts, balance, best, metadata)),
         to_paste(best, settings, spec),
@@ -212,15 +215,18 @@ def rank(situation: Situation, names: Sequence[str] | None = None) -> list[Candi
     return sorted(found, key=lambda c: (-c.score, c.card.multiply_adds))
 
 
-def chosen(situation: Situation, times: float | None, *, pretrained: bool) -> list[Setting]:
-    """Strategy by the number of images, and what to do about rare classes by their share."""
+def chosen(situation: Situation, times: float | None, *, pretrained: bool, like: str | None = None) -> list[Setting]:
+    """Strategy by the number of images, and what to do about rare classes: the loss of the set that was named (`like`), else by
+    their share."""
     settings = []
     if pretrained:
         fits = (
             s for s in guidelines().strategies if s.like in (None, situation.like) and s.least <= situation.images < s.below
         )
         settings.append(next(fits))
-    if times is not None:
+    losses = [setting for setting in guidelines().losses if setting.like == like]
+    settings += losses
+    if times is not None and not losses:
         settings.append(next(s for s in guidelines().imbalance if s.least <= times < s.below))
     return settings
 

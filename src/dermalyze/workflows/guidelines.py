@@ -107,13 +107,15 @@ class Guidelines:
         candidates: networks that are ranked: those that the documents name as a choice, one or two of each kind.
         rules: on data, on compute, on needs, and the documents' rows of data sets.
         strategies: by images; for pretrained weights; the first that fits holds.
-        imbalance: by `Task.imbalance`.
+        losses: of the documents' rows of data sets.
+        imbalance: by `Task.imbalance`; where a loss is advised, none.
         alternatives: what to do instead of weights, by task.
     """
 
     candidates: tuple[str, ...]
     rules: tuple[Rule, ...]
     strategies: tuple[Setting, ...]
+    losses: tuple[Setting, ...]
     imbalance: tuple[Setting, ...]
     alternatives: dict[str, str]
 

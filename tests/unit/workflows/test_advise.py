@@ -92,7 +92,7 @@ def test_what_is_printed_loads(situation: Situation, tmp_path: Path) -> None:
 
 
 def test_tables_of_settings_leave_no_gap() -> None:
-    for setting in (*ADVICE.strategies, *ADVICE.imbalance):
+    for setting in (*ADVICE.strategies, *ADVICE.losses, *ADVICE.imbalance):
         build_experiment({"train": dict(setting.train)})
     for table in ([s for s in ADVICE.strategies if s.like is None], list(ADVICE.imbalance)):
         assert table[0].least == 0
@@ -108,6 +108,21 @@ def test_rare_classes_are_counted() -> None:
         assert told == f"the commonest class has {times:.0f} training images for one of the rarest"
         kinds[times] = chosen(situation, times, pretrained=False)[0].train["imbalance"]
     assert kinds == {1.0: {"kind": "none"}, 5.0: {"kind": "weights"}, 58.0: {"kind": "weights", "power": 0.5}}
+
+
+@pytest.mark.parametrize(("like", "gamma"), [("dermamnist", 2.5), ("pathmnist", 2.0)])
+def test_a_set_that_is_named_has_the_documents_loss(like: str, gamma: float) -> None:
+    found = advise(images=10_015, classes=7, device="cpu", like=like)
+    spec = build_experiment(parse_yaml(found.yaml, "advised"))
+    assert (spec.train.loss.kind, spec.train.loss.gamma, spec.train.imbalance.kind) == ("focal", gamma, "none")
+    assert [setting.train.keys() for setting in chosen(Situation(10_015, "cpu"), 58.0, pretrained=False, like=like)] == [
+        {"loss"}
+    ]
+
+
+def test_no_other_set_has_a_loss_of_the_documents() -> None:
+    for like in ("chestmnist", None):
+        assert all("loss" not in setting.train for setting in chosen(Situation(9, "cpu"), 58.0, pretrained=True, like=like))
 
 
 def test_a_network_without_weights_has_no_transfer_strategy() -> None:
