@@ -57,7 +57,7 @@ def test_other_numbers_are_not_written(new_world: Any, monkeypatch: pytest.Monke
 def test_not_both_at_once(new_world: Any) -> None:
     world = new_world()
     with pytest.raises(UsageError, match="export once with each"):
-        export(world.run, world.spec, int8=True, torch_export=True)
+        export(world.run, world.spec, precision="int8", torch_export=True)
 
 
 def test_no_path_of_this_machine_is_in_it(new_world: Any) -> None:

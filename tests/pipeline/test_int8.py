@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from dermalyze.artifact.artifact import Artifact
+from dermalyze.cli import app
 from dermalyze.errors import ModelError, UsageError
 from dermalyze.scoring import quantize_gate as module
 from dermalyze.scoring.predictions import Predictions
@@ -30,7 +32,7 @@ def world(new_world: Any) -> Any:
     )
     export(made.run, made.spec)
     with pytest.raises(UsageError, match="dermalyze calibrate"):
-        export(made.run, made.spec, int8=True)
+        export(made.run, made.spec, precision="int8")
     score(made.run, made.spec)
     calibrate(made.run, made.spec)
     return made
@@ -40,7 +42,7 @@ def test_refused_with_the_figures_and_nothing_written(world: Any, monkeypatch: p
     monkeypatch.setattr(module, "MOST_LOSS_CHANGE", -1.0)
     before = sorted(path.name for path in world.run.root.iterdir())
     with pytest.raises(ModelError, match=r"log loss goes from [\d.]+ to [\d.]+ .*nothing was written") as caught:
-        export(world.run, world.spec, int8=True)
+        export(world.run, world.spec, precision="int8")
     assert caught.value.exit_code == 4
     assert sorted(path.name for path in world.run.root.iterdir()) == before
 
@@ -50,8 +52,8 @@ def test_what_passes_is_an_artifact_of_its_own(world: Any, monkeypatch: pytest.M
     for name, limit in (("LEAST_AGREEMENT", 0.0), ("MOST_AUROC_CHANGE", 1.0), ("MOST_LOSS_CHANGE", 1.0)):
         monkeypatch.setattr(module, name, limit)
     full = Artifact.open(world.run.artifact_dir, threads=1)
-    result = export(world.run, world.spec, int8=True)
-    small = Artifact.open(world.run.int8_dir, threads=1)
+    result = export(world.run, world.spec, precision="int8")
+    small = Artifact.open(world.run.precision_dir("int8"), threads=1)
     assert result.as_dict()["method"].startswith("static QDQ")
     assert small.model_sha256 != full.model_sha256
     assert small.record.scores_sha256 != full.record.scores_sha256
@@ -62,19 +64,52 @@ def test_what_passes_is_an_artifact_of_its_own(world: Any, monkeypatch: pytest.M
     assert theirs is not None
     assert (ours["kind"], ours["images"], ours["part"]) == ("vector", theirs["images"], "cal")
     assert ours["parameters"] != theirs["parameters"], "fitted on its own scores"
-    assert verify(world.run.int8_dir, threads=1).passed
+    assert verify(world.run.precision_dir("int8"), threads=1).passed
     import onnx
 
-    kinds = [node.op_type for node in onnx.load(world.run.int8_dir / "model.onnx").graph.node]
+    kinds = [node.op_type for node in onnx.load(world.run.precision_dir("int8") / "model.onnx").graph.node]
     assert "QuantizeLinear" in kinds
     assert kinds.count("DequantizeLinear") > 3
-    one, other = (Predictor(folder, threads=1) for folder in (world.run.artifact_dir, world.run.int8_dir))
+    one, other = (Predictor(folder, threads=1) for folder in (world.run.artifact_dir, world.run.precision_dir("int8")))
     pairs = [(one.predict(path, scores=True), other.predict(path, scores=True)) for path in world.images[:6]]
     assert max(abs(a.probabilities["nv"] - b.probabilities["nv"]) for a, b in pairs) < 0.2
     assert any(a.probabilities != b.probabilities for a, b in pairs)
-    assert any("eight bits" in line for line in result.lines())
+    assert any("in int8 (" in line for line in result.lines())
     json.dumps(result.as_dict())
     assert Artifact.open(world.run.artifact_dir, threads=1).sha256 == full.sha256, "the full one is left as it is"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_sixteen_bits_pass_the_same_gate_with_a_calibration_of_their_own(
+    world: Any, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    monkeypatch.setattr(module, "LEAST_AGREEMENT", 1.01)
+    with pytest.raises(ModelError, match=f"{precision}: refused on"):
+        export(world.run, world.spec, precision=precision)
+    monkeypatch.undo()
+    result = export(world.run, world.spec, precision=precision)  # the true limits: sixteen bits change next to nothing
+    folder = world.run.precision_dir(precision)
+    full, small = Artifact.open(world.run.artifact_dir, threads=1), Artifact.open(folder, threads=1)
+    assert small.record.model["precision"]["kind"] == precision
+    assert small.record.scores_sha256 != full.record.scores_sha256
+    assert small.record.calibration["parameters"] != full.record.calibration["parameters"]
+    assert verify(folder, threads=1).passed
+    kinds = {weight.data_type for weight in onnx.load(folder / "model.onnx").graph.initializer}
+    wanted = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
+    assert wanted in kinds
+    assert onnx.TensorProto.FLOAT not in kinds or precision == "fp16"
+    one, other = Predictor(world.run.artifact_dir, threads=1), Predictor(folder, threads=1)
+    pairs = [(one.predict(path, scores=True), other.predict(path, scores=True)) for path in world.images[:6]]
+    assert 0 < max(abs(a.probabilities["nv"] - b.probabilities["nv"]) for a, b in pairs) < 0.02
+    assert result.lines()[0].startswith(f"exported model.onnx in {precision} (")
+
+
+def test_one_precision_at_a_time(world: Any) -> None:
+    done = CliRunner().invoke(app, ["export", str(world.run.root), "--fp16", "--bf16"])
+    assert done.exit_code == 2
+    assert "--fp16 and --bf16 are both set; export once with each" in done.output
 
 
 META = {"classes": ["a", "b", "c"], "set": "cal", "task": "multiclass", "recipe": "plain"}

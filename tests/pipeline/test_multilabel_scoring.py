@@ -190,20 +190,20 @@ def test_eight_bits_have_their_own_calibration_and_thresholds(folder: Run, monke
     """The limits are widened: what a network of two epochs loses is not the matter here."""
     for name, limit in (("LEAST_AGREEMENT", 0.0), ("MOST_AUROC_CHANGE", 1.0), ("MOST_LOSS_CHANGE", 1.0)):
         monkeypatch.setattr(quantize_gate, name, limit)
-    result = export(folder, folder.config(), int8=True)
-    full, small = Artifact.open(folder.artifact_dir, threads=1), Artifact.open(folder.int8_dir, threads=1)
+    result = export(folder, folder.config(), precision="int8")
+    full, small = Artifact.open(folder.artifact_dir, threads=1), Artifact.open(folder.precision_dir("int8"), threads=1)
     ours, theirs = small.record.calibration, full.record.calibration
     assert ours is not None
     assert theirs is not None
     assert (ours["kind"], ours["images"], ours["threshold_rule"]) == (theirs["kind"], theirs["images"], "f1")
     assert set(ours["thresholds"]) == set(LABELS)
     assert (ours["thresholds"], ours["ood"]["threshold"]) != (theirs["thresholds"], theirs["ood"]["threshold"])
-    assert verify(folder.int8_dir, threads=1).passed
+    assert verify(folder.precision_dir("int8"), threads=1).passed
     text = "\n".join(result.lines())
     assert "the least stable label agrees for" in text
     assert "class" not in text
     paths = sorted(Path(str(folder.config().data.path)).glob("*.png"))[:6]
-    one, other = (Predictor(root, threads=1) for root in (folder.artifact_dir, folder.int8_dir))
+    one, other = (Predictor(root, threads=1) for root in (folder.artifact_dir, folder.precision_dir("int8")))
     for path in paths:
         a, b = one.predict(path, scores=True), other.predict(path, scores=True)
         assert max(abs(a.probabilities[name] - b.probabilities[name]) for name in LABELS) < 0.2
@@ -213,8 +213,8 @@ def test_eight_bits_have_their_own_calibration_and_thresholds(folder: Run, monke
 def test_the_gate_refuses_labels_in_their_words(folder: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize_gate, "LEAST_AGREEMENT", 1.1)
     with pytest.raises(ModelError, match=r"the least stable label agrees for [\d.]+% \(at least 110%\).*nothing was written"):
-        export(folder, folder.config(), int8=True)
-    assert not folder.int8_dir.exists()
+        export(folder, folder.config(), precision="int8")
+    assert not folder.precision_dir("int8").exists()
 
 
 def test_the_gate_looks_at_what_is_called(run: Run) -> None:

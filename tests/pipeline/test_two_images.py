@@ -392,8 +392,8 @@ def test_eight_bits_of_two_images(trained: dict[str | None, Run]) -> None:
     run = trained["separate"]
     spec = run.config()
     calibrate(run, spec)
-    export(run, spec, int8=True)
-    artifact = Artifact.open(run.int8_dir, threads=1)
+    export(run, spec, precision="int8")
+    artifact = Artifact.open(run.precision_dir("int8"), threads=1)
     assert [one.name for one in artifact.inputs] == ["image", "image_2", "present"]
     assert artifact.record.parity["agreement"] >= 0.99
 

@@ -159,9 +159,13 @@ def audit_labels(done: Done) -> None:
 
 
 def int8(done: Done) -> None:
-    assert verify(done.run.int8_dir, threads=1).passed
+    assert verify(done.run.precision_dir("int8"), threads=1).passed
     image = done.inputs / "set" / f"{IMAGE}.png"
-    same_answer(Predictor(done.run.int8_dir, threads=1).predict(image).probabilities, image_probabilities(done.run.root), 0.1)
+    same_answer(
+        Predictor(done.run.precision_dir("int8"), threads=1).predict(image).probabilities,
+        image_probabilities(done.run.root),
+        0.1,
+    )
 
 
 def torch_export(done: Done) -> None:

@@ -1,4 +1,4 @@
-"""An exported graph in whole numbers of eight bits: static with measured ranges, or dynamic for transformers."""
+"""An exported graph in less precise numbers: whole ones of eight bits, or floating-point ones of sixteen."""
 
 # Shapes: N samples.
 
@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dermalyze.artifact.onnx_session import brief
 from dermalyze.errors import MissingExtraError, ModelError
 from dermalyze.imaging.samples import Batch, size_of, take
 
+Precision = Literal["int8", "fp16", "bf16"]
 FEW_CONVOLUTIONS = 2  # a transformer's patches
 BATCH = 8
 QUANTIZED = ["Conv", "MatMul", "Gemm", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
@@ -84,6 +85,46 @@ def quantize(graph: bytes, batch: Batch, *, sparing: bool = False) -> tuple[byte
     if not static:
         return data, "dynamic, matrix products alone"
     return data, "static QDQ, ranges of the calibration split" + (", depthwise and first layers in fp32" if sparing else "")
+
+
+def halve(graph: bytes, kind: Precision) -> tuple[bytes, str]:
+    """The graph in numbers of sixteen bits, and how it was made; inputs and outputs keep their types.
+
+    fp16 computes in half precision where the runtime can; most CPUs cannot, and convert back and forth. bf16 stores the
+    weights in bfloat16, whose range is float32's, and computes in float32: ONNX Runtime has no bfloat16 arithmetic for CPUs.
+
+    Args:
+        graph: a self-contained ONNX file.
+        kind: fp16 or bf16.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+        ModelError: onnxruntime's tools refuse the graph, or a weight is beyond the numbers of fp16.
+    """
+    try:
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"export --{kind}", "train") from error
+    model = onnx.load_from_string(graph)
+    if kind == "fp16":
+        with _quiet():
+            try:
+                converted = convert_float_to_float16(model, keep_io_types=True)
+                return converted.SerializeToString(), "half precision, inputs and outputs in fp32"
+            except Exception as error:  # onnxruntime's tools raise whatever their passes raise
+                raise ModelError(f"fp16: this graph cannot be converted: {brief(error)}; serve the fp32 export") from error
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            values, name = onnx.numpy_helper.to_array(weight), weight.name
+            stored = onnx.helper.make_tensor(f"{name}.bf16", onnx.TensorProto.BFLOAT16, values.shape, values.ravel())
+            weight.CopyFrom(stored)
+            casts.append(onnx.helper.make_node("Cast", [stored.name], [name], to=onnx.TensorProto.FLOAT, name=f"{name}.cast"))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString(), "weights in bf16, computed in fp32"
 
 
 def _groups(node: Any) -> int:

@@ -79,12 +79,17 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="A smaller int8 artifact, if it predicts the same; after calibrate.")
     ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="The same in half precision.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="The same with bfloat16 weights.")] = False,
     torch_export: Annotated[
         bool, typer.Option("--torch-export", help="The network alone as a torch.export program; after export.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    stage("export", run, as_json, int8=int8, torch_export=torch_export)
+    asked = [name for name, wanted in {"int8": int8, "fp16": fp16, "bf16": bf16}.items() if wanted]
+    if len(asked) > 1:
+        raise dermalyze.UsageError(f"--{asked[0]} and --{asked[1]} are both set; export once with each")
+    stage("export", run, as_json, precision=asked[0] if asked else None, torch_export=torch_export)
 
 
 @command

@@ -100,7 +100,7 @@ GROUPS = (
                 "export",
                 "stages.export:export",
                 "Write the artifact, checked against PyTorch.",
-                ("outputs/first", "outputs/first --int8"),
+                ("outputs/first", "outputs/first --int8", "outputs/first --fp16"),
             ),
             Command(
                 "score",

@@ -108,10 +108,9 @@ class RunPaths:
     def artifact_dir(self) -> Path:
         return self.root / "export"
 
-    @property
-    def int8_dir(self) -> Path:
-        """The artifact of whole numbers of eight bits, beside the other."""
-        return self.root / "export-int8"
+    def precision_dir(self, precision: str) -> Path:
+        """The artifact of less precise numbers (int8, fp16, bf16), beside the other."""
+        return self.root / f"export-{precision}"
 
     @property
     def program_dir(self) -> Path:

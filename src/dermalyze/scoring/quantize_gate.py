@@ -1,4 +1,4 @@
-"""Behind `export --int8`: a smaller, faster artifact, written only where it answers as the full one does.
+"""Behind `export --int8`, `--fp16` and `--bf16`: a smaller artifact, written only where it answers as the full one does.
 
 The groups of the calibration split are halved. Ranges and trial calibrators come from one half; the gate looks at the other,
 which neither has seen. What passes is calibrated anew on the whole part, as the full artifact is.
@@ -19,7 +19,7 @@ from dermalyze.artifact import self_test
 from dermalyze.artifact.artifact import OOD_NAME, Artifact, open_export
 from dermalyze.artifact.graph import CAM, GRAPH_NAME, Graph
 from dermalyze.artifact.onnx_prune import prune
-from dermalyze.artifact.quantize import quantize
+from dermalyze.artifact.quantize import Precision, halve, quantize
 from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, check_record, sealed
 from dermalyze.calibration import ood
 from dermalyze.calibration.recipes import passes
@@ -49,7 +49,7 @@ RANGE_IMAGES = 128
 
 @dataclass(frozen=True)
 class Gate:
-    """What eight bits change, on images that had no part in making them.
+    """What less precise numbers change, on images that had no part in making them.
 
     Attributes:
         images: of the half that is looked at; groups: of them.
@@ -88,10 +88,11 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Int8Result:
+class PrecisionResult:
     """What was written.
 
     Attributes:
+        precision: int8, fp16 or bf16.
         folder: of the artifact.
         sha256: of its record, the identity of the whole model.
         method: how its numbers were made.
@@ -99,6 +100,7 @@ class Int8Result:
         gate: what it passed.
     """
 
+    precision: Precision
     folder: Path
     sha256: str
     method: str
@@ -114,15 +116,16 @@ class Int8Result:
         """Lines for a person."""
         (auroc, auroc8), (loss, loss8) = self.gate.macro_auroc, self.gate.log_loss
         return [
-            f"exported {GRAPH_NAME} in eight bits ({self.graph_bytes / 2**20:.1f} MiB instead of "
+            f"exported {GRAPH_NAME} in {self.precision} ({self.graph_bytes / 2**20:.1f} MiB instead of "
             f"{self.full_bytes / 2**20:.1f}) to {self.folder}: {self.method}",
             f"on {self.gate.images} images that had no part in it: {self.gate.task.agreeing} agrees for "
             f"{self.gate.agreement:.1%}, macro AUROC {auroc:.4f} and {auroc8:.4f}, log loss {loss:.4f} and {loss8:.4f}",
         ]
 
 
-def export_int8(
+def export_precision(
     run: Run,
+    precision: Precision,
     *,
     task: TaskSpec,
     data: DataSpec,
@@ -130,17 +133,18 @@ def export_int8(
     inference: InferenceSpec,
     evaluate: EvaluateSpec,
     seed: int,
-) -> Int8Result:
-    """Write `RUN/export-int8` where the gate lets it through; what was there stays otherwise.
+) -> PrecisionResult:
+    """Write `RUN/export-int8`, `-fp16` or `-bf16` where the gate lets it through; what was there stays otherwise.
 
     Args:
         run: calibrated.
+        precision: int8, fp16 or bf16.
         task, data, train, inference, evaluate, seed: of its experiment.
 
     Raises:
         UsageError: no export, no scores or no calibration yet, or another process works in the run.
         DataError: manifest, split or an image changed.
-        ModelError: the gate refuses, with the figures; predictions of another model; a graph that can't be quantized.
+        ModelError: the gate refuses, with the figures; predictions of another model; a graph that can't be converted.
         MissingExtraError: onnx is not installed.
         ResourceError: the folder can't be written.
     """
@@ -152,8 +156,9 @@ def export_int8(
             raise UsageError(f"{run.root.name}: the export is not calibrated; run first: dermalyze calibrate {run.root}")
         part = str(known["part"])
         full = _stored(run, artifact, part)
-        halves_N = _halves(full.groups, seed)
-        say(f"export: eight bits, ranges of {min(RANGE_IMAGES, int((~halves_N).sum()))} images of {part}")
+        halves_N = _halves(full.groups, seed, precision)
+        ranged = f", ranges of {min(RANGE_IMAGES, int((~halves_N).sum()))} images of {part}" if precision == "int8" else ""
+        say(f"export: {precision}{ranged}")
         frame = read_part(run, part)
         source = Source.of_artifact(run, data, train, artifact, size=inference.batch_size)
         ranges = np.flatnonzero(~halves_N)
@@ -162,36 +167,37 @@ def export_int8(
         whole = prune((run.artifact_dir / GRAPH_NAME).read_bytes(), [CAM], GRAPH_NAME)
         shift_C = prior_shift(run, full.task, train, full.classes)
         for sparing in (False, True):  # the second only where the first, which is faster, is refused
-            small_graph, method, quantized = _quantized(artifact, whole, batch, sparing, train.threads)
-            small = _scored(run, quantized, full, source)
+            small_graph, method, quantized = _reduced(artifact, whole, precision, batch, sparing, train.threads)
+            small = _scored(run, quantized, full, source, precision)
             gate = compare_precisions(full, small, halves_N, str(known["kind"]), shift_C, artifact.answering.thresholds)
             if not gate.problems or not method.startswith("static"):
                 break
-            say(f"export: eight bits ({method}): {'; '.join(gate.problems)}")
+            say(f"export: {precision} ({method}): {'; '.join(gate.problems)}")
         if gate.problems:
             raise ModelError(
-                f"int8: refused on {gate.images} images of {part} that had no part in making it: {'; '.join(gate.problems)}; "
-                "nothing was written; serve the fp32 export"
+                f"{precision}: refused on {gate.images} images of {part} that had no part in making it: "
+                f"{'; '.join(gate.problems)}; nothing was written; serve the fp32 export"
             )
         fitted = full.task.fit_calibrator(str(known["kind"]), small.logits.astype(np.float64), small.labels, shift_C)
         calibration = calibration_of(small, fitted, part, task=task, data=data, inference=inference, evaluate=evaluate)
         calibration["ood"] = _limit(artifact, small)
         weights = run.artifact_dir / WEIGHTS_NAME
-        values = _record(read_json(run.artifact_record_path), small_graph, method, gate, calibration)
+        values = _record(read_json(run.artifact_record_path), precision, small_graph, method, gate, calibration)
         answering = Answering.read(full.task.kind, artifact.classes, artifact.recipe, calibration)
         image = Preprocessing.from_dict(artifact.preprocessing).image
         values["reference"] = self_test.answers(quantized.run, answering, image)
         text = sealed(values)
         files: dict[str, bytes | Path] = {GRAPH_NAME: small_graph, WEIGHTS_NAME: weights, RECORD_NAME: text}
-        publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, run.int8_dir, check=Artifact.open)
-        return Int8Result(run.int8_dir, sha256_bytes(text), method, len(small_graph), len(whole), gate)
+        folder = run.precision_dir(precision)
+        publish({**files, **({OOD_NAME: artifact.ood} if artifact.ood else {})}, folder, check=Artifact.open)
+        return PrecisionResult(precision, folder, sha256_bytes(text), method, len(small_graph), len(whole), gate)
 
 
-def _quantized(
-    artifact: Artifact, whole: bytes, batch: Batch, sparing: bool, threads: int | None
+def _reduced(
+    artifact: Artifact, whole: bytes, precision: Precision, batch: Batch, sparing: bool, threads: int | None
 ) -> tuple[bytes, str, Artifact]:
     """The small graph, how it was made, and the artifact with it in the full one's place."""
-    data, method = quantize(whole, batch, sparing=sparing)
+    data, method = quantize(whole, batch, sparing=sparing) if precision == "int8" else halve(whole, precision)
     graph = Graph(data, artifact.inputs, classes=len(artifact.classes), threads=threads)
     return data, method, replace(artifact, graph=graph)
 
@@ -223,7 +229,7 @@ def compare_precisions(
     return Gate(int(gate_N.sum()), groups, task.agreement(called[0], called[1]), pairs["macro_auroc"], pairs["log_loss"], task)
 
 
-def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
+def _halves(groups: list[str], seed: int, precision: Precision) -> NDArray[np.bool_]:
     """(N,) half of the groups, always the same for a seed.
 
     Raises:
@@ -231,7 +237,9 @@ def _halves(groups: list[str], seed: int) -> NDArray[np.bool_]:
     """
     names = sorted(set(groups))
     if len(names) < 2:
-        raise ModelError(f"int8: the calibration split has {len(names)} group(s); two are needed to make and to evaluate it")
+        raise ModelError(
+            f"{precision}: the calibration split has {len(names)} group(s); two are needed to make and to evaluate it"
+        )
     order = words(seed, 0, positions_of(names), 1)[:, 0].argsort(kind="stable")
     chosen = {names[k] for k in order[: len(names) // 2]}
     return np.array([group in chosen for group in groups])
@@ -248,11 +256,11 @@ def _stored(run: Run, artifact: Artifact, part: str) -> Predictions:
     return p
 
 
-def _scored(run: Run, small: Artifact, full: Predictions, source: Source) -> Predictions:
+def _scored(run: Run, small: Artifact, full: Predictions, source: Source, precision: Precision) -> Predictions:
     """The small model's predictions of the same images."""
     frame = read_part(run, full.meta["set"])
     samples, embeddings = [], []
-    with progress("export --int8", len(frame)) as advance:
+    with progress(f"export --{precision}", len(frame)) as advance:
         for batch in source.batches(frame):
             samples_BSC, embedding_BD = passes(small.recipe, small.run, batch)
             samples.append(samples_BSC)
@@ -273,9 +281,11 @@ def _limit(artifact: Artifact, small: Predictions) -> dict[str, Any] | None:
     return {**known, "threshold": ood.threshold_of(detector(small.logits, small.embedding))}
 
 
-def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibration: dict[str, Any]) -> dict[str, Any]:
+def _record(
+    values: dict[str, Any], kind: Precision, data: bytes, method: str, gate: Gate, calibration: dict[str, Any]
+) -> dict[str, Any]:
     """The full artifact's record, as the small one's."""
-    precision = {"kind": "int8", "method": method, "of_model_sha256": values["files"][GRAPH_NAME]}
+    precision = {"kind": kind, "method": method, "of_model_sha256": values["files"][GRAPH_NAME]}
     made = {
         **values,
         **{key: value for key, value in NOTHING_YET.items() if key not in ("calibration_files", "looks")},
@@ -287,7 +297,7 @@ def _record(values: dict[str, Any], data: bytes, method: str, gate: Gate, calibr
             "kind": "none",
             "height": 0,
             "width": 0,
-            "reason": "the graph of eight bits gives no map; explain with the fp32 export",
+            "reason": f"the {kind} graph gives no map; explain with the fp32 export",
         },
         "calibration": calibration,
     }

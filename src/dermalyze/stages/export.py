@@ -14,6 +14,7 @@ import numpy as np
 from dermalyze.artifact.artifact import OOD_NAME, Artifact, open_export
 from dermalyze.artifact.edit import earlier_evaluation
 from dermalyze.artifact.graph import GRAPH_NAME, Graph
+from dermalyze.artifact.quantize import Precision
 from dermalyze.artifact.record import NOTHING_YET, RECORD_NAME, WEIGHTS_NAME, check_record, sealed
 from dermalyze.artifact.self_test import answers
 from dermalyze.audit.quality_reference import training_appearance
@@ -35,7 +36,7 @@ from dermalyze.models.deployed import Deployed, to_onnx
 from dermalyze.models.parity import TOLERANCE, measure_parity
 from dermalyze.models.program import write_program
 from dermalyze.report.served_grade import with_grade
-from dermalyze.scoring.quantize_gate import export_int8
+from dermalyze.scoring.quantize_gate import export_precision
 from dermalyze.tasks.answering import Answering
 from dermalyze.tasks.base import TASKS
 from dermalyze.training.checkpoint import load_best
@@ -77,13 +78,13 @@ class ExportResult:
         ]
 
 
-def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: bool = False) -> Result:
+def export(run: Run, spec: ExperimentSpec, *, precision: Precision | None = None, torch_export: bool = False) -> Result:
     """Write `RUN/export`, all at once: an export that fails or is killed leaves the one before, or none.
 
     Args:
         run: trained.
         spec: `inference.recipe` is the artifact's inference recipe.
-        int8: write `RUN/export-int8` instead, of an export that is scored and calibrated; see
+        precision: int8, fp16 or bf16: write `RUN/export-int8` (or so) instead, of an export that is scored and calibrated; see
             `dermalyze.scoring.quantize_gate`.
         torch_export: write `RUN/export-torch` instead, of an export; see `dermalyze.models.program`.
 
@@ -92,11 +93,12 @@ def export(run: Run, spec: ExperimentSpec, *, int8: bool = False, torch_export: 
         ModelError: the checkpoint is damaged or another run's, the network can't be exported, or its numbers differ.
         ResourceError: the folder can't be written.
     """
-    if int8 and torch_export:
-        raise UsageError("--int8 and --torch-export are both set; export once with each")
-    if int8:
-        return export_int8(
+    if precision is not None and torch_export:
+        raise UsageError(f"--{precision} and --torch-export are both set; export once with each")
+    if precision is not None:
+        return export_precision(
             run,
+            precision,
             task=spec.task,
             data=spec.data,
             train=spec.train,
