@@ -1,4 +1,4 @@
-"""Precision-recall curves and decision curves."""
+"""ROC curves, precision-recall curves and decision curves."""
 
 # Shapes: T thresholds.
 
@@ -11,10 +11,60 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dermalyze.report.figures import EstimateDict, Floats, draw, interval_text
-from dermalyze.report.style import ACCENT, GRID, INK, QUIET, class_styles
+from dermalyze.report.figures import MANY, EstimateDict, Floats, draw, interval_text
+from dermalyze.report.style import ACCENT, GRID, INK, QUIET, class_styles, short_names
 
 COLUMNS = 4
+LINES = 10
+"""ROC curves that are named, of many classes."""
+
+
+def roc_curves(
+    curves: Sequence[tuple[Floats, Floats] | None],
+    classes: Sequence[str],
+    aurocs: Sequence[EstimateDict],
+    macro: EstimateDict,
+    *,
+    title: str,
+    leak: str | None = None,
+) -> bytes:
+    """One curve per class against the rest, with its AUROC and interval; classes without a curve are also listed.
+
+    Of more than `MANY` classes those of the lowest AUROC are named, and the others are gray.
+    """
+    shown, legend_lines = short_names(classes)
+    value = [auroc["value"] if auroc["value"] is not None else 2.0 for auroc in aurocs]
+    named = set(sorted(range(len(classes)), key=value.__getitem__)[: LINES if len(classes) > MANY else len(classes)])
+    rest = f"\nthe {LINES} lowest of {len(classes)}, the others in gray" if len(named) < len(classes) else ""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.text(0.63, 0.585, "chance", color=QUIET, rotation=45, rotation_mode="anchor", ha="center", fontsize=9)
+        each = zip(curves, shown, class_styles(classes), aurocs, strict=True)
+        for place, (curve, name, style, auroc) in enumerate(each):
+            if place not in named:
+                if curve is not None:
+                    axes.plot(*curve, color="#c8ccd0", linewidth=0.8, zorder=1)
+                continue
+            text = f" {name}" if name.startswith("_") else name  # matplotlib hides labels with a leading underscore
+            label = f"{text}  {interval_text(auroc)}" + (f"  n = {auroc['n']}" if auroc["value"] is not None else "")
+            false, true = curve if curve is not None else (np.array([np.nan]), np.array([np.nan]))
+            axes.plot(false, true, color=style.colour, linestyle=style.dash, linewidth=1.8, label=label)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.set_xlabel("false positive rate (1 − specificity)")
+        axes.set_ylabel("sensitivity (true positive rate)")
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        mean = interval_text(macro) if macro["value"] is not None else "not estimable"
+        legend = axes.legend(
+            loc="upper left", bbox_to_anchor=(1.02, 1.0), title=f"AUROC with interval\nmean  {mean}{rest}",
+            alignment="left", handlelength=3.2, labelspacing=0.8, borderaxespad=0,
+        )  # fmt: skip
+        legend.get_title().set_fontsize(9.5)
+
+    width_in = max(9.2, 8.6 + 0.085 * max(map(len, shown), default=0))
+    return draw(width_in, 5.6, title, leak, paint, legend_lines)
 
 
 def pr_curves(
@@ -33,7 +83,7 @@ def pr_curves(
         precisions: average precision of each class; `n` is its number of images.
         images: number of images in the whole set.
     """
-    rows = -(-len(classes) // COLUMNS)
+    rows, (shown, legend) = -(-len(classes) // COLUMNS), short_names(classes)
 
     def panel(axes: Axes, curve: tuple[Floats, Floats] | None, name: str, style: Any, found: EstimateDict) -> None:
         axes.set_title(name, loc="left", fontweight="bold", color=INK)
@@ -60,7 +110,7 @@ def pr_curves(
         grid = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(classes) :]:
             axes.set_visible(False)
-        for axes, curve, name, style, found in zip(grid.flat, curves, classes, class_styles(classes), precisions, strict=False):
+        for axes, curve, name, style, found in zip(grid.flat, curves, shown, class_styles(classes), precisions, strict=False):
             panel(axes, curve, name, style, found)
         for column in range(min(COLUMNS, len(classes))):
             lowest = grid[(len(classes) - 1 - column) // COLUMNS, column]
@@ -69,7 +119,7 @@ def pr_curves(
         long = rows > 1  # one row has no room for the longer label
         figure.supylabel("precision (share of predictions that are correct)" if long else "precision", fontsize=10)
 
-    return draw(9.6, 2.3 * rows + 0.4, title, leak, paint)
+    return draw(9.6, 2.3 * rows + 0.4, title, leak, paint, legend)
 
 
 def decision_curve(curve: Mapping[str, Any], what: str, *, title: str, leak: str | None = None) -> bytes:

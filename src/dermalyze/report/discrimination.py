@@ -12,7 +12,7 @@ from dermalyze.config.evaluate import EvaluateSpec
 from dermalyze.metrics import bootstrap
 from dermalyze.metrics import classification as metrics
 from dermalyze.report import figures
-from dermalyze.report.curves import pr_curves
+from dermalyze.report.curves import pr_curves, roc_curves
 from dermalyze.report.evaluation_data import Evaluation, Json, scores_of
 from dermalyze.report.figures import PER_CLASS_PANELS, PER_CLASS_TITLES
 from dermalyze.report.section import Figure, figure_title
@@ -140,9 +140,7 @@ def overall_figures(m: Json, j: Evaluation) -> dict[str, Figure]:
     matrix = figures.confusion_matrix(
         m["confusion_matrix"]["counts"], classes, title=figure_title("Confusion matrix", m), leak=leak
     )
-    roc = figures.roc_curves(
-        curves, classes, aurocs, m["metrics"]["macro_auroc"], title=figure_title("ROC curves", m), leak=leak
-    )
+    roc = roc_curves(curves, classes, aurocs, m["metrics"]["macro_auroc"], title=figure_title("ROC curves", m), leak=leak)
     recall = pr_curves(
         recalled, classes, precisions, images=len(labels), title=figure_title("Precision-recall curves", m), leak=leak
     )

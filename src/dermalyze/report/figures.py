@@ -23,7 +23,7 @@ from matplotlib.image import AxesImage
 
 from dermalyze.core.progress import say
 from dermalyze.metrics import selective
-from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles, families
+from dermalyze.report.style import ACCENT, ALARM, DPI, GRID, INK, QUIET, RC, class_styles, families, short_names
 
 Floats = npt.NDArray[np.float64]
 EstimateDict = Mapping[str, Any]  # {value, low, high, n, note} as in evaluation_metrics.json
@@ -31,22 +31,34 @@ LESS_IS_BETTER = (
     "log loss", "Brier score", "expected calibration error", "Hamming loss", "macro Brier score",
     "macro calibration error (ECE)",
 )  # fmt: skip
+MANY = 20
+"""More classes than this are drawn with less to each."""
 _BLUES = LinearSegmentedColormap.from_list("dermalyze", ["#ffffff", "#cfe3f2", "#6aa9d6", "#0072B2", "#003f66"])
 
 
-def draw(width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None]) -> bytes:
-    """Draw on a new figure with its title and, if a leak was accepted, the reason in red above it; return PNG bytes."""
+def draw(
+    width_in: float, height_in: float, title: str, leak: str | None, paint: Callable[[Figure], None], legend: Sequence[str] = ()
+) -> bytes:
+    """Draw on a new figure with its title and, if a leak was accepted, the reason in red above it; return PNG bytes.
+
+    Args:
+        legend: lines below the title, such as those of `short_names`.
+    """
     with mpl.rc_context({**RC, "font.family": families()}):
         stamp = textwrap.wrap(f"LEAK ACCEPTED, NOT A FAIR RESULT: {leak}", int(width_in * 11)) if leak else []
-        head_in = 0.42 + 0.21 * len(stamp)
-        figure = Figure(figsize=(width_in, height_in + head_in), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+        notes = [part for line in legend for part in textwrap.wrap(line, int(width_in * 14), subsequent_indent="    ")]
+        below_in = 0.17 * len(notes) + (0.1 if notes else 0)
+        head_in = 0.42 + 0.21 * len(stamp) + below_in
         total = height_in + head_in
+        figure = Figure(figsize=(width_in, total), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
         figure.get_layout_engine().set(rect=(0, 0, 1, height_in / total), w_pad=0.09, h_pad=0.07)  # type: ignore[union-attr, call-arg]
+        for number, line in enumerate(notes):
+            figure.text(0.01, (height_in + below_in - 0.17 * number) / total, line, color=QUIET, fontsize=8.5, va="top")
         for number, line in enumerate(stamp):
             y = 1 - (0.1 + 0.21 * number) / total
             figure.text(0.01, y, line, color=ALARM, fontsize=10.5, fontweight="bold", va="top")
-        figure.text(0.01, 1 - (head_in - 0.3) / total, title, fontsize=12.5, fontweight="bold", va="top")
+        figure.text(0.01, (height_in + below_in + 0.3) / total, title, fontsize=12.5, fontweight="bold", va="top")
         stream = io.BytesIO()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -96,16 +108,21 @@ def interval_text(estimate: EstimateDict, digits: int = 3) -> str:
 def confusion_matrix(
     counts_CC: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, leak: str | None = None
 ) -> bytes:
-    """Two panels: shares of each true class (rows sum to 1), and counts. Both are colored by share."""
+    """Two panels: shares of each true class (rows sum to 1), and counts. Both are colored by share.
+
+    Of more than `MANY` classes only the shares are drawn, and those below 5 % without their number.
+    """
+    many = len(classes) > MANY
+    shown, legend = short_names(classes)
     counts = np.asarray(counts_CC, dtype=float).reshape(len(classes), len(classes))
     rows = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
-    size, font = max(4.4, 0.5 * len(classes) + 1.3), 9.5 if len(classes) <= 8 else 7.0
+    size, font = max(4.4, (0.3 if many else 0.5) * len(classes) + 1.3), 9.5 if len(classes) <= 8 else 7.0
 
     def panel(axes: Axes, text: Callable[[int, int], str], name: str) -> AxesImage:
         image = axes.imshow(share, cmap=_BLUES, vmin=0, vmax=1)
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(classes)), shown, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(classes)), shown)
         axes.set_xlabel("predicted class")
         axes.set_title(name, loc="left")
         axes.spines[:].set_visible(False)
@@ -115,55 +132,24 @@ def confusion_matrix(
         axes.tick_params(which="both", length=0)
         for i in range(len(classes)):
             for j in range(len(classes)):
+                if many and share[i, j] < 0.05:
+                    continue
                 colour = "white" if share[i, j] > 0.55 else QUIET if counts[i, j] == 0 else INK
                 axes.text(j, i, text(i, j), ha="center", va="center", fontsize=font, color=colour)
         return image
 
     def paint(figure: Figure) -> None:
-        grid = figure.add_gridspec(1, 3, width_ratios=[1, 1, 0.045])
-        left, right, bar = (figure.add_subplot(grid[0, k]) for k in range(3))
+        grid = figure.add_gridspec(1, 2 if many else 3, width_ratios=[1, 0.03] if many else [1, 1, 0.045])
+        left, *others, bar = (figure.add_subplot(grid[0, k]) for k in range(2 if many else 3))
         image = panel(left, lambda i, j: f"{share[i, j]:.2f}" if rows[i, 0] else "–", "share of the true class")
-        panel(right, lambda i, j: f"{int(counts[i, j])}", "number of images")
+        for right in others:
+            panel(right, lambda i, j: f"{int(counts[i, j])}", "number of images")
         left.set_ylabel("true class")
         colours = figure.colorbar(image, cax=bar, label="share of the true class")
         colours.outline.set_visible(False)
 
-    return draw(2 * size + 0.6, size + 0.1, title, leak, paint)
-
-
-def roc_curves(
-    curves: Sequence[tuple[Floats, Floats] | None],
-    classes: Sequence[str],
-    aurocs: Sequence[EstimateDict],
-    macro: EstimateDict,
-    *,
-    title: str,
-    leak: str | None = None,
-) -> bytes:
-    """One curve per class against the rest, with its AUROC and interval; classes without a curve are also listed."""
-
-    def paint(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.text(0.63, 0.585, "chance", color=QUIET, rotation=45, rotation_mode="anchor", ha="center", fontsize=9)
-        for curve, name, style, auroc in zip(curves, classes, class_styles(classes), aurocs, strict=True):
-            shown = f" {name}" if name.startswith("_") else name  # matplotlib hides labels with a leading underscore
-            label = f"{shown}  {interval_text(auroc)}" + (f"  n = {auroc['n']}" if auroc["value"] is not None else "")
-            false, true = curve if curve is not None else (np.array([np.nan]), np.array([np.nan]))
-            axes.plot(false, true, color=style.colour, linestyle=style.dash, linewidth=1.8, label=label)
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.set_xlabel("false positive rate (1 − specificity)")
-        axes.set_ylabel("sensitivity (true positive rate)")
-        axes.grid(color=GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        mean = interval_text(macro) if macro["value"] is not None else "not estimable"
-        legend = axes.legend(
-            loc="upper left", bbox_to_anchor=(1.02, 1.0), title=f"AUROC with interval\nmean  {mean}",
-            alignment="left", handlelength=3.2, labelspacing=0.8, borderaxespad=0,
-        )  # fmt: skip
-        legend.get_title().set_fontsize(9.5)
-
-    return draw(9.2, 5.6, title, leak, paint)
+    slanted_in = 0.05 * max(0, max(map(len, shown), default=0) - 8)
+    return draw((1 if many else 2) * size + 0.6, size + 0.1 + slanted_in, title, leak, paint, legend)
 
 
 PER_CLASS_TITLES = {
@@ -177,7 +163,7 @@ def per_class_metrics(
     per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *, title: str, leak: str | None = None
 ) -> bytes:
     """Four panels with one bar per class and its interval; without a value, a note replaces the bar."""
-    styles = class_styles(classes)
+    styles, (shown, legend) = class_styles(classes), short_names(classes)
     rows = np.arange(len(classes))
 
     def paint(figure: Figure) -> None:
@@ -201,12 +187,12 @@ def per_class_metrics(
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
-        labels = [f"{name}  (n = {per_class[name]['support']})" for name in classes]
+        labels = [f"{short}  (n = {per_class[name]['support']})" for short, name in zip(shown, classes, strict=True)]
         panels[0].set_yticks(rows, labels)
         panels[0].set_ylim(len(classes) - 0.5, -0.5)
         figure.get_layout_engine().set(wspace=0.09)  # type: ignore[union-attr, call-arg]
 
-    return draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint)
+    return draw(10.0, max(2.6, 0.44 * len(classes) + 0.8), title, leak, paint, legend)
 
 
 def calibration_curve(

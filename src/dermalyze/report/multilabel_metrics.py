@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from dermalyze.metrics import classification as metrics
-from dermalyze.report.curves import pr_curves
+from dermalyze.report.curves import pr_curves, roc_curves
 from dermalyze.report.discrimination import measured
 from dermalyze.report.evaluation_data import Evaluation, Json
-from dermalyze.report.figures import per_class_metrics, roc_curves
+from dermalyze.report.figures import per_class_metrics
 from dermalyze.report.section import Figure, figure_title
 from dermalyze.report.style import class_styles
 from dermalyze.report.text import LABEL_MEANINGS, cell, interval_or_note, value_text

@@ -49,6 +49,23 @@ def families() -> list[str]:
     return [RC["font.family"], *(name for name in _FAMILIES if name in installed)]
 
 
+LONGEST_NAME = 20
+"""Characters of a class name that a figure shows in full."""
+
+
+def short_names(classes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names for figures: those that are too long with their number in place of the rest, and the legend of these.
+
+    >>> short_names(["nv", "pigmented lesion of the face, grade 1"])
+    (['nv', '2 pigmented lesion…'], ['2 pigmented lesion…: pigmented lesion of the face, grade 1'])
+    """
+    shown = []
+    for number, name in enumerate(classes, 1):
+        start = f"{number} {name}"
+        shown.append(name if len(name) <= LONGEST_NAME else f"{start[: LONGEST_NAME - 1].rstrip()}…")
+    return shown, [f"{short}: {name}" for short, name in zip(shown, classes, strict=True) if short != name]
+
+
 @dataclass(frozen=True)
 class ClassStyle:
     """Color, dash and marker of one class."""

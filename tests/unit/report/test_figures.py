@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermalyze.report import figures
-from dermalyze.report.style import class_styles
+from dermalyze.report import curves, figures
+from dermalyze.report.style import LONGEST_NAME, class_styles, short_names
 
 NONE = {"value": None, "low": None, "high": None, "n": 0, "note": "not estimable (n = 0)"}
 SOME = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 12, "note": ""}
@@ -31,7 +31,7 @@ def draw(kind, leak=None, names=("a", "b")):
     if kind == "confusion":
         return figures.confusion_matrix([[3, 1], [0, 0]], names, title="t", leak=leak)
     if kind == "roc":
-        return figures.roc_curves([STEP, None], names, [SOME, NONE], NONE, title="t", leak=leak)
+        return curves.roc_curves([STEP, None], names, [SOME, NONE], NONE, title="t", leak=leak)
     if kind == "classes":
         return figures.per_class_metrics(per_class((a, SOME), (b, NONE)), names, title="t", leak=leak)
     if kind == "calibration":
@@ -102,3 +102,35 @@ def test_a_class_keeps_its_colour_in_any_company_and_seven_differ():
 
 def test_calibration_of_nothing_says_so():
     assert figures.calibration_curve([EMPTY_BIN, EMPTY_BIN], NONE, title="t") != draw("calibration")
+
+
+# -- many classes, long names ------------------------------------------------------------------------------------------
+
+LONG = [f"pigmented lesion with regression and inflammation around it, grade {grade}" for grade in range(7)]
+FORTY = [f"condition {number:02d}" for number in range(40)]
+
+
+@pytest.mark.parametrize("names", [LONG, FORTY, ["mel", "nv", LONG[0]]], ids=["long", "forty", "one long"])
+@pytest.mark.parametrize("kind", ["confusion", "roc", "pr", "classes"])
+def test_names_of_any_length_and_number_cut_nothing_off(kind, names):
+    n = len(names)
+    if kind == "confusion":
+        data = figures.confusion_matrix(np.eye(n, dtype=int) * 9, names, title="t")
+    elif kind == "roc":
+        data = curves.roc_curves([STEP] * n, names, [SOME] * n, SOME, title="t")
+    elif kind == "pr":
+        data = curves.pr_curves([STEP] * n, names, [SOME] * n, images=40, title="t")
+    else:
+        data = figures.per_class_metrics(per_class(*((name, SOME) for name in names)), names, title="t")
+    image = pixels(data)
+    assert image.shape[1] <= 2400
+    for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
+        assert (edge == 255).all(), "something is cut off"
+
+
+def test_short_names_are_short_unique_and_explained():
+    shown, legend = short_names([*LONG, "nv", "x" * LONGEST_NAME])
+    assert all(len(name) <= LONGEST_NAME for name in shown)
+    assert len(set(shown)) == len(shown)
+    assert shown[-2:] == ["nv", "x" * LONGEST_NAME]
+    assert [line.partition(": ")[2] for line in legend] == LONG
