@@ -25,6 +25,8 @@ PURE_GROUPS, PURE_CHANCE = 10, 1e-4
 
 NOT_JUDGED = "task multilabel: columns, files and image statistics are not checked for label leakage"
 LARGE_CLUSTER = 20
+COPIED_SHARE, COPIED_IMAGES = 0.2, 10
+"""A class is said to hold copies where this share of its images, and as many, are near-duplicates that no id explains."""
 EXAMPLES = 5
 
 
@@ -161,6 +163,7 @@ def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
             first = f"{pairs[0].first} and {pairs[0].second}"
             line = f"{len(pairs)} pair(s) of near-duplicates {what}; first: {first}"
             findings.append(Finding(kind, "warn", len(pairs), line, ids(pairs)))
+    findings += copied_classes(frame, found)
     if found.largest > max(LARGE_CLUSTER, len(frame) // 100):
         line = (
             f"the largest cluster of near-duplicates holds {found.largest} images: very even images, or one object "
@@ -168,6 +171,32 @@ def near_duplicates(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
         )
         findings.append(Finding("large_cluster", "warn", found.largest, line, max(found.clusters, key=len)[:EXAMPLES]))
     return findings
+
+
+def copied_classes(frame: pd.DataFrame, found: Duplicates) -> list[Finding]:
+    """Classes with many near-duplicates of one label and no common lesion_id or patient_id: thumbnails or resized copies, such
+    as a program left in the folder of the class."""
+    known = {
+        column: dict(zip(frame["image_id"].astype(str), keys(frame, column), strict=True))
+        for column in ("label", "lesion_id", "patient_id")
+    }
+    label = known.pop("label")
+    copied: dict[str, set[str]] = {}
+    for pair in found.pairs:
+        explained = any(of[pair.first] is not None and of[pair.first] == of[pair.second] for of in known.values())
+        if label[pair.first] == label[pair.second] and not explained:
+            copied.setdefault(str(label[pair.first]), set()).update((pair.first, pair.second))
+    size = frame["label"].astype(str).value_counts()
+    return [
+        Finding(
+            "copied_class", "warn", len(ids),
+            f"{len(ids)} of {size[name]} images of class '{name}' are near-duplicates of another without a common lesion_id or "
+            "patient_id: copies or thumbnails among the originals? remove them, or the class is counted too often",
+            tuple(sorted(ids)[:EXAMPLES]),
+        )
+        for name, ids in sorted(copied.items())
+        if len(ids) >= max(COPIED_IMAGES, COPIED_SHARE * size[name])
+    ]  # fmt: skip
 
 
 def crossing_groups(frame: pd.DataFrame, spec: SplitSpec, task: Task = MULTICLASS) -> list[Finding]:

@@ -55,6 +55,26 @@ def test_one_huge_cluster_is_a_warning() -> None:
     assert "large_cluster" not in {finding.kind for finding in near_duplicates(many, found(*chain[:10], of=many))}
 
 
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({}, 24),  # twelve thumbnails beside their originals, of forty images
+        ({"lesion_id": [f"L{k % 20}" for k in range(40)]}, None),  # photographs of one lesion
+        ({"label": ["mel"] * 20 + ["nv"] * 20}, None),  # two labels: another finding
+    ],
+)
+def test_many_near_duplicates_within_a_class_are_a_warning(change: dict[str, Any], count: int | None) -> None:
+    many = pd.DataFrame({"image_id": [f"i{k:02}" for k in range(40)], "label": "nv", "path": "x", "pixel_sha256": "p"})
+    many = many.assign(**change)
+    pairs = [Pair(f"i{k:02}", f"i{k + 20:02}", 0.9, "none") for k in range(12)]
+    kinds = {finding.kind: finding for finding in near_duplicates(many, found(*pairs, of=many))}
+    assert (kinds["copied_class"].count if "copied_class" in kinds else None) == count
+    if count is not None:
+        assert kinds["copied_class"].severity == "warn"
+        assert kinds["copied_class"].detail.startswith("24 of 40 images of class 'nv' are near-duplicates of another without")
+        assert not [f for f in near_duplicates(many, found(*pairs[:4], of=many)) if f.kind == "copied_class"]
+
+
 def test_galleries_show_the_most_alike_first_and_name_no_file() -> None:
     shown = {gallery.kind: gallery for gallery in galleries(frame(), found(SOURCES, LABELS, CROSS))}
     assert shown["duplicate_labels"].rows == (
