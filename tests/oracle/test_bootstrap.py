@@ -233,7 +233,7 @@ def intervals(scores: Scores, groups: np.ndarray) -> dict:
 def test_the_exact_interval_is_scipys(groups: int, level: float) -> None:
     for share in (0.0, 1.0):
         theirs = binomtest(int(share * groups), groups).proportion_ci(level, method="exact")
-        assert bootstrap.exact_interval(share, groups, level) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+        assert bootstrap.exact_interval(share, [groups], level) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_twelve_of_twelve_is_no_certainty() -> None:
@@ -247,10 +247,22 @@ def test_twelve_of_twelve_is_no_certainty() -> None:
     assert round(found["false_negative_rate"][0].high, 3) == 0.265
 
 
-def test_a_mean_over_classes_and_a_ranking_are_no_surer_than_their_rarest_side() -> None:
+@pytest.mark.parametrize("groups", [(12,), (5, 40), (8, 8, 8), (3, 9, 200)])
+def test_the_bound_of_a_mean_is_the_lowest_that_a_search_finds(groups: tuple[int, ...]) -> None:
+    """Shares that give all right answers with a probability of 2.5 %, tried at random."""
+    generator = np.random.default_rng(0)
+    n = np.array(groups)
+    parts = generator.dirichlet(np.ones(len(n)), size=200_000)  # of log 0.025, for each class
+    means = np.exp(np.log(0.025) * parts / n).mean(axis=1)
+    assert bootstrap.exact_interval(1.0, groups, 0.95)[0] == pytest.approx(means.min(), abs=2e-3)
+    assert bootstrap.exact_interval(1.0, groups, 0.95)[0] <= means.min() + 1e-9
+
+
+def test_a_mean_over_classes_counts_each_class_and_a_ranking_its_rarer_side() -> None:
     found = intervals(*perfect(12, 20))
     for name in ("balanced_accuracy", "macro_auroc", "macro_f1"):
-        assert round(found[name].low, 3) == 0.735
+        assert found[name].low == bootstrap.exact_interval(1.0, [12, 20], 0.95)[0]
+        assert 0.735 < found[name].low < 0.9
     assert [round(one.low, 3) for one in found["auroc"]] == [0.735, 0.735]
 
 

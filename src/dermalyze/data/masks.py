@@ -28,7 +28,7 @@ def read_mask(store: ImageStore, path: str, image_id: str) -> Image.Image:
 
 def mask_at(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.bool_]:
     """(H, W) where the foreground is, at the network's size and in its frame."""
-    return to_size(picture, preprocessing)[..., 0] > 127
+    return to_size(picture, preprocessing.geometry)[..., 0] > 127
 
 
 def mask_of_size(picture: Image.Image, height: int, width: int) -> NDArray[np.bool_]:

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dermalyze.errors import ModelError
+from dermalyze.errors import ConfigError, ModelError
+from dermalyze.imaging.enhance import enhanced, good_steps, require_steps
 from dermalyze.imaging.samples import IMAGE, Input
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Preprocessing:
         draft: decode JPEG files at a reduced scale where that is enough (see `decode`): faster, and slightly other pixels.
         dtype: of the pixels, "uint8" or "uint16".
         modality: of the images; a key of `dermalyze.imaging.modalities.MODALITIES`.
+        steps: changes of color and contrast before the resize, in order: the kind, a key of `enhance.STEPS`, and its settings.
     """
 
     kind: Literal["squash", "resize_crop", "pad"]
@@ -48,6 +50,12 @@ class Preprocessing:
     draft: bool = False
     dtype: str = "uint8"
     modality: str = "dermoscopy"
+    steps: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def geometry(self) -> Preprocessing:
+        """The same frame without the steps: for masks, and for an image as people see it."""
+        return replace(self, steps=())
 
     @property
     def image(self) -> Input:
@@ -57,7 +65,7 @@ class Preprocessing:
     @property
     def least(self) -> Callable[[int, int], tuple[int, int]] | None:
         """For `decode`: the size that a whole frame is resized to, or None where it is to be decoded in full."""
-        return self.resized if self.draft else None
+        return self.resized if self.draft and not self.steps else None
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) that a whole frame of that size is resized to, before it is cropped or padded.
@@ -101,11 +109,16 @@ class Preprocessing:
             "draft": spec.draft,
         }
         values |= {"dtype": dtype, "modality": modality}
+        if spec.steps:
+            if dtype != "uint8" or len(mean) != 3:
+                raise ConfigError(f"preprocess.steps: are for RGB in eight bits, not for {len(mean)} x {dtype}; leave them out")
+            values["steps"] = [step.model_dump(mode="json") for step in spec.steps]
         return cls.from_dict({**values, "mean": list(spec.mean or mean), "std": list(spec.std or std)})
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """JSON-ready fields; `steps` only where there are some."""
+        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std), "steps": [dict(step) for step in self.steps]}
+        return values if self.steps else {name: value for name, value in values.items() if name != "steps"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
@@ -113,9 +126,10 @@ class Preprocessing:
 
         Raises:
             ModelError: a field is missing, unknown, of the wrong type or out of range.
+            MissingExtraError: a step needs what is not installed.
         """
-        names = set(cls.__dataclass_fields__)
-        if not isinstance(values, dict) or set(values) != names:
+        names = set(cls.__dataclass_fields__) - {"steps"}
+        if not isinstance(values, dict) or set(values) - {"steps"} != names:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ModelError(f"preprocessing: has {found}, must have {sorted(names)}; export the model again")
 
@@ -137,12 +151,15 @@ class Preprocessing:
             "draft": isinstance(values["draft"], bool),
             "dtype": values["dtype"] in DTYPES,
             "modality": isinstance(values["modality"], str),
+            "steps": good_steps(values.get("steps", [])),
         }
         bad = [name for name, fine in good.items() if not fine]
         if bad:
             raise ModelError(f"preprocessing: {', '.join(bad)} out of range or of the wrong type; export the model again")
         floats = {name: tuple(float(v) for v in values[name]) for name in ("mean", "std")}
-        return cls(**{**values, "crop_ratio": float(values["crop_ratio"]), **floats})
+        steps = tuple(dict(step) for step in values.get("steps", ()))
+        require_steps(steps)
+        return cls(**{**values, "crop_ratio": float(values["crop_ratio"]), "steps": steps, **floats})
 
 
 def to_size(image: NDArray[Any] | Image.Image, p: Preprocessing) -> NDArray[Any]:
@@ -153,12 +170,14 @@ def to_size(image: NDArray[Any] | Image.Image, p: Preprocessing) -> NDArray[Any]
 
     Args:
         image: (H, W, channels) uint8 or uint16, or Pillow's image of mode RGB, any size.
-        p: kind, height, width and crop_ratio are used.
+        p: steps, kind, height, width and crop_ratio are used.
 
     >>> p = Preprocessing("pad", 8, 8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     >>> to_size(np.full((10, 20, 3), 9, np.uint8), p)[:, 0, 0].tolist()
     [0, 0, 9, 9, 9, 9, 0, 0]
     """
+    if p.steps:
+        image = enhanced(image, p.steps)
     if isinstance(image, Image.Image):
         return np.asarray(_framed(image, p), np.uint8)
     if image.dtype == np.uint8 and image.shape[2] == 3:

@@ -194,7 +194,7 @@ def estimate(
     least_groups: int = MIN_GROUPS,
     interval: Interval = "percentile",
     share: bool | None = None,
-    share_groups: int | None = None,
+    share_groups: Sequence[int] = (),
 ) -> Estimate:
     """Value and interval, or the reason why not.
 
@@ -215,7 +215,8 @@ def estimate(
         interval: percentile or basic.
         share: whether it is a share or an area, 0..1, with 1 (or 0) if all answers are right (or wrong); None: a difference or
             another number that resampling may leave as it is.
-        share_groups: the groups that a share's exact interval counts, where they are fewer than `groups`.
+        share_groups: the groups that a share's exact interval counts, where they are fewer than `groups`; of a mean over
+            classes those of each class.
 
     >>> found = estimate(0.5, np.linspace(0, 1, 101), n=40, groups=30, level=0.9)
     >>> round(found.low, 3), round(found.high, 3)
@@ -246,18 +247,31 @@ def estimate(
         if not share:
             why = f"interval not estimable: every resample gives {number:.0f}"
             return Estimate(number, None, None, n, groups, undefined, why)
-        low, high = exact_interval(number, groups if share_groups is None else share_groups, level)
+        low, high = exact_interval(number, share_groups or (groups,), level)
         return Estimate(number, low, high, n, groups, undefined, ALL_ALIKE)
     return Estimate(number, low, high, n, groups, undefined)
 
 
-def exact_interval(share: float, groups: int, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a share of 0 or 1 among independent groups, at least 1.
+def exact_interval(share: float, groups_C: Sequence[int], level: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of 0 or 1 among independent groups; of several such shares, that of their mean.
 
-    >>> [round(x, 3) for x in exact_interval(0.0, 12, 0.95)]
-    [0.0, 0.265]
+    The open end of a mean is the lowest mean of shares p that still gives what was seen, prod p^n, with a probability of
+    (1 - level) / 2. Where they are lowest together, each p is proportional to its n, and none above 1.
+
+    Args:
+        share: 0 or 1.
+        groups_C: independent groups of each share, at least 1.
+
+    >>> [round(x, 3) for x in exact_interval(0.0, [12], 0.95)], round(exact_interval(1.0, [12, 12], 0.95)[0], 3)
+    ([0.0, 0.265], 0.858)
     """
-    open_end = ((1 - level) / 2) ** (1 / groups)
+    n_C, target = np.asarray(groups_C, dtype=np.float64), np.log((1 - level) / 2)
+    low, high = 0.0, 1 / n_C.min()
+    for _ in range(100):  # bisection: the probability grows with the factor
+        factor = (low + high) / 2
+        below = (n_C * np.log(np.minimum(1, factor * n_C))).sum() < target
+        low, high = (factor, high) if below else (low, factor)
+    open_end = float(np.minimum(1, high * n_C).mean())
     return (open_end, 1.0) if share > 0.5 else (0.0, 1 - open_end)
 
 
@@ -308,19 +322,18 @@ def estimates(
         return len(np.unique(index[mask_N]))
 
     own = [counted(scores.rests_on("recall", c)) for c in range(scores.classes)]
-    rarest = min((n for n in own if n), default=1)
+    present = [n for n in own if n] or [1]
 
     def one(name: str, value: float, values_R: Floats, rests_on_N: Masks, all_N: Masks) -> Estimate:
         groups, of_all = counted(rests_on_N), counted(all_N)
         least = MIN_GROUPS if rests_on_N is all_N or of_all < MIN_GROUPS else MIN_CLASS_GROUPS
         kind: Interval = "basic" if name in basic else "percentile"
         n = int(rests_on_N.sum())
-        # a mean over classes, and a ranking, is no better founded than its rarest side
-        weak = rarest if name.startswith(("macro", "balanced")) else groups
-        weak = min(weak, counted(all_N & ~rests_on_N)) if name in RANKINGS else weak
+        # a ranking is no better founded than its rarer side
+        weak = max(1, min(groups, counted(all_N & ~rests_on_N))) if name in RANKINGS else groups
         return estimate(
             value, values_R, n=n, groups=groups, level=level, least_groups=least, interval=kind, share=is_share(name),
-            share_groups=max(1, weak),
+            share_groups=present if name.startswith(("macro", "balanced")) else (weak,),
         )  # fmt: skip
 
     found: dict[str, Estimate | list[Estimate]] = {}

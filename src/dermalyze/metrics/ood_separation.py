@@ -69,7 +69,7 @@ def separation(
     def one(key: tuple[str, str], n: int, counted: int) -> Estimate:
         weak = min(counted, groups)
         return estimate(
-            float(point[key][0]), np.concatenate(drawn[key]), n=n, groups=counted, level=level, share=True, share_groups=weak
+            float(point[key][0]), np.concatenate(drawn[key]), n=n, groups=counted, level=level, share=True, share_groups=(weak,)
         )
 
     sets = {name: {m: one((name, m), size, size) for m in MEASURES} for name, size in zip(names, sizes, strict=True)}

@@ -145,6 +145,43 @@ def paired(
     return values, differences
 
 
+def mean_difference(
+    pairs: Sequence[tuple[Weighable[Any], Weighable[Any]]],
+    groups_N: Sequence[str] | npt.NDArray[Any],
+    metrics: Mapping[str, Callable[[Any], Floats]],
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, Difference]:
+    """One model minus another on the same samples, averaged over several trainings of each: paired over trainings and groups.
+
+    The interval is over groups, for these trainings; how far trainings differ is not in it.
+
+    Args:
+        pairs: scores of both, one pair per training, all of the same samples.
+        groups_N: the group of each sample.
+        metrics: functions of what `scores.under` gives.
+
+    >>> from dermalyze.metrics.classification import Scores, accuracy
+    >>> good, bad = (Scores(np.tile([0, 1], 20), np.tile([[0.9, 0.1], [p, 1 - p]], (20, 1))) for p in (0.1, 0.8))
+    >>> found = mean_difference([(good, bad), (bad, bad)], range(40), {"accuracy": accuracy}, resamples=100, level=0.95, seed=0)
+    >>> found["accuracy"].estimate.value
+    0.25
+    """
+    index, groups = group_index(groups_N)
+    n, least = len(index), MIN_CLASS_GROUPS if groups >= MIN_GROUPS else MIN_GROUPS
+    ones = np.ones((n, 1))
+    value = {m: float(np.mean([f(a.under(ones))[0] - f(b.under(ones))[0] for a, b in pairs])) for m, f in metrics.items()}
+    drawn = [[resample(one, groups_N, metrics, resamples=resamples, seed=seed) for one in pair] for pair in pairs]
+    found = {}
+    for metric in metrics:
+        mean_R = np.mean([a[metric] - b[metric] for a, b in drawn], axis=0)
+        one = estimate(value[metric], mean_R, n=n, groups=groups, level=level, least_groups=least)
+        found[metric] = Difference(one, None if one.low is None else bootstrap_p(mean_R))
+    return found
+
+
 def bootstrap_p(differences_R: Floats) -> float:
     """Two-sided p-value of no difference, by inverting the percentile interval; undefined resamples are left out.
 

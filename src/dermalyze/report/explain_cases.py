@@ -130,7 +130,7 @@ def explain_case(
     first = networks[0]
     geometry = first.network.preprocessing
     times = SHOWN_PX / geometry.width
-    frame = replace(geometry, width=SHOWN_PX, height=max(8, min(4096, round(geometry.height * times))))
+    frame = replace(geometry.geometry, width=SHOWN_PX, height=max(8, min(4096, round(geometry.height * times))))
     image = to_size(shown.image, frame)
     mask = None if shown.mask is None else mask_at(shown.mask, frame)
     probs, embedding = first.answer(shown)
@@ -145,7 +145,7 @@ def explain_case(
         for method, c in product(one.methods, one.asked(theirs, there_C)):
             found = one.network.maps(pixels, method, c, one.inputs(shown))[0]
             heat = heat_of(found, *image.shape[:2])
-            over = overlay(image if same else to_size(shown.image, resized(one.network.preprocessing, image)), heat)
+            over = overlay(image if same else to_size(shown.image, resized(one.network.preprocessing.geometry, image)), heat)
             drawn.append(jpeg(over if mask is None or not same else contoured(over, mask)))
             note, warns = one.note(method)
             empty = not bool((found > 0).any())

@@ -133,6 +133,23 @@ def seeds_lines(s: Json) -> list[str]:
     return lines
 
 
+def seed_differences(c: Json, s: Json) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of one comparison's differences, averaged over the seeds that both sides have."""
+    head = ["variant minus reference", "seeds"]
+    for name in s["tested"]:
+        head += [f"{title_of(s, name)}, mean over seeds", "p", "of each seed"]
+    rows = []
+    for row in c["over_seeds"]:
+        cells = [row["variant"], str(len(row["seeds"]))]
+        for name in s["tested"]:
+            one = row[name]
+            text = value_text(one) if one["value"] is None else signed(one["value"])
+            text += f" ({signed(one['low'])} – {signed(one['high'])})" if one["low"] is not None else ""
+            cells += [text, p_text(one["p_value"]), ", ".join("–" if v is None else signed(v) for v in one["of_seeds"])]
+        rows.append(cells)
+    return head, rows
+
+
 def study_text(s: Json, figures: Mapping[str, Figure]) -> list[str]:
     """Lines of Markdown, which a person can read as they are.
 
@@ -148,6 +165,9 @@ def study_text(s: Json, figures: Mapping[str, Figure]) -> list[str]:
         lines += ["", f"![{figure.caption.split(':')[0]}]({name})", "", figure.caption]
     for c in (c for c in s["comparisons"] if c["rows"]):
         lines += ["", f"## {c['title']}: against {c['reference']}", "", *markdown(*difference_table(c, s))]
+        if c["over_seeds"]:
+            lines += ["", "Averaged over seeds, with intervals over groups for these trainings:", ""]
+            lines += markdown(*seed_differences(c, s))
     if s["failures"]:
         lines += ["", "## What failed", "", *(f"- {f['run']}: {f['reason']}" for f in s["failures"])]
     return [*lines, "", methods(s)]
@@ -168,6 +188,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def study_page(s: Json, figures: Mapping[str, Figure]) -> str:
     """The whole page."""
     tables = [(f"{c['title']}: against {c['reference']}", *difference_table(c, s)) for c in s["comparisons"] if c["rows"]]
+    tables += [
+        (f"{c['title']}: against {c['reference']}, averaged over seeds", *seed_differences(c, s))
+        for c in s["comparisons"]
+        if c["over_seeds"]
+    ]
     return template("study.html.jinja").render(
         s=s,
         title=s["title"],

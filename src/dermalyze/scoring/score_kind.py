@@ -31,6 +31,7 @@ SINGLE = (
 def kind_of(values_NC: NDArray[np.float64], task: Task) -> Kind:
     """What values are that come without a word.
 
+    >>> from dermalyze.tasks.base import TASKS
     >>> kind_of(np.array([[0.2, 0.8]]), TASKS["multiclass"]), kind_of(np.array([[0.9, 0.8]]), TASKS["multiclass"])
     ('probabilities', 'one-vs-rest')
     >>> kind_of(np.array([[0.2, 0.3]]), TASKS["multilabel"]), kind_of(np.array([[0.2, -3.0]]), TASKS["multiclass"])

@@ -16,6 +16,7 @@ from dermalyze.core.atomic import sha256_file
 from dermalyze.core.progress import say
 from dermalyze.core.run import Run, read_json
 from dermalyze.errors import ConfigError, InterruptedRunError
+from dermalyze.imaging.enhance import require_steps
 from dermalyze.stages.init import freeze
 
 STEPS = ("prepare", "audit", "split", "train", "export", "score", "calibrate", "evaluate")
@@ -100,10 +101,12 @@ def run_experiment(
 
 
 def _check_training(spec: ExperimentSpec) -> None:
-    """Refuse a backbone, a weight file or a device that is not there now, and not when the data has been prepared."""
+    """Refuse a backbone, a weight file, a device or a step of preprocessing that is not there now, and not when the data has
+    been prepared."""
     from dermalyze.core.runtime import choose_runtime
     from dermalyze.models.backbones import pretrained_cfg_of
 
+    require_steps([step.model_dump() for step in spec.preprocess.steps])
     pretrained_cfg_of(spec.model)
     choose_runtime(device=spec.train.device, threads=spec.train.threads, amp=False, channels_last=False, deterministic=True)
 

@@ -15,7 +15,7 @@ from dermalyze.core.progress import say
 from dermalyze.core.result import DISCLAIMER
 from dermalyze.core.run import Run, differences, read_json
 from dermalyze.errors import ConfigError, DermalyzeError, InterruptedRunError, UsageError, one_line
-from dermalyze.metrics.paired_tests import holm, paired
+from dermalyze.metrics.paired_tests import holm, mean_difference, paired
 from dermalyze.report.evaluation import versions
 from dermalyze.report.study import study_figures, study_page, study_text
 from dermalyze.stages.init import freeze
@@ -243,9 +243,10 @@ def evaluated(
         done: runs that came to their end.
         costs: of each.
     """
-    sides = {trial.variant: read_side(trial.run, trial.variant) for trial in done if trial.first}
-    names = list(sides)
-    sides = dict(zip(names, on_the_same(list(sides.values()), shared=False), strict=True)) if sides else {}
+    trials = [(trial.variant, trial.spec.seed) for trial in done]
+    every = on_the_same([read_side(trial.run, trial.key) for trial in done], shared=False) if done else []
+    of_seed = dict(zip(trials, every, strict=True))
+    sides = {trial.variant: of_seed[trial.variant, trial.spec.seed] for trial in done if trial.first}
     spec, counts = plan.shared.evaluate, data.certificate()["counts"]
     task = TASKS[plan.shared.task.kind]
     tested = task.compared["study"]
@@ -267,7 +268,9 @@ def evaluated(
         "resamples": spec.resamples,
         "runs": rows,
         "over_seeds": over_seeds(rows, tested),
-        "comparisons": [compared(title, question, sides, spec, task) for title, question in plan.spec.questions().items()],
+        "comparisons": [
+            compared(title, question, sides, of_seed, spec, task) for title, question in plan.spec.questions().items()
+        ],
         "failures": [dict(one) for one in failures],
         "versions": versions(),
         "disclaimer": DISCLAIMER,
@@ -316,17 +319,25 @@ def row(plan: Study, trial: Trial, cost: Cost) -> dict[str, Any]:
     }
 
 
-def compared(title: str, question: ComparisonSpec, sides: Mapping[str, Side], spec: Any, task: Task) -> dict[str, Any]:
+def compared(
+    title: str,
+    question: ComparisonSpec,
+    sides: Mapping[str, Side],
+    of_seed: Mapping[tuple[str, int], Side],
+    spec: Any,
+    task: Task,
+) -> dict[str, Any]:
     """Each variant minus the reference under one bootstrap, Holm-corrected over all that the question asks.
 
     Args:
-        sides: of the variants that came to an end, on the same images.
+        sides: of the variants that came to an end, on the same images, with the first seed.
+        of_seed: by variant and seed.
         spec: `evaluate` of all.
     """
     names = [name for name in question.variants if name in sides]
     head = {"title": title, "reference": question.reference}
     if question.reference not in sides or not names:
-        return {**head, "rows": [], "note": "the reference, or every variant, did not come to an end"}
+        return {**head, "rows": [], "over_seeds": [], "note": "the reference, or every variant, did not come to an end"}
     scores = {name: sides[name].scores for name in (*names, question.reference)}
     groups = sides[question.reference].frame["group"].tolist()
     asked = {name: f for name, f in task.overall_metrics(spec.ece_bins).items() if name in task.compared["study"]}
@@ -339,5 +350,33 @@ def compared(title: str, question: ComparisonSpec, sides: Mapping[str, Side], sp
             {"variant": name, **{metric: {**rows[name][metric].as_dict(), "p_holm": next(corrected)} for metric in asked}}
             for name in names
         ],
+        "over_seeds": [
+            averaged
+            for name in names
+            if (averaged := across_seeds(name, question.reference, of_seed, groups, asked, spec)) is not None
+        ],
         "note": "",
     }
+
+
+def across_seeds(
+    variant: str,
+    reference: str,
+    of_seed: Mapping[tuple[str, int], Side],
+    groups: Sequence[str],
+    metrics: Mapping[str, Any],
+    spec: Any,
+) -> dict[str, Any] | None:
+    """A variant minus the reference, averaged over the seeds that both have; None if that is one."""
+    seeds = [seed for name, seed in of_seed if name == variant and (reference, seed) in of_seed]
+    if len(seeds) < 2:
+        return None
+    pairs = [(of_seed[variant, seed].scores, of_seed[reference, seed].scores) for seed in seeds]
+    how: dict[str, Any] = {"level": spec.level, "seed": spec.seed}
+    mean = mean_difference(pairs, groups, metrics, resamples=spec.resamples, **how)
+    each = [mean_difference([pair], groups, metrics, resamples=1, **how) for pair in pairs]
+    found: dict[str, Any] = {"variant": variant, "seeds": seeds}
+    for name, one in mean.items():
+        of_seeds = [single[name].estimate.value for single in each]
+        found[name] = {**one.estimate.as_dict(), "p_value": one.p_value, "of_seeds": of_seeds}
+    return found
