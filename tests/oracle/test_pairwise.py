@@ -10,7 +10,7 @@ from scipy.stats import binomtest, norm
 
 from dermalyze.metrics.bootstrap import group_index, group_weights
 from dermalyze.metrics.classification import METRICS, PER_CLASS_METRICS, Scores, measure
-from dermalyze.metrics.paired_tests import auroc_covariance, bootstrap_p, delong, holm, mcnemar, paired
+from dermalyze.metrics.paired_tests import auroc_covariance, bootstrap_p, delong, holm, mcnemar, mean_difference, paired
 
 # Albumin, total protein, K-G score and success of surgery for ovarian cancer with obstruction: DeLong et al. 1988, as printed
 # in the SAS/STAT user's guide, "Comparing Receiver Operating Characteristic Curves".
@@ -198,3 +198,23 @@ def test_three_models_give_three_pairs():
     found = paired({**scores, "c": scores["a"]}, groups, {"a": METRICS["accuracy"]}, resamples=50, level=0.95, seed=0)
     assert list(found[1]) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert found[1]["a", "c"]["a"].estimate.value == 0
+
+
+def test_a_difference_averaged_over_trainings_is_the_plain_loop() -> None:
+    """Two trainings of each model on the same groups: every resample draws groups once, for all four."""
+    generator = np.random.default_rng(0)
+    labels, groups = generator.integers(0, 3, 90), np.repeat(np.arange(30), 3)
+    one, two, three, four = (Scores(labels, generator.dirichlet(np.ones(3), 90)) for _ in range(4))
+    metrics = {name: METRICS[name] for name in ("accuracy", "macro_auroc")}
+    found = mean_difference([(one, two), (three, four)], groups, metrics, resamples=80, level=0.9, seed=3)
+    index, number = group_index(groups)
+    weights = np.concatenate(list(group_weights(index, number, 80, 3)), axis=1)
+    for name, metric in metrics.items():
+        values = [np.mean([metric(a.under(w))[0] - metric(b.under(w))[0] for a, b in ((one, two), (three, four))])
+                  for w in weights.T[:, :, None]]  # fmt: skip
+        expected = np.quantile(values, [0.05, 0.95])
+        assert (found[name].estimate.low, found[name].estimate.high) == pytest.approx(expected)
+        assert found[name].p_value == bootstrap_p(np.array(values))
+        single = paired({"a": one, "b": two}, groups, metrics, resamples=80, level=0.9, seed=3)[1]["a", "b"][name]
+        alone = mean_difference([(one, two)], groups, metrics, resamples=80, level=0.9, seed=3)[name]
+        assert alone.estimate.low == pytest.approx(single.estimate.low)

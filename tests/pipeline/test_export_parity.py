@@ -39,6 +39,9 @@ CASES: dict[str, dict[str, Any]] = {
         "inference": {"recipe": "tta", "batch_size": 7},
         "preprocess": {"kind": "resize_crop", "size": [48, 40]},
     },
+    "simple, plain, steps": {
+        "preprocess": {"kind": "squash", "size": [48, 40], "steps": [{"kind": "clahe"}, {"kind": "shades_of_gray"}]},
+    },
     "acrnn, flips, pad": {
         "model": {"backbone": "tiny_cnn", "kwargs": {"channels": [8, 8, 16]}, "head": {"kind": "acrnn"}},
         "inference": {"recipe": "flips", "batch_size": 7},

@@ -31,7 +31,7 @@ def write(root: Path, images: Path, **changes: Any) -> Path:
             "evaluate": {"resamples": 100},
         },
         "seeds": [3],
-        "more_seeds": {"narrow": [4]},
+        "more_seeds": {"narrow": [4], "small": [4]},
         "variants": {
             "small": None,
             "narrow": {"model.kwargs": {"channels": [4, 4]}},
@@ -76,7 +76,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, 
 def test_the_table_holds_the_numbers_of_the_runs(done: tuple[Path, Path, StudyResult]) -> None:
     _, out, result = done
     assert json.loads((out / "study.json").read_text()) == result.study
-    assert [row["run"] for row in result.study["runs"]] == ["small-seed3", "narrow-seed3", "narrow-seed4"]
+    assert [row["run"] for row in result.study["runs"]] == ["small-seed3", "small-seed4", "narrow-seed3", "narrow-seed4"]
     for row in result.study["runs"]:
         own = read_json(Run(out / "runs" / row["run"]).evaluation_path)
         assert row["metrics"] == {name: own["metrics"][name] for name in SHOWN}
@@ -104,6 +104,14 @@ def test_differences_are_of_the_figures(done: tuple[Path, Path, StudyResult]) ->
         expected = values["narrow-seed3"][metric]["value"] - values["small-seed3"][metric]["value"]
         assert one["value"] == pytest.approx(expected, abs=1e-9)
     assert study["over_seeds"]["narrow"]["seeds"] == [3, 4]
+    (averaged,) = comparison["over_seeds"]
+    assert (averaged["variant"], averaged["seeds"]) == ("narrow", [3, 4])
+    for metric in TESTED:
+        each = [values[f"narrow-seed{seed}"][metric]["value"] - values[f"small-seed{seed}"][metric]["value"] for seed in (3, 4)]
+        assert averaged[metric]["of_seeds"] == pytest.approx(each, abs=1e-9)
+        assert averaged[metric]["value"] == pytest.approx(sum(each) / 2, abs=1e-9)
+    text = "\n".join(done[2].lines())
+    assert "Averaged over seeds, with intervals over groups for these trainings:" in text
 
 
 def test_what_fails_is_named_with_its_reason(done: tuple[Path, Path, StudyResult]) -> None:
@@ -134,7 +142,7 @@ def test_other_settings_of_a_trained_variant_are_a_failure(
 ) -> None:
     changed = write(tmp_path, images, variants={"small": {"train.epochs": 5}, "narrow": {"model.kwargs": {"channels": [4, 4]}}})
     failures = compare(changed, done[1], cost_only=True).study["failures"]
-    assert [f["run"] for f in failures] == ["small-seed3"]
+    assert [f["run"] for f in failures] == ["small-seed3", "small-seed4"]
     assert "frozen and differs in train.epochs" in failures[0]["reason"]
 
 

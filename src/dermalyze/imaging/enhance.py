@@ -42,7 +42,7 @@ def clahe(image_HW3: Rgb, *, clip: float, tiles: int) -> Rgb:
         tiles: T, in each direction.
 
     Zuiderveld 1994, "Contrast limited adaptive histogram equalization", Graphics Gems IV. Within one level of OpenCV's
-    `createCLAHE` on the same L, whose own conversion to Lab differs by up to one level as well.
+    `createCLAHE` on the same L, whose own conversion to Lab differs by a level, near black by two.
     """
     lab = to_lab(image_HW3)
     lab[..., 0] = equalize(lab[..., 0].astype(np.uint8), clip=clip, tiles=tiles)
