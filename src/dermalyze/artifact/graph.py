@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermalyze.artifact.onnx_prune import output_names, prune
-from dermalyze.artifact.onnx_scan import refuse_external_data
+from dermalyze.artifact.onnx_scan import refuse_unsafe
 from dermalyze.artifact.onnx_session import brief, open_session
 from dermalyze.errors import ModelError
 from dermalyze.imaging.samples import Batch, Input, size_of
@@ -61,7 +61,7 @@ class Graph:
         cam: tuple[int, int] | None = None,
         threads: int | None = None,
     ) -> None:
-        refuse_external_data(data, GRAPH_NAME)
+        refuse_unsafe(data, GRAPH_NAME)
         self.inputs, self.classes, self.cam_shape = tuple(inputs), classes, cam
         self._threads, self._lock = threads, threading.Lock()
         self._data = data if cam is not None else b""  # of the whole graph, until a map is first asked for

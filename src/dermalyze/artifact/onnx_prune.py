@@ -35,7 +35,7 @@ def prune(data: bytes, outputs: Sequence[str], name: str) -> bytes:
     """The graph without these outputs.
 
     Args:
-        data: a self-contained ONNX file, already looked at (`refuse_external_data`).
+        data: a self-contained ONNX file, already looked at (`refuse_unsafe`).
         outputs: names to take out.
         name: of the file, for messages.
 

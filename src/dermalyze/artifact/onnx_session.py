@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dermalyze.artifact.onnx_scan import refuse_external_data
+from dermalyze.artifact.onnx_scan import refuse_unsafe
 from dermalyze.core.machine import pass_threads
 from dermalyze.errors import ModelError
 
@@ -22,14 +22,14 @@ def open_session(data: bytes, name: str, *, threads: int | None, remedy: str) ->
         remedy: what to do where it is refused, for the message.
 
     Raises:
-        ModelError: not ONNX, external data, an unknown operator.
+        ModelError: not ONNX, external data, an operator that is not let through.
 
     >>> open_session(b"PK not a graph", "model.onnx", threads=1, remedy="export again")
     Traceback (most recent call last):
     ...
     dermalyze.errors.ModelError: model.onnx: ...
     """
-    refuse_external_data(data, name)
+    refuse_unsafe(data, name)
     import onnxruntime  # here, not above: it takes longer than everything else that is imported to predict
 
     onnxruntime.disable_telemetry_events()  # where it was imported before this package, which turns the whole of it off

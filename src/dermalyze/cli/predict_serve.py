@@ -183,9 +183,12 @@ def serve(
 @command
 def verify(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run, or an artifact (its export folder).")],
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", metavar="HASH", help="Of the published model: is it that one?")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    found = call("verify", model)
+    found = call("verify", model, sha256=sha256)
     show(found, as_json)
     if not found.passed:
         raise typer.Exit(dermalyze.ModelError.exit_code)

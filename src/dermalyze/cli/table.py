@@ -191,7 +191,7 @@ GROUPS = (
                 "verify",
                 "serve.predictor.verify:verify",
                 "Hash a model again and ask for its recorded answers.",
-                ("outputs/first", "outputs/first/export --json"),
+                ("outputs/first", "outputs/first/export --sha256 HASH --json"),
             ),
             Command(
                 "import-weights",

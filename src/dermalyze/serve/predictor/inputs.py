@@ -152,7 +152,7 @@ def _from_csv(path: Path) -> Iterator[Item]:
 
 def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:
     """Members of an archive, read in memory one at a time; other files than images are left out."""
-    _check_directory(stream)
+    check_directory(stream)
     try:
         archive = zipfile.ZipFile(stream)
     except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
@@ -169,7 +169,7 @@ def _from_zip(stream: BinaryIO, name: str) -> Iterator[Item]:
                 yield item
 
 
-def _check_directory(stream: BinaryIO) -> None:
+def check_directory(stream: BinaryIO) -> None:
     """Refuse an archive by the size of its list of members, before zipfile reads that list into memory."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(max(0, size - 65_557))

@@ -1,7 +1,8 @@
-"""Behind `dermalyze verify`: is an artifact still the one that was published, and does it still give its answers?"""
+"""Behind `dermalyze verify`: is an artifact the one that was published, and does it still give its answers?"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,14 @@ class VerifyResult:
         name: of the folder.
         sha256: of `artifact.json`, the identity of the whole model; empty where there is none.
         checks: in order.
+        compared: whether that was compared with a hash from elsewhere. Who changes a file can write new hashes into the record
+            as well, so without such a hash an artifact can only be consistent with itself.
     """
 
     name: str
     sha256: str
     checks: tuple[Check, ...]
+    compared: bool = False
 
     @property
     def passed(self) -> bool:
@@ -53,30 +57,45 @@ class VerifyResult:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
         checks = [check.__dict__ for check in self.checks]
-        return {"name": self.name, "sha256": self.sha256, "passed": self.passed, "checks": checks, "disclaimer": DISCLAIMER}
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "compared": self.compared,
+            "passed": self.passed,
+            "checks": checks,
+            "disclaimer": DISCLAIMER,
+        }
 
     def lines(self) -> list[str]:
         """Lines for a person."""
         width = max(len(check.name) for check in self.checks)
         words = {True: "good", False: "BAD", None: "-"}
         rows = [f"{check.name:{width}}  {words[check.passed]:4}  {check.found}" for check in self.checks]
-        return [*rows, f"{self.name}: {'as published' if self.passed else 'NOT as published'}", DISCLAIMER]
+        what = "as published" if self.compared else "consistent with itself"
+        verdict = f"{self.name}: {what if self.passed else f'NOT {what}'}"
+        if self.passed and not self.compared:
+            verdict += f", SHA-256 {self.sha256}; is it what was published? compare with the publisher's: verify --sha256 HASH"
+        return [*rows, verdict, DISCLAIMER]
 
 
-def verify(model: str | Path, *, threads: int | None = None) -> VerifyResult:
+def verify(model: str | Path, *, sha256: str | None = None, threads: int | None = None) -> VerifyResult:
     """Hash every file again, and ask for the recorded answers to the reference images again.
 
     Args:
         model: the folder of an artifact; or a run, whose manifest, split and best weights are looked at as well.
+        sha256: of the published `artifact.json`, as `export`, the model card of a server and `/v1/models` show it; None: the
+            artifact is compared with its own record alone.
         threads: CPU threads of one pass; None: one per core.
 
     Raises:
-        UsageError: neither a run nor an artifact.
+        UsageError: neither a run nor an artifact, or a hash that is none.
 
     Example:
         assert verify("outputs/first").passed
     """
     folder, further = Path(model), []
+    if sha256 is not None and re.fullmatch("[0-9a-f]{64}", sha256.strip().lower()) is None:
+        raise UsageError(f"--sha256 {sha256!r}: must be the 64 hexadecimal digits of a SHA-256")
     if not (folder / RECORD_NAME).exists():
         from dermalyze.core.run import Run  # here, not above: an artifact alone doesn't need it
 
@@ -87,10 +106,13 @@ def verify(model: str | Path, *, threads: int | None = None) -> VerifyResult:
         further = list(_of_run(run, folder))
     checks = [*_of_artifact(folder, threads), *further]
     try:
-        sha256 = sha256_file(folder / RECORD_NAME)
+        found = sha256_file(folder / RECORD_NAME)
     except OSError:
-        sha256 = ""
-    return VerifyResult(folder.name, sha256, tuple(checks))
+        found = ""
+    if sha256 is not None:
+        same = found == sha256.strip().lower()
+        checks.insert(0, Check("published", same, f"SHA-256 of {RECORD_NAME} {found[:12]}…" + ("" if same else ", another")))
+    return VerifyResult(folder.name, found, tuple(checks), compared=sha256 is not None)
 
 
 def _of_artifact(folder: Path, threads: int | None) -> Iterator[Check]:

@@ -54,8 +54,38 @@ def test_all_is_well(folder: Path) -> None:
     assert artifact.metrics == {"headline": []}
     lines = verify(folder, threads=1).lines()
     assert any("4 synthetic images" in line for line in lines)
-    assert lines[-2].endswith("as published")
+    assert f"{folder.name}: consistent with itself, SHA-256 {artifact.sha256}; is it what was published?" in lines[-2]
     json.dumps(verify(folder, threads=1).as_dict())
+
+
+def test_what_was_published_is_told_by_its_hash_alone(folder: Path) -> None:
+    published = Artifact.open(folder, threads=1).sha256
+    found = verify(folder, sha256=published.upper(), threads=1)
+    assert found.passed
+    assert found.lines()[-2] == f"{folder.name}: as published"
+    forged = record_of(folder)
+    forged["classes"] = forged["classes"][::-1]  # a melanoma is called a nevus, and all hashes fit
+    files = {name: (folder / name).read_bytes() for name in ("model_card.md", "metrics.json")}
+    rewrite(folder, with_evaluation(forged, files), files)
+    assert verify(folder, threads=1).passed
+    assert "consistent with itself" in verify(folder, threads=1).lines()[-2]
+    found = verify(folder, sha256=published, threads=1)
+    assert [check.name for check in found.checks if check.passed is False] == ["published"]
+    assert found.lines()[-2] == f"{folder.name}: NOT as published"
+    with pytest.raises(UsageError, match="must be the 64 hexadecimal digits"):
+        verify(folder, sha256=published[:12])
+
+
+def test_every_flipped_bit_of_the_record_is_found(folder: Path) -> None:
+    path = folder / "artifact.json"
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    published = hashlib.sha256(whole).hexdigest()
+    for _ in range(200):
+        data = bytearray(whole)
+        data[generator.integers(len(data))] ^= 1 << generator.integers(8)
+        path.write_bytes(data)
+        assert not verify(folder, sha256=published, threads=1).passed
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "model_card.md", "metrics.json"])
