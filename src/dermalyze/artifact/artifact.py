@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from dermalyze.artifact.cam_grade import UNGRADED, MapGrade
 from dermalyze.artifact.graph import GRAPH_NAME, REMEDY, Graph
-from dermalyze.artifact.integrity import check_safetensors, open_regular, regular_files
+from dermalyze.artifact.integrity import check_safetensors, open_regular, regular_files, strict_json
 from dermalyze.artifact.onnx_session import brief
 from dermalyze.artifact.record import RECORD_NAME, WEIGHTS_NAME, ArtifactRecord, inputs_of, parse_record
 from dermalyze.calibration.ood import MAX_OOD_BYTES
@@ -198,7 +197,7 @@ class Artifact:
 def _evaluation(card: bytes, metrics: bytes) -> tuple[str, dict[str, Any] | None]:
     """The model card and the figures of an evaluation; empty and None without."""
     try:
-        figures = json.loads(metrics) if metrics else None
+        figures = strict_json(metrics, METRICS_NAME) if metrics else None
         if figures is not None and not isinstance(figures, dict):
             raise ValueError(f"{METRICS_NAME} is no object")
         return card.decode(), figures

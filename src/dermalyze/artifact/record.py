@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermalyze.artifact.cam_grade import MapGrade
 from dermalyze.artifact.graph import GRAPH_NAME, REMEDY
-from dermalyze.artifact.onnx_session import brief
+from dermalyze.artifact.integrity import strict_json
 from dermalyze.config.data import ModalityName
 from dermalyze.core.atomic import json_bytes
 from dermalyze.errors import ModelError
@@ -161,10 +161,7 @@ def parse_record(text: bytes) -> ArtifactRecord:
     Raises:
         ModelError: not JSON, of another version, not whole, or see `check_record`.
     """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{RECORD_NAME}: not valid JSON ({brief(error)}); {REMEDY}") from error
+    values = strict_json(text, RECORD_NAME)
     if not isinstance(values, dict):
         raise ModelError(f"{RECORD_NAME}: holds a {type(values).__name__}, must be an object; {REMEDY}")
     if values.get("schema_version") == 1:

@@ -119,7 +119,9 @@ def test_path_tricks_in_files(make_artifact: Any, name: str) -> None:
     record = json.loads((folder / "artifact.json").read_text())
     record["files"][name] = "0" * 64
     (folder / "artifact.json").write_bytes(sealed(record))
-    assert refusal(folder).startswith("artifact.json: files")
+    assert refusal(folder).startswith(
+        ("artifact.json: files", "artifact.json: not valid JSON (text with the character U+0000)")
+    )
 
 
 @pytest.mark.parametrize(
@@ -326,4 +328,4 @@ def test_no_byte_of_the_record_changes_unseen(make_artifact: Any) -> None:
         (folder / "artifact.json").write_text(json.dumps(changed))
         assert "exported by" in refusal(folder) or "its SHA-256 is not that of its content" in refusal(folder)
     (folder / "artifact.json").write_text(json.dumps({**record, "name": "\ud800"}))
-    assert "SHA-256" in refusal(folder)
+    assert "text with the character U+D800" in refusal(folder)
