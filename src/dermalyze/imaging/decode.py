@@ -28,6 +28,7 @@ from PIL import (
 )
 
 from dermalyze.errors import MissingExtraError
+from dermalyze.imaging.effort import refuse_effort, refuse_scans
 from dermalyze.imaging.image import MAX_PIXELS, Decoded, ImageError, check_size
 from dermalyze.imaging.preprocess import Preprocessing as Preprocessing
 from dermalyze.imaging.preprocess import normalize as normalize
@@ -109,7 +110,8 @@ def decode(
             decoded at 1/2, 1/4 or 1/8 of its size (by its DCT coefficients, which is faster), never below that. None: in full.
 
     Raises:
-        ImageError: empty, truncated, damaged, too large, of another kind, animated, or CMYK without a profile.
+        ImageError: empty, truncated, damaged, too large, made of too many pieces, of another kind, animated, or CMYK without a
+            profile.
         PersonalDataError: a DICOM file that can name a patient.
         MissingExtraError: a DICOM or HEIC file, and what reads it is not installed.
 
@@ -126,6 +128,7 @@ def decode(
         raise ImageError(f"{kind} image; accepted are {', '.join(formats)}; convert it{remedy}")
     if extra is not None and find_spec(extra) is None:
         raise MissingExtraError(f"reading {kind} files", kind.lower())
+    scans = refuse_effort(data, kind)
     if kind == "DICOM":
         from dermalyze.imaging.dicom import decode_dicom
 
@@ -135,6 +138,7 @@ def decode(
     try:
         with _OPENERS[kind](io.BytesIO(data), "") as image:
             check_size(image.width, image.height, max_pixels)
+            refuse_scans(scans, image.width * image.height)
             return _to_rgb(image, str(image.format), least)
     except (ImageError, MemoryError):
         raise
